@@ -1,0 +1,28 @@
+"""tgen runs transformer checkpoints from plain Hugging Face folders.
+
+import tgen
+model = tgen.load()                       # or a folder, or a name
+for event in model.stream("Once upon a time", seed=7):
+    ...
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["GenerationOptions", "RunOptions", "TgenError", "__version__", "load"]
+
+if TYPE_CHECKING:
+    from tgen.engine.load import load
+    from tgen.errors import TgenError
+    from tgen.options import GenerationOptions, RunOptions
+
+_HOMES = {"load": "engine.load", "TgenError": "errors", "GenerationOptions": "options", "RunOptions": "options"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that `tgen --help` stays instant."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tgen' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"tgen.{_HOMES[name]}"), name)

@@ -1,0 +1,72 @@
+"""A model folder, opened and checked as far as that goes without torch: spec, tensors, generation defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tgen.checkpoint.matching import Match, match_tensors, settle_head
+from tgen.checkpoint.weights import StoredTensor, stored_tensors
+from tgen.errors import CheckpointError
+from tgen.families.config import Config
+from tgen.families.registry import find_family
+from tgen.files import read_json, read_optional_json
+from tgen.spec import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a folder holds. `generation` is generation_config.json as it stands; `unread` are config keys nobody understood."""
+
+    folder: Path
+    model_type: str
+    spec: ModelSpec
+    stored: dict[str, StoredTensor]
+    matches: dict[str, Match]
+    config: dict[str, Any]
+    generation: dict[str, Any]
+    unread: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name, for people."""
+        return self.folder.resolve().name
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Read and check a folder. Raises CheckpointError or UnsupportedError with the one thing that is wrong."""
+    if not folder.is_dir():
+        raise CheckpointError(f"no folder {folder}", "`tgen models` lists the models there are")
+    config = Config(read_json(folder / "config.json"))
+    family = find_family(config.model_type)
+    config.require("quantization_config", [])
+    spec = family.spec(config)
+    generation = read_optional_json(folder / "generation_config.json")
+    stored = stored_tensors(folder)
+    spec = settle_head(family, spec, stored)
+    matches = match_tensors(family.tensors(spec), spec, stored)
+    return Checkpoint(folder, config.model_type, spec, stored, matches, config.values, generation, config.unread())
+
+
+def start_token(checkpoint: Checkpoint) -> int | None:
+    """The id that stands before everything, if the folder names one."""
+    for source in (checkpoint.generation, checkpoint.config):
+        value = source.get("bos_token_id")
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    return None
+
+
+def end_tokens(checkpoint: Checkpoint) -> frozenset[int]:
+    """The ids that end a text: generation_config.json, else config.json. Raises CheckpointError for what is no id."""
+    for source in (checkpoint.generation, checkpoint.config):
+        value = source.get("eos_token_id")
+        if value is None:
+            continue
+        ids = value if isinstance(value, list) else [value]
+        if not all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < checkpoint.spec.vocab for i in ids):
+            message = f"eos_token_id = {value!r} does not name ids below the vocabulary's {checkpoint.spec.vocab}"
+            raise CheckpointError(message, "correct it in generation_config.json or config.json")
+        return frozenset(ids)
+    return frozenset()

@@ -1,0 +1,76 @@
+"""Bring a checkpoint's weights into a torch model: mapped, not copied, where the stored type is the wanted one.
+
+Knows tables and files, no family.
+"""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tgen.checkpoint.folder import Checkpoint
+from tgen.checkpoint.matching import Match
+from tgen.checkpoint.weights import StoredTensor
+from tgen.errors import CheckpointError
+from tgen.model.transformer import Transformer
+
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
+
+
+def load_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Transformer:
+    """The model with its weights on `device` in `dtype`, ready to run. Raises CheckpointError for NaN or infinity in the weights."""
+    with torch.device("meta"):
+        model = Transformer(checkpoint.spec)
+    files = MappedFiles()
+    state = {name: _load(name, match, files, device, dtype) for name, match in checkpoint.matches.items()}
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+class MappedFiles:
+    """Safetensors files mapped into memory, each once; pages are given back as soon as a converted copy exists."""
+
+    def __init__(self) -> None:
+        self._maps: dict[Path, mmap.mmap] = {}
+
+    def tensor(self, stored: StoredTensor) -> Tensor:
+        """A view of the file. Private pages: writing to it would not change the file."""
+        if stored.loaded is not None:
+            return stored.loaded  # type: ignore[no-any-return]
+        count = (stored.stop - stored.start) // DTYPES[stored.dtype].itemsize
+        if count == 0:
+            return torch.empty(stored.shape, dtype=DTYPES[stored.dtype])
+        flat = torch.frombuffer(self._map(stored.file), dtype=DTYPES[stored.dtype], count=count, offset=stored.start)
+        return flat.view(stored.shape)
+
+    def release(self, stored: StoredTensor) -> None:
+        """Let the system drop the pages of a tensor that was copied, so that loading needs little more than the weights."""
+        mapped = self._maps.get(stored.file)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            start = -(-stored.start // mmap.PAGESIZE) * mmap.PAGESIZE
+            length = stored.stop // mmap.PAGESIZE * mmap.PAGESIZE - start
+            if length > 0:
+                mapped.madvise(mmap.MADV_DONTNEED, start, length)
+
+    def _map(self, path: Path) -> mmap.mmap:
+        if path not in self._maps:
+            with open(path, "rb") as file:
+                self._maps[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        return self._maps[path]
+
+
+def _load(name: str, match: Match, files: MappedFiles, device: torch.device, dtype: torch.dtype) -> Tensor:
+    stored = files.tensor(match.tensor)
+    part = match.take(stored)
+    tensor: Tensor = part.to(device, dtype).contiguous()
+    # One pass in float32 instead of an elementwise mask; only a sum that is not finite is looked at closely.
+    if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.isfinite().all():
+        if part.isfinite().all():
+            raise CheckpointError(f"the weights of {name} hold numbers too large for {str(dtype)[6:]}", "use --dtype float32 or bfloat16")
+        raise CheckpointError(f"the weights of {name} hold NaN or infinity", "the file is damaged or the training diverged; get it again")
+    if tensor.data_ptr() != part.data_ptr():
+        files.release(match.tensor)
+    return tensor

@@ -1,0 +1,82 @@
+"""Hold a family's table against what a checkpoint stores: nothing missing, nothing left over, every shape right.
+
+Runs on headers alone, with empty NumPy arrays in place of tensors, so a wrong folder is refused before torch is imported.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tgen.checkpoint.weights import StoredTensor
+from tgen.errors import CheckpointError, UnsupportedError
+from tgen.families.registry import Family
+from tgen.families.table import Source, Table, Take
+from tgen.parameters import parameters
+from tgen.spec import ModelSpec
+
+FLOATS = ("F32", "F16", "BF16", "F64")
+WRONG_MODEL_HINT = "config.json and the weights may belong to different models; download both again"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Where one parameter comes from in the files at hand."""
+
+    tensor: StoredTensor
+    take: Take
+
+
+def settle_head(family: Family, spec: ModelSpec, stored: dict[str, StoredTensor]) -> ModelSpec:
+    """The file wins over flags: a head that is stored is used, whatever `tie_word_embeddings` says."""
+    if not spec.head.tied:
+        return spec
+    untied = replace(spec, head=replace(spec.head, tied=False))
+    table = family.tensors(untied)
+    return untied if _find(table.sources["head.weight"].name, table, stored) else spec
+
+
+def match_tensors(table: Table, spec: ModelSpec, stored: dict[str, StoredTensor]) -> dict[str, Match]:
+    """A match for each parameter. Raises CheckpointError for a tensor that is missing, left over or of the wrong shape."""
+    expected = parameters(spec)
+    matches: dict[str, Match] = {}
+    taken: dict[str, int] = {}
+    for parameter, shape in expected.items():
+        source = table.sources[parameter]
+        name = _find(source.name, table, stored)
+        if name is None:
+            raise CheckpointError(f"the weights lack the tensor {source.name}", WRONG_MODEL_HINT)
+        tensor = stored[name]
+        if tensor.dtype not in FLOATS:
+            raise UnsupportedError(f"{name} is stored as {tensor.dtype}, which is not implemented", f"implemented: {', '.join(FLOATS)}")
+        _check_shape(name, tensor.shape, source, shape)
+        taken[name] = taken.get(name, 0) + math.prod(shape)
+        matches[parameter] = Match(tensor, source.take)
+    for name, tensor in stored.items():
+        if name.endswith(table.ignored) if table.ignored else False:
+            continue
+        if name not in taken:
+            raise CheckpointError(f"the weights hold a tensor that the model has no place for: {name}", WRONG_MODEL_HINT)
+        if taken[name] != math.prod(tensor.shape):
+            raise CheckpointError(f"{name} holds {math.prod(tensor.shape)} numbers, the model takes {taken[name]}", WRONG_MODEL_HINT)
+    return matches
+
+
+def _find(name: str, table: Table, stored: dict[str, StoredTensor]) -> str | None:
+    """The name as the files have it: some checkpoints leave out the family's prefix."""
+    for candidate in (name, *(name.removeprefix(prefix) for prefix in table.prefixes)):
+        if candidate in stored:
+            return candidate
+    return None
+
+
+def _check_shape(name: str, stored: tuple[int, ...], source: Source, expected: tuple[int, ...]) -> None:
+    try:
+        taken = list(source.take(np.broadcast_to(np.False_, stored)).shape)
+    except (ValueError, IndexError):  # too few axes, or no number of parts fits
+        taken = None
+    if taken != list(expected):
+        gives = "" if taken is None or taken == list(stored) else f", which gives {taken}"
+        raise CheckpointError(f"{name} has the shape {list(stored)}{gives}; the model takes {list(expected)} from it", WRONG_MODEL_HINT)

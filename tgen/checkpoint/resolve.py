@@ -1,0 +1,95 @@
+"""From what a user types to a model folder: a path, a shipped model's name, or `org/name` in the Hugging Face cache.
+
+Never touches the network. Knows where folders are, not what they hold.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tgen.errors import CheckpointError
+
+DEFAULT_MODEL = "storyteller"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundModel:
+    """A model folder on this machine, under the name that `--model` takes."""
+
+    name: str
+    folder: Path
+    origin: Literal["shipped", "cache"]
+
+
+def resolve_model(name: str | None) -> Path:
+    """The folder for `--model`; None is the shipped default. Raises CheckpointError with the nearest names that exist."""
+    if name is None:
+        name = DEFAULT_MODEL
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise CheckpointError(f"{name} is a file, not a model folder", _file_hint(path))
+    known = {model.name: model.folder for model in found_models()}
+    if name in known:
+        return known[name]
+    nearest = difflib.get_close_matches(name, known, n=3)
+    also = f"nearest: {', '.join(nearest)}; " if nearest else ""
+    raise CheckpointError(
+        f"no model {name!r}: neither a folder, a shipped name, nor in the Hugging Face cache", f"{also}`tgen models` lists them"
+    )
+
+
+def found_models() -> Iterator[FoundModel]:
+    """Shipped models first, then the Hugging Face cache, each in alphabetical order."""
+    root = shipped_folder()
+    if root is not None:
+        for folder in sorted(root.iterdir()):
+            if (folder / "config.json").is_file():
+                yield FoundModel(folder.name, folder, "shipped")
+    cache = cache_folder()
+    if cache.is_dir():
+        for repository in sorted(cache.glob("models--*")):
+            snapshot = _snapshot(repository)
+            if snapshot is not None and (snapshot / "config.json").is_file():
+                yield FoundModel(repository.name.removeprefix("models--").replace("--", "/"), snapshot, "cache")
+
+
+def shipped_folder() -> Path | None:
+    """Where the shipped models are: inside the installed package, or beside it in a source tree."""
+    package = Path(__file__).resolve().parents[1]
+    for candidate in (package / "models", package.parent / "models"):
+        if candidate.is_dir():
+            return candidate
+    return None
+
+
+def cache_folder() -> Path:
+    """The Hugging Face cache, where its own tools look for it."""
+    if explicit := os.environ.get("HF_HUB_CACHE"):
+        return Path(explicit).expanduser()
+    home = os.environ.get("HF_HOME")
+    base = Path(home).expanduser() if home else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "huggingface"
+    return base / "hub"
+
+
+def _snapshot(repository: Path) -> Path | None:
+    """The snapshot that `main` points to, else the newest."""
+    main = repository / "refs" / "main"
+    if main.is_file():
+        named = repository / "snapshots" / main.read_text("utf-8", errors="replace").strip()
+        if named.is_dir():
+            return named
+    snapshots = [folder for folder in (repository / "snapshots").glob("*") if folder.is_dir()]
+    return max(snapshots, key=lambda folder: folder.stat().st_mtime, default=None)
+
+
+def _file_hint(path: Path) -> str:
+    if path.suffix == ".gguf":
+        return "GGUF files are not read; give the folder with config.json and the safetensors files"
+    return "give the folder that holds config.json"

@@ -1,0 +1,35 @@
+"""Write a model as a plain Hugging Face folder. Knows formats, not how the model came to be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from tgen.checkpoint.atomic import write_atomically, write_text
+from tgen.families.config import Config
+from tgen.families.registry import find_family
+from tgen.families.table import whole
+from tgen.model.transformer import Transformer
+
+
+def save_weights(folder: Path, config: dict[str, Any], model: Transformer, dtype: torch.dtype) -> None:
+    """Write config.json and model.safetensors under the names transformers uses, in `dtype`.
+
+    Raises ValueError for a family whose checkpoints fuse matrices; the Llama layout, which `tgen train` uses, does not.
+    """
+    table = find_family(Config(config).model_type).tensors(model.spec)
+    if any(source.take is not whole for source in table.sources.values()):
+        raise ValueError(f"cannot write the fused matrices of {model.spec.family}")
+    parameters = model.state_dict()
+    tensors = {source.name: parameters[ours].detach().to("cpu", dtype).contiguous() for ours, source in table.sources.items()}
+    write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    write_json(folder / "config.json", {**config, "dtype": str(dtype).removeprefix("torch.")})
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """An indented JSON file, whole or absent."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

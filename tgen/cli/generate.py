@@ -1,0 +1,129 @@
+"""`tgen generate`: continue a prompt."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tgen.cli import parameters as p
+from tgen.cli.interrupts import Interrupts
+from tgen.cli.model import open_generator
+from tgen.cli.prompt import PromptSource
+from tgen.cli.report import Report, Sink, show_settings
+from tgen.errors import UsageError
+from tgen.events import Started
+from tgen.options import Resolved, RunOptions, check_early, resolve
+from tgen.ui import messages
+from tgen.ui.result import JsonResult
+from tgen.ui.stream import SampleStream, open_stream
+from tgen.ui.terminal import Color, wants_color
+
+if TYPE_CHECKING:
+    from tgen.engine.generator import Generator
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How the result is to be shown."""
+
+    echo: bool
+    json: bool
+    show_probs: bool
+    raw: bool
+    color: Color
+    fail_on_length: bool
+    verbose: bool
+
+
+def generate(
+    prompt: Annotated[str | None, typer.Argument(help="The text to continue; - is standard input.", show_default=False)] = None,
+    file: p.File = None,
+    overflow: p.OverflowOption = None,
+    max_new_tokens: p.MaxNewTokens = None,
+    repetition_penalty: p.RepetitionPenalty = None,
+    presence_penalty: p.PresencePenalty = None,
+    frequency_penalty: p.FrequencyPenalty = None,
+    temperature: p.Temperature = None,
+    top_k: p.TopK = None,
+    top_p: p.TopP = None,
+    min_p: p.MinP = None,
+    seed: p.Seed = None,
+    stop: p.Stop = None,
+    ignore_eos: p.IgnoreEos = False,
+    samples: p.Samples = None,
+    echo: p.Echo = False,
+    json: p.Json = False,
+    logprobs: p.Logprobs = None,
+    show_probs: p.ShowProbs = False,
+    fail_on_length: p.FailOnLength = False,
+    color: p.ColorOption = "auto",
+    quiet: p.Quiet = False,
+    verbose: p.Verbose = False,
+    raw: p.Raw = False,
+    model: p.Model = None,
+    device: p.DeviceOption = None,
+    dtype: p.DtypeOption = None,
+    threads: p.Threads = None,
+) -> int:
+    """Continue a prompt, streaming the text to standard output and nothing else.
+
+    The prompt is PROMPT, or --file, or standard input; standard input and PROMPT together are joined by a newline. Each sampling option
+    also has an environment variable (TGEN_TOP_K ...), which goes before the model's generation_config.json.
+
+    Exit codes: 0 done, 1 unexpected, 2 usage, 3 the model is missing, damaged or unsupported, 4 out of memory, 5 the prompt does not fit,
+    6 cut by length under --fail-on-length, 130 interrupted.
+    """
+    messages.configure(color, quiet)
+    asked: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "seed": seed,
+        "stop": tuple(stop) if stop else None,
+        "ignore_eos": ignore_eos or None,
+        "samples": samples,
+        "logprobs": 0 if logprobs is None and show_probs else logprobs,
+        "overflow": overflow,
+    }
+    if logprobs is not None and not json:
+        raise UsageError("--logprobs needs --json", "for eyes there is --show-probs")
+    check_early(asked, os.environ)
+    run_options = RunOptions(device or "auto", dtype or "auto", threads)
+    source = PromptSource(prompt, file)
+    generator, name = open_generator(model, run_options)
+    wishes = Wishes(echo, json, show_probs, raw, color, fail_on_length, verbose)
+    return _show(generator, name, source.read(), resolve(asked, os.environ, generator.defaults), wishes, run_options)
+
+
+def _show(generator: Generator, name: str, prompt: str, resolved: Resolved, wishes: Wishes, run_options: RunOptions) -> int:
+    """Generate, and hand the events to what was wished for."""
+    report = Report()
+    sink: Sink
+    if wishes.json:
+        sink = JsonResult(name, prompt if wishes.echo else "")
+    else:
+        sink = SampleStream(
+            open_stream(wishes.color, echo=wishes.echo, raw=wishes.raw, show_probs=wishes.show_probs), prompt, resolved.options.samples
+        )
+    with Interrupts() as interrupts:
+        for event in generator.run(prompt, resolved, interrupts.asked):
+            report.add(event)
+            if wishes.verbose and isinstance(event, Started):
+                show_settings(name, prompt, resolved, event, run_options)
+            sink.add(event)
+    sink.close()
+    report.show(wishes.verbose)
+    if wishes.show_probs and not wants_color(sys.stdout, wishes.color):
+        report.show_probabilities()
+    if interrupts.exit_code is not None:
+        return interrupts.exit_code
+    return 6 if wishes.fail_on_length and report.cut_by_length else 0

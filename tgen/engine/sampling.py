@@ -1,0 +1,148 @@
+"""From logits to a token: penalties, temperature, top-k, top-p, min-p, draw - in this order, which is Hugging Face's.
+
+Works on NumPy arrays, one row at a time, and knows neither a model nor text. Filter first, sort what is left: a vocabulary has
+100,000 entries and more, the nucleus a few hundred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from tgen.engine.session import Logits
+from tgen.errors import TgenError
+from tgen.options import GenerationOptions
+
+Ids = npt.NDArray[np.intp]
+Values = npt.NDArray[np.float64]
+
+# Sums of probabilities carry rounding errors; without this ten equal tokens at top-p 0.8 would keep nine.
+ROUNDING = 1e-9
+
+
+class NumericalError(TgenError):
+    """The model returned logits that are not finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The tokens still in play: ids in ascending order, [n], and their logits after temperature, [n]."""
+
+    ids: Ids
+    logits: Values
+
+    def keep(self, chosen: npt.NDArray[np.bool_]) -> Candidates:
+        """Those where `chosen` is true."""
+        return replace(self, ids=self.ids[chosen], logits=self.logits[chosen])
+
+    def probabilities(self) -> Values:
+        """Softmax over the candidates, [n]."""
+        weights = np.exp(self.logits - self.logits.max())
+        total: Values = weights / weights.sum()
+        return total
+
+
+def top_k(candidates: Candidates, k: int) -> Candidates:
+    """Exactly the k highest; among equals the lower ids. 0 is off."""
+    count = len(candidates.ids)
+    if k == 0 or k >= count:
+        return candidates
+    smallest = np.partition(candidates.logits, count - k)[count - k]
+    above = candidates.logits > smallest
+    tied = np.flatnonzero(candidates.logits == smallest)
+    above[tied[: k - int(above.sum())]] = True
+    return candidates.keep(above)
+
+
+def top_p(candidates: Candidates, p: float) -> Candidates:
+    """The smallest set of highest-probability tokens whose sum reaches p, the crossing one included (arXiv:1904.09751). 1 is off."""
+    if p >= 1:
+        return candidates
+    probabilities = candidates.probabilities()
+    # Tokens below this bound sum to less than 1 - p together, so none of them is needed to reach p.
+    likely = np.flatnonzero(probabilities >= min((1 - p) / len(probabilities), probabilities.max()))
+    # A stable sort of the negated values: highest first, lower ids first among equals.
+    order = likely[np.argsort(-probabilities[likely], kind="stable")]
+    cumulative = np.cumsum(probabilities[order])
+    needed = int(np.searchsorted(cumulative, p - ROUNDING)) + 1
+    kept = np.zeros(len(probabilities), dtype=np.bool_)
+    kept[order[:needed]] = True
+    return candidates.keep(kept)
+
+
+def min_p(candidates: Candidates, p: float) -> Candidates:
+    """Tokens at least p times as likely as the likeliest one (arXiv:2407.01082). 0 is off."""
+    if p == 0:
+        return candidates
+    return candidates.keep(candidates.logits >= candidates.logits.max() + np.log(p) - ROUNDING)
+
+
+def penalise(logits: Logits, counts: dict[int, int], generated: dict[int, int], options: GenerationOptions) -> Logits:
+    """Make repetition less likely; the input stays as it is.
+
+    Repetition (arXiv:1909.05858) looks at `counts`, the tokens of prompt and output, once per distinct token; presence and frequency
+    look at the output alone, as OpenAI defines them.
+    """
+    if options.repetition_penalty != 1 and counts:
+        logits = logits.copy()
+        ids = np.fromiter(counts, dtype=np.intp)
+        seen = logits[ids]
+        logits[ids] = np.where(seen < 0, seen * options.repetition_penalty, seen / options.repetition_penalty)
+    if (options.presence_penalty or options.frequency_penalty) and generated:
+        logits = logits.copy()
+        ids = np.fromiter(generated, dtype=np.intp)
+        times = np.fromiter(generated.values(), dtype=np.float32)
+        logits[ids] -= np.float32(options.presence_penalty) + np.float32(options.frequency_penalty) * times
+    return logits
+
+
+def draw(candidates: Candidates, uniform: float) -> int:
+    """Inverse CDF in the order of ids: a change in the last bit of a logit then moves a border, not the order."""
+    weights = np.exp(candidates.logits - candidates.logits.max())
+    cumulative = np.cumsum(weights)
+    index = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
+    return int(candidates.ids[min(index, len(candidates.ids) - 1)])
+
+
+class Sampler:
+    """The sampling of one row, with its own random stream: the s-th draw of (seed, row) is the same at any batch size."""
+
+    def __init__(self, options: GenerationOptions, seed: int, row: int, prompt: Iterable[int]) -> None:
+        self.options = options
+        self.step = 0
+        self._counts: dict[int, int] = {}
+        self._generated: dict[int, int] = {}
+        for token in prompt:
+            self._counts[token] = self._counts.get(token, 0) + 1
+        # Philox is counter-based: one number is taken a step, and (seed, row) is its key.
+        self._random = np.random.Generator(np.random.Philox(key=np.array([seed, row], dtype=np.uint64)))
+
+    def draw(self, logits: Logits) -> int:
+        """The next token for logits [vocab]. Raises NumericalError if a logit is NaN or infinite."""
+        if not np.isfinite(logits).all():
+            raise NumericalError(f"the model's logits are not finite at step {self.step}", "try --dtype float32")
+        logits = penalise(logits, self._counts, self._generated, self.options)
+        token = int(np.argmax(logits)) if self.options.temperature == 0 else self._sample(logits)
+        self._counts[token] = self._counts.get(token, 0) + 1
+        self._generated[token] = self._generated.get(token, 0) + 1
+        self.step += 1
+        return token
+
+    def _sample(self, logits: Logits) -> int:
+        scaled = logits.astype(np.float64) / self.options.temperature
+        candidates = Candidates(np.arange(len(logits)), scaled)
+        candidates = top_k(candidates, self.options.top_k)
+        candidates = top_p(candidates, self.options.top_p)
+        candidates = min_p(candidates, self.options.min_p)
+        return draw(candidates, self._random.random())
+
+
+def log_softmax(logits: Logits) -> Values:
+    """Natural logarithms of the raw distribution's probabilities, [vocab]."""
+    wide = logits.astype(np.float64)
+    wide -= wide.max()
+    result: Values = wide - np.log(np.exp(wide).sum())
+    return result

@@ -1,0 +1,30 @@
+"""The engine's whole view of a model: one small protocol. Knows no tensor framework."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Logits = npt.NDArray[np.float32]
+
+
+class Session(Protocol):
+    """One batch of sequences being continued: the cache lives here, never on the model."""
+
+    def extend(self, rows: Sequence[Sequence[int]]) -> Logits:
+        """Read more ids, row by row; returns logits [rows, vocab] float32 of each row's last position.
+
+        With whole prompts this is prefill, with one id a row a decode step.
+        """
+        ...
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep, repeat or reorder rows."""
+        ...
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Forget what row r read beyond its first lengths[r] ids."""
+        ...

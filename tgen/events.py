@@ -1,0 +1,92 @@
+"""What work reports while it runs. Plain records: who shows them, and how, is not known here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """One token and its log-probability under the model's raw distribution (natural logarithm)."""
+
+    id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token that was drawn: its score, and the best candidates it was up against."""
+
+    score: TokenScore
+    alternatives: tuple[TokenScore, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A prompt was accepted: its length, how much may follow, and the seed of what will be drawn."""
+
+    prompt_tokens: int
+    max_new_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text of sample `index` that has become whole: never half a character, never part of a stop string."""
+
+    index: int
+    text: str
+    tokens: tuple[Token, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Sample `index` has ended: why, after how many tokens (an end token counts), and how long reading and writing took.
+
+    `prefill_seconds` is the time until the first token could be drawn, `decode_seconds` all that came after.
+    """
+
+    index: int
+    reason: FinishReason
+    token_count: int
+    prefill_seconds: float
+    decode_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something a person should know, in one sentence."""
+
+    text: str
+
+
+Event = Started | Piece | Finished | Note
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Training steps are done: loss in nats per token (smoothed), speed, and time left in seconds."""
+
+    step: int
+    steps: int | None
+    share: float
+    tokens: int
+    loss: float
+    learning_rate: float
+    tokens_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """The model was measured on held-back text, in bits per byte, and stored."""
+
+    step: int
+    tokens: int
+    seconds: float
+    train_loss: float
+    bits_per_byte: float

@@ -1,0 +1,162 @@
+"""What a user may ask for, checked on creation, and where each value came from. Knows no model and no command line.
+
+Precedence: what was asked for > environment (`TGEN_TOP_K` ...) > the folder's generation_config.json > built-in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from tgen.errors import CheckpointError, UsageError
+
+Overflow = Literal["error", "truncate-left", "shrink"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Origin = Literal["asked", "environment", "model", "built-in"]
+
+
+def _range(low: float = -math.inf, high: float = math.inf, *, above: bool = False) -> dict[str, Any]:
+    """Field metadata: the values allowed, `low` itself not if `above`."""
+    return {"low": low, "high": high, "above": above}
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """How to continue a prompt. Raises UsageError, naming option, value and range, for a value that cannot be meant."""
+
+    max_new_tokens: int = field(default=256, metadata=_range(1))
+    temperature: float = field(default=0.8, metadata=_range(0))
+    top_k: int = field(default=40, metadata=_range(0))
+    top_p: float = field(default=0.95, metadata=_range(0, 1))
+    min_p: float = field(default=0.0, metadata=_range(0, 1))
+    repetition_penalty: float = field(default=1.0, metadata=_range(0, above=True))
+    presence_penalty: float = field(default=0.0, metadata=_range())
+    frequency_penalty: float = field(default=0.0, metadata=_range())
+    seed: int | None = field(default=None, metadata=_range(0, 2**64 - 1))
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    samples: int = field(default=1, metadata=_range(1, 4096))
+    logprobs: int | None = field(default=None, metadata=_range(0, 1000))
+    overflow: Overflow = "error"
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            if option.metadata:
+                _check(option.name, getattr(self, option.name), option.metadata)
+        if any(not text for text in self.stop):
+            raise UsageError("--stop must not be empty")
+        if self.overflow not in get_args(Overflow):
+            raise UsageError(f"--overflow must be one of {', '.join(get_args(Overflow))}, not {self.overflow!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Where and in which number format to compute; `threads` None leaves the choice to torch."""
+
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    threads: int | None = field(default=None, metadata=_range(1, 4096))
+
+    def __post_init__(self) -> None:
+        _check("threads", self.threads, RunOptions.__dataclass_fields__["threads"].metadata)
+        for name, kind in (("device", Device), ("dtype", Dtype)):
+            if getattr(self, name) not in get_args(kind):
+                raise UsageError(f"--{name} must be one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Options with every value settled, and the origin of each."""
+
+    options: GenerationOptions
+    origins: dict[str, Origin]
+
+
+ENVIRONMENT = (
+    "max_new_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+)
+FROM_MODEL = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+INTEGERS = ("max_new_tokens", "top_k", "seed")
+
+
+def resolve(asked: Mapping[str, Any], environment: Mapping[str, str], model: Mapping[str, Any]) -> Resolved:
+    """Settle every option; a value of None in `asked` counts as not asked.
+
+    Raises UsageError for what was asked or set in the environment, CheckpointError for a bad value in generation_config.json.
+    """
+    settled: dict[str, Any] = {}
+    origins: dict[str, Origin] = {option.name: "built-in" for option in fields(GenerationOptions)}
+    layers: list[tuple[Origin, Mapping[str, Any]]] = [
+        ("model", _model_values(model)),
+        ("environment", _environment_values(environment)),
+        ("asked", {key: value for key, value in asked.items() if value is not None}),
+    ]
+    for origin, values in layers:
+        settled |= values
+        origins |= dict.fromkeys(values, origin)
+    return Resolved(GenerationOptions(**settled), origins)
+
+
+def check_early(asked: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+    """Raise UsageError for what is wrong whatever the model says, before anything heavy is imported."""
+    resolve(asked, environment, {})
+
+
+def _model_values(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What generation_config.json settles; `do_sample: false` means greedy."""
+    values = {name: model[name] for name in FROM_MODEL if model.get(name) is not None}
+    if model.get("do_sample") is False:
+        values = {name: value for name, value in values.items() if name in ("max_new_tokens", "repetition_penalty")} | {"temperature": 0.0}
+    try:
+        GenerationOptions(**values)
+    except UsageError as error:
+        name = error.message.split()[0].removeprefix("--").replace("-", "_")
+        raise CheckpointError(f"generation_config.json: {name} = {model.get(name)!r} cannot be meant", error.message) from error
+    return values
+
+
+def _environment_values(environment: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name in ENVIRONMENT:
+        variable = f"TGEN_{name.upper()}"
+        text = environment.get(variable)
+        if not text:
+            continue
+        try:
+            values[name] = int(text) if name in INTEGERS else float(text)
+            GenerationOptions(**{name: values[name]})
+        except (ValueError, UsageError) as error:
+            reason = error.message if isinstance(error, UsageError) else f"it is not {'a whole' if name in INTEGERS else 'a'} number"
+            raise UsageError(
+                f"the environment sets {variable}={text!r}: {reason}", f"unset {variable}, or give it another value"
+            ) from error
+    return values
+
+
+def _check(name: str, value: object, allowed: Mapping[str, Any]) -> None:
+    option = f"--{name.replace('_', '-')}"
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UsageError(f"{option} must be a number, not {value!r}")
+    low, high, above = allowed["low"], allowed["high"], allowed["above"]
+    if name in INTEGERS and not isinstance(value, int):
+        raise UsageError(f"{option} must be a whole number, not {value!r}")
+    if low <= value <= high and not (above and value == low):
+        return
+    if high == math.inf:
+        wanted = f"above {low:g}" if above else f"{low:g} or more"
+    else:
+        wanted = f"between {low:g} and {high:g}"
+    raise UsageError(f"{option} must be {wanted}, not {value}")

@@ -1,0 +1,40 @@
+"""From an opened checkpoint to something that makes sessions: device, number format, weights. Knows no text and no sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from tgen.checkpoint.folder import Checkpoint
+from tgen.checkpoint.load import DTYPES, load_model
+from tgen.model.transformer import Transformer
+from tgen.options import RunOptions
+from tgen.parameters import parameter_count
+from tgen.runtime.placement import choose_device, choose_dtype, memory_errors, set_threads
+from tgen.runtime.session import TorchSession
+
+# A cache of this many slots is set aside at once; longer ones grow by doubling.
+FIRST_SLOTS = 512
+
+
+def open_model(checkpoint: Checkpoint, options: RunOptions) -> Transformer:
+    """The model, loaded and placed. Raises UsageError for a device that is not there, MemoryLimitError, CheckpointError."""
+    set_threads(options)
+    device = choose_device(options)
+    stored = DTYPES[next(iter(checkpoint.matches.values())).tensor.dtype]
+    dtype = choose_dtype(options, device, stored, parameter_count(checkpoint.spec))
+    with memory_errors("loading the weights"):
+        return load_model(checkpoint, device, dtype)
+
+
+def sessions(model: Transformer) -> Callable[[int], TorchSession]:
+    """What opens a session on a model for a given number of ids."""
+    return lambda length: TorchSession(model, min(length, FIRST_SLOTS))
+
+
+def describe(model: Transformer) -> str:
+    """Device, number format and threads, for people."""
+    weight = model.embedding.weight
+    threads = f", {torch.get_num_threads()} threads" if weight.device.type == "cpu" else ""
+    return f"{weight.device.type}, {str(weight.dtype).removeprefix('torch.')}{threads}"

@@ -1,0 +1,68 @@
+"""Where and in which number format a model runs. Knows torch and memory sizes, no model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from tgen.errors import MemoryLimitError, UsageError
+from tgen.options import RunOptions
+
+
+def choose_device(options: RunOptions) -> torch.device:
+    """The device asked for; auto is CUDA, then MPS, then the CPU. Raises UsageError for one that is not there."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    name = options.device if options.device != "auto" else next(name for name, there in available.items() if there)
+    if not available[name]:
+        raise UsageError(f"--device {name}: this machine has none that torch can use", "use --device cpu")
+    return torch.device(name)
+
+
+def choose_dtype(options: RunOptions, device: torch.device, stored: torch.dtype, parameter_count: int) -> torch.dtype:
+    """The number format asked for; auto is float32 on a CPU, where it is exact and the same everywhere, and as stored elsewhere.
+
+    A model whose float32 weights would fill most of the memory stays as it is stored.
+    """
+    if options.dtype != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[options.dtype]
+    if device.type != "cpu":
+        return stored
+    free = available_memory()
+    return stored if free is not None and 4 * parameter_count > 0.7 * free else torch.float32
+
+
+def set_threads(options: RunOptions) -> None:
+    """Let torch use as many threads as asked for."""
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+
+
+def available_memory() -> int | None:
+    """Bytes that can be taken without swapping; None where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+@contextmanager
+def memory_errors(what: str) -> Iterator[None]:
+    """Turn torch's ways of running out of memory into MemoryLimitError."""
+    hint = "use a smaller model, fewer --samples, a shorter prompt, or --dtype bfloat16"
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise MemoryLimitError(f"out of memory while {what}", hint) from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or "out of memory" in str(error):
+            raise MemoryLimitError(f"out of memory while {what}", hint) from error
+        raise

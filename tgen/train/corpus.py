@@ -1,0 +1,116 @@
+"""Documents as one long array of ids, and the batches cut from it. Knows no model.
+
+A batch is a function of (seed, step) alone, so a run that was killed goes on with exactly the batches it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from tgen.errors import UsageError
+
+Ids = npt.NDArray[np.uint16]
+SPLIT_SEED = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Ids to train on and ids held back, every document followed by the end token."""
+
+    train: Ids
+    validation: Ids
+
+    def check(self, context: int) -> None:
+        """Raises UsageError unless both parts hold at least one sequence of `context` tokens and the token after it."""
+        for name, ids in (("training", self.train), ("validation", self.validation)):
+            if len(ids) <= context:
+                raise UsageError(
+                    f"the {name} text has {len(ids)} tokens, too few for --context {context}", "give more text, or a smaller context"
+                )
+
+
+def split_documents(documents: Sequence[str], share: float) -> tuple[list[str], list[str]]:
+    """Training and validation documents; a text that is one document is cut into paragraphs' worth of pieces first.
+
+    The split is by whole documents and does not depend on the run's seed, so two runs can be compared.
+    """
+    if len(documents) < 20:
+        documents = [piece for document in documents for piece in _pieces(document)]
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(documents))
+    wanted = share * sum(len(document) for document in documents)
+    held_back: set[int] = set()
+    size = 0
+    for index in order:
+        if size >= wanted:
+            break
+        # A single long book would be most of the validation text; prefer several shorter ones.
+        if held_back and len(documents[index]) > wanted / 2:
+            continue
+        held_back.add(int(index))
+        size += len(documents[index])
+    train = [document for i, document in enumerate(documents) if i not in held_back]
+    return train, [documents[i] for i in sorted(held_back)]
+
+
+def _pieces(document: str, size: int = 4000) -> list[str]:
+    """Cut at line ends into pieces of about `size` characters."""
+    pieces: list[str] = []
+    current = ""
+    for line in document.splitlines(keepends=True):
+        current += line
+        if len(current) >= size:
+            pieces.append(current)
+            current = ""
+    return [*pieces, current] if current else pieces
+
+
+def encode_documents(tokenizer: Tokenizer, documents: Sequence[str], end: int) -> Ids:
+    """All documents' ids in a row, [tokens]."""
+    if tokenizer.get_vocab_size() > 65536:
+        raise UsageError("--vocab must be at most 65536")
+    parts: list[Ids] = []
+    for start in range(0, len(documents), 64):
+        for encoding in tokenizer.encode_batch(list(documents[start : start + 64])):
+            parts.append(np.array([*encoding.ids, end], dtype=np.uint16))
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint16)
+
+
+def training_batch(ids: Ids, context: int, batch: int, seed: int, step: int) -> npt.NDArray[np.int64]:
+    """The step's sequences, [batch, context + 1]: each epoch cuts the text at other places and shuffles the pieces."""
+    per_epoch = max(1, (len(ids) - 1 - context) // context)
+    rows = []
+    for number in range(step * batch, (step + 1) * batch):
+        epoch, index = divmod(number, per_epoch)
+        order, offset = _epoch(len(ids), context, per_epoch, seed, epoch)
+        start = offset + int(order[index]) * context
+        rows.append(ids[start : start + context + 1].astype(np.int64))
+    return np.stack(rows)
+
+
+def validation_batches(ids: Ids, context: int, batch: int, limit: int | None) -> Iterator[npt.NDArray[np.int64]]:
+    """The held-back text in consecutive sequences, [<= batch, context + 1]; `limit` sequences spread evenly over it, or all."""
+    starts = np.arange(0, len(ids) - context, context)
+    if limit is not None and len(starts) > limit:
+        starts = starts[np.linspace(0, len(starts) - 1, limit).astype(np.int64)]
+    for first in range(0, len(starts), batch):
+        yield np.stack([ids[start : start + context + 1].astype(np.int64) for start in starts[first : first + batch]])
+
+
+_EPOCHS: dict[tuple[int, int, int, int], tuple[npt.NDArray[np.int64], int]] = {}
+
+
+def _epoch(total: int, context: int, pieces: int, seed: int, epoch: int) -> tuple[npt.NDArray[np.int64], int]:
+    """The order of an epoch's pieces and where its first one starts; the two latest epochs are remembered."""
+    key = (total, context, seed, epoch)
+    if key not in _EPOCHS:
+        while len(_EPOCHS) > 1:
+            del _EPOCHS[next(iter(_EPOCHS))]
+        generator = np.random.default_rng((seed, epoch))
+        offset = int(generator.integers(0, max(1, total - 1 - pieces * context)))
+        _EPOCHS[key] = generator.permutation(pieces), offset
+    return _EPOCHS[key]

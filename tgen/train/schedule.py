@@ -1,0 +1,36 @@
+"""Learning rate and optimiser. Knows no data and no files."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+
+def learning_rate(peak: float, share: float, warmup: float) -> float:
+    """The rate after `share` (0 to 1) of the run: a straight rise, then a cosine down to a tenth (arXiv:1608.03983)."""
+    if share < warmup:
+        return peak * max(share / warmup, 1e-3)
+    fallen = (share - warmup) / (1 - warmup)
+    return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * min(fallen, 1.0))))
+
+
+def make_optimiser(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW (arXiv:1711.05101) in one fused step; vectors (norms, biases) do not decay."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), fused=True)
+
+
+def initialise(model: nn.Module, layers: int, seed: int) -> None:
+    """Normal weights of deviation 0.02; what adds to the residual stream smaller by sqrt(2 * layers), as in GPT-2."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2:
+            continue
+        residual = name.endswith(("attention.out.weight", "mlp.down.weight"))
+        deviation = 0.02 / math.sqrt(2 * layers) if residual else 0.02
+        with torch.no_grad():
+            parameter.normal_(0.0, deviation, generator=generator)

@@ -1,0 +1,59 @@
+"""A byte-level BPE tokenizer learned from the training text. Knows no model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from tgen.checkpoint.atomic import write_text
+from tgen.checkpoint.save import write_json
+from tgen.errors import CheckpointError
+
+END = "<|end|>"
+
+
+def learn_tokenizer(documents: Iterable[str], size: int) -> Tokenizer:
+    """Byte-level BPE (arXiv:1508.07909, over bytes as in GPT-2): every text can be written, and decodes to itself."""
+    tokenizer = Tokenizer(models.BPE())
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(documents, trainer)
+    return tokenizer
+
+
+def end_token(tokenizer: Tokenizer) -> int:
+    """The id that stands after every document."""
+    found = tokenizer.token_to_id(END)
+    if found is None:
+        raise CheckpointError(f"tokenizer.json has no {END}", "it was not made by tgen train")
+    return found
+
+
+def bytes_per_token(tokenizer: Tokenizer) -> np.ndarray:
+    """How many bytes of text each id stands for, [vocab]; byte-level pieces are written with one character a byte."""
+    vocab = tokenizer.get_vocab_size()
+    pieces = [tokenizer.id_to_token(i) or "" for i in range(vocab)]
+    return np.array([0 if piece == END else len(piece) for piece in pieces], dtype=np.int64)
+
+
+def save_tokenizer(folder: Path, tokenizer: Tokenizer, context: int) -> None:
+    """Write tokenizer.json and the small file that tells transformers how to open it."""
+    write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=False))
+    write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": END,
+            "eos_token": END,
+            "model_max_length": context,
+            "clean_up_tokenization_spaces": False,
+        },
+    )

@@ -1,0 +1,62 @@
+"""One-line messages on stderr: errors, warnings, notes, statistics. Knows no command.
+
+Written without rich, so that an error is shown in the time it takes to find it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Literal
+
+from tgen.ui.harmless import harmless
+from tgen.ui.terminal import Color, wants_color
+
+_CODES = {"error": "1;31", "hint": "36", "warning": "33", "note": "2", "dim": "2"}
+_settings: dict[str, Color | bool] = {"color": "auto", "quiet": False}
+
+
+def configure(color: Color, quiet: bool) -> None:
+    """How the process speaks from now on; errors are never quiet."""
+    _settings.update(color=color, quiet=quiet)
+
+
+def error(message: str, hint: str | None = None) -> None:
+    """`error: what` and `hint: what to do`."""
+    _say("error", message)
+    if hint:
+        _say("hint", hint)
+
+
+def warning(message: str) -> None:
+    """Something that may not be what was meant."""
+    if not _settings["quiet"]:
+        _say("warning", message)
+
+
+def note(message: str) -> None:
+    """Something worth knowing."""
+    if not _settings["quiet"]:
+        _say("note", message)
+
+
+def dim(line: str) -> None:
+    """A line of statistics, without a label."""
+    if not _settings["quiet"]:
+        _write(_styled(line, "dim"))
+
+
+def _say(kind: Literal["error", "hint", "warning", "note"], message: str) -> None:
+    _write(f"{_styled(f'{kind}:', kind)} {harmless(message)}")
+
+
+def _styled(text: str, kind: str) -> str:
+    color: Color = _settings["color"]  # type: ignore[assignment]
+    return f"\x1b[{_CODES[kind]}m{text}\x1b[0m" if wants_color(sys.stderr, color) else text
+
+
+def _write(line: str) -> None:
+    # A closed or full stderr must not hide the result on stdout.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.buffer.write(f"{line}\n".encode())
+        sys.stderr.flush()

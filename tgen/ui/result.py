@@ -1,0 +1,71 @@
+"""A generation as one JSON object, with the field names of OpenAI's completion object. Knows events, no model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tgen.events import Event, Finished, Piece, Started, Token
+from tgen.ui.output import write_json
+
+
+class JsonResult:
+    """Collects events; writes the object when all have come."""
+
+    def __init__(self, model: str, prefix: str) -> None:
+        """`prefix` is put before each text (`--echo`)."""
+        self._model = model
+        self._prefix = prefix
+        self._started = Started(0, 0, 0)
+        self._texts: dict[int, list[str]] = {}
+        self._tokens: dict[int, list[Token]] = {}
+        self._finished: dict[int, Finished] = {}
+
+    def add(self, event: Event) -> None:
+        """Take an event."""
+        if isinstance(event, Started):
+            self._started = event
+        elif isinstance(event, Piece):
+            self._texts.setdefault(event.index, []).append(event.text)
+            self._tokens.setdefault(event.index, []).extend(event.tokens)
+        elif isinstance(event, Finished):
+            self._finished[event.index] = event
+
+    def close(self) -> None:
+        """Write the object, on a line of its own, to stdout."""
+        write_json(self._object())
+
+    def _object(self) -> dict[str, Any]:
+        done = sorted(self._finished.values(), key=lambda event: event.index)
+        count = sum(event.token_count for event in done)
+        seconds = max((event.decode_seconds for event in done), default=0.0)
+        return {
+            "model": self._model,
+            "choices": [self._choice(event) for event in done],
+            "usage": {
+                "prompt_tokens": self._started.prompt_tokens,
+                "completion_tokens": count,
+                "total_tokens": self._started.prompt_tokens + count,
+            },
+            "seed": self._started.seed,
+            "timings": {
+                "prefill_seconds": round(max((event.prefill_seconds for event in done), default=0.0), 6),
+                "decode_seconds": round(seconds, 6),
+                "tokens_per_second": round(count / seconds, 2) if seconds else None,
+            },
+        }
+
+    def _choice(self, event: Finished) -> dict[str, Any]:
+        choice: dict[str, Any] = {
+            "index": event.index,
+            "text": self._prefix + "".join(self._texts.get(event.index, [])),
+            "finish_reason": event.reason,
+        }
+        tokens = self._tokens.get(event.index)
+        if tokens:
+            choice["tokens"] = [token.score.id for token in tokens]
+            choice["logprobs"] = {
+                "tokens": [token.score.text for token in tokens],
+                "token_logprobs": [token.score.logprob for token in tokens],
+                "top_logprobs": [[{"token": s.text, "id": s.id, "logprob": s.logprob} for s in token.alternatives] for token in tokens],
+            }
+        return choice

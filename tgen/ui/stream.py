@@ -1,0 +1,145 @@
+"""Streams text to stdout: exact bytes into a pipe, harmless and styled text on a terminal. Knows events, no model."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+from tgen.events import Event, Finished, Piece, Started, Token
+from tgen.ui.harmless import harmless
+from tgen.ui.terminal import Color, console, is_terminal, wants_color
+
+# From unlikely to likely; each holds up to the given probability.
+HEAT = ((0.1, "red"), (0.3, "dark_orange"), (0.6, "yellow"), (0.9, "green_yellow"), (1.0, "green"))
+
+
+class TextStream(Protocol):
+    """Where generated text goes."""
+
+    def prompt(self, text: str) -> None: ...
+    def write(self, text: str, tokens: Sequence[Token] = ()) -> None: ...
+    def separate(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class PipeStream:
+    """The text as UTF-8 bytes, exactly, each piece at once."""
+
+    def __init__(self, echo: bool) -> None:
+        if sys.stdout is None:
+            raise OSError("standard output is closed")
+        self._echo = echo
+        self._out = sys.stdout.buffer
+
+    def prompt(self, text: str) -> None:
+        """The prompt itself, if asked for."""
+        if self._echo:
+            self.write(text)
+
+    def write(self, text: str, tokens: Sequence[Token] = ()) -> None:  # noqa: ARG002
+        """A piece of text."""
+        self._out.write(text.encode("utf-8"))
+        self._out.flush()
+
+    def separate(self) -> None:
+        """A newline between two samples."""
+        self.write("\n")
+
+    def close(self) -> None:
+        """Nothing is added."""
+
+
+class TerminalStream:
+    """Text for eyes: the prompt dim, control characters visible, a newline at the end; tokens in the colour of their probability."""
+
+    def __init__(self, color: Color, *, raw: bool, show_probs: bool) -> None:
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+        self._console = console(sys.stdout, color)
+        self._raw = raw
+        self._show = show_probs
+        self._column_zero = True
+
+    def prompt(self, text: str) -> None:
+        """The prompt, dim."""
+        self._print(text, "dim")
+
+    def write(self, text: str, tokens: Sequence[Token] = ()) -> None:
+        """A piece of text; with probabilities shown, token by token where the tokens spell the text."""
+        spelled = "".join(token.score.text for token in tokens)
+        if self._show and spelled and (spelled == text or spelled.strip() == text.strip()):
+            for token in tokens:
+                self._print(token.score.text, heat(math.exp(token.score.logprob)))
+        else:
+            least = min((token.score.logprob for token in tokens), default=0.0)
+            self._print(text, heat(math.exp(least)) if self._show and tokens else None)
+
+    def separate(self) -> None:
+        """A line of its own between two samples."""
+        self.close()
+        self._print("───\n", "dim")
+
+    def close(self) -> None:
+        """End the line."""
+        if not self._column_zero:
+            self._print("\n", None)
+
+    def _print(self, text: str, style: str | None) -> None:
+        if text:
+            self._column_zero = text.endswith("\n")
+            if self._raw:
+                self._console.file.write(text)
+            else:
+                self._console.print(harmless(text), style=style, end="")
+            self._console.file.flush()
+
+
+def heat(probability: float) -> str:
+    """The colour of a probability."""
+    return next(color for limit, color in HEAT if probability <= limit or limit == 1.0)
+
+
+def open_stream(color: Color, *, echo: bool, raw: bool, show_probs: bool) -> TextStream:
+    """The stream that fits what stdout is."""
+    if is_terminal(sys.stdout) or (show_probs and wants_color(sys.stdout, color)):
+        return TerminalStream(color, raw=raw, show_probs=show_probs)
+    return PipeStream(echo)
+
+
+class SampleStream:
+    """Samples one after another: the first as it comes, the later ones as soon as those before them are done."""
+
+    def __init__(self, stream: TextStream, prompt: str, count: int) -> None:
+        self._stream = stream
+        self._prompt = prompt
+        self._count = count
+        self._current = 0
+        self._waiting: dict[int, list[Piece]] = {}
+        self._finished: set[int] = set()
+
+    def add(self, event: Event) -> None:
+        """Show what can be shown by now."""
+        if isinstance(event, Started):
+            self._stream.prompt(self._prompt)
+        elif isinstance(event, Piece) and event.index == self._current:
+            self._stream.write(event.text, event.tokens)
+        elif isinstance(event, Piece):
+            self._waiting.setdefault(event.index, []).append(event)
+        elif isinstance(event, Finished):
+            self._finished.add(event.index)
+            while self._current in self._finished:
+                self._next()
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        self._stream.close()
+
+    def _next(self) -> None:
+        self._current += 1
+        if self._current >= self._count:
+            return
+        self._stream.separate()
+        for piece in self._waiting.pop(self._current, []):
+            self._stream.write(piece.text, piece.tokens)

@@ -1,0 +1,72 @@
+"""Shows a training run: a progress bar on a terminal, a line now and then elsewhere. Knows events, no model."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from tgen.events import Evaluated, Note, Trained
+from tgen.ui import messages
+from tgen.ui.terminal import console, is_terminal
+
+LINE_SECONDS = 30.0
+
+
+class TrainingView:
+    """Everything goes to stderr: training has no data to put on stdout."""
+
+    def __init__(self) -> None:
+        self._progress: Any = None
+        self._task: Any = None
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> TrainingView:
+        if is_terminal(sys.stderr):
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = (BarColumn(bar_width=24), TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.fields[status]}"))
+            self._progress = Progress(*columns, console=console(sys.stderr, "auto"), transient=True)
+            self._progress.start()
+            self._task = self._progress.add_task("training", total=1.0, status="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def add(self, event: Trained | Evaluated | Note) -> None:
+        """Show an event."""
+        if isinstance(event, Trained):
+            self._step(event)
+        elif isinstance(event, Evaluated):
+            reached = f"step {event.step}, {event.tokens / 1e6:.1f} M tokens"
+            self.say(f"{reached}: loss {event.train_loss:.3f}, {event.bits_per_byte:.3f} bits per byte held back")
+        else:
+            self.say(event.text)
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self._progress is not None:
+            self._progress.console.print(text, markup=False, highlight=False, style="dim")
+        else:
+            messages.dim(text)
+
+    def _step(self, event: Trained) -> None:
+        steps = f"/{event.steps}" if event.steps else ""
+        status = (
+            f"step {event.step}{steps}  loss {event.loss:.3f}  {event.tokens_per_second:,.0f} tokens/s  {duration(event.seconds_left)} left"
+        )
+        if self._progress is not None:
+            self._progress.update(self._task, completed=event.share, status=status)
+        elif time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._last_line = time.monotonic()
+            messages.dim(f"{event.share:4.0%}  {status}")
+
+
+def duration(seconds: float) -> str:
+    """Hours and minutes, or minutes and seconds; a dash while unknown."""
+    if seconds != seconds:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min {rest:02} s"
