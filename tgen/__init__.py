@@ -9,9 +9,10 @@ for event in model.stream("Once upon a time", seed=7):
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["GenerationOptions", "RunOptions", "TgenError", "__version__", "load"]
+__all__ = ["GenerationOptions", "RunOptions", "TgenError", "__version__", "events", "load"]
 
 if TYPE_CHECKING:
+    from tgen import events
     from tgen.engine.load import load
     from tgen.errors import TgenError
     from tgen.options import GenerationOptions, RunOptions
@@ -21,8 +22,10 @@ _HOMES = {"load": "engine.load", "TgenError": "errors", "GenerationOptions": "op
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that `tgen --help` stays instant."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'tgen' has no attribute {name!r}")
     import importlib
 
+    if name == "events":
+        return importlib.import_module("tgen.events")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tgen' has no attribute {name!r}")
     return getattr(importlib.import_module(f"tgen.{_HOMES[name]}"), name)

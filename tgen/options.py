@@ -6,8 +6,9 @@ Precedence: what was asked for > environment (`TGEN_TOP_K` ...) > the folder's g
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from tgen.errors import CheckpointError, UsageError
@@ -18,36 +19,38 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Origin = Literal["asked", "environment", "model", "built-in"]
 
 
-def _range(low: float = -math.inf, high: float = math.inf, *, above: bool = False) -> dict[str, Any]:
-    """Field metadata: the values allowed, `low` itself not if `above`."""
-    return {"low": low, "high": high, "above": above}
+def _range(low: float = -math.inf, high: float = math.inf, *, above: bool = False, whole: bool = False) -> dict[str, Any]:
+    """Field metadata: the values allowed, `low` itself not if `above`, whole numbers only if `whole`."""
+    return {"low": low, "high": high, "above": above, "whole": whole}
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
     """How to continue a prompt. Raises UsageError, naming option, value and range, for a value that cannot be meant."""
 
-    max_new_tokens: int = field(default=256, metadata=_range(1))
+    max_new_tokens: int = field(default=256, metadata=_range(1, whole=True))
     temperature: float = field(default=0.8, metadata=_range(0))
-    top_k: int = field(default=40, metadata=_range(0))
+    top_k: int = field(default=40, metadata=_range(0, whole=True))
     top_p: float = field(default=0.95, metadata=_range(0, 1))
     min_p: float = field(default=0.0, metadata=_range(0, 1))
     repetition_penalty: float = field(default=1.0, metadata=_range(0, above=True))
     presence_penalty: float = field(default=0.0, metadata=_range())
     frequency_penalty: float = field(default=0.0, metadata=_range())
-    seed: int | None = field(default=None, metadata=_range(0, 2**64 - 1))
+    seed: int | None = field(default=None, metadata=_range(0, 2**64 - 1, whole=True))
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
-    samples: int = field(default=1, metadata=_range(1, 4096))
-    logprobs: int | None = field(default=None, metadata=_range(0, 1000))
+    samples: int = field(default=1, metadata=_range(1, 4096, whole=True))
+    logprobs: int | None = field(default=None, metadata=_range(0, 1000, whole=True))
     overflow: Overflow = "error"
 
     def __post_init__(self) -> None:
-        for option in fields(self):
-            if option.metadata:
-                _check(option.name, getattr(self, option.name), option.metadata)
-        if any(not text for text in self.stop):
+        _check_numbers(self)
+        if not isinstance(self.stop, tuple | list) or not all(isinstance(text, str) for text in self.stop):
+            raise UsageError(f"--stop must be a sequence of texts, not {self.stop!r}")
+        if not all(self.stop):
             raise UsageError("--stop must not be empty")
+        if not isinstance(self.ignore_eos, bool):
+            raise UsageError(f"--ignore-eos must be true or false, not {self.ignore_eos!r}")
         if self.overflow not in get_args(Overflow):
             raise UsageError(f"--overflow must be one of {', '.join(get_args(Overflow))}, not {self.overflow!r}")
 
@@ -58,10 +61,10 @@ class RunOptions:
 
     device: Device = "auto"
     dtype: Dtype = "auto"
-    threads: int | None = field(default=None, metadata=_range(1, 4096))
+    threads: int | None = field(default=None, metadata=_range(1, 4096, whole=True))
 
     def __post_init__(self) -> None:
-        _check("threads", self.threads, RunOptions.__dataclass_fields__["threads"].metadata)
+        _check_numbers(self)
         for name, kind in (("device", Device), ("dtype", Dtype)):
             if getattr(self, name) not in get_args(kind):
                 raise UsageError(f"--{name} must be one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")
@@ -87,7 +90,7 @@ ENVIRONMENT = (
     "seed",
 )
 FROM_MODEL = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-INTEGERS = ("max_new_tokens", "top_k", "seed")
+WHOLE = frozenset(option.name for option in fields(GenerationOptions) if option.metadata.get("whole"))
 
 
 def resolve(asked: Mapping[str, Any], environment: Mapping[str, str], model: Mapping[str, Any]) -> Resolved:
@@ -134,29 +137,36 @@ def _environment_values(environment: Mapping[str, str]) -> dict[str, Any]:
         if not text:
             continue
         try:
-            values[name] = int(text) if name in INTEGERS else float(text)
+            values[name] = int(text) if name in WHOLE else float(text)
             GenerationOptions(**{name: values[name]})
         except (ValueError, UsageError) as error:
-            reason = error.message if isinstance(error, UsageError) else f"it is not {'a whole' if name in INTEGERS else 'a'} number"
+            reason = error.message if isinstance(error, UsageError) else f"it is not {'a whole' if name in WHOLE else 'a'} number"
             raise UsageError(
                 f"the environment sets {variable}={text!r}: {reason}", f"unset {variable}, or give it another value"
             ) from error
     return values
 
 
-def _check(name: str, value: object, allowed: Mapping[str, Any]) -> None:
-    option = f"--{name.replace('_', '-')}"
-    if value is None:
+def _check_numbers(record: GenerationOptions | RunOptions) -> None:
+    for option in fields(record):
+        if option.metadata:
+            _check_number(option, getattr(record, option.name))
+
+
+def _check_number(option: Field[Any], value: object) -> None:
+    name = f"--{option.name.replace('_', '-')}"
+    if value is None and option.default is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UsageError(f"{option} must be a number, not {value!r}")
-    low, high, above = allowed["low"], allowed["high"], allowed["above"]
-    if name in INTEGERS and not isinstance(value, int):
-        raise UsageError(f"{option} must be a whole number, not {value!r}")
+    largest = sys.float_info.max  # neither infinity nor NaN, nor a whole number that does not fit a float
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -largest <= value <= largest:
+        raise UsageError(f"{name} must be a number, not {value!r}")
+    low, high, above = option.metadata["low"], option.metadata["high"], option.metadata["above"]
+    if option.metadata["whole"] and not isinstance(value, int):
+        raise UsageError(f"{name} must be a whole number, not {value!r}")
     if low <= value <= high and not (above and value == low):
         return
     if high == math.inf:
-        wanted = f"above {low:g}" if above else f"{low:g} or more"
+        wanted = f"above {low}" if above else f"{low} or more"
     else:
-        wanted = f"between {low:g} and {high:g}"
-    raise UsageError(f"{option} must be {wanted}, not {value}")
+        wanted = f"between {low} and {high}"
+    raise UsageError(f"{name} must be {wanted}, not {value}")

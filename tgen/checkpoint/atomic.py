@@ -9,7 +9,7 @@ from pathlib import Path
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file in the same folder, then put it in place of `path` in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.partial")
     try:
         temporary.touch()
         mode = temporary.stat().st_mode  # what the user's umask gives; some writers make files that only their owner may read

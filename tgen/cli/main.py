@@ -5,12 +5,11 @@ Command files import nothing heavy at their top, so help and usage errors come a
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -59,7 +58,7 @@ def _root(
         raise typer.Exit
 
 
-COMMANDS = {
+COMMANDS: dict[Callable[..., int], str] = {
     generate.generate: "Continue a prompt, streaming.",
     info.info: "What a model folder holds, and whether it will run.",
     models.models: "The models on this machine.",
@@ -81,8 +80,6 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"] if debug else list(arguments)
     signal.signal(signal.SIGTERM, interrupts.raise_for)
-    # Nothing that lives this briefly needs the cycle collector, and torch's import makes it work hard.
-    gc.disable()
     try:
         code = _dispatch(arguments, debug)
         if sys.stdout is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tgen.cli import parameters as p
+from tgen.cli.interrupts import Interrupts
 from tgen.errors import TgenError, UsageError
 from tgen.train.settings import TrainSettings
 from tgen.ui import messages
@@ -90,20 +91,20 @@ def train(
             view.say(f"reading the text and learning {vocab} tokens")
             workspace.create(sources, settings)
         trainer = Trainer(workspace, choose_device(options), compiled=compiled, every=every)
-        try:
-            _run(trainer, view, prompt)
-        except KeyboardInterrupt:
-            view.say(f"stopped; what came after the last checkpoint is lost. Go on with: tgen train --resume --out {out}")
-            return 130
+        with Interrupts() as interrupts:
+            _run(trainer, view, prompt, interrupts)
+        if interrupts.exit_code is not None:
+            view.say(f"stopped; go on with: tgen train --resume --out {out}")
+            return interrupts.exit_code
     messages.dim(f"done: tgen generate --model {out} {prompt!r}")
     return 0
 
 
-def _run(trainer: Trainer, view: TrainingView, prompt: str) -> None:
+def _run(trainer: Trainer, view: TrainingView, prompt: str, interrupts: Interrupts) -> None:
     from tgen.events import Evaluated
 
     try:
-        for event in trainer.run():
+        for event in trainer.run(interrupts.asked):
             view.add(event)
             if isinstance(event, Evaluated):
                 view.say(f"  {prompt}{_sample(trainer, prompt)}")

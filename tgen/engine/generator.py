@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tgen.engine.loop import Drawn, Loop
-from tgen.engine.sampling import Sampler, log_softmax
-from tgen.engine.session import Logits, Session
+from tgen.engine.sampling import Candidates, Ids, Sampler, Values, log_softmax, top_k
+from tgen.engine.session import Session
 from tgen.engine.stopping import StopStrings
 from tgen.errors import CapacityError, UsageError
 from tgen.events import Event, Finished, FinishReason, Note, Piece, Started, Token, TokenScore
@@ -82,8 +82,11 @@ class Generator:
         notes: list[str] = []
         wanted = len(ids) + options.max_new_tokens
         if wanted > self.context and options.overflow == "truncate-left":
-            ids, note = self._truncate(ids, options.max_new_tokens)
-            notes.append(note)
+            kept = self._truncate(ids, options.max_new_tokens)
+            if len(kept) < len(ids):
+                dropped = len(ids) - len(kept)
+                notes.append(f"the prompt's first {dropped} of {len(ids)} tokens were left out to fit the context of {self.context}")
+            ids = kept
         room = self.context - len(ids)
         if room < 1:
             raise CapacityError(
@@ -98,12 +101,11 @@ class Generator:
             options = replace(options, max_new_tokens=room)
         return Prepared(ids, options, seed, tuple(notes))
 
-    def _truncate(self, ids: list[int], new: int) -> tuple[list[int], str]:
+    def _truncate(self, ids: list[int], new: int) -> list[int]:
         """Drop the prompt's oldest ids until `new` more fit, but keep a start token, and at least half the context for the prompt."""
         room = max(self.context - new, self.context // 2, 1)
         head = ids[:1] if ids[0] == self.start_token and room > 1 else []
-        kept = head + ids[len(ids) - (room - len(head)) :] if len(ids) > room else ids
-        return kept, f"the prompt's first {len(ids) - len(kept)} of {len(ids)} tokens were left out to fit the context of {self.context}"
+        return head + ids[len(ids) - (room - len(head)) :] if len(ids) > room else ids
 
 
 class _Row:
@@ -177,26 +179,23 @@ def _continue(generator: Generator, prepared: Prepared, cancelled: Callable[[], 
             if row.reason is not None:
                 yield Finished(row.index, row.reason, row.count, prefill_seconds, seconds - prefill_seconds)
         alive = [position for position, row in enumerate(rows) if row.reason is None]
-        if len(alive) < len(rows):
-            rows = [rows[position] for position in alive]
+        if alive and len(alive) < len(rows):
             loop.keep(alive)
+        rows = [rows[position] for position in alive]
 
 
 def _scored(tokenizer: Tokenizer, drawn: Drawn, count: int) -> Token:
     """A token with its log-probability and those of the `count` likeliest."""
     logprobs = log_softmax(drawn.logits)
-    best = _best(drawn.logits, count)
+    best = _best(logprobs, count)
 
     def score(token: int) -> TokenScore:
         return TokenScore(token, tokenizer.decode([token], special=True), float(logprobs[token]))
 
-    return Token(score(drawn.token), tuple(score(token) for token in best))
+    return Token(score(drawn.token), tuple(score(int(token)) for token in best))
 
 
-def _best(logits: Logits, count: int) -> Sequence[int]:
-    """The ids of the highest logits, highest first."""
-    if count == 0:
-        return []
-    count = min(count, len(logits))
-    top = np.argpartition(-logits, count - 1)[:count]
-    return [int(token) for token in top[np.lexsort((top, -logits[top]))]]
+def _best(logprobs: Values, count: int) -> Ids:
+    """The ids of the highest log-probabilities, highest first; among equals the lower ids first."""
+    best = top_k(Candidates(np.arange(len(logprobs)), logprobs), count)
+    return best.ids[np.argsort(-best.logits, kind="stable")][:count]

@@ -22,6 +22,9 @@ Values = npt.NDArray[np.float64]
 # Sums of probabilities carry rounding errors; without this ten equal tokens at top-p 0.8 would keep nine.
 ROUNDING = 1e-9
 
+# Penalties of any size stop here: infinities cannot be subtracted from one another.
+LARGEST = 1e300
+
 
 class NumericalError(TgenError):
     """The model returned logits that are not finite."""
@@ -80,23 +83,25 @@ def min_p(candidates: Candidates, p: float) -> Candidates:
     return candidates.keep(candidates.logits >= candidates.logits.max() + np.log(p) - ROUNDING)
 
 
-def penalise(logits: Logits, counts: dict[int, int], generated: dict[int, int], options: GenerationOptions) -> Logits:
-    """Make repetition less likely; the input stays as it is.
+def penalise(logits: Logits, counts: dict[int, int], generated: dict[int, int], options: GenerationOptions) -> Values:
+    """Make repetition less likely; the input stays as it is, the result is finite.
 
     Repetition (arXiv:1909.05858) looks at `counts`, the tokens of prompt and output, once per distinct token; presence and frequency
     look at the output alone, as OpenAI defines them.
     """
-    if options.repetition_penalty != 1 and counts:
-        logits = logits.copy()
-        ids = np.fromiter(counts, dtype=np.intp)
-        seen = logits[ids]
-        logits[ids] = np.where(seen < 0, seen * options.repetition_penalty, seen / options.repetition_penalty)
-    if (options.presence_penalty or options.frequency_penalty) and generated:
-        logits = logits.copy()
-        ids = np.fromiter(generated, dtype=np.intp)
-        times = np.fromiter(generated.values(), dtype=np.float32)
-        logits[ids] -= np.float32(options.presence_penalty) + np.float32(options.frequency_penalty) * times
-    return logits
+    scores = logits.astype(np.float64)
+    with np.errstate(over="ignore"):
+        if options.repetition_penalty != 1 and counts:
+            ids = np.fromiter(counts, dtype=np.intp)
+            seen = scores[ids]
+            changed = np.where(seen < 0, seen * options.repetition_penalty, seen / options.repetition_penalty)
+            scores[ids] = changed.clip(-LARGEST, LARGEST)
+        if (options.presence_penalty or options.frequency_penalty) and generated:
+            ids = np.fromiter(generated, dtype=np.intp)
+            times = np.fromiter(generated.values(), dtype=np.float64)
+            changed = scores[ids] - (options.presence_penalty + options.frequency_penalty * times)
+            scores[ids] = changed.clip(-LARGEST, LARGEST)
+    return scores
 
 
 def draw(candidates: Candidates, uniform: float) -> int:
@@ -124,16 +129,18 @@ class Sampler:
         """The next token for logits [vocab]. Raises NumericalError if a logit is NaN or infinite."""
         if not np.isfinite(logits).all():
             raise NumericalError(f"the model's logits are not finite at step {self.step}", "try --dtype float32")
-        logits = penalise(logits, self._counts, self._generated, self.options)
-        token = int(np.argmax(logits)) if self.options.temperature == 0 else self._sample(logits)
+        scores = penalise(logits, self._counts, self._generated, self.options)
+        token = int(np.argmax(scores)) if self.options.temperature == 0 else self._sample(scores)
         self._counts[token] = self._counts.get(token, 0) + 1
         self._generated[token] = self._generated.get(token, 0) + 1
         self.step += 1
         return token
 
-    def _sample(self, logits: Logits) -> int:
-        scaled = logits.astype(np.float64) / self.options.temperature
-        candidates = Candidates(np.arange(len(logits)), scaled)
+    def _sample(self, scores: Values) -> int:
+        # Differences to the highest, not the scores themselves: a tiny temperature makes these infinite, and leaves that one alone.
+        with np.errstate(over="ignore"):
+            scaled = (scores - scores.max()) / self.options.temperature
+        candidates = Candidates(np.arange(len(scores)), scaled)
         candidates = top_k(candidates, self.options.top_k)
         candidates = top_p(candidates, self.options.top_p)
         candidates = min_p(candidates, self.options.min_p)

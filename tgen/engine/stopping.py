@@ -13,11 +13,14 @@ class StopStrings:
         self._held = ""
 
     def feed(self, text: str) -> tuple[str, bool]:
-        """The text that is safe to show, and whether a stop string was met: it and all after it are dropped."""
+        """The text that is safe to show, and whether a stop string was met: it and all after it are dropped.
+
+        The one that is complete first wins, so that it does not matter in which pieces the text arrives.
+        """
         self._held += text
-        found = [position for stop in self._stops if (position := self._held.find(stop)) >= 0]
+        found = [(start + len(stop), start) for stop in self._stops if (start := self._held.find(stop)) >= 0]
         if found:
-            return self._held[: min(found)], True
+            return self._held[: min(found)[1]], True
         safe = len(self._held) - self._possible_start()
         shown, self._held = self._held[:safe], self._held[safe:]
         return shown, False

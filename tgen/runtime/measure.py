@@ -20,17 +20,20 @@ READ_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Medians over several runs at one length of context; speeds in tokens per second, times in seconds, memory in bytes."""
+    """Medians over several runs at one length of context: speeds in tokens per second, times in seconds, memory in bytes.
+
+    `bytes_per_second` is how fast decode reads weights and cache.
+    """
 
     context: int
     prefill_speed: float
     first_token_seconds: float
     decode_speed: float
-    bandwidth_share: float
+    bytes_per_second: float
     peak_memory: int
 
 
-def measure(model: Transformer, contexts: list[int], new_tokens: int, repeats: int, bandwidth: float) -> Iterator[Measurement]:
+def measure(model: Transformer, contexts: list[int], new_tokens: int, repeats: int) -> Iterator[Measurement]:
     """A measurement for each length of context. The lengths take turns, so that a machine whose speed drifts treats them alike."""
     runs: dict[int, list[tuple[float, float]]] = {context: [] for context in contexts}
     for turn in range(repeats + 1):
@@ -42,7 +45,7 @@ def measure(model: Transformer, contexts: list[int], new_tokens: int, repeats: i
         prefill = statistics.median(run[0] for run in runs[context])
         step = statistics.median(run[1] for run in runs[context])
         read = _bytes_per_step(model, context + new_tokens // 2)
-        yield Measurement(context, context / prefill, prefill, 1 / step, read / step / bandwidth, peak_memory())
+        yield Measurement(context, context / prefill, prefill, 1 / step, read / step, peak_memory())
 
 
 def read_bandwidth() -> float:

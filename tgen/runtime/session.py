@@ -39,6 +39,7 @@ class TorchSession:
         self._lengths = [length + len(row) for length, row in zip(self._lengths, rows, strict=True)]
         return logits.float().cpu().numpy()
 
+    @torch.inference_mode()
     def select(self, rows: Sequence[int]) -> None:
         """Keep, repeat or reorder rows."""
         if self._cache is not None:
@@ -46,6 +47,7 @@ class TorchSession:
                 self._cache.select(rows)
             self._lengths = [self._lengths[row] for row in rows]
 
+    @torch.inference_mode()
     def truncate(self, lengths: Sequence[int]) -> None:
         """Forget what row r read beyond its first lengths[r] ids."""
         if self._cache is not None:

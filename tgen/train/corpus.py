@@ -5,6 +5,7 @@ A batch is a function of (seed, step) alone, so a run that was killed goes on wi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -57,16 +58,15 @@ def split_documents(documents: Sequence[str], share: float) -> tuple[list[str], 
     return train, [documents[i] for i in sorted(held_back)]
 
 
-def _pieces(document: str, size: int = 4000) -> list[str]:
-    """Cut at line ends into pieces of about `size` characters."""
-    pieces: list[str] = []
-    current = ""
-    for line in document.splitlines(keepends=True):
-        current += line
-        if len(current) >= size:
-            pieces.append(current)
-            current = ""
-    return [*pieces, current] if current else pieces
+def _pieces(document: str) -> list[str]:
+    """Cut at white space into pieces of some thousand characters, of a short text into about fifty."""
+    size = min(4000, max(1, len(document) // 50))
+    pieces, start = [], 0
+    for found in re.finditer(r"\s", document):
+        if found.end() - start >= size:
+            pieces.append(document[start : found.end()])
+            start = found.end()
+    return [*pieces, document[start:]] if start < len(document) else pieces
 
 
 def encode_documents(tokenizer: Tokenizer, documents: Sequence[str], end: int) -> Ids:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,9 @@ class Trainer:
         self.optimiser = make_optimiser(self.model, self.settings.weight_decay)
         self.step = 0
         self.seconds = 0.0
+        self.train_loss = math.nan
         self.history: list[dict[str, float]] = []
+        self.warm = False
         self._restore()
 
     @property
@@ -63,33 +66,45 @@ class Trainer:
             return min(1.0, self.step / self.settings.steps)
         return min(1.0, self.seconds / (60 * (self.settings.minutes or 1)))
 
-    def run(self) -> Iterator[Event]:
-        """Train to the end, from wherever the last checkpoint left off. Yields Trained after steps and Evaluated after checkpoints."""
+    def run(self, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+        """Train to the end, or until `cancelled`, which is asked once a step; the last thing done is always a checkpoint.
+
+        Yields Trained after each step and Evaluated after each checkpoint. Raises FloatingPointError if the loss is not finite.
+        """
         keep_freed_memory()
         dtype = torch.bfloat16 if bfloat16_is_faster(self.device) else torch.float32
-        yield Note(f"{self._size()}, {dtype} matrices, {'compiled' if self.compiled else 'not compiled'}")
+        yield Note(f"{self._size()}, {str(dtype).removeprefix('torch.')} matrices, {'compiled' if self.compiled else 'not compiled'}")
         if self.compiled:
-            yield Note("compiling the step; this takes a minute")
-        loss_function = self._loss_function(dtype)
-        smoothed, started = math.nan, time.monotonic()
-        tokens_per_step = self.settings.batch * self.settings.context
+            yield Note("compiling the step, which takes a minute")
+        self._loss = self._loss_function(dtype)
+        step_tokens = self.settings.batch * self.settings.context
         speed = math.nan
-        while self.share < 1:
-            loss = self._train_step(loss_function)
-            now = time.monotonic()
-            took, started = now - started, now
+        while self.share < 1 and not cancelled():
+            started = time.monotonic()
+            loss = self._train_step() if self.warm else self._first_step(dtype)
+            took = time.monotonic() - started
             self.seconds += took
-            # The first step compiles and says nothing about speed.
-            first = math.isnan(smoothed)
-            smoothed = loss if first else 0.95 * smoothed + 0.05 * loss
-            if not first:
-                rate = tokens_per_step / took
-                speed = rate if math.isnan(speed) else 0.95 * speed + 0.05 * rate
-            yield self._progress(smoothed, speed, tokens_per_step)
-            if self.step % self.every == 0 or self.share >= 1:
-                yield self._checkpoint(loss_function, smoothed)
-                started = time.monotonic()
-        yield self._finish(loss_function, smoothed)
+            self.train_loss = loss if math.isnan(self.train_loss) else 0.95 * self.train_loss + 0.05 * loss
+            if self.warm:  # the first step compiles and says nothing about speed
+                speed = step_tokens / took if math.isnan(speed) else 0.95 * speed + 0.05 * step_tokens / took
+            self.warm = True
+            yield self._progress(speed, step_tokens)
+            if self.step % self.every == 0 and self.share < 1:
+                yield self._checkpoint(QUICK_VALIDATION)
+        yield self._checkpoint(None if self.share >= 1 else QUICK_VALIDATION)
+
+    def _first_step(self, dtype: torch.dtype) -> float:
+        """The step that compiles; where the compiler fails, training goes on without it."""
+        try:
+            return self._train_step()
+        except FloatingPointError:
+            raise
+        except Exception:
+            if not self.compiled:
+                raise
+            self.compiled = False
+            self._loss = self._loss_function(dtype)
+            return self._train_step()
 
     def _loss_function(self, dtype: torch.dtype) -> LossFunction:
         """Mean cross-entropy of a batch of sequences [batch, context + 1], in nats, per position: [batch * context]."""
@@ -101,13 +116,13 @@ class Trainer:
 
         return torch.compile(loss, dynamic=False) if self.compiled else loss
 
-    def _train_step(self, loss_function: LossFunction) -> float:
+    def _train_step(self) -> float:
         settings = self.settings
         batch = training_batch(self.corpus.train, settings.context, settings.batch, settings.seed, self.step)
         rate = learning_rate(settings.learning_rate, self.share, settings.warmup)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        loss = loss_function(torch.from_numpy(batch).to(self.device)).mean()
+        loss = self._loss(torch.from_numpy(batch).to(self.device)).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
         self.optimiser.step()
@@ -119,8 +134,8 @@ class Trainer:
         return value
 
     @torch.no_grad()
-    def _bits_per_byte(self, loss_function: LossFunction, limit: int | None) -> float:
-        """Total loss on held-back text over the bytes of that text."""
+    def _bits_per_byte(self, limit: int | None) -> float:
+        """Total loss on held-back text over the bytes of that text; `limit` is how many sequences to look at, None is all."""
         sizes = bytes_per_token(self.tokenizer)
         nats, size = 0.0, 0
         settings = self.settings
@@ -128,42 +143,34 @@ class Trainer:
             rows = len(batch)
             # The compiled step has one shape: fill up the last batch, and do not count what was filled.
             padded = np.concatenate([batch, np.repeat(batch[:1], settings.batch - rows, axis=0)])
-            losses = loss_function(torch.from_numpy(padded).to(self.device)).view(settings.batch, -1)[:rows]
+            losses = self._loss(torch.from_numpy(padded).to(self.device)).view(settings.batch, -1)[:rows]
             nats += float(losses.sum())
             size += int(sizes[batch[:, 1:]].sum())
         return nats / math.log(2) / size
 
-    def _progress(self, loss: float, speed: float, tokens_per_step: int) -> Trained:
+    def _progress(self, speed: float, step_tokens: int) -> Trained:
         left = self.seconds / self.share * (1 - self.share) if self.share else math.nan
         return Trained(
             step=self.step,
             steps=self.settings.steps,
             share=self.share,
-            tokens=self.step * tokens_per_step,
-            loss=loss,
+            tokens=self.step * step_tokens,
+            loss=self.train_loss,
             learning_rate=self.optimiser.param_groups[0]["lr"],
             tokens_per_second=speed,
             seconds_left=left,
         )
 
-    def _checkpoint(self, loss_function: LossFunction, train_loss: float, limit: int | None = QUICK_VALIDATION) -> Evaluated:
+    def _checkpoint(self, limit: int | None) -> Evaluated:
         event = Evaluated(
             step=self.step,
             tokens=self.step * self.settings.batch * self.settings.context,
             seconds=self.seconds,
-            train_loss=train_loss,
-            bits_per_byte=self._bits_per_byte(loss_function, limit),
+            train_loss=self.train_loss,
+            bits_per_byte=self._bits_per_byte(limit),
         )
         self.history = [row for row in self.history if row["step"] < self.step]
-        self.history.append(
-            {
-                "step": event.step,
-                "tokens": event.tokens,
-                "seconds": event.seconds,
-                "train_loss": event.train_loss,
-                "bits_per_byte": event.bits_per_byte,
-            }
-        )
+        self.history.append(asdict(event))
         self.workspace.save_state(
             {
                 "step": self.step,
@@ -176,10 +183,6 @@ class Trainer:
         self.workspace.write_log(self.history)
         self._write_model()
         return event
-
-    def _finish(self, loss_function: LossFunction, train_loss: float) -> Evaluated:
-        """The last figure is taken on all of the held-back text."""
-        return self._checkpoint(loss_function, train_loss, limit=None)
 
     def _write_model(self) -> None:
         folder: Path = self.workspace.folder
@@ -194,6 +197,7 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
+            self.train_loss = self.history[-1]["train_loss"]
 
     def _size(self) -> str:
         count = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
