@@ -63,14 +63,18 @@ class MappedFiles:
 
 
 def _load(name: str, match: Match, files: MappedFiles, device: torch.device, dtype: torch.dtype) -> Tensor:
-    stored = files.tensor(match.tensor)
-    part = match.take(stored)
-    tensor: Tensor = part.to(device, dtype).contiguous()
-    # One pass in float32 instead of an elementwise mask; only a sum that is not finite is looked at closely.
-    if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.isfinite().all():
+    part: Tensor = match.take(files.tensor(match.tensor))
+    if part.dtype == dtype and part.is_contiguous():
+        tensor = part
+    else:
+        # Converted and reordered in one step: a temporary of each size would leave holes in the heap.
+        tensor = torch.empty(part.shape, dtype=dtype).copy_(part)
+    # NaN is the least and the greatest of any numbers that it is among.
+    if not torch.stack(torch.aminmax(tensor)).isfinite().all():
         if part.isfinite().all():
             raise CheckpointError(f"the weights of {name} hold numbers too large for {str(dtype)[6:]}", "use --dtype float32 or bfloat16")
         raise CheckpointError(f"the weights of {name} hold NaN or infinity", "the file is damaged or the training diverged; get it again")
+    tensor = tensor.to(device)
     if tensor.data_ptr() != part.data_ptr():
         files.release(match.tensor)
     return tensor

@@ -1,0 +1,388 @@
+"""A folder that cannot be run is refused with the one thing that is wrong, and with what to do about it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.conftest import GOLDEN
+from tgen.checkpoint.folder import open_checkpoint
+from tgen.errors import CheckpointError, UnsupportedError
+from tgen.text.tokenizer import Tokenizer
+
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 497772\n"
+WEIGHTS = "model.safetensors"
+CopyGolden = Callable[[str], Path]
+Damage = Callable[[Path], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A way to damage a copy of a golden, and what must be said of it: patterns of the message and of the hint."""
+
+    golden: str
+    damage: Damage
+    message: str
+    hint: str
+    error: type[CheckpointError] = CheckpointError
+
+
+CASES: dict[str, Case] = {}
+
+
+def bad(golden: str, message: str, hint: str, error: type[CheckpointError] = CheckpointError) -> Callable[[Damage], Damage]:
+    """Register the decorated function as a case."""
+
+    def register(damage: Damage) -> Damage:
+        CASES[damage.__name__] = Case(golden, damage, message, hint, error)
+        return damage
+
+    return register
+
+
+def config(golden: str, message: str, hint: str, error: type[CheckpointError] = CheckpointError, **changes: Any) -> None:
+    """Register a config.json with other values; None takes a key away."""
+    name = "config " + ", ".join(f"{key}={value}" for key, value in changes.items())[:60]
+    assert name not in CASES
+    CASES[name] = Case(golden, lambda folder: edit(folder / "config.json", **changes), message, hint, error)
+
+
+def edit(path: Path, **changes: Any) -> None:
+    values = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
+
+
+def edit_tensors(folder: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS)
+
+
+def edit_header(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the header of a safetensors file by hand, for what the library would not write."""
+    content = (folder / WEIGHTS).read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    change(header)
+    write_header(folder, json.dumps(header).encode(), content[8 + length :])
+
+
+def write_header(folder: Path, header: bytes, data: bytes = b"", length: int | None = None) -> None:
+    (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(header) if length is None else length) + header + data)
+
+
+def cut(path: Path, keep: int) -> None:
+    path.write_bytes(path.read_bytes()[:keep])
+
+
+@bad("gpt2", "no folder .*gpt2", "tgen models")
+def missing_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+@bad("gpt2", r"no config\.json in ", "a model folder holds config.json")
+def no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+@bad("gpt2", r"config\.json is not JSON: Unterminated", "download the file again")
+def config_not_json(folder: Path) -> None:
+    cut(folder / "config.json", 100)
+
+
+@bad("gpt2", r"config\.json is not JSON: ", "download the file again")
+def config_not_text(folder: Path) -> None:
+    (folder / "config.json").write_bytes(b"\xff\xfe\x00\x01" * 20)
+
+
+@bad("gpt2", r"config\.json is not JSON: ", "download the file again")
+def config_nested_without_end(folder: Path) -> None:
+    (folder / "config.json").write_bytes(b"[" * 10**6)
+
+
+@bad("gpt2", r"config\.json holds list, not a JSON object", "download the file again")
+def config_a_list(folder: Path) -> None:
+    (folder / "config.json").write_text("[1, 2]")
+
+
+@bad("gpt2", r"config\.json is a Git-LFS pointer", "git lfs pull")
+def config_lfs_pointer(folder: Path) -> None:
+    (folder / "config.json").write_text(LFS_POINTER)
+
+
+@bad("gpt2", r"generation_config\.json is not JSON", "download the file again")
+def generation_config_not_json(folder: Path) -> None:
+    cut(folder / "generation_config.json", 10)
+
+
+UNSUPPORTED, EDITED = UnsupportedError, "config.json is damaged or was edited"
+config("llama3", "model_type = 'lama' is not implemented", "nearest that is: llama;", UNSUPPORTED, model_type="lama")
+config("llama3", "model_type = 'qwen3_moe' is not implemented", "nearest that is: qwen3;", UNSUPPORTED, model_type="qwen3_moe")
+config("llama3", "model_type is missing", "it should be a string", model_type=None)
+config("mistral", "rope_type = 'yarn' is not implemented", "default, linear, llama3", UNSUPPORTED, rope_scaling={"type": "yarn"})
+config("llama3", "partial_rotary_factor = 0.5 is not implemented", "1.0", UNSUPPORTED, partial_rotary_factor=0.5)
+config("llama3", "hidden_act = 'quick_gelu' is not implemented", "gelu, .*silu", UNSUPPORTED, hidden_act="quick_gelu")
+config("gpt2", "scale_attn_by_inverse_layer_idx = True is not", "False", UNSUPPORTED, scale_attn_by_inverse_layer_idx=True)
+config("bloom", "apply_residual_\\w+ = True is not", "False", UNSUPPORTED, apply_residual_connection_post_layernorm=True)
+config(
+    "mistral", "quantization_config = .*'gptq'.* is not", "a folder without it", UNSUPPORTED, quantization_config={"quant_method": "gptq"}
+)
+config("qwen2_window", "layer_types does not name full_attention or sliding", EDITED, layer_types=["full_attention"])
+config("qwen2_window", "layer_types does not name full_attention for each of 3", EDITED, use_sliding_window=False)
+config("gpt2", "a width of 24 does not divide into 5 heads", EDITED, n_head=5)
+config("mistral", "4 heads cannot share 3 key-value heads", EDITED, num_key_value_heads=3)
+config("mistral", "heads of 3 numbers cannot be rotated", EDITED, head_dim=3)
+config("mistral", "num_hidden_layers = 1000000000 is not a whole number", EDITED, num_hidden_layers=10**9)
+config("mistral", "weights lack the tensor model.layers.2.input_layernorm", "different models", num_hidden_layers=3)
+config("mistral", "no place for: model.layers.1.", "different models", num_hidden_layers=1)
+config("mistral", r"embed_tokens\.weight has the shape \[288, 16\]; .* \[300, 16\]", "different models", vocab_size=300)
+config("gpt2", r"c_fc\.weight has the shape \[24, 96\], which gives \[96, 24\]; .* \[99, 24\]", "different models", n_inner=99)
+config("bloom", r"word_embeddings\.weight has the shape \[288, 16\]", "different models", hidden_size=32)
+
+
+@bad("mistral", "no weights in ", r"expected model\.safetensors.*found model\.gguf, which is not read")
+def weights_missing(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "model.gguf")
+
+
+@bad("llama3", r"a shard is missing: model-00002-of-00002\.safetensors", "download the missing file")
+def shard_missing(folder: Path) -> None:
+    (folder / "model-00002-of-00002.safetensors").unlink()
+
+
+@bad("llama3", r"is in both model-00001\S+ and model-00002", "download the file again")
+def tensor_in_two_shards(folder: Path) -> None:
+    shutil.copy(folder / "model-00001-of-00002.safetensors", folder / "model-00002-of-00002.safetensors")
+
+
+@bad("llama3", "has no weight_map", "download the file again")
+def index_without_map(folder: Path) -> None:
+    edit(folder / "model.safetensors.index.json", weight_map=None)
+
+
+@bad("llama3", r"names a file outside the folder: '\.\./secret'", "download the file again")
+def index_leads_outside(folder: Path) -> None:
+    edit(folder / "model.safetensors.index.json", weight_map={"a": "../secret"})
+
+
+@bad("mistral", "the file is truncated", "download the file again")
+def truncated(folder: Path) -> None:
+    cut(folder / WEIGHTS, 20_000)
+
+
+@bad("mistral", "truncated within its header", "download the file again")
+def truncated_in_header(folder: Path) -> None:
+    cut(folder / WEIGHTS, 100)
+
+
+@bad("mistral", "truncated within its header", "download the file again")
+def empty_file(folder: Path) -> None:
+    cut(folder / WEIGHTS, 0)
+
+
+@bad("mistral", r"model\.safetensors is a Git-LFS pointer", "git lfs pull")
+def weights_lfs_pointer(folder: Path) -> None:
+    (folder / WEIGHTS).write_text(LFS_POINTER)
+
+
+@bad("mistral", "cannot read .*directory", "check that it is a file")
+def weights_a_folder(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / WEIGHTS).mkdir()
+
+
+@bad("mistral", "header too large", "download the file again")
+def header_too_large(folder: Path) -> None:
+    write_header(folder, b"{}", length=2**40)
+
+
+@bad("mistral", "invalid JSON in header", "download the file again")
+def header_not_json(folder: Path) -> None:
+    write_header(folder, b"{hello world}")
+
+
+@bad("mistral", "the offsets of its tensors overlap or leave gaps", "download the file again")
+def offsets_overlap(folder: Path) -> None:
+    edit_header(folder, lambda header: header["model.norm.weight"].update(data_offsets=[0, 64]))
+
+
+@bad("mistral", "is truncated, or longer than its header says", "download the file again")
+def offsets_outside(folder: Path) -> None:
+    def move(header: dict[str, Any]) -> None:
+        last = max(header.values(), key=lambda entry: entry.get("data_offsets", [0, 0])[1])
+        last.update(
+            shape=[last["shape"][0] * 2, *last["shape"][1:]],
+            data_offsets=[last["data_offsets"][0], 2 * last["data_offsets"][1] - last["data_offsets"][0]],
+        )
+
+    edit_header(folder, move)
+
+
+@bad("mistral", "invalid shape", "download the file again")
+def shape_is_not_the_bytes(folder: Path) -> None:
+    edit_header(folder, lambda header: header["model.norm.weight"].update(shape=[17]))
+
+
+@bad("mistral", r"lack the tensor model\.norm\.weight", "different models")
+def tensor_missing(folder: Path) -> None:
+    edit_tensors(folder, lambda tensors: tensors.pop("model.norm.weight"))
+
+
+@bad("mistral", r"no place for: model\.layers\.0\.self_attn\.q_proj\.bias", "different models")
+def tensor_left_over(folder: Path) -> None:
+    edit_tensors(folder, lambda tensors: tensors.update({"model.layers.0.self_attn.q_proj.bias": np.zeros(16, np.float32)}))
+
+
+@bad("mistral", r"model\.norm\.weight has the shape \[4, 4\]; the model takes \[16\] from it", "different models")
+def tensor_of_wrong_shape(folder: Path) -> None:
+    edit_tensors(folder, lambda tensors: tensors.update({"model.norm.weight": np.zeros((4, 4), np.float32)}))
+
+
+@bad("bloom", r"query_key_value\.weight has the shape \[\]; the model takes", "different models")
+def fused_tensor_without_axes(folder: Path) -> None:
+    edit_tensors(
+        folder, lambda tensors: tensors.update({"transformer.h.0.self_attention.query_key_value.weight": np.zeros((), np.float32)})
+    )
+
+
+@bad("gpt2", r"c_attn\.bias holds 74 numbers, the model takes 72", "different models")
+def fused_tensor_with_a_rest(folder: Path) -> None:
+    edit_tensors(folder, lambda tensors: tensors.update({"h.0.attn.c_attn.bias": np.zeros(74, np.float32)}))
+
+
+@bad("mistral", r"model\.norm\.weight is stored as I64, which is not implemented", "F32, F16, BF16", UnsupportedError)
+def tensor_of_integers(folder: Path) -> None:
+    edit_tensors(folder, lambda tensors: tensors.update({"model.norm.weight": np.zeros(16, np.int64)}))
+
+
+@bad("llama2", "needs unpickling code to load, which could run anything", "get the model as safetensors")
+def bin_with_code(folder: Path) -> None:
+    import torch
+
+    torch.save({"model.norm.weight": Trap(folder / "sprung")}, folder / "pytorch_model.bin")
+
+
+@bad("llama2", "needs unpickling code to load", "get the model as safetensors")
+def bin_plain_pickle_with_code(folder: Path) -> None:
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(folder / "sprung"), protocol=2))
+
+
+class Trap:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
+        return Path(self.path).mkdir, ()  # type: ignore[return-value]
+
+
+@bad("llama2", r"pytorch_model\.bin is damaged or truncated", "download the file again")
+def bin_truncated(folder: Path) -> None:
+    cut(folder / "pytorch_model.bin", 30_000)
+
+
+@bad("llama2", r"pytorch_model\.bin is damaged or truncated", "download the file again")
+def bin_empty(folder: Path) -> None:
+    cut(folder / "pytorch_model.bin", 0)
+
+
+@bad("llama2", r"pytorch_model\.bin is damaged or truncated", "download the file again")
+def bin_of_text(folder: Path) -> None:
+    (folder / "pytorch_model.bin").write_bytes(b"hello world" * 99)
+
+
+@bad("llama2", r"pytorch_model\.bin is a Git-LFS pointer", "git lfs pull")
+def bin_lfs_pointer(folder: Path) -> None:
+    (folder / "pytorch_model.bin").write_text(LFS_POINTER)
+
+
+@bad("llama2", "does not hold a dictionary of tensors", "training state")
+def bin_training_state(folder: Path) -> None:
+    import torch
+
+    torch.save({"step": 3, "model": {}}, folder / "pytorch_model.bin")
+
+
+def assert_clear(error: CheckpointError, message: str, hint: str) -> None:
+    assert error.exit_code == 3
+    assert re.search(message, error.message), error.message
+    assert error.hint is not None
+    assert re.search(hint, error.hint), error.hint
+    assert "\n" not in error.message
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_refused(name: str, copy_golden: CopyGolden) -> None:
+    case = CASES[name]
+    folder = copy_golden(case.golden)
+    case.damage(folder)
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(folder)
+    assert type(caught.value) is case.error
+    assert_clear(caught.value, case.message, case.hint)
+    assert not (folder / "sprung").exists()
+
+
+def test_refused_without_torch(tmp_path: Path) -> None:
+    """Opening imports torch for a `.bin` alone, whether it succeeds or fails."""
+    folders = []
+    for number, case in enumerate(CASES.values()):
+        if not (GOLDEN / case.golden / "pytorch_model.bin").exists():
+            folders.append(shutil.copytree(GOLDEN / case.golden, tmp_path / str(number)))
+            case.damage(folders[-1])
+    program = """
+import sys
+from pathlib import Path
+from tgen.checkpoint.folder import open_checkpoint
+from tgen.errors import CheckpointError
+for folder in sys.argv[1:]:
+    try:
+        open_checkpoint(Path(folder))
+    except CheckpointError as error:
+        print(error)
+assert "torch" not in sys.modules
+"""
+    arguments = [sys.executable, "-c", program, str(GOLDEN / "gpt2"), *map(str, folders)]
+    run = subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=GOLDEN.parents[1])
+    assert len(run.stdout.splitlines()) == len(folders) > 40
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "hint"),
+    [
+        (None, r"no tokenizer\.json in ", "save it with transformers"),
+        (b"", r"tokenizer\.json is damaged", "download the file again"),
+        (b"{", r"tokenizer\.json is damaged", "download the file again"),
+        (b"[]", r"tokenizer\.json is damaged", "download the file again"),
+        (b'{"version": "1.0", "model": {"type": "Unheard"}}', r"tokenizer\.json is damaged", "download the file again"),
+        (LFS_POINTER.encode(), r"tokenizer\.json is a Git-LFS pointer", "git lfs pull"),
+    ],
+)
+def test_bad_tokenizers(content: bytes | None, message: str, hint: str, copy_golden: CopyGolden) -> None:
+    path = copy_golden("gpt2") / "tokenizer.json"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        Tokenizer.load(path.parent, 288)
+    assert_clear(caught.value, message, hint)
+
+
+def test_tokenizer_larger_than_the_vocabulary() -> None:
+    size = Tokenizer.load(GOLDEN / "gpt2", 288).size()
+    assert size <= 288
+    with pytest.raises(CheckpointError) as caught:
+        Tokenizer.load(GOLDEN / "gpt2", size - 1)
+    assert_clear(caught.value, f"has ids up to {size - 1}, but the model's vocabulary ends at {size - 2}", "different models")

@@ -1,0 +1,223 @@
+"""Loading: the numbers are the file's, whatever the file's form; numbers that are none are refused; little memory is needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import GOLDEN, GOLDENS
+from tgen.checkpoint.folder import end_tokens, open_checkpoint, start_token
+from tgen.checkpoint.load import load_model
+from tgen.checkpoint.save import save_weights
+from tgen.errors import CheckpointError
+from tgen.model.transformer import Transformer
+
+CopyGolden = Callable[[str], Path]
+CPU = torch.device("cpu")
+WEIGHTS, BIN = "model.safetensors", "pytorch_model.bin"
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> Transformer:
+    return load_model(open_checkpoint(folder), CPU, dtype)
+
+
+def assert_same(found: Transformer, expected: Transformer) -> None:
+    found_state, expected_state = found.state_dict(), expected.state_dict()
+    assert found_state.keys() == expected_state.keys()
+    for name, tensor in expected_state.items():
+        assert torch.equal(found_state[name], tensor), name
+
+
+def as_bin(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    torch.save(tensors, folder / BIN)
+
+
+def as_bin_of_2019(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    torch.save(tensors, folder / BIN, _use_new_zipfile_serialization=False)
+
+
+def as_shards(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    files = {name: f"part-{number % 3}.safetensors" for number, name in enumerate(tensors)}
+    for file in set(files.values()):
+        save_file({name: tensor for name, tensor in tensors.items() if files[name] == file}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+
+
+def as_bin_shards(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    files = {name: f"part-{number % 3}.bin" for number, name in enumerate(tensors)}
+    for file in set(files.values()):
+        torch.save({name: tensor for name, tensor in tensors.items() if files[name] == file}, folder / file)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": files}))
+
+
+def as_file_with_odd_header(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Nothing in the format makes the numbers start at a multiple of their size."""
+    save_file(tensors, folder / WEIGHTS)
+    content = (folder / WEIGHTS).read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    (folder / WEIGHTS).write_bytes((length + 3).to_bytes(8, "little") + content[8 : 8 + length] + b"   " + content[8 + length :])
+
+
+@pytest.mark.parametrize("write", [as_bin, as_bin_of_2019, as_shards, as_bin_shards, as_file_with_odd_header])
+@pytest.mark.parametrize("name", ["gpt2", "mistral", "qwen3"])
+def test_every_form_of_file_gives_the_same(
+    name: str, write: Callable[[Path, dict[str, torch.Tensor]], None], copy_golden: CopyGolden
+) -> None:
+    folder = copy_golden(name)
+    tensors = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    write(folder, tensors)
+    assert_same(load(folder), load(GOLDEN / name))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", GOLDENS)
+def test_every_type_is_converted(name: str, dtype: torch.dtype) -> None:
+    model, expected = load(GOLDEN / name, dtype), load(GOLDEN / name).to(dtype)
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert_same(model, expected)
+
+
+def test_safetensors_win_over_bin(copy_golden: CopyGolden) -> None:
+    folder = copy_golden("mistral")
+    (folder / BIN).write_bytes(b"never opened")
+    assert_same(load(folder), load(GOLDEN / "mistral"))
+
+
+def test_the_file_wins_over_the_flag(copy_golden: CopyGolden) -> None:
+    """A stored head is used although the config says that it is the embedding; a head that is not stored is not invented."""
+    folder = copy_golden("mistral")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["tie_word_embeddings"] is False
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    assert_same(load(folder), load(GOLDEN / "mistral"))
+
+    folder = copy_golden("qwen2")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    with pytest.raises(CheckpointError, match=r"lack the tensor lm_head\.weight"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name, tensor", [("mistral", "model.layers.1.mlp.up_proj.weight"), ("gpt2", "h.0.attn.c_attn.bias")])
+def test_what_is_no_number_is_refused(name: str, tensor: str, value: float, copy_golden: CopyGolden) -> None:
+    folder = copy_golden(name)
+    tensors = load_file(folder / WEIGHTS)
+    tensors[tensor].view(-1)[-1] = value
+    save_file(tensors, folder / WEIGHTS)
+    with pytest.raises(CheckpointError, match=r"decoder\.layers\.\d\.\S+ hold NaN or infinity") as caught:
+        load(folder)
+    assert caught.value.hint is not None and "damaged" in caught.value.hint
+
+
+def test_large_numbers_are_numbers(copy_golden: CopyGolden) -> None:
+    """Their sum may overflow; only where a single one does not fit the wanted type is it refused."""
+    folder = copy_golden("mistral")
+    tensors = load_file(folder / WEIGHTS)
+    tensors["model.norm.weight"].fill_(3e38)
+    save_file(tensors, folder / WEIGHTS)
+    load(folder)
+    with pytest.raises(CheckpointError, match="too large for float16") as caught:
+        load(folder, torch.float16)
+    assert caught.value.hint is not None and "float32" in caught.value.hint
+
+
+def test_loading_does_not_write(copy_golden: CopyGolden) -> None:
+    """Weights are mapped, but a change to them stays in memory."""
+    folder = copy_golden("mistral")
+    before = (folder / WEIGHTS).read_bytes()
+    load(folder).embedding.weight.fill_(7)
+    assert (folder / WEIGHTS).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["llama2", "llama3", "mistral", "qwen2_window", "qwen3"])
+def test_saved_and_loaded_again(name: str, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(GOLDEN / name)
+    model = load_model(checkpoint, CPU, torch.float32)
+    save_weights(tmp_path, checkpoint.config, model, torch.float32)
+    assert_same(load(tmp_path), model)
+    assert (tmp_path / WEIGHTS).stat().st_mode == (tmp_path / "config.json").stat().st_mode
+
+
+def test_fused_families_are_not_saved(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(GOLDEN / "gpt2")
+    with pytest.raises(ValueError, match="fused matrices"):
+        save_weights(tmp_path, checkpoint.config, load_model(checkpoint, CPU, torch.float32), torch.float32)
+
+
+def test_start_and_end_tokens(copy_golden: CopyGolden) -> None:
+    """generation_config.json before config.json; neither is required."""
+    folder = copy_golden("qwen3")
+    checkpoint = open_checkpoint(folder)
+    assert (start_token(checkpoint), end_tokens(checkpoint)) == (0, frozenset([0]))
+    (folder / "generation_config.json").write_text('{"eos_token_id": [3, 5]}')
+    checkpoint = open_checkpoint(folder)
+    assert (start_token(checkpoint), end_tokens(checkpoint)) == (0, frozenset([3, 5]))
+    (folder / "generation_config.json").write_text('{"eos_token_id": 288}')
+    with pytest.raises(CheckpointError, match="eos_token_id = 288"):
+        end_tokens(open_checkpoint(folder))
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+import torch
+from tgen.checkpoint.folder import open_checkpoint
+from tgen.checkpoint.load import load_model
+
+def memory(line):
+    return next(int(text.split()[1]) * 1024 for text in open("/proc/self/status") if text.startswith(line))
+
+torch.set_num_threads(1)
+load_model(open_checkpoint(Path(sys.argv[1])), torch.device("cpu"), torch.float32)  # some of torch is loaded on first use
+kept = []
+for folder, dtype in zip(sys.argv[2::2], sys.argv[3::2]):
+    open("/proc/self/clear_refs", "w").write("5")  # the peak starts again at what is used now
+    before = memory("VmRSS:")
+    model = load_model(open_checkpoint(Path(folder)), torch.device("cpu"), getattr(torch, dtype))
+    wanted = sum(parameter.nbytes for parameter in model.parameters())
+    print((memory("VmHWM:") - before) / wanted)
+    kept.append(model)  # so that the next cannot use its memory again
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_peak_memory(copy_golden: CopyGolden, tmp_path: Path) -> None:
+    """Loading needs at most 1.3 times what the weights take in the end."""
+    small = copy_golden("gpt2")  # whose matrices are stored transposed: the worst case
+    arguments = [str(small)]
+    for stored, wanted in (("bfloat16", "float32"), ("float32", "float32"), ("bfloat16", "bfloat16")):
+        folder = tmp_path / stored
+        if not folder.exists():
+            enlarge(small, folder, getattr(torch, stored))
+        arguments += [str(folder), wanted]
+    run = subprocess.run([sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, check=True, cwd=GOLDEN.parents[1])
+    figures = [float(line) for line in run.stdout.split()]
+    assert len(figures) == 3
+    print(figures)
+    assert max(figures) < 1.3, figures
+
+
+def enlarge(small: Path, folder: Path, dtype: torch.dtype) -> None:
+    """A folder like the small GPT-2, with 36 million parameters."""
+    folder.mkdir()
+    config = json.loads((small / "config.json").read_text())
+    config |= {"n_embd": 768, "n_layer": 4, "n_head": 12, "vocab_size": 10_000}
+    (folder / "config.json").write_text(json.dumps(config))
+    extents = {24: 768, 72: 3 * 768, 96: 4 * 768, 288: 10_000}
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor in load_file(small / WEIGHTS).items():
+        shape = [extents.get(extent, extent) for extent in tensor.shape]
+        copies = [name.replace("h.0.", f"h.{layer}.") for layer in range(4)] if name.startswith("h.0.") else [name]
+        if not name.startswith("h.1.") and not name.endswith(".attn.bias"):
+            tensors |= {copy: torch.ones(shape, dtype=dtype) for copy in copies}
+    save_file(tensors, folder / WEIGHTS)

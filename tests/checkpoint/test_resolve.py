@@ -1,0 +1,72 @@
+"""From what a user types to a folder, and files that are whole or absent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import GOLDEN
+from tgen.checkpoint import resolve
+from tgen.checkpoint.atomic import write_atomically, write_text
+from tgen.checkpoint.resolve import found_models, resolve_model
+from tgen.errors import CheckpointError
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of shipped models with one called fables, and a Hugging Face cache with org/tales."""
+    for name in ("models/fables", "hub/models--org--tales/snapshots/new", "hub/models--org--tales/snapshots/old", "hub/models--org--empty"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").touch()
+    (tmp_path / "hub/models--org--tales/refs").mkdir()
+    (tmp_path / "hub/models--org--tales/refs/main").write_text("new\n")
+    monkeypatch.setattr(resolve, "shipped_folder", lambda: tmp_path / "models")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path
+
+
+def test_found(shipped: Path) -> None:
+    assert [(model.name, model.origin) for model in found_models()] == [("fables", "shipped"), ("org/tales", "cache")]
+    assert resolve_model("fables") == shipped / "models/fables"
+    assert resolve_model("org/tales") == shipped / "hub/models--org--tales/snapshots/new"
+    assert resolve_model(str(GOLDEN / "gpt2")) == GOLDEN / "gpt2"
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_path_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fables").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model("fables") == Path("fables")
+
+
+@pytest.mark.usefixtures("shipped")
+def test_an_unknown_name_names_the_nearest() -> None:
+    with pytest.raises(CheckpointError, match="no model 'fable'") as caught:
+        resolve_model("fable")
+    assert caught.value.hint == "nearest: fables; `tgen models` lists them"
+
+
+@pytest.mark.parametrize(("file", "hint"), [("model.gguf", "GGUF files are not read"), ("config.json", "give the folder")])
+def test_a_file_is_no_folder(file: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / file).touch()
+    with pytest.raises(CheckpointError, match="is a file, not a model folder") as caught:
+        resolve_model(str(tmp_path / file))
+    assert hint in str(caught.value.hint)
+
+
+def fail(path: Path) -> None:
+    path.write_text("half")
+    raise OSError("disk full")
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_a_write_that_fails_leaves_what_was_there(before: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    if before is not None:
+        write_text(path, before)
+    writer: Callable[[Path], None] = fail
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, writer)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == ([] if before is None else [("file", before)])

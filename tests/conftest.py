@@ -1,0 +1,43 @@
+"""What all tests share: the golden checkpoints, copies of them to damage, and their models."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from tgen.model.transformer import Transformer
+
+GOLDEN = Path(__file__).parent / "golden"
+GOLDENS = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))
+
+
+@functools.cache
+def golden_model(name: str) -> Transformer:
+    """A golden's model in float32. Shared: a test that changes it makes a copy first."""
+    import torch
+
+    from tgen.checkpoint.folder import open_checkpoint
+    from tgen.checkpoint.load import load_model
+
+    torch.set_num_threads(1)
+    return load_model(open_checkpoint(GOLDEN / name), torch.device("cpu"), torch.float32)
+
+
+@functools.cache
+def golden_reference(name: str) -> dict[str, np.ndarray]:
+    """What transformers computed; `golden/make.py` says what the arrays are."""
+    with np.load(GOLDEN / name / "golden.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture
+def copy_golden(tmp_path: Path) -> Callable[[str], Path]:
+    """A function from a golden's name to a copy of its folder that the test may damage."""
+    return lambda name: shutil.copytree(GOLDEN / name, tmp_path / name)
