@@ -57,7 +57,7 @@ class Generator:
         return "".join(event.text for event in self.stream(prompt, **options) if isinstance(event, Piece) and event.index == 0)
 
     def stream(self, prompt: str, *, cancelled: Callable[[], bool] = lambda: False, **options: Any) -> Iterator[Event]:
-        """The continuation as events: Started, then Pieces as their characters become whole, and one Finished for each sample.
+        """The continuation as events: Notes if any, Started, Pieces as their characters become whole, and one Finished for each sample.
 
         Raises UsageError for options that cannot be meant, CapacityError for a prompt that does not fit the context.
         """

@@ -19,8 +19,8 @@ from tgen.options import GenerationOptions
 Ids = npt.NDArray[np.intp]
 Values = npt.NDArray[np.float64]
 
-# Sums of probabilities carry rounding errors; without this ten equal tokens at top-p 0.8 would keep nine.
-ROUNDING = 1e-9
+# Logits are float32, and so exact are the probabilities: without this, eight of ten equal tokens would not always sum to 0.8.
+ROUNDING = 1e-6
 
 # Penalties of any size stop here: infinities cannot be subtracted from one another.
 LARGEST = 1e300
