@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated
 
-import typer
-
 from tgen.cli import parameters as p
 from tgen.cli.model import chosen_checkpoint
 from tgen.errors import UsageError
@@ -14,18 +12,33 @@ from tgen.options import RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
+MEASURING = "Measuring"
 HEADINGS = ("context", "prefill tokens/s", "first token ms", "decode tokens/s", "of bandwidth", "peak MB")
 
 
 def bench(
     context: Annotated[
         list[int] | None,
-        typer.Option(
-            "--context", "-c", min=1, help="Tokens before the first new one; repeatable. [default: 64 and 1000]", show_default=False
+        p.option(
+            "--context",
+            "-c",
+            panel=MEASURING,
+            metavar="INT",
+            limits="1 or more",
+            default="64 and 1000, if they fit",
+            help="Tokens before the first new one; may be given several times.",
         ),
     ] = None,
-    new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", min=1, help="Decode steps in each run.")] = 64,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Runs; medians are shown.")] = 5,
+    new_tokens: Annotated[
+        int,
+        p.option(
+            "--max-new-tokens", "-n", panel=MEASURING, metavar="INT", limits="1 or more", default=64, help="Decode steps in each run."
+        ),
+    ] = 64,
+    repeats: Annotated[
+        int,
+        p.option("--repeats", panel=MEASURING, metavar="INT", limits="1 or more", default=5, help="Runs after a first one that warms up."),
+    ] = 5,
     json: p.Json = False,
     model: p.Model = None,
     device: p.DeviceOption = None,
@@ -37,6 +50,9 @@ def bench(
     Random ids are read and written, so nothing depends on a text. Lengths of context take turns, and medians are shown.
     """
     messages.configure("auto", quiet=False)
+    for name, values in (("--context", context or ()), ("--max-new-tokens", [new_tokens]), ("--repeats", [repeats])):
+        for value in values:
+            p.check_least(name, value, 1)
     options = RunOptions(device or "auto", dtype or "auto", threads)
     checkpoint = chosen_checkpoint(model)
     limit = checkpoint.spec.context

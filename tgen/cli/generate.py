@@ -12,12 +12,13 @@ import typer
 from tgen.cli import parameters as p
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.model import open_generator
-from tgen.cli.prompt import PromptSource
+from tgen.cli.prompt import PromptSource, check_encoding
 from tgen.cli.report import Report, Sink, show_settings
 from tgen.errors import UsageError
 from tgen.events import Started
 from tgen.options import Resolved, RunOptions, check_early, resolve
 from tgen.ui import messages
+from tgen.ui.output import open_stdout
 from tgen.ui.result import JsonResult
 from tgen.ui.stream import SampleStream, open_stream
 from tgen.ui.terminal import Color, wants_color
@@ -40,7 +41,7 @@ class Wishes:
 
 
 def generate(
-    prompt: Annotated[str | None, typer.Argument(help="The text to continue; - is standard input.", show_default=False)] = None,
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The text to continue; - is standard input.")] = None,
     file: p.File = None,
     overflow: p.OverflowOption = None,
     max_new_tokens: p.MaxNewTokens = None,
@@ -71,11 +72,14 @@ def generate(
 ) -> int:
     """Continue a prompt, streaming the text to standard output and nothing else.
 
-    The prompt is PROMPT, or --file, or standard input; standard input and PROMPT together are joined by a newline. Each sampling option
-    also has an environment variable (TGEN_TOP_K ...), which goes before the model's generation_config.json.
+    The prompt is PROMPT, or --file, or standard input; standard input and PROMPT together are joined by a newline (in a `while read` loop,
+    </dev/null keeps the loop's lines). One newline at the very end of a file or of standard input is not part of it.
+
+    Each sampling option and --max-new-tokens has an environment variable (TGEN_TOP_K ...), which goes before the model's
+    generation_config.json.
 
     Exit codes: 0 done, 1 unexpected, 2 usage, 3 the model is missing, damaged or unsupported, 4 out of memory, 5 the prompt does not fit,
-    6 cut by length under --fail-on-length, 130 interrupted.
+    6 cut by length under --fail-on-length, 130 interrupted, 143 terminated.
     """
     messages.configure(color, quiet)
     asked: dict[str, Any] = {
@@ -96,9 +100,12 @@ def generate(
     }
     if logprobs is not None and not json:
         raise UsageError("--logprobs needs --json", "for eyes there is --show-probs")
+    for text in stop or ():
+        check_encoding("--stop", text)
     check_early(asked, os.environ)
     run_options = RunOptions(device or "auto", dtype or "auto", threads)
     source = PromptSource(prompt, file)
+    open_stdout()
     generator, name = open_generator(model, run_options)
     wishes = Wishes(echo, json, show_probs, raw, color, fail_on_length, verbose)
     return _show(generator, name, source.read(), resolve(asked, os.environ, generator.defaults), wishes, run_options)
@@ -114,12 +121,16 @@ def _show(generator: Generator, name: str, prompt: str, resolved: Resolved, wish
         sink = SampleStream(
             open_stream(wishes.color, echo=wishes.echo, raw=wishes.raw, show_probs=wishes.show_probs), prompt, resolved.options.samples
         )
-    with Interrupts() as interrupts:
-        for event in generator.run(prompt, resolved, interrupts.asked):
-            report.add(event)
-            if wishes.verbose and isinstance(event, Started):
-                show_settings(name, prompt, resolved, event, run_options)
-            sink.add(event)
+    try:
+        with Interrupts() as interrupts:
+            for event in generator.run(prompt, resolved, interrupts.asked):
+                report.add(event)
+                if wishes.verbose and isinstance(event, Started):
+                    show_settings(name, prompt, resolved, event, run_options)
+                sink.add(event)
+    except BaseException:
+        sink.abandon()
+        raise
     sink.close()
     report.show(wishes.verbose)
     if wishes.show_probs and not wants_color(sys.stdout, wishes.color):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tgen.cli import parameters as p
-from tgen.cli.model import chosen_checkpoint, chosen_folder
-from tgen.errors import CheckpointError
+from tgen.cli.model import chosen_checkpoint
+from tgen.errors import CheckpointError, UsageError
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def info(
-    name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A folder or a name, as for --model.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(metavar="MODEL", help="A folder or a name, as for --model.", show_default=False)] = None,
     json: p.Json = False,
     model: p.Model = None,
 ) -> int:
@@ -29,56 +28,66 @@ def info(
     Reads headers only: a file of many gigabytes takes no longer than a small one.
     """
     messages.configure("auto", quiet=False)
-    folder = chosen_folder(name or model)
+    if name is not None and model is not None:
+        raise UsageError("give the model as an argument or as --model, not both")
     checkpoint = chosen_checkpoint(name or model)
     facts = dict(_facts(checkpoint))
-    problems = _tokenizer_facts(folder, checkpoint, facts)
+    problem = _tokenizer_problem(checkpoint, facts)
+    facts["runs"] = problem is None
     if json:
-        write_json({**facts, "runs": not problems})
+        write_json(facts)
     else:
         width = max(map(len, facts))
-        write_text("".join(f"{key:{width}}  {_shown(value)}\n" for key, value in facts.items()))
-    for problem in problems:
+        write_text("".join(f"{key.replace('_', ' '):{width}}  {_shown(value)}\n" for key, value in facts.items()))
+    if problem is not None:
         messages.error(problem.message, problem.hint)
-    return problems[0].exit_code if problems else 0
+        return problem.exit_code
+    return 0
 
 
 def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
     from tgen.checkpoint.folder import end_tokens, start_token
     from tgen.checkpoint.weights import weight_bytes
-    from tgen.options import resolve
+    from tgen.options import FROM_MODEL, resolve
     from tgen.parameters import parameter_count
 
     spec = checkpoint.spec
-    layer = spec.decoder.layers[0]
+    layers = spec.decoder.layers
+    attention, mlp = layers[0].attention, layers[0].mlp
     yield "folder", str(checkpoint.folder.resolve())
-    yield "family", f"{spec.family} (model_type {checkpoint.model_type}), decoder-only"
+    yield "model_type", checkpoint.model_type
+    yield "kind", "decoder-only"
     yield "parameters", parameter_count(spec)
-    yield "weights", f"{weight_bytes(checkpoint.stored) / 1e6:.1f} MB, {', '.join(sorted({t.dtype for t in checkpoint.stored.values()}))}"
-    yield "layers", len(spec.decoder.layers)
-    yield "width", f"{spec.width}, feed-forward {layer.mlp.width}{' gated' if layer.mlp.gated else ''} {layer.mlp.activation}"
-    yield "heads", f"{layer.attention.heads}, {layer.attention.kv_heads} for keys and values, {layer.attention.head_dim} wide"
-    yield "positions", _positions(spec, layer)
+    yield "weight_bytes", weight_bytes(checkpoint.stored)
+    yield "stored_as", sorted({tensor.dtype for tensor in checkpoint.stored.values()})
+    yield "layers", len(layers)
+    yield "width", spec.width
+    yield "feed_forward", f"{mlp.width}, {mlp.activation}{', gated' if mlp.gated else ''}"
+    yield "heads", attention.heads
+    yield "key_value_heads", attention.kv_heads
+    yield "head_width", attention.head_dim
+    yield "positions", _positions(spec, layers[0])
     yield "vocabulary", spec.vocab
     yield "context", spec.context
-    yield "cache", f"{_cache_bytes(spec)} bytes a token in float32"
-    yield "start token", start_token(checkpoint)
-    yield "end tokens", sorted(end_tokens(checkpoint))
+    yield "cache_bytes_per_token", sum(8 * layer.attention.kv_heads * layer.attention.head_dim for layer in layers)
+    start = start_token(checkpoint)
+    yield "start_tokens", [] if start is None else [start]
+    yield "end_tokens", sorted(end_tokens(checkpoint))
     resolved = resolve({}, {}, checkpoint.generation)
-    for option in ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty"):
-        yield option, f"{getattr(resolved.options, option):g} ({resolved.origins[option]})"
+    yield "defaults", {name: getattr(resolved.options, name) for name in FROM_MODEL}
+    yield "set_by_model", [name for name in FROM_MODEL if resolved.origins[name] == "model"]
 
 
-def _tokenizer_facts(folder: Path, checkpoint: Checkpoint, facts: dict[str, Any]) -> list[CheckpointError]:
+def _tokenizer_problem(checkpoint: Checkpoint, facts: dict[str, Any]) -> CheckpointError | None:
     """Add what the tokenizer holds; what is wrong with it is returned, so that the rest is still shown."""
     from tgen.text.tokenizer import Tokenizer
 
     try:
-        tokenizer = Tokenizer.load(folder, checkpoint.spec.vocab)
+        tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
     except CheckpointError as error:
-        return [error]
+        return error
     facts["tokenizer"] = f"{type(tokenizer.library.model).__name__}, {tokenizer.size()} entries"
-    return []
+    return None
 
 
 def _positions(spec: ModelSpec, layer: LayerSpec) -> str:
@@ -95,13 +104,12 @@ def _positions(spec: ModelSpec, layer: LayerSpec) -> str:
     return f"rotary, theta {rope.theta:g}{scaling}{window}"
 
 
-def _cache_bytes(spec: ModelSpec) -> int:
-    return sum(8 * layer.attention.kv_heads * layer.attention.head_dim for layer in spec.decoder.layers)
-
-
 def _shown(value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
+    """A fact for people."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number:g}" for name, number in value.items())
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -5,9 +5,11 @@ Command files import nothing heavy at their top, so help and usage errors come a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -19,6 +21,7 @@ from tgen import __version__
 from tgen.cli import bench, generate, info, interrupts, models, tokenize, train
 from tgen.errors import TgenError
 from tgen.ui import messages
+from tgen.ui.output import write_text
 
 
 class Command(TyperCommand):
@@ -29,9 +32,10 @@ class Command(TyperCommand):
         groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
-                argument = getattr(parameter, "param_type_name", "") == "argument"
-                groups["Arguments" if argument else getattr(parameter, "rich_help_panel", None) or "Options"].append(record)
+            if getattr(parameter, "param_type_name", "") == "argument":
+                groups["Arguments"].append((str(parameter.metavar), getattr(parameter, "help", "")))
+            elif record is not None:
+                groups[getattr(parameter, "rich_help_panel", None) or "Options"].append(record)
         for heading, records in groups.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
@@ -42,20 +46,23 @@ app = typer.Typer(
     help="Run transformer checkpoints from plain Hugging Face folders.",
     rich_markup_mode=None,
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        write_text(f"tgen {__version__}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; goes anywhere.")] = False,
 ) -> None:
-    if version:
-        typer.echo(f"tgen {__version__}")
-        raise typer.Exit
+    """`run` looks for --debug itself."""
 
 
 COMMANDS: dict[Callable[..., int], str] = {
@@ -72,16 +79,22 @@ for function, summary in COMMANDS.items():
 
 def main() -> None:
     """The installed entry point."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if "torch._inductor.async_compile" not in sys.modules:
+        # Nothing is left to be done, and taking torch's modules apart one by one would take longer than a short text.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line; returns the exit code and never lets an exception through."""
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"] if debug else list(arguments)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = [argument for argument in arguments[:end] if argument != "--debug"]
     signal.signal(signal.SIGTERM, interrupts.raise_for)
     try:
-        code = _dispatch(arguments, debug)
+        code = _dispatch([*options, *arguments[end:]], debug=len(options) < end)
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -89,37 +102,65 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except OSError as error:
-        messages.error(f"cannot write: {error.strerror or error}")
+        messages.error(f"{error.filename or 'cannot write'}: {error.strerror or error}")
         return 1
+    except SystemExit as terminated:
+        return int(terminated.code or 0)
     return code
 
 
 def _dispatch(arguments: list[str], debug: bool) -> int:
+    command = typer.main.get_command(app)
     try:
-        return int(app(arguments, prog_name="tgen", standalone_mode=False) or 0)
+        if not arguments:
+            typer.echo(command.get_help(command.make_context("tgen", [], resilient_parsing=True)), err=True)
+            return 2
+        with command.make_context("tgen", arguments) as context:
+            return int(command.invoke(context) or 0)
+    except typer.Exit as done:
+        return done.exit_code
     except typer.TyperException as error:
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else "tgen"
-        if not error.format_message():  # no command at all: the help was shown
-            return error.exit_code
-        messages.error(error.format_message().rstrip("."), f"`{path} --help` lists what there is")
+        messages.error(*_explain(error, arguments))
         return error.exit_code
     except TgenError as error:
         if debug:
-            raise
+            traceback.print_exc()
         messages.error(error.message, error.hint)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except typer.Abort:
-        return 130
-    except (SystemExit, OSError):
+    except OSError:
         raise
     except MemoryError:
         messages.error("out of memory", "use a smaller model")
         return 4
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         messages.error(f"unexpected {type(error).__name__}: {error}", "this is a bug in tgen; `tgen --debug ...` shows where")
         return 1
+
+
+def _explain(error: Any, arguments: list[str]) -> tuple[str, str]:
+    """What is wrong with a command line, and where to look it up."""
+    commands = {function.__name__ for function in COMMANDS}
+    named = [argument for argument in arguments if argument in commands]
+    path = error.ctx.command_path if getattr(error, "ctx", None) is not None else " ".join(["tgen", *named[:1]])
+    hint = f"`{path} --help` lists what there is"
+    message = _wrong_value(error) or error.format_message().rstrip(".")
+    if "unexpected extra argument" in message:
+        hint = f"a text of several words needs quotes; {hint}"
+    return message[:1].lower() + message[1:], hint
+
+
+def _wrong_value(error: Any) -> str | None:
+    """The message for a value that cannot be read, with option and value, from what pydantic told typer."""
+    if not hasattr(error.__cause__, "errors") or getattr(error, "param", None) is None:
+        return None
+    option, problem = error.param.opts[0], error.__cause__.errors()[0]
+    reason: str = problem["msg"].removeprefix("Value error, ")
+    if not reason.startswith("Input should be "):
+        return f"{option}: {reason}"
+    wanted = reason.removeprefix("Input should be ").partition(", ")[0]
+    wanted = wanted.replace("valid integer", "whole number").replace("valid number", "number")
+    return f"{option} must be {wanted}, not {problem['input']!r}"

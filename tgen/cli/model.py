@@ -23,9 +23,11 @@ def chosen_folder(model: str | None) -> Path:
 
 def chosen_checkpoint(model: str | None) -> Checkpoint:
     """The same, opened and checked; config keys that nobody understood are named. Raises CheckpointError."""
+    folder = chosen_folder(model)
+
     from tgen.checkpoint.folder import open_checkpoint
 
-    checkpoint = open_checkpoint(chosen_folder(model))
+    checkpoint = open_checkpoint(folder)
     if checkpoint.unread:
         messages.warning(f"config.json sets what tgen does not know: {', '.join(checkpoint.unread)}; the text may differ")
     return checkpoint
@@ -33,7 +35,8 @@ def chosen_checkpoint(model: str | None) -> Checkpoint:
 
 def open_generator(model: str | None, options: RunOptions) -> tuple[Generator, str]:
     """A Generator, and the name to show for it. Raises TgenError."""
+    checkpoint = chosen_checkpoint(model)
+
     from tgen.engine.load import make_generator
 
-    checkpoint = chosen_checkpoint(model)
     return make_generator(checkpoint, options), model or os.environ.get("TGEN_MODEL") or checkpoint.name

@@ -4,48 +4,57 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
-from tgen.options import Device, Dtype, GenerationOptions, Overflow, RunOptions
+from tgen.errors import UsageError
+from tgen.options import FROM_MODEL, Device, Dtype, GenerationOptions, Overflow, RunOptions
 from tgen.ui.terminal import Color
 
 SAMPLING, OUTPUT, RUNNING, PROMPT = "Sampling (in this order)", "Output", "Running", "Prompt"
 
 
+def option(*names: str, help: str, panel: str, metavar: str | None = None, limits: str = "", default: object = None) -> Any:  # noqa: A002
+    """An option whose help ends in its range and default."""
+    notes = [limits] if limits else []
+    notes += [] if default is None else [f"default: {default}"]
+    text = f"{help} [{'; '.join(notes)}]" if notes else help
+    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel, show_default=False)
+
+
 def _option(*names: str, help: str, panel: str, record: type = GenerationOptions) -> Any:  # noqa: A002
-    """An option whose help ends in its range and default, both read from the record's field of the same name."""
-    field = next((f for f in fields(record) if f.name == names[0].removeprefix("--").replace("-", "_")), None)
-    if field is not None and field.metadata:
-        low, high, above = field.metadata["low"], field.metadata["high"], field.metadata["above"]
-        if high != float("inf") and high < 2**32:
-            limits = f"{low:g} to {high:g}"
-        elif low != -float("inf"):
-            limits = f"above {low:g}" if above else f"{low:g} or more"
-        else:
-            limits = "any number"
-        default = "" if field.default is None else f"; default: the model's, else {field.default:g}"
-        if field.name in ("samples", "presence_penalty", "frequency_penalty"):
-            default = f"; default {field.default:g}"
-        help = f"{help} [{limits}{default}]"  # noqa: A001
-    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False)
+    """The same for a number, with range and default read from the record's field of the same name."""
+    field = next(f for f in fields(record) if f.name == names[0].removeprefix("--").replace("-", "_"))
+    low, high, above = field.metadata["low"], field.metadata["high"], field.metadata["above"]
+    if high != float("inf") and high < 2**32:
+        limits = f"{low:g} to {high:g}"
+    elif low != -float("inf"):
+        limits = f"above {low:g}" if above else f"{low:g} or more"
+    else:
+        limits = "any number"
+    model = "the model's, else " if field.name in FROM_MODEL else ""
+    default = None if field.default is None else f"{model}{field.default:g}"
+    metavar = "INT" if field.metadata["whole"] else "FLOAT"
+    return option(*names, help=help, panel=panel, metavar=metavar, limits=limits, default=default)
+
+
+def check_least(name: str, value: int, least: int) -> None:
+    """Raise UsageError for a number that is too small."""
+    if value < least:
+        raise UsageError(f"{name} must be {least} or more, not {value}")
 
 
 Model = Annotated[
     str | None,
-    typer.Option(
-        "--model", "-m", metavar="PATH|NAME", show_default=False, rich_help_panel=RUNNING,
-        help="A Hugging Face folder, a shipped name, or org/name in the Hugging Face cache. [default: $TGEN_MODEL, else the shipped model]",
+    option(
+        "--model", "-m", panel=RUNNING, metavar="PATH|NAME", default="$TGEN_MODEL, else the shipped model",
+        help="A Hugging Face folder, a shipped name, or org/name in the Hugging Face cache.",
     ),
 ]  # fmt: skip
-File = Annotated[
-    Path | None,
-    typer.Option("--file", "-f", metavar="FILE", help="Read the prompt from a file.", rich_help_panel=PROMPT, show_default=False),
-]
+File = Annotated[Path | None, option("--file", "-f", panel=PROMPT, metavar="FILE", help="Read the text from a file; - is standard input.")]
 MaxNewTokens = Annotated[
-    int | None,
-    _option("--max-new-tokens", "-n", "--max-tokens", "--n-predict", help="Stop after this many tokens.", panel=OUTPUT),
+    int | None, _option("--max-new-tokens", "-n", "--max-tokens", "--n-predict", panel=OUTPUT, help="Stop after this many tokens.")
 ]
 RepetitionPenalty = Annotated[
     float | None,
@@ -55,38 +64,37 @@ RepetitionPenalty = Annotated[
     ),
 ]  # fmt: skip
 PresencePenalty = Annotated[
-    float | None, _option("--presence-penalty", help="2nd: subtract from tokens already in the output; 0 is off.", panel=SAMPLING)
+    float | None, _option("--presence-penalty", panel=SAMPLING, help="2nd: subtract from tokens already in the output; 0 is off.")
 ]
 FrequencyPenalty = Annotated[
-    float | None, _option("--frequency-penalty", help="2nd: subtract once for each time in the output; 0 is off.", panel=SAMPLING)
+    float | None, _option("--frequency-penalty", panel=SAMPLING, help="2nd: subtract once for each time in the output; 0 is off.")
 ]
 Temperature = Annotated[
     float | None,
-    _option("--temperature", "--temp", help="3rd: divide the logits; 0 takes the likeliest token and skips the rest.", panel=SAMPLING),
+    _option("--temperature", "--temp", panel=SAMPLING, help="3rd: divide the logits; 0 takes the likeliest token and skips the rest."),
 ]
-TopK = Annotated[int | None, _option("--top-k", help="4th: keep the k likeliest tokens; 0 is off.", panel=SAMPLING)]
+TopK = Annotated[int | None, _option("--top-k", panel=SAMPLING, help="4th: keep the k likeliest tokens; 0 is off.")]
 TopP = Annotated[
-    float | None, _option("--top-p", help="5th: keep the smallest set of tokens whose probabilities sum to p; 1 is off.", panel=SAMPLING)
+    float | None, _option("--top-p", panel=SAMPLING, help="5th: keep the fewest likeliest tokens whose probabilities sum to p; 1 is off.")
 ]
 MinP = Annotated[
-    float | None, _option("--min-p", help="6th: drop tokens less than p times as likely as the likeliest; 0 is off.", panel=SAMPLING)
+    float | None, _option("--min-p", panel=SAMPLING, help="6th: drop tokens less than p times as likely as the likeliest; 0 is off.")
 ]
 Seed = Annotated[
     int | None,
-    _option("--seed", help="The random stream; the same seed gives the same text. Without it one is chosen and shown.", panel=SAMPLING),
+    _option("--seed", panel=SAMPLING, help="The random stream; the same seed gives the same text. Without it one is chosen and shown."),
 ]
-Stop = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--stop", metavar="TEXT", help="End before this text; may be given several times.", rich_help_panel=OUTPUT, show_default=False
-    ),
-]
-IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Go on after end tokens.", rich_help_panel=OUTPUT)]
+Stop = Annotated[list[str] | None, option("--stop", panel=OUTPUT, metavar="TEXT", help="End before this text; may be given several times.")]
+IgnoreEos = Annotated[bool, option("--ignore-eos", panel=OUTPUT, help="Go on after the model's end tokens, instead of stopping there.")]
 Samples = Annotated[
-    int | None, _option("--samples", "--num-return-sequences", help="How many continuations, computed together.", panel=OUTPUT)
-]
-Echo = Annotated[bool, typer.Option("--echo", help="Write the prompt before its continuation.", rich_help_panel=OUTPUT)]
-Json = Annotated[bool, typer.Option("--json", help="Write one JSON object.", rich_help_panel=OUTPUT)]
+    int | None,
+    _option(
+        "--samples", "--num-return-sequences", panel=OUTPUT,
+        help="How many continuations; they are computed together and written one after another.",
+    ),
+]  # fmt: skip
+Echo = Annotated[bool, option("--echo", panel=OUTPUT, help="Write the prompt before its continuation, into a pipe or file too.")]
+Json = Annotated[bool, option("--json", panel=OUTPUT, help="Write JSON, on one line.")]
 Logprobs = Annotated[
     int | None,
     _option(
@@ -96,50 +104,49 @@ Logprobs = Annotated[
 ]  # fmt: skip
 ShowProbs = Annotated[
     bool,
-    typer.Option(
-        "--show-probs", help="Colour each token by its raw probability; without colour, list them on stderr.", rich_help_panel=OUTPUT
+    option(
+        "--show-probs", panel=OUTPUT,
+        help="Colour each token by its raw probability, red to green; without colour, list the first sample's on stderr.",
     ),
-]
+]  # fmt: skip
 OverflowOption = Annotated[
     Overflow | None,
-    typer.Option(
-        "--overflow", show_default=False, rich_help_panel=PROMPT,
-        help="A prompt that leaves no room: error (exit 5), or truncate-left, which drops its oldest tokens. New tokens that "
-        "do not fit are not written; shrink says nothing about it. [default: error]",
+    option(
+        "--overflow", panel=PROMPT, metavar="|".join(get_args(Overflow)), default="error",
+        help="What if prompt and new tokens exceed the context: a prompt that leaves no room is an error (exit 5), fewer new tokens a "
+        "warning; truncate-left drops the prompt's oldest tokens instead; shrink is error without the warning.",
     ),
 ]  # fmt: skip
 FailOnLength = Annotated[
-    bool, typer.Option("--fail-on-length", help="Exit 6 if the text was cut by --max-new-tokens or the context.", rich_help_panel=OUTPUT)
+    bool, option("--fail-on-length", panel=OUTPUT, help="Exit 6 if the text was cut by --max-new-tokens or the context.")
 ]
 DeviceOption = Annotated[
     Device | None,
-    typer.Option(
-        "--device",
-        help="Where to compute. [default: auto: cuda, mps, cpu, the first there is]",
-        rich_help_panel=RUNNING,
-        show_default=False,
+    option(
+        "--device", panel=RUNNING, metavar="|".join(get_args(Device)), default="auto: cuda, mps, cpu, the first there is",
+        help="Where to compute.",
     ),
-]
+]  # fmt: skip
 DtypeOption = Annotated[
     Dtype | None,
-    typer.Option(
-        "--dtype", help="Number format. [default: auto: float32 on a CPU, else as stored]", rich_help_panel=RUNNING, show_default=False
+    option(
+        "--dtype", panel=RUNNING, metavar="|".join(get_args(Dtype)),
+        default="auto: float32 on a CPU with the memory for it, else as stored", help="Number format.",
     ),
+]  # fmt: skip
+Threads = Annotated[
+    int | None, _option("--threads", "-t", panel=RUNNING, record=RunOptions, help="CPU threads; without it, one for each core.")
 ]
-Threads = Annotated[int | None, _option("--threads", "-t", help="CPU threads; default: all cores.", panel=RUNNING, record=RunOptions)]
 ColorOption = Annotated[
     Color,
-    typer.Option(
-        "--color",
-        help="Colour; before NO_COLOR, FORCE_COLOR and what the stream is. [default: auto]",
-        rich_help_panel=OUTPUT,
-        show_default=False,
+    option(
+        "--color", panel=OUTPUT, metavar="|".join(get_args(Color)), default="auto: on a terminal",
+        help="Colour and dimming; goes before NO_COLOR and FORCE_COLOR.",
     ),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No statistics, notes or warnings on stderr.", rich_help_panel=OUTPUT)]
+]  # fmt: skip
+Quiet = Annotated[bool, option("--quiet", "-q", panel=OUTPUT, help="No statistics, notes or warnings on stderr, only errors.")]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show every effective value and its source on stderr.", rich_help_panel=OUTPUT)
+    bool,
+    option("--verbose", "-v", panel=OUTPUT, help="Show on stderr every value, its source, a command that repeats the text, statistics."),
 ]
-Raw = Annotated[
-    bool, typer.Option("--raw", help="Send control characters in the text to the terminal as they are.", rich_help_panel=OUTPUT)
-]
+Raw = Annotated[bool, option("--raw", panel=OUTPUT, help="Send control characters to a terminal as they are; a pipe always gets them so.")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import select
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from tgen.errors import UsageError
@@ -15,31 +14,29 @@ from tgen.ui.terminal import is_terminal
 PATIENCE_SECONDS = 0.1
 
 
-@dataclass(frozen=True, slots=True)
 class PromptSource:
-    """What the command line says about the prompt, before anything is read."""
+    """What the command line says about the prompt. Standard input is left for `read`, so that a model can load meanwhile."""
 
-    argument: str | None
-    file: Path | None
-
-    def __post_init__(self) -> None:
-        if self.file is not None and self.argument is not None:
-            raise UsageError("give the prompt as an argument or as --file, not both")
-        if self.file is not None and not self.file.exists():
-            raise UsageError(f"no such file: {self.file}")
-        if self.argument is None and self.file is None and (sys.stdin is None or is_terminal(sys.stdin)):
-            raise UsageError("there is no prompt", 'give one: tgen generate "Once upon a time"; or pipe one in; or -f FILE')
+    def __init__(self, argument: str | None, file: Path | None) -> None:
+        """Reads the file. Raises UsageError for what is no text, and if there is nothing to read."""
+        if file is not None and argument is not None:
+            raise UsageError("give the text as an argument or as --file, not both")
+        self._argument = "-" if file == Path("-") else argument
+        self._text = None if file is None or self._argument == "-" else _file_text(file)
+        check_encoding("the argument", self._argument or "")
+        if self._argument is None and file is None and (sys.stdin is None or is_terminal(sys.stdin)):
+            raise UsageError("there is no text to work on", 'give some: tgen generate "Once upon a time"; or pipe it in; or -f FILE')
 
     def read(self) -> str:
         """The prompt. Blocks until standard input ends where it is the prompt; an argument's silent companion is not waited for."""
-        if self.file is not None:
-            return _file_text(self.file)
-        if self.argument is None or self.argument == "-":
-            text = _stdin_text()
-            if not text and self.argument is None:
-                raise UsageError("standard input is empty, so there is no prompt", 'give one: tgen generate "Once upon a time"')
-            return text
-        return _joined(_companion(), _valid(self.argument))
+        if self._text is not None:
+            return self._text
+        if self._argument is not None and self._argument != "-":
+            return "\n".join(text for text in (_companion(), self._argument) if text)
+        text = _stdin_text()
+        if not text and self._argument is None:
+            raise UsageError("standard input is empty", 'give a text: tgen generate "Once upon a time"')
+        return text
 
 
 def _companion() -> str:
@@ -56,12 +53,6 @@ def _companion() -> str:
     return _stdin_text()
 
 
-def _joined(before: str, argument: str) -> str:
-    if not before:
-        return argument
-    return f"{before}{argument}" if before.endswith("\n") else f"{before}\n{argument}"
-
-
 def _stdin_text() -> str:
     return "" if sys.stdin is None else _decode(sys.stdin.buffer.read(), "standard input")
 
@@ -74,16 +65,16 @@ def _file_text(path: Path) -> str:
 
 
 def _decode(data: bytes, name: str) -> str:
+    """The text of a file or stream; the newline that ends its last line, which `echo` and editors add, is not part of it."""
     try:
-        return data.decode("utf-8")
+        return data.removesuffix(b"\r\n" if data.endswith(b"\r\n") else b"\n").decode("utf-8")
     except UnicodeDecodeError as error:
         raise UsageError(f"{name} is not UTF-8 at byte {error.start}", "convert it, for example with iconv -t UTF-8") from error
 
 
-def _valid(argument: str) -> str:
-    """Arguments that are not UTF-8 reach Python as lone surrogates."""
+def check_encoding(name: str, text: str) -> None:
+    """Raise UsageError for an argument that was not UTF-8: it reaches Python with lone surrogates."""
     try:
-        argument.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise UsageError("the prompt argument is not UTF-8", "check the terminal's encoding") from error
-    return argument
+        raise UsageError(f"{name} is not UTF-8", "check the terminal's encoding") from error

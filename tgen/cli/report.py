@@ -11,6 +11,7 @@ from typing import Protocol
 from tgen.events import Event, Finished, Note, Piece, Started, Token
 from tgen.options import GenerationOptions, Resolved, RunOptions
 from tgen.ui import messages
+from tgen.ui.harmless import harmless
 from tgen.ui.terminal import is_terminal
 
 REASONS = {"stop": "ended by itself", "length": "cut by length", "cancelled": "interrupted"}
@@ -21,6 +22,7 @@ class Sink(Protocol):
 
     def add(self, event: Event) -> None: ...
     def close(self) -> None: ...
+    def abandon(self) -> None: ...
 
 
 class Report:
@@ -71,19 +73,39 @@ class Report:
 
 def show_settings(model: str, prompt: str, resolved: Resolved, started: Started, run_options: RunOptions) -> None:
     """Every effective value with its source, and the command that gives the same text again."""
-    options = resolved.options
-    words = ["tgen", "generate", "--model", model, "--seed", str(started.seed)]
+    words = ["tgen", "generate", "--model", model]
     for option in fields(GenerationOptions):
-        value = getattr(options, option.name)
         flag = f"--{option.name.replace('_', '-')}"
-        shown = started.seed if option.name == "seed" else value
-        messages.dim(f"{flag:22} {shown!s:12} {'chosen' if option.name == 'seed' and value is None else resolved.origins[option.name]}")
-        if option.name == "stop":
-            words += [word for text in value for word in (flag, text)]
-        elif value is True:
-            words.append(flag)
-        elif option.name not in ("seed", "logprobs") and value is not False and value is not None:
-            words += [flag, str(value)]
-    words += ["--device", run_options.device, "--dtype", run_options.dtype]
-    words += ["--threads", str(run_options.threads)] if run_options.threads else []
-    messages.dim(shlex.join([*words, "--", prompt]))
+        value: object = getattr(resolved.options, option.name)
+        origin: str = resolved.origins[option.name]
+        if option.name == "seed" and value is None:
+            value, origin = started.seed, "chosen"
+        given = _words(flag, value) if option.name != "logprobs" else []
+        words += given
+        messages.dim(f"{flag:22} {shell_words(_values(value)) or 'none':14} {origin}")
+    for option in fields(RunOptions):
+        words += _words(f"--{option.name}", getattr(run_options, option.name))
+    messages.dim(shell_words([*words, "--", prompt]))
+
+
+def _values(value: object) -> list[str]:
+    """An option's value or values as words; none for what is off."""
+    if value is None or value is False:
+        return []
+    return list(value) if isinstance(value, tuple) else ["on" if value is True else str(value)]
+
+
+def _words(flag: str, value: object) -> list[str]:
+    """What sets an option on a command line."""
+    if value is True:
+        return [flag]
+    return [word for text in _values(value) for word in (flag, text)]
+
+
+def shell_words(words: list[str]) -> str:
+    """Words for a shell to read back; those with characters that a terminal would obey in the $'...' notation."""
+    return " ".join(shlex.quote(word) if word == harmless(word) else f"$'{''.join(map(_escaped, word))}'" for word in words)
+
+
+def _escaped(character: str) -> str:
+    return character if character == harmless(character) and character not in "\\'" else f"\\u{ord(character):04x}"

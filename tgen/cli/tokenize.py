@@ -14,15 +14,26 @@ from tgen.text.tokenizer import Tokenizer
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
+# Some vocabularies spell a newline or a tab as itself.
+ONE_LINE = {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
+
 
 def tokenize(
-    text: Annotated[str | None, typer.Argument(help="A text, or with --decode ids; - is standard input.", show_default=False)] = None,
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text, or with --decode ids; - is standard input.")] = None,
     file: p.File = None,
-    decode: Annotated[bool, typer.Option("--decode", help="Read ids, separated by spaces or commas, and write their text.")] = False,
-    ids: Annotated[bool, typer.Option("--ids", help="Write the ids alone, on one line.")] = False,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Read ids, separated by spaces or commas, and write their text.", rich_help_panel=p.PROMPT)
+    ] = False,
     special: Annotated[
-        bool, typer.Option("--special/--no-special", help="With the start and end tokens that the tokenizer adds.", show_default=True)
+        bool,
+        typer.Option(
+            "--special/--no-special",
+            help="With the start and end tokens that the tokenizer adds; with --decode, write such tokens too. [default: special]",
+            rich_help_panel=p.PROMPT,
+            show_default=False,
+        ),
     ] = True,
+    ids: Annotated[bool, typer.Option("--ids", help="Write the ids alone, on one line.", rich_help_panel=p.OUTPUT)] = False,
     json: p.Json = False,
     model: p.Model = None,
 ) -> int:
@@ -31,16 +42,17 @@ def tokenize(
     source = PromptSource(text, file)
     tokenizer = Tokenizer.load(chosen_folder(model))
     content = source.read()
-    if decode:
-        write_text(tokenizer.decode(_parse(content, tokenizer.size()), special=special))
-        return 0
-    found = tokenizer.encode(content, special=special)
-    if json:
+    found = _parse(content, tokenizer.size()) if decode else tokenizer.encode(content, special=special)
+    if decode and not json:
+        write_text(tokenizer.decode(found, special=special))
+    elif decode:
+        write_json({"ids": found, "text": tokenizer.decode(found, special=special)})
+    elif json:
         write_json({"ids": found, "pieces": [tokenizer.piece(i) for i in found]})
     elif ids:
         write_text(" ".join(map(str, found)) + "\n")
     else:
-        write_text("".join(f"{i}\t{tokenizer.piece(i)}\n" for i in found))
+        write_text("".join(f"{i}\t{tokenizer.piece(i).translate(ONE_LINE)}\n" for i in found))
     return 0
 
 
@@ -48,7 +60,7 @@ def _parse(text: str, vocab: int) -> list[int]:
     """Ids from text. Raises UsageError, naming the word, for what is none."""
     found = []
     for word in text.replace(",", " ").split():
-        if not word.isascii() or not word.isdigit() or int(word) >= vocab:
+        if not word.isascii() or not word.isdigit() or len(word) > 9 or int(word) >= vocab:
             raise UsageError(f"{word!r} is not a token id", f"ids are whole numbers from 0 to {vocab - 1}")
         found.append(int(word))
     return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tgen.cli import parameters as p
 from tgen.cli.interrupts import Interrupts
+from tgen.cli.prompt import check_encoding
+from tgen.cli.report import shell_words
 from tgen.errors import TgenError, UsageError
 from tgen.train.settings import TrainSettings
 from tgen.ui import messages
@@ -21,46 +23,73 @@ SHAPE, COURSE, TEXT = "Shape of the model", "Course of the training", "Text"
 DEFAULTS = TrainSettings(minutes=10)
 
 
+def _number(name: str, help: str, panel: str, limits: str = "above 0") -> Any:  # noqa: A002
+    """The option for a number of TrainSettings, which checks it."""
+    default = getattr(DEFAULTS, name)
+    metavar = "FLOAT" if isinstance(default, float) else "INT"
+    return p.option(f"--{name.replace('_', '-')}", help=help, panel=panel, metavar=metavar, limits=limits, default=f"{default:g}")
+
+
 def train(
     sources: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="TEXT...", help="Text files, .jsonl files with a text field, or - for standard input.", show_default=False),
+        list[str] | None, typer.Argument(metavar="TEXT", help="Text files, .jsonl files with a text field, or - for standard input.")
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FOLDER", help="The model's folder; new or empty.", rich_help_panel=COURSE)
+        Path, p.option("--out", "-o", help="The model's folder, new or empty.", panel=COURSE, metavar="FOLDER", default="my-model")
     ] = Path("my-model"),
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, with its own settings.", rich_help_panel=COURSE)
+        bool, p.option("--resume", help="Go on with the run in --out; shape, course and text are those it was started with.", panel=COURSE)
     ] = False,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", help="Train for this long. [default: 10]", rich_help_panel=COURSE, show_default=False)
+        float | None, p.option("--minutes", help="Train for this long.", panel=COURSE, metavar="FLOAT", limits="above 0", default=10)
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", help="Train for this many steps instead.", rich_help_panel=COURSE, show_default=False)
+        int | None,
+        p.option("--steps", help="Train for this many steps instead.", panel=COURSE, metavar="INT", limits="above 0"),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", help="Sequences in a step.", rich_help_panel=COURSE)] = DEFAULTS.batch,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Its peak.", rich_help_panel=COURSE)] = DEFAULTS.learning_rate,
-    every: Annotated[int, typer.Option("--every", min=1, help="Steps from checkpoint to checkpoint.", rich_help_panel=COURSE)] = 250,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the first weights and the order of the text.", rich_help_panel=COURSE)] = 0,
-    width: Annotated[int, typer.Option("--width", help="A multiple of 64.", rich_help_panel=SHAPE)] = DEFAULTS.width,
-    layers: Annotated[int, typer.Option("--layers", help="How many.", rich_help_panel=SHAPE)] = DEFAULTS.layers,
-    context: Annotated[int, typer.Option("--context", help="Tokens in a sequence.", rich_help_panel=SHAPE)] = DEFAULTS.context,
-    vocab: Annotated[int, typer.Option("--vocab", help="Size of the vocabulary.", rich_help_panel=SHAPE)] = DEFAULTS.vocab,
-    validation: Annotated[
-        float, typer.Option("--validation", help="Share of the text to hold back.", rich_help_panel=TEXT)
-    ] = DEFAULTS.validation,
-    prompt: Annotated[
-        str, typer.Option("--prompt", help="What the samples on the way continue.", rich_help_panel=TEXT)
-    ] = "Once upon a time",
+    batch: Annotated[int, _number("batch", "Sequences in a step.", COURSE)] = DEFAULTS.batch,
+    learning_rate: Annotated[float, _number("learning_rate", "The highest, after warm-up.", COURSE)] = DEFAULTS.learning_rate,
+    every: Annotated[
+        int,
+        p.option(
+            "--every",
+            panel=COURSE,
+            metavar="INT",
+            limits="1 or more",
+            default=250,
+            help="Steps from checkpoint to checkpoint, each with a measurement and a sample.",
+        ),
+    ] = 250,
+    seed: Annotated[
+        int,
+        p.option(
+            "--seed",
+            panel=COURSE,
+            metavar="INT",
+            limits="0 or more",
+            default=0,
+            help="Settles the first weights and the order of the text.",
+        ),
+    ] = 0,
     compiled: Annotated[
         bool | None,
-        typer.Option(
+        p.option(
             "--compile/--no-compile",
-            help="Compile the step. [default: if there is a C++ compiler]",
-            rich_help_panel=COURSE,
-            show_default=False,
+            panel=COURSE,
+            default="--compile where there is a C++ compiler",
+            help="Compile the step, which takes a minute or two and then makes every step faster.",
         ),
     ] = None,
+    width: Annotated[int, _number("width", "Of the vectors between layers.", SHAPE, "a multiple of 64")] = DEFAULTS.width,
+    layers: Annotated[int, _number("layers", "Attention and feed-forward, that many times.", SHAPE)] = DEFAULTS.layers,
+    context: Annotated[int, _number("context", "Tokens in a sequence, and the most the model can ever look at.", SHAPE)] = DEFAULTS.context,
+    vocab: Annotated[int, _number("vocab", "Size of the vocabulary learned from the text.", SHAPE, "300 to 65536")] = DEFAULTS.vocab,
+    validation: Annotated[
+        float, _number("validation", "Share of the text to hold back and measure on.", TEXT, "between 0 and 1")
+    ] = DEFAULTS.validation,
+    prompt: Annotated[
+        str, p.option("--prompt", help="What the samples on the way continue.", panel=TEXT, metavar="TEXT", default="Once upon a time")
+    ] = "Once upon a time",
     device: p.DeviceOption = None,
     threads: p.Threads = None,
 ) -> int:
@@ -69,6 +98,9 @@ def train(
     A checkpoint is written every so many steps; after Ctrl-C, a kill or a crash, --resume goes on from the last one.
     """
     messages.configure("auto", quiet=False)
+    check_encoding("--prompt", prompt)
+    p.check_least("--every", every, 1)
+    p.check_least("--seed", seed, 0)
     if minutes is None and steps is None:
         minutes = DEFAULTS.minutes
     settings = TrainSettings(
@@ -91,20 +123,24 @@ def train(
             view.say(f"reading the text and learning {vocab} tokens")
             workspace.create(sources, settings)
         trainer = Trainer(workspace, choose_device(options), compiled=compiled, every=every)
+        if trainer.share >= 1:
+            trainer.compiled = False  # nothing is left that would be worth a minute of compiling
         with Interrupts() as interrupts:
             _run(trainer, view, prompt, interrupts)
         if interrupts.exit_code is not None:
-            view.say(f"stopped; go on with: tgen train --resume --out {out}")
+            view.say(f"stopped; go on with: {shell_words(['tgen', 'train', '--resume', '--out', str(out)])}")
             return interrupts.exit_code
-    messages.dim(f"done: tgen generate --model {out} {prompt!r}")
+    messages.dim(f"done: {shell_words(['tgen', 'generate', '--model', str(out), prompt])}")
     return 0
 
 
 def _run(trainer: Trainer, view: TrainingView, prompt: str, interrupts: Interrupts) -> None:
     from tgen.events import Evaluated
 
+    start = trainer.step
     try:
-        for event in trainer.run(interrupts.asked):
+        # The first step may compile for a minute, and before it there is nothing to keep: until then Ctrl-C ends the run at once.
+        for event in trainer.run(lambda: trainer.step > start and interrupts.asked()):
             view.add(event)
             if isinstance(event, Evaluated):
                 view.say(f"  {prompt}{_sample(trainer, prompt)}")
@@ -126,4 +162,4 @@ def _sample(trainer: Trainer, prompt: str) -> str:
         start_token=trainer.config["bos_token_id"],
     )
     text = generator.generate(prompt, max_new_tokens=40, seed=trainer.settings.seed)
-    return " ".join(text.split(" ")).replace("\n", " / ")
+    return text.replace("\n", " / ")

@@ -43,7 +43,7 @@ def note(message: str) -> None:
 def dim(line: str) -> None:
     """A line of statistics, without a label."""
     if not _settings["quiet"]:
-        _write(_styled(line, "dim"))
+        _write(_styled(harmless(line), "dim"))
 
 
 def _say(kind: Literal["error", "hint", "warning", "note"], message: str) -> None:
@@ -58,5 +58,6 @@ def _styled(text: str, kind: str) -> str:
 def _write(line: str) -> None:
     # A closed or full stderr must not hide the result on stdout.
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.buffer.write(f"{line}\n".encode())
+        # Names of files and arguments that are not UTF-8 hold lone surrogates.
+        sys.stderr.buffer.write(f"{line}\n".encode(errors="backslashreplace"))
         sys.stderr.flush()

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import Any, BinaryIO
 
 from tgen.ui.harmless import harmless
 from tgen.ui.terminal import is_terminal
 
 
-def write_text(text: str) -> None:
-    """Text as it is into a pipe; harmless, and ended by a newline, on a terminal. Raises OSError if stdout is closed or full."""
+def open_stdout() -> BinaryIO:
+    """Where bytes go. Raises OSError if stdout is closed."""
     if sys.stdout is None:
         raise OSError("standard output is closed")
+    return sys.stdout.buffer
+
+
+def write_text(text: str) -> None:
+    """Text as it is into a pipe; harmless, and ended by a newline, on a terminal. Raises OSError if stdout is closed or full."""
+    out = open_stdout()
     if is_terminal(sys.stdout):
         text = harmless(text)
         text = text if text.endswith("\n") else f"{text}\n"
-    sys.stdout.buffer.write(text.encode("utf-8"))
-    sys.stdout.buffer.flush()
+    out.write(text.encode("utf-8"))
+    out.flush()
 
 
 def write_json(value: Any) -> None:

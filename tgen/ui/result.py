@@ -34,6 +34,9 @@ class JsonResult:
         """Write the object, on a line of its own, to stdout."""
         write_json(self._object())
 
+    def abandon(self) -> None:
+        """An error came: half an object would help nobody."""
+
     def _object(self) -> dict[str, Any]:
         done = sorted(self._finished.values(), key=lambda event: event.index)
         count = sum(event.token_count for event in done)

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from tgen.events import Event, Finished, Piece, Started, Token
 from tgen.ui.harmless import harmless
-from tgen.ui.terminal import Color, console, is_terminal, wants_color
+from tgen.ui.output import open_stdout
+from tgen.ui.terminal import Color, console, is_terminal, print_exactly, wants_color
 
 # From unlikely to likely; each holds up to the given probability.
 HEAT = ((0.1, "red"), (0.3, "dark_orange"), (0.6, "yellow"), (0.9, "green_yellow"), (1.0, "green"))
@@ -28,10 +29,8 @@ class PipeStream:
     """The text as UTF-8 bytes, exactly, each piece at once."""
 
     def __init__(self, echo: bool) -> None:
-        if sys.stdout is None:
-            raise OSError("standard output is closed")
         self._echo = echo
-        self._out = sys.stdout.buffer
+        self._out = open_stdout()
 
     def prompt(self, text: str) -> None:
         """The prompt itself, if asked for."""
@@ -89,11 +88,7 @@ class TerminalStream:
     def _print(self, text: str, style: str | None) -> None:
         if text:
             self._column_zero = text.endswith("\n")
-            if self._raw:
-                self._console.file.write(text)
-            else:
-                self._console.print(harmless(text), style=style, end="")
-            self._console.file.flush()
+            print_exactly(self._console, text if self._raw else harmless(text), style)
 
 
 def heat(probability: float) -> str:
@@ -134,6 +129,10 @@ class SampleStream:
 
     def close(self) -> None:
         """Nothing more will come."""
+        self._stream.close()
+
+    def abandon(self) -> None:
+        """An error came: what is there stays, and the message gets a line of its own."""
         self._stream.close()
 
     def _next(self) -> None:

@@ -35,14 +35,15 @@ def wants_color(stream: IO[str] | None, color: Color) -> bool:
 
 
 def console(stream: IO[str], color: Color) -> Console:
-    """A rich console that draws colour exactly where `wants_color` says."""
+    """A rich console that draws colour exactly where `wants_color` says; without colour a terminal stays one that can be animated."""
     from rich.console import Console
 
     colorful = wants_color(stream, color)
+    system: Literal["auto", "standard"] = "standard" if os.environ.get("TERM") == "dumb" else "auto"
     return Console(
         file=stream,
-        force_terminal=colorful,
-        color_system="auto" if colorful else None,
+        force_terminal=colorful or is_terminal(stream),
+        color_system=system if colorful else None,
         no_color=not colorful,
         highlight=False,
         markup=False,
@@ -50,3 +51,11 @@ def console(stream: IO[str], color: Color) -> Console:
         soft_wrap=True,
         legacy_windows=False,
     )
+
+
+def print_exactly(console: Console, text: str, style: str | None) -> None:
+    """Write text without markup, wrapping, expanded tabs or a newline added, unlike `Console.print` for a string."""
+    from rich.segment import Segment, Segments
+    from rich.style import Style
+
+    console.print(Segments([Segment(text, Style.parse(style) if style else None)]), end="")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any
 
 from tgen.events import Evaluated, Note, Trained
 from tgen.ui import messages
-from tgen.ui.terminal import console, is_terminal
+from tgen.ui.harmless import harmless
+from tgen.ui.terminal import console, is_terminal, print_exactly
 
 LINE_SECONDS = 30.0
 
@@ -22,7 +24,7 @@ class TrainingView:
         self._last_line = time.monotonic()
 
     def __enter__(self) -> TrainingView:
-        if is_terminal(sys.stderr):
+        if is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb":
             from rich.progress import BarColumn, Progress, TextColumn
 
             columns = (BarColumn(bar_width=24), TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.fields[status]}"))
@@ -40,7 +42,7 @@ class TrainingView:
         if isinstance(event, Trained):
             self._step(event)
         elif isinstance(event, Evaluated):
-            reached = f"step {event.step}, {event.tokens / 1e6:.1f} M tokens"
+            reached = f"step {event.step:,}, {event.tokens:,} tokens"
             self.say(f"{reached}: loss {event.train_loss:.3f}, {event.bits_per_byte:.3f} bits per byte held back")
         else:
             self.say(event.text)
@@ -48,15 +50,14 @@ class TrainingView:
     def say(self, text: str) -> None:
         """A line that stays."""
         if self._progress is not None:
-            self._progress.console.print(text, markup=False, highlight=False, style="dim")
+            print_exactly(self._progress.console, f"{harmless(text)}\n", "dim")
         else:
             messages.dim(text)
 
     def _step(self, event: Trained) -> None:
-        steps = f"/{event.steps}" if event.steps else ""
-        status = (
-            f"step {event.step}{steps}  loss {event.loss:.3f}  {event.tokens_per_second:,.0f} tokens/s  {duration(event.seconds_left)} left"
-        )
+        steps = f"/{event.steps:,}" if event.steps else ""
+        speed = f"{event.tokens_per_second:,.0f} tokens/s" if event.tokens_per_second == event.tokens_per_second else "-"
+        status = f"step {event.step:,}{steps}  loss {event.loss:.3f}  {speed}  {duration(event.seconds_left)} left"
         if self._progress is not None:
             self._progress.update(self._task, completed=event.share, status=status)
         elif time.monotonic() - self._last_line >= LINE_SECONDS:

@@ -1,0 +1,157 @@
+"""`tgen train` as a process: a folder that generates, kills that damage nothing, and bad input that is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.cli.processes import TIMEOUT, environment, tgen
+from tgen.cli import main
+
+WORDS = "the a fox king wolf tower river said went saw and but old red small".split()
+TINY = "--width 64 --layers 1 --context 32 --batch 4 --vocab 300 --validation 0.1 --no-compile -t 1".split()
+STEPS, EVERY = 24, 4
+# The number format is chosen by measuring, and a busy machine may choose differently in each process.
+EXACT = "import tgen.train.loop as loop; loop.bfloat16_is_faster = lambda _: False; from tgen.cli.main import main; main()"
+
+
+def train(*arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", EXACT, "train", *arguments],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def finish(process: subprocess.Popen[bytes], code: int = 0) -> str:
+    shown, _ = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == code, shown.decode()
+    return shown.decode()
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few hundred sentences in JSON lines."""
+    choose = random.Random(0)
+    path = tmp_path_factory.mktemp("text") / "tales.jsonl"
+    lines = (" ".join(choose.choices(WORDS, k=30)).capitalize() + "." for _ in range(200))
+    path.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole") / "model"
+    shown = finish(train(str(text), "-o", str(folder), "--steps", str(STEPS), "--every", str(EVERY), *TINY))
+    assert f"step {STEPS}, {STEPS * 4 * 32:,} tokens: loss" in shown
+    assert f"done: tgen generate --model {folder} 'Once upon a time'" in shown
+    return folder
+
+
+def test_the_folder_is_whole_and_generates(whole: Path) -> None:
+    expected = {"README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in whole.iterdir()} == expected | {"training"}
+    assert not list(whole.rglob("*.partial"))
+    history = (whole / "training" / "log.csv").read_text().splitlines()
+    assert [int(line.split(",")[0]) for line in history[1:]] == list(range(EVERY, STEPS + 1, EVERY))
+    assert tgen("generate", "The", "-m", str(whole), "-n", "5", "--seed", "1").stdout
+    assert main.run(["info", str(whole)]) == 0
+
+
+def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_been(text: Path, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    choose = random.Random(os.getpid())
+    arguments = [str(text), "--steps", str(STEPS), "--every", str(EVERY), *TINY]
+    for _ in range(3):
+        process = train(*arguments, "-o", str(folder))
+        assert process.stdout is not None
+        for _ in range(choose.randint(1, 4)):  # some lines later: a few steps, or in the middle of writing
+            process.stdout.readline()
+        time.sleep(choose.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+        assert process.returncode in (-signal.SIGKILL, 0)
+        assert_nothing_damaged(folder)
+        if not (folder / "training" / "settings.json").exists():  # killed before there was anything to resume
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            arguments = ["--resume", "--every", str(EVERY), "--no-compile", "-t", "1"]
+    assert f"step {STEPS}," in finish(train(*arguments, "-o", str(folder)))
+    assert_nothing_damaged(folder)
+    assert not list(folder.rglob("*.partial"))
+    expected, found = (torch.load(run / "training" / "state.pt", weights_only=True)["model"] for run in (whole, folder))
+    assert expected.keys() == found.keys()
+    assert all((expected[name] == found[name]).all() for name in expected)
+    assert (whole / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def assert_nothing_damaged(folder: Path) -> None:
+    """Every file that exists under its own name is whole."""
+    for path in folder.rglob("*"):
+        match path.suffix:
+            case ".json":
+                json.loads(path.read_text("utf-8"))
+            case ".npy":
+                np.load(path)
+            case ".pt":
+                torch.load(path, weights_only=True)
+            case ".safetensors":
+                load_file(path)
+
+
+def test_an_interrupted_run_keeps_its_last_step(text: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    process = train(str(text), "-o", str(folder), "--steps", "100000", "--every", "2", *TINY)
+    assert process.stdout is not None
+    while b"step 2," not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    assert f"stopped; go on with: tgen train --resume --out {folder}" in finish(process, code=130)
+    assert_nothing_damaged(folder)
+    assert main.run(["info", str(folder)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("t.txt", b"ab\xff", "t.txt is not UTF-8 at byte 2"),
+        ("t.txt", b" \n", "there is no text to learn from"),
+        ("t.txt", b"Once.", "too few for --context 32"),
+        ("t.jsonl", b'{"text": "a"}\n\n{"txt": "b"}\n', "t.jsonl, line 3: not a JSON object with a text field"),
+        ("t.jsonl", b'{"text": "a"}\n{"text": 1}\n', "t.jsonl, line 2: the text field is not a string"),
+        ("t.jsonl", b'{"text": "a"\n', "t.jsonl, line 1: not a JSON object"),
+        ("missing.txt", None, "no such file: "),
+    ],
+)
+def test_bad_input_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, data: bytes | None, message: str) -> None:
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    assert main.run(["train", str(tmp_path / name), "-o", str(tmp_path / "out"), *TINY]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_is_not_overwritten_and_nothing_is_not_resumed(capsys: pytest.CaptureFixture[str], text: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    assert main.run(["train", str(text), "-o", str(tmp_path), *TINY]) == 2
+    assert f"error: {tmp_path} is not empty\nhint: choose another folder, or --resume" in capsys.readouterr().err
+    assert main.run(["train", "--resume", "-o", str(tmp_path)]) == 2
+    assert "holds no training run to resume" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
