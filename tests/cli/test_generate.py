@@ -135,12 +135,13 @@ def test_a_signal_keeps_the_text(number: signal.Signals, code: int) -> None:
     assert b"Traceback" not in messages
 
 
-def test_a_signal_before_the_first_token_ends_it_at_once() -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_the_first_token_ends_it_at_once(number: signal.Signals, code: int) -> None:
     with running("generate", "-", "-m", golden("gpt2")) as process:  # waits for standard input once the model is loaded
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(1)
-        process.send_signal(signal.SIGINT)
-        assert process.wait() == 130
+        process.send_signal(number)
+        assert process.wait() == code
         assert read(process.stdout) == read(process.stderr) == b""
 
 
