@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
+from tgen.families.config import Config
+from tgen.families.registry import find_family
+from tgen.spec import ModelSpec
 
 if TYPE_CHECKING:
     from tgen.model.transformer import Transformer
 
 GOLDEN = Path(__file__).parent / "golden"
 GOLDENS = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))
+
+
+def config_of(name: str) -> dict[str, Any]:
+    """A golden's config.json."""
+    values: dict[str, Any] = json.loads((GOLDEN / name / "config.json").read_text("utf-8"))
+    return values
+
+
+def spec_of(values: dict[str, Any]) -> ModelSpec:
+    """The spec of a config.json, before the tensors have their say."""
+    config = Config(values)
+    return find_family(config.model_type).spec(config)
+
+
+DECODERS = [name for name in GOLDENS if spec_of(config_of(name)).decoder]
+ENCODERS = [name for name in GOLDENS if spec_of(config_of(name)).encoder]
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tgen.spec import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
+from tgen.spec import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RelativeBias, StackSpec
 
 Shape = tuple[int, ...]
 Named = Iterator[tuple[str, Shape]]
@@ -31,25 +31,53 @@ def parameter_count(spec: ModelSpec) -> int:
 
 def _model(spec: ModelSpec) -> Named:
     yield "embedding.weight", (spec.vocab, spec.width)
-    yield from _stack("decoder", spec.decoder, spec.width)
-    if not spec.head.tied:
-        yield "head.weight", (spec.vocab, spec.width)
+    for name, stack in spec.stacks.items():
+        yield from _stack(name, stack, spec.width)
+    if spec.head is not None:
+        if spec.head.transform is not None:
+            yield from _linear("head.transform.dense", spec.width, spec.width, bias=True)
+            yield from _norm("head.transform.norm", spec.head.transform.norm, spec.width)
+        if not spec.head.tied:
+            yield "head.weight", (spec.vocab, spec.width)
+        if spec.head.bias:
+            yield "head.bias", (spec.vocab,)
 
 
 def _stack(name: str, stack: StackSpec, width: int) -> Named:
-    if stack.positions is not None:
+    if stack.positions is not None and stack.positions.kind == "learned":
         yield f"{name}.positions.weight", (stack.positions.length, width)
+    if stack.types is not None:
+        yield f"{name}.types.weight", (stack.types, width)
+    if isinstance(stack.bias, RelativeBias):
+        yield f"{name}.bias.weight", (stack.bias.buckets, stack.bias.heads)
     if stack.embedding_norm is not None:
         yield from _norm(f"{name}.embedding_norm", stack.embedding_norm, width)
     for index, layer in enumerate(stack.layers):
         yield from _layer(f"{name}.layers.{index}", layer, width)
-    yield from _norm(f"{name}.final_norm", stack.final_norm, width)
+    if stack.final_norm is not None:
+        yield from _norm(f"{name}.final_norm", stack.final_norm, width)
+
+
+def norm_names(layer: LayerSpec) -> list[str]:
+    """The norms of a layer, in the order they are met."""
+    names = ["attention_norm"]
+    if layer.residual == "sandwich":
+        names.append("attention_out_norm")
+    if layer.cross is not None:
+        names.append("cross_norm")
+    if not layer.shared_norm:
+        names.append("mlp_norm")
+    if layer.residual == "sandwich":
+        names.append("mlp_out_norm")
+    return names
 
 
 def _layer(name: str, layer: LayerSpec, width: int) -> Named:
-    yield from _norm(f"{name}.attention_norm", layer.norm, width)
+    for norm in norm_names(layer):
+        yield from _norm(f"{name}.{norm}", layer.norm, width)
     yield from _attention(f"{name}.attention", layer.attention, width)
-    yield from _norm(f"{name}.mlp_norm", layer.norm, width)
+    if layer.cross is not None:
+        yield from _attention(f"{name}.cross", layer.cross, width)
     yield from _mlp(f"{name}.mlp", layer.mlp, width)
 
 

@@ -48,9 +48,14 @@ class RopeSpec:
 
 @dataclass(frozen=True, slots=True)
 class PositionTable:
-    """Learned position vectors that are added to the embeddings; row 0 belongs to position 0."""
+    """Position vectors that are added to the embeddings: learned, or sines and cosines (arXiv:1706.03762, section 3.5).
 
+    Position 0 has row `offset` of `length`: some families keep the first rows for padding.
+    """
+
+    kind: Literal["learned", "sinusoid"]
     length: int
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +66,24 @@ class Alibi:
 
 
 @dataclass(frozen=True, slots=True)
+class RelativeBias:
+    """A learned number per head and bucket of distances added to the scores (arXiv:1910.10683, section 2.1).
+
+    Half of the buckets are exact, the others logarithmic up to `max_distance`; `bidirectional` ones tell before from after.
+    """
+
+    heads: int
+    buckets: int
+    max_distance: int
+    bidirectional: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionSpec:
     """Multi-head attention; fewer `kv_heads` than `heads` is grouped-query attention.
 
-    `window` is how many of the latest keys a query sees, itself included; None is all of them.
+    `window` is how many of the latest keys a query sees, itself included; None is all of them. `softcap` bounds the scores to
+    +-softcap by a tanh.
     """
 
     heads: int
@@ -74,6 +93,7 @@ class AttentionSpec:
     bias: bool = False
     out_bias: bool = False
     qk_norm: NormSpec | None = None
+    softcap: float | None = None
     window: int | None = None
     rope: RopeSpec | None = None
 
@@ -90,38 +110,84 @@ class MlpSpec:
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """One block: attention, then feed-forward, each normed before and added to the residual stream."""
+    """One block: attention, attention to an encoder if `cross` is set, then feed-forward, each added to the residual stream.
+
+    `residual` is where the norms stand: before each part ("pre"), after each sum ("post"), before and after each part ("sandwich"), or
+    before attention and feed-forward that both read the same input ("parallel"; `shared_norm` gives them one norm between them).
+    """
 
     attention: AttentionSpec
     mlp: MlpSpec
     norm: NormSpec
+    residual: Literal["pre", "post", "sandwich", "parallel"] = "pre"
+    shared_norm: bool = False
+    cross: AttentionSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StackSpec:
-    """The layers between embeddings and head, and how positions enter them."""
+    """The layers between embeddings and head, and how positions enter them.
+
+    `types` is how many segment types have a vector of their own (BERT); texts here are all of type 0.
+    """
 
     layers: tuple[LayerSpec, ...]
-    final_norm: NormSpec
+    causal: bool
+    final_norm: NormSpec | None
     positions: PositionTable | None = None
-    bias: Alibi | None = None
+    bias: Alibi | RelativeBias | None = None
+    types: int | None = None
     embedding_norm: NormSpec | None = None
+    embedding_scale: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TransformSpec:
+    """A matrix, an activation and a norm between the last hidden state and the head (BERT, RoBERTa)."""
+
+    activation: Activation
+    norm: NormSpec
 
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:
-    """The matrix from the last hidden state to logits; `tied` means it is the embedding."""
+    """The matrix from the last hidden state to logits; `tied` means it is the embedding.
+
+    Hidden states are multiplied by `scale` before it; logits are bounded to +-softcap by a tanh after it.
+    """
 
     tied: bool
+    bias: bool = False
+    scale: float | None = None
+    softcap: float | None = None
+    transform: TransformSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A whole model: `vocab` rows of embeddings of `width`, a stack, a head, and the context it was made for."""
+    """A whole model: `vocab` rows of embeddings of `width`, one or two stacks, a head, and the context it was made for.
+
+    A decoder alone continues a text, an encoder alone reads one, both together turn one text into another. A model without a head
+    gives vectors only.
+    """
 
     family: str
     vocab: int
     width: int
     context: int
-    head: HeadSpec
-    decoder: StackSpec
+    head: HeadSpec | None
+    encoder: StackSpec | None = None
+    decoder: StackSpec | None = None
+
+    @property
+    def kind(self) -> Literal["decoder-only", "encoder-only", "encoder-decoder"]:
+        """Which of the three kinds of transformer this is."""
+        if self.encoder is None:
+            return "decoder-only"
+        return "encoder-only" if self.decoder is None else "encoder-decoder"
+
+    @property
+    def stacks(self) -> dict[str, StackSpec]:
+        """The stacks by name, in the order they run."""
+        named = {"encoder": self.encoder, "decoder": self.decoder}
+        return {name: stack for name, stack in named.items() if stack is not None}

@@ -71,6 +71,14 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, np.ndarray]], object]
     save_file(tensors, folder / WEIGHTS)
 
 
+def edit_bin(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    import torch
+
+    tensors = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    change(tensors)
+    torch.save(tensors, folder / "pytorch_model.bin")
+
+
 def edit_header(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change the header of a safetensors file by hand, for what the library would not write."""
     content = (folder / WEIGHTS).read_bytes()
@@ -134,14 +142,39 @@ config("llama3", "model_type = 'qwen3_moe' is not implemented", "nearest that is
 config("llama3", "model_type is missing", "it should be a string", model_type=None)
 config("mistral", "rope_type = 'yarn' is not implemented", "default, linear, llama3", UNSUPPORTED, rope_scaling={"type": "yarn"})
 config("llama3", "partial_rotary_factor = 0.5 is not implemented", "1.0", UNSUPPORTED, partial_rotary_factor=0.5)
+config(
+    "phi3", "rope_type = 'longrope' is not implemented", "default, linear", UNSUPPORTED, rope_scaling={"type": "longrope", "factor": 2.0}
+)
+config("opt", "word_embed_proj_dim = 8 is not implemented", "implemented: 16", UNSUPPORTED, word_embed_proj_dim=8)
+config("opt", "layer_norm_elementwise_affine = False is not", "True", UNSUPPORTED, layer_norm_elementwise_affine=False)
+config("gemma3", "use_bidirectional_attention = True is not", "False", UNSUPPORTED, use_bidirectional_attention=True)
+config("t5", "feed_forward_proj = 'gated-foo' is not", "relu, .*gated-gelu", UNSUPPORTED, feed_forward_proj="gated-foo")
+config("t5", "relative_attention_max_distance = 4 is not a whole number from 5", "damaged", relative_attention_max_distance=4)
+config("bart", "normalize_before = True is not implemented", "False", UNSUPPORTED, normalize_before=True)
+config("bart", "normalize_embedding = False is not implemented", "True", UNSUPPORTED, normalize_embedding=False)
+config("marian", "normalize_embedding = True is not implemented", "False", UNSUPPORTED, normalize_embedding=True)
+config("marian", "add_final_layer_norm = True is not implemented", "False", UNSUPPORTED, add_final_layer_norm=True)
+config("marian", "share_encoder_\\w+ = False is not implemented", "True", UNSUPPORTED, share_encoder_decoder_embeddings=False)
+config("marian", "decoder_vocab_size = 99 is not implemented", "288", UNSUPPORTED, decoder_vocab_size=99)
+config("bert", "position_embedding_type = 'relative_key' is not", "absolute", UNSUPPORTED, position_embedding_type="relative_key")
+config("bert", "is_decoder = True is not implemented", "False", UNSUPPORTED, is_decoder=True)
+config("roberta", "pad_token_id = 67 is not a whole number from 0 to 66", "damaged", pad_token_id=67)
+config("gpt_neox", "a share of 0.4 of heads of 8 numbers cannot be rotated", "damaged", rotary_pct=0.4)
+config("gpt_neox", "a share of 1.5 of heads of 8 numbers cannot be rotated", "damaged", rotary_pct=1.5)
 config("llama3", "hidden_act = 'quick_gelu' is not implemented", "gelu, .*silu", UNSUPPORTED, hidden_act="quick_gelu")
 config("gpt2", "scale_attn_by_inverse_layer_idx = True is not", "False", UNSUPPORTED, scale_attn_by_inverse_layer_idx=True)
 config("bloom", "apply_residual_\\w+ = True is not", "False", UNSUPPORTED, apply_residual_connection_post_layernorm=True)
 config(
     "mistral", "quantization_config = .*'gptq'.* is not", "a folder without it", UNSUPPORTED, quantization_config={"quant_method": "gptq"}
 )
-config("qwen2_window", "layer_types does not name full_attention or sliding", EDITED, layer_types=["full_attention"])
-config("qwen2_window", "layer_types does not name full_attention for each of 3", EDITED, use_sliding_window=False)
+config(
+    "qwen2_window",
+    r"layer_types = \['full_attention'\] is not",
+    "sliding_attention for each of 3",
+    UNSUPPORTED,
+    layer_types=["full_attention"],
+)
+config("qwen2_window", r"layer_types = \['full_attention', 'sliding_.* is not", "full_attention'", UNSUPPORTED, use_sliding_window=False)
 config("gpt2", "a width of 24 does not divide into 5 heads", EDITED, n_head=5)
 config("mistral", "4 heads cannot share 3 key-value heads", EDITED, num_key_value_heads=3)
 config("mistral", "heads of 3 numbers cannot be rotated", EDITED, head_dim=3)
@@ -151,6 +184,21 @@ config("mistral", "no place for: model.layers.1.", "different models", num_hidde
 config("mistral", r"embed_tokens\.weight has the shape \[288, 16\]; .* \[300, 16\]", "different models", vocab_size=300)
 config("gpt2", r"c_fc\.weight has the shape \[24, 96\], which gives \[96, 24\]; .* \[99, 24\]", "different models", n_inner=99)
 config("bloom", r"word_embeddings\.weight has the shape \[288, 16\]", "different models", hidden_size=32)
+
+
+@bad("bart", r"encoder\.embed_tokens\.weight is not what it should repeat", "one matrix of embeddings", UnsupportedError)
+def repeat_of_another_shape(folder: Path) -> None:
+    edit_bin(folder, lambda tensors: tensors.update({"model.encoder.embed_tokens.weight": tensors["model.shared.weight"][:99]}))
+
+
+@bad("bert", "no place for: classifier.weight", "different models")
+def head_of_another_task(folder: Path) -> None:
+    edit_tensors(folder, lambda tensors: tensors.update({"classifier.weight": np.zeros((2, 16), np.float32)}))
+
+
+@bad("bert", r"lack the tensor cls\.predictions\.transform\.LayerNorm\.bias", "different models")
+def head_in_part(folder: Path) -> None:
+    edit_tensors(folder, lambda tensors: tensors.pop("cls.predictions.transform.LayerNorm.beta"))
 
 
 @bad("mistral", "no weights in ", r"expected model\.safetensors.*found model\.gguf, which is not read")

@@ -16,7 +16,7 @@ from tests.conftest import GOLDEN, GOLDENS
 from tgen.checkpoint.folder import end_tokens, open_checkpoint, start_token
 from tgen.checkpoint.load import load_model
 from tgen.checkpoint.save import save_weights
-from tgen.errors import CheckpointError
+from tgen.errors import CheckpointError, UnsupportedError
 from tgen.model.transformer import Transformer
 
 CopyGolden = Callable[[str], Path]
@@ -66,7 +66,7 @@ def as_file_with_odd_header(folder: Path, tensors: dict[str, torch.Tensor]) -> N
 
 
 @pytest.mark.parametrize("write", [as_bin, as_bin_of_2019, as_shards, as_bin_shards, as_file_with_odd_header])
-@pytest.mark.parametrize("name", ["gpt2", "mistral", "qwen3"])
+@pytest.mark.parametrize("name", ["gpt2", "mistral", "qwen3", "bert", "t5_flan"])
 def test_every_form_of_file_gives_the_same(
     name: str, write: Callable[[Path, dict[str, torch.Tensor]], None], copy_golden: CopyGolden
 ) -> None:
@@ -105,6 +105,50 @@ def test_the_file_wins_over_the_flag(copy_golden: CopyGolden) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
     with pytest.raises(CheckpointError, match=r"lack the tensor lm_head\.weight"):
         open_checkpoint(folder)
+
+
+def edit_bin(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors: dict[str, torch.Tensor] = torch.load(folder / BIN, weights_only=True)
+    change(tensors)
+    torch.save(tensors, folder / BIN)
+
+
+SHARED, ENCODERS, DECODERS = "model.shared.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"
+
+
+@pytest.mark.parametrize("kept", [{SHARED}, {ENCODERS}, {DECODERS}, {SHARED, DECODERS}, {ENCODERS, DECODERS}])
+def test_one_of_several_copies_is_enough(kept: set[str], copy_golden: CopyGolden) -> None:
+    """Some files hold the embedding once for each of its uses, some only one of these, and not always the same."""
+    folder = copy_golden("bart")
+    edit_bin(folder, lambda tensors: [tensors.pop(name) for name in {SHARED, ENCODERS, DECODERS} - kept])
+    assert_same(load(folder), load(GOLDEN / "bart"))
+
+
+@pytest.mark.parametrize("kept", [{SHARED, ENCODERS, DECODERS}, {ENCODERS, DECODERS}])
+def test_copies_that_differ_are_refused(kept: set[str], copy_golden: CopyGolden) -> None:
+    folder = copy_golden("bart")
+    edit_bin(folder, lambda tensors: [tensors.pop(name) for name in {SHARED, ENCODERS, DECODERS} - kept])
+    edit_bin(folder, lambda tensors: tensors.update({DECODERS: tensors[DECODERS] + 1e-6}))
+    with pytest.raises(UnsupportedError, match=r"model\.decoder\.embed_tokens\.weight is not what it should repeat") as caught:
+        load(folder)
+    assert caught.value.hint is not None and "one matrix of embeddings" in caught.value.hint
+
+
+def test_a_bias_that_is_not_stored_is_none(copy_golden: CopyGolden) -> None:
+    """BART's files lack the bias of the head where it was never trained."""
+    folder = copy_golden("bart")
+    edit_bin(folder, lambda tensors: tensors.pop("final_logits_bias"))
+    head = load(folder).head
+    assert head is not None and head.bias is None and head.weight is not None
+
+
+def test_an_encoder_without_a_head_gives_vectors_only() -> None:
+    model = load(GOLDEN / "bert_headless")
+    assert model.head is None
+    hidden = model(torch.tensor([[1, 2, 3]]))
+    assert hidden.shape == (1, 3, 16)
+    with pytest.raises(ValueError, match="has no head"):
+        model.logits(hidden)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

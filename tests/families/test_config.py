@@ -11,27 +11,26 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import GOLDEN, GOLDENS
+from tests.conftest import GOLDEN, GOLDENS, config_of, spec_of
 from tgen.checkpoint.folder import open_checkpoint
 from tgen.checkpoint.load import load_model
 from tgen.errors import TgenError, UnsupportedError
 from tgen.families.config import Config
 from tgen.families.registry import FAMILIES, find_family
-from tgen.spec import Llama3Scaling, ModelSpec
+from tgen.model.transformer import Transformer
+from tgen.spec import LinearScaling, Llama3Scaling, ModelSpec, PositionTable, RopeSpec, StackSpec
 
 HUGE = 10**400
 NESTED: dict[str, Any] = {"a": [{}]}
 WRONG = ["", "x", "12", None, True, False, -1, 0, 1, 3, 7.5, 1e308, float("nan"), float("inf"), 2**40, HUGE, [], [1], NESTED, [NESTED]]
+OPTIONAL = (
+    "head_dim layer_types n_positions partial_rotary_factor rope_parameters rope_scaling rope_theta rotary_pct sliding_window".split()
+)
 
 
-def values_of(name: str) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads((GOLDEN / name / "config.json").read_text())
-    return values
-
-
-def spec_of(values: dict[str, Any]) -> ModelSpec:
-    config = Config(values)
-    return find_family(config.model_type).spec(config)
+def decoder(spec: ModelSpec) -> StackSpec:
+    assert spec.decoder is not None
+    return spec.decoder
 
 
 def damaged(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -43,20 +42,26 @@ def damaged(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield from ({**values, key: inner} for inner in damaged(value))
 
 
-@pytest.mark.parametrize("name", ["gpt2", "bloom", "llama3", "qwen2", "qwen2_window", "qwen3"])
+def run(model: Transformer) -> None:
+    """Read three ids, and another three as their source where there is an encoder and a decoder."""
+    ids = torch.tensor([[1, 2, 3]])
+    source = model.read_source(ids) if model.spec.kind == "encoder-decoder" else None
+    assert model(ids, source=source).shape == (1, 3, model.spec.width)
+
+
+@pytest.mark.parametrize("name", GOLDENS)
 def test_no_value_brings_it_down(name: str, copy_golden: Callable[[str], Path]) -> None:
     """Whatever stands in config.json: the model runs, or one of our own errors says why it does not."""
     folder = copy_golden(name)
     messages: set[str] = set()
     tried: set[ModelSpec] = set()
-    for values in damaged(values_of(name)):
-        (folder / "config.json").write_text(json.dumps(values))
+    for values in damaged({**dict.fromkeys(OPTIONAL), **config_of(name)}):
         try:
-            checkpoint = open_checkpoint(folder)
-            if checkpoint.spec not in tried:
-                model = load_model(checkpoint, torch.device("cpu"), torch.float32)
-                assert model(torch.tensor([[1, 2, 3]])).shape == (1, 3, model.spec.width)
-            tried.add(checkpoint.spec)
+            spec = spec_of(values)
+            if spec not in tried:
+                tried.add(spec)
+                (folder / "config.json").write_text(json.dumps(values))
+                run(load_model(open_checkpoint(folder), torch.device("cpu"), torch.float32))
         except TgenError as error:
             assert error.hint, error.message
             assert len(error.message) < 300
@@ -70,7 +75,7 @@ def test_every_key_that_transformers_writes_is_understood(name: str) -> None:
 
 
 def test_what_nobody_read_is_reported() -> None:
-    values = values_of("llama3")
+    values = config_of("llama3")
     values |= {"attn_logit_softcapping": 50.0, "sliding_window": 4, "unused": None, "off": False}
     values["rope_parameters"] = {**values["rope_parameters"], "attention_factor": 2.0}
     config = Config(values)
@@ -78,21 +83,69 @@ def test_what_nobody_read_is_reported() -> None:
     assert config.unread() == {"attn_logit_softcapping": 50.0, "sliding_window": 4, "rope_parameters.attention_factor": 2.0}
 
 
-@pytest.mark.parametrize("name", ["llama3", "qwen3", "qwen2_window"])
+@pytest.mark.parametrize("name", ["llama3", "qwen3", "qwen2_window", "phi"])
 def test_both_dialects_give_one_spec(name: str) -> None:
-    new = values_of(name)
+    new = config_of(name)
     old = copy.deepcopy(new)
     rope = old.pop("rope_parameters")
     old.pop("layer_types", None)
     old["rope_theta"] = rope.pop("rope_theta")
+    old["partial_rotary_factor"] = rope.pop("partial_rotary_factor", None)
     kind = rope.pop("rope_type")
     for spelling in ("rope_type", "type"):
         old["rope_scaling"] = {spelling: kind, **rope} if rope else None
         assert spec_of(old) == spec_of(new)
 
 
+def test_two_ropes_in_both_dialects() -> None:
+    """Gemma 3 turns layers with a window by a base of their own; the scaling is for the others alone."""
+    new = config_of("gemma3")
+    old = {key: value for key, value in new.items() if key not in ("rope_parameters", "layer_types")}
+    old |= {"rope_theta": 300.0, "rope_scaling": {"rope_type": "linear", "factor": 2.0}, "rope_local_base_freq": 40.0}
+    spec = spec_of(new)
+    assert spec_of(old) == spec
+    local, full = RopeSpec(6, 40.0), RopeSpec(6, 300.0, LinearScaling(2.0))
+    assert [layer.attention.rope for layer in decoder(spec).layers] == [local, local, full, local]
+    for key in ("rope_theta", "rope_local_base_freq", "rope_scaling"):
+        del old[key]
+    new["rope_parameters"] = {kind: {"rope_type": "default"} for kind in ("full_attention", "sliding_attention")}
+    for silent in (old, new):
+        assert {layer.attention.rope for layer in decoder(spec_of(silent)).layers} == {RopeSpec(6, 10000.0), RopeSpec(6, 1e6)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "scale"),
+    [
+        ({}, 0.25),
+        ({"scale_decoder_outputs": False}, None),
+        ({"scale_decoder_outputs": None}, 0.25),
+        ({"scale_decoder_outputs": None, "tie_word_embeddings": False}, None),
+    ],
+)
+def test_scale_of_t5(changes: dict[str, Any], scale: float | None) -> None:
+    """Version 1.0 has it, version 1.1 has not; until transformers 5 the mark was whether the head is tied."""
+    head = spec_of({**config_of("t5"), **changes}).head
+    assert head is not None and head.scale == scale
+
+
+@pytest.mark.parametrize(("changes", "expected"), [({}, 2.0), ({"attn_logit_softcapping": None}, None), (None, 50.0)])
+def test_softcap_of_gemma_2(changes: dict[str, Any] | None, expected: float | None) -> None:
+    """Null is none; absent is what the first such models have."""
+    values = config_of("gemma2")
+    if changes is None:
+        del values["attn_logit_softcapping"]
+    assert decoder(spec_of({**values, **(changes or {})})).layers[0].attention.softcap == expected
+
+
+def test_positions_of_roberta() -> None:
+    """They are counted from the row after that of the padding token, 3 here."""
+    spec = spec_of(config_of("roberta"))
+    assert spec.encoder is not None and spec.encoder.positions == PositionTable("learned", 68, 4)
+    assert spec.context == 64
+
+
 def test_rope_of_llama_3() -> None:
-    rope = spec_of(values_of("llama3")).decoder.layers[0].attention.rope
+    rope = decoder(spec_of(config_of("llama3"))).layers[0].attention.rope
     assert rope is not None
     assert (rope.dim, rope.theta, rope.scaling) == (8, 50.0, Llama3Scaling(4.0, 1.0, 4.0, 16))
 
@@ -108,17 +161,22 @@ def test_rope_of_llama_3() -> None:
         ("qwen2", {"use_sliding_window": True, "max_window_layers": 1}, [None, 6]),
         ("qwen2", {"use_sliding_window": True, "max_window_layers": 0}, [6, 6]),
         ("qwen2", {"use_sliding_window": True, "max_window_layers": 0, "sliding_window": None}, [None, None]),
+        ("phi3", {}, [5, 5]),
+        ("gemma2", {}, [5, None]),
+        ("gemma3", {}, [5, 5, None, 5]),
+        ("gemma3", {"layer_types": None}, [5, 5, None, 5]),
+        ("gemma3", {"layer_types": None, "sliding_window_pattern": 2}, [5, None, 5, None]),
         ("qwen2_window", {}, [None, 5, 5]),
         ("qwen2_window", {"layer_types": None}, [None, 5, 5]),
         ("qwen2_window", {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}, [5, None, 5]),
     ],
 )
 def test_windows(name: str, changes: dict[str, Any], expected: list[int | None]) -> None:
-    spec = spec_of({**values_of(name), **changes})
-    assert [layer.attention.window for layer in spec.decoder.layers] == expected
+    spec = spec_of({**config_of(name), **changes})
+    assert [layer.attention.window for layer in decoder(spec).layers] == expected
 
 
-@pytest.mark.parametrize(("asked", "nearest"), [("lama", "llama"), ("mixtral", "mistral"), ("qwen2_moe", "qwen2"), ("gpt_neo", "gpt2")])
+@pytest.mark.parametrize(("asked", "nearest"), [("lama", "llama"), ("mixtral", "mistral"), ("qwen2_moe", "qwen2"), ("gpt_neo", "gpt_neox")])
 def test_an_unknown_family_names_the_nearest(asked: str, nearest: str) -> None:
     with pytest.raises(UnsupportedError, match=asked) as caught:
         find_family(asked)

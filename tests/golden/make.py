@@ -1,6 +1,6 @@
-"""Write the golden checkpoints: tiny models of each family with random weights, and the logits that transformers gives for them.
+"""Write the golden checkpoints: tiny models of each family with random weights, and what transformers computes and writes with them.
 
-Development only: it needs transformers 5, which the tests do not. Running it twice writes the same bytes.
+Development only: `python -m tests.golden.make` needs transformers 5, which the tests do not. Running it twice writes the same bytes.
 """
 
 # transformers is hardly typed, and need not be installed where the types are checked.
@@ -10,161 +10,257 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from tokenizers import Tokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    GenerationConfig,
+    PreTrainedModel,
+)
+from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
 
+from tests.golden.wanted import CONTEXT, GOLDENS, START, VOCAB, Golden
 from tgen.train.vocabulary import learn_tokenizer, save_tokenizer
 
 HERE = Path(__file__).parent
-VOCAB, CONTEXT, LENGTH, PROMPTS = 288, 64, 24, (2, 5, 9)
+LENGTH, SOURCE, PROMPTS, SOURCES, NEW = 16, 9, (2, 4, 7), (6, 3, 8), 12
+FIRST = 8  # ids below have a meaning: start, end, padding
 SENTENCES = [
     "Once upon a time there was a little model that could tell stories.",
     "The cat sat on the mat, and the dog looked at the cat.",
     "Il était une fois une petite fille; she said: “I can see 2 birds!”",
 ]
-# Every number differs from what a family would assume: an epsilon of 1e-5 that is not read would not show.
-TOKENS = {"vocab_size": VOCAB, "bos_token_id": 0, "eos_token_id": 0}
-LLAMA = {
-    **TOKENS,
-    "hidden_size": 16,
-    "intermediate_size": 20,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": CONTEXT,
-    "rms_norm_eps": 0.05,
-    "tie_word_embeddings": False,
-}
-GPT2 = {**TOKENS, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT, "layer_norm_epsilon": 0.05}
-BLOOM = {**TOKENS, "n_layer": 2, "layer_norm_epsilon": 0.05}
-LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 50.0,
-    "factor": 4.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    # Small enough that some rotations are slowed, some kept and some blended.
-    "original_max_position_embeddings": 16,
-}
-
-
-@dataclass(frozen=True)
-class Golden:
-    """A checkpoint to write: what transformers is asked for, and the ways of real folders that it shall show."""
-
-    model_type: str
-    config: dict[str, Any]
-    dialect: int = 5
-    dtype: torch.dtype = torch.float32
-    layout: str = "whole"  # or sharded, bin, bare (names without the family's prefix, masks stored: the first GPT-2)
-
-
-GOLDENS = {
-    "gpt2": Golden("gpt2", GPT2, dialect=4, layout="bare"),
-    # With the optional biases, which no other golden has.
-    "llama2": Golden("llama", {**LLAMA, "num_key_value_heads": 4, "attention_bias": True, "mlp_bias": True}, dialect=4, layout="bin"),
-    "llama3": Golden("llama", {**LLAMA, "head_dim": 8, "tie_word_embeddings": True, "rope_parameters": LLAMA3_ROPE}, layout="sharded"),
-    "mistral": Golden("mistral", {**LLAMA, "sliding_window": 6, "rope_parameters": {"rope_theta": 500.0}}, dialect=4),
-    "qwen2": Golden(
-        "qwen2",
-        {
-            **LLAMA,
-            "tie_word_embeddings": True,
-            "sliding_window": 6,
-            "use_sliding_window": False,
-            "rope_parameters": {"rope_type": "linear", "rope_theta": 200.0, "factor": 2.0},
-        },
-        dialect=4,
-    ),
-    "qwen2_window": Golden(
-        "qwen2",
-        {**LLAMA, "num_hidden_layers": 3, "sliding_window": 5, "use_sliding_window": True, "max_window_layers": 1},
-        dtype=torch.bfloat16,
-    ),
-    "qwen3": Golden("qwen3", {**LLAMA, "head_dim": 12, "tie_word_embeddings": True}, dtype=torch.bfloat16),
-    "bloom": Golden("bloom", {**BLOOM, "hidden_size": 16, "n_head": 4}, dialect=4),
-    # Six is no power of two: the slopes of ALiBi are then taken from two series.
-    "bloom_six": Golden("bloom", {**BLOOM, "hidden_size": 24, "n_head": 6}, dtype=torch.float16),
-}
+HEADS = dict.fromkeys(("bert", "roberta"), AutoModelForMaskedLM) | dict.fromkeys(("t5", "bart", "marian"), AutoModelForSeq2SeqLM)
+# The goldens that also hold what transformers writes with them.
+WRITERS = ("llama2", "t5", "t5_flan", "bart", "bart_scaled", "marian")
 
 
 def main() -> None:
     """Write every folder anew."""
     torch.set_num_threads(1)
-    tokenizer = learn_tokenizer(SENTENCES * 2, VOCAB)
     for number, (name, golden) in enumerate(GOLDENS.items()):
         folder = HERE / name
         shutil.rmtree(folder, ignore_errors=True)
         model = make_model(golden, seed=number)
         expected = reference(model, seed=number)
-        model.to(golden.dtype).save_pretrained(folder, max_shard_size="24KB" if golden.layout == "sharded" else "1GB")
-        save_tokenizer(folder, tokenizer, CONTEXT)
-        if golden.layout in ("bare", "bin"):
-            rewrite_weights(folder, golden.layout)
+        written = write(model, seed=number) if name in WRITERS else None
+        model.to(getattr(torch, golden.dtype)).save_pretrained(folder, max_shard_size="24KB" if golden.layout == "sharded" else "1GB")
+        save_tokenizer(folder, make_tokenizer(golden), CONTEXT)
+        rewrite_weights(folder, golden)
         if golden.dialect == 4:
             rewrite_config(folder / "config.json", golden.config)
-        np.savez(folder / "golden.npz", **expected)
+        np.savez_compressed(folder / "golden.npz", **expected)
+        if written is not None:
+            (folder / "written.json").write_text(json.dumps(written) + "\n")
         for path in folder.iterdir():
             path.chmod(0o644)
+
+
+def make_tokenizer(golden: Golden) -> Tokenizer:
+    """Bytes and the commonest pairs of them; with a mask, where the family fills masks."""
+    masked = golden.model_type in ("bert", "roberta")
+    tokenizer = learn_tokenizer(SENTENCES * 2, VOCAB - masked)
+    if masked:
+        tokenizer.add_special_tokens(["[MASK]" if golden.model_type == "bert" else "<mask>"])
+    return tokenizer
+
+
+def auto_class(golden: Golden) -> Any:
+    """What transformers opens such a folder with."""
+    return AutoModel if golden.layout == "headless" else HEADS.get(golden.model_type, AutoModelForCausalLM)
 
 
 def make_model(golden: Golden, seed: int) -> PreTrainedModel:
     """A model whose every parameter is random: with fresh biases and norms, a loader that drops them would pass."""
     config = AutoConfig.for_model(golden.model_type, **golden.config)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    model.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=0)
+    model = auto_class(golden).from_config(config, attn_implementation="eager")
+    if golden.config.get("tie_word_embeddings") is False and golden.model_type == "t5":
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())  # transformers ties them whatever it is asked
+    model.generation_config = GenerationConfig(**{key: golden.config.get(key) for key in ("bos_token_id", *START)})
     generator = torch.Generator().manual_seed(seed)
-    for name, parameter in sorted(model.named_parameters()):
-        is_scale = parameter.ndim == 1 and name.endswith("weight")
-        values = 0.4 * torch.randn(parameter.shape, generator=generator) + (1.0 if is_scale else 0.0)
+    biases = [(name, buffer) for name, buffer in model.named_buffers() if name == "final_logits_bias"]
+    for name, parameter in [*sorted(model.named_parameters()), *biases]:
+        if golden.model_type == "marian" and "embed_positions" in name:
+            continue  # sines and cosines
+        is_scale = parameter.ndim == 1 and name.endswith("weight") and "gemma" not in golden.model_type  # which adds the 1 itself
+        # With larger ones, BART's norms leave little but what attention adds to every position alike.
+        spread = 0.2 if golden.model_type in ("bart", "marian") and ("self_attn.v" in name or "self_attn.out" in name) else 0.4
+        values = spread * torch.randn(parameter.shape, generator=generator) + (1.0 if is_scale else 0.0)
         # Rounded as it will be stored; the model itself stays in float32, for its rotations would be rounded with it.
-        parameter.data = values.to(golden.dtype).float()
+        parameter.data = values.to(getattr(torch, golden.dtype)).float()
     return model.eval()
 
 
 @torch.no_grad()
 def reference(model: PreTrainedModel, seed: int) -> dict[str, np.ndarray]:
-    """Ids [n] and logits [n, vocab]; a left-padded batch's ids and positions [rows, m], -1 for padding, and logits of all that is none."""
+    """Ids [n], logits [n, vocab] and attention maps [layers, heads, n, m]; the same without maps for a padded batch.
+
+    The batch has ids and positions [rows, m], padded on the left, where positions are -1, and logits of all that is no padding. A model
+    without a head has hidden states in place of logits; an encoder-decoder has sources as well.
+    """
     random = np.random.default_rng(seed)
-    ids = random.integers(VOCAB, size=LENGTH)
-    rows, longest = len(PROMPTS), max(PROMPTS)
-    batch, positions = random.integers(VOCAB, size=(rows, longest)), np.full((rows, longest), -1)
-    for row, length in enumerate(PROMPTS):
-        positions[row, longest - length :] = np.arange(length)
+    ids = random.integers(FIRST, VOCAB, size=LENGTH)
+    batch, positions = padded(random, PROMPTS)
+    single, several = {"ids": ids}, {"batch_ids": batch, "batch_positions": positions}
+    if model.config.is_encoder_decoder:
+        single["source"] = random.integers(FIRST, VOCAB, size=SOURCE)
+        several["batch_source"], several["batch_source_positions"] = padded(random, SOURCES)
+    kinds = ("encoder", "decoder", "cross") if model.config.is_encoder_decoder else ("",)
+    output = run(model, *(torch.from_numpy(one)[None] for one in single.values()), output_attentions=True)
+    maps = [torch.cat(output[f"{kind}_attentions".lstrip("_")]).numpy() for kind in kinds]
+    own = "encoder" if model.config.model_type in ("bert", "roberta") else "decoder"
     return {
-        "ids": ids,
-        "logits": model(torch.from_numpy(ids)[None]).logits[0].numpy(),
-        "batch_ids": batch,
-        "batch_positions": positions,
-        "batch_logits": batch_logits(model, batch, positions)[positions >= 0],
+        **single,
+        "logits": result(output)[0],
+        **{f"{kind or own}_maps": weights for kind, weights in zip(kinds, maps, strict=True)},
+        **several,
+        "batch_logits": batch_logits(model, *several.values()),
     }
 
 
+def padded(random: np.random.Generator, lengths: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Random ids of these lengths, padded on the left, and their positions."""
+    longest = max(lengths)
+    positions = np.stack([np.arange(longest) - (longest - length) for length in lengths]).clip(min=-1)
+    return random.integers(FIRST, VOCAB, size=positions.shape), positions
+
+
+def run(
+    model: PreTrainedModel, ids: torch.Tensor, source: torch.Tensor | None = None, mask: torch.Tensor | None = None, **asked: bool
+) -> Any:
+    """A forward pass; the mask is that of the source, or of the ids where there is none."""
+    if source is None:
+        return model(ids, attention_mask=mask, **asked)
+    return model(input_ids=source, attention_mask=mask, decoder_input_ids=ids, **asked)
+
+
+def result(output: Any) -> np.ndarray:
+    """Logits, or hidden states of a model without a head."""
+    return (output.logits if "logits" in output else output.last_hidden_state).numpy()
+
+
 @torch.no_grad()
-def batch_logits(model: PreTrainedModel, ids: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """What transformers gives for a padded batch; BLOOM derives its positions from the mask."""
-    where = torch.from_numpy(positions)
-    extra = {} if model.config.model_type == "bloom" else {"position_ids": where.clamp(min=0)}
-    logits: np.ndarray = model(torch.from_numpy(ids), attention_mask=(where >= 0).long(), **extra).logits.numpy()
-    return logits
+def batch_logits(
+    model: PreTrainedModel,
+    ids: np.ndarray,
+    positions: np.ndarray,
+    source: np.ndarray | None = None,
+    source_positions: np.ndarray | None = None,
+) -> np.ndarray:
+    """What transformers gives for a padded batch. It is given the padding on the right: then it finds the positions by itself."""
+    moved = [torch.from_numpy(on_the_right(model, ids, positions))]
+    mask = on_the_right(model, positions, positions) >= 0
+    seen = mask if source_positions is None else on_the_right(model, source_positions, source_positions) >= 0
+    if source is not None:
+        moved.append(torch.from_numpy(on_the_right(model, source, source_positions)))
+    return result(run(model, *moved, mask=torch.from_numpy(seen).long()))[mask]
 
 
-def rewrite_weights(folder: Path, layout: str) -> None:
+def on_the_right(model: PreTrainedModel, values: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """The rows with their padding moved from the left to the right; it becomes the model's own, or -1 among positions."""
+    padding = -1 if values is positions else model.config.pad_token_id or 0
+    rows = [np.roll(np.where(places < 0, padding, row), -int((places < 0).sum())) for row, places in zip(values, positions, strict=True)]
+    return np.stack(rows)
+
+
+@torch.no_grad()
+def write(model: PreTrainedModel, seed: int) -> list[dict[str, Any]]:
+    """Prompts or sources, one at a time, and the ids that transformers writes to each, for settings that all show."""
+    random = np.random.default_rng(seed)
+    prompts = [random.integers(FIRST, VOCAB, size=length).tolist() for length in SOURCES]
+    plain = [answer(model, prompt, {"num_beams": 4}) for prompt in prompts]
+    ends = random.choice(np.arange(FIRST, VOCAB), size=40, replace=False).tolist()
+    # Each token once: such models would else write one word again and again.
+    ending = {"num_beams": 4, "eos_token_id": ends, "no_repeat_ngram_size": 1}
+    settings = [
+        {"num_beams": 1},
+        {"num_beams": 1, "repetition_penalty": 1.7, "no_repeat_ngram_size": 2, "eos_token_id": ends},
+        {"num_beams": 4},
+        ending,
+        *({**ending, "length_penalty": penalty, "early_stopping": early} for penalty in (0.6, 1.0, 2.0) for early in (True, "never")),
+        {**ending, "length_penalty": 0.6},
+        {**ending, "min_length": 7},
+        {**ending, "num_beams": 3, "min_new_tokens": 9, "forced_eos_token_id": 2},
+        {"num_beams": 4, "repetition_penalty": 1.7},
+        {"num_beams": 4, "no_repeat_ngram_size": 2, "forced_bos_token_id": 5},
+        # What it would have written.
+        {"num_beams": 4, "bad_words_ids": [*([ids[1]] for ids in plain), *(ids[4:6] for ids in plain)]},
+        {"num_beams": 4, "suppress_tokens": sorted({ids[2] for ids in plain}), "begin_suppress_tokens": sorted({ids[0] for ids in plain})},
+    ]
+    return [{"settings": one, "prompts": prompts, "answers": [answer(model, prompt, one) for prompt in prompts]} for one in settings]
+
+
+def answer(model: PreTrainedModel, prompt: list[int], settings: dict[str, Any]) -> list[int]:
+    """The ids that transformers writes."""
+    written = model.generate(torch.tensor([prompt]), max_new_tokens=NEW, do_sample=False, **settings)[0].tolist()
+    return written[1 if model.config.is_encoder_decoder else len(prompt) :]
+
+
+Tensors = dict[str, torch.Tensor]
+
+
+def bare(tensors: Tensors) -> Tensors:
+    """Names without the family's prefix, masks stored: the first GPT-2."""
+    masks = {f"h.{i}.attn.bias": torch.ones(CONTEXT, CONTEXT, dtype=torch.uint8).tril()[None, None] for i in range(2)}
+    return {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()} | masks
+
+
+def masks(tensors: Tensors) -> Tensors:
+    """Masks and frequencies stored: the first Pythia."""
+    for layer in range(2):
+        prefix = f"gpt_neox.layers.{layer}.attention"
+        tensors |= {f"{prefix}.masked_bias": torch.tensor(-1e9), f"{prefix}.rotary_emb.inv_freq": torch.ones(2)}
+        tensors |= {f"{prefix}.bias": torch.ones(1, 1, CONTEXT, CONTEXT, dtype=torch.bool).tril()}
+    return tensors
+
+
+def copies(tensors: Tensors) -> Tensors:
+    """The embedding once for each of its uses, and Marian's sines: what a `.bin` of an encoder-decoder holds."""
+    start = "" if "shared.weight" in tensors else "model."
+    names = ["lm_head.weight", *(f"{start}{stack}.embed_tokens.weight" for stack in ("encoder", "decoder"))]
+    tensors |= dict.fromkeys(names, tensors[f"{start}shared.weight"])
+    if "model.encoder.embed_positions.weight" not in tensors and start:
+        sines = MarianSinusoidalPositionalEmbedding(CONTEXT, 16).create_weight()
+        tensors |= {f"model.{stack}.embed_positions.weight": sines for stack in ("encoder", "decoder")}
+    return tensors
+
+
+def tensorflow(tensors: Tensors) -> Tensors:
+    """TensorFlow's names for norms, and what else the first BERT was trained with."""
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): one
+        for name, one in tensors.items()
+    }
+    pooler = {"bert.pooler.dense.weight": torch.ones(16, 16), "bert.pooler.dense.bias": torch.ones(16)}
+    pair = {"cls.seq_relationship.weight": torch.ones(2, 16), "cls.seq_relationship.bias": torch.ones(2)}
+    return {**old, **pooler, **pair, "bert.embeddings.position_ids": torch.arange(CONTEXT)[None]}
+
+
+LAYOUTS: dict[str, Callable[[Tensors], Tensors]] = {function.__name__: function for function in (bare, masks, copies, tensorflow)}
+
+
+def rewrite_weights(folder: Path, golden: Golden) -> None:
     """The same tensors as older folders hold them."""
+    if golden.layout not in (*LAYOUTS, "bin"):
+        return
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    if layout == "bin":
+    if golden.layout in LAYOUTS:
+        tensors = LAYOUTS[golden.layout](tensors)
+    if golden.layout in ("bin", "copies"):
         torch.save(tensors, folder / "pytorch_model.bin")
-        return
-    masks = {f"h.{i}.attn.bias": torch.ones(CONTEXT, CONTEXT, dtype=torch.uint8).tril()[None, None] for i in range(2)}
-    bare = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
-    save_file({**bare, **masks}, folder / "model.safetensors")
+    else:
+        save_file(tensors, folder / "model.safetensors")
 
 
 def rewrite_config(path: Path, asked: dict[str, Any]) -> None:
@@ -172,11 +268,12 @@ def rewrite_config(path: Path, asked: dict[str, Any]) -> None:
     config = {**json.loads(path.read_text("utf-8")), **asked}
     rope = config.pop("rope_parameters", {})
     kind = rope.pop("rope_type", "default")
-    if "rope_theta" in rope:
+    if "rope_theta" in rope and "rotary_emb_base" not in asked:
         config["rope_theta"] = rope.pop("rope_theta")
     if kind != "default":
         config["rope_scaling"] = {"rope_type": kind, **rope}
     config.pop("layer_types", None)
+    config.pop("scale_decoder_outputs", None)
     config["torch_dtype"] = config.pop("dtype")
     config["transformers_version"] = "4.46.0"
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -9,14 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgen.model.positions import Frame, alibi_slopes, rope_frequencies, rotate
+from tgen.model.positions import Frame, alibi_slopes, relative_buckets, rope_frequencies, rotate, sinusoids
+from tgen.model.transformer import Distances
 from tgen.spec import Alibi, LinearScaling, Llama3Scaling, RopeSpec
 
 CPU = torch.device("cpu")
 
 
 def slopes(heads: int) -> list[float]:
-    values: list[float] = alibi_slopes(heads, CPU, torch.float32).tolist()
+    values: list[float] = alibi_slopes(heads, CPU).tolist()
     return values
 
 
@@ -30,11 +31,35 @@ def test_alibi_slopes() -> None:
 
 def test_alibi_grows_with_distance() -> None:
     positions = torch.tensor([[0, 1, 2, 3]])
-    mask = Frame(positions, positions, torch.float32, Alibi(8), simple=True).mask(None)
+    mask = Frame(positions, positions, torch.float32, Distances(Alibi(8)), simple=True).mask(None)
     assert mask is not None
     assert mask[0, 0, 3].tolist() == [-1.5, -1.0, -0.5, 0.0]
     assert mask[0, 1, 3].tolist() == [-0.75, -0.5, -0.25, 0.0]
     assert mask[0, 0, 1].tolist() == [-0.5, 0.0, -math.inf, -math.inf]
+
+
+@pytest.mark.parametrize(
+    ("bidirectional", "distances", "expected"),
+    [
+        # Eight buckets for what was before: four exact, then 4 + 4 * log(d / 4) / log(16 / 4), and whatever is later as if at hand.
+        (False, [5, 1, 0, -1, -3, -4, -5, -6, -7, -8, -10, -12, -16, -99], [0, 0, 0, 1, 3, 4, 4, 5, 5, 6, 6, 7, 7, 7]),
+        # Four for each side: two exact, then 2 + 2 * log(d / 2) / log(16 / 2); what is later counts from the fifth.
+        (True, [0, -1, -2, -5, -6, -99, 1, 2, 5, 6, 99], [0, 1, 2, 2, 3, 3, 5, 6, 6, 7, 7]),
+    ],
+)
+def test_relative_buckets(bidirectional: bool, distances: list[int], expected: list[int]) -> None:
+    """arXiv:1910.10683, section 2.1."""
+    assert relative_buckets(torch.tensor(distances), 8, 16, bidirectional).tolist() == expected
+
+
+def test_sinusoids() -> None:
+    """arXiv:1706.03762, section 3.5, sines first: waves of 1 and 100 radians a position over a vector of four; of five, a third sine."""
+    found = sinusoids(torch.tensor([[0, 1, 50]]), 4)[0]
+    expected = [[math.sin(p), math.sin(p / 100), math.cos(p), math.cos(p / 100)] for p in (0, 1, 50)]
+    torch.testing.assert_close(found, torch.tensor(expected))
+    third = 10000 ** (-2 / 5)
+    odd = [math.sin(1), math.sin(third), math.sin(third**2), math.cos(1), math.cos(third)]
+    torch.testing.assert_close(sinusoids(torch.tensor([[1]]), 5)[0, 0], torch.tensor(odd))
 
 
 def test_rotation_keeps_lengths_and_turns_the_first_pair_by_one_radian_per_position() -> None:

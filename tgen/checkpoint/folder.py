@@ -6,13 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tgen.checkpoint.matching import Match, match_tensors, settle_head
+from tgen.checkpoint.matching import Matches, match_tensors, settle_head
 from tgen.checkpoint.weights import StoredTensor, stored_tensors
 from tgen.errors import CheckpointError
 from tgen.families.config import Config
 from tgen.families.registry import find_family
 from tgen.files import read_json, read_optional_json
 from tgen.spec import ModelSpec
+
+OLD_SETTINGS = frozenset(
+    """
+    bad_words_ids begin_suppress_tokens do_sample early_stopping forced_bos_token_id forced_eos_token_id length_penalty max_length
+    min_length no_repeat_ngram_size num_beams repetition_penalty suppress_tokens temperature top_k top_p
+    """.split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +30,7 @@ class Checkpoint:
     model_type: str
     spec: ModelSpec
     stored: dict[str, StoredTensor]
-    matches: dict[str, Match]
+    matches: Matches
     config: dict[str, Any]
     generation: dict[str, Any]
     unread: dict[str, Any]
@@ -49,6 +56,13 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, config.model_type, spec, stored, matches, config.values, generation, config.unread())
 
 
+def generation_settings(checkpoint: Checkpoint) -> dict[str, Any]:
+    """generation_config.json; for a folder from before there was one, the same keys in config.json."""
+    if checkpoint.generation:
+        return checkpoint.generation
+    return {key: value for key, value in checkpoint.config.items() if key in OLD_SETTINGS}
+
+
 def start_token(checkpoint: Checkpoint) -> int | None:
     """The id that stands before everything, if the folder names one."""
     for source in (checkpoint.generation, checkpoint.config):
@@ -56,6 +70,16 @@ def start_token(checkpoint: Checkpoint) -> int | None:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
     return None
+
+
+def decoder_start(checkpoint: Checkpoint) -> int:
+    """The id that a decoder's answer begins with, before anything is written. Raises CheckpointError if the folder names none."""
+    for source in (checkpoint.generation, checkpoint.config):
+        for key in ("decoder_start_token_id", "bos_token_id"):
+            value = source.get(key)
+            if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < checkpoint.spec.vocab:
+                return value
+    raise CheckpointError("neither generation_config.json nor config.json has a decoder_start_token_id", "add it, or download both again")
 
 
 def end_tokens(checkpoint: Checkpoint) -> frozenset[int]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tgen.checkpoint.folder import Checkpoint
-from tgen.checkpoint.matching import Match
+from tgen.checkpoint.matching import Match, Matches, no_repeat
 from tgen.checkpoint.weights import StoredTensor
 from tgen.errors import CheckpointError
 from tgen.model.transformer import Transformer
@@ -21,11 +21,13 @@ DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F
 
 
 def load_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Transformer:
-    """The model with its weights on `device` in `dtype`, ready to run. Raises CheckpointError for NaN or infinity in the weights."""
+    """The model with its weights on `device` in `dtype`, ready to run. Raises CheckpointError for NaN or infinity in the weights
+    and UnsupportedError for a tensor that should repeat another one and does not."""
     with torch.device("meta"):
         model = Transformer(checkpoint.spec)
     files = MappedFiles()
-    state = {name: _load(name, match, files, device, dtype) for name, match in checkpoint.matches.items()}
+    state = {name: _load(name, match, files, device, dtype) for name, match in checkpoint.matches.parameters.items()}
+    _check_repeats(checkpoint.matches, files)
     model.load_state_dict(state, strict=True, assign=True)
     return model.requires_grad_(False).eval()
 
@@ -78,3 +80,10 @@ def _load(name: str, match: Match, files: MappedFiles, device: torch.device, dty
     if tensor.data_ptr() != part.data_ptr():
         files.release(match.tensor)
     return tensor
+
+
+def _check_repeats(matches: Matches, files: MappedFiles) -> None:
+    """Raise UnsupportedError where a tensor that should hold another one once more holds something else."""
+    for name, (copy, original) in matches.repeats.items():
+        if not torch.equal(files.tensor(copy), files.tensor(original)):
+            raise no_repeat(name)

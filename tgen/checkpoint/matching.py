@@ -29,16 +29,33 @@ class Match:
     take: Take
 
 
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """A source for every parameter, and the tensors that must equal another one because the model has them only once."""
+
+    parameters: dict[str, Match]
+    repeats: dict[str, tuple[StoredTensor, StoredTensor]]
+
+
 def settle_head(family: Family, spec: ModelSpec, stored: dict[str, StoredTensor]) -> ModelSpec:
-    """The file wins over flags: a head that is stored is used, whatever `tie_word_embeddings` says."""
-    if not spec.head.tied:
+    """The file wins over flags: a head that is stored is used, whatever `tie_word_embeddings` says.
+
+    An encoder without the tensors of its head is a model that gives vectors only; a bias that may be absent is none then.
+    """
+    if spec.head is None:
         return spec
-    untied = replace(spec, head=replace(spec.head, tied=False))
-    table = family.tensors(untied)
-    return untied if _find(table.sources["head.weight"].name, table, stored) else spec
+    table = family.tensors(replace(spec, head=replace(spec.head, tied=False)))
+
+    def absent(parameter: str) -> bool:
+        return _find(table.sources[parameter].name, table, stored) is None
+
+    if spec.decoder is None and spec.head.transform is not None and absent("head.transform.dense.weight"):
+        return replace(spec, head=None)
+    bias = spec.head.bias and not ("head.bias" in table.optional and absent("head.bias"))
+    return replace(spec, head=replace(spec.head, tied=spec.head.tied and absent("head.weight"), bias=bias))
 
 
-def match_tensors(table: Table, spec: ModelSpec, stored: dict[str, StoredTensor]) -> dict[str, Match]:
+def match_tensors(table: Table, spec: ModelSpec, stored: dict[str, StoredTensor]) -> Matches:
     """A match for each parameter. Raises CheckpointError for a tensor that is missing, left over or of the wrong shape."""
     expected = parameters(spec)
     matches: dict[str, Match] = {}
@@ -54,22 +71,30 @@ def match_tensors(table: Table, spec: ModelSpec, stored: dict[str, StoredTensor]
         _check_shape(name, tensor.shape, source, shape)
         taken[name] = taken.get(name, 0) + math.prod(shape)
         matches[parameter] = Match(tensor, source.take)
+    copies = {_find(copy, table, stored): _find(original, table, stored) for copy, original in table.repeated.items()}
+    repeats = {copy: (stored[copy], stored[original]) for copy, original in copies.items() if copy and original and copy != original}
+    for copy, (one, other) in repeats.items():
+        if (one.dtype, one.shape) != (other.dtype, other.shape):
+            raise no_repeat(copy)
     for name, tensor in stored.items():
-        if name.endswith(table.ignored) if table.ignored else False:
+        if name.endswith(table.ignored) or (name in repeats and name not in taken):
             continue
         if name not in taken:
             raise CheckpointError(f"the weights hold a tensor that the model has no place for: {name}", WRONG_MODEL_HINT)
         if taken[name] != math.prod(tensor.shape):
             raise CheckpointError(f"{name} holds {math.prod(tensor.shape)} numbers, the model takes {taken[name]}", WRONG_MODEL_HINT)
-    return matches
+    return Matches(matches, repeats)
+
+
+def no_repeat(name: str) -> UnsupportedError:
+    """The error for a tensor that should hold another one once more and holds something else."""
+    hint = "the family keeps one matrix of embeddings for all its parts; a model with several is not implemented"
+    return UnsupportedError(f"{name} is not what it should repeat", hint)
 
 
 def _find(name: str, table: Table, stored: dict[str, StoredTensor]) -> str | None:
-    """The name as the files have it: some checkpoints leave out the family's prefix."""
-    for candidate in (name, *(name.removeprefix(prefix) for prefix in table.prefixes)):
-        if candidate in stored:
-            return candidate
-    return None
+    """The name as the files have it."""
+    return next((spelling for spelling in table.spellings(name) if spelling in stored), None)
 
 
 def _check_shape(name: str, stored: tuple[int, ...], source: Source, expected: tuple[int, ...]) -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from tgen.errors import CheckpointError
 
-DEFAULT_MODEL = "storyteller"
+DEFAULT_MODEL, DEFAULT_TRANSLATOR = "storyteller", "english-french"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,8 @@ class FoundModel:
     origin: Literal["shipped", "cache"]
 
 
-def resolve_model(name: str | None) -> Path:
-    """The folder for `--model`; None is the shipped default. Raises CheckpointError with the nearest names that exist."""
-    if name is None:
-        name = DEFAULT_MODEL
+def resolve_model(name: str) -> Path:
+    """The folder for `--model`. Raises CheckpointError with the nearest names that exist."""
     path = Path(name).expanduser()
     if path.is_dir():
         return path

@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from tgen.checkpoint.atomic import write_atomically, write_text
 from tgen.families.config import Config
 from tgen.families.registry import find_family
-from tgen.families.table import whole
 from tgen.model.transformer import Transformer
 
 
@@ -22,10 +21,12 @@ def save_weights(folder: Path, config: dict[str, Any], model: Transformer, dtype
     Raises ValueError for a family whose checkpoints fuse matrices; the Llama layout, which `tgen train` uses, does not.
     """
     table = find_family(Config(config).model_type).tensors(model.spec)
-    if any(source.take is not whole for source in table.sources.values()):
-        raise ValueError(f"cannot write the fused matrices of {model.spec.family}")
     parameters = model.state_dict()
-    tensors = {source.name: parameters[ours].detach().to("cpu", dtype).contiguous() for ours, source in table.sources.items()}
+    tensors = {}
+    for ours, source in table.sources.items():
+        if source.put is None:
+            raise ValueError(f"cannot write the fused matrices of {model.spec.family}")
+        tensors[source.name] = source.put(parameters[ours].detach().to("cpu", dtype)).contiguous()
     write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     write_json(folder / "config.json", {**config, "dtype": str(dtype).removeprefix("torch.")})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tgen.families.config import Config
-from tgen.families.table import Source, Table, interleaved
+from tgen.families.table import Names, Source, Table, interleaved, make_table
 from tgen.spec import Alibi, AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 
 
@@ -26,28 +26,32 @@ def spec(config: Config) -> ModelSpec:
         context=config.integer("seq_length", default=2048),
         head=HeadSpec(tied=config.flag("tie_word_embeddings", default=True)),
         decoder=StackSpec(
-            layers=(layer,) * config.layers("n_layer", "num_hidden_layers"), final_norm=norm, bias=Alibi(heads), embedding_norm=norm
+            layers=(layer,) * config.layers("n_layer", "num_hidden_layers"),
+            causal=True,
+            final_norm=norm,
+            bias=Alibi(heads),
+            embedding_norm=norm,
         ),
     )
 
 
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
-    sources = {"embedding.weight": Source("transformer.word_embeddings.weight")}
-    for kind in ("weight", "bias"):
-        sources[f"decoder.embedding_norm.{kind}"] = Source(f"transformer.word_embeddings_layernorm.{kind}")
-        sources[f"decoder.final_norm.{kind}"] = Source(f"transformer.ln_f.{kind}")
-    for i, layer in enumerate(spec.decoder.layers):
-        ours, theirs = f"decoder.layers.{i}", f"transformer.h.{i}"
-        for kind in ("weight", "bias"):
-            sources[f"{ours}.attention_norm.{kind}"] = Source(f"{theirs}.input_layernorm.{kind}")
-            sources[f"{ours}.mlp_norm.{kind}"] = Source(f"{theirs}.post_attention_layernorm.{kind}")
-            for index, name in enumerate("qkv"):
-                take = interleaved(index, 3, layer.attention.heads)
-                sources[f"{ours}.attention.{name}.{kind}"] = Source(f"{theirs}.self_attention.query_key_value.{kind}", take)
-            sources[f"{ours}.attention.out.{kind}"] = Source(f"{theirs}.self_attention.dense.{kind}")
-            sources[f"{ours}.mlp.up.{kind}"] = Source(f"{theirs}.mlp.dense_h_to_4h.{kind}")
-            sources[f"{ours}.mlp.down.{kind}"] = Source(f"{theirs}.mlp.dense_4h_to_h.{kind}")
-    if not spec.head.tied:
-        sources["head.weight"] = Source("lm_head.weight")
-    return Table(sources, prefixes=("transformer.",))
+    heads = spec.stacks["decoder"].layers[0].attention.heads
+    layer: Names = {
+        "attention_norm": "input_layernorm",
+        "attention.q": Source("self_attention.query_key_value", interleaved(0, 3, heads)),
+        "attention.k": Source("self_attention.query_key_value", interleaved(1, 3, heads)),
+        "attention.v": Source("self_attention.query_key_value", interleaved(2, 3, heads)),
+        "attention.out": "self_attention.dense",
+        "mlp_norm": "post_attention_layernorm",
+        "mlp.up": "mlp.dense_h_to_4h",
+        "mlp.down": "mlp.dense_4h_to_h",
+    }
+    modules: Names = {
+        "embedding": "transformer.word_embeddings",
+        "decoder.embedding_norm": "transformer.word_embeddings_layernorm",
+        "decoder.final_norm": "transformer.ln_f",
+        "head": "lm_head",
+    }
+    return make_table(spec, modules, {"decoder": ("transformer.h", layer)}, prefixes=("transformer.",))

@@ -7,7 +7,7 @@ ignored.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from tgen.errors import CheckpointError, UnsupportedError
@@ -29,13 +29,20 @@ ACTIVATIONS: dict[str, Activation] = {
 # Keys without influence on the logits of a forward pass: bookkeeping, training, token ids (read elsewhere), output selection.
 HARMLESS = frozenset(
     """
-    _name_or_path architectures attention_dropout attn_pdrop auto_map bos_token_id chunk_size_feed_forward decoder_start_token_id dtype
-    embd_pdrop eos_token_id finetuning_task gradient_checkpointing hidden_dropout hidden_dropout_prob id2label initializer_range
-    is_encoder_decoder keys_to_ignore_at_inference label2id layer_norm_epsilon masked_softmax_fusion max_length max_window_layers
-    model_type n_ctx n_inner n_positions offset_alibi output_attentions output_hidden_states pad_token_id pretraining_tp problem_type
-    reorder_and_upcast_attn resid_pdrop return_dict scale_attn_weights seq_length skip_bias_add skip_bias_add_qkv slow_but_exact
-    summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj task_specific_params
-    tie_word_embeddings tokenizer_class torch_dtype transformers_version unk_token_id use_cache
+    _name_or_path _num_labels _sliding_window_pattern activation_dropout architectures attention_dropout
+    attention_probs_dropout_prob attn_pdrop auto_map bad_words_ids begin_suppress_tokens bos_token_id cache_implementation
+    chunk_size_feed_forward classif_dropout classifier_dropout classifier_dropout_prob d_head decoder_layerdrop
+    decoder_start_token_id dense_act_fn dropout dropout_rate dtype early_stopping embd_pdrop encoder_layerdrop eos_token_id
+    extra_pos_embeddings finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_dropout
+    hidden_dropout_prob id2label init_std initializer_factor initializer_range is_encoder_decoder is_gated_act
+    keys_to_ignore_at_inference label2id layer_norm_epsilon layerdrop length_penalty masked_softmax_fusion max_length
+    max_window_layers min_length model_type n_ctx n_inner n_positions no_repeat_ngram_size num_beams offset_alibi output_attentions
+    output_hidden_states output_past pad_token_id pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
+    pooler_size_per_head pooler_type prefix pretraining_tp problem_type reorder_and_upcast_attn repetition_penalty resid_pdrop
+    return_dict scale_attn_weights sep_token_id seq_length skip_bias_add skip_bias_add_qkv slow_but_exact static_position_embeddings
+    summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj suppress_tokens
+    task_specific_params tie_encoder_decoder tie_word_embeddings tokenizer_class torch_dtype transformers_version unk_token_id
+    use_cache vocab_size_or_config_json_file
     """.split()
 )
 
@@ -106,6 +113,31 @@ class Config:
             raise self._wrong(key, value, "an object")
         return value
 
+    def kv_heads(self, heads: int) -> int:
+        """The given number of key-value heads, or as many as heads."""
+        kv_heads = self.integer("num_key_value_heads", default=heads)
+        if heads % kv_heads:
+            raise CheckpointError(f"config.json: {heads} heads cannot share {kv_heads} key-value heads evenly", HINT)
+        return kv_heads
+
+    def windows(self, count: int, sliding: Callable[[int], bool] | None = None) -> list[int | None]:
+        """Per layer, how many of the latest keys it sees; None is all.
+
+        Where `layer_types` is absent, `sliding` says which layers have a window; without it all have.
+        """
+        if self.raw("sliding_window") is None:
+            return [None] * count
+        window = self.integer("sliding_window")
+        kinds = self.raw("layer_types")
+        if kinds is None:
+            kinds = ["sliding_attention" if sliding is None or sliding(i) else "full_attention" for i in range(count)]
+        if not isinstance(kinds, list) or len(kinds) != count or not set(map(str, kinds)) <= {"sliding_attention", "full_attention"}:
+            raise UnsupportedError(
+                f"config.json: layer_types = {_short(kinds)} is not implemented",
+                f"implemented: full_attention or sliding_attention for each of {count} layers",
+            )
+        return [window if kind == "sliding_attention" else None for kind in kinds]
+
     def activation(self, *keys: str, default: str | None = None) -> Activation:
         """The non-linearity by its transformers name."""
         name = self.text(*keys, default=default)
@@ -127,16 +159,29 @@ class Config:
             own |= {f"{name}.{key}": value for key, value in nested.unread().items()}
         return own
 
-    def rope(self, head_dim: int, default_theta: float = 10000.0) -> RopeSpec:
-        """Rotary settings of whole heads from either dialect: `rope_parameters`, or `rope_theta` with `rope_scaling`."""
-        nested = Config({**self.mapping("rope_scaling"), **self.mapping("rope_parameters")})
-        self._nested["rope_parameters"] = nested
-        theta = nested.number("rope_theta", default=self.number("rope_theta", default=default_theta))
-        for config in (self, nested):
-            config.require("partial_rotary_factor", [1.0])
-        if head_dim % 2:
-            raise CheckpointError(f"config.json: heads of {head_dim} numbers cannot be rotated in pairs", HINT)
-        return RopeSpec(dim=head_dim, theta=theta, scaling=self._scaling(nested))
+    def rope(self, head_dim: int, default_theta: float = 10000.0, partial: float | None = None, kind: str | None = None) -> RopeSpec:
+        """Rotary settings from either dialect: `rope_parameters`, or `rope_theta` with `rope_scaling`.
+
+        `partial` is the share of each head that is turned, where the folder does not say; without it, only whole heads are. `kind` is
+        the kind of layer, where `rope_parameters` has a set for each.
+        """
+        values = self.mapping("rope_parameters")
+        if kind is not None and kind in values:
+            values = Config(values).mapping(kind)
+        nested = Config({**self.mapping("rope_scaling"), **values})
+        self._nested["rope_parameters" if kind is None else f"rope_parameters.{kind}"] = nested
+        theta = nested.number("rope_theta", default=self.number("rope_theta", "rotary_emb_base", default=default_theta))
+        if partial is None:
+            self.require("partial_rotary_factor", [1.0])
+            nested.require("partial_rotary_factor", [1.0])
+            share = 1.0
+        else:
+            share = nested.number("partial_rotary_factor", default=self.number("partial_rotary_factor", "rotary_pct", default=partial))
+        dim = int(head_dim * share) if share <= 1 else 0
+        if dim % 2 or not dim:
+            of = "" if share == 1 else f"a share of {share:g} of "
+            raise CheckpointError(f"config.json: {of}heads of {head_dim} numbers cannot be rotated in pairs", HINT)
+        return RopeSpec(dim=dim, theta=theta, scaling=self._scaling(nested))
 
     def _scaling(self, nested: Config) -> LinearScaling | Llama3Scaling | None:
         kind = nested.text("rope_type", "type", default="default")

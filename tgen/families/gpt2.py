@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tgen.families.config import Config
-from tgen.families.table import Source, Table, part, transposed
+from tgen.families.table import Names, Source, Table, make_table, part, transposed
 from tgen.spec import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, PositionTable, StackSpec
 
 
@@ -32,29 +32,31 @@ def spec(config: Config) -> ModelSpec:
         context=context,
         head=HeadSpec(tied=config.flag("tie_word_embeddings", default=True)),
         decoder=StackSpec(
-            layers=(layer,) * config.layers("n_layer", "num_hidden_layers"), final_norm=norm, positions=PositionTable(context)
+            layers=(layer,) * config.layers("n_layer", "num_hidden_layers"),
+            causal=True,
+            final_norm=norm,
+            positions=PositionTable("learned", context),
         ),
     )
 
 
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
-    sources = {
-        "embedding.weight": Source("transformer.wte.weight"),
-        "decoder.positions.weight": Source("transformer.wpe.weight"),
+    layer: Names = {
+        "attention_norm": "ln_1",
+        "attention.q": Source("attn.c_attn", part(0, 3, then=transposed)),
+        "attention.k": Source("attn.c_attn", part(1, 3, then=transposed)),
+        "attention.v": Source("attn.c_attn", part(2, 3, then=transposed)),
+        "attention.out": Source("attn.c_proj", transposed),
+        "mlp_norm": "ln_2",
+        "mlp.up": Source("mlp.c_fc", transposed),
+        "mlp.down": Source("mlp.c_proj", transposed),
     }
-    for kind in ("weight", "bias"):
-        sources[f"decoder.final_norm.{kind}"] = Source(f"transformer.ln_f.{kind}")
-    for i in range(len(spec.decoder.layers)):
-        ours, theirs = f"decoder.layers.{i}", f"transformer.h.{i}"
-        for kind in ("weight", "bias"):
-            sources[f"{ours}.attention_norm.{kind}"] = Source(f"{theirs}.ln_1.{kind}")
-            sources[f"{ours}.mlp_norm.{kind}"] = Source(f"{theirs}.ln_2.{kind}")
-            for index, name in enumerate("qkv"):
-                sources[f"{ours}.attention.{name}.{kind}"] = Source(f"{theirs}.attn.c_attn.{kind}", part(index, 3, then=transposed))
-            sources[f"{ours}.attention.out.{kind}"] = Source(f"{theirs}.attn.c_proj.{kind}", transposed)
-            sources[f"{ours}.mlp.up.{kind}"] = Source(f"{theirs}.mlp.c_fc.{kind}", transposed)
-            sources[f"{ours}.mlp.down.{kind}"] = Source(f"{theirs}.mlp.c_proj.{kind}", transposed)
-    if not spec.head.tied:
-        sources["head.weight"] = Source("lm_head.weight")
-    return Table(sources, prefixes=("transformer.",), ignored=(".attn.bias", ".attn.masked_bias"))
+    modules: Names = {
+        "embedding": "transformer.wte",
+        "decoder.positions": "transformer.wpe",
+        "decoder.final_norm": "transformer.ln_f",
+        "head": "lm_head",
+    }
+    ignored = (".attn.bias", ".attn.masked_bias")
+    return make_table(spec, modules, {"decoder": ("transformer.h", layer)}, prefixes=("transformer.",), ignored=ignored)

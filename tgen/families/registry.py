@@ -6,7 +6,7 @@ import difflib
 from typing import Protocol
 
 from tgen.errors import UnsupportedError
-from tgen.families import bloom, gpt2, llama
+from tgen.families import bart, bert, bloom, gemma, gpt2, gpt_neox, llama, opt, phi, phi3, t5
 from tgen.families.config import Config
 from tgen.families.table import Table
 from tgen.spec import ModelSpec
@@ -20,12 +20,23 @@ class Family(Protocol):
 
 
 FAMILIES: dict[str, Family] = {
+    "bart": bart,
+    "bert": bert,
     "bloom": bloom,
+    "gemma2": gemma,
+    "gemma3_text": gemma,
     "gpt2": gpt2,
+    "gpt_neox": gpt_neox,
     "llama": llama,
+    "marian": bart,
     "mistral": llama,
+    "opt": opt,
+    "phi": phi,
+    "phi3": phi3,
     "qwen2": llama,
     "qwen3": llama,
+    "roberta": bert,
+    "t5": t5,
 }
 
 

@@ -26,6 +26,8 @@ def fused_attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionS
     q is [batch, heads, n, head_dim], k and v are [batch, kv_heads, m, head_dim]; the result has q's shape. Query heads that share a key
     head are stacked along the query axis, so keys are never copied to match them.
     """
+    if spec.softcap is not None:
+        return plain_attend(q, k, v, frame, spec)  # no kernel bounds its scores
     if frame.causal_only(spec.window):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=spec.scale, enable_gqa=spec.heads != spec.kv_heads)
     mask = frame.mask(spec.window)
@@ -51,6 +53,8 @@ def attention_weights(q: Tensor, k: Tensor, frame: Frame, spec: AttentionSpec) -
     """How much each query looks at each key: [batch, heads, n, m], every row sums to 1."""
     k = k.repeat_interleave(spec.heads // spec.kv_heads, dim=1)
     scores = (q @ k.transpose(-1, -2)) * spec.scale
+    if spec.softcap is not None:
+        scores = softcap(scores, spec.softcap)
     if frame.causal_only(spec.window):
         future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = scores.masked_fill(future, -torch.inf)
@@ -60,8 +64,13 @@ def attention_weights(q: Tensor, k: Tensor, frame: Frame, spec: AttentionSpec) -
     return scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)
 
 
+def softcap(x: Tensor, cap: float) -> Tensor:
+    """Bound to +-cap, smoothly (Gemma 2, arXiv:2408.00118)."""
+    return cap * torch.tanh(x / cap)
+
+
 class Attention(nn.Module):
-    """Self-attention of one layer. Every matrix is an `nn.Linear`, so each may be swapped for another kind."""
+    """Attention of one layer to its own stack, or to an encoder's. Every matrix is an `nn.Linear`, so each may be swapped."""
 
     def __init__(self, spec: AttentionSpec, width: int) -> None:
         super().__init__()
@@ -78,8 +87,7 @@ class Attention(nn.Module):
         """x is [batch, n, width], and so is the result; keys and values are stored in the cache if there is one."""
         spec = self.spec
         q = self._split(self.q(x), spec.heads)
-        k = self._split(self.k(x), spec.kv_heads)
-        v = self._split(self.v(x), spec.kv_heads)
+        k, v = self.project(x)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if spec.rope is not None:
@@ -87,10 +95,21 @@ class Attention(nn.Module):
             q, k = rotate(q, rotation), rotate(k, rotation)
         if cache is not None:
             k, v = cache.store(k, v)
-        mixed = self.attend(q, k, v, frame, spec)
-        return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self._merge(self.attend(q, k, v, frame, spec))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of x [batch, m, width], each [batch, kv_heads, m, head_dim]."""
+        return self._split(self.k(x), self.spec.kv_heads), self._split(self.v(x), self.spec.kv_heads)
+
+    def look(self, x: Tensor, k: Tensor, v: Tensor, frame: Frame) -> Tensor:
+        """Attention to keys and values that were projected before: those of an encoder."""
+        return self._merge(self.attend(self._split(self.q(x), self.spec.heads), k, v, frame, self.spec))
 
     def _split(self, x: Tensor, heads: int) -> Tensor:
         """[batch, n, heads * head_dim] -> [batch, heads, n, head_dim]"""
         batch, n, _ = x.shape
         return x.view(batch, n, heads, self.spec.head_dim).transpose(1, 2)
+
+    def _merge(self, mixed: Tensor) -> Tensor:
+        """[batch, heads, n, head_dim] -> [batch, n, width]"""
+        return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]

@@ -7,6 +7,7 @@ slot whose position is -1, and attention never looks at it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -31,6 +32,24 @@ class LayerCache:
         return self.k[:, :, :end], self.v[:, :, :end]
 
 
+@dataclass(slots=True)
+class Source:
+    """What an encoder read, as a decoder's layers look at it: positions [rows, m], and for each layer finished keys and values.
+
+    `padded` says whether any position is padding. Keys and values are [rows, kv_heads, m, head_dim].
+    """
+
+    positions: Tensor
+    padded: bool
+    layers: list[tuple[Tensor, Tensor]]
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep, repeat or reorder rows."""
+        index = torch.tensor(rows, dtype=torch.int64, device=self.positions.device)
+        self.positions = self.positions.index_select(0, index)
+        self.layers = [(k.index_select(0, index), v.index_select(0, index)) for k, v in self.layers]
+
+
 class Cache:
     """The cache of a whole stack for one batch of rows. Grows by doubling, so a step costs what it adds, not what is there."""
 
@@ -40,7 +59,7 @@ class Cache:
         self.capacity = capacity
         self.positions = torch.full((rows, capacity), -1, dtype=torch.int64, device=device)
         self.layers = []
-        for layer in spec.decoder.layers:
+        for layer in spec.decoder.layers if spec.decoder else ():
             shape = (rows, layer.attention.kv_heads, capacity, layer.attention.head_dim)
             k, v = torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype)
             self.layers.append(LayerCache(self, k, v))
@@ -67,7 +86,7 @@ class Cache:
     def truncate(self, lengths: Sequence[int]) -> None:
         """Forget everything at position lengths[row] and after it, row by row."""
         limits = torch.tensor(lengths, dtype=torch.int64, device=self.positions.device)
-        self.positions[self.positions >= limits.unsqueeze(1)] = -1
+        self.positions = self.positions.masked_fill(self.positions >= limits.unsqueeze(1), -1)
         self.gaps = self.gaps or len(set(lengths)) > 1
         taken = (self.positions >= 0).any(dim=0).nonzero()
         self.used = int(taken[-1]) + 1 if len(taken) else 0

@@ -7,35 +7,48 @@ rotation once, however many layers share it. Knows neither weights nor the cache
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from tgen.spec import Alibi, LinearScaling, Llama3Scaling, RopeSpec
+from tgen.spec import LinearScaling, Llama3Scaling, RopeSpec
+
+Bias = Callable[[Tensor], Tensor]
 
 
 class Frame:
     """The geometry of one forward pass.
 
-    `queries` [batch, n] and `keys` [batch, m] are integer positions. `simple` says that both are the same 0..n-1 without padding, so
-    that plain causal attention needs no mask; `latest` that a lone, last query sees every key.
+    `queries` [batch, n] and `keys` [batch, m] are integer positions. `bias` turns distances [batch, n, m] (key minus query) into numbers
+    added to the scores, [batch, heads, n, m]. `simple` says that queries and keys are the same 0..n-1 without padding, `latest` that a
+    lone last query sees every key: then the mask is known without building it.
     """
 
     def __init__(
-        self, queries: Tensor, keys: Tensor, dtype: torch.dtype, bias: Alibi | None = None, *, simple: bool = False, latest: bool = False
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        dtype: torch.dtype,
+        bias: Bias | None = None,
+        *,
+        causal: bool = True,
+        simple: bool = False,
+        latest: bool = False,
     ) -> None:
         self.queries = queries
         self.keys = keys
         self.dtype = dtype
         self.bias = bias
-        self.simple = simple and bias is None
-        self.latest = latest and bias is None
+        self.causal = causal
+        self._simple = simple and bias is None
+        self._latest = latest and bias is None
         self._masks: dict[int | None, Tensor | None] = {}
         self._rotations: dict[RopeSpec, tuple[Tensor, Tensor]] = {}
 
     def causal_only(self, window: int | None) -> bool:
         """Whether the kernel's own causal mask says all there is to say."""
-        return self.simple and (window is None or self.queries.shape[-1] <= window)
+        return self.causal and self._simple and (window is None or self.queries.shape[-1] <= window)
 
     def mask(self, window: int | None) -> Tensor | None:
         """What is added to the scores: [batch, 1 or heads, n, m], -inf where a query may not look; None where it may look anywhere."""
@@ -51,20 +64,24 @@ class Frame:
             self._rotations[rope] = angles.cos().to(self.dtype), angles.sin().to(self.dtype)
         return self._rotations[rope]
 
+    def _sees_all(self, window: int | None) -> bool:
+        if not self.causal:
+            return self._simple
+        return self._latest and (window is None or self.keys.shape[-1] <= window)
+
     def _build_mask(self, window: int | None) -> Tensor | None:
-        if self.causal_only(window) or (self.latest and (window is None or self.keys.shape[-1] <= window)):
+        if self._sees_all(window):
             return None
         queries, keys = self.queries.unsqueeze(-1), self.keys.unsqueeze(-2)
-        visible = (keys >= 0) & (keys <= queries)
+        visible = (keys >= 0).expand(-1, queries.shape[1], -1)
+        if self.causal:
+            visible = visible & (keys <= queries)
         if window is not None:
-            visible &= keys > queries - window
+            visible = visible & (keys > queries - window)
         # A padding query sees everything: softmax over an empty row is NaN, and nobody reads this one.
-        visible |= queries < 0
+        visible = visible | (queries < 0)
         mask = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device).masked_fill_(~visible, -math.inf).unsqueeze(1)
-        if self.bias is not None:
-            distance = (keys - queries).unsqueeze(1).to(self.dtype)
-            mask = mask + distance * alibi_slopes(self.bias.heads, mask.device, self.dtype)[:, None, None]
-        return mask
+        return mask if self.bias is None else mask + self.bias(keys - queries).to(self.dtype)
 
 
 def rope_frequencies(rope: RopeSpec, device: torch.device) -> Tensor:
@@ -92,9 +109,30 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     return torch.cat((turned, kept), dim=-1) if kept.shape[-1] else turned
 
 
-def alibi_slopes(heads: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+def alibi_slopes(heads: int, device: torch.device) -> Tensor:
     """A slope per head, [heads]: powers of 2^(-8/n), and in between for head counts that are no power of two."""
     closest = 2 ** math.floor(math.log2(heads))
     slopes = [2.0 ** (-8.0 * (i + 1) / closest) for i in range(closest)]
     slopes += [2.0 ** (-4.0 * (2 * i + 1) / closest) for i in range(heads - closest)]
-    return torch.tensor(slopes, device=device, dtype=dtype)
+    return torch.tensor(slopes, device=device)
+
+
+def relative_buckets(distances: Tensor, buckets: int, max_distance: int, bidirectional: bool) -> Tensor:
+    """T5's bucket for each distance (key minus query): near ones exact, far ones logarithmic, the farthest all in the last."""
+    first = torch.zeros_like(distances)
+    if bidirectional:
+        buckets //= 2
+        first = (distances > 0).long() * buckets
+        distances = distances.abs()
+    else:
+        distances = (-distances).clamp(min=0)
+    exact = buckets // 2
+    far = torch.log(distances.clamp(min=1).float() / exact) / math.log(max_distance / exact) * (buckets - exact)
+    return first + torch.where(distances < exact, distances, (exact + far.long()).clamp(max=buckets - 1))
+
+
+def sinusoids(positions: Tensor, width: int) -> Tensor:
+    """Sines in the first half of the vector, cosines in the second, [batch, n, width] (Marian's order); one sine more if width is odd."""
+    exponents = torch.arange(0, width, 2, device=positions.device).float() / width
+    angles = positions.unsqueeze(-1).float() / 10000.0**exponents
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)[..., :width]

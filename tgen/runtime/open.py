@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -22,15 +22,15 @@ def open_model(checkpoint: Checkpoint, options: RunOptions) -> Transformer:
     """The model, loaded and placed. Raises UsageError for a device that is not there, MemoryLimitError, CheckpointError."""
     set_threads(options)
     device = choose_device(options)
-    stored = DTYPES[next(iter(checkpoint.matches.values())).tensor.dtype]
+    stored = DTYPES[next(iter(checkpoint.matches.parameters.values())).tensor.dtype]
     dtype = choose_dtype(options, device, stored, parameter_count(checkpoint.spec))
     with memory_errors("loading the weights"):
         return load_model(checkpoint, device, dtype)
 
 
-def sessions(model: Transformer) -> Callable[[int], TorchSession]:
-    """What opens a session on a model for a given number of ids."""
-    return lambda length: TorchSession(model, min(length, FIRST_SLOTS))
+def sessions(model: Transformer) -> Callable[[int, Sequence[Sequence[int]] | None], TorchSession]:
+    """What opens a session on a model, for a number of ids and, with an encoder, for source texts."""
+    return lambda length, sources: TorchSession(model, min(length, FIRST_SLOTS), sources)
 
 
 def describe(model: Transformer) -> str:

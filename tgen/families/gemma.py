@@ -1,0 +1,93 @@
+"""Gemma 2 and Gemma 3 (text): norms before and after each part, scaled embeddings, layers that alternate between window and all.
+
+Gemma 2 bounds scores and logits; Gemma 3 norms queries and keys instead, and rotates windowed layers by a base of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tgen.families.config import Config
+from tgen.families.table import Names, Source, Table, make_table, plus_one
+from tgen.spec import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec, StackSpec
+
+
+def spec(config: Config) -> ModelSpec:
+    """The spec of a `config.json` whose model_type is gemma2 or gemma3_text."""
+    third = config.model_type == "gemma3_text"
+    config.require("use_bidirectional_attention", [False])
+    config.raw("hidden_act")  # hidden_activation is what counts, whatever stands here
+    width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
+    head_dim, kv_heads = config.integer("head_dim", default=256), config.kv_heads(heads)
+    norm, bias = NormSpec("rms", config.number("rms_norm_eps", default=1e-6)), config.flag("attention_bias", default=False)
+    mlp = MlpSpec(
+        config.integer("intermediate_size"), config.activation("hidden_activation", default="gelu_pytorch_tanh"), gated=True, bias=False
+    )
+    every = config.integer("sliding_window_pattern", default=6) if third else 2
+    windows = config.windows(config.layers("num_hidden_layers"), lambda layer: bool((layer + 1) % every))
+    full, local = _ropes(config, head_dim) if third else (config.rope(head_dim),) * 2
+    layers = tuple(
+        LayerSpec(
+            attention=AttentionSpec(
+                heads=heads,
+                kv_heads=kv_heads,
+                head_dim=head_dim,
+                scale=config.number("query_pre_attn_scalar", default=256) ** -0.5,
+                bias=bias,
+                out_bias=bias,
+                qk_norm=norm if third else None,
+                softcap=_softcap(config, "attn_logit_softcapping", default=None if third else 50.0),
+                window=window,
+                rope=full if window is None else local,
+            ),
+            mlp=mlp,
+            norm=norm,
+            residual="sandwich",
+        )
+        for window in windows
+    )
+    return ModelSpec(
+        family="gemma",
+        vocab=config.integer("vocab_size"),
+        width=width,
+        context=config.integer("max_position_embeddings", default=8192),
+        head=HeadSpec(
+            tied=config.flag("tie_word_embeddings", default=True),
+            softcap=_softcap(config, "final_logit_softcapping", default=None if third else 30.0),
+        ),
+        decoder=StackSpec(layers=layers, causal=True, final_norm=norm, embedding_scale=width**0.5),
+    )
+
+
+def tensors(spec: ModelSpec) -> Table:
+    """Where each parameter is found."""
+    layer: Names = {
+        "attention_norm": Source("input_layernorm", plus_one),
+        "attention.q": "self_attn.q_proj",
+        "attention.k": "self_attn.k_proj",
+        "attention.v": "self_attn.v_proj",
+        "attention.out": "self_attn.o_proj",
+        "attention.q_norm": Source("self_attn.q_norm", plus_one),
+        "attention.k_norm": Source("self_attn.k_norm", plus_one),
+        "attention_out_norm": Source("post_attention_layernorm", plus_one),
+        "mlp_norm": Source("pre_feedforward_layernorm", plus_one),
+        "mlp_out_norm": Source("post_feedforward_layernorm", plus_one),
+        "mlp.gate": "mlp.gate_proj",
+        "mlp.up": "mlp.up_proj",
+        "mlp.down": "mlp.down_proj",
+    }
+    modules: Names = {"embedding": "model.embed_tokens", "decoder.final_norm": Source("model.norm", plus_one), "head": "lm_head"}
+    return make_table(spec, modules, {"decoder": ("model.layers", layer)}, prefixes=("model.",))
+
+
+def _ropes(config: Config, head_dim: int) -> tuple[RopeSpec, RopeSpec]:
+    """Rotations of full layers and of windowed ones; transformers 5 writes one set for each kind of layer."""
+    if "full_attention" in config.mapping("rope_parameters"):
+        return config.rope(head_dim, default_theta=1e6, kind="full_attention"), config.rope(head_dim, kind="sliding_attention")
+    return config.rope(head_dim, default_theta=1e6), RopeSpec(head_dim, config.number("rope_local_base_freq", default=10000.0))
+
+
+def _softcap(config: Config, key: str, default: float | None) -> float | None:
+    """A bound, or none where the folder says null."""
+    absent: Any = key not in config.values
+    return default if absent else None if config.raw(key) is None else config.number(key)

@@ -1,0 +1,60 @@
+"""OPT: learned positions whose first two rows are unused, layer norms, ReLU."""
+
+from __future__ import annotations
+
+from tgen.families.config import Config
+from tgen.families.table import Names, Table, make_table
+from tgen.spec import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, PositionTable, StackSpec
+
+UNUSED_ROWS = 2
+
+
+def spec(config: Config) -> ModelSpec:
+    """The spec of a `config.json` whose model_type is opt."""
+    width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
+    head_dim, context = config.head_dim(width, heads), config.integer("max_position_embeddings", default=2048)
+    config.require("word_embed_proj_dim", [width])
+    config.require("layer_norm_elementwise_affine", [True])
+    norm, bias = NormSpec("layer", 1e-5), config.flag("enable_bias", default=True)
+    before = config.flag("do_layer_norm_before", default=True)
+    removed = config.flag("_remove_final_layer_norm", default=False)
+    layer = LayerSpec(
+        attention=AttentionSpec(heads, heads, head_dim, head_dim**-0.5, bias=bias, out_bias=bias),
+        mlp=MlpSpec(config.integer("ffn_dim"), config.activation("activation_function", default="relu"), gated=False, bias=bias),
+        norm=norm,
+        residual="pre" if before else "post",
+    )
+    return ModelSpec(
+        family="opt",
+        vocab=config.integer("vocab_size"),
+        width=width,
+        context=context,
+        head=HeadSpec(tied=config.flag("tie_word_embeddings", default=True)),
+        decoder=StackSpec(
+            layers=(layer,) * config.layers("num_hidden_layers"),
+            causal=True,
+            final_norm=norm if before and not removed else None,
+            positions=PositionTable("learned", context + UNUSED_ROWS, UNUSED_ROWS),
+        ),
+    )
+
+
+def tensors(spec: ModelSpec) -> Table:
+    """Where each parameter is found."""
+    layer: Names = {
+        "attention_norm": "self_attn_layer_norm",
+        "attention.q": "self_attn.q_proj",
+        "attention.k": "self_attn.k_proj",
+        "attention.v": "self_attn.v_proj",
+        "attention.out": "self_attn.out_proj",
+        "mlp_norm": "final_layer_norm",
+        "mlp.up": "fc1",
+        "mlp.down": "fc2",
+    }
+    modules: Names = {
+        "embedding": "model.decoder.embed_tokens",
+        "decoder.positions": "model.decoder.embed_positions",
+        "decoder.final_norm": "model.decoder.final_layer_norm",
+        "head": "lm_head",
+    }
+    return make_table(spec, modules, {"decoder": ("model.decoder.layers", layer)}, prefixes=("model.",))

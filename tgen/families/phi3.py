@@ -1,0 +1,48 @@
+"""Phi-3: a Llama whose query-key-value and gate-up matrices are stored fused."""
+
+from __future__ import annotations
+
+from tgen.families.config import Config
+from tgen.families.table import Names, Source, Table, make_table, part, rows
+from tgen.spec import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
+
+
+def spec(config: Config) -> ModelSpec:
+    """The spec of a `config.json` whose model_type is phi3."""
+    width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
+    head_dim, kv_heads = config.head_dim(width, heads), config.kv_heads(heads)
+    norm = NormSpec("rms", config.number("rms_norm_eps", default=1e-5))
+    mlp = MlpSpec(config.integer("intermediate_size"), config.activation("hidden_act", default="silu"), gated=True, bias=False)
+    rope = config.rope(head_dim, partial=1.0)
+    config.raw("original_max_position_embeddings")  # only a rope scaling that is refused looks at it
+    windows = config.windows(config.layers("num_hidden_layers"))
+    layers = tuple(
+        LayerSpec(AttentionSpec(heads, kv_heads, head_dim, head_dim**-0.5, window=window, rope=rope), mlp, norm) for window in windows
+    )
+    return ModelSpec(
+        family="phi3",
+        vocab=config.integer("vocab_size"),
+        width=width,
+        context=config.integer("max_position_embeddings", default=4096),
+        head=HeadSpec(tied=config.flag("tie_word_embeddings", default=False)),
+        decoder=StackSpec(layers=layers, causal=True, final_norm=norm),
+    )
+
+
+def tensors(spec: ModelSpec) -> Table:
+    """Where each parameter is found."""
+    attention = spec.stacks["decoder"].layers[0].attention
+    q, kv = attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim
+    layer: Names = {
+        "attention_norm": "input_layernorm",
+        "attention.q": Source("self_attn.qkv_proj", rows(0, q)),
+        "attention.k": Source("self_attn.qkv_proj", rows(q, q + kv)),
+        "attention.v": Source("self_attn.qkv_proj", rows(q + kv, q + 2 * kv)),
+        "attention.out": "self_attn.o_proj",
+        "mlp_norm": "post_attention_layernorm",
+        "mlp.gate": Source("mlp.gate_up_proj", part(0, 2)),
+        "mlp.up": Source("mlp.gate_up_proj", part(1, 2)),
+        "mlp.down": "mlp.down_proj",
+    }
+    modules: Names = {"embedding": "model.embed_tokens", "decoder.final_norm": "model.norm", "head": "lm_head"}
+    return make_table(spec, modules, {"decoder": ("model.layers", layer)}, prefixes=("model.",))
