@@ -16,6 +16,7 @@ from tgen.errors import CheckpointError, UsageError
 Overflow = Literal["error", "truncate-left", "shrink"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Pooling = Literal["mean", "first"]
 Origin = Literal["asked", "environment", "model", "built-in"]
 
 
@@ -39,6 +40,7 @@ class GenerationOptions:
     seed: int | None = field(default=None, metadata=_range(0, 2**64 - 1, whole=True))
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    num_beams: int = field(default=1, metadata=_range(1, 256, whole=True))
     samples: int = field(default=1, metadata=_range(1, 4096, whole=True))
     logprobs: int | None = field(default=None, metadata=_range(0, 1000, whole=True))
     overflow: Overflow = "error"
@@ -47,6 +49,8 @@ class GenerationOptions:
         _check_numbers(self)
         if not isinstance(self.stop, tuple | list) or not all(isinstance(text, str) for text in self.stop):
             raise UsageError(f"--stop must be a sequence of texts, not {self.stop!r}")
+        if self.samples > self.num_beams > 1:
+            raise UsageError(f"--samples {self.samples} is more than --num-beams {self.num_beams}", "each sample is the end of a beam")
         if not all(self.stop):
             raise UsageError("--stop must not be empty")
         if not isinstance(self.ignore_eos, bool):
@@ -89,25 +93,40 @@ ENVIRONMENT = (
     "frequency_penalty",
     "seed",
 )
-FROM_MODEL = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+FROM_MODEL = ("max_new_tokens", "num_beams", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+ALWAYS = ("max_new_tokens", "num_beams", "repetition_penalty")
+CHANCE = ("temperature", "top_k", "top_p", "min_p")
+WITHOUT_BEAMS = (*CHANCE, "presence_penalty", "frequency_penalty", "logprobs")
 WHOLE = frozenset(option.name for option in fields(GenerationOptions) if option.metadata.get("whole"))
 
 
-def resolve(asked: Mapping[str, Any], environment: Mapping[str, str], model: Mapping[str, Any]) -> Resolved:
+def resolve(asked: Mapping[str, Any], environment: Mapping[str, str], model: Mapping[str, Any], *, answer: bool = False) -> Resolved:
     """Settle every option; a value of None in `asked` counts as not asked.
+
+    `answer` is for an encoder-decoder: it writes the likeliest text where the folder does not say that it samples, and the folder's
+    max_length counts what is written and the start token.
 
     Raises UsageError for what was asked or set in the environment, CheckpointError for a bad value in generation_config.json.
     """
     settled: dict[str, Any] = {}
     origins: dict[str, Origin] = {option.name: "built-in" for option in fields(GenerationOptions)}
     layers: list[tuple[Origin, Mapping[str, Any]]] = [
-        ("model", _model_values(model)),
+        ("model", _model_values(model, answer)),
         ("environment", _environment_values(environment)),
         ("asked", {key: value for key, value in asked.items() if value is not None}),
     ]
     for origin, values in layers:
         settled |= values
         origins |= dict.fromkeys(values, origin)
+    unfit = [name for name in WITHOUT_BEAMS if origins[name] in ("asked", "environment")]
+    if settled.get("temperature") == 0:
+        unfit = [name for name in unfit if name not in CHANCE]
+    if unfit and isinstance(settled.get("num_beams"), int) and settled["num_beams"] > 1:
+        both = [name for name in unfit if origins[name] == origins["num_beams"]]
+        if both:
+            raise UsageError(f"--num-beams and --{both[0].replace('_', '-')} exclude each other", "beam search keeps the likeliest texts")
+        if origins["num_beams"] == "model":  # what is asked for goes before what the folder prefers
+            settled["num_beams"], origins["num_beams"] = 1, origins[unfit[0]]
     return Resolved(GenerationOptions(**settled), origins)
 
 
@@ -116,11 +135,13 @@ def check_early(asked: Mapping[str, Any], environment: Mapping[str, str]) -> Non
     resolve(asked, environment, {})
 
 
-def _model_values(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What generation_config.json settles; `do_sample: false` means greedy."""
+def _model_values(model: Mapping[str, Any], answer: bool) -> dict[str, Any]:
+    """What generation_config.json settles; without sampling, temperature 0."""
     values = {name: model[name] for name in FROM_MODEL if model.get(name) is not None}
-    if model.get("do_sample") is False:
-        values = {name: value for name, value in values.items() if name in ("max_new_tokens", "repetition_penalty")} | {"temperature": 0.0}
+    if answer and "max_new_tokens" not in values and type(model.get("max_length")) is int:
+        values["max_new_tokens"] = max(1, model["max_length"] - 1)
+    if model.get("do_sample") is False or (answer and model.get("do_sample") is None):
+        values = {name: value for name, value in values.items() if name in ALWAYS} | {"temperature": 0.0}
     try:
         GenerationOptions(**values)
     except UsageError as error:

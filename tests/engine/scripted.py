@@ -50,7 +50,7 @@ class ScriptedSession:
         raise AssertionError(f"plain generation never goes back, least of all to {lengths}")
 
 
-def byte_tokenizer(*, starts: bool = False) -> Tokenizer:
+def byte_library(*, starts: bool = False) -> Library:
     """Every byte is the id of its number; END and START are special. With `starts`, a START is put before every text."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in plain]
@@ -61,7 +61,11 @@ def byte_tokenizer(*, starts: bool = False) -> Tokenizer:
     library.add_special_tokens(["<end>", "<start>"])
     if starts:
         library.post_processor = processors.TemplateProcessing(single="<start> $A", special_tokens=[("<start>", START)])
-    return Tokenizer(library)
+    return library
+
+
+def byte_tokenizer(*, starts: bool = False) -> Tokenizer:
+    return Tokenizer(byte_library(starts=starts))
 
 
 def only(token: int, vocab: int = VOCAB) -> np.ndarray:
@@ -109,8 +113,9 @@ class Stage:
     def play(self, prompt: str = "P", **options: Any) -> Played:
         return Played(list(self.generator.stream(prompt, **options)))
 
-    def _open(self, length: int) -> ScriptedSession:
+    def _open(self, length: int, sources: Sequence[Sequence[int]] | None) -> ScriptedSession:
         assert length <= self.context
+        assert sources is None
         self.sessions.append(ScriptedSession(self.script, length))
         return self.sessions[-1]
 

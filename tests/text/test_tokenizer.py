@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer as Library
 
-from tests.engine.scripted import END, START, byte_tokenizer
+from tests.engine.scripted import END, START, byte_library, byte_tokenizer
 from tgen.errors import CheckpointError
 from tgen.text.tokenizer import Tokenizer
 
@@ -18,7 +18,7 @@ def save(folder: Path, library: Library) -> Path:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    tokenizer = Tokenizer.load(save(tmp_path, byte_tokenizer().library), vocab=258)
+    tokenizer = Tokenizer.load(save(tmp_path, byte_library()), vocab=258)
     assert tokenizer.encode("é!") == [0xC3, 0xA9, 0x21]
     assert tokenizer.decode([0xC3, 0xA9, 0x21]) == "é!"
     assert tokenizer.size() == 258
@@ -38,14 +38,14 @@ def test_pieces(token: int, piece: str) -> None:
 
 
 def test_padding_and_truncation_of_the_file_are_off(tmp_path: Path) -> None:
-    library = byte_tokenizer().library
+    library = byte_library()
     library.enable_truncation(3)
     library.enable_padding(length=8)
     assert Tokenizer.load(save(tmp_path, library)).encode("abcde") == [*b"abcde"]
 
 
 def test_the_vocabulary_may_be_smaller_than_the_models_but_not_larger(tmp_path: Path) -> None:
-    save(tmp_path, byte_tokenizer().library)
+    save(tmp_path, byte_library())
     Tokenizer.load(tmp_path, vocab=300)
     with pytest.raises(CheckpointError, match="ids up to 257, but the model's vocabulary ends at 256"):
         Tokenizer.load(tmp_path, vocab=257)

@@ -4,52 +4,64 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from tgen.engine.loop import Drawn, Loop
-from tgen.engine.sampling import Candidates, Ids, Sampler, Values, log_softmax, top_k
-from tgen.engine.session import Session
-from tgen.engine.stopping import StopStrings
+from tgen.engine.beam import Search, adjustment, beam_search, read_beams
+from tgen.engine.loop import Loop
+from tgen.engine.rows import Row
+from tgen.engine.rules import Rules, read_rules
+from tgen.engine.sampling import Sampler, Trace
+from tgen.engine.session import OpenSession
 from tgen.errors import CapacityError, UsageError
-from tgen.events import Event, Finished, FinishReason, Note, Piece, Started, Token, TokenScore
+from tgen.events import Event, Finished, Note, Piece, Started
 from tgen.options import GenerationOptions, Resolved, resolve
-from tgen.text.detokenizer import Detokenizer
 from tgen.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A prompt as ids that fit, options that fit, and what a person should know about how they were made to fit."""
+    """A prompt as ids that fit, options that fit, and what a person should know about how they were made to fit.
+
+    `ids` are what a decoder reads first; `source` is what an encoder reads, if there is one. `cut_note` is for a text that did not end
+    before the context did: only then does it matter that fewer tokens fit than were asked for.
+    """
 
     ids: list[int]
+    source: list[int] | None
     options: GenerationOptions
     seed: int
     notes: tuple[str, ...] = ()
+    cut_note: str | None = None
 
 
 class Generator:
-    """A loaded model that continues prompts."""
+    """A loaded model that continues prompts or, with an encoder, answers them."""
 
     def __init__(
         self,
-        open_session: Callable[[int], Session],
+        open_session: OpenSession,
         tokenizer: Tokenizer,
         *,
         context: int,
+        vocab: int | None = None,
         end_tokens: frozenset[int] = frozenset(),
         start_token: int | None = None,
+        answer_start: int | None = None,
         defaults: dict[str, Any] | None = None,
     ) -> None:
-        """`open_session` takes the number of ids that will be read; `defaults` is generation_config.json."""
+        """`defaults` is generation_config.json; `answer_start` is the id an encoder-decoder's answer begins with.
+
+        `vocab` is how many logits the model has, where that is more than the tokenizer's entries.
+        """
         self.open_session = open_session
         self.tokenizer = tokenizer
         self.context = context
+        self.vocab = tokenizer.size() if vocab is None else vocab
         self.end_tokens = end_tokens
         self.start_token = start_token
+        self.answer_start = answer_start
         self.defaults = defaults or {}
 
     def generate(self, prompt: str, **options: Any) -> str:
@@ -57,18 +69,37 @@ class Generator:
         return "".join(event.text for event in self.stream(prompt, **options) if isinstance(event, Piece) and event.index == 0)
 
     def stream(self, prompt: str, *, cancelled: Callable[[], bool] = lambda: False, **options: Any) -> Iterator[Event]:
-        """The continuation as events: Notes if any, Started, Pieces as their characters become whole, and one Finished for each sample.
+        """The continuation as events: Started, Pieces as their characters become whole, one Finished for each sample; Notes around them.
 
         Raises UsageError for options that cannot be meant, CapacityError for a prompt that does not fit the context.
         """
-        yield from self.run(prompt, resolve(options, {}, self.defaults), cancelled)
+        yield from self.run(prompt, self.resolve(options), cancelled)
 
-    def run(self, prompt: str, resolved: Resolved, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-        """The same for options that were settled elsewhere. `cancelled` is asked once a token."""
+    def resolve(self, asked: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Resolved:
+        """Options with every value settled, the folder's defaults included. Raises UsageError, CheckpointError."""
+        return resolve(asked, environment or {}, self.defaults, answer=self.answer_start is not None)
+
+    def run(
+        self,
+        prompt: str,
+        resolved: Resolved,
+        cancelled: Callable[[], bool] = lambda: False,
+        watch: Callable[[Trace], None] | None = None,
+    ) -> Iterator[Event]:
+        """The same for options that were settled elsewhere. `cancelled` is asked once a token; `watch` sees the first sample's draws."""
         prepared = self.prepare(prompt, resolved)
         yield from (Note(text) for text in prepared.notes)
-        yield Started(len(prepared.ids), prepared.options.max_new_tokens, prepared.seed)
-        yield from _continue(self, prepared, cancelled)
+        yield Started(len(prepared.source or prepared.ids), prepared.options.max_new_tokens, prepared.seed)
+        if prepared.options.num_beams > 1:
+            events = _search(self, prepared, cancelled)
+        else:
+            events = _continue(self, prepared, cancelled, watch)
+        cut = False
+        for event in events:
+            cut = cut or (isinstance(event, Finished) and event.reason == "length")
+            yield event
+        if cut and prepared.cut_note is not None:
+            yield Note(prepared.cut_note)
 
     def prepare(self, prompt: str, resolved: Resolved) -> Prepared:
         """Ids and limits for a prompt, under the overflow policy. Raises CapacityError, UsageError."""
@@ -78,6 +109,9 @@ class Generator:
             ids = [self.start_token]
         if not ids:
             raise UsageError("the prompt is empty and the model has no start token", "give a prompt")
+        source = None
+        if self.answer_start is not None:
+            source, ids = self._source(ids, options), [self.answer_start]
         seed = options.seed if options.seed is not None else secrets.randbits(32)
         notes: list[str] = []
         wanted = len(ids) + options.max_new_tokens
@@ -93,13 +127,28 @@ class Generator:
                 f"the prompt has {len(ids)} tokens, the model's context is {self.context}",
                 f"shorten it by {1 - room} tokens or more, or use --overflow truncate-left",
             )
+        cut_note = None
         if options.max_new_tokens > room:
             if options.overflow != "shrink" and resolved.origins.get("max_new_tokens") in ("asked", "environment"):
-                notes.append(
-                    f"--max-new-tokens {options.max_new_tokens} is more than fits: prompt {len(ids)} + new {room} = context {self.context}"
-                )
+                fits = f"prompt {len(ids)} + new {room} = context {self.context}"
+                cut_note = f"--max-new-tokens {options.max_new_tokens} is more than fits: {fits}"
             options = replace(options, max_new_tokens=room)
-        return Prepared(ids, options, seed, tuple(notes))
+        return Prepared(ids, source, options, seed, tuple(notes), cut_note)
+
+    def rules(self, prepared: Prepared) -> Rules:
+        """What generation_config.json forbids or forces."""
+        counted = len(prepared.ids)
+        ends = frozenset() if prepared.options.ignore_eos else self.end_tokens
+        return read_rules(self.defaults, prepared.options.max_new_tokens, ends, self.vocab, prompt=counted)
+
+    def _source(self, ids: list[int], options: GenerationOptions) -> list[int]:
+        """A source text that fits the encoder."""
+        if len(ids) <= self.context:
+            return ids
+        if options.overflow == "truncate-left":
+            return ids[-self.context :]
+        hint = f"shorten it by {len(ids) - self.context} tokens, or use --overflow truncate-left"
+        raise CapacityError(f"the text has {len(ids)} tokens, the model's encoder reads {self.context}", hint)
 
     def _truncate(self, ids: list[int], new: int) -> list[int]:
         """Drop the prompt's oldest ids until `new` more fit, but keep a start token, and at least half the context for the prompt."""
@@ -108,59 +157,17 @@ class Generator:
         return head + ids[len(ids) - (room - len(head)) :] if len(ids) > room else ids
 
 
-class _Row:
-    """One sample on its way: ids to whole characters to text without stop strings."""
-
-    def __init__(self, generator: Generator, prepared: Prepared, index: int) -> None:
-        self.index = index
-        self.count = 0
-        self._generator = generator
-        self._options = prepared.options
-        self._detokenizer = Detokenizer(generator.tokenizer, prepared.ids)
-        self._stops = StopStrings(prepared.options.stop)
-        self._tokens: list[Token] = []
-        self.reason: FinishReason | None = None
-
-    def feed(self, drawn: Drawn) -> Piece | None:
-        """Take a token; the text that became showable with it, if any. Sets `reason` when the sample has ended."""
-        self.count += 1
-        options = self._options
-        if options.logprobs is not None:
-            self._tokens.append(_scored(self._generator.tokenizer, drawn, options.logprobs))
-        if drawn.token in self._generator.end_tokens and not options.ignore_eos:
-            self.reason = "stop"
-            return self.rest()
-        text, stopped = self._stops.feed(self._detokenizer.feed(drawn.token))
-        if stopped:
-            self.reason = "stop"
-            return self._piece(text)
-        if self.count >= options.max_new_tokens:
-            self.reason = "length"
-            return self._piece(text + self._remainder())
-        return self._piece(text) if text else None
-
-    def rest(self) -> Piece | None:
-        """What was held back, when the sample ends here."""
-        text = self._remainder()
-        return self._piece(text) if text or self._tokens else None
-
-    def _remainder(self) -> str:
-        text, stopped = self._stops.feed(self._detokenizer.flush())
-        return text if stopped else text + self._stops.flush()
-
-    def _piece(self, text: str) -> Piece:
-        tokens, self._tokens = tuple(self._tokens), []
-        return Piece(self.index, text, tokens)
-
-
-def _continue(generator: Generator, prepared: Prepared, cancelled: Callable[[], bool]) -> Iterator[Event]:
+def _continue(
+    generator: Generator, prepared: Prepared, cancelled: Callable[[], bool], watch: Callable[[Trace], None] | None
+) -> Iterator[Event]:
     """Run the loop and turn its columns into events."""
     options = prepared.options
     started = time.perf_counter()
-    session = generator.open_session(len(prepared.ids) + options.max_new_tokens)
-    samplers = [Sampler(options, prepared.seed, row, prepared.ids) for row in range(options.samples)]
+    session = generator.open_session(len(prepared.ids) + options.max_new_tokens, [prepared.source] if prepared.source else None)
+    rules = generator.rules(prepared)
+    samplers = [Sampler(options, prepared.seed, row, prepared.ids, rules, None if row else watch) for row in range(options.samples)]
     loop = Loop(session, [prepared.ids], samplers, [0] * options.samples)
-    rows = [_Row(generator, prepared, index) for index in range(options.samples)]
+    rows = [Row(index, generator.tokenizer, prepared.ids, options, generator.end_tokens) for index in range(options.samples)]
     prefill_seconds = time.perf_counter() - started
     while rows:
         for row, drawn in zip(rows, loop.column(), strict=True):
@@ -184,18 +191,21 @@ def _continue(generator: Generator, prepared: Prepared, cancelled: Callable[[], 
         rows = [rows[position] for position in alive]
 
 
-def _scored(tokenizer: Tokenizer, drawn: Drawn, count: int) -> Token:
-    """A token with its log-probability and those of the `count` likeliest."""
-    logprobs = log_softmax(drawn.logits)
-    best = _best(logprobs, count)
-
-    def score(token: int) -> TokenScore:
-        return TokenScore(token, tokenizer.decode([token], special=True), float(logprobs[token]))
-
-    return Token(score(drawn.token), tuple(score(int(token)) for token in best))
-
-
-def _best(logprobs: Values, count: int) -> Ids:
-    """The ids of the highest log-probabilities, highest first; among equals the lower ids first."""
-    best = top_k(Candidates(np.arange(len(logprobs)), logprobs), count)
-    return best.ids[np.argsort(-best.logits, kind="stable")][:count]
+def _search(generator: Generator, prepared: Prepared, cancelled: Callable[[], bool]) -> Iterator[Event]:
+    """Beam search; its text comes at its end, for until then any beam may win."""
+    options = prepared.options
+    started = time.perf_counter()
+    session = generator.open_session(len(prepared.ids) + options.max_new_tokens, [prepared.source] if prepared.source else None)
+    ends = frozenset() if options.ignore_eos else generator.end_tokens
+    search = Search(read_beams(generator.defaults, options.num_beams), ends, options.max_new_tokens)
+    prefill_seconds = time.perf_counter() - started
+    beam_search(session, [prepared.ids], [search], adjustment(options, generator.rules(prepared)), cancelled)
+    seconds = time.perf_counter() - started
+    for index, ids in enumerate(search.best(options.samples)):
+        row = Row(index, generator.tokenizer, prepared.ids, options, generator.end_tokens)
+        for token in ids:
+            if row.reason is None and (piece := row.take(token)) is not None:
+                yield piece
+        if row.reason is None and (rest := row.rest()) is not None:
+            yield rest
+        yield Finished(index, row.reason or "cancelled", row.count, prefill_seconds, seconds - prefill_seconds)

@@ -6,12 +6,15 @@ Works on NumPy arrays, one row at a time, and knows neither a model nor text. Fi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tgen.engine.rules import Rules
 from tgen.engine.session import Logits
 from tgen.errors import TgenError
 from tgen.options import GenerationOptions
@@ -27,7 +30,13 @@ LARGEST = 1e300
 
 
 class NumericalError(TgenError):
-    """The model returned logits that are not finite."""
+    """The model returned numbers that are not finite."""
+
+
+def require_finite(numbers: npt.NDArray[np.floating[Any]], where: str) -> None:
+    """Raise NumericalError for NaN or infinity, saying where."""
+    if not np.isfinite(numbers).all():
+        raise NumericalError(f"the model's numbers are not finite {where}", "try --dtype float32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,39 +121,74 @@ def draw(candidates: Candidates, uniform: float) -> int:
     return int(candidates.ids[min(index, len(candidates.ids) - 1)])
 
 
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One step as the sampler saw it: raw logits and scores after penalties and rules, each [vocab]; what was left after each filter.
+
+    `stages` begin with all candidates after temperature; at temperature 0 there are none, and no random number.
+    """
+
+    logits: Logits
+    scores: Values
+    stages: tuple[tuple[str, Candidates], ...]
+    uniform: float | None
+    token: int
+
+
+FILTERS = (("top_k", top_k), ("top_p", top_p), ("min_p", min_p))
+
+
 class Sampler:
     """The sampling of one row, with its own random stream: the s-th draw of (seed, row) is the same at any batch size."""
 
-    def __init__(self, options: GenerationOptions, seed: int, row: int, prompt: Iterable[int]) -> None:
+    def __init__(
+        self,
+        options: GenerationOptions,
+        seed: int,
+        row: int,
+        prompt: Sequence[int],
+        rules: Rules | None = None,
+        watch: Callable[[Trace], None] | None = None,
+    ) -> None:
+        """`watch` is shown every step; the numbers it sees are those that were used."""
         self.options = options
         self.step = 0
-        self._counts: dict[int, int] = {}
+        self._rules = rules if rules is not None and not rules.empty else None
+        self._watch = watch
+        self._ids = list(prompt)
+        self._counts = dict(Counter(prompt))
         self._generated: dict[int, int] = {}
-        for token in prompt:
-            self._counts[token] = self._counts.get(token, 0) + 1
         # Philox is counter-based: one number is taken a step, and (seed, row) is its key.
         self._random = np.random.Generator(np.random.Philox(key=np.array([seed, row], dtype=np.uint64)))
 
     def draw(self, logits: Logits) -> int:
         """The next token for logits [vocab]. Raises NumericalError if a logit is NaN or infinite."""
-        if not np.isfinite(logits).all():
-            raise NumericalError(f"the model's logits are not finite at step {self.step}", "try --dtype float32")
+        require_finite(logits, f"at step {self.step}")
         scores = penalise(logits, self._counts, self._generated, self.options)
-        token = int(np.argmax(scores)) if self.options.temperature == 0 else self._sample(scores)
+        if self._rules is not None:
+            scores = self._rules.apply(scores, self._ids, self.step)
+        if self.options.temperature == 0:
+            stages, uniform, token = [], None, int(np.argmax(scores))
+        else:
+            stages, uniform = self._filtered(scores), self._random.random()
+            token = draw(stages[-1][1], uniform)
+        if self._watch is not None:
+            self._watch(Trace(logits, scores, tuple(stages), uniform, token))
+        self._ids.append(token)
         self._counts[token] = self._counts.get(token, 0) + 1
         self._generated[token] = self._generated.get(token, 0) + 1
         self.step += 1
         return token
 
-    def _sample(self, scores: Values) -> int:
+    def _filtered(self, scores: Values) -> list[tuple[str, Candidates]]:
+        """What is left after each filter, by its name; the last is what is drawn from."""
         # Differences to the highest, not the scores themselves: a tiny temperature makes these infinite, and leaves that one alone.
         with np.errstate(over="ignore"):
             scaled = (scores - scores.max()) / self.options.temperature
-        candidates = Candidates(np.arange(len(scores)), scaled)
-        candidates = top_k(candidates, self.options.top_k)
-        candidates = top_p(candidates, self.options.top_p)
-        candidates = min_p(candidates, self.options.min_p)
-        return draw(candidates, self._random.random())
+        stages = [("temperature", Candidates(np.arange(len(scores)), scaled))]
+        for name, keep in FILTERS:
+            stages.append((name, keep(stages[-1][1], getattr(self.options, name))))
+        return stages
 
 
 def log_softmax(logits: Logits) -> Values:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -28,3 +28,7 @@ class Session(Protocol):
     def truncate(self, lengths: Sequence[int]) -> None:
         """Forget what row r read beyond its first lengths[r] ids."""
         ...
+
+
+# Opens a session for a number of ids to be read and, for a model with an encoder, the source texts of its rows.
+OpenSession = Callable[[int, Sequence[Sequence[int]] | None], Session]

@@ -1,4 +1,4 @@
-"""Text to ids and back, through the tokenizers library. Knows no model but the size of its vocabulary."""
+"""Text to ids and back, through the tokenizers or the sentencepiece library. Knows no model but the size of its vocabulary."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from tgen.files import refuse_lfs_pointer
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
 
+    from tgen.text.sentencepiece import SentencePieces
+
 
 class Tokenizer:
-    """A folder's tokenizer.json."""
+    """A folder's tokenizer.json, or the SentencePiece models where there is none."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library | SentencePieces) -> None:
         self.library = library
 
     @classmethod
@@ -25,6 +27,10 @@ class Tokenizer:
 
         path = folder / "tokenizer.json"
         if not path.is_file():
+            from tgen.text.sentencepiece import find_sentencepieces
+
+            if pieces := find_sentencepieces(folder, vocab):
+                return cls(pieces)
             raise CheckpointError(f"no tokenizer.json in {folder}", "save it with transformers: AutoTokenizer...save_pretrained(folder)")
         refuse_lfs_pointer(path)
         try:
@@ -39,6 +45,11 @@ class Tokenizer:
         library.no_truncation()
         return cls(library)
 
+    @property
+    def kind(self) -> str:
+        """What cuts the text: BPE, Unigram, WordPiece ... or SentencePiece."""
+        return type(getattr(self.library, "model", self.library)).__name__
+
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Ids of a text, with the start and end tokens that the tokenizer itself adds if `special`."""
         return self.library.encode(text, add_special_tokens=special).ids
@@ -51,6 +62,10 @@ class Tokenizer:
         """A token as the vocabulary spells it, such as `Ġonce`; ids without an entry as `<id>`."""
         piece = self.library.id_to_token(token)
         return f"<{token}>" if piece is None else piece
+
+    def id_of(self, piece: str) -> int | None:
+        """The id of a vocabulary entry, None if there is none of this spelling."""
+        return self.library.token_to_id(piece)
 
     def size(self) -> int:
         """How many entries the vocabulary has."""

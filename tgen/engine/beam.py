@@ -1,0 +1,185 @@
+"""Beam search: keep the likeliest few continuations, return the likeliest whole ones. Knows ids only.
+
+The bookkeeping is that of transformers, so that the same settings give the same text; several searches share one session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tgen.engine.rules import Rules
+from tgen.engine.sampling import penalise, require_finite
+from tgen.engine.session import Logits, Session
+from tgen.errors import CheckpointError
+from tgen.options import GenerationOptions
+
+# What counts as "no score yet". Finite, so that sums of it stay numbers.
+NONE_YET = np.float32(-1e9)
+
+# Higher powers of a length leave the range of a float.
+LARGEST_PENALTY = 50
+
+Process = Callable[[Logits, Sequence[int], int], Logits]
+
+
+@dataclass(frozen=True, slots=True)
+class BeamSettings:
+    """How many beams, and when to stop: as soon as that many have ended, or (False) when no running one can win any more.
+
+    Scores are sums of log-probabilities divided by length ** length_penalty. A single beam is greedy search: it ends with its first end
+    token, and penalties apply to its logits.
+    """
+
+    beams: int
+    length_penalty: float = 1.0
+    early_stopping: bool | str = False
+
+
+@dataclass(order=True, slots=True)
+class Ended:
+    """A whole continuation and its score."""
+
+    score: float
+    ids: list[int] = field(compare=False)
+
+
+class Search:
+    """The beams of one prompt."""
+
+    def __init__(self, settings: BeamSettings, end_tokens: frozenset[int], max_new_tokens: int) -> None:
+        self.settings = settings
+        self.end_tokens = end_tokens
+        self.max_new_tokens = max_new_tokens
+        self.running: list[list[int]] = [[] for _ in range(settings.beams)]
+        # All beams start alike: only the first one counts, or every beam would find the same.
+        self.scores = np.full(settings.beams, NONE_YET, dtype=np.float32)
+        self.scores[0] = 0
+        self.ended: list[Ended] = []
+        self.done = False
+
+    def advance(self, log_probabilities: npt.NDArray[np.float32]) -> list[int]:
+        """Extend every beam by its log-probabilities [beams, vocab], a single one by its logits.
+
+        Returns, for each new beam, the old one it continues.
+        """
+        beams, vocab = log_probabilities.shape
+        totals = (log_probabilities + self.scores[:, None]).ravel()
+        # Enough that `beams` of them go on even if the best ones all end.
+        keep = min(max(2, 1 + len(self.end_tokens)) * beams, totals.size)
+        best = np.argpartition(-totals, keep - 1)[:keep]
+        best = best[np.lexsort((best, -totals[best]))]
+        parents, tokens = best // vocab, best % vocab
+        length = len(self.running[0]) + 1
+        ends = np.isin(tokens, list(self.end_tokens)) | (length >= self.max_new_tokens)
+        for rank in np.flatnonzero(ends[:beams]):
+            ids = [*self.running[parents[rank]], int(tokens[rank])]
+            self.ended.append(Ended(float(totals[best[rank]]) / length**self.settings.length_penalty, ids))
+        self.ended = sorted(self.ended, reverse=True)[:beams]
+        running = np.where(ends, totals[best] + NONE_YET, totals[best])
+        going = np.argsort(-running, kind="stable")[:beams]
+        chosen = [int(parents[rank]) for rank in going]
+        if beams > 1:  # greedy search looks at each step by itself
+            self.scores = running[going]
+        self.running = [[*self.running[parents[rank]], int(tokens[rank])] for rank in going]
+        self.done = bool(ends.all()) or self._settled(length)
+        return chosen
+
+    def best(self, count: int) -> list[list[int]]:
+        """The ids of the highest-scoring whole continuations."""
+        return [ended.ids for ended in self.ended[:count]]
+
+    def cut(self) -> None:
+        """End where the search is: the best running beam counts as whole if no other does."""
+        if not self.ended:
+            self.ended = [Ended(float(self.scores[0]), self.running[0])]
+        self.done = True
+
+    def _settled(self, length: int) -> bool:
+        """Whether nothing better is to be expected."""
+        settings = self.settings
+        if len(self.ended) < settings.beams:
+            return False
+        if settings.early_stopping is True or settings.beams == 1:
+            return True
+        reached = self.max_new_tokens if settings.early_stopping == "never" and settings.length_penalty > 0 else length
+        return bool(self.scores[0] / reached**settings.length_penalty <= self.ended[-1].score)
+
+
+def beam_search(
+    session: Session,
+    prompts: Sequence[Sequence[int]],
+    searches: Sequence[Search],
+    process: Process,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> None:
+    """Run searches to their ends, one for each prompt, in one session; `process` adjusts the log-probabilities of each beam.
+
+    When `cancelled`, which is asked once a step, what runs is cut short where it is. Raises NumericalError for logits that are not finite.
+    """
+    logits = session.extend(prompts)
+    running = list(range(len(searches)))
+    rows = [number for number in running for _ in range(searches[number].settings.beams)]
+    session.select(rows)
+    logits = logits[rows]
+    step = 0
+    while running:
+        require_finite(logits, f"at step {step}")
+        step += 1
+        selected: list[int] = []
+        offset = 0
+        going = []
+        for number in running:
+            search = searches[number]
+            beams = search.settings.beams
+            scores = [logits[offset + beam] if beams == 1 else log_softmax32(logits[offset + beam]) for beam in range(beams)]
+            processed = [process(row, [*prompts[number], *ids], len(ids)) for row, ids in zip(scores, search.running, strict=True)]
+            parents = search.advance(np.stack(processed))
+            if not search.done:
+                going.append(number)
+                selected += [offset + parent for parent in parents]
+            offset += beams
+        if cancelled():
+            for number in going:
+                searches[number].cut()
+            return
+        running = going
+        if running:
+            session.select(selected)
+            logits = session.extend([[ids[-1]] for number in running for ids in searches[number].running])
+
+
+def adjustment(options: GenerationOptions, rules: Rules) -> Process:
+    """Repetition penalty and rules, as a search applies them."""
+
+    def process(scores: Logits, ids: Sequence[int], new: int) -> Logits:
+        if options.repetition_penalty != 1:
+            scores = penalise(scores, dict.fromkeys(ids, 1), {}, options).astype(np.float32)
+        return rules.apply(scores, ids, new)
+
+    return process
+
+
+def read_beams(generation: Mapping[str, Any], beams: int) -> BeamSettings:
+    """Beam settings in a generation_config.json. Raises CheckpointError for a value that cannot be meant."""
+    penalty, early = generation.get("length_penalty"), generation.get("early_stopping")
+    penalty = 1.0 if penalty is None else penalty
+    early = False if early is None else early
+    if isinstance(penalty, bool) or not isinstance(penalty, int | float) or not -LARGEST_PENALTY <= penalty <= LARGEST_PENALTY:
+        message = f"generation_config.json: length_penalty = {penalty!r} is not a number from -{LARGEST_PENALTY} to {LARGEST_PENALTY}"
+        raise CheckpointError(message, "correct it or leave it out")
+    if not isinstance(early, bool) and early != "never":
+        message = f"generation_config.json: early_stopping = {early!r} is neither true, false nor never"
+        raise CheckpointError(message, "correct it or leave it out")
+    return BeamSettings(beams, float(penalty), early)
+
+
+def log_softmax32(logits: Logits) -> Logits:
+    """Natural logarithms of the probabilities, [vocab], in float32 as transformers has them."""
+    shifted = logits - logits.max()
+    result: Logits = shifted - np.log(np.exp(shifted).sum())
+    return result

@@ -1,0 +1,145 @@
+"""T5's and Marian's SentencePiece models, for folders that have no tokenizer.json. Needs the sentencepiece package.
+
+Offers the few methods of the tokenizers library that tgen uses, so that nothing else has to know.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tgen.errors import CheckpointError, UnsupportedError
+from tgen.files import read_json, read_optional_json, refuse_lfs_pointer
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
+
+END, PADDING, UNKNOWN, SPACE = "</s>", "<pad>", "<unk>", "▁"
+CODE = re.compile(">>[^<]+<<")  # Marian's name of a language to translate into
+MOST_SENTINELS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Ids of a text."""
+
+    ids: list[int]
+
+
+class SentencePieces:
+    """One model for reading and one for writing, often the same, over a common vocabulary."""
+
+    def __init__(
+        self,
+        read: SentencePieceProcessor,
+        write: SentencePieceProcessor,
+        pieces: Sequence[str],
+        *,
+        sentinels: Sequence[str] = (),
+        codes: bool = False,
+    ) -> None:
+        """`sentinels` are among the pieces; like the end token they stand for themselves in a text, and so do `codes` that begin it.
+
+        Raises CheckpointError for a vocabulary that lacks what every text needs.
+        """
+        self._codes = codes
+        self._read = read
+        self._write = write
+        self._pieces = list(pieces)
+        self._ids = {piece: number for number, piece in enumerate(self._pieces)}
+        if END not in self._ids or UNKNOWN not in self._ids:
+            raise CheckpointError(f"the SentencePiece vocabulary lacks {END} or {UNKNOWN}", "download the tokenizer's files again")
+        self._special = {piece for piece in (END, PADDING, UNKNOWN, *sentinels) if piece in self._ids}
+        self._borders = re.compile(f"({'|'.join(map(re.escape, self._special))})")
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> Encoded:
+        """The ids of a text, ended by the end token if asked for."""
+        code = CODE.match(text) if self._codes else None
+        pieces = [code[0]] if code else []
+        for part in self._borders.split(text[code.end() if code else 0 :]):
+            pieces += [part] if part in self._special else self._read.encode(part, out_type=str)
+        unknown = self._ids[UNKNOWN]
+        ids = [self._ids.get(piece, unknown) for piece in pieces]
+        return Encoded([*ids, self._ids[END]] if add_special_tokens else ids)
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text of ids; special tokens as they are spelled, or not at all."""
+        text, plain = "", list[str]()
+        for piece in (self._pieces[i] for i in ids if i < len(self._pieces)):
+            if piece not in self._special:
+                plain.append(piece)
+            elif not skip_special_tokens:
+                text, plain = text + self._written(plain, text) + piece, []
+        return text + self._written(plain, text)
+
+    def _written(self, pieces: list[str], before: str) -> str:
+        """The text of pieces without special tokens; only at the very beginning of a text the model leaves out a space."""
+        # Pieces that only the reading model knows come back as they are spelled.
+        text: str = self._write.decode(pieces).replace(SPACE, " ")
+        return f" {text}" if before and pieces and pieces[0].startswith(SPACE) else text
+
+    def id_to_token(self, number: int) -> str | None:
+        """A vocabulary entry."""
+        return self._pieces[number] if number < len(self._pieces) else None
+
+    def token_to_id(self, piece: str) -> int | None:
+        """The id of an entry."""
+        return self._ids.get(piece)
+
+    def get_vocab_size(self, with_added_tokens: bool = True) -> int:  # noqa: ARG002
+        """How many entries there are."""
+        return len(self._pieces)
+
+
+def find_sentencepieces(folder: Path, vocab: int | None = None) -> SentencePieces | None:
+    """The SentencePiece models of a folder, None if it has none.
+
+    Raises CheckpointError for what is damaged or larger than the model's `vocab`, UnsupportedError without the package.
+    """
+    found = _found(folder)
+    if found is not None and vocab is not None and found.get_vocab_size() > vocab:
+        message = f"the SentencePiece vocabulary of {folder} has {found.get_vocab_size()} entries, the model's {vocab}"
+        raise CheckpointError(message, "tokenizer and weights belong to different models; download both again")
+    return found
+
+
+def _found(folder: Path) -> SentencePieces | None:
+    if (folder / "source.spm").is_file() and (folder / "target.spm").is_file():
+        vocabulary = read_json(folder / "vocab.json")
+        read, write = _processor(folder / "source.spm"), _processor(folder / "target.spm")
+        return SentencePieces(read, write, _by_id(vocabulary, folder), codes=True)
+    if (folder / "spiece.model").is_file():
+        processor = _processor(folder / "spiece.model")
+        count = read_optional_json(folder / "tokenizer_config.json").get("extra_ids", 100)
+        if not isinstance(count, int) or not 0 <= count <= MOST_SENTINELS:
+            raise CheckpointError(f"tokenizer_config.json: extra_ids = {count!r} cannot be meant", "correct it or leave it out")
+        # The sentinels of T5's training stand behind the pieces, the first one last.
+        sentinels = [f"<extra_id_{number}>" for number in reversed(range(count))]
+        pieces = [*map(processor.id_to_piece, range(processor.get_piece_size())), *sentinels]
+        return SentencePieces(processor, processor, pieces, sentinels=sentinels)
+    return None
+
+
+def _processor(path: Path) -> SentencePieceProcessor:
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError as error:
+        message = f"{path.name} needs the sentencepiece package, which is not installed"
+        raise UnsupportedError(message, "pip install 'tgen[sentencepiece]', or save a tokenizer.json with transformers") from error
+    refuse_lfs_pointer(path)
+    try:
+        return SentencePieceProcessor(model_file=str(path))
+    except (RuntimeError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}", "download the file again") from error
+
+
+def _by_id(vocabulary: dict[str, object], folder: Path) -> list[str]:
+    """The entries of a vocab.json in the order of their ids, which must be 0 to n-1."""
+    if sorted(map(json.dumps, vocabulary.values())) != sorted(map(str, range(len(vocabulary)))):
+        raise CheckpointError(f"{folder / 'vocab.json'} does not number its entries from 0", "download the file again")
+    by_id = {number: piece for piece, number in vocabulary.items()}
+    return [by_id[number] for number in range(len(by_id))]
