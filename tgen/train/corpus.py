@@ -71,8 +71,6 @@ def _pieces(document: str) -> list[str]:
 
 def encode_documents(tokenizer: Tokenizer, documents: Sequence[str], end: int) -> Ids:
     """All documents' ids in a row, [tokens]."""
-    if tokenizer.get_vocab_size() > 65536:
-        raise UsageError("--vocab must be at most 65536")
     parts: list[Ids] = []
     for start in range(0, len(documents), 64):
         for encoding in tokenizer.encode_batch(list(documents[start : start + 64])):

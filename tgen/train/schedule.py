@@ -25,10 +25,12 @@ def make_optimiser(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
 
 
 def initialise(model: nn.Module, layers: int, seed: int) -> None:
-    """Normal weights of deviation 0.02; what adds to the residual stream smaller by sqrt(2 * layers), as in GPT-2."""
+    """Normal weights of deviation 0.02; what adds to the residual stream smaller by sqrt(2 * layers), as in GPT-2. Biases are zero."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2:
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
             continue
         residual = name.endswith(("attention.out.weight", "mlp.down.weight"))
         deviation = 0.02 / math.sqrt(2 * layers) if residual else 0.02

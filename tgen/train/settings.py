@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ class TrainSettings:
     warmup: float = 0.02
     clip: float = 1.0
     validation: float = 0.02
+    label_smoothing: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -37,17 +39,17 @@ class TrainSettings:
             raise UsageError("training needs either --steps or --minutes", "for a first try: --minutes 10")
         for name in ("width", "layers", "vocab", "context", "batch", "steps", "minutes", "learning_rate"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {value}")
         if self.width % HEAD_DIM:
             raise UsageError(f"--width must be a multiple of {HEAD_DIM}, the size of a head, not {self.width}")
-        if self.vocab < 300:
-            raise UsageError(f"--vocab must be at least 300 (256 bytes, a special token and some merges), not {self.vocab}")
+        if not 300 <= self.vocab <= 65536:
+            raise UsageError(f"--vocab must be 300 (256 bytes, a special token and some merges) to 65536, not {self.vocab}")
         if not 0 < self.validation < 1:
             raise UsageError(f"--validation must be between 0 and 1, not {self.validation}")
 
-    def model_config(self, vocab: int, end_token: int) -> dict[str, Any]:
-        """The `config.json` of a model of this shape, in transformers' words."""
+    def language_config(self, vocab: int, end_token: int) -> dict[str, Any]:
+        """The `config.json` of a decoder-only model of this shape, in transformers' words."""
         return {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
@@ -67,6 +69,33 @@ class TrainSettings:
             "mlp_bias": False,
             "bos_token_id": end_token,
             "eos_token_id": end_token,
+        }
+
+    def pairs_config(self, vocab: int, end_token: int) -> dict[str, Any]:
+        """The `config.json` of an encoder-decoder of this shape, as many layers on each side; the end token is the start token too."""
+        heads = self.width // HEAD_DIM
+        return {
+            "architectures": ["MarianMTModel"],
+            "model_type": "marian",
+            "is_encoder_decoder": True,
+            "vocab_size": vocab,
+            "decoder_vocab_size": vocab,
+            "d_model": self.width,
+            "encoder_layers": self.layers,
+            "decoder_layers": self.layers,
+            "encoder_attention_heads": heads,
+            "decoder_attention_heads": heads,
+            "encoder_ffn_dim": 4 * self.width,
+            "decoder_ffn_dim": 4 * self.width,
+            "activation_function": "relu",
+            "max_position_embeddings": self.context,
+            "scale_embedding": True,
+            "share_encoder_decoder_embeddings": True,
+            "tie_word_embeddings": True,
+            "decoder_start_token_id": end_token,
+            "eos_token_id": end_token,
+            "bos_token_id": end_token,
+            "pad_token_id": end_token,
         }
 
     def as_dict(self) -> dict[str, Any]:

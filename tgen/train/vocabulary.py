@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from tgen.checkpoint.atomic import write_text
 from tgen.checkpoint.save import write_json
@@ -15,17 +15,23 @@ from tgen.errors import CheckpointError
 END = "<|end|>"
 
 
-def learn_tokenizer(documents: Iterable[str], size: int) -> Tokenizer:
-    """Byte-level BPE (arXiv:1508.07909, over bytes as in GPT-2): every text can be written, and decodes to itself."""
+def learn_tokenizer(documents: Iterable[str], size: int, *, sentences: bool = False) -> Tokenizer:
+    """Byte-level BPE (arXiv:1508.07909, over bytes as in GPT-2): every text can be written, and decodes to itself.
+
+    For `sentences`, the first word is spelled like any other, and the end token is added to each.
+    """
     tokenizer = Tokenizer(models.BPE())
     digits = pre_tokenizers.Digits(individual_digits=True)
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=sentences)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     tokenizer.train_from_iterator(documents, trainer)
+    if sentences:
+        tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, end_token(tokenizer))])
     return tokenizer
 
 

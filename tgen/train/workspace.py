@@ -6,6 +6,8 @@ A kill at any moment leaves every file here whole or absent. Knows files, not ho
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,26 @@ from tokenizers import Tokenizer
 from tgen.checkpoint.atomic import write_atomically, write_text
 from tgen.checkpoint.save import write_json
 from tgen.errors import CheckpointError, UsageError
-from tgen.train.corpus import Corpus, Ids, encode_documents, split_documents
+from tgen.train.corpus import Corpus, encode_documents, split_documents
 from tgen.train.documents import read_documents
+from tgen.train.language import LanguageTask
+from tgen.train.pairs import PairCorpus, PairTask, Side, encode_pairs, read_pairs, split_pairs
 from tgen.train.settings import TrainSettings
+from tgen.train.task import Task
 from tgen.train.vocabulary import end_token, learn_tokenizer, save_tokenizer
 
 SETTINGS, STATE, LOG = "settings.json", "state.pt", "log.csv"
+SIDES = ("source", "target", "held_source", "held_target")
+
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """All that a run starts from: its settings, what it learns, its tokenizer, and the sizes of the data."""
+
+    settings: TrainSettings
+    task: Task
+    tokenizer: Tokenizer
+    sizes: dict[str, int]
 
 
 class Workspace:
@@ -32,12 +48,8 @@ class Workspace:
         self.inner = folder / "training"
 
     def create(self, sources: list[str], settings: TrainSettings) -> None:
-        """Read the text, learn the tokenizer, encode, and write settings.json last, as the sign that all the rest is there.
-
-        Raises UsageError if the folder already holds something, or if there is too little text.
-        """
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise UsageError(f"{self.folder} is not empty", "choose another folder, or --resume to go on with what it holds")
+        """Read text, learn a tokenizer from it, encode it. Raises UsageError for a folder that holds something, or too little text."""
+        self._check_empty()
         documents = list(read_documents(sources))
         if not documents:
             raise UsageError("there is no text to learn from")
@@ -46,23 +58,33 @@ class Workspace:
         end = end_token(tokenizer)
         corpus = Corpus(encode_documents(tokenizer, train, end), encode_documents(tokenizer, validation, end))
         corpus.check(settings.context)
-        self.inner.mkdir(parents=True, exist_ok=True)
-        save_tokenizer(self.folder, tokenizer, settings.context)
-        self._save_ids("train", corpus.train)
-        self._save_ids("validation", corpus.validation)
-        sizes = {"documents": len(documents), "characters": sum(map(len, documents))}
-        write_json(self.inner / SETTINGS, {"settings": settings.as_dict(), "data": sizes})
+        self._save(tokenizer, settings, asdict(corpus), {"documents": len(documents), "characters": sum(map(len, documents))})
 
-    def open(self) -> tuple[TrainSettings, Corpus, Tokenizer, dict[str, Any]]:
-        """Settings, text, tokenizer and the sizes of the data, as `create` left them. Raises UsageError if there is nothing to resume."""
+    def create_pairs(self, path: Path, settings: TrainSettings) -> int:
+        """The same for a file of sentence pairs; returns how many pairs were too long and left out."""
+        self._check_empty()
+        pairs = read_pairs(path)
+        if len(pairs) < 2:
+            raise UsageError(f"there are {len(pairs)} pairs in {path}, too few to learn from", "one a line, source<TAB>target")
+        train, held = split_pairs(pairs, settings.validation)
+        tokenizer = learn_tokenizer((text for pair in train for text in pair), settings.vocab, sentences=True)
+        corpus, dropped = encode_pairs(tokenizer, train, held, settings.context)
+        arrays = {f"{name}_{part}": array for name in SIDES for part, array in asdict(getattr(corpus, name)).items()}
+        sizes = {"pairs": len(pairs), "characters": sum(len(text) for pair in pairs for text in pair)}
+        self._save(tokenizer, settings, {**arrays, "held_bytes": corpus.held_bytes}, sizes)
+        return dropped
+
+    def open(self) -> RunData:
+        """What `create` left. Raises UsageError if there is nothing to resume, CheckpointError if it is damaged."""
         path = self.inner / SETTINGS
         if not path.is_file():
             raise UsageError(f"{self.folder} holds no training run to resume", "start one without --resume")
         try:
             stored = json.loads(path.read_text("utf-8"))
-            corpus = Corpus(np.load(self.inner / "train.npy", mmap_mode="r"), np.load(self.inner / "validation.npy", mmap_mode="r"))
+            settings = TrainSettings(**stored["settings"])
             tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-            return TrainSettings(**stored["settings"]), corpus, tokenizer, stored["data"]
+            arrays = {name: np.load(self.inner / f"{name}.npy", mmap_mode="r") for name in stored["arrays"]}
+            return RunData(settings, _task(settings, arrays, tokenizer), tokenizer, stored["data"])
         except Exception as error:  # tokenizers raises bare Exception
             raise CheckpointError(f"{self.inner} is damaged: {error}", "delete the folder and start again") from error
 
@@ -87,9 +109,29 @@ class Workspace:
             lines = [",".join(history[0]), *(",".join(f"{value:.6g}" for value in row.values()) for row in history)]
             write_text(self.inner / LOG, "\n".join(lines) + "\n")
 
-    def _save_ids(self, name: str, ids: Ids) -> None:
-        def write(path: Path) -> None:
-            with open(path, "wb") as file:
-                np.save(file, ids)
+    def _check_empty(self) -> None:
+        """Only what a run that was killed before its first step left behind may be overwritten."""
+        unfinished = self.inner.is_dir() and not (self.inner / SETTINGS).exists()
+        if self.folder.exists() and not unfinished and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise UsageError(f"{self.folder} is not empty", "choose another folder, or --resume to go on with what it holds")
 
-        write_atomically(self.inner / f"{name}.npy", write)
+    def _save(self, tokenizer: Tokenizer, settings: TrainSettings, arrays: dict[str, Any], sizes: dict[str, int]) -> None:
+        """Write everything, settings.json last, as the sign that all the rest is there."""
+        self.inner.mkdir(parents=True, exist_ok=True)
+        save_tokenizer(self.folder, tokenizer, settings.context)
+        for name, array in arrays.items():
+            write_atomically(self.inner / f"{name}.npy", partial(_write_array, array))
+        write_json(self.inner / SETTINGS, {"settings": settings.as_dict(), "data": sizes, "arrays": list(arrays)})
+
+
+def _write_array(array: Any, path: Path) -> None:
+    with open(path, "wb") as file:
+        np.save(file, array)
+
+
+def _task(settings: TrainSettings, arrays: dict[str, Any], tokenizer: Tokenizer) -> Task:
+    """Text or pairs, by what was stored."""
+    if "held_bytes" not in arrays:
+        return LanguageTask(settings, Corpus(**arrays), tokenizer)
+    sides = {name: Side(arrays[f"{name}_ids"], arrays[f"{name}_starts"]) for name in SIDES}
+    return PairTask(settings, PairCorpus(**sides, held_bytes=arrays["held_bytes"]), tokenizer)
