@@ -77,7 +77,7 @@ def test_a_bad_value_is_named_with_its_option(capsys: Captured, option: str, val
         (["bench", "--repeats", "0"], ["--repeats must be 1 or more, not 0"]),
         (["train", "x", "--every", "0"], ["--every must be 1 or more, not 0"]),
         (["train", "x", "--width", "100"], ["--width must be a multiple of 64"]),
-        (["train"], ["give texts to start a run, or --resume"]),
+        (["train"], ["give texts or --pairs to start a run, or --resume"]),
         (["train", "x", "--resume"], ["not both"]),
         (["train", "x", "--steps", "1", "--minutes", "1"], ["either --steps or --minutes"]),
     ],

@@ -16,7 +16,7 @@ from tgen.cli.prompt import PromptSource, check_encoding
 from tgen.cli.report import Report, Sink, show_settings
 from tgen.errors import UsageError
 from tgen.events import Started
-from tgen.options import Resolved, RunOptions, check_early, resolve
+from tgen.options import Resolved, RunOptions, check_early
 from tgen.ui import messages
 from tgen.ui.output import open_stdout
 from tgen.ui.result import JsonResult
@@ -48,6 +48,7 @@ def generate(
     repetition_penalty: p.RepetitionPenalty = None,
     presence_penalty: p.PresencePenalty = None,
     frequency_penalty: p.FrequencyPenalty = None,
+    num_beams: p.NumBeams = None,
     temperature: p.Temperature = None,
     top_k: p.TopK = None,
     top_p: p.TopP = None,
@@ -84,6 +85,7 @@ def generate(
     messages.configure(color, quiet)
     asked: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
+        "num_beams": num_beams,
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
@@ -108,7 +110,7 @@ def generate(
     open_stdout()
     generator, name = open_generator(model, run_options)
     wishes = Wishes(echo, json, show_probs, raw, color, fail_on_length, verbose)
-    return _show(generator, name, source.read(), resolve(asked, os.environ, generator.defaults), wishes, run_options)
+    return _show(generator, name, source.read(), generator.resolve(asked, os.environ), wishes, run_options)
 
 
 def _show(generator: Generator, name: str, prompt: str, resolved: Resolved, wishes: Wishes, run_options: RunOptions) -> int:

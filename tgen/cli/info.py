@@ -10,12 +10,13 @@ import typer
 from tgen.cli import parameters as p
 from tgen.cli.model import chosen_checkpoint
 from tgen.errors import CheckpointError, UsageError
+from tgen.spec import Alibi
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
 if TYPE_CHECKING:
     from tgen.checkpoint.folder import Checkpoint
-    from tgen.spec import LayerSpec, ModelSpec
+    from tgen.spec import RopeSpec, StackSpec
 
 
 def info(
@@ -52,24 +53,27 @@ def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
     from tgen.parameters import parameter_count
 
     spec = checkpoint.spec
-    layers = spec.decoder.layers
+    stack = list(spec.stacks.values())[-1]
+    layers = stack.layers
     attention, mlp = layers[0].attention, layers[0].mlp
     yield "folder", str(checkpoint.folder.resolve())
     yield "model_type", checkpoint.model_type
-    yield "kind", "decoder-only"
+    yield "kind", spec.kind
     yield "parameters", parameter_count(spec)
     yield "weight_bytes", weight_bytes(checkpoint.stored)
     yield "stored_as", sorted({tensor.dtype for tensor in checkpoint.stored.values()})
-    yield "layers", len(layers)
+    for name, part in spec.stacks.items():
+        yield ("layers" if len(spec.stacks) == 1 else f"{name}_layers"), len(part.layers)
     yield "width", spec.width
     yield "feed_forward", f"{mlp.width}, {mlp.activation}{', gated' if mlp.gated else ''}"
     yield "heads", attention.heads
     yield "key_value_heads", attention.kv_heads
     yield "head_width", attention.head_dim
-    yield "positions", _positions(spec, layers[0])
+    yield "positions", _positions(stack)
     yield "vocabulary", spec.vocab
     yield "context", spec.context
-    yield "cache_bytes_per_token", sum(8 * layer.attention.kv_heads * layer.attention.head_dim for layer in layers)
+    kept = spec.decoder.layers if spec.decoder else ()
+    yield "cache_bytes_per_token", sum(8 * layer.attention.kv_heads * layer.attention.head_dim for layer in kept)
     start = start_token(checkpoint)
     yield "start_tokens", [] if start is None else [start]
     yield "end_tokens", sorted(end_tokens(checkpoint))
@@ -86,22 +90,24 @@ def _tokenizer_problem(checkpoint: Checkpoint, facts: dict[str, Any]) -> Checkpo
         tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
     except CheckpointError as error:
         return error
-    facts["tokenizer"] = f"{type(tokenizer.library.model).__name__}, {tokenizer.size()} entries"
+    facts["tokenizer"] = f"{tokenizer.kind}, {tokenizer.size()} entries"
     return None
 
 
-def _positions(spec: ModelSpec, layer: LayerSpec) -> str:
-    windows = sorted({layer.attention.window for layer in spec.decoder.layers if layer.attention.window})
+def _positions(stack: StackSpec) -> str:
+    windows = sorted({layer.attention.window for layer in stack.layers if layer.attention.window})
     window = f", window {', '.join(map(str, windows))}" if windows else ""
-    if spec.decoder.positions is not None:
-        return f"learned{window}"
-    if spec.decoder.bias is not None:
-        return f"ALiBi{window}"
-    rope = layer.attention.rope
-    if rope is None:
-        return f"none{window}"
+    ropes = {layer.attention.rope: None for layer in stack.layers if layer.attention.rope}
+    if stack.positions is not None:
+        return f"{stack.positions.kind}{window}"
+    if stack.bias is not None:
+        return f"{'ALiBi' if isinstance(stack.bias, Alibi) else 'relative buckets'}{window}"
+    return f"rotary, {'; '.join(map(_rope, ropes))}{window}" if ropes else f"none{window}"
+
+
+def _rope(rope: RopeSpec) -> str:
     scaling = "" if rope.scaling is None else f", {type(rope.scaling).__name__} by {rope.scaling.factor:g}"
-    return f"rotary, theta {rope.theta:g}{scaling}{window}"
+    return f"theta {rope.theta:g}{scaling}"
 
 
 def _shown(value: Any) -> str:

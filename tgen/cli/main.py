@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand
 
 from tgen import __version__
-from tgen.cli import bench, generate, info, interrupts, models, tokenize, train
+from tgen.cli import attention, bench, embed, explain, fill, generate, info, interrupts, models, score, tokenize, train, translate
 from tgen.errors import TgenError
 from tgen.ui import messages
 from tgen.ui.output import write_text
@@ -67,6 +67,12 @@ def _root(
 
 COMMANDS: dict[Callable[..., int], str] = {
     generate.generate: "Continue a prompt, streaming.",
+    translate.translate: "One line in, one line out, in another language.",
+    score.score: "How well a model predicts a text.",
+    fill.fill: "What may stand in place of a mask.",
+    embed.embed: "A vector for each line.",
+    explain.explain: "Each token's candidates on their way through the sampler.",
+    attention.attention: "Where each token looks, as a heat map.",
     info.info: "What a model folder holds, and whether it will run.",
     models.models: "The models on this machine.",
     tokenize.tokenize: "Ids and pieces of a text, and back.",

@@ -6,7 +6,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tgen.errors import UsageError
 from tgen.ui import messages
+
+COMMANDS_OF = {
+    "decoder-only": ("generate", "score", "explain", "attention"),
+    "encoder-decoder": ("translate", "generate", "attention"),
+    "encoder-only": ("fill", "embed", "attention"),
+}
 
 if TYPE_CHECKING:
     from tgen.checkpoint.folder import Checkpoint
@@ -14,16 +21,16 @@ if TYPE_CHECKING:
     from tgen.options import RunOptions
 
 
-def chosen_folder(model: str | None) -> Path:
-    """The folder for --model, $TGEN_MODEL, or the shipped default. Raises CheckpointError."""
-    from tgen.checkpoint.resolve import resolve_model
+def chosen_folder(model: str | None, *, translator: bool = False) -> Path:
+    """The folder for --model, $TGEN_MODEL, or the shipped default for the task. Raises CheckpointError."""
+    from tgen.checkpoint.resolve import DEFAULT_MODEL, DEFAULT_TRANSLATOR, resolve_model
 
-    return resolve_model(model or os.environ.get("TGEN_MODEL") or None)
+    return resolve_model(model or os.environ.get("TGEN_MODEL") or (DEFAULT_TRANSLATOR if translator else DEFAULT_MODEL))
 
 
-def chosen_checkpoint(model: str | None) -> Checkpoint:
+def chosen_checkpoint(model: str | None, *, translator: bool = False) -> Checkpoint:
     """The same, opened and checked; config keys that nobody understood are named. Raises CheckpointError."""
-    folder = chosen_folder(model)
+    folder = chosen_folder(model, translator=translator)
 
     from tgen.checkpoint.folder import open_checkpoint
 
@@ -31,6 +38,16 @@ def chosen_checkpoint(model: str | None) -> Checkpoint:
     if checkpoint.unread:
         messages.warning(f"config.json sets what tgen does not know: {', '.join(checkpoint.unread)}; the text may differ")
     return checkpoint
+
+
+def require_kind(checkpoint: Checkpoint, command: str, *kinds: str) -> None:
+    """Raise UsageError unless the model is of a kind that a command is for, naming commands that are."""
+    if checkpoint.spec.kind not in kinds:
+        others = ", ".join(f"tgen {name}" for name in COMMANDS_OF[checkpoint.spec.kind])
+        raise UsageError(
+            f"tgen {command} needs a model that is {' or '.join(kinds)}; {checkpoint.name} is {checkpoint.spec.kind}",
+            f"for it there is {others}",
+        )
 
 
 def open_generator(model: str | None, options: RunOptions) -> tuple[Generator, str]:

@@ -13,6 +13,7 @@ from tgen.options import FROM_MODEL, Device, Dtype, GenerationOptions, Overflow,
 from tgen.ui.terminal import Color
 
 SAMPLING, OUTPUT, RUNNING, PROMPT = "Sampling (in this order)", "Output", "Running", "Prompt"
+BEAMS = "Beam search"
 
 
 def option(*names: str, help: str, panel: str, metavar: str | None = None, limits: str = "", default: object = None) -> Any:  # noqa: A002
@@ -68,6 +69,10 @@ PresencePenalty = Annotated[
 ]
 FrequencyPenalty = Annotated[
     float | None, _option("--frequency-penalty", panel=SAMPLING, help="2nd: subtract once for each time in the output; 0 is off.")
+]
+NumBeams = Annotated[
+    int | None,
+    _option("--num-beams", panel=BEAMS, help="Keep the likeliest few texts at each step, instead of sampling; the text comes at the end."),
 ]
 Temperature = Annotated[
     float | None,

@@ -32,11 +32,14 @@ class Report:
         self._started: Started | None = None
         self._finished: list[Finished] = []
         self._tokens: list[Token] = []
+        self._late: list[Note] = []
 
     def add(self, event: Event) -> None:
-        """Take an event; notes are shown at once."""
-        if isinstance(event, Note):
+        """Take an event; notes are shown at once, but never in the middle of the text."""
+        if isinstance(event, Note) and self._started is None:
             messages.warning(event.text)
+        elif isinstance(event, Note):
+            self._late.append(event)
         elif isinstance(event, Started):
             self._started = event
         elif isinstance(event, Piece) and event.index == 0:
@@ -50,7 +53,9 @@ class Report:
         return any(event.reason == "length" for event in self._finished)
 
     def show(self, verbose: bool) -> None:
-        """One dim line, if someone is looking or asked for it: tokens, speed, time to first token, why it stopped, seed."""
+        """Late notes, and one dim line, if someone is looking or asked for it: tokens, speed, first token, why it stopped, seed."""
+        for note in self._late:
+            messages.warning(note.text)
         if self._started is None or not self._finished or not (verbose or is_terminal(sys.stderr)):
             return
         count = sum(event.token_count for event in self._finished)

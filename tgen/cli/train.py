@@ -34,6 +34,10 @@ def train(
     sources: Annotated[
         list[str] | None, typer.Argument(metavar="TEXT", help="Text files, .jsonl files with a text field, or - for standard input.")
     ] = None,
+    pairs: Annotated[
+        Path | None,
+        p.option("--pairs", help="Learn to translate instead, from lines of source, tab, target.", panel=TEXT, metavar="FILE"),
+    ] = None,
     out: Annotated[
         Path, p.option("--out", "-o", help="The model's folder, new or empty.", panel=COURSE, metavar="FOLDER", default="my-model")
     ] = Path("my-model"),
@@ -93,9 +97,10 @@ def train(
     device: p.DeviceOption = None,
     threads: p.Threads = None,
 ) -> int:
-    """Train a small Llama-layout model and its tokenizer on your own text; the result is a plain Hugging Face folder.
+    """Train a small model and its tokenizer on your own text: Llama layout on texts, Marian layout on sentence pairs.
 
-    A checkpoint is written every so many steps; after Ctrl-C, a kill or a crash, --resume goes on from the last one.
+    The result is a plain Hugging Face folder. A checkpoint is written every so many steps; after Ctrl-C, a kill or a crash, --resume goes
+    on from the last one.
     """
     messages.configure("auto", quiet=False)
     check_encoding("--prompt", prompt)
@@ -107,8 +112,8 @@ def train(
         width=width, layers=layers, vocab=vocab, context=context, batch=batch, steps=steps, minutes=minutes,
         learning_rate=learning_rate, validation=validation, seed=seed,
     )  # fmt: skip
-    if resume == bool(sources):
-        raise UsageError("give texts to start a run, or --resume and --out to go on with one, not both")
+    if [bool(sources), pairs is not None, resume].count(True) != 1:
+        raise UsageError("give texts or --pairs to start a run, or --resume and --out to go on with one, not both")
 
     from tgen.options import RunOptions
     from tgen.runtime.placement import choose_device, set_threads
@@ -122,6 +127,11 @@ def train(
         if sources:
             view.say(f"reading the text and learning {vocab} tokens")
             workspace.create(sources, settings)
+        elif pairs is not None:
+            view.say(f"reading the pairs and learning {vocab} tokens")
+            dropped = workspace.create_pairs(pairs, settings)
+            if dropped:
+                view.say(f"{dropped} pairs are longer than --context {context} and were left out")
         trainer = Trainer(workspace, choose_device(options), compiled=compiled, every=every)
         if trainer.share >= 1:
             trainer.compiled = False  # nothing is left that would be worth a minute of compiling
@@ -130,7 +140,8 @@ def train(
         if interrupts.exit_code is not None:
             view.say(f"stopped; go on with: {shell_words(['tgen', 'train', '--resume', '--out', str(out)])}")
             return interrupts.exit_code
-    messages.dim(f"done: {shell_words(['tgen', 'generate', '--model', str(out), prompt])}")
+    command = "translate" if trainer.model.spec.encoder else "generate"
+    messages.dim(f"done: {shell_words(['tgen', command, '--model', str(out), prompt])}")
     return 0
 
 
@@ -143,7 +154,8 @@ def _run(trainer: Trainer, view: TrainingView, prompt: str, interrupts: Interrup
         for event in trainer.run(lambda: trainer.step > start and interrupts.asked()):
             view.add(event)
             if isinstance(event, Evaluated):
-                view.say(f"  {prompt}{_sample(trainer, prompt)}")
+                between = " -> " if trainer.model.spec.encoder else ""
+                view.say(f"  {prompt}{between}{_sample(trainer, prompt)}")
     except FloatingPointError as error:
         raise TgenError(f"training diverged: {error}", "start again with a lower --learning-rate") from error
 
@@ -154,12 +166,14 @@ def _sample(trainer: Trainer, prompt: str) -> str:
     from tgen.runtime.open import sessions
     from tgen.text.tokenizer import Tokenizer
 
+    start, tokenizer = trainer.task.config["bos_token_id"], Tokenizer(trainer.tokenizer)
     generator = Generator(
         sessions(trainer.model),
-        Tokenizer(trainer.tokenizer),
+        tokenizer,
         context=trainer.settings.context,
-        end_tokens=frozenset({trainer.config["eos_token_id"]}),
-        start_token=trainer.config["bos_token_id"],
+        end_tokens=frozenset({trainer.task.config["eos_token_id"]}),
+        start_token=start,
+        answer_start=start if trainer.model.spec.encoder else None,
     )
     text = generator.generate(prompt, max_new_tokens=40, seed=trainer.settings.seed)
     return text.replace("\n", " / ")

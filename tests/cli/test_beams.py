@@ -1,0 +1,93 @@
+"""`--num-beams`: what it finds, how many, and what it cannot be asked together with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Ask
+from tests.cli.processes import golden
+from tests.conftest import GOLDEN, config_of, golden_model
+from tgen.engine.beam import Search, adjustment, beam_search, read_beams
+from tgen.engine.rules import read_rules
+from tgen.errors import UsageError
+from tgen.options import GenerationOptions, resolve
+from tgen.runtime.session import TorchSession
+from tgen.text.tokenizer import Tokenizer
+
+NEW = 7
+
+
+def searched(name: str, text: str, beams: int, count: int, options: GenerationOptions) -> list[str]:
+    """The best texts of a search by itself."""
+    tokenizer, model = Tokenizer.load(GOLDEN / name), golden_model(name)
+    config, ids = config_of(name), tokenizer.encode(text)
+    ends = frozenset([config["eos_token_id"]])
+    session = TorchSession(model, 8, [ids]) if model.spec.encoder else TorchSession(model, 8)
+    read = [config["decoder_start_token_id"]] if model.spec.encoder else ids
+    search = Search(read_beams({}, beams), ends, NEW)
+    beam_search(session, [read], [search], adjustment(options, read_rules({}, NEW, ends, 288, prompt=len(read))))
+    return [tokenizer.decode(ids) for ids in search.best(count)]
+
+
+@pytest.mark.parametrize("extra", [{}, {"repetition_penalty": 3.0}])
+@pytest.mark.parametrize("name", ["llama2", "marian", "t5"])
+def test_generate_writes_the_best_of_the_search(ask: Ask, name: str, extra: dict[str, Any]) -> None:
+    options = ["--repetition-penalty", "3"] if extra else []
+    said = ask("generate", "Once", "-m", golden(name), "--num-beams", "4", "--samples", "3", "-n", str(NEW), "--json", *options)
+    choices = said.json["choices"]
+    assert [choice["text"] for choice in choices] == searched(name, "Once", 4, 3, GenerationOptions(temperature=0, **extra))
+    assert [choice["index"] for choice in choices] == [0, 1, 2]
+    assert {choice["finish_reason"] for choice in choices} <= {"stop", "length"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--num-beams", "2", "--temperature", "0.7"], ["--num-beams and --temperature exclude each other"]),
+        (["--num-beams", "2", "--top-k", "5"], ["--num-beams and --top-k exclude each other"]),
+        (["--num-beams", "2", "--presence-penalty", "1"], ["--num-beams and --presence-penalty exclude each other"]),
+        (["--num-beams", "2", "--logprobs", "1", "--json"], ["--num-beams and --logprobs exclude each other"]),
+        (["--num-beams", "2", "--show-probs"], ["--num-beams and --logprobs exclude each other"]),
+        (["--num-beams", "2", "--samples", "3"], ["--samples 3 is more than --num-beams 2"]),
+        (["--num-beams", "0"], ["--num-beams must be between 1 and 256, not 0"]),
+        (["--num-beams", "x"], ["--num-beams must be a whole number, not 'x'"]),
+    ],
+)
+def test_what_does_not_go_together(ask: Ask, options: list[str], words: list[str]) -> None:
+    """Said before the model is looked for."""
+    err = ask("generate", "x", "-m", "missing", *options, code=2).err
+    assert [word for word in words if word not in err] == [], err
+
+
+@pytest.mark.parametrize(
+    ("asked", "environment", "model", "beams"),
+    [
+        ({}, {}, {"num_beams": 4}, 4),
+        ({"num_beams": 2}, {}, {"num_beams": 4}, 2),
+        ({"temperature": 0.7}, {}, {"num_beams": 4}, 1),
+        ({}, {"TGEN_TOP_P": "0.5"}, {"num_beams": 4, "do_sample": True}, 1),
+        ({"logprobs": 3}, {}, {"num_beams": 4}, 1),
+        ({"num_beams": 3}, {"TGEN_TEMPERATURE": "0.5"}, {}, 3),
+        ({"num_beams": 3, "temperature": 0, "top_k": 9}, {}, {}, 3),
+        ({"temperature": 0}, {}, {"num_beams": 4}, 4),
+        ({"repetition_penalty": 1.5}, {}, {"num_beams": 4}, 4),
+    ],
+)
+@pytest.mark.parametrize("answer", [False, True])
+def test_asked_sampling_goes_before_the_folders_beams(
+    asked: dict[str, Any], environment: dict[str, str], model: dict[str, Any], beams: int, answer: bool
+) -> None:
+    assert resolve(asked, environment, model, answer=answer).options.num_beams == beams
+
+
+def test_an_answer_is_the_likeliest_unless_the_folder_samples() -> None:
+    assert resolve({}, {}, {}, answer=True).options.temperature == 0
+    assert resolve({}, {}, {"do_sample": True, "temperature": 0.6}, answer=True).options.temperature == 0.6
+    assert resolve({}, {}, {"max_length": 21}, answer=True).options.max_new_tokens == 20
+    assert resolve({}, {}, {"max_length": 21, "max_new_tokens": 5}, answer=True).options.max_new_tokens == 5
+    assert resolve({}, {}, {"max_length": True}, answer=True).options.max_new_tokens == 256
+    assert resolve({}, {}, {"max_length": 21}).options.max_new_tokens == 256
+    with pytest.raises(UsageError, match="exclude each other"):
+        resolve({"num_beams": 2, "min_p": 0.1}, {}, {})

@@ -1,0 +1,99 @@
+"""`tgen embed`: a vector for each line, whatever its neighbours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.cli.conftest import Ask
+from tests.cli.processes import golden
+from tests.conftest import GOLDEN, golden_model
+from tgen.text.tokenizer import Tokenizer
+
+LINES = ["one", "", "quite a few more words, été", "two words", "x"]
+STDIN = "\n".join(LINES).encode()
+
+
+def vectors(out: str) -> np.ndarray:
+    return np.array([json.loads(line)["embedding"] for line in out.splitlines()])
+
+
+def states(name: str, text: str) -> np.ndarray:
+    with torch.inference_mode():
+        found: np.ndarray = golden_model(name).encode(torch.tensor([Tokenizer.load(GOLDEN / name).encode(text)]))[0].numpy()
+    return found
+
+
+@pytest.mark.parametrize("name", ["bert", "bert_headless", "roberta"])
+def test_a_batch_of_unequal_lines_equals_one_by_one(ask: Ask, name: str) -> None:
+    out = ask("embed", "-m", golden(name), stdin=STDIN).out
+    listed = [json.loads(line) for line in out.splitlines()]
+    assert [(one["index"], one["text"]) for one in listed] == list(enumerate(LINES))
+    for line, vector in zip(LINES, vectors(out), strict=True):
+        expected = states(name, line).mean(axis=0) if line else np.zeros(16)
+        assert vector == pytest.approx(expected, abs=1e-5)
+        assert vectors(ask("embed", line, "-m", golden(name)).out)[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_pooling_and_length(ask: Ask) -> None:
+    first = vectors(ask("embed", "-m", golden("bert"), "--pooling", "first", stdin=STDIN).out)
+    assert first[2] == pytest.approx(states("bert", LINES[2])[0], abs=1e-5)
+    normed = vectors(ask("embed", "-m", golden("bert"), "--pooling", "first", "--normalize", stdin=STDIN).out)
+    assert np.linalg.norm(normed, axis=1) == pytest.approx([1, 0, 1, 1, 1], abs=1e-5)
+    assert normed[2] * np.linalg.norm(first[2]) == pytest.approx(first[2], abs=1e-5)
+
+
+@pytest.fixture
+def sentence_folder(copy_golden: Callable[[str], Path]) -> Path:
+    folder = copy_golden("bert")
+    (folder / "1_Pooling").mkdir()
+    files: dict[str, Any] = {
+        "modules.json": [{"type": f"sentence_transformers.models.{name}"} for name in ("Transformer", "Pooling", "Normalize")],
+        "1_Pooling/config.json": {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False},
+        "sentence_bert_config.json": {"max_seq_length": 5, "do_lower_case": True},
+    }
+    for name, value in files.items():
+        (folder / name).write_text(json.dumps(value))
+    return folder
+
+
+def test_a_sentence_transformers_folder(ask: Ask, sentence_folder: Path) -> None:
+    said = ask("embed", "ONE\nmuch too long", "-m", sentence_folder)
+    expected = states("bert", "one")[0]
+    assert vectors(said.out)[0] == pytest.approx(expected / np.linalg.norm(expected), abs=1e-5)
+    assert json.loads(said.out.splitlines()[0])["text"] == "ONE"
+    assert said.err == "warning: line 2 has 10 tokens, the model reads 5; its end is left out\n"
+    assert vectors(ask("embed", "one", "-m", sentence_folder, "--no-normalize").out)[0] == pytest.approx(expected, abs=1e-5)
+    mean = vectors(ask("embed", "one", "-m", sentence_folder, "--pooling", "mean").out)[0]
+    assert np.linalg.norm(mean) == pytest.approx(1, abs=1e-5)
+    (sentence_folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')
+    assert "--pooling mean or first" in ask("embed", "one", "-m", sentence_folder, code=3).err
+
+
+def test_a_long_line_loses_its_end_and_is_named(ask: Ask) -> None:
+    long = "x" * 70
+    said = ask("embed", "-m", golden("bert"), stdin=f"a\n{long}\n{'x' * 64}\n".encode())
+    assert said.err == "warning: line 2 has 70 tokens, the model reads 64; its end is left out\n"
+    assert vectors(said.out)[1] == pytest.approx(vectors(said.out)[2])
+    assert ask("embed", "-q", "-m", golden("bert"), long).err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["x", "-m", golden("t5")], ["encoder-only; t5 is encoder-decoder"]),
+        (["x", "-m", golden("bert"), "-f", "y"], ["as an argument or as --file, not both"]),
+        (["-m", golden("bert"), "-f", "missing"], ["cannot read missing: No such file"]),
+        (["a\n\udcff", "-m", golden("bert")], ["line 2 is not UTF-8 at byte 0", "iconv"]),
+        (["x", "-m", golden("bert"), "--pooling", "max"], ["'max' is not one of 'mean', 'first'"]),
+    ],
+)
+def test_what_cannot_be_embedded(ask: Ask, arguments: list[str], words: list[str]) -> None:
+    err = ask("embed", *arguments, code=2).err
+    assert [word for word in words if word not in err] == [], err

@@ -1,0 +1,164 @@
+"""`tgen attention`: where each token looks."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
+
+import typer
+
+from tgen.cli import parameters as p
+from tgen.cli.model import chosen_checkpoint
+from tgen.cli.prompt import PromptSource
+from tgen.errors import CapacityError, UsageError
+from tgen.options import RunOptions, resolve
+from tgen.ui import messages
+from tgen.ui.output import write_json, write_text
+
+if TYPE_CHECKING:
+    from tgen.checkpoint.folder import Checkpoint
+    from tgen.runtime.reading import Reader
+    from tgen.runtime.trace import Maps
+    from tgen.text.tokenizer import Tokenizer
+    from tgen.ui.heatmap import HeatMap
+
+MAP = "Which map"
+Kind = Literal["encoder", "decoder", "cross"]
+KINDS: dict[str, tuple[Kind, ...]] = {
+    "decoder-only": ("decoder",),
+    "encoder-only": ("encoder",),
+    "encoder-decoder": ("cross", "encoder", "decoder"),
+}
+
+
+def attention(
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="The text to read; - is standard input.")] = None,
+    file: p.File = None,
+    answer: Annotated[
+        str | None,
+        p.option("--answer", panel=p.PROMPT, metavar="TEXT", default="what it writes itself", help="An encoder-decoder's answer to TEXT."),
+    ] = None,
+    kind: Annotated[
+        Kind | None,
+        p.option(
+            "--kind", panel=MAP, metavar="|".join(get_args(Kind)), default="cross, or what there is",
+            help="Self-attention of the encoder, masked self-attention of the decoder, or cross-attention from the decoder to the encoder.",
+        ),
+    ] = None,
+    layer: Annotated[
+        int, p.option("--layer", panel=MAP, metavar="INT", default=-1, help="From 0; negative numbers count from the last.")
+    ] = -1,
+    head: Annotated[
+        int | None,
+        p.option("--head", panel=MAP, metavar="INT", default="the mean of all", help="From 0; negative numbers count from the last."),
+    ] = None,
+    all_heads: Annotated[bool, p.option("--all-heads", panel=MAP, help="Every head of the layer, each as a small map.")] = False,
+    svg: Annotated[Path | None, p.option("--svg", panel=p.OUTPUT, metavar="FILE", help="Write a picture to a file instead.")] = None,
+    json: p.Json = False,
+    model: p.Model = None,
+    device: p.DeviceOption = None,
+    dtype: p.DtypeOption = None,
+    threads: p.Threads = None,
+) -> int:  # fmt: skip
+    """Show attention as a heat map: rows are the tokens that look, columns the tokens they look at; each row sums to 1.
+
+    With --json, a list of maps: title, queries, keys, and weights row by row.
+    """
+    messages.configure("auto", quiet=False)
+    options = RunOptions(device or "auto", dtype or "auto", threads)
+    if all_heads and head is not None:
+        raise UsageError("--head and --all-heads exclude each other", "give one of them")
+    if svg is not None and json:
+        raise UsageError("--svg and --json exclude each other", "give one of them")
+    if svg is not None and not svg.parent.is_dir():
+        raise UsageError(f"no folder {svg.parent} to write {svg.name} to", "make it first")
+    source = PromptSource(text, file)
+    checkpoint = chosen_checkpoint(model)
+    kinds = KINDS[checkpoint.spec.kind]
+    kind = kind or kinds[0]
+    if kind not in kinds:
+        raise UsageError(f"--kind {kind}: {checkpoint.name} is {checkpoint.spec.kind}", f"for it there is --kind {' or '.join(kinds)}")
+    if answer is not None and checkpoint.spec.kind != "encoder-decoder":
+        raise UsageError(f"--answer is for encoder-decoders; {checkpoint.name} is {checkpoint.spec.kind}", "leave it out")
+
+    from tgen.text.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
+    ids = tokenizer.encode(source.read())
+    if not ids:
+        raise UsageError("the text is empty", "give some text to look at")
+    _check_length("text", len(ids), checkpoint.spec.context)
+
+    from tgen.runtime.open import open_model
+    from tgen.runtime.reading import Reader
+
+    reader = Reader(open_model(checkpoint, options))
+    maps, written = _record(reader, checkpoint, tokenizer, ids, answer)
+    labels = {"source": [_label(tokenizer, i) for i in ids], "written": [_label(tokenizer, i) for i in written]}
+    queries = labels["source" if kind == "encoder" or not written else "written"]
+    keys = labels["written" if kind == "decoder" and written else "source"]
+    _show(_selected(maps, kind, layer, head, all_heads, queries, keys), all_heads, svg, json)
+    return 0
+
+
+def _record(reader: Reader, checkpoint: Checkpoint, tokenizer: Tokenizer, ids: list[int], answer: str | None) -> tuple[Maps, list[int]]:
+    """The maps, and for an encoder-decoder the ids its decoder read: the start token and the answer, given or greedy."""
+    if checkpoint.spec.kind != "encoder-decoder":
+        return reader.attention(ids), []
+    from tgen.checkpoint.folder import generation_settings
+    from tgen.engine.load import make_translator
+    from tgen.runtime.open import sessions
+
+    options = resolve({}, {}, generation_settings(checkpoint), answer=True).options
+    translator = make_translator(checkpoint, sessions(reader.model), tokenizer, options)
+    written = translator.answers([ids])[0] if answer is None else tokenizer.encode(answer, special=False)
+    written = [translator.start_token, *written]
+    _check_length("answer", len(written), checkpoint.spec.context)
+    return reader.attention(written, source=ids), written
+
+
+def _check_length(what: str, count: int, context: int) -> None:
+    if count > context:
+        raise CapacityError(f"the {what} has {count} tokens, the model's context is {context}", "shorten it")
+
+
+def _selected(
+    maps: Maps, kind: Kind, layer: int, head: int | None, all_heads: bool, queries: Sequence[str], keys: Sequence[str]
+) -> list[HeatMap]:
+    """The maps asked for. Raises UsageError for a layer or a head that is not there."""
+    from tgen.ui.heatmap import HeatMap
+
+    layers = maps[kind]
+    if not -len(layers) <= layer < len(layers):
+        raise UsageError(f"--layer {layer}: there are {len(layers)} layers", f"give 0 to {len(layers) - 1}, or -1 for the last")
+    weights, number = layers[layer], layer % len(layers)
+    if head is not None and not -len(weights) <= head < len(weights):
+        raise UsageError(f"--head {head}: there are {len(weights)} heads", f"give 0 to {len(weights) - 1}, or -1 for the last")
+    if all_heads:
+        return [HeatMap(f"{kind} {number}.{index}", one, queries, keys) for index, one in enumerate(weights)]
+    if head is None:
+        return [HeatMap(f"{kind}, layer {number}, mean of {len(weights)} heads", weights.mean(axis=0), queries, keys)]
+    return [HeatMap(f"{kind}, layer {number}, head {head % len(weights)}", weights[head], queries, keys)]
+
+
+def _show(heats: list[HeatMap], small: bool, svg: Path | None, json: bool) -> None:
+    from tgen.ui.heatmap import draw_map, draw_small
+    from tgen.ui.heatmap_svg import svg as draw_svg
+
+    if json:
+        rounded = [[[round(float(w), 6) for w in row] for row in heat.weights] for heat in heats]
+        listed = [{"title": heat.title, "queries": heat.queries, "keys": heat.keys} for heat in heats]
+        write_json([{**one, "weights": weights} for one, weights in zip(listed, rounded, strict=True)])
+    elif svg is not None:
+        from tgen.checkpoint.atomic import write_text as write_file
+
+        write_file(svg, draw_svg(heats))
+    else:
+        width = shutil.get_terminal_size().columns
+        write_text("\n".join(draw_small(heats, width) if small else draw_map(heats[0], width)).rstrip("\n") + "\n")
+
+
+def _label(tokenizer: Tokenizer, token: int) -> str:
+    return tokenizer.decode([token], special=True)

@@ -1,0 +1,79 @@
+"""`tgen embed`: a vector for each line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from tgen.cli import parameters as p
+from tgen.cli.lines import Line, line_batches
+from tgen.cli.model import chosen_checkpoint, require_kind
+from tgen.options import Pooling, RunOptions
+from tgen.ui import messages
+from tgen.ui.output import write_json
+
+if TYPE_CHECKING:
+    from tgen.text.tokenizer import Tokenizer
+
+BATCH = 32
+
+
+def embed(
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text, or one on each line; - is standard input.")] = None,
+    file: p.File = None,
+    pooling: Annotated[
+        Pooling | None,
+        p.option(
+            "--pooling", panel=p.OUTPUT, metavar="|".join(get_args(Pooling)), default="the folder's, else mean",
+            help="The mean over all tokens, or the first token.",
+        ),
+    ] = None,
+    normalize: Annotated[
+        bool | None,
+        p.option("--normalize/--no-normalize", panel=p.OUTPUT, default="the folder's, else not", help="Make every vector of length 1."),
+    ] = None,
+    quiet: p.Quiet = False,
+    model: p.Model = None,
+    device: p.DeviceOption = None,
+    dtype: p.DtypeOption = None,
+    threads: p.Threads = None,
+) -> int:  # fmt: skip
+    """Turn each line into a vector with an encoder: one JSON object a line, with index, text and embedding, in the order of the input.
+
+    A sentence-transformers folder's own settings are kept: pooling, length 1, lower case, how many tokens are read. A line that is longer
+    loses its end, and a warning names it. A line without any token has a vector of zeros.
+    """
+    messages.configure("auto", quiet)
+    options = RunOptions(device or "auto", dtype or "auto", threads)
+    batches = line_batches(text, file, BATCH)
+    checkpoint = chosen_checkpoint(model)
+    require_kind(checkpoint, "embed", "encoder-only")
+
+    from tgen.engine.pooling import folder_settings, pool
+    from tgen.text.tokenizer import Tokenizer
+
+    settings = folder_settings(checkpoint.folder, pooling)
+    normalize = settings.normalize if normalize is None else normalize
+    longest = min(checkpoint.spec.context, settings.longest or checkpoint.spec.context)
+    tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
+
+    from tgen.runtime.open import open_model
+    from tgen.runtime.reading import Reader
+
+    reader = Reader(open_model(checkpoint, options))
+    for lines in batches:
+        rows = [_fitting(tokenizer, Line(line.number, line.text.lower()) if settings.lower else line, longest) for line in lines]
+        for line, states in zip(lines, reader.encode(rows), strict=True):
+            vector = pool(states, settings.pooling, normalize)
+            write_json({"index": line.number - 1, "text": line.text, "embedding": [round(float(x), 7) for x in vector]})
+    return 0
+
+
+def _fitting(tokenizer: Tokenizer, line: Line, longest: int) -> list[int]:
+    """Ids of a line; one that is too long loses its end, before the tokenizer's own last token, and that is said."""
+    ids = tokenizer.encode(line.text)
+    if len(ids) > longest:
+        messages.warning(f"line {line.number} has {len(ids)} tokens, the model reads {longest}; its end is left out")
+        ids = [*ids[: longest - 1], ids[-1]]
+    return ids

@@ -1,0 +1,97 @@
+"""`tgen score`: how well a model predicts a text."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tgen.cli import parameters as p
+from tgen.cli.model import chosen_checkpoint, require_kind
+from tgen.cli.prompt import PromptSource
+from tgen.errors import UsageError
+from tgen.options import RunOptions
+from tgen.ui import messages
+from tgen.ui.output import write_json, write_text
+
+if TYPE_CHECKING:
+    from tgen.checkpoint.folder import Checkpoint
+
+
+def score(
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="The text to score; - is standard input.")] = None,
+    file: p.File = None,
+    tokens: Annotated[
+        bool, p.option("--tokens", panel=p.OUTPUT, help="Before the sums, a line for each token: log-probability, a tab, the token.")
+    ] = False,
+    json: p.Json = False,
+    model: p.Model = None,
+    device: p.DeviceOption = None,
+    dtype: p.DtypeOption = None,
+    threads: p.Threads = None,
+) -> int:
+    """Show how well a decoder-only model predicts a text: log-probability, perplexity, bits per byte.
+
+    Log-probabilities are natural logarithms. A start token, if the model has one, stands before the text, so that its first token is
+    scored too; without one it is not. A text longer than the context is read in windows that overlap by half.
+    """
+    messages.configure("auto", quiet=False)
+    options = RunOptions(device or "auto", dtype or "auto", threads)
+    source = PromptSource(text, file)
+    checkpoint = chosen_checkpoint(model)
+    require_kind(checkpoint, "score", "decoder-only")
+
+    from tgen.checkpoint.folder import start_token
+    from tgen.text.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
+    content = source.read()
+    start = start_token(checkpoint)
+    ids = tokenizer.encode(content)
+    if start is not None and ids[:1] != [start]:
+        ids = [start, *ids]
+    if len(ids) < 2:
+        raise UsageError("the text is too short to score", "give at least two tokens")
+    logprobs = _read(checkpoint, ids, options)
+    pieces = [tokenizer.decode([token], special=True) for token in ids[1:]] if tokens else []
+    _show(checkpoint.name, ids[1:], pieces, logprobs, len(content.encode()), json)
+    return 0
+
+
+def _read(checkpoint: Checkpoint, ids: list[int], options: RunOptions) -> list[float]:
+    """The log-probability of every id but the first."""
+    from tgen.engine.scoring import windowed
+    from tgen.runtime.open import open_model
+    from tgen.runtime.reading import Reader
+    from tgen.ui.counting import counting
+
+    reader = Reader(open_model(checkpoint, options))
+    logprobs: list[float] = []
+    with counting("scored", len(ids) - 1) as count:
+        for part in windowed(ids, checkpoint.spec.context, reader.log_probabilities):
+            logprobs += part.tolist()
+            count(len(part))
+    return logprobs
+
+
+def _show(model: str, ids: list[int], pieces: list[str], logprobs: list[float], size: int, json: bool) -> None:
+    """The sums, after the tokens if `pieces` has any."""
+    from tgen.engine.scoring import Score
+
+    result = Score(math.fsum(logprobs), len(logprobs), size)
+    if json:
+        sums = {"tokens": result.tokens, "bytes": size, "logprob": result.log_probability}
+        sums |= {"perplexity": result.perplexity, "bits_per_byte": result.bits_per_byte}
+        listed = [{"id": i, "token": t, "logprob": v} for i, t, v in zip(ids, pieces, logprobs, strict=True)] if pieces else None
+        write_json({"model": model, **sums, **({"token_logprobs": listed} if listed else {})})
+        return
+    lines = [f"{value:.4f}\t{piece!r}" for value, piece in zip(logprobs, pieces, strict=True)] if pieces else []
+    lines += [
+        f"tokens           {result.tokens}",
+        f"bytes            {result.size}",
+        f"log-probability  {result.log_probability:.4f}",
+        f"perplexity       {result.perplexity:.4f}",
+        f"bits per byte    {result.bits_per_byte:.4f}",
+    ]
+    write_text("\n".join(lines) + "\n")
