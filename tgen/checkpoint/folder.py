@@ -67,7 +67,7 @@ def start_token(checkpoint: Checkpoint) -> int | None:
     """The id that stands before everything, if the folder names one."""
     for source in (checkpoint.generation, checkpoint.config):
         value = source.get("bos_token_id")
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < checkpoint.spec.vocab:
             return value
     return None
 

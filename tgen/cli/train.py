@@ -52,6 +52,7 @@ def train(
         p.option("--steps", help="Train for this many steps instead.", panel=COURSE, metavar="INT", limits="above 0"),
     ] = None,
     batch: Annotated[int, _number("batch", "Sequences in a step.", COURSE)] = DEFAULTS.batch,
+    accumulate: Annotated[int, _number("accumulate", "Batches whose gradients are added up in a step.", COURSE)] = DEFAULTS.accumulate,
     learning_rate: Annotated[float, _number("learning_rate", "The highest, after warm-up.", COURSE)] = DEFAULTS.learning_rate,
     every: Annotated[
         int,
@@ -109,7 +110,7 @@ def train(
     if minutes is None and steps is None:
         minutes = DEFAULTS.minutes
     settings = TrainSettings(
-        width=width, layers=layers, vocab=vocab, context=context, batch=batch, steps=steps, minutes=minutes,
+        width=width, layers=layers, vocab=vocab, context=context, batch=batch, accumulate=accumulate, steps=steps, minutes=minutes,
         learning_rate=learning_rate, validation=validation, seed=seed,
     )  # fmt: skip
     if [bool(sources), pairs is not None, resume].count(True) != 1:

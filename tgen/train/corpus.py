@@ -1,6 +1,6 @@
 """Documents as one long array of ids, and the batches cut from it. Knows no model.
 
-A batch is a function of (seed, step) alone, so a run that was killed goes on with exactly the batches it would have seen.
+A batch is a function of (seed, number) alone, so a run that was killed goes on with exactly the batches it would have seen.
 """
 
 from __future__ import annotations
@@ -78,12 +78,12 @@ def encode_documents(tokenizer: Tokenizer, documents: Sequence[str], end: int) -
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint16)
 
 
-def training_batch(ids: Ids, context: int, batch: int, seed: int, step: int) -> npt.NDArray[np.int64]:
-    """The step's sequences, [batch, context + 1]: each epoch cuts the text at other places and shuffles the pieces."""
+def training_batch(ids: Ids, context: int, batch: int, seed: int, number: int) -> npt.NDArray[np.int64]:
+    """The number-th batch of sequences, [batch, context + 1]: each epoch cuts the text at other places and shuffles the pieces."""
     per_epoch = max(1, (len(ids) - 1 - context) // context)
     rows = []
-    for number in range(step * batch, (step + 1) * batch):
-        epoch, index = divmod(number, per_epoch)
+    for sequence in range(number * batch, (number + 1) * batch):
+        epoch, index = divmod(sequence, per_epoch)
         order, offset = _epoch(len(ids), context, per_epoch, seed, epoch)
         start = offset + int(order[index]) * context
         rows.append(ids[start : start + context + 1].astype(np.int64))

@@ -38,10 +38,10 @@ class LanguageTask:
         }
         self._sizes = bytes_per_token(tokenizer)
 
-    def batch(self, step: int) -> Arrays:
+    def batch(self, number: int) -> Arrays:
         """Sequences [batch, context + 1]."""
         settings = self.settings
-        return (training_batch(self.corpus.train, settings.context, settings.batch, settings.seed, step),)
+        return (training_batch(self.corpus.train, settings.context, settings.batch, settings.seed, number),)
 
     def losses(self, model: Transformer, *arrays: Tensor) -> Tensor:
         """[batch, context]"""

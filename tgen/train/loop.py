@@ -119,16 +119,19 @@ class Trainer:
         rate = learning_rate(self.settings.learning_rate, self.share, self.settings.warmup)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        losses = self._loss(*self._tensors(self.task.batch(self.step)))
-        count = int((losses.detach() != 0).sum())
-        loss = losses.sum() / count
-        loss.backward()  # type: ignore[no-untyped-call]
+        batches = self.settings.accumulate
+        value = 0.0
+        for number in range(self.step * batches, (self.step + 1) * batches):
+            losses = self._loss(*self._tensors(self.task.batch(number)))
+            count = int((losses.detach() != 0).sum())
+            loss = losses.sum() / count / batches
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.tokens += count
+            value += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.step += 1
-        self.tokens += count
-        value = float(loss.detach())
         if not math.isfinite(value):
             raise FloatingPointError(f"the loss is {value} at step {self.step}")
         return value

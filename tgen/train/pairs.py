@@ -111,11 +111,11 @@ class PairTask:
         self.generation: dict[str, Any] = {"num_beams": 4, "max_length": settings.context, "early_stopping": True}
         self.generation |= {key: self.config[key] for key in keys}
 
-    def batch(self, step: int) -> Arrays:
+    def batch(self, number: int) -> Arrays:
         """Source ids and positions, and targets, each [batch, n] and padded with -1."""
         batches = max(1, len(self.corpus.source) // self.settings.batch)
-        epoch, number = divmod(step, batches)
-        return self._arrays(self.corpus.source, self.corpus.target, self._epoch(epoch, batches)[number])
+        epoch, place = divmod(number, batches)
+        return self._arrays(self.corpus.source, self.corpus.target, self._epoch(epoch, batches)[place])
 
     def losses(self, model: Transformer, *arrays: Tensor) -> Tensor:
         """[batch, n]; smoothed labels while training (arXiv:1512.00567), plain ones without gradients."""

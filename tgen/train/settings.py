@@ -15,7 +15,8 @@ HEAD_DIM = 64
 class TrainSettings:
     """The shape of the model and the course of its training.
 
-    Exactly one of `steps` and `minutes` ends the run. `batch` counts sequences of `context` tokens. The learning rate rises over the
+    Exactly one of `steps` and `minutes` ends the run. `batch` counts sequences of `context` tokens (or sentence pairs); a step adds up
+    the gradients of `accumulate` batches. The learning rate rises over the
     first `warmup` share of the run and falls along a cosine to a tenth at its end.
     """
 
@@ -24,6 +25,7 @@ class TrainSettings:
     vocab: int = 4096
     context: int = 256
     batch: int = 16
+    accumulate: int = 1
     steps: int | None = None
     minutes: float | None = None
     learning_rate: float = 3e-3
@@ -37,7 +39,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise UsageError("training needs either --steps or --minutes", "for a first try: --minutes 10")
-        for name in ("width", "layers", "vocab", "context", "batch", "steps", "minutes", "learning_rate"):
+        for name in ("width", "layers", "vocab", "context", "batch", "accumulate", "steps", "minutes", "learning_rate"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {value}")

@@ -31,8 +31,8 @@ class Task(Protocol):
     config: dict[str, Any]
     generation: dict[str, Any]
 
-    def batch(self, step: int) -> Arrays:
-        """The arrays of a step, a function of the run's seed and the step alone."""
+    def batch(self, number: int) -> Arrays:
+        """The arrays of a batch, a function of the run's seed and its number alone."""
         ...
 
     def losses(self, model: Transformer, *arrays: Tensor) -> Tensor:

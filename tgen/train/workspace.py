@@ -19,6 +19,7 @@ from tgen.checkpoint.atomic import write_atomically, write_text
 from tgen.checkpoint.save import write_json
 from tgen.errors import CheckpointError, UsageError
 from tgen.train.corpus import Corpus, encode_documents, split_documents
+from tgen.train.curve import curve
 from tgen.train.documents import read_documents
 from tgen.train.language import LanguageTask
 from tgen.train.pairs import PairCorpus, PairTask, Side, encode_pairs, read_pairs, split_pairs
@@ -26,7 +27,7 @@ from tgen.train.settings import TrainSettings
 from tgen.train.task import Task
 from tgen.train.vocabulary import end_token, learn_tokenizer, save_tokenizer
 
-SETTINGS, STATE, LOG = "settings.json", "state.pt", "log.csv"
+SETTINGS, STATE, LOG, CURVE = "settings.json", "state.pt", "loss.csv", "loss.svg"
 SIDES = ("source", "target", "held_source", "held_target")
 
 
@@ -104,10 +105,10 @@ class Workspace:
         return state
 
     def write_log(self, history: list[dict[str, float]]) -> None:
-        """The course of the run as a CSV, one row an evaluation."""
-        if history:
-            lines = [",".join(history[0]), *(",".join(f"{value:.6g}" for value in row.values()) for row in history)]
-            write_text(self.inner / LOG, "\n".join(lines) + "\n")
+        """The course of the run beside the model: as a CSV, one row an evaluation, and as a picture."""
+        lines = [",".join(history[0]), *(",".join(f"{value:.6g}" for value in row.values()) for row in history)]
+        write_text(self.folder / LOG, "\n".join(lines) + "\n")
+        write_text(self.folder / CURVE, curve(history))
 
     def _check_empty(self) -> None:
         """Only what a run that was killed before its first step left behind may be overwritten."""

@@ -1,0 +1,72 @@
+"""The models that come along: small, in bfloat16, with a card, the same for transformers, and worth a look."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+import tgen
+from tgen.checkpoint.folder import open_checkpoint
+from tgen.checkpoint.load import load_model
+from tgen.checkpoint.resolve import found_models, shipped_folder
+from tgen.cli.main import run
+from tgen.text.tokenizer import Tokenizer
+
+SHIPPED = {model.name: model.folder for model in found_models() if model.origin == "shipped"}
+
+every_model = pytest.mark.parametrize("name", SHIPPED)
+
+
+def test_both_are_there() -> None:
+    assert set(SHIPPED) == {"storyteller", "english-french"}
+    assert shipped_folder() is not None
+
+
+@every_model
+def test_small_and_documented(name: str) -> None:
+    folder = SHIPPED[name]
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 40e6
+    assert {tensor.dtype for tensor in open_checkpoint(folder).stored.values()} == {"BF16"}
+    card = (folder / "README.md").read_text("utf-8")
+    for word in ("license:", "tgen train ", "bits per byte", "## Samples", "## Data and credits", "## Limits"):
+        assert word in card
+
+
+@every_model
+@torch.inference_mode()
+def test_transformers_gives_the_same_logits(name: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    checkpoint = open_checkpoint(SHIPPED[name])
+    ids = torch.tensor([Tokenizer.load(SHIPPED[name]).encode("He is reading a book.")])
+    ours = load_model(checkpoint, torch.device("cpu"), torch.float32)
+    if checkpoint.spec.encoder is None:
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(SHIPPED[name], dtype=torch.float32)(ids).logits
+        found = ours.logits(ours(ids))
+    else:
+        model = transformers.AutoModelForSeq2SeqLM.from_pretrained(SHIPPED[name], dtype=torch.float32)
+        theirs = model(input_ids=ids, decoder_input_ids=ids).logits
+        found = ours.logits(ours(ids, source=ours.read_source(ids)))
+    assert (found - theirs).abs().max() < 1e-5 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_story_does_not_turn_in_circles(seed: int) -> None:
+    """Over 300 tokens at the default settings, most sequences of four words are new."""
+    words = tgen.load("storyteller").generate("Once upon a time", max_new_tokens=300, seed=seed).split()
+    fours = Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
+    assert len(words) > 150
+    assert len(fours) > 0.8 * fours.total()
+
+
+def test_a_translation(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert run(["translate", "He is reading a book."]) == 0
+    assert capfdbinary.readouterr().out.decode() in ("Il lit un livre.\n", "Il est en train de lire un livre.\n")
+
+
+def test_as_many_lines_out_as_in(capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text("a\n\nb\n", "utf-8")
+    assert run(["translate", "--file", str(tmp_path / "lines")]) == 0
+    assert capfdbinary.readouterr().out.count(b"\n") == 3

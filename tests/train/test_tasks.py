@@ -1,0 +1,124 @@
+"""What is learned from: batches of text and of sentence pairs, and the curve a run leaves behind."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+
+from tgen.errors import UsageError
+from tgen.events import Evaluated
+from tgen.train.corpus import training_batch
+from tgen.train.curve import curve, ticks
+from tgen.train.loop import Trainer
+from tgen.train.pairs import PADDING, PairTask, read_pairs, split_pairs
+from tgen.train.settings import TrainSettings
+from tgen.train.workspace import Workspace
+
+SHAPE = {"width": 64, "layers": 1, "vocab": 300, "context": 32, "steps": 3, "seed": 5}
+NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+PAIRS = [(f"{one} and {other}.", f"{other} et {one} !") for one in NUMBERS for other in NUMBERS if one != other]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    path = tmp_path / "text.txt"
+    path.write_text(" ".join(f"{english} {french}\n" for english, french in PAIRS * 4), "utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def tsv(tmp_path: Path) -> Path:
+    path = tmp_path / "pairs.tsv"
+    path.write_text("".join(f"{english}\t{french}\n" for english, french in PAIRS), "utf-8")
+    return path
+
+
+def trained(workspace: Workspace) -> dict[str, torch.Tensor]:
+    trainer = Trainer(workspace, torch.device("cpu"), compiled=False)
+    trainer.dtype = torch.float32
+    events = list(trainer.run())
+    assert isinstance(events[-1], Evaluated)
+    assert math.isfinite(events[-1].bits_per_byte)
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def test_an_epoch_reads_every_piece_once() -> None:
+    ids = np.arange(1 + 40 * 8, dtype=np.uint16)
+    starts = [int(row[0]) for number in range(13) for row in training_batch(ids, 8, 3, 0, number)]
+    assert len(set(starts)) == 39
+    assert {start % 8 for start in starts} == {starts[0] % 8}
+
+
+def test_two_half_batches_added_up_are_one(tmp_path: Path, text: str) -> None:
+    weights = []
+    for batch, accumulate in ((8, 1), (4, 2)):
+        workspace = Workspace(tmp_path / f"run{batch}")
+        workspace.create([text], TrainSettings(**SHAPE, batch=batch, accumulate=accumulate))
+        weights.append(trained(workspace))
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_pairs_are_learned_from_and_never_held_back_too(tmp_path: Path, tsv: Path) -> None:
+    workspace = Workspace(tmp_path / "run")
+    assert workspace.create_pairs(tsv, TrainSettings(**SHAPE, batch=10, validation=0.1)) == 0
+    task = workspace.open().task
+    assert isinstance(task, PairTask)
+    batches = len(task.corpus.source) // 10
+    seen: Counter[bytes] = Counter()
+    for number in range(batches):
+        ids, positions, target = task.batch(number)
+        assert ((positions == PADDING) | (positions == np.arange(positions.shape[1]))).all()
+        assert (target[:, 0] == task.end).all()
+        for row, places in zip(ids, positions, strict=True):
+            assert row[places >= 0][-1] == task.end
+            seen[row[places >= 0].tobytes()] += 1
+    assert seen.total() == 10 * batches
+    assert max(seen.values()) == 1
+    held = {task.corpus.held_source.row(i).astype(np.int64).tobytes() for i in range(len(task.corpus.held_source))}
+    assert len(held) == len(task.corpus.held_source) > 10
+    assert not held & set(seen)
+
+
+def test_a_run_on_pairs_leaves_a_translator(tmp_path: Path, tsv: Path) -> None:
+    folder = tmp_path / "run"
+    Workspace(folder).create_pairs(tsv, TrainSettings(**SHAPE, batch=10))
+    before = trained(Workspace(folder))
+    after = trained(Workspace(folder))  # nothing is left to do
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert ElementTree.parse(folder / "loss.svg").getroot().tag.endswith("svg")
+
+
+def test_a_source_is_on_one_side_of_the_split_with_all_its_targets() -> None:
+    pairs = [(f"source {i // 3}", f"target {i}") for i in range(300)]
+    train, held = split_pairs(pairs, 0.05)
+    assert len(held) == 15
+    assert not {source for source, _ in train} & {source for source, _ in held}
+
+
+@pytest.mark.parametrize("line", ["no tab", "two\ttabs\there", "\tempty", "empty\t "])
+def test_a_line_that_is_no_pair_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "pairs.tsv"
+    path.write_text(f"a\tb\n\n{line}\n", "utf-8")
+    with pytest.raises(UsageError, match="line 3"):
+        read_pairs(path)
+
+
+@pytest.mark.parametrize("values", [[2.0], [3.5, 2.0, 1.5], [1.0, 1.0]])
+def test_the_curve_is_a_picture(values: list[float]) -> None:
+    root = ElementTree.fromstring(curve([{"tokens": 1e6 * i, "bits_per_byte": value} for i, value in enumerate(values)]))
+    [line] = root.findall("{*}polyline")
+    assert len(line.attrib["points"].split()) == len(values)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (1.47, 1.98), (0, 11.8), (3.001, 3.02)])
+def test_ticks_are_few_and_inside(low: float, high: float) -> None:
+    found = ticks(low, high)
+    assert 2 <= len(found) <= 8
+    assert low <= found[0] < found[-1] <= high
