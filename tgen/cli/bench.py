@@ -6,7 +6,7 @@ import dataclasses
 from typing import Annotated
 
 from tgen.cli import parameters as p
-from tgen.cli.model import chosen_checkpoint
+from tgen.cli.model import chosen_checkpoint, require_kind
 from tgen.errors import UsageError
 from tgen.options import RunOptions
 from tgen.ui import messages
@@ -32,9 +32,9 @@ def bench(
     new_tokens: Annotated[
         int,
         p.option(
-            "--max-new-tokens", "-n", panel=MEASURING, metavar="INT", limits="1 or more", default=64, help="Decode steps in each run."
+            "--max-new-tokens", "-n", panel=MEASURING, metavar="INT", limits="1 or more", default=24, help="Decode steps in each run."
         ),
-    ] = 64,
+    ] = 24,
     repeats: Annotated[
         int,
         p.option("--repeats", panel=MEASURING, metavar="INT", limits="1 or more", default=5, help="Runs after a first one that warms up."),
@@ -45,7 +45,8 @@ def bench(
     dtype: p.DtypeOption = None,
     threads: p.Threads = None,
 ) -> int:
-    """Measure prefill and decode speed, time to first token, peak memory, and the share of the machine's read bandwidth that decode uses.
+    """Measure a decoder-only model: prefill and decode speed, time to first token, peak memory, and the share of the machine's read
+    bandwidth that decode uses.
 
     Random ids are read and written, so nothing depends on a text. Lengths of context take turns, and medians are shown.
     """
@@ -55,6 +56,7 @@ def bench(
             p.check_least(name, value, 1)
     options = RunOptions(device or "auto", dtype or "auto", threads)
     checkpoint = chosen_checkpoint(model)
+    require_kind(checkpoint, "bench", "decoder-only")
     limit = checkpoint.spec.context
     contexts = sorted(set(context)) if context else [length for length in (64, 1000) if length + new_tokens <= limit] or [limit // 2]
     if contexts[-1] + new_tokens > limit:

@@ -10,7 +10,7 @@ from tgen.errors import UsageError
 from tgen.ui import messages
 
 COMMANDS_OF = {
-    "decoder-only": ("generate", "score", "explain", "attention"),
+    "decoder-only": ("generate", "score", "explain", "attention", "bench"),
     "encoder-decoder": ("translate", "generate", "attention"),
     "encoder-only": ("fill", "embed", "attention"),
 }
