@@ -112,3 +112,10 @@ def test_tokens_and_back(capsys: Captured, text: str) -> None:
 def test_what_is_no_id_is_named(capsys: Captured, word: str) -> None:
     assert main.run(["tokenize", "-m", golden("gpt2"), "--decode", "--", f"1 {word}"]) == 2
     assert f"'{word}' is not a token id" in capsys.readouterr().err
+
+
+def test_generation_settings_that_are_not_honoured_are_named(capsys: Captured, copy_golden: Callable[[str], Path]) -> None:
+    folder = copy_golden("llama3")
+    (folder / "generation_config.json").write_text('{"typical_p": 0.9, "eta_cutoff": 0.0, "guidance_scale": null}')
+    assert main.run(["info", str(folder)]) == 0
+    assert "sets what tgen does not do: typical_p; the text may differ" in capsys.readouterr().err

@@ -22,6 +22,25 @@ OLD_SETTINGS = frozenset(
 )
 
 
+# What transformers would do otherwise because of them, each with the value that changes nothing.
+NOT_HONOURED: dict[str, object] = {
+    "constraints": None,
+    "diversity_penalty": 0.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "encoder_repetition_penalty": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "exponential_decay_length_penalty": None,
+    "force_words_ids": None,
+    "guidance_scale": None,
+    "num_beam_groups": 1,
+    "penalty_alpha": None,
+    "sequence_bias": None,
+    "typical_p": 1.0,
+    "watermarking_config": None,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """What a folder holds. `generation` is generation_config.json as it stands; `unread` are config keys nobody understood."""
@@ -61,6 +80,12 @@ def generation_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     if checkpoint.generation:
         return checkpoint.generation
     return {key: value for key, value in checkpoint.config.items() if key in OLD_SETTINGS}
+
+
+def not_honoured(checkpoint: Checkpoint) -> list[str]:
+    """The keys of generation_config.json that ask for something tgen does not do."""
+    settings = checkpoint.generation
+    return [key for key, neutral in NOT_HONOURED.items() if settings.get(key) is not None and settings[key] != neutral]
 
 
 def start_token(checkpoint: Checkpoint) -> int | None:

@@ -32,11 +32,13 @@ def chosen_checkpoint(model: str | None, *, translator: bool = False) -> Checkpo
     """The same, opened and checked; config keys that nobody understood are named. Raises CheckpointError."""
     folder = chosen_folder(model, translator=translator)
 
-    from tgen.checkpoint.folder import open_checkpoint
+    from tgen.checkpoint.folder import not_honoured, open_checkpoint
 
     checkpoint = open_checkpoint(folder)
     if checkpoint.unread:
         messages.warning(f"config.json sets what tgen does not know: {', '.join(checkpoint.unread)}; the text may differ")
+    if ignored := not_honoured(checkpoint):
+        messages.warning(f"generation_config.json sets what tgen does not do: {', '.join(ignored)}; the text may differ")
     return checkpoint
 
 
