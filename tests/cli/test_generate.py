@@ -13,6 +13,7 @@ from typing import IO
 import pytest
 
 from tests.cli.processes import TGEN, TIMEOUT, environment, golden, on_terminal, running, tgen
+from tgen.cli import main
 from tgen.ui.harmless import harmless
 
 # A random model at a high temperature: its text is full of control characters and of bytes that are no UTF-8.
@@ -169,3 +170,11 @@ def test_streams_that_are_closed_or_full(text: bytes) -> None:
     closed, full = shell(">&-"), shell(">/dev/full")
     assert (closed.returncode, closed.stderr) == (1, b"error: cannot write: standard output is closed\n")
     assert (full.returncode, full.stderr) == (1, b"error: cannot write: No space left on device\n")
+
+
+def test_a_source_that_is_cut_is_said_to_be(capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = ["generate", "word " * 80, "-m", golden("marian"), "-n", "2"]
+    assert main.run(arguments) == 5
+    assert "the model's encoder reads 64" in capfd.readouterr().err
+    assert main.run([*arguments, "--overflow", "truncate-left"]) == 0
+    assert "tokens were left out to fit the context of 64" in capfd.readouterr().err

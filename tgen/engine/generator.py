@@ -109,17 +109,17 @@ class Generator:
             ids = [self.start_token]
         if not ids:
             raise UsageError("the prompt is empty and the model has no start token", "give a prompt")
+        notes: list[str] = []
         source = None
         if self.answer_start is not None:
-            source, ids = self._source(ids, options), [self.answer_start]
+            source = self._source(ids, options)
+            notes += self._dropped(ids, source)
+            ids = [self.answer_start]
         seed = options.seed if options.seed is not None else secrets.randbits(32)
-        notes: list[str] = []
         wanted = len(ids) + options.max_new_tokens
         if wanted > self.context and options.overflow == "truncate-left":
             kept = self._truncate(ids, options.max_new_tokens)
-            if len(kept) < len(ids):
-                dropped = len(ids) - len(kept)
-                notes.append(f"the prompt's first {dropped} of {len(ids)} tokens were left out to fit the context of {self.context}")
+            notes += self._dropped(ids, kept)
             ids = kept
         room = self.context - len(ids)
         if room < 1:
@@ -149,6 +149,12 @@ class Generator:
             return ids[-self.context :]
         hint = f"shorten it by {len(ids) - self.context} tokens, or use --overflow truncate-left"
         raise CapacityError(f"the text has {len(ids)} tokens, the model's encoder reads {self.context}", hint)
+
+    def _dropped(self, ids: list[int], kept: list[int]) -> list[str]:
+        """What is to be said where ids were left out."""
+        if len(kept) == len(ids):
+            return []
+        return [f"the prompt's first {len(ids) - len(kept)} of {len(ids)} tokens were left out to fit the context of {self.context}"]
 
     def _truncate(self, ids: list[int], new: int) -> list[int]:
         """Drop the prompt's oldest ids until `new` more fit, but keep a start token, and at least half the context for the prompt."""
