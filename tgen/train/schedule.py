@@ -9,11 +9,10 @@ from torch import nn
 
 
 def learning_rate(peak: float, share: float, warmup: float) -> float:
-    """The rate after `share` (0 to 1) of the run: a straight rise, then a cosine down to a tenth (arXiv:1608.03983)."""
+    """The rate after `share` (0 to 1) of the run: a straight rise, then a straight fall to zero (arXiv:2502.15938)."""
     if share < warmup:
         return peak * max(share / warmup, 1e-3)
-    fallen = (share - warmup) / (1 - warmup)
-    return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * min(fallen, 1.0))))
+    return peak * max(1 - share, 0.0) / (1 - warmup)
 
 
 def make_optimiser(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:

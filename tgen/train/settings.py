@@ -17,7 +17,7 @@ class TrainSettings:
 
     Exactly one of `steps` and `minutes` ends the run. `batch` counts sequences of `context` tokens (or sentence pairs); a step adds up
     the gradients of `accumulate` batches. The learning rate rises over the
-    first `warmup` share of the run and falls along a cosine to a tenth at its end.
+    first `warmup` share of the run and falls in a straight line to zero at its end.
     """
 
     width: int = 256
