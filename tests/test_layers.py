@@ -25,6 +25,7 @@ RANKS = {
     "spec": 0,
     "parameters": 0,
     "options": 0,
+    "constraints": 0,
     "events": 0,
     "errors": 0,
     "files": 0,

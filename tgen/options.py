@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from tgen.constraints import NAMES, Constraint, read_constraint
 from tgen.errors import CheckpointError, UsageError
 
 Overflow = Literal["error", "truncate-left", "shrink"]
@@ -44,6 +45,7 @@ class GenerationOptions:
     samples: int = field(default=1, metadata=_range(1, 4096, whole=True))
     logprobs: int | None = field(default=None, metadata=_range(0, 1000, whole=True))
     overflow: Overflow = "error"
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         _check_numbers(self)
@@ -57,6 +59,16 @@ class GenerationOptions:
             raise UsageError(f"--ignore-eos must be true or false, not {self.ignore_eos!r}")
         if self.overflow not in get_args(Overflow):
             raise UsageError(f"--overflow must be one of {', '.join(get_args(Overflow))}, not {self.overflow!r}")
+        if self.constraint is not None:
+            self._check_constraint(self.constraint)
+
+    def _check_constraint(self, constraint: Constraint) -> None:
+        """Raise UsageError beside options that would end the text elsewhere, or write several at once."""
+        if not isinstance(constraint, Constraint):
+            raise UsageError(f"the constraint must be a Constraint, not {constraint!r}", "give json_schema, regex or choices")
+        for name, used in (("num-beams", self.num_beams > 1), ("stop", bool(self.stop)), ("ignore-eos", self.ignore_eos)):
+            if used:
+                raise UsageError(f"{constraint.flag} and --{name} exclude each other", f"{constraint.flag} settles where the text ends")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +113,15 @@ WHOLE = frozenset(option.name for option in fields(GenerationOptions) if option.
 
 
 def resolve(asked: Mapping[str, Any], environment: Mapping[str, str], model: Mapping[str, Any], *, answer: bool = False) -> Resolved:
-    """Settle every option; a value of None in `asked` counts as not asked.
+    """Settle every option; a value of None in `asked` counts as not asked. `json_schema`, `regex` or `choices` make the constraint.
 
     `answer` is for an encoder-decoder: it writes the likeliest text where the folder does not say that it samples, and the folder's
     max_length counts what is written and the start token.
 
     Raises UsageError for what was asked or set in the environment, CheckpointError for a bad value in generation_config.json.
     """
+    constraint = read_constraint(asked) or asked.get("constraint")
+    asked = {**{key: value for key, value in asked.items() if key not in NAMES}, "constraint": constraint}
     settled: dict[str, Any] = {}
     origins: dict[str, Origin] = {option.name: "built-in" for option in fields(GenerationOptions)}
     layers: list[tuple[Origin, Mapping[str, Any]]] = [
@@ -118,6 +132,8 @@ def resolve(asked: Mapping[str, Any], environment: Mapping[str, str], model: Map
     for origin, values in layers:
         settled |= values
         origins |= dict.fromkeys(values, origin)
+    if constraint is not None and origins["num_beams"] == "model":  # what is asked for goes before what the folder prefers
+        settled["num_beams"], origins["num_beams"] = 1, "asked"
     unfit = [name for name in WITHOUT_BEAMS if origins[name] in ("asked", "environment")]
     if settled.get("temperature") == 0:
         unfit = [name for name in unfit if name not in CHANCE]

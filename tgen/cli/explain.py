@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tgen.cli import parameters as p
+from tgen.cli.constraint import asked_constraint, check_constraint
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.model import open_generator
 from tgen.cli.prompt import PromptSource
@@ -43,6 +44,9 @@ def explain(
     min_p: p.MinP = None,
     seed: p.Seed = None,
     ignore_eos: p.IgnoreEos = False,
+    json_schema: p.JsonSchema = None,
+    regex: p.Regex = None,
+    choices: p.Choices = None,
     json: p.Json = False,
     quiet: p.Quiet = False,
     model: p.Model = None,
@@ -69,10 +73,12 @@ def explain(
         "frequency_penalty": frequency_penalty,
         "seed": seed,
         "ignore_eos": ignore_eos or None,
+        **asked_constraint(json_schema, regex, choices),
         "overflow": overflow,
         "num_beams": 1,
     }
     check_early(asked, os.environ)
+    check_constraint(asked)
     options = RunOptions(device or "auto", dtype or "auto", threads)
     source = PromptSource(prompt, file)
     generator, _ = open_generator(model, options)

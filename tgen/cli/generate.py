@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tgen.cli import parameters as p
+from tgen.cli.constraint import asked_constraint, check_constraint
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.model import open_generator
 from tgen.cli.prompt import PromptSource, check_encoding
@@ -56,6 +57,9 @@ def generate(
     seed: p.Seed = None,
     stop: p.Stop = None,
     ignore_eos: p.IgnoreEos = False,
+    json_schema: p.JsonSchema = None,
+    regex: p.Regex = None,
+    choices: p.Choices = None,
     samples: p.Samples = None,
     echo: p.Echo = False,
     json: p.Json = False,
@@ -96,6 +100,7 @@ def generate(
         "seed": seed,
         "stop": tuple(stop) if stop else None,
         "ignore_eos": ignore_eos or None,
+        **asked_constraint(json_schema, regex, choices),
         "samples": samples,
         "logprobs": 0 if logprobs is None and show_probs else logprobs,
         "overflow": overflow,
@@ -105,6 +110,7 @@ def generate(
     for text in stop or ():
         check_encoding("--stop", text)
     check_early(asked, os.environ)
+    check_constraint(asked)
     run_options = RunOptions(device or "auto", dtype or "auto", threads)
     source = PromptSource(prompt, file)
     open_stdout()

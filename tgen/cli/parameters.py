@@ -90,6 +90,21 @@ Seed = Annotated[
     _option("--seed", panel=SAMPLING, help="The random stream; the same seed gives the same text. Without it one is chosen and shown."),
 ]
 Stop = Annotated[list[str] | None, option("--stop", panel=OUTPUT, metavar="TEXT", help="End before this text; may be given several times.")]
+JsonSchema = Annotated[
+    str | None,
+    option(
+        "--json-schema", panel=OUTPUT, metavar="FILE|JSON",
+        help="Write JSON that this schema allows, closed within --max-new-tokens. What cannot be kept is an error. JSON starts with {.",
+    ),
+]  # fmt: skip
+Regex = Annotated[str | None, option("--regex", panel=OUTPUT, metavar="RE", help="Write a text that matches as a whole.")]
+Choices = Annotated[
+    list[str] | None,
+    option(
+        "--choices", panel=OUTPUT, metavar="A,B,...",
+        help='Write one of these; may be given several times. A choice with a comma needs a JSON list: ["a, b","c"].',
+    ),
+]  # fmt: skip
 IgnoreEos = Annotated[bool, option("--ignore-eos", panel=OUTPUT, help="Go on after the model's end tokens, instead of stopping there.")]
 Samples = Annotated[
     int | None,

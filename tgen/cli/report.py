@@ -8,6 +8,7 @@ import sys
 from dataclasses import fields
 from typing import Protocol
 
+from tgen.constraints import Constraint
 from tgen.events import Event, Finished, Note, Piece, Started, Token
 from tgen.options import GenerationOptions, Resolved, RunOptions
 from tgen.ui import messages
@@ -85,6 +86,8 @@ def show_settings(model: str, prompt: str, resolved: Resolved, started: Started,
         origin: str = resolved.origins[option.name]
         if option.name == "seed" and value is None:
             value, origin = started.seed, "chosen"
+        if isinstance(value, Constraint):
+            flag, value = value.flag, value.text
         given = _words(flag, value) if option.name != "logprobs" else []
         words += given
         messages.dim(f"{flag:22} {shell_words(_values(value)) or 'none':14} {origin}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tgen.engine.beam import Search, adjustment, beam_search, read_beams
 from tgen.engine.loop import Loop
@@ -18,6 +19,9 @@ from tgen.errors import CapacityError, UsageError
 from tgen.events import Event, Finished, Note, Piece, Started
 from tgen.options import GenerationOptions, Resolved, resolve
 from tgen.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tgen.engine.constraint import Guard, Guards
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +92,13 @@ class Generator:
     ) -> Iterator[Event]:
         """The same for options that were settled elsewhere. `cancelled` is asked once a token; `watch` sees the first sample's draws."""
         prepared = self.prepare(prompt, resolved)
+        guard = self.guard(prepared)
         yield from (Note(text) for text in prepared.notes)
         yield Started(len(prepared.source or prepared.ids), prepared.options.max_new_tokens, prepared.seed)
         if prepared.options.num_beams > 1:
             events = _search(self, prepared, cancelled)
         else:
-            events = _continue(self, prepared, cancelled, watch)
+            events = _continue(self, prepared, guard, cancelled, watch)
         cut = False
         for event in events:
             cut = cut or (isinstance(event, Finished) and event.reason == "length")
@@ -141,6 +146,18 @@ class Generator:
         ends = frozenset() if prepared.options.ignore_eos else self.end_tokens
         return read_rules(self.defaults, prepared.options.max_new_tokens, ends, self.vocab, prompt=counted)
 
+    def guard(self, prepared: Prepared) -> Guard | None:
+        """What keeps a sample to the constraint, if one is asked for. Raises UsageError for one that cannot be kept."""
+        options = prepared.options
+        return self._guards.guard(options.constraint, prepared.ids, options.max_new_tokens) if options.constraint else None
+
+    @functools.cached_property
+    def _guards(self) -> Guards:
+        from tgen.engine.constraint import Guards
+        from tgen.text.spelling import read_spelling
+
+        return Guards(read_spelling(self.tokenizer, self.vocab), self.end_tokens)
+
     def _source(self, ids: list[int], options: GenerationOptions) -> list[int]:
         """A source text that fits the encoder."""
         if len(ids) <= self.context:
@@ -164,14 +181,21 @@ class Generator:
 
 
 def _continue(
-    generator: Generator, prepared: Prepared, cancelled: Callable[[], bool], watch: Callable[[Trace], None] | None
+    generator: Generator,
+    prepared: Prepared,
+    guard: Guard | None,
+    cancelled: Callable[[], bool],
+    watch: Callable[[Trace], None] | None,
 ) -> Iterator[Event]:
     """Run the loop and turn its columns into events."""
     options = prepared.options
     started = time.perf_counter()
     session = generator.open_session(len(prepared.ids) + options.max_new_tokens, [prepared.source] if prepared.source else None)
     rules = generator.rules(prepared)
-    samplers = [Sampler(options, prepared.seed, row, prepared.ids, rules, None if row else watch) for row in range(options.samples)]
+    samplers = [
+        Sampler(options, prepared.seed, row, prepared.ids, rules, None if row else watch, guard.copy() if guard else None)
+        for row in range(options.samples)
+    ]
     loop = Loop(session, [prepared.ids], samplers, [0] * options.samples)
     rows = [Row(index, generator.tokenizer, prepared.ids, options, generator.end_tokens) for index in range(options.samples)]
     prefill_seconds = time.perf_counter() - started

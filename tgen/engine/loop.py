@@ -11,10 +11,11 @@ from tgen.engine.session import Logits, Session
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A row's token and the logits it was drawn from, [vocab], before penalties and temperature."""
+    """A row's token and the logits it was drawn from, [vocab], before penalties and temperature. `last`: nothing may follow it."""
 
     token: int
     logits: Logits
+    last: bool = False
 
 
 class Loop:
@@ -33,7 +34,7 @@ class Loop:
         """One new token for each row, in order."""
         if self._unread:
             self._logits = self._session.extend([[token] for token in self._unread])
-        drawn = [Drawn(sampler.draw(row), row) for sampler, row in zip(self._samplers, self._logits, strict=True)]
+        drawn = [Drawn(sampler.draw(row), row, sampler.finished) for sampler, row in zip(self._samplers, self._logits, strict=True)]
         self._unread = [item.token for item in drawn]
         return drawn
 

@@ -35,10 +35,10 @@ class Row:
         """Take a token with its logits; the text that became showable with it, if any. Sets `reason` when the sample has ended."""
         if self._options.logprobs is not None:
             self._tokens.append(_scored(self._tokenizer, drawn, self._options.logprobs))
-        return self.take(drawn.token)
+        return self.take(drawn.token, drawn.last)
 
-    def take(self, token: int) -> Piece | None:
-        """The same for a token alone."""
+    def take(self, token: int, last: bool = False) -> Piece | None:
+        """The same for a token alone; `last` says that the text is complete with it."""
         self.count += 1
         options = self._options
         if token in self._end_tokens and not options.ignore_eos:
@@ -48,8 +48,8 @@ class Row:
         if stopped:
             self.reason = "stop"
             return self._piece(text)
-        if self.count >= options.max_new_tokens:
-            self.reason = "length"
+        if last or self.count >= options.max_new_tokens:
+            self.reason = "stop" if last else "length"
             return self._piece(text + self._remainder())
         return self._piece(text) if text else None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -137,6 +137,34 @@ class Trace:
 
 FILTERS = (("top_k", top_k), ("top_p", top_p), ("min_p", min_p))
 
+# How many tokens are drawn at one step, if a constraint turns each of them down, before it chooses one itself.
+TRIES = 8
+
+
+class Guard(Protocol):
+    """A constraint on one row: what a mask forbids, and what would leave no way to end the text in time."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the text is complete and nothing may follow."""
+        ...
+
+    def allowed(self) -> npt.NDArray[np.bool_]:
+        """Which tokens may come next, [vocab]; at least one may."""
+        ...
+
+    def admits(self, token: int) -> bool:
+        """Whether an allowed token leaves a way to the end."""
+        ...
+
+    def safe(self) -> int:
+        """A token that does."""
+        ...
+
+    def take(self, token: int) -> None:
+        """It was drawn."""
+        ...
+
 
 class Sampler:
     """The sampling of one row, with its own random stream: the s-th draw of (seed, row) is the same at any batch size."""
@@ -149,29 +177,36 @@ class Sampler:
         prompt: Sequence[int],
         rules: Rules | None = None,
         watch: Callable[[Trace], None] | None = None,
+        guard: Guard | None = None,
     ) -> None:
-        """`watch` is shown every step; the numbers it sees are those that were used."""
+        """`watch` is shown every step; the numbers it sees are those that were used. `guard` is the constraint, if there is one."""
         self.options = options
         self.step = 0
         self._rules = rules if rules is not None and not rules.empty else None
         self._watch = watch
+        self._guard = guard
         self._ids = list(prompt)
         self._counts = dict(Counter(prompt))
         self._generated: dict[int, int] = {}
         # Philox is counter-based: one number is taken a step, and (seed, row) is its key.
         self._random = np.random.Generator(np.random.Philox(key=np.array([seed, row], dtype=np.uint64)))
 
+    @property
+    def finished(self) -> bool:
+        """Whether the constraint, if there is one, lets nothing follow."""
+        return self._guard is not None and self._guard.finished
+
     def draw(self, logits: Logits) -> int:
         """The next token for logits [vocab]. Raises NumericalError if a logit is NaN or infinite."""
         require_finite(logits, f"at step {self.step}")
-        scores = penalise(logits, self._counts, self._generated, self.options)
+        penalised = scores = penalise(logits, self._counts, self._generated, self.options)
         if self._rules is not None:
             scores = self._rules.apply(scores, self._ids, self.step)
-        if self.options.temperature == 0:
-            stages, uniform, token = [], None, int(np.argmax(scores))
+        uniform = None if self.options.temperature == 0 else self._random.random()
+        if self._guard is None:
+            stages, token = self._choose(scores, uniform)
         else:
-            stages, uniform = self._filtered(scores), self._random.random()
-            token = draw(stages[-1][1], uniform)
+            scores, stages, token = self._guarded(self._guard, penalised, scores, uniform)
         if self._watch is not None:
             self._watch(Trace(logits, scores, tuple(stages), uniform, token))
         self._ids.append(token)
@@ -180,12 +215,48 @@ class Sampler:
         self.step += 1
         return token
 
+    def _choose(self, scores: Values, uniform: float | None) -> tuple[list[tuple[str, Candidates]], int]:
+        """The token that scores [vocab] and a random number give, and what each filter left on the way to it."""
+        if uniform is None:
+            return [], int(np.argmax(scores))
+        stages = self._filtered(scores)
+        return stages, draw(stages[-1][1], uniform)
+
+    def _guarded(
+        self, guard: Guard, penalised: Values, ruled: Values, uniform: float | None
+    ) -> tuple[Values, list[tuple[str, Candidates]], int]:
+        """The same among what a constraint lets through, and the scores that were left.
+
+        A token that leaves no way to the end is taken out and the draw repeated, with the same random number: one number a step, so the
+        text is that of plain masking until then. A constraint promises a whole text, so it goes before rules of generation_config.json:
+        where these leave nothing of what it allows, they do not count.
+        """
+        allowed = guard.allowed()
+        scores = np.where(allowed, ruled, -np.inf)
+        if scores.max() == -np.inf:
+            scores = np.where(allowed, penalised, -np.inf)
+        for _ in range(min(TRIES, int((scores > -np.inf).sum()))):
+            stages, token = self._choose(scores, uniform)
+            if guard.admits(token):
+                break
+            scores[token] = -np.inf
+        else:
+            token = guard.safe()
+            scores = np.full_like(scores, -np.inf)
+            scores[token] = penalised[token]
+            stages, _ = self._choose(scores, uniform)
+        guard.take(token)
+        return scores, stages, token
+
     def _filtered(self, scores: Values) -> list[tuple[str, Candidates]]:
         """What is left after each filter, by its name; the last is what is drawn from."""
         # Differences to the highest, not the scores themselves: a tiny temperature makes these infinite, and leaves that one alone.
         with np.errstate(over="ignore"):
             scaled = (scores - scores.max()) / self.options.temperature
-        stages = [("temperature", Candidates(np.arange(len(scores)), scaled))]
+        first = Candidates(np.arange(len(scores)), scaled)
+        if self._guard is not None:  # nothing that is masked may stand in the way of a filter's count
+            first = first.keep(scores > -np.inf)
+        stages = [("temperature", first)]
         for name, keep in FILTERS:
             stages.append((name, keep(stages[-1][1], getattr(self.options, name))))
         return stages
