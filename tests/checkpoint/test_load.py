@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.checkpoint.forms import as_bin, as_bin_of_2019, as_bin_shards, as_file_with_odd_header, as_shards
 from tests.conftest import GOLDEN, GOLDENS
 from tgen.checkpoint.folder import end_tokens, open_checkpoint, start_token
 from tgen.checkpoint.load import load_model
@@ -35,36 +37,6 @@ def assert_same(found: Transformer, expected: Transformer) -> None:
         assert torch.equal(found_state[name], tensor), name
 
 
-def as_bin(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    torch.save(tensors, folder / BIN)
-
-
-def as_bin_of_2019(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    torch.save(tensors, folder / BIN, _use_new_zipfile_serialization=False)
-
-
-def as_shards(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    files = {name: f"part-{number % 3}.safetensors" for number, name in enumerate(tensors)}
-    for file in set(files.values()):
-        save_file({name: tensor for name, tensor in tensors.items() if files[name] == file}, folder / file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
-
-
-def as_bin_shards(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    files = {name: f"part-{number % 3}.bin" for number, name in enumerate(tensors)}
-    for file in set(files.values()):
-        torch.save({name: tensor for name, tensor in tensors.items() if files[name] == file}, folder / file)
-    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": files}))
-
-
-def as_file_with_odd_header(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Nothing in the format makes the numbers start at a multiple of their size."""
-    save_file(tensors, folder / WEIGHTS)
-    content = (folder / WEIGHTS).read_bytes()
-    length = int.from_bytes(content[:8], "little")
-    (folder / WEIGHTS).write_bytes((length + 3).to_bytes(8, "little") + content[8 : 8 + length] + b"   " + content[8 + length :])
-
-
 @pytest.mark.parametrize("write", [as_bin, as_bin_of_2019, as_shards, as_bin_shards, as_file_with_odd_header])
 @pytest.mark.parametrize("name", ["gpt2", "mistral", "qwen3", "bert", "t5_flan"])
 def test_every_form_of_file_gives_the_same(
@@ -84,6 +56,22 @@ def test_every_type_is_converted(name: str, dtype: torch.dtype) -> None:
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert_same(model, expected)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5_flan"])
+def test_columns_before_rows_and_shared_storages(name: str, copy_golden: CopyGolden) -> None:
+    """How a tensor lies in a `.bin` is up to who wrote it."""
+    folder = copy_golden(name)
+    tensors = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    shared = torch.cat([tensor.float().reshape(-1) for tensor in tensors.values()])
+    parts = torch.split(shared, [tensor.numel() for tensor in tensors.values()])
+    wanted = dict(zip(tensors, (part.view(tensor.shape) for part, tensor in zip(parts, tensors.values(), strict=True)), strict=True))
+    for number, (key, tensor) in enumerate(wanted.items()):
+        if number % 2:
+            wanted[key] = tensor.T.contiguous().T if tensor.ndim == 2 else torch.nn.Parameter(tensor)
+    as_bin(folder, OrderedDict(wanted))
+    assert_same(load(folder), load(GOLDEN / name))
 
 
 def test_safetensors_win_over_bin(copy_golden: CopyGolden) -> None:

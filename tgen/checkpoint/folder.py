@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tgen.checkpoint.matching import Matches, match_tensors, settle_head
-from tgen.checkpoint.weights import StoredTensor, stored_tensors
+from tgen.checkpoint.stored import StoredTensor
+from tgen.checkpoint.weights import stored_tensors
 from tgen.errors import CheckpointError
 from tgen.families.config import Config
 from tgen.families.registry import find_family

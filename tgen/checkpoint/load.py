@@ -5,6 +5,7 @@ Knows tables and files, no family.
 
 from __future__ import annotations
 
+import errno
 import mmap
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from tgen.checkpoint.folder import Checkpoint
 from tgen.checkpoint.matching import Match, Matches, no_repeat
-from tgen.checkpoint.weights import StoredTensor
+from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError
 from tgen.model.transformer import Transformer
 
@@ -33,20 +34,18 @@ def load_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype)
 
 
 class MappedFiles:
-    """Safetensors files mapped into memory, each once; pages are given back as soon as a converted copy exists."""
+    """Files of weights mapped into memory, each once; pages are given back as soon as a converted copy exists."""
 
     def __init__(self) -> None:
         self._maps: dict[Path, mmap.mmap] = {}
 
     def tensor(self, stored: StoredTensor) -> Tensor:
         """A view of the file. Private pages: writing to it would not change the file."""
-        if stored.loaded is not None:
-            return stored.loaded  # type: ignore[no-any-return]
         count = (stored.stop - stored.start) // DTYPES[stored.dtype].itemsize
         if count == 0:
             return torch.empty(stored.shape, dtype=DTYPES[stored.dtype])
         flat = torch.frombuffer(self._map(stored.file), dtype=DTYPES[stored.dtype], count=count, offset=stored.start)
-        return flat.view(stored.shape)
+        return flat.view(stored.shape) if stored.strides is None else flat.as_strided(stored.shape, stored.strides)
 
     def release(self, stored: StoredTensor) -> None:
         """Let the system drop the pages of a tensor that was copied, so that loading needs little more than the weights."""
@@ -60,7 +59,12 @@ class MappedFiles:
     def _map(self, path: Path) -> mmap.mmap:
         if path not in self._maps:
             with open(path, "rb") as file:
-                self._maps[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                try:
+                    self._maps[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                except OSError as error:
+                    if error.errno == errno.ENOMEM:
+                        raise MemoryError(f"no room for {path.name}") from error
+                    raise
         return self._maps[path]
 
 

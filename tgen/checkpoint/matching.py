@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tgen.checkpoint.weights import StoredTensor
+from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError, UnsupportedError
 from tgen.families.registry import Family
 from tgen.families.table import Source, Table, Take

@@ -1,23 +1,23 @@
 """What tensors a folder holds and where: safetensors, whole or sharded, or a `.bin`. Reads headers only; knows no model.
 
-Headers are validated by the safetensors library; torch is imported only for a `.bin`, which cannot be listed without it.
+Headers are validated by the safetensors library.
 """
 
 from __future__ import annotations
 
 import json
-import struct
-import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from tgen.checkpoint.pickled import read_bin
+from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError
 from tgen.files import DOWNLOAD_HINT, READ_HINT, read_json, refuse_lfs_pointer
 
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+MAX_HEADER = 16 * 2**20  # bytes; that of a model with ten thousand tensors has one or two million
+MAX_NAME = 200  # characters; beyond it a system may refuse even to look
 # What the safetensors library says of a bad header, and what that means to a person.
 REASONS = {
     "not fully covered": "the file is truncated, or longer than its header says",
@@ -25,21 +25,6 @@ REASONS = {
     "header too small": "the file is truncated within its header",
     "invalid offset": "the offsets of its tensors overlap or leave gaps",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """One tensor of a checkpoint: its file, the type it is stored in ("F32", "BF16" ...), its shape.
-
-    `start` and `stop` are byte offsets into a safetensors file; a tensor from a `.bin` is `loaded` already.
-    """
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int = 0
-    stop: int = 0
-    loaded: Any = None
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
@@ -59,8 +44,8 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def weight_bytes(tensors: dict[str, StoredTensor]) -> int:
-    """The size of the weights as stored; a `.bin` counts its tensors' memory."""
-    return sum(t.loaded.nbytes if t.loaded is not None else t.stop - t.start for t in tensors.values())
+    """The size of the weights as stored."""
+    return sum(tensor.stop - tensor.start for tensor in tensors.values())
 
 
 def _merged(shards: Iterable[dict[str, StoredTensor]]) -> dict[str, StoredTensor]:
@@ -80,9 +65,9 @@ def _shards(index: Path) -> list[Path]:
         raise CheckpointError(f"{index} has no weight_map from tensor names to files", DOWNLOAD_HINT)
     shards = []
     for name in sorted(set(entries.values())):
-        if Path(name).name != name:
+        if Path(name).name != name or name == "..":
             raise CheckpointError(f"{index} names a file outside the folder: {name!r}", DOWNLOAD_HINT)
-        if not (index.parent / name).is_file():
+        if len(name) > MAX_NAME or not (index.parent / name).is_file():
             raise CheckpointError(f"a shard is missing: {name}, which {index.name} names", "download the missing file into the folder")
         shards.append(index.parent / name)
     return shards
@@ -93,6 +78,10 @@ def _read_safetensors(path: Path) -> dict[str, StoredTensor]:
 
     refuse_lfs_pointer(path)
     try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER:
+            raise CheckpointError(f"{path} is damaged: header too large", DOWNLOAD_HINT)
         with safe_open(path, framework="numpy"):
             pass
     except SafetensorError as error:
@@ -102,7 +91,7 @@ def _read_safetensors(path: Path) -> dict[str, StoredTensor]:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}", READ_HINT) from error
     with open(path, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
+        file.seek(8)
         header = json.loads(file.read(length))
     base = 8 + length
     return {
@@ -113,21 +102,5 @@ def _read_safetensors(path: Path) -> dict[str, StoredTensor]:
 
 
 def _read_bin(path: Path) -> dict[str, StoredTensor]:
-    import torch
-
     refuse_lfs_pointer(path)
-    try:
-        # Until 2020 such files were no zip archives; those cannot be mapped.
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # pickle, zip and torch each raise their own
-        if "GLOBAL" in str(error) or "weights_only" in str(error):
-            message = f"{path} needs unpickling code to load, which could run anything; only plain tensors are read"
-            raise CheckpointError(message, "get the model as safetensors") from error
-        raise CheckpointError(f"{path} is damaged or truncated", DOWNLOAD_HINT) from error
-    if not isinstance(loaded, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in loaded.items()):
-        raise CheckpointError(f"{path} does not hold a dictionary of tensors", "it may be a training state, not a model")
-    names = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
-    return {
-        name: StoredTensor(path, names.get(value.dtype, str(value.dtype)), tuple(value.shape), loaded=value)
-        for name, value in loaded.items()
-    }
+    return read_bin(path)

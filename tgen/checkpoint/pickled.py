@@ -1,0 +1,220 @@
+"""Lists the tensors of a `.bin`: where each lies in the file, as for safetensors. Imports no torch and calls nothing that a file names.
+
+Such a file is a pickle, a program that builds the dictionary of tensors, and raw numbers. The program is run with the few names that
+PyTorch writes, each standing for a record here; it can be neither large nor compressed, so little memory is needed whatever it says.
+Since PyTorch 1.6 program and numbers are the records of a zip archive; before, they stood in the file one after another.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+from tgen.checkpoint.stored import StoredTensor
+from tgen.errors import CheckpointError
+from tgen.files import DOWNLOAD_HINT
+
+MAX_PROGRAM = 2 * 2**20  # bytes; that of a model with a thousand tensors has a tenth of it
+OLD_MAGIC, OLD_VERSION = 0x1950A86A20F9469CFC6C, 1001
+STORAGES = {
+    "BFloat16Storage": ("BF16", 2),
+    "BoolStorage": ("BOOL", 1),
+    "ByteStorage": ("U8", 1),
+    "CharStorage": ("I8", 1),
+    "DoubleStorage": ("F64", 8),
+    "FloatStorage": ("F32", 4),
+    "HalfStorage": ("F16", 2),
+    "IntStorage": ("I32", 4),
+    "LongStorage": ("I64", 8),
+    "ShortStorage": ("I16", 2),
+}
+
+
+class _CodeError(Exception):
+    """The program names something that is no part of a plain tensor."""
+
+
+class _Dictionary(dict[Any, Any]):
+    """Stands for an OrderedDict, which a program makes empty and then fills."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    """A run of numbers, which tensors are cut from."""
+
+    key: str
+    dtype: str
+    item: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    """A part of a storage: how many numbers come before it, its shape, how far apart neighbours along each axis are."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def check(self) -> None:
+        """Raise ValueError unless all numbers lie in the storage, and none stands for several."""
+        numbers = (self.offset, *self.shape, *self.strides)
+        if len(self.shape) != len(self.strides) or not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("sizes that are none")
+        if self.offset + self.span > self.storage.count or math.prod(self.shape) > self.span:
+            raise ValueError("a tensor outside its storage")
+
+    @property
+    def span(self) -> int:
+        """From the first number to the last."""
+        if 0 in self.shape:
+            return 0
+        return 1 + sum((extent - 1) * stride for extent, stride in zip(self.shape, self.strides, strict=True))
+
+
+def _tensor(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object) -> _Tensor:
+    tensor = _Tensor(storage, offset, shape, strides)
+    tensor.check()
+    return tensor
+
+
+def _parameter(tensor: _Tensor, *_: object) -> _Tensor:
+    return tensor
+
+
+NAMES: dict[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): _Dictionary,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+}
+
+
+class _Program(pickle._Unpickler):
+    """Python's own unpickler over a table of names. Not the faster one in C, whose memory a few bytes of a program can make huge."""
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a name stands for. Raises _CodeError for all but a few."""
+        if module == "torch" and name in STORAGES:
+            return name
+        if (module, name) not in NAMES:
+            raise _CodeError(f"{module}.{name}")
+        return NAMES[module, name]
+
+    def persistent_load(self, saved: Any) -> _Storage:
+        """A storage, from its description."""
+        kind, name, key, _, count, *view = saved
+        if kind != "storage" or not isinstance(key, str) or type(count) is not int or count < 0 or view not in ([], [None]):
+            raise ValueError("a storage that is none")
+        return _Storage(key, *STORAGES[name], count)
+
+    def load_build(self) -> None:
+        """Attributes of dictionaries, such as versions of modules, are left out."""
+        self.stack.pop()  # type: ignore[attr-defined]
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+
+def read_bin(path: Path) -> dict[str, StoredTensor]:
+    """Every tensor by name. Raises CheckpointError for a damaged file, and for one that could run anything if it were let."""
+    try:
+        tensors, starts = _zipped(path) if zipfile.is_zipfile(path) else _old(path)
+    except _CodeError as error:
+        message = f"{path} needs unpickling code to load, which could run anything ({error}); only plain tensors are read"
+        raise CheckpointError(message, "get the model as safetensors") from error
+    except Exception as error:  # zip archives and pickles have many ways to be wrong
+        raise CheckpointError(f"{path} is damaged or truncated", DOWNLOAD_HINT) from error
+    if not isinstance(tensors, dict) or not all(isinstance(k, str) and isinstance(v, _Tensor) for k, v in tensors.items()):
+        raise CheckpointError(f"{path} does not hold a dictionary of tensors", "it may be a training state, not a model")
+    return {name: _stored(path, tensor, starts[tensor.storage.key]) for name, tensor in tensors.items()}
+
+
+def _stored(path: Path, tensor: _Tensor, base: int) -> StoredTensor:
+    storage, rows = tensor.storage, [math.prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape))]
+    start = base + tensor.offset * storage.item
+    strides = None if list(tensor.strides) == rows else tensor.strides
+    return StoredTensor(path, storage.dtype, tensor.shape, start, start + tensor.span * storage.item, strides)
+
+
+def _run(file: IO[bytes]) -> tuple[Any, dict[str, _Storage]]:
+    """What a program builds, and the storages that it mentions."""
+    storages: dict[str, _Storage] = {}
+
+    class Program(_Program):
+        def persistent_load(self, saved: Any) -> _Storage:
+            storage = super().persistent_load(saved)
+            if storages.setdefault(storage.key, storage) != storage:
+                raise ValueError("a storage with two sizes")
+            return storage
+
+    return Program(file, encoding="utf-8").load(), storages
+
+
+def _zipped(path: Path) -> tuple[Any, dict[str, int]]:
+    """What the program of an archive builds, and where each storage starts."""
+    with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+        records = {record.filename: record for record in archive.infolist()}
+        size = os.fstat(file.fileno()).st_size
+        if any(record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size for record in records.values()):
+            raise ValueError("compressed records")
+        [program] = [name for name in records if name.count("/") == 1 and name.endswith("/data.pkl")]
+        if records[program].file_size > MAX_PROGRAM:
+            raise ValueError("a program of megabytes")
+        root = program.removesuffix("data.pkl")
+        if (order := records.get(f"{root}byteorder")) is not None and (order.file_size > 9 or archive.read(order) != b"little"):
+            raise ValueError("numbers in another order of bytes")
+        tensors, storages = _run(io.BytesIO(archive.read(program)))
+        starts = {}
+        for key, storage in storages.items():
+            record = records[f"{root}data/{key}"]
+            starts[key] = _start(file, record)
+            if record.file_size != storage.count * storage.item or starts[key] + record.file_size > size:
+                raise ValueError("a storage of another size")
+        return tensors, starts
+
+
+def _start(file: IO[bytes], record: zipfile.ZipInfo) -> int:
+    """Where a record's bytes start: behind its header, whose name and notes may be longer than the table of contents says."""
+    file.seek(record.header_offset)
+    mark, name, notes = struct.unpack("<4s22xHH", file.read(30))
+    if mark != b"PK\x03\x04":
+        raise ValueError("a record without a header")
+    return record.header_offset + 30 + int(name) + int(notes)
+
+
+def _old(path: Path) -> tuple[Any, dict[str, int]]:
+    """The same for a file from before there were archives: five programs, then each storage behind its count of numbers."""
+    with open(path, "rb") as file:
+        head = io.BytesIO(file.read(MAX_PROGRAM))
+        magic, _ = _run(head)
+        if magic != OLD_MAGIC:
+            head.seek(0)
+            return _run(head)[0], {}
+        if _run(head)[0] != OLD_VERSION or _run(head)[0].get("little_endian") is not True:
+            raise ValueError("another version")
+        tensors, storages = _run(head)
+        keys, _ = _run(head)
+        size, place, starts = os.fstat(file.fileno()).st_size, head.tell(), {}
+        for key in keys:
+            file.seek(place)
+            (count,) = struct.unpack("<q", file.read(8))
+            starts[key], place = place + 8, place + 8 + count * storages[key].item
+            if count != storages[key].count:
+                raise ValueError("a storage of another size")
+        if place != size:
+            raise ValueError("cut, or longer than it should be")
+        return tensors, starts
