@@ -2,16 +2,63 @@
 
 from __future__ import annotations
 
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgen.errors import CheckpointError
-from tgen.files import refuse_lfs_pointer
+from tgen.files import DOWNLOAD_HINT, refuse_lfs_pointer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
 
     from tgen.text.sentencepiece import SentencePieces
+
+
+MAX_BYTES, MAX_STRIP = 200 * 2**20, 100
+_one_at_a_time = threading.Lock()
+TRIAL = "Once upon a time, 12 [MASK]\n"
+
+
+@contextmanager
+def _damage(what: str) -> Iterator[None]:
+    """Turn whatever the library raises into CheckpointError: bare Exceptions, and panics, which are not even those."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise CheckpointError(f"{what}: {error}", f"correct tokenizer.json, or {DOWNLOAD_HINT}") from error
+
+
+def _refuse_wide_strip(library: Library) -> None:
+    """Raise ValueError for a decoder that strips more characters than a token has: the library panics where a token is all of them."""
+    state = b"" if library.decoder is None else library.decoder.__getstate__()
+    if any(int(width) > MAX_STRIP for width in re.findall(rb'"(?:start|stop)":(\d+)', state)):
+        raise ValueError("its decoder strips without end")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep from stderr what the library itself writes there when it panics, as over a pattern that backtracks without end."""
+    with _one_at_a_time:
+        try:
+            kept = os.dup(2)
+        except OSError:  # closed already
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
 
 
 class Tokenizer:
@@ -33,16 +80,19 @@ class Tokenizer:
                 return cls(pieces)
             raise CheckpointError(f"no tokenizer.json in {folder}", "save it with transformers: AutoTokenizer...save_pretrained(folder)")
         refuse_lfs_pointer(path)
-        try:
+        if path.stat().st_size > MAX_BYTES:
+            raise CheckpointError(f"{path} is larger than {MAX_BYTES // 2**20} MiB, which no such file is", DOWNLOAD_HINT)
+        with _quiet(), _damage(f"{path} is damaged"):
             library = Library.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
-            raise CheckpointError(f"{path} is damaged: {error}", "download the file again") from error
-        largest = max(library.get_vocab(with_added_tokens=True).values(), default=-1)
+            library.no_padding()
+            library.no_truncation()
+            _refuse_wide_strip(library)
+            trial = library.encode(TRIAL).ids  # some damage shows only when it is used
+            library.decode(trial)
+        largest = max([*library.get_vocab(with_added_tokens=True).values(), *trial], default=-1)
         if vocab is not None and largest >= vocab:
             message = f"{path} has ids up to {largest}, but the model's vocabulary ends at {vocab - 1}"
             raise CheckpointError(message, "tokenizer and weights belong to different models; download both again")
-        library.no_padding()
-        library.no_truncation()
         return cls(library)
 
     @property
@@ -52,11 +102,13 @@ class Tokenizer:
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Ids of a text, with the start and end tokens that the tokenizer itself adds if `special`."""
-        return self.library.encode(text, add_special_tokens=special).ids
+        with _quiet(), _damage("the tokenizer cannot read this text"):
+            return self.library.encode(text, add_special_tokens=special).ids
 
     def decode(self, ids: list[int], *, special: bool = False) -> str:
         """The text of ids; special tokens are left out unless asked for."""
-        return self.library.decode(ids, skip_special_tokens=not special)
+        with _damage("the tokenizer cannot write these tokens"):
+            return self.library.decode(ids, skip_special_tokens=not special)
 
     def piece(self, token: int) -> str:
         """A token as the vocabulary spells it, such as `Ġonce`; ids without an entry as `<id>`."""
