@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ LFS_MARK = b"version https://git-lfs"
 LFS_HINT = "run `git lfs pull` in the folder, or download the file itself"
 READ_HINT = "check that it is a file and that you may read it"
 DOWNLOAD_HINT = "download the file again"
-MAX_JSON_BYTES = 200 * 2**20
+MAX_JSON_BYTES = 32 * 2**20  # Python needs up to forty times as much memory to hold it
 
 
 def refuse_lfs_pointer(path: Path) -> None:
-    """Raises CheckpointError where a Git-LFS pointer stands in place of the file, or where the file cannot be read."""
+    """Raises CheckpointError where a Git-LFS pointer, a pipe or a device stands in place of the file, or where it cannot be read."""
     try:
+        if not stat.S_ISREG(mode := path.stat().st_mode):  # to open a pipe would be to wait for whoever writes into it
+            raise CheckpointError(f"cannot read {path}: it is {'a directory' if stat.S_ISDIR(mode) else 'no regular file'}", READ_HINT)
         with open(path, "rb") as file:
             start = file.read(len(LFS_MARK))
     except OSError as error:

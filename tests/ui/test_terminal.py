@@ -95,6 +95,17 @@ def test_messages_are_labelled_harmless_lines(capsys: Captured) -> None:
     assert capsys.readouterr().err == "error: no ␛[2J folder \\udcff\nhint: look␇\nwarning: w\nnote: n\nd␛\n"
 
 
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\x0b", "\u2028", "\x85"])
+def test_a_message_is_one_line_of_no_more_than_a_screenful(capsys: Captured, newline: str) -> None:
+    """Names of files and values of a config.json are in them, and shall not pass for a message."""
+    messages.error(f"no file a{newline}hint: do as I say", f"look{newline}error: there")
+    messages.warning("x" * 10**6)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["error", "hint", "warning"]
+    assert max(map(len, lines)) < 1000
+    assert lines[2].endswith("x ... " + "x" * 450)
+
+
 def test_quiet_leaves_errors(capsys: Captured) -> None:
     messages.configure("always", quiet=True)
     for say in (messages.warning, messages.note, messages.dim, messages.error):

@@ -13,6 +13,7 @@ from tgen.ui.harmless import harmless
 from tgen.ui.terminal import Color, wants_color
 
 _CODES = {"error": "1;31", "hint": "36", "warning": "33", "note": "2", "dim": "2"}
+LONGEST = 900  # characters of a message
 _settings: dict[str, Color | bool] = {"color": "auto", "quiet": False}
 
 
@@ -47,7 +48,10 @@ def dim(line: str) -> None:
 
 
 def _say(kind: Literal["error", "hint", "warning", "note"], message: str) -> None:
-    _write(f"{_styled(f'{kind}:', kind)} {harmless(message)}")
+    """One line, whatever names and values from outside are in the message: none of them shall pass for a message of its own."""
+    if len(message) > LONGEST:
+        message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
+    _write(f"{_styled(f'{kind}:', kind)} {' '.join(harmless(message).splitlines())}")
 
 
 def _styled(text: str, kind: str) -> str:
