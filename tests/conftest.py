@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from tgen.families.registry import find_family
 from tgen.spec import ModelSpec
 
 if TYPE_CHECKING:
+    from tests.fuzz.runner import Worker
     from tgen.model.transformer import Transformer
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -62,3 +64,14 @@ def golden_reference(name: str) -> dict[str, np.ndarray]:
 def copy_golden(tmp_path: Path) -> Callable[[str], Path]:
     """A function from a golden's name to a copy of its folder that the test may damage."""
     return lambda name: shutil.copytree(GOLDEN / name, tmp_path / name)
+
+
+@pytest.fixture(scope="session")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """What runs whole command lines in processes that start at once."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("forks, and reads /proc")
+    from tests.fuzz.runner import Worker
+
+    with Worker(tmp_path_factory.mktemp("streams")) as worker:
+        yield worker

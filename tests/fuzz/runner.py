@@ -1,0 +1,107 @@
+"""Runs command lines through a warm worker, and judges how they end."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from tests.cli.processes import environment
+from tests.fuzz.worker import SPRUNG
+
+SECONDS, MEMORY = 10.0, 2 * 2**30
+LONGEST_LINE = 1000  # characters of a message, folder names included
+REFUSALS = (2, 3, 4, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command line ended. `killed` says why where it did not end by itself; `memory` is bytes beyond the idle worker's."""
+
+    code: int
+    killed: str | None
+    seconds: float
+    memory: int
+    out: bytes
+    err: str
+
+
+class Worker:
+    """One warm process; a context manager. Command lines run one at a time, each in a child of it."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` holds the files that stand in for the standard streams."""
+        self._streams = [folder / name for name in ("in", "out", "err")]
+        arguments = [sys.executable, "-m", "tests.fuzz.worker"]
+        variables = environment(TOKENIZERS_PARALLELISM="false")
+        self._process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=variables, text=True)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+        self._process.wait()
+
+    def run(self, *arguments: str, stdin: bytes = b"", variables: Mapping[str, str] | None = None) -> Ended:
+        """Run `tgen` with these arguments; `variables` are the whole environment if given."""
+        self._streams[0].write_bytes(stdin)
+        request = {
+            "arguments": arguments,
+            "streams": [str(path) for path in self._streams],
+            "environment": environment() if variables is None else dict(variables),
+            "seconds": SECONDS,
+            "memory": MEMORY,
+        }
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, "the worker has died"
+        out, err = self._streams[1].read_bytes(), self._streams[2].read_bytes().decode("utf-8", "backslashreplace")
+        return Ended(**json.loads(answer), out=out, err=err)
+
+
+def verdict(ended: Ended, *, refused: bool = False, codes: tuple[int, ...] = REFUSALS) -> str | None:
+    """What is wrong with how a command line ended; None if nothing is. `refused` says that to do as told would be wrong."""
+    if ended.killed is not None:
+        return ended.killed
+    if SPRUNG in ended.err:
+        return ended.err[ended.err.index(SPRUNG) :].splitlines()[0]
+    if ended.code < 0:
+        return f"died of signal {-ended.code}"
+    if "Traceback" in ended.err or "panicked" in ended.err:
+        return "ends in a traceback"
+    if ended.memory > MEMORY:
+        return "takes too much memory"
+    lines = ended.err.splitlines()
+    if any(len(line) > LONGEST_LINE for line in lines):
+        return "says too much in one line"
+    if ended.code == 0:
+        return "does what it should have refused" if refused else _wrong_text(ended, lines)
+    damaged = ended.code == 1 and "the model's numbers are not finite" in ended.err
+    if ended.code not in codes and not damaged:
+        return f"ends with exit code {ended.code}"
+    errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    if len(errors) != 1 or not all(line.startswith("hint: ") for line in lines[errors[0] + 1 :]) or len(lines) > errors[0] + 2:
+        return "ends without one clear error"
+    if ended.code == 3 and lines[-1][:6] != "hint: ":
+        return "gives no hint"
+    return None
+
+
+def _wrong_text(ended: Ended, lines: list[str]) -> str | None:
+    if not all(re.match(r"(warning|note): |seed \d+$", line) for line in lines):
+        return "says something that is no message"
+    try:
+        ended.out.decode("utf-8")
+    except UnicodeDecodeError:
+        return "writes what is not UTF-8"
+    return None

@@ -1,0 +1,55 @@
+"""A seeded few of the damaged checkpoints that `python -m tests.fuzz` runs by the thousand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import GOLDEN
+from tests.fuzz.cases import KINDS, Fuzzer
+from tests.fuzz.runner import Ended, Worker, verdict
+
+pytest.importorskip("sentencepiece")
+COUNT = 12 * len(KINDS)
+
+
+def test_every_damaged_folder_ends_in_one_clear_error_or_in_text(worker: Worker, tmp_path: Path) -> None:
+    fuzzer = Fuzzer(1, KINDS, tmp_path, worker, heavy=False)
+    cases = [fuzzer.run(number) for number in range(COUNT)]
+    assert [(case.number, case.mutation.name, case.wrong, case.ended.err) for case in cases if case.wrong] == []
+    codes = [case.ended.code for case in cases]
+    assert codes.count(0) > COUNT / 5  # not all damage matters
+    assert codes.count(3) > COUNT / 3
+
+
+def test_a_whole_folder_is_judged_to_be_right(worker: Worker) -> None:
+    ended = worker.run("generate", "Once", "-n", "3", "-m", str(GOLDEN / "gpt2"))
+    assert verdict(ended) is None
+    assert ended.out
+    assert verdict(ended, refused=True) == "does what it should have refused"
+
+
+def ended(code: int, err: str, killed: str | None = None, memory: int = 0) -> Ended:
+    return Ended(code, killed, 0.1, memory, b"", err)
+
+
+@pytest.mark.parametrize(
+    ("found", "wrong"),
+    [
+        (ended(3, "error: a\nhint: b\n"), None),
+        (ended(3, "warning: w\nerror: a\nhint: b\n"), None),
+        (ended(3, "error: a\n"), "gives no hint"),
+        (ended(3, "error: a\nb\nhint: c\n"), "ends without one clear error"),
+        (ended(3, "hint: b\n"), "ends without one clear error"),
+        (ended(1, "error: unexpected X\nhint: b\n"), "ends with exit code 1"),
+        (ended(3, "Traceback (most recent call last):\nerror: a\nhint: b\n"), "ends in a traceback"),
+        (ended(3, f"error: {'x' * 2000}\nhint: b\n"), "says too much in one line"),
+        (ended(-9, "", killed="hangs"), "hangs"),
+        (ended(-11, ""), "died of signal 11"),
+        (ended(0, "", memory=3 * 2**30), "takes too much memory"),
+        (ended(0, "UserWarning: x\n"), "says something that is no message"),
+    ],
+)
+def test_the_judge_can_tell(found: Ended, wrong: str | None) -> None:
+    assert verdict(found) == wrong
