@@ -70,3 +70,14 @@ def test_a_write_that_fails_leaves_what_was_there(before: str | None, tmp_path: 
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, writer)
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == ([] if before is None else [("file", before)])
+
+
+@pytest.mark.parametrize("name", ["~nobody-here/model", "a" * 5000, "a\0b"])
+def test_what_cannot_be_a_path_is_no_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither as the name of a model nor as the place of the cache."""
+    with pytest.raises(CheckpointError, match="no model"):
+        resolve_model(name)
+    if "\0" not in name:
+        monkeypatch.setenv("HF_HUB_CACHE", name)
+        monkeypatch.setenv("HF_HOME", name)
+        assert {model.origin for model in found_models()} <= {"shipped", "cache"}

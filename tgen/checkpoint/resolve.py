@@ -28,10 +28,10 @@ class FoundModel:
 
 def resolve_model(name: str) -> Path:
     """The folder for `--model`. Raises CheckpointError with the nearest names that exist."""
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(name))  # unlike pathlib, os.path calls what cannot be a path no folder, and no error
+    if os.path.isdir(path):
         return path
-    if path.is_file():
+    if os.path.isfile(path):
         raise CheckpointError(f"{name} is a file, not a model folder", _file_hint(path))
     known = {model.name: model.folder for model in found_models()}
     if name in known:
@@ -51,7 +51,7 @@ def found_models() -> Iterator[FoundModel]:
             if (folder / "config.json").is_file():
                 yield FoundModel(folder.name, folder, "shipped")
     cache = cache_folder()
-    if cache.is_dir():
+    if os.path.isdir(cache):
         for repository in sorted(cache.glob("models--*")):
             snapshot = _snapshot(repository)
             if snapshot is not None and (snapshot / "config.json").is_file():
@@ -70,10 +70,10 @@ def shipped_folder() -> Path | None:
 def cache_folder() -> Path:
     """The Hugging Face cache, where its own tools look for it."""
     if explicit := os.environ.get("HF_HUB_CACHE"):
-        return Path(explicit).expanduser()
+        return Path(os.path.expanduser(explicit))
     home = os.environ.get("HF_HOME")
-    base = Path(home).expanduser() if home else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "huggingface"
-    return base / "hub"
+    base = home or os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
+    return Path(os.path.expanduser(base)) / "hub"
 
 
 def _snapshot(repository: Path) -> Path | None:
