@@ -57,10 +57,12 @@ def table(cases: list[Case]) -> None:
     rows: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         rows[case.mutation.kind].append(case)
-    print("kind            cases   runs  exit 2  exit 3  exit 4  exit 5  wrong  seconds    MiB")
+    print("kind            cases   runs  exit 1  exit 2  exit 3  exit 4  exit 5  wrong  seconds    MiB")
     for kind, ended in [*sorted(rows.items()), ("all", cases)]:
         outcomes = Counter("wrong" if case.wrong else str(case.ended.code) for case in ended)
-        counts = " ".join(f"{outcomes[name]:{width}}" for name, width in (("0", 6), ("2", 7), ("3", 7), ("4", 7), ("5", 7), ("wrong", 6)))
+        counts = " ".join(
+            f"{outcomes[name]:{width}}" for name, width in (("0", 6), ("1", 7), ("2", 7), ("3", 7), ("4", 7), ("5", 7), ("wrong", 6))
+        )
         slowest, largest = max(case.ended.seconds for case in ended), max(case.ended.memory for case in ended) / 2**20
         print(f"{kind:14} {len(ended):6} {counts} {slowest:8.1f} {largest:6.0f}")
 

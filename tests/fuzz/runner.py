@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+import termios
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from tests.cli.processes import environment
 from tests.fuzz.worker import SPRUNG
@@ -53,9 +58,27 @@ class Worker:
     def run(self, *arguments: str, stdin: bytes = b"", variables: Mapping[str, str] | None = None) -> Ended:
         """Run `tgen` with these arguments; `variables` are the whole environment if given."""
         self._streams[0].write_bytes(stdin)
+        answer = self._ask(arguments, list(map(str, self._streams)), variables)
+        out, err = self._streams[1].read_bytes(), self._streams[2].read_bytes().decode("utf-8", "backslashreplace")
+        return Ended(**answer, out=out, err=err)
+
+    def on_terminal(self, *arguments: str, columns: int = 80, variables: Mapping[str, str] | None = None) -> Ended:
+        """The same with one terminal as all three streams; everything that reaches it is in `out`."""
+        master, slave = os.openpty()
+        termios.tcsetwinsize(slave, (24, columns))
+        shown: list[bytes] = []
+        reader = threading.Thread(target=_read_all, args=(master, shown))
+        reader.start()
+        answer = self._ask(arguments, [os.ttyname(slave)] * 3, variables)
+        os.close(slave)
+        reader.join()
+        os.close(master)
+        return Ended(**answer, out=b"".join(shown).replace(b"\r\n", b"\n"), err="")
+
+    def _ask(self, arguments: Sequence[str], streams: list[str], variables: Mapping[str, str] | None) -> dict[str, Any]:
         request = {
             "arguments": arguments,
-            "streams": [str(path) for path in self._streams],
+            "streams": streams,
             "environment": environment() if variables is None else dict(variables),
             "seconds": SECONDS,
             "memory": MEMORY,
@@ -63,10 +86,17 @@ class Worker:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, "the worker has died"
-        out, err = self._streams[1].read_bytes(), self._streams[2].read_bytes().decode("utf-8", "backslashreplace")
-        return Ended(**json.loads(answer), out=out, err=err)
+        line = self._process.stdout.readline()
+        assert line, "the worker has died"
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def _read_all(master: int, shown: list[bytes]) -> None:
+    """Everything until the other side is closed, which Linux calls an error."""
+    with contextlib.suppress(OSError):
+        while block := os.read(master, 65536):
+            shown.append(block)
 
 
 def verdict(ended: Ended, *, refused: bool = False, codes: tuple[int, ...] = REFUSALS) -> str | None:
