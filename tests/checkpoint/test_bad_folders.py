@@ -253,13 +253,6 @@ def tensor_of_integers(folder: Path) -> None:
     edit_tensors(folder, lambda tensors: tensors.update({"model.norm.weight": np.zeros(16, np.int64)}))
 
 
-@bad("mistral", r"cannot read .*model\.safetensors: it is no regular file", "check that it is a file")
-def weights_a_pipe(folder: Path) -> None:
-    """To open it would be to wait for ever."""
-    (folder / WEIGHTS).unlink()
-    os.mkfifo(folder / WEIGHTS)
-
-
 @bad("llama2", r"cannot read .*pytorch_model\.bin: it is no regular file", "check that it is a file")
 def weights_a_device(folder: Path) -> None:
     (folder / "pytorch_model.bin").unlink()

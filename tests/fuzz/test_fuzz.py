@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,16 @@ def test_a_whole_folder_is_judged_to_be_right(worker: Worker) -> None:
     assert verdict(ended) is None
     assert ended.out
     assert verdict(ended, refused=True) == "does what it should have refused"
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(worker: Worker, copy_golden: Callable[[str], Path], name: str) -> None:
+    folder = copy_golden("gpt2")
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    ended = worker.run("generate", "Once", "-m", str(folder))
+    assert verdict(ended, refused=True) is None, ended
+    assert name in ended.err
 
 
 def ended(code: int, err: str, killed: str | None = None, memory: int = 0) -> Ended:
