@@ -27,11 +27,12 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A prompt was accepted: its length, how much may follow, and the seed of what will be drawn."""
+    """A prompt was accepted: its length, how much may follow, the seed of what will be drawn, and how much of it was read before."""
 
     prompt_tokens: int
     max_new_tokens: int
     seed: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tgen.engine.beam import Search, adjustment, beam_search, read_beams
 from tgen.engine.loop import Loop
+from tgen.engine.memory import Memory
 from tgen.engine.rows import Row
 from tgen.engine.rules import Rules, read_rules
 from tgen.engine.sampling import Sampler, Trace
-from tgen.engine.session import OpenSession
+from tgen.engine.session import OpenSession, Session
 from tgen.errors import CapacityError, UsageError
 from tgen.events import Event, Finished, Note, Piece, Started
 from tgen.options import GenerationOptions, Resolved, resolve
@@ -85,20 +86,25 @@ class Generator:
 
     def run(
         self,
-        prompt: str,
+        prompt: str | Sequence[int],
         resolved: Resolved,
         cancelled: Callable[[], bool] = lambda: False,
         watch: Callable[[Trace], None] | None = None,
+        memory: Memory | None = None,
     ) -> Iterator[Event]:
-        """The same for options that were settled elsewhere. `cancelled` is asked once a token; `watch` sees the first sample's draws."""
+        """The same for options that were settled elsewhere, and for a prompt that may be ids.
+
+        `cancelled` is asked once a token; `watch` sees the first sample's draws; with a `memory` only what is new to it is read.
+        """
         prepared = self.prepare(prompt, resolved)
         guard = self.guard(prepared)
         yield from (Note(text) for text in prepared.notes)
-        yield Started(len(prepared.source or prepared.ids), prepared.options.max_new_tokens, prepared.seed)
+        known = memory.begin(prepared.ids) if memory is not None else 0
+        yield Started(len(prepared.source or prepared.ids), prepared.options.max_new_tokens, prepared.seed, known)
         if prepared.options.num_beams > 1:
-            events = _search(self, prepared, cancelled)
+            events = _search(self, prepared, cancelled, memory)
         else:
-            events = _continue(self, prepared, guard, cancelled, watch)
+            events = _continue(self, prepared, guard, cancelled, watch, memory)
         cut = False
         for event in events:
             cut = cut or (isinstance(event, Finished) and event.reason == "length")
@@ -106,10 +112,10 @@ class Generator:
         if cut and prepared.cut_note is not None:
             yield Note(prepared.cut_note)
 
-    def prepare(self, prompt: str, resolved: Resolved) -> Prepared:
+    def prepare(self, prompt: str | Sequence[int], resolved: Resolved) -> Prepared:
         """Ids and limits for a prompt, under the overflow policy. Raises CapacityError, UsageError."""
         options = resolved.options
-        ids = self.tokenizer.encode(prompt)
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         if not ids and self.start_token is not None:
             ids = [self.start_token]
         if not ids:
@@ -180,17 +186,24 @@ class Generator:
         return head + ids[len(ids) - (room - len(head)) :] if len(ids) > room else ids
 
 
+def _session(generator: Generator, prepared: Prepared) -> Session:
+    """A new session with room for the prompt and what will follow."""
+    room = len(prepared.ids) + prepared.options.max_new_tokens
+    return generator.open_session(room, [prepared.source] if prepared.source else None)
+
+
 def _continue(
     generator: Generator,
     prepared: Prepared,
     guard: Guard | None,
     cancelled: Callable[[], bool],
     watch: Callable[[Trace], None] | None,
+    memory: Memory | None,
 ) -> Iterator[Event]:
     """Run the loop and turn its columns into events."""
     options = prepared.options
     started = time.perf_counter()
-    session = generator.open_session(len(prepared.ids) + options.max_new_tokens, [prepared.source] if prepared.source else None)
+    session = memory or _session(generator, prepared)
     rules = generator.rules(prepared)
     samplers = [
         Sampler(options, prepared.seed, row, prepared.ids, rules, None if row else watch, guard.copy() if guard else None)
@@ -221,11 +234,11 @@ def _continue(
         rows = [rows[position] for position in alive]
 
 
-def _search(generator: Generator, prepared: Prepared, cancelled: Callable[[], bool]) -> Iterator[Event]:
+def _search(generator: Generator, prepared: Prepared, cancelled: Callable[[], bool], memory: Memory | None) -> Iterator[Event]:
     """Beam search; its text comes at its end, for until then any beam may win."""
     options = prepared.options
     started = time.perf_counter()
-    session = generator.open_session(len(prepared.ids) + options.max_new_tokens, [prepared.source] if prepared.source else None)
+    session = memory or _session(generator, prepared)
     ends = frozenset() if options.ignore_eos else generator.end_tokens
     search = Search(read_beams(generator.defaults, options.num_beams), ends, options.max_new_tokens)
     prefill_seconds = time.perf_counter() - started

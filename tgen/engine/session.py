@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 Logits = npt.NDArray[np.float32]
+State = dict[str, npt.NDArray[Any]]
 
 
 class Session(Protocol):
@@ -27,6 +28,19 @@ class Session(Protocol):
 
     def truncate(self, lengths: Sequence[int]) -> None:
         """Forget what row r read beyond its first lengths[r] ids."""
+        ...
+
+
+@runtime_checkable
+class StorableSession(Session, Protocol):
+    """A session whose cache can leave the process. A state means something only to a session of the same model and number format."""
+
+    def state(self, length: int) -> State:
+        """What the first row's first `length` ids have left in the cache."""
+        ...
+
+    def restore(self, length: int, state: State) -> None:
+        """Begin with one row that has read as many ids. Raises ValueError for a state that does not fit them or the model."""
         ...
 
 

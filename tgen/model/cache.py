@@ -91,6 +91,11 @@ class Cache:
         taken = (self.positions >= 0).any(dim=0).nonzero()
         self.used = int(taken[-1]) + 1 if len(taken) else 0
 
+    def stored(self, length: int) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of the first row's first `length` positions, each [kv_heads, length, head_dim], for each layer."""
+        slots = ((self.positions[0] >= 0) & (self.positions[0] < length)).nonzero()[:, 0]
+        return [(layer.k[0, :, slots], layer.v[0, :, slots]) for layer in self.layers]
+
     def _grow(self, capacity: int) -> None:
         """Room for more slots: the one place where the cache is copied."""
         rows = self.positions.shape[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +60,28 @@ class TorchSession:
             self._cache.truncate(lengths)
             self._lengths = [min(old, new) for old, new in zip(self._lengths, lengths, strict=True)]
 
+    @torch.inference_mode()
+    def state(self, length: int) -> dict[str, npt.NDArray[Any]]:
+        """The first row's keys and values of its first `length` ids, by layer; bfloat16, which NumPy lacks, as uint16."""
+        layers = self._cache.stored(length) if self._cache is not None else []
+        return {f"{number}.{name}": _array(tensor) for number, both in enumerate(layers) for name, tensor in zip("kv", both, strict=True)}
+
+    @torch.inference_mode()
+    def restore(self, length: int, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Begin with one row that has read as many ids. Raises ValueError for a state that does not fit them or the model."""
+        with memory_errors(f"restoring {length} tokens"):
+            cache = self._open(1)
+            layers = {f"{number}.{name}": (layer, name) for number, layer in enumerate(cache.layers) for name in "kv"}
+            # The shapes come first: what a file says of its length must not set memory aside.
+            wanted = {name: _layout(getattr(layer, half), length) for name, (layer, half) in layers.items()}
+            if not length or {name: (array.dtype, array.shape) for name, array in state.items()} != wanted:
+                raise ValueError("the state is that of another model or number format")
+            cache.reserve(torch.arange(length, device=cache.positions.device).unsqueeze(0))
+            for name, (layer, half) in layers.items():
+                place, array = getattr(layer, half)[0, :, :length], torch.from_numpy(state[name])
+                place.copy_(array.view(torch.bfloat16) if place.dtype == torch.bfloat16 else array)
+        self._lengths = [length]
+
     def _open(self, rows: int) -> Cache:
         weight = self._model.embedding.weight
         self._cache = Cache(self._model.spec, rows, self._capacity, weight.device, weight.dtype)
@@ -72,6 +95,17 @@ class TorchSession:
             raise ValueError("a source text needs at least one id")
         with memory_errors(f"reading {sum(map(len, sources))} tokens"):
             return self._model.read_source(*left_padded(sources, [0] * len(sources), self._model.embedding.weight.device))
+
+
+def _layout(buffer: torch.Tensor, length: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Number format and shape of one row's first `length` slots of a buffer [rows, kv_heads, capacity, head_dim], as `_array` has them."""
+    return _array(buffer[:0]).dtype, (buffer.shape[1], length, buffer.shape[3])
+
+
+def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
+    """A tensor as NumPy can hold it, without a number changed."""
+    array: npt.NDArray[Any] = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).contiguous().cpu().numpy()
+    return array
 
 
 def left_padded(rows: Sequence[Sequence[int]], lengths: Sequence[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:

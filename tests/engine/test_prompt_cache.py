@@ -1,0 +1,205 @@
+"""A prompt's cache in a file: the same text with less reading, never for another model, and never a broken file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from tests.conftest import GOLDEN
+from tests.engine.scripted import Played
+from tgen.checkpoint.fingerprint import fingerprint
+from tgen.checkpoint.folder import Checkpoint, open_checkpoint
+from tgen.engine.load import make_generator
+from tgen.engine.memory import Memory
+from tgen.engine.prompt_cache import PromptCache, _checksum
+from tgen.errors import UsageError
+from tgen.options import Dtype, RunOptions
+
+PROMPT = "The old king had three sons"
+Copy = Callable[[str], Path]
+
+
+def played(checkpoint: Checkpoint, path: Path, prompt: str, dtype: Dtype = "float32", samples: int = 1) -> tuple[Played, str | None]:
+    """A run with the file, and what was said about it."""
+    torch.set_num_threads(1)
+    generator = make_generator(checkpoint, RunOptions("cpu", dtype))
+    cache, memory = PromptCache(path, checkpoint), Memory(generator.open_session, generator.context)
+    said = cache.load(memory)
+    resolved = generator.resolve({"temperature": 0, "max_new_tokens": 8, "samples": samples})
+    found = Played(list(generator.run(prompt, resolved, memory=memory)))
+    assert cache.save(memory, found.started.prompt_tokens) is None
+    return found, said
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["llama2", "gpt2", "gemma3"])
+def test_text_is_that_without_a_cache(tmp_path: Path, name: str, dtype: Dtype) -> None:
+    checkpoint = open_checkpoint(GOLDEN / name)
+    path = tmp_path / "cache"
+    first, said = played(checkpoint, path, PROMPT, dtype)
+    assert (first.started.cached_tokens, said) == (0, None)
+    length = first.started.prompt_tokens
+    assert len(load_file(path)["ids"]) == length
+    written = path.stat().st_mtime_ns
+    again, said = played(checkpoint, path, PROMPT, dtype)
+    assert (again.started.cached_tokens, said) == (length - 1, None)
+    assert again.text() == first.text()
+    assert path.stat().st_mtime_ns == written  # nothing new to store
+    longer, _ = played(checkpoint, path, f"{PROMPT} and a", dtype, samples=2)
+    assert 0 < longer.started.cached_tokens < longer.started.prompt_tokens
+    assert longer.text(1) == played(checkpoint, tmp_path / "other", f"{PROMPT} and a", dtype)[0].text()
+    assert len(load_file(path)["ids"]) == longer.started.prompt_tokens
+    assert played(checkpoint, path, f"{PROMPT} and a", dtype)[0].text() == longer.text(0)
+
+
+def test_another_number_format_is_read_anew(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(GOLDEN / "llama2")
+    played(checkpoint, tmp_path / "cache", PROMPT)
+    found, said = played(checkpoint, tmp_path / "cache", PROMPT, "bfloat16")
+    assert found.started.cached_tokens == 0
+    assert said is not None
+    assert "another model or number format" in said
+    assert played(checkpoint, tmp_path / "cache", PROMPT, "bfloat16")[0].started.cached_tokens
+
+
+def test_other_weights_are_another_model(copy_golden: Copy, tmp_path: Path) -> None:
+    folder, path = copy_golden("qwen3"), tmp_path / "cache"
+    played(open_checkpoint(folder), path, PROMPT)
+    weights = folder / "model.safetensors"
+    before = weights.stat()
+    tensors = bytearray(weights.read_bytes())
+    tensors[-1] ^= 1
+    weights.write_bytes(tensors)
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    found, said = played(open_checkpoint(folder), path, PROMPT)
+    assert found.started.cached_tokens == 0
+    assert said is not None
+    assert "made with another model" in said
+
+
+def test_a_fingerprint_changes_with_what_counts(copy_golden: Copy) -> None:
+    folder = copy_golden("qwen3")
+    prints = {fingerprint(open_checkpoint(folder))}
+    (folder / "README.md").write_text("x")
+    assert fingerprint(open_checkpoint(folder)) in prints
+    os.utime(folder / "model.safetensors", ns=(0, 1))
+    prints.add(fingerprint(open_checkpoint(folder)))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-4}))
+    prints.add(fingerprint(open_checkpoint(folder)))
+    assert len(prints) == 3
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: data[: len(data) // 2], lambda data: data[:-9] + b"\xff" + data[-8:]]
+)
+def test_a_damaged_file_is_written_anew(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    checkpoint, path = open_checkpoint(GOLDEN / "llama2"), tmp_path / "cache"
+    text = played(checkpoint, path, PROMPT)[0].text()
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    found, said = played(checkpoint, path, PROMPT)
+    assert said is not None
+    assert "it is damaged" in said
+    assert found.text() == text
+    assert found.started.cached_tokens == 0
+    assert len(path.read_bytes()) == len(whole)
+    assert played(checkpoint, path, PROMPT)[0].started.cached_tokens
+
+
+@pytest.mark.parametrize("content", [b"precious", b"\x08\0\0\0\0\0\0\0[1,2,3] ", None])
+def test_a_file_of_another_kind_is_kept(tmp_path: Path, content: bytes | None) -> None:
+    checkpoint, path = open_checkpoint(GOLDEN / "llama2"), tmp_path / "cache"
+    if content is None:
+        save_file({"weight": np.zeros(3, np.float32)}, path, {"format": "pt"})
+        content = path.read_bytes()
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="is there already, and is no prompt cache"):
+        PromptCache(path, checkpoint)
+    assert path.read_bytes() == content
+    assert [path] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("change", ["fewer ids", "more ids", "no ids", "no state", "another shape", "another format", "a name too many"])
+def test_a_file_that_does_not_fit_is_written_anew(tmp_path: Path, change: str) -> None:
+    checkpoint, path = open_checkpoint(GOLDEN / "llama2"), tmp_path / "cache"
+    text = played(checkpoint, path, PROMPT)[0].text()
+    with safe_open(path, "np") as file:
+        noted = file.metadata()
+    arrays = load_file(path)
+    ids = arrays["ids"]
+    changes: dict[str, dict[str, np.ndarray]] = {
+        "fewer ids": {"ids": ids[:-1]},
+        "more ids": {"ids": np.append(ids, [7] * 10**6)},
+        "no ids": {"ids": ids[:0]},
+        "another shape": {"state.0.k": arrays["state.0.k"].transpose(1, 0, 2).copy()},
+        "another format": {"state.0.k": arrays["state.0.k"].astype(np.float16)},
+        "a name too many": {"state.99.k": arrays["state.0.k"]},
+    }
+    arrays = {"ids": ids} if change == "no state" else arrays | changes[change]
+    save_file(arrays, path, {**noted, "checksum": _checksum(arrays)})
+    found, said = played(checkpoint, path, PROMPT)
+    assert said is not None
+    assert "another model or number format" in said
+    assert (found.text(), found.started.cached_tokens) == (text, 0)
+    assert played(checkpoint, path, PROMPT)[0].started.cached_tokens
+
+
+def test_a_kill_while_it_is_written_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    checkpoint, path = open_checkpoint(GOLDEN / "llama2"), tmp_path / "cache"
+    played(checkpoint, path, PROMPT)
+    whole = path.read_bytes()
+    slow = """
+import sys, time
+from pathlib import Path
+from tgen.checkpoint.atomic import write_atomically
+def write(path):
+    path.write_bytes(b"half")
+    print("writing", flush=True)
+    time.sleep(60)
+write_atomically(Path(sys.argv[1]), write, shared=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", slow, str(path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"writing\n"
+        process.send_signal(signal.SIGKILL)
+    assert path.read_bytes() == whole
+    assert played(checkpoint, path, PROMPT)[0].started.cached_tokens
+
+
+def test_a_path_that_cannot_be_written_is_found_out_at_once(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(GOLDEN / "llama2")
+    for path in (tmp_path, tmp_path / "missing" / "cache", Path("/dev/null"), Path(), tmp_path / ("x" * 300)):
+        with pytest.raises(UsageError, match="--prompt-cache"):
+            PromptCache(path, checkpoint)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_with_an_encoder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="t5 is encoder-decoder"):
+        PromptCache(tmp_path / "cache", open_checkpoint(GOLDEN / "t5"))
+
+
+def test_a_disk_that_is_full_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = open_checkpoint(GOLDEN / "llama2")
+    generator = make_generator(checkpoint, RunOptions("cpu", "float32"))
+    cache, memory = PromptCache(tmp_path / "cache", checkpoint), Memory(generator.open_session, 64)
+    list(generator.run(PROMPT, generator.resolve({"max_new_tokens": 1}), memory=memory))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert "No space left on device" in (cache.save(memory, 3) or "")
+    assert not list(tmp_path.iterdir())

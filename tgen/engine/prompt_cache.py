@@ -1,0 +1,119 @@
+"""A file with the KV cache of a prompt, so that the next run need not read it again. Knows a memory, no tensor framework.
+
+The file is in safetensors format: the prompt's ids, what the session stores, and a note of the model, the number format and the tgen that
+it is good for. Whatever is not right about it costs no more than reading the prompt.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from tgen import __version__
+from tgen.checkpoint.atomic import try_writing, write_atomically
+from tgen.checkpoint.fingerprint import fingerprint
+from tgen.checkpoint.folder import Checkpoint
+from tgen.engine.memory import Memory, common
+from tgen.engine.session import State
+from tgen.errors import UsageError
+
+FORMAT = "tgen prompt cache 1"
+MOST_HEADER_BYTES = 2**20
+
+
+class PromptCache:
+    """The file, and what it held before this run."""
+
+    def __init__(self, path: Path, checkpoint: Checkpoint) -> None:
+        """Raises UsageError for a model with an encoder, and for a path that cannot be written, before anything is computed."""
+        if checkpoint.spec.kind != "decoder-only":
+            message = f"--prompt-cache needs a model that is decoder-only; {checkpoint.name} is {checkpoint.spec.kind}"
+            raise UsageError(message, "leave --prompt-cache out")
+        self._path = path
+        self._model = f"{fingerprint(checkpoint)} {__version__}"
+        self._ids: list[int] = []
+        self._check()
+
+    def load(self, memory: Memory) -> str | None:
+        """Give a memory what the file holds; returns what a person should know if that cannot be used."""
+        if not self._path.exists() or not self._path.stat().st_size:
+            return None
+        try:
+            ids, state = _read(self._path, self._model)
+            memory.restore(ids, state)
+        except ValueError as error:
+            return f"{self._path} is not used, and will be written anew: {error}"
+        self._ids = ids
+        return None
+
+    def save(self, memory: Memory, prompt_tokens: int) -> str | None:
+        """Store what a memory holds of its prompt, unless the file does already; returns what a person should know if it could not be."""
+        ids = memory.ids[:prompt_tokens]
+        state = memory.state(prompt_tokens)
+        if state is None or common(ids, self._ids) == len(ids):
+            return None
+        try:
+            write_atomically(self._path, lambda path: _write(path, self._model, ids, state), shared=True)
+        except OSError as error:
+            return f"cannot write {self._path}: {error.strerror or error}"
+        return None
+
+    def _check(self) -> None:
+        try:
+            if self._path.exists() and not self._path.is_file():
+                raise UsageError(f"--prompt-cache {self._path} is not a file", "name a file; it is made if there is none")
+            try_writing(self._path)
+            if self._path.exists() and self._path.stat().st_size and "format" not in _header(self._path):
+                # Not written by tgen, so not tgen's to overwrite.
+                raise UsageError(f"--prompt-cache {self._path} is there already, and is no prompt cache", "name another file, or remove it")
+        except OSError as error:
+            hint = "name a file in a folder you may write to"
+            raise UsageError(f"--prompt-cache {self._path} cannot be used: {error.strerror or error}", hint) from error
+
+
+def _checksum(state: Mapping[str, np.ndarray]) -> str:
+    total = 0
+    for name in sorted(state):
+        total = zlib.crc32(state[name].tobytes(), zlib.crc32(name.encode(), total))
+    return str(total)
+
+
+def _write(path: Path, model: str, ids: list[int], state: State) -> None:
+    from safetensors.numpy import save
+
+    arrays = {"ids": np.array(ids, dtype=np.int64), **{f"state.{name}": array for name, array in state.items()}}
+    path.write_bytes(save(arrays, {"format": FORMAT, "model": model, "checksum": _checksum(arrays)}))
+
+
+def _read(path: Path, model: str) -> tuple[list[int], State]:
+    """Ids and state. Raises ValueError, saying why, for a file that is of no use."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    header = _header(path)
+    if header.get("format") != FORMAT or header.get("model") != model:
+        raise ValueError("it was made with another model or by another version of tgen")
+    try:
+        arrays = load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise ValueError("it is damaged") from error
+    if "ids" not in arrays or header.get("checksum") != _checksum(arrays):
+        raise ValueError("it is damaged")
+    ids = arrays.pop("ids")
+    return [int(token) for token in ids.ravel()], {name.removeprefix("state."): array for name, array in arrays.items()}
+
+
+def _header(path: Path) -> dict[str, str]:
+    """What tgen noted in the file; nothing in one that was not written by it. Raises OSError."""
+    try:
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            metadata = json.loads(file.read(min(size, MOST_HEADER_BYTES))).get("__metadata__")
+    except (ValueError, AttributeError, RecursionError):
+        return {}
+    metadata = metadata if isinstance(metadata, dict) else {}
+    return metadata if str(metadata.get("format")).startswith("tgen prompt cache") else {}
