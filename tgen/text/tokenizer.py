@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,6 +120,23 @@ class Tokenizer:
     def id_of(self, piece: str) -> int | None:
         """The id of a vocabulary entry, None if there is none of this spelling."""
         return self.library.token_to_id(piece)
+
+    def added(self) -> dict[str, bool]:
+        """The texts that become one token before anything else is done, and whether each is special."""
+        if not hasattr(self.library, "get_added_tokens_decoder"):
+            return {}
+        return {token.content: token.special for token in self.library.get_added_tokens_decoder().values()}
+
+    @cached_property  # making it takes a second where the vocabulary is large
+    def without_added(self) -> Tokenizer:
+        """The same tokenizer, to which those texts are texts like any other. Raises CheckpointError."""
+        from tokenizers import Tokenizer as Library
+
+        if not isinstance(self.library, Library):
+            return self
+        values = json.loads(self.library.to_str())
+        with _quiet(), _damage("the tokenizer cannot do without its added tokens"):
+            return Tokenizer(Library.from_str(json.dumps({**values, "added_tokens": [], "post_processor": None})))
 
     def size(self) -> int:
         """How many entries the vocabulary has."""

@@ -1,0 +1,62 @@
+"""Keeps what a message says apart from what a chat template writes: `<|im_end|>` in a message stays text. Knows no template language.
+
+Control tokens in messages are marked before the template is rendered; then the text is cut at the marks, and what is marked is encoded
+without special tokens. A conversation that has none of them is encoded in one piece, exactly as transformers does it. (transformers has
+this, too, as `sanitize_control_tokens`.)
+"""
+
+from __future__ import annotations
+
+import re
+
+from tgen.errors import UsageError
+from tgen.text.tokenizer import Tokenizer
+
+# For private use, and so in nobody's vocabulary.
+BEGIN, END = "\U000f0000", "\U000f0001"
+
+
+class Controls:
+    """The control tokens of a tokenizer that a template is written for."""
+
+    def __init__(self, tokenizer: Tokenizer, template: str) -> None:
+        self._tokenizer = tokenizer
+        added = tokenizer.added()
+        # What a tokenizer does not call special is a control token if the template writes it, like Qwen's <think>.
+        self._special = _any_of([text for text, special in added.items() if special])
+        self._all = _any_of([text for text, special in added.items() if special or (text in template and not text.isspace())])
+
+    def mark(self, text: str, role: str) -> str:
+        """A message's text with its control tokens marked. What the assistant wrote may hold those that are not special."""
+        text = text.replace(BEGIN, "").replace(END, "")
+        pattern = self._special if role == "assistant" else self._all
+        return pattern.sub(rf"{BEGIN}\g<0>{END}", text)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a rendered text, with what is marked as plain text. Raises UsageError where that cannot be done."""
+        # A template may have cut a message between a mark and its token; then the lone mark still keeps the two sides apart.
+        first, *pieces = re.split(f"({BEGIN}{self._all.pattern}{END}|[{BEGIN}{END}])", text)
+        ids = self._tokenizer.encode(first, special=False) if first else []
+        for piece in pieces:
+            plain = piece.strip(BEGIN + END)
+            if plain:
+                ids += self._as_text(plain) if plain != piece else self._continued(self._tokenizer, plain)
+        return ids
+
+    def _as_text(self, token: str) -> list[int]:
+        ids = self._continued(self._tokenizer.without_added, token)
+        if self._tokenizer.id_of(token) in ids:
+            raise UsageError(f"{token!r} in a message cannot be told from the model's own {token!r}", "leave it out or write it otherwise")
+        return ids
+
+    @staticmethod
+    def _continued(tokenizer: Tokenizer, text: str) -> list[int]:
+        """Ids of what stands in the middle of a text, where some tokenizers put no space that they put at its beginning."""
+        newline = tokenizer.encode("\n", special=False)
+        ids = tokenizer.encode("\n" + text, special=False)
+        return ids[len(newline) :] if newline and ids[: len(newline)] == newline else tokenizer.encode(text, special=False)
+
+
+def _any_of(texts: list[str]) -> re.Pattern[str]:
+    """Any of these texts, longer ones first; nothing if there are none."""
+    return re.compile("(?:" + ("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)") + ")")
