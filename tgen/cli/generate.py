@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +14,7 @@ import typer
 from tgen.cli import parameters as p
 from tgen.cli.constraint import asked_constraint, check_constraint
 from tgen.cli.interrupts import Interrupts
-from tgen.cli.model import open_generator
+from tgen.cli.model import chat_template, chosen_checkpoint, open_generator
 from tgen.cli.prompt import PromptSource, check_encoding
 from tgen.cli.report import Report, Sink, show_settings
 from tgen.errors import UsageError
@@ -26,6 +28,32 @@ from tgen.ui.terminal import Color, wants_color
 
 if TYPE_CHECKING:
     from tgen.engine.generator import Generator
+    from tgen.engine.memory import Memory
+    from tgen.engine.prompt_cache import PromptCache
+    from tgen.text.chat import ChatTemplate
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The prompt as it was given, what turns it into a message if that is wished for, and where its cache is kept."""
+
+    prompt: str
+    template: ChatTemplate | None
+    system: str | None
+    cache: PromptCache | None
+
+    def ids(self, generator: Generator) -> str | list[int]:
+        """What the model is to read."""
+        if self.template is None:
+            return self.prompt
+        from tgen.text.chat import Message
+
+        head = [] if self.system is None else [Message("system", self.system)]
+        return self.template.encode(generator.tokenizer, [*head, Message("user", self.prompt)])[0]
+
+    def words(self) -> list[str]:
+        """The options that say so."""
+        return ["--chat", *(["--system", self.system] if self.system is not None else [])] if self.template else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +72,8 @@ class Wishes:
 def generate(
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The text to continue; - is standard input.")] = None,
     file: p.File = None,
+    chat: p.Chat = False,
+    system: p.System = None,
     overflow: p.OverflowOption = None,
     max_new_tokens: p.MaxNewTokens = None,
     repetition_penalty: p.RepetitionPenalty = None,
@@ -74,6 +104,7 @@ def generate(
     device: p.DeviceOption = None,
     dtype: p.DtypeOption = None,
     threads: p.Threads = None,
+    prompt_cache: p.PromptCacheFile = None,
 ) -> int:
     """Continue a prompt, streaming the text to standard output and nothing else.
 
@@ -109,18 +140,28 @@ def generate(
         raise UsageError("--logprobs needs --json", "for eyes there is --show-probs")
     for text in stop or ():
         check_encoding("--stop", text)
+    check_encoding("--system", system or "")
     check_early(asked, os.environ)
     check_constraint(asked)
     run_options = RunOptions(device or "auto", dtype or "auto", threads)
     source = PromptSource(prompt, file)
     open_stdout()
-    generator, name = open_generator(model, run_options)
+    checkpoint = chosen_checkpoint(model)
+    template = chat_template(checkpoint) if chat or system is not None else None
+    cache = None
+    if prompt_cache is not None:
+        from tgen.engine.prompt_cache import PromptCache
+
+        cache = PromptCache(prompt_cache, checkpoint)
+    generator, name = open_generator(model, run_options, checkpoint)
     wishes = Wishes(echo, json, show_probs, raw, color, fail_on_length, verbose)
-    return _show(generator, name, source.read(), generator.resolve(asked, os.environ), wishes, run_options)
+    request = Request(source.read(), template, system, cache)
+    return _show(generator, name, request, generator.resolve(asked, os.environ), wishes, run_options)
 
 
-def _show(generator: Generator, name: str, prompt: str, resolved: Resolved, wishes: Wishes, run_options: RunOptions) -> int:
+def _show(generator: Generator, name: str, request: Request, resolved: Resolved, wishes: Wishes, run_options: RunOptions) -> int:
     """Generate, and hand the events to what was wished for."""
+    prompt, ids = request.prompt, request.ids(generator)
     report = Report()
     sink: Sink
     if wishes.json:
@@ -130,11 +171,11 @@ def _show(generator: Generator, name: str, prompt: str, resolved: Resolved, wish
             open_stream(wishes.color, echo=wishes.echo, raw=wishes.raw, show_probs=wishes.show_probs), prompt, resolved.options.samples
         )
     try:
-        with Interrupts() as interrupts:
-            for event in generator.run(prompt, resolved, interrupts.asked):
+        with _remembered(generator, request.cache, report) as memory, Interrupts() as interrupts:
+            for event in generator.run(ids, resolved, interrupts.asked, memory=memory):
                 report.add(event)
                 if wishes.verbose and isinstance(event, Started):
-                    show_settings(name, prompt, resolved, event, run_options)
+                    show_settings(name, prompt, resolved, event, run_options, request.words())
                 sink.add(event)
     except BaseException:
         sink.abandon()
@@ -146,3 +187,21 @@ def _show(generator: Generator, name: str, prompt: str, resolved: Resolved, wish
     if interrupts.exit_code is not None:
         return interrupts.exit_code
     return 6 if wishes.fail_on_length and report.cut_by_length else 0
+
+
+@contextmanager
+def _remembered(generator: Generator, cache: PromptCache | None, report: Report) -> Iterator[Memory | None]:
+    """The memory behind --prompt-cache. What it read of the prompt is stored however the text ends, but not before."""
+    if cache is None:
+        yield None
+        return
+    from tgen.engine.memory import Memory
+
+    memory = Memory(generator.open_session, generator.context)
+    if problem := cache.load(memory):
+        messages.note(problem)
+    try:
+        yield memory
+    finally:
+        if problem := cache.save(memory, report.prompt_tokens):
+            messages.warning(problem)

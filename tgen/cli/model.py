@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tgen.checkpoint.folder import Checkpoint
     from tgen.engine.generator import Generator
     from tgen.options import RunOptions
+    from tgen.text.chat import ChatTemplate
 
 
 def chosen_folder(model: str | None, *, translator: bool = False) -> Path:
@@ -52,9 +53,20 @@ def require_kind(checkpoint: Checkpoint, command: str, *kinds: str) -> None:
         )
 
 
-def open_generator(model: str | None, options: RunOptions) -> tuple[Generator, str]:
-    """A Generator, and the name to show for it. Raises TgenError."""
-    checkpoint = chosen_checkpoint(model)
+def chat_template(checkpoint: Checkpoint) -> ChatTemplate:
+    """The folder's chat template. Raises UsageError for a model that has none, CheckpointError for one that cannot be read."""
+    from tgen.text.chat import find_template
+
+    template = find_template(checkpoint.folder)
+    if template is None:
+        message = f"{checkpoint.name} has no chat template: it continues texts and was not made for conversation"
+        raise UsageError(message, "use `tgen generate` without --chat, or give a chat model with --model")
+    return template
+
+
+def open_generator(model: str | None, options: RunOptions, checkpoint: Checkpoint | None = None) -> tuple[Generator, str]:
+    """A Generator, and the name to show for it; `checkpoint` if it is open already. Raises TgenError."""
+    checkpoint = checkpoint or chosen_checkpoint(model)
 
     from tgen.engine.load import make_generator
 

@@ -54,6 +54,41 @@ Model = Annotated[
     ),
 ]  # fmt: skip
 File = Annotated[Path | None, option("--file", "-f", panel=PROMPT, metavar="FILE", help="Read the text from a file; - is standard input.")]
+Chat = Annotated[bool, option("--chat", panel=PROMPT, help="The prompt is a message to a chat model: render the folder's chat template.")]
+System = Annotated[
+    str | None, option("--system", panel=PROMPT, metavar="TEXT", help="What a chat model is told before everything; implies --chat.")
+]
+SystemOfChat = Annotated[str | None, option("--system", panel=PROMPT, metavar="TEXT", help="What the model is told before everything.")]
+OverflowOfChat = Annotated[
+    Overflow | None,
+    option(
+        "--overflow", panel=PROMPT, metavar="|".join(get_args(Overflow)), default="error",
+        help="What if the conversation exceeds the context: an error (so is shrink), after which it goes on; truncate-left leaves out the "
+        "oldest turns, but never the system message.",
+    ),
+]  # fmt: skip
+MaxNewTokensOfChat = Annotated[
+    int | None,
+    option(
+        "--max-new-tokens", "-n", "--max-tokens", "--n-predict", panel=OUTPUT, metavar="INT", limits="1 or more",
+        default="the model's, else what the context has room for", help="Stop an answer after this many tokens.",
+    ),
+]  # fmt: skip
+SeedOfChat = Annotated[
+    int | None,
+    option(
+        "--seed", panel=SAMPLING, metavar="INT", limits="0 or more",
+        help="The random stream of the first answer; each later one has the next number. Without it they are chosen and shown.",
+    ),
+]  # fmt: skip
+VerboseOfChat = Annotated[bool, option("--verbose", "-v", panel=OUTPUT, help="Statistics on stderr even where it is no terminal.")]
+PromptCacheFile = Annotated[
+    Path | None,
+    option(
+        "--prompt-cache", panel=RUNNING, metavar="FILE",
+        help="Keep the KV cache of the prompt in a file: a later prompt that begins alike is read from there on.",
+    ),
+]  # fmt: skip
 MaxNewTokens = Annotated[
     int | None, _option("--max-new-tokens", "-n", "--max-tokens", "--n-predict", panel=OUTPUT, help="Stop after this many tokens.")
 ]

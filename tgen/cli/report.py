@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Protocol
 
@@ -49,6 +50,11 @@ class Report:
             self._finished.append(event)
 
     @property
+    def prompt_tokens(self) -> int:
+        """How long the prompt is; 0 while nobody knows."""
+        return self._started.prompt_tokens if self._started else 0
+
+    @property
     def cut_by_length(self) -> bool:
         """Whether any sample ended before the model meant it to."""
         return any(event.reason == "length" for event in self._finished)
@@ -62,8 +68,9 @@ class Report:
         count = sum(event.token_count for event in self._finished)
         seconds = max(event.decode_seconds for event in self._finished)
         reasons = dict.fromkeys(REASONS[event.reason] for event in self._finished)
+        cached = f" ({self._started.cached_tokens} cached)" if self._started.cached_tokens else ""
         parts = [
-            f"{self._started.prompt_tokens} + {count} tokens",
+            f"{self._started.prompt_tokens}{cached} + {count} tokens",
             f"{count / seconds:.0f} tokens/s" if seconds else "",
             f"first after {max(event.prefill_seconds for event in self._finished):.2f} s",
             ", ".join(reasons),
@@ -77,9 +84,11 @@ class Report:
             messages.dim(f"{math.exp(token.score.logprob):7.2%}  {token.score.text!r}")
 
 
-def show_settings(model: str, prompt: str, resolved: Resolved, started: Started, run_options: RunOptions) -> None:
-    """Every effective value with its source, and the command that gives the same text again."""
-    words = ["tgen", "generate", "--model", model]
+def show_settings(
+    model: str, prompt: str, resolved: Resolved, started: Started, run_options: RunOptions, words: Sequence[str] = ()
+) -> None:
+    """Every effective value with its source, and the command that gives the same text again, `words` among its options."""
+    words = ["tgen", "generate", "--model", model, *words]
     for option in fields(GenerationOptions):
         flag = f"--{option.name.replace('_', '-')}"
         value: object = getattr(resolved.options, option.name)

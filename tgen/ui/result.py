@@ -48,6 +48,7 @@ class JsonResult:
                 "prompt_tokens": self._started.prompt_tokens,
                 "completion_tokens": count,
                 "total_tokens": self._started.prompt_tokens + count,
+                **self._cached(),
             },
             "seed": self._started.seed,
             "timings": {
@@ -56,6 +57,11 @@ class JsonResult:
                 "tokens_per_second": round(count / seconds, 2) if seconds else None,
             },
         }
+
+    def _cached(self) -> dict[str, Any]:
+        """How much of the prompt was read in another run, if any."""
+        cached = self._started.cached_tokens
+        return {"prompt_tokens_details": {"cached_tokens": cached}} if cached else {}
 
     def _choice(self, event: Finished) -> dict[str, Any]:
         choice: dict[str, Any] = {

@@ -1,0 +1,329 @@
+"""`tgen chat` and `tgen generate --chat`: in a pipe, at a terminal, and with models that are not made for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import readline
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+import termios
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Ask
+from tests.cli.processes import TGEN, TIMEOUT, environment, golden, on_terminal, running, tgen
+from tests.conftest import GOLDEN
+
+TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token if m.role == 'assistant' }}\n{% endfor %}assistant:"
+STRICT = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + TEMPLATE
+# Random text without end tokens, the same every time.
+OPTIONS = "--temperature 0 -n 6 --color never".split()
+
+
+def chat_model(folder: Path, template: str = TEMPLATE) -> Path:
+    """A golden with a long context and a chat template."""
+    shutil.copytree(GOLDEN / "llama2", folder)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4000}))
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(chat_model(tmp_path_factory.mktemp("chat") / "model"))
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model whose template takes no system message."""
+    return str(chat_model(tmp_path_factory.mktemp("chat") / "strict", STRICT))
+
+
+def answers(said: str, *lines: str) -> list[str]:
+    """The answers in an output, if every one is on a line of its own."""
+    assert said.endswith("\n")
+    found = said[:-1].split("\n")
+    assert len(found) == len(lines)
+    return found
+
+
+# tgen generate --chat
+
+
+def test_a_prompt_is_rendered(ask: Ask, model: str) -> None:
+    rendered = ask("generate", "user: Hello\nassistant:", "-m", model, *OPTIONS, "--json").json
+    chatted = ask("generate", "Hello", "--chat", "-m", model, *OPTIONS, "--json").json
+    assert chatted["choices"] == rendered["choices"]
+    assert chatted["usage"] == rendered["usage"]
+    rendered = ask("generate", "system: Be kind\nuser: Hello\nassistant:", "-m", model, *OPTIONS, "--json").json
+    assert ask("generate", "Hello", "--system", "Be kind", "-m", model, *OPTIONS, "--json").json["choices"] == rendered["choices"]
+
+
+def test_echo_is_what_was_given(ask: Ask, model: str) -> None:
+    text = ask("generate", "Hello", "--chat", "-m", model, *OPTIONS).out
+    assert ask("generate", "Hello", "--chat", "-m", model, *OPTIONS, "--echo").out == f"Hello{text}"
+
+
+def test_a_terminal_shows_the_prompt_and_not_the_template(model: str) -> None:
+    _, shown = on_terminal("generate", "Hello", "--chat", "-m", model, "--temperature", "0", "-n", "2")
+    assert shown.startswith("\x1b[2mHello\x1b[0m")
+    assert "assistant" not in shown
+
+
+def test_the_printed_command_repeats_the_text(model: str) -> None:
+    done = tgen("generate", "Hello", "--system", "it's\nfine", "-v", "-n", "5", "-m", model)
+    [command] = re.findall(r"^tgen generate .*?(?=^\d+ \+)", done.stderr.decode(), flags=re.MULTILINE | re.DOTALL)
+    words = shlex.split(command)
+    assert words[words.index("--system") + 1] == "it's\nfine"
+    again = subprocess.run([TGEN, *words[1:]], env=environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT)
+    assert again.stdout == done.stdout
+
+
+@pytest.mark.parametrize("arguments", [("generate", "x", "--chat"), ("generate", "x", "--system", ""), ("chat",)])
+def test_a_model_without_a_template_is_refused_before_torch_is_imported(arguments: tuple[str, ...]) -> None:
+    done = tgen(*arguments, "-m", golden("qwen3"), check=2, env=environment(PYTHONPROFILEIMPORTTIME="1"))
+    assert b"qwen3 has no chat template" in done.stderr
+    assert b"tgen generate" in done.stderr
+    assert b"| torch" not in done.stderr
+
+
+def test_a_template_has_its_say(ask: Ask, strict: str) -> None:
+    for arguments in (("generate", "x", "--system", "s"), ("chat", "--system", "s")):
+        assert "System role not supported" in ask(*arguments, "-m", strict, code=2).err
+
+
+def test_a_broken_template_names_file_and_line(ask: Ask, tmp_path: Path) -> None:
+    folder = chat_model(tmp_path / "broken", "\n{{ a.b.c }}")
+    said = ask("generate", "x", "--chat", "-m", folder, code=3)
+    assert f"{folder / 'chat_template.jinja'}, line 2: 'a' is undefined" in said.err
+
+
+def test_an_encoder_is_refused(ask: Ask) -> None:
+    assert "needs a model that is decoder-only" in ask("chat", "-m", golden("t5"), code=2).err
+
+
+# A pipe
+
+
+def test_each_line_is_a_message(ask: Ask, model: str) -> None:
+    said = ask("chat", "-m", model, *OPTIONS, stdin=b"Hello\n\nWho?\n")
+    first = ask("generate", "Hello", "--chat", "-m", model, *OPTIONS).out
+    second = ask("generate", f"user: Hello\nassistant: {first}<|end|>\nuser: Who?\nassistant:", "-m", model, *OPTIONS).out
+    assert said.out == f"{first}\n{second}\n"
+    assert said.err == ""
+
+
+def test_commands(ask: Ask, model: str, tmp_path: Path) -> None:
+    path = tmp_path / "talk.json"
+    script = f"Hello\n/save {path}\n/clear\n/system Be kind\nHello\n/load {path}\n/retry\n/clear\nHello\n/exit\nnever said\n"
+    plain, kind, again, anew = answers(ask("chat", "-m", model, *OPTIONS, stdin=script.encode()).out, *"abcd")
+    assert plain == again == anew
+    assert kind == ask("generate", "Hello", "--system", "Be kind", "-m", model, *OPTIONS).out
+    assert json.loads(path.read_text("utf-8")) == [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": plain}]
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (b"one\\\ntwo\n", "one\ntwo"),
+        (b'"""one\n\n two"""\n', "one\n\n two"),
+        (b'"""\n/one\n"""\n', "/one"),
+        (b"//one\n", "/one"),
+        (b"one\r\n", "one"),
+        (b"one\\", "one\n"),
+        (b'"""one', "one"),
+    ],
+)
+def test_messages_of_several_lines(ask: Ask, model: str, script: bytes, message: str) -> None:
+    said = ask("chat", "-m", model, *OPTIONS, stdin=script)
+    assert said.out == ask("generate", f"user: {message}\nassistant:", "-m", model, *OPTIONS).out + "\n"
+
+
+def test_a_mistake_is_told_and_the_conversation_goes_on(model: str) -> None:
+    script = b"/nonsense\n/load missing.json\n/load /dev/zero\n/save\n/save ~no-such-user/x\n/save " + b"x" * 300
+    script += b"\n/retry\n\xff\nHello\n" + b"x" * 9000 + b"\nHello\n"
+    done = tgen("chat", "-m", model, *OPTIONS, stdin=script, check=2)
+    assert len(answers(done.stdout.decode(), "Hello", "Hello")) == 2
+    said = done.stderr.decode()
+    for words in (
+        "no command /nonsense",
+        "cannot read missing.json",
+        "/dev/zero is not a file",
+        "needs the name of a file",
+        "~no-such-user/x: Could not determine home directory",
+        "File name too long",
+        "nothing to answer again",
+        "line 8 is not",
+    ):
+        assert words in said
+    assert re.search(r"the conversation has \d+ tokens with this message, the model's context is 4000", said)
+    assert said.count("error: ") == said.count("hint: ") == 9
+
+
+def test_what_the_model_says_is_bytes_in_a_pipe_and_flushed(model: str) -> None:
+    """A script may wait for an answer before it goes on."""
+    with running("chat", "-m", model, *OPTIONS) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for _ in range(2):
+            process.stdin.write(b"Hello\n")
+            process.stdin.flush()
+            assert process.stdout.readline().endswith(b"\n")
+        process.stdin.close()
+        assert process.wait(TIMEOUT) == 0
+
+
+def test_a_signal_ends_a_script(model: str) -> None:
+    with running("chat", "-m", model, "--temperature", "1", "-n", "3900", "--seed", "1", stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"Hello\nHello\nHello\n" * 99)
+        process.stdin.flush()
+        process.stdout.read(3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT) == 130
+
+
+# A terminal
+
+
+class Terminal:
+    """A person at a terminal, who waits for what is shown before typing on."""
+
+    def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
+        self.process = process
+        self._master = master
+        self.shown = ""
+        self._seen = 0
+
+    def wait_for(self, pattern: str) -> str:
+        """Read until this is shown, after what was waited for last."""
+        end = time.monotonic() + TIMEOUT
+        while True:
+            found = re.search(pattern, self.shown[self._seen :])
+            if found:
+                self._seen += found.end()
+                return found.group()
+            assert time.monotonic() < end, self.shown
+            ready, _, _ = select.select([self._master], [], [], 1)
+            if ready:
+                self.shown += os.read(self._master, 65536).decode(errors="replace").replace("\r\n", "\n")
+
+    def type(self, text: str) -> None:
+        # What Python has for a keyboard shows its prompt a moment before it listens for Ctrl-C.
+        time.sleep(0.2 if text == "\x03" else 0)
+        os.write(self._master, text.encode())
+
+
+@contextlib.contextmanager
+def terminal(*arguments: str, **changes: str) -> Iterator[Terminal]:
+    master, slave = os.openpty()
+    termios.tcsetwinsize(slave, (24, 80))
+    streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
+
+    def own() -> None:  # Ctrl-C reaches only whom the terminal belongs to
+        import fcntl
+
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    with running(*arguments, env=environment(**{"TERM": "dumb", **changes}), start_new_session=True, preexec_fn=own, **streams) as process:
+        os.close(slave)
+        try:
+            yield Terminal(process, master)
+        finally:
+            os.close(master)
+
+
+def test_a_conversation_at_a_terminal(model: str, tmp_path: Path) -> None:
+    path = tmp_path / "talk.json"
+    with terminal("chat", "-m", model, *OPTIONS, "--seed", "5", XDG_STATE_HOME=str(tmp_path)) as person:
+        person.wait_for("context 4000 · /help lists commands, Ctrl-D leaves\n> ")
+        person.type("Hello\n")
+        assert "(" not in person.wait_for(r"\d+ \+ 6 tokens · \d+ tokens/s · first after [0-9.]+ s · cut by length · seed 5\n> ")
+        person.type("Who?\n")
+        person.wait_for(r"\d+ \(\d+ cached\) \+ 6 tokens .* seed 6\n> ")
+        person.type(f"/save {path}\n")
+        person.wait_for("4 messages written to .*\n> ")
+        person.type("/help\n")
+        person.wait_for("/load FILE(.|\n)*\n> ")
+        person.type("\x04")
+        assert person.process.wait(TIMEOUT) == 0
+    messages = json.loads(path.read_text("utf-8"))
+    assert [message["role"] for message in messages] == ["user", "assistant"] * 2
+    history = tmp_path / "tgen" / "chat_history"
+    assert history.read_text().splitlines() == ["Hello", "Who?", f"/save {path}", "/help"]
+    assert history.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_ctrl_c_stops_an_answer_and_then_the_line_and_then_leaves(model: str, tmp_path: Path) -> None:
+    options = ["--temperature", "1", "-n", "3900", "--seed", "1", "--color", "never", "--no-history"]
+    with terminal("chat", "-m", model, *options, XDG_STATE_HOME=str(tmp_path)) as person:
+        person.wait_for("> ")
+        person.type("Hello\n")
+        person.wait_for("Hello\n.{3}")
+        person.type("\x03")
+        person.wait_for(r"interrupted · seed 1\n> ")
+        person.type("half a line")
+        person.wait_for("half a line")
+        person.type("\x03")
+        person.wait_for("\n> ")
+        person.type("\x03")
+        person.wait_for("Ctrl-C once more leaves.*\n> ")
+        person.type("/clear\n")
+        person.wait_for("forgotten\n> ")
+        for _ in range(2):
+            person.type("\x03")
+            person.wait_for("\n")
+        assert person.process.wait(TIMEOUT) == 130
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif("libedit" in (readline.__doc__ or ""), reason="libedit knows no bracketed paste")
+def test_a_pasted_text_is_one_message(model: str, tmp_path: Path) -> None:
+    path = tmp_path / "talk.json"
+    with terminal("chat", "-m", model, *OPTIONS, "--no-history", TERM="xterm") as person:
+        person.wait_for(r"\x1b\[\?2004h> ")  # asks the terminal to tell what is pasted
+        person.type("\x1b[200~one\n/two\nthree\x1b[201~\n")
+        person.wait_for("cut by length")
+        person.wait_for("> ")
+        person.type(f"/save {path}\n")
+        person.wait_for("2 messages written")
+    assert json.loads(path.read_text("utf-8"))[0]["content"] == "one\n/two\nthree"
+
+
+def test_control_characters_are_shown_harmlessly(tmp_path: Path) -> None:
+    folder = chat_model(tmp_path / "wild")
+    with terminal(
+        "chat", "-m", str(folder), "--temperature", "99", "--top-k", "0", "--top-p", "1", "--seed", "1", "-n", "150", "--no-history"
+    ) as person:
+        person.wait_for("> ")
+        person.type("Hello [/b]\n")
+        answer = person.wait_for(r"(.|\n)*tokens/s")
+        assert not set(answer) & {chr(code) for code in range(32) if chr(code) not in "\n\t\r"}
+
+
+def test_a_pipe_in_and_a_terminal_out(model: str) -> None:
+    master, slave = os.openpty()
+    with running("chat", "-m", model, *OPTIONS, "-q", stdout=slave, stderr=slave) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"Hello\n")
+        process.stdin.close()
+        timer = threading.Timer(TIMEOUT, process.kill)
+        timer.start()
+        assert process.wait() == 0
+        timer.cancel()
+    os.close(slave)
+    assert os.read(master, 65536).startswith(b"Hello\r\n")
+    os.close(master)
