@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +96,15 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_been(text: 
     assert expected.keys() == found.keys()
     assert all((expected[name] == found[name]).all() for name in expected)
     assert (whole / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_a_run_goes_on_for_longer_than_it_was_started_for(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(whole, folder)
+    shown = finish(train("--resume", "-o", str(folder), "--steps", str(STEPS + EVERY), "--no-compile", "-t", "1"))
+    assert f"step {STEPS + EVERY}," in shown
+    assert [int(line.split(",")[0]) for line in (folder / "loss.csv").read_text().splitlines()[1:]][-2:] == [STEPS, STEPS + EVERY]
+    assert_nothing_damaged(folder)
 
 
 def assert_nothing_damaged(folder: Path) -> None:

@@ -42,10 +42,11 @@ def train(
         Path, p.option("--out", "-o", help="The model's folder, new or empty.", panel=COURSE, metavar="FOLDER", default="my-model")
     ] = Path("my-model"),
     resume: Annotated[
-        bool, p.option("--resume", help="Go on with the run in --out; shape, course and text are those it was started with.", panel=COURSE)
+        bool,
+        p.option("--resume", panel=COURSE, help="Go on with the run in --out; only its --minutes or --steps can be others now."),
     ] = False,
     minutes: Annotated[
-        float | None, p.option("--minutes", help="Train for this long.", panel=COURSE, metavar="FLOAT", limits="above 0", default=10)
+        float | None, p.option("--minutes", help="Train for this long in all.", panel=COURSE, metavar="FLOAT", limits="above 0", default=10)
     ] = None,
     steps: Annotated[
         int | None,
@@ -107,11 +108,10 @@ def train(
     check_encoding("--prompt", prompt)
     p.check_least("--every", every, 1)
     p.check_least("--seed", seed, 0)
-    if minutes is None and steps is None:
-        minutes = DEFAULTS.minutes
+    asked = minutes is not None or steps is not None
     settings = TrainSettings(
-        width=width, layers=layers, vocab=vocab, context=context, batch=batch, accumulate=accumulate, steps=steps, minutes=minutes,
-        learning_rate=learning_rate, validation=validation, seed=seed,
+        width=width, layers=layers, vocab=vocab, context=context, batch=batch, accumulate=accumulate, steps=steps,
+        minutes=minutes if asked else DEFAULTS.minutes, learning_rate=learning_rate, validation=validation, seed=seed,
     )  # fmt: skip
     if [bool(sources), pairs is not None, resume].count(True) != 1:
         raise UsageError("give texts or --pairs to start a run, or --resume and --out to go on with one, not both")
@@ -133,6 +133,8 @@ def train(
             dropped = workspace.create_pairs(pairs, settings)
             if dropped:
                 view.say(f"{dropped} pairs are longer than --context {context} and were left out")
+        elif asked:
+            workspace.change_course(steps, minutes)
         trainer = Trainer(workspace, choose_device(options), compiled=compiled, every=every)
         if trainer.share >= 1:
             trainer.compiled = False  # nothing is left that would be worth a minute of compiling

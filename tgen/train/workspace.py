@@ -6,7 +6,7 @@ A kill at any moment leaves every file here whole or absent. Knows files, not ho
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,13 @@ SIDES = ("source", "target", "held_source", "held_target")
 
 @dataclass(frozen=True, slots=True)
 class RunData:
-    """All that a run starts from: its settings, what it learns, its tokenizer, and the sizes of the data."""
+    """All that a run starts from: its settings, what it learns, its tokenizer, the sizes of the data and the names of its arrays."""
 
     settings: TrainSettings
     task: Task
     tokenizer: Tokenizer
     sizes: dict[str, int]
+    arrays: list[str]
 
 
 class Workspace:
@@ -85,9 +86,14 @@ class Workspace:
             settings = TrainSettings(**stored["settings"])
             tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
             arrays = {name: np.load(self.inner / f"{name}.npy", mmap_mode="r") for name in stored["arrays"]}
-            return RunData(settings, _task(settings, arrays, tokenizer), tokenizer, stored["data"])
+            return RunData(settings, _task(settings, arrays, tokenizer), tokenizer, stored["data"], stored["arrays"])
         except Exception as error:  # tokenizers raises bare Exception
             raise CheckpointError(f"{self.inner} is damaged: {error}", "delete the folder and start again") from error
+
+    def change_course(self, steps: int | None, minutes: float | None) -> None:
+        """Let the run end after as many steps or minutes in all; the learning rate is from then on what it would be on that course."""
+        run = self.open()
+        self._write_settings(replace(run.settings, steps=steps, minutes=minutes), run.sizes, run.arrays)
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Replace the state in one step."""
@@ -122,7 +128,10 @@ class Workspace:
         save_tokenizer(self.folder, tokenizer, settings.context)
         for name, array in arrays.items():
             write_atomically(self.inner / f"{name}.npy", partial(_write_array, array))
-        write_json(self.inner / SETTINGS, {"settings": settings.as_dict(), "data": sizes, "arrays": list(arrays)})
+        self._write_settings(settings, sizes, list(arrays))
+
+    def _write_settings(self, settings: TrainSettings, sizes: dict[str, int], arrays: list[str]) -> None:
+        write_json(self.inner / SETTINGS, {"settings": settings.as_dict(), "data": sizes, "arrays": arrays})
 
 
 def _write_array(array: Any, path: Path) -> None:
