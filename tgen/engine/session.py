@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,15 @@ class StorableSession(Session, Protocol):
 
     def restore(self, length: int, state: State) -> None:
         """Begin with one row that has read as many ids. Raises ValueError for a state that does not fit them or the model."""
+        ...
+
+
+@runtime_checkable
+class JoinableSession(Session, Protocol):
+    """A session whose rows may be joined by others while they are being continued."""
+
+    def admit(self, other: Self, rows: Sequence[int], places: Sequence[int]) -> None:
+        """Let rows of another session of the same model join: each takes the place of a row that is done, or a new one after the last."""
         ...
 
 

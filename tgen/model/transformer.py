@@ -89,7 +89,7 @@ class Stack(nn.Module):
         empty = cache.used == 0
         cache.reserve(positions)
         latest = positions.shape[1] == 1 and not cache.gaps
-        return Frame(positions, cache.positions[:, : cache.used], x.dtype, bias, simple=plain and empty, latest=latest)
+        return Frame(positions, cache.keys, x.dtype, bias, simple=plain and empty, latest=latest)
 
 
 class Transform(nn.Module):

@@ -54,6 +54,20 @@ class TorchSession:
                 self._texts = texts
             self._lengths = [self._lengths[row] for row in rows]
 
+    def admit(self, other: TorchSession, rows: Sequence[int], places: Sequence[int]) -> None:
+        """Put rows of another session of the same model at these places, in the stead of what is there or after the last row."""
+        if self._cache is None or other._cache is None:
+            raise ValueError("rows join only where both sessions have read something")
+        with memory_errors(f"a cache for {len(rows)} more rows"), torch.inference_mode():
+            self._cache.admit(other._cache, rows, places)
+            if self._source is not None and other._source is not None:
+                self._source.admit(other._source, rows, places)
+        missing = [0] * (self._cache.positions.shape[0] - len(self._lengths))
+        self._lengths, self._texts = self._lengths + missing, self._texts + missing
+        unseen = max(self._texts) + 1
+        for number, (row, place) in enumerate(zip(rows, places, strict=True)):
+            self._lengths[place], self._texts[place] = other._lengths[row], unseen + number
+
     def truncate(self, lengths: Sequence[int]) -> None:
         """Forget what row r read beyond its first lengths[r] ids."""
         if self._cache is not None:
