@@ -316,6 +316,13 @@ def test_with_room_the_text_is_that_of_plain_masking(guards: Guards) -> None:
     assert list(ids(lambda guard: guard)) == list(ids(Unplanned))
 
 
+def test_an_end_is_found_however_far_it_is(guards: Guards) -> None:
+    schema = {"type": "string", "minLength": 500}
+    text, used = write(guards, {"json_schema": schema}, 502, babbler)
+    assert used <= 502
+    Draft202012Validator(schema).validate(json.loads(text))
+
+
 def test_a_schema_without_an_end_is_refused(guards: Guards) -> None:
     endless = {"type": "object", "properties": {"child": {"$ref": "#"}}, "required": ["child"]}
     with pytest.raises(UsageError, match="no end was found for any text"):

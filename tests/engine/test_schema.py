@@ -38,6 +38,7 @@ OBJECT = {"type": "object"}
         ({"type": "string", "pattern": r"(a)\1"}, '"pattern" cannot be honoured: backreferences'),
         ({"type": "string", "pattern": "a*+"}, "\"pattern\" 'a*+' cannot be honoured"),
         ({**OBJECT, "minProperties": 2}, '"minProperties": 2 with 0 required names'),
+        ({**OBJECT, "minProperties": 1, "properties": {"a": {}}}, '"minProperties" or "maxProperties" beside "properties"'),
         ({**OBJECT, "patternProperties": {r"^\d$": {}}}, '"patternProperties"'),
         ({"multipleOf": 0.7}, '"multipleOf": 0.7'),
         ({"const": 2**53 + 1}, '"const" with a number beyond 2^53'),
@@ -74,6 +75,12 @@ def test_what_cannot_be_kept_is_refused_by_name(schema: Any, words: str) -> None
         ({"format": "time"}, ['"12:00:00Z"'], ['"24:00:00Z"', '"12:00:60Z"']),
         ({"type": "number", "multipleOf": 0.01}, ["0", "-7"], ["0.29", "0.5"]),
         ({"type": ["number", "null"], "multipleOf": 5}, ["10", "null"], ["10.0", "7"]),
+        # Of bounds less than 1 apart the library allows a whole one that is excluded.
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}, ["0.01", "0.5"], ["0", "0.0", "-0"]),
+        ({"type": "number", "minimum": -0.5, "exclusiveMaximum": 0}, ["-0.01", "-0.5"], ["0", "-0", "-0.0"]),
+        ({"allOf": [{"exclusiveMinimum": 5}, {"maximum": 5.5, "minimum": 1}], "type": "number"}, ["5.5", "5.1"], ["5", "5.0"]),
+        ({"type": ["number", "null"], "exclusiveMinimum": 5}, ["6", "5.1", "null"], ["5", "5.0"]),
+        ({"exclusiveMinimum": 2**52, "type": "number"}, [str(2**52 + 1)], [str(2**52)]),
         ({"dependencies": {"a": ["b"]}, "properties": {"a": {}, "b": {}}}, ['{"b":1}', '{"a":1,"b":1}', "{}", "[]"], ['{"a":1}']),
         ({"dependentSchemas": {"a": {"required": ["c"]}}}, ["{}"], ['{"a":1}']),
         ({"properties": {"a": {"not": {}}}}, ["{}", '{"b":1}'], ['{"a":1}']),
@@ -94,3 +101,9 @@ def test_a_schema_is_narrowed_and_no_more(schema: Any, valid: list[str], invalid
             assert validator.is_valid(json.loads(text)), text
     for text in invalid:
         assert not allows(schema, text), text
+
+
+def test_a_bound_is_excluded_as_draft_4_says_it() -> None:
+    schema = {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": 0.5}
+    assert allows({"$schema": "http://json-schema.org/draft-04/schema#", **schema}, "0.25")
+    assert not allows({"$schema": "http://json-schema.org/draft-04/schema#", **schema}, "0")

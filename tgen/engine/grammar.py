@@ -156,6 +156,9 @@ def _refused(constraint: Constraint, problem: str) -> UsageError:
         keys = json.loads(first.removeprefix("Unimplemented keys: "))
         named = ", ".join(f'"{key}"' for key in keys)
         return UsageError(f"--json-schema: {named} cannot be honoured", f"remove {named}, or say the same in other keywords")
+    if first.startswith("min/maxProperties"):
+        what = '"minProperties" or "maxProperties" beside "properties" that are not all required'
+        return UsageError(f"--json-schema: {what} cannot be honoured", 'remove it, or add the names to "required"')
     if first.startswith("oneOf"):
         return UsageError('--json-schema: "oneOf" of alternatives that may overlap cannot be honoured', 'use "anyOf"')
     if first.startswith("Unknown format: "):

@@ -29,6 +29,8 @@ KINDS = (b"0123456789", b"abcdefghijklmnopqrstuvwxyz", b"ABCDEFGHIJKLMNOPQRSTUVW
 FEW = 12
 # A plan may be this many bytes long; a detour costs as much as this many bytes on the way would.
 LONGEST = 8192
+# A way that goes as deep as this without a turn has no end.
+DEEPEST = 64
 # More bytes than the best plan has may be fewer tokens, but not many more.
 SLACK = 6
 BYTE, DETOUR, DEPTH = 0.02, 4.0, 4.0
@@ -185,7 +187,21 @@ class Planner:
             if next_branch is not None and next_branch.choices and len(next_branch.text) < LONGEST:
                 heapq.heappush(heap, (next_branch.score(0), number + 2, next_branch, 0))
             number += 2
+        if best is None and effort.seconds < math.inf:
+            return self._straight(matcher, place, effort.seconds)
         return best
+
+    def _straight(self, matcher: Matcher, place: Place, seconds: float) -> Plan | None:
+        """The way that never turns: where the shortest text is long, a search tries all turns near its start before it sees the end."""
+        branch, clock = _Branch(matcher, b"", place, 0.0, (b"",)), time.monotonic()
+        while len(branch.text) < LONGEST and len(branch.place.objects) < DEEPEST and time.monotonic() - clock < seconds:
+            ended, costs, next_branch = self._visit(branch, 0, (), EMPTY)
+            if ended is not None:
+                return Plan(ended, tuple(self.spelling.costs(ended, costs)))
+            if next_branch is None or not next_branch.choices:
+                break
+            branch = next_branch
+        return None
 
     def _visit(self, branch: _Branch, rank: int, tails: Sequence[int], known: Plan) -> tuple[bytes | None, Sequence[int], _Branch | None]:
         """Take a choice and all that must follow: a text that ends, with the costs of its last suffixes, and where to go on."""

@@ -22,6 +22,8 @@ MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "de
 # Beyond this neighbouring whole numbers are one and the same float.
 EXACT = 2**53
 TYPES = ("null", "boolean", "integer", "string", "array", "object")
+# How far a bound that is excluded is moved, as a part of it or, below 1, of 1.
+INWARDS = 1e-9
 # How many multiples are tried to see that a validator's division comes out whole.
 MULTIPLES = 20_000
 
@@ -152,6 +154,8 @@ def _narrow_numbers(schema: dict[str, Any]) -> None:
     for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
         if key in schema:
             _check_numbers(key, schema[key])
+    _move_exclusive(schema, "minimum", "exclusiveMinimum", 1)
+    _move_exclusive(schema, "maximum", "exclusiveMaximum", -1)
     step = schema.get("multipleOf")
     if not isinstance(step, int | float) or isinstance(step, bool):
         return
@@ -168,6 +172,21 @@ def _narrow_numbers(schema: dict[str, Any]) -> None:
         schema["type"] = "integer"
     elif isinstance(kinds, list):
         schema["type"] = list(dict.fromkeys("integer" if kind == "number" else kind for kind in kinds))
+
+
+def _move_exclusive(schema: dict[str, Any], bound: str, exclusive: str, sign: int) -> None:
+    """Move a whole bound that is excluded a little inwards: the library allows it where the other is less than 1 away: 0 of 0 < n < 0.5."""
+    value = schema.get(exclusive)
+    value = schema.get(bound) if value is True else value  # as draft 4 says it
+    if not isinstance(value, int | float) or isinstance(value, bool) or value != int(value) or schema.get("type") == "integer":
+        return
+    others = [schema.get(key) for key in (("maximum", "exclusiveMaximum") if sign > 0 else ("minimum", "exclusiveMinimum"))]
+    gaps = [abs(other - value) / 2 for other in others if isinstance(other, int | float) and not isinstance(other, bool)]
+    inner = value + sign * min(INWARDS * max(1, abs(value)), 0.5, *gaps)
+    if inner != value:
+        del schema[exclusive]
+        known = schema.get(bound)
+        schema[bound] = max(known, inner, key=lambda number: sign * number) if isinstance(known, int | float) else inner
 
 
 def _narrow_objects(schema: dict[str, Any]) -> None:
