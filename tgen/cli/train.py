@@ -38,6 +38,24 @@ def train(
         Path | None,
         p.option("--pairs", help="Learn to translate instead, from lines of source, tab, target.", panel=TEXT, metavar="FILE"),
     ] = None,
+    held_back: Annotated[
+        list[str] | None,
+        p.option(
+            "--held-back",
+            panel=TEXT,
+            metavar="TEXT",
+            help="Measure on this text, in place of a share of what is learned from; may be given several times.",
+        ),
+    ] = None,
+    base: Annotated[
+        str | None,
+        p.option(
+            "--base",
+            panel=COURSE,
+            metavar="PATH|NAME",
+            help="Go on from the weights of a model that tgen train made from texts, with its tokenizer and shape.",
+        ),
+    ] = None,
     out: Annotated[
         Path, p.option("--out", "-o", help="The model's folder, new or empty.", panel=COURSE, metavar="FOLDER", default="my-model")
     ] = Path("my-model"),
@@ -115,6 +133,9 @@ def train(
     )  # fmt: skip
     if [bool(sources), pairs is not None, resume].count(True) != 1:
         raise UsageError("give texts or --pairs to start a run, or --resume and --out to go on with one, not both")
+    for name, value in (("--base", base), ("--held-back", held_back)):
+        if value and not sources:
+            raise UsageError(f"{name} is for a run that starts from texts", f"leave {name} out")
 
     from tgen.options import RunOptions
     from tgen.runtime.placement import choose_device, set_threads
@@ -126,8 +147,13 @@ def train(
     workspace = Workspace(out)
     with TrainingView() as view:
         if sources:
-            view.say(f"reading the text and learning {vocab} tokens")
-            workspace.create(sources, settings)
+            if base is not None:
+                from tgen.checkpoint.resolve import resolve_model
+                from tgen.train.base import with_base
+
+                settings = with_base(settings, resolve_model(base))
+            view.say("reading the text" if base is not None else f"reading the text and learning {vocab} tokens")
+            workspace.create(sources, settings, held_back)
         elif pairs is not None:
             view.say(f"reading the pairs and learning {vocab} tokens")
             dropped = workspace.create_pairs(pairs, settings)

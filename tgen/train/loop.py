@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from tgen.checkpoint.atomic import write_text
+from tgen.checkpoint.folder import open_checkpoint
+from tgen.checkpoint.load import load_model
 from tgen.checkpoint.save import save_weights, write_json
 from tgen.events import Evaluated, Note, Trained
 from tgen.families.config import Config
@@ -41,9 +43,7 @@ class Trainer:
         self.device = device
         self.every = every
         self.compiled = can_compile() and self.task.model_type == "llama" if compiled is None else compiled
-        self.model = Transformer(find_family(self.task.model_type).spec(Config(self.task.config)))
-        initialise(self.model, self.settings.layers, self.settings.seed)
-        self.model.to(device)
+        self.model = self._first_model()
         for module in self.model.modules():
             if isinstance(module, Attention):
                 # Plain matrix products: torch's fused CPU kernel has a slow backward pass, and a compiler fuses these.
@@ -58,6 +58,14 @@ class Trainer:
         # Settled once a run: a resumed one shall go on as it began.
         self.dtype = torch.bfloat16 if bfloat16_is_faster(device) else torch.float32
         self._restore()
+
+    def _first_model(self) -> Transformer:
+        """The model before the first step: random, or the base's."""
+        if self.settings.base is not None:
+            return load_model(open_checkpoint(Path(self.settings.base)), self.device, torch.float32).requires_grad_().train()
+        model = Transformer(find_family(self.task.model_type).spec(Config(self.task.config)))
+        initialise(model, self.settings.layers, self.settings.seed)
+        return model.to(self.device)
 
     @property
     def share(self) -> float:

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from tgen.checkpoint.atomic import write_atomically, write_text
 from tgen.checkpoint.save import write_json
 from tgen.errors import CheckpointError, UsageError
+from tgen.train.base import base_tokenizer
 from tgen.train.corpus import Corpus, encode_documents, split_documents
 from tgen.train.curve import curve
 from tgen.train.documents import read_documents
@@ -49,14 +50,19 @@ class Workspace:
         self.folder = folder
         self.inner = folder / "training"
 
-    def create(self, sources: list[str], settings: TrainSettings) -> None:
-        """Read text, learn a tokenizer from it, encode it. Raises UsageError for a folder that holds something, or too little text."""
+    def create(self, sources: list[str], settings: TrainSettings, held_back: list[str] | None = None) -> None:
+        """Read text, learn a tokenizer from it, encode it; `held_back` are sources to measure on, in place of a share of the text.
+
+        Raises UsageError for a folder that holds something, or too little text.
+        """
         self._check_empty()
         documents = list(read_documents(sources))
         if not documents:
             raise UsageError("there is no text to learn from")
         train, validation = split_documents(documents, settings.validation)
-        tokenizer = learn_tokenizer(train, settings.vocab)
+        if held_back:
+            train, validation = documents, list(read_documents(held_back))
+        tokenizer = learn_tokenizer(train, settings.vocab) if settings.base is None else base_tokenizer(Path(settings.base))
         end = end_token(tokenizer)
         corpus = Corpus(encode_documents(tokenizer, train, end), encode_documents(tokenizer, validation, end))
         corpus.check(settings.context)
