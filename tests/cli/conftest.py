@@ -34,7 +34,7 @@ class Ask(Protocol):
 
 
 @pytest.fixture
-def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Ask]:
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Ask]:
     for name in [name for name in os.environ if name.startswith("TGEN_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "80")
@@ -45,7 +45,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
             path.write_bytes(stdin)
             monkeypatch.setattr("sys.stdin", files.enter_context(path.open()))
             found = run([*map(str, arguments)])
-            said = Said(*capsys.readouterr())
+            said = Said(*capfd.readouterr())
             assert found == code, said.err
             if code:
                 _, *hint = said.err[said.err.index("error: ") :].splitlines()

@@ -46,6 +46,15 @@ class ScriptedSession:
         assert all(0 <= row < len(self.rows) for row in rows)
         self.rows = [self.rows[row] for row in rows]
 
+    def admit(self, other: ScriptedSession, rows: Sequence[int], places: Sequence[int]) -> None:
+        self.calls.append(("admit", list(places)))
+        assert self.rows is not None and other.rows is not None, "both have read something"
+        assert len(rows) == len(places) == len(set(places)) > 0
+        for row, place in zip(rows, places, strict=True):
+            assert place <= len(self.rows), "no row is left out"
+            self.rows = [*self.rows[:place], other.rows[row], *self.rows[place + 1 :]]
+        self.capacity = None  # it was announced for the rows that were there first
+
     def truncate(self, lengths: Sequence[int]) -> None:
         raise AssertionError(f"plain generation never goes back, least of all to {lengths}")
 

@@ -191,7 +191,7 @@ def test_what_is_no_conversation_is_not_overwritten(tmp_path: Path) -> None:
         (b"{", "is not JSON"),
         (b"\xff", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
-        (b"{}", "holds no list"),
+        (b"{}", "there is no list of messages"),
         (b"[3]", "message 1 has no text"),
         (b'[{"role": "user"}]', "message 1 has no text"),
         (b'[{"role": "user", "content": ["a"]}]', "message 1 has no text"),

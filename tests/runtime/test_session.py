@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import golden_model
 from tests.engine.scripted import VOCAB, Played, byte_tokenizer
 from tgen.engine.generator import Generator
 from tgen.families.config import Config
@@ -179,3 +180,72 @@ def test_nothing_read_is_nothing_to_select_or_truncate() -> None:
     session.select([0])
     session.truncate([0])
     assert_close(session.extend([[1, 2]])[0], full("llama", [1, 2]))
+
+
+@every_family
+def test_rows_that_join_at_random(family: str) -> None:
+    """A long life of a batch: rows join in free places or as new ones, some read several ids at once, some leave, all keep their logits."""
+    choose = np.random.default_rng(len(family))
+    session, read = TorchSession(model(family), 16), [ids(5, 1), ids(2, 2)]
+    session.extend(read)
+    for turn in range(12):
+        joining = [ids(int(choose.integers(1, 14)), 100 + 10 * turn + row) for row in range(int(choose.integers(1, 3)))]
+        other = TorchSession(model(family), 4)
+        other.extend(joining)
+        other.extend([[token] for token in range(len(joining))])
+        joining = [[*row, token] for token, row in enumerate(joining)]
+        most = len(read) + len(joining)
+        places = [int(place) for place in choose.permutation(most)[: len(joining)] if place <= len(read)]
+        places = sorted(set(places)) or [0]
+        places = [place if place < len(read) else len(read) for place in places]
+        joining = joining[: len(places)]
+        session.admit(other, range(len(places)), places)
+        for place, row in zip(places, joining, strict=True):
+            read = [*read[:place], row, *read[place + 1 :]]
+        for _ in range(int(choose.integers(1, 5))):
+            blocks = [ids(1, int(choose.integers(1000))) for _ in read]
+            read = [old + new for old, new in zip(read, blocks, strict=True)]
+            logits = session.extend(blocks)
+        assert_close(logits, np.stack([full(family, row) for row in read]))
+        if len(read) > 3:
+            kept = sorted(int(row) for row in choose.permutation(len(read))[:3])
+            session.select(kept)
+            read = [read[row] for row in kept]
+
+
+@pytest.mark.parametrize("name", ["marian", "t5", "bart"])
+def test_answers_that_join_have_their_own_source(name: str) -> None:
+    made = golden_model(name)
+    sources = [[5, 6, 7, 8, 9, 10], [11, 12], [13, 14, 15, 16]]
+
+    def alone(source: list[int], steps: int) -> np.ndarray:
+        session = TorchSession(made, 8, [source])
+        return np.stack([session.extend([[token]])[0] for token in range(1, steps + 1)])[-1]
+
+    session = TorchSession(made, 8, sources[:2])
+    session.extend([[1], [1]])
+    joining = TorchSession(made, 8, sources[2:])
+    joining.extend([[1]])
+    session.admit(joining, [0], [0])
+    logits = session.extend([[2], [2]])
+    assert_close(logits, np.stack([alone(sources[2], 2), alone(sources[1], 2)]))
+    longer = TorchSession(made, 8, sources[:1])
+    longer.extend([[1]])
+    longer.extend([[2]])
+    session.admit(longer, [0], [2])
+    logits = session.extend([[3], [3], [3]])
+    assert_close(logits, np.stack([alone(source, 3) for source in (sources[2], sources[1], sources[0])]))
+
+
+def test_a_long_batch_does_not_grow() -> None:
+    """Slots that only rows long gone have used are used again."""
+    session = TorchSession(model("llama"), 32)
+    session.extend([ids(4, 1), ids(4, 2)])
+    for turn in range(60):
+        other = TorchSession(model("llama"), 8)
+        other.extend([ids(4, turn)])
+        session.admit(other, [0], [turn % 2])
+        for _ in range(5):
+            session.extend([[1], [2]])
+    assert session._cache is not None
+    assert session._cache.capacity <= 64

@@ -9,18 +9,19 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tgen.cli import parameters as p
+from tgen.cli.asked import asked_options
 from tgen.cli.interrupts import EXIT_CODES, Interrupts
 from tgen.cli.model import chat_template, chosen_checkpoint, open_generator, require_kind
 from tgen.cli.prompt import check_encoding
 from tgen.cli.report import Report
 from tgen.errors import TgenError, UsageError
 from tgen.events import Piece
-from tgen.options import RunOptions, check_early
+from tgen.options import RunOptions
 from tgen.ui import messages
 from tgen.ui.dialogue import PipedLines, Said, TypedLines, history_file, read_message
 from tgen.ui.output import open_stdout
@@ -79,24 +80,10 @@ def chat(
     With a pipe as standard input each line is a message or a command, and each answer is followed by a newline; the exit code is that of
     the first message that failed, 0 if none did.
     """
+    values = locals()
     messages.configure(color, quiet)
-    asked: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
-        "num_beams": 1,  # beams do not stream
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-        "presence_penalty": presence_penalty,
-        "frequency_penalty": frequency_penalty,
-        "seed": seed,
-        "stop": tuple(stop) if stop else None,
-        "overflow": overflow,
-    }
-    for name, text in [("--system", system or ""), *(("--stop", text) for text in stop or ())]:
-        check_encoding(name, text)
-    check_early(asked, os.environ)
+    check_encoding("--system", system or "")
+    asked = {**asked_options(values), "num_beams": 1}  # beams do not stream
     run_options = RunOptions(device or "auto", dtype or "auto", threads)
     open_stdout()
     checkpoint = chosen_checkpoint(model)

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from tgen.cli import parameters as p
-from tgen.cli.constraint import asked_constraint, check_constraint
+from tgen.cli.asked import asked_options
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.model import open_generator
 from tgen.cli.prompt import PromptSource
 from tgen.events import Note, Started
-from tgen.options import RunOptions, check_early
+from tgen.options import RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
@@ -60,25 +60,10 @@ def explain(
     the borders of its share. Where penalties, or rules of the model's generation_config.json, changed a logit, the score that came of it
     is shown too. With --json, one object for each step. The same seed draws what `tgen generate` draws.
     """
+    values = locals()
     messages.configure("auto", quiet)
     p.check_least("--top", top, 1)
-    asked = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-        "presence_penalty": presence_penalty,
-        "frequency_penalty": frequency_penalty,
-        "seed": seed,
-        "ignore_eos": ignore_eos or None,
-        **asked_constraint(json_schema, regex, choices),
-        "overflow": overflow,
-        "num_beams": 1,
-    }
-    check_early(asked, os.environ)
-    check_constraint(asked)
+    asked = {**asked_options(values), "num_beams": 1}
     options = RunOptions(device or "auto", dtype or "auto", threads)
     source = PromptSource(prompt, file)
     generator, _ = open_generator(model, options)

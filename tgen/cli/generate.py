@@ -7,19 +7,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tgen.cli import parameters as p
-from tgen.cli.constraint import asked_constraint, check_constraint
+from tgen.cli.asked import asked_options
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.model import chat_template, chosen_checkpoint, open_generator
 from tgen.cli.prompt import PromptSource, check_encoding
 from tgen.cli.report import Report, Sink, show_settings
 from tgen.errors import UsageError
 from tgen.events import Started
-from tgen.options import Resolved, RunOptions, check_early
+from tgen.options import Resolved, RunOptions
 from tgen.ui import messages
 from tgen.ui.output import open_stdout
 from tgen.ui.result import JsonResult
@@ -117,32 +117,12 @@ def generate(
     Exit codes: 0 done, 1 unexpected, 2 usage, 3 the model is missing, damaged or unsupported, 4 out of memory, 5 the prompt does not fit,
     6 cut by length under --fail-on-length, 130 interrupted, 143 terminated.
     """
+    values = locals()
     messages.configure(color, quiet)
-    asked: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
-        "num_beams": num_beams,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-        "presence_penalty": presence_penalty,
-        "frequency_penalty": frequency_penalty,
-        "seed": seed,
-        "stop": tuple(stop) if stop else None,
-        "ignore_eos": ignore_eos or None,
-        **asked_constraint(json_schema, regex, choices),
-        "samples": samples,
-        "logprobs": 0 if logprobs is None and show_probs else logprobs,
-        "overflow": overflow,
-    }
+    asked = asked_options({**values, "logprobs": 0 if logprobs is None and show_probs else logprobs})
     if logprobs is not None and not json:
         raise UsageError("--logprobs needs --json", "for eyes there is --show-probs")
-    for text in stop or ():
-        check_encoding("--stop", text)
     check_encoding("--system", system or "")
-    check_early(asked, os.environ)
-    check_constraint(asked)
     run_options = RunOptions(device or "auto", dtype or "auto", threads)
     source = PromptSource(prompt, file)
     open_stdout()

@@ -1,4 +1,4 @@
-"""Lines in: from an argument, a file or standard input, as they come. Knows no model.
+"""Lines in: from an argument, files or standard input, as they come. Knows no model.
 
 A thread reads ahead, so that a slow writer gets each answer at once and a fast one gets batches.
 """
@@ -9,13 +9,17 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Generic, TypeVar
 
 from tgen.errors import UsageError
 from tgen.ui.terminal import is_terminal
+
+T = TypeVar("T")
+MOST_BYTES = 16 * 2**20  # of a line
+PATIENCE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,55 @@ class Line:
     text: str
 
 
+class Lines(Generic[T]):
+    """What `parse` makes of each line and its number, in order; a thread reads some ahead, no more."""
+
+    def __init__(self, streams: Iterator[IO[bytes]], parse: Callable[[bytes, int], T], ahead: int) -> None:
+        self._waiting: queue.Queue[T | UsageError | None] = queue.Queue(maxsize=ahead)
+        self._end: UsageError | None = None
+        self.ended = False
+        threading.Thread(target=self._read_ahead, args=(streams, parse), daemon=True).start()
+
+    def take(self, wait: bool, cancelled: Callable[[], bool] = lambda: False) -> T | None:
+        """The next one. None if there is none yet, unless told to wait; None at the end and when `cancelled`.
+
+        Raises UsageError, in its turn, for what could not be parsed or read; that is the end, too.
+        """
+        if self._end is not None:
+            raise self._end
+        while not self.ended:
+            try:
+                found = self._waiting.get(timeout=PATIENCE_SECONDS) if wait else self._waiting.get_nowait()
+            except queue.Empty:
+                if wait and not cancelled():
+                    continue
+                return None
+            if isinstance(found, UsageError):
+                self._end = found
+                raise found
+            self.ended = found is None
+            return found
+        return None
+
+    def _read_ahead(self, streams: Iterator[IO[bytes]], parse: Callable[[bytes, int], T]) -> None:
+        """Put every line, and at the end None or what went wrong."""
+        end = None
+        try:
+            number = 0
+            for stream in streams:
+                with stream:
+                    while line := stream.readline(MOST_BYTES):
+                        number += 1
+                        self._waiting.put(parse(line.removesuffix(b"\n").removesuffix(b"\r"), number))
+                        while len(line) == MOST_BYTES and not line.endswith(b"\n"):  # the rest of a line that is too long
+                            line = stream.readline(MOST_BYTES)
+        except UsageError as error:
+            end = error
+        except OSError as error:
+            end = UsageError(f"cannot read the input: {error.strerror}", "check where it comes from")
+        self._waiting.put(end)
+
+
 def line_batches(argument: str | None, file: Path | None, size: int) -> Iterator[list[Line]]:
     """Lines in order: as many as are there, at most `size` at a time, waiting only while there is none.
 
@@ -33,15 +86,27 @@ def line_batches(argument: str | None, file: Path | None, size: int) -> Iterator
     """
     if argument is not None and file is not None:
         raise UsageError("give the text as an argument or as --file, not both", "leave one out")
-    standard = argument == "-" or file == Path("-")
-    if argument is not None and not standard:
+    if argument is not None and argument != "-":
         return iter([[_line(text, number) for number, text in enumerate(os.fsencode(argument).split(b"\n"), start=1)]])
-    if file is not None and not standard:
-        return _drained(_opened(file), size)
-    if sys.stdin is None or (not standard and is_terminal(sys.stdin)):
+    named = argument == "-" or file is not None
+    return _drained(Lines(open_inputs([file or Path("-")] if named else []), _line, 4 * size), size)
+
+
+def open_inputs(files: Sequence[Path]) -> Iterator[IO[bytes]]:
+    """The streams of files in turn; `-`, or no file at all, is standard input. Raises UsageError now for those that cannot be read now."""
+    if not files and (sys.stdin is None or is_terminal(sys.stdin)):
         raise UsageError("there is no text", "give one as an argument, pipe one in, or -f FILE")
+    for file in files:
+        if file != Path("-") and not file.is_fifo():  # to open and close a pipe would be the end of it
+            _opened(file).close()
+    return (_standard() if file == Path("-") else _opened(file) for file in files or [Path("-")])
+
+
+def _standard() -> IO[bytes]:
+    if sys.stdin is None:
+        raise UsageError("standard input is closed", "give a file")
     # A stream of its own: the thread may still wait for it when Python puts sys.stdin away.
-    return _drained(open(os.dup(sys.stdin.fileno()), "rb"), size)
+    return open(os.dup(sys.stdin.fileno()), "rb")
 
 
 def _opened(file: Path) -> IO[bytes]:
@@ -51,40 +116,24 @@ def _opened(file: Path) -> IO[bytes]:
         raise UsageError(f"cannot read {file}: {error.strerror}", "check the path") from error
 
 
-def _drained(stream: IO[bytes], size: int) -> Iterator[list[Line]]:
-    waiting: queue.Queue[Line | UsageError | None] = queue.Queue(maxsize=4 * size)
-    threading.Thread(target=_read_ahead, args=(stream, waiting), daemon=True).start()
-    while True:
+def _drained(lines: Lines[Line], size: int) -> Iterator[list[Line]]:
+    while not lines.ended:
         batch: list[Line] = []
-        while len(batch) < size and (not batch or not waiting.empty()):
-            found = waiting.get()
-            if isinstance(found, Line):
-                batch.append(found)
-                continue
+        try:
+            while len(batch) < size and (line := lines.take(wait=not batch)) is not None:
+                batch.append(line)
+        except UsageError:
             if batch:
                 yield batch
-            if found is not None:
-                raise found
-            return
-        yield batch
-
-
-def _read_ahead(stream: IO[bytes], waiting: queue.Queue[Line | UsageError | None]) -> None:
-    """Put every line, and at the end None or what went wrong."""
-    end = None
-    try:
-        with stream:
-            for number, line in enumerate(stream, start=1):
-                waiting.put(_line(line, number))
-    except UsageError as error:
-        end = error
-    except OSError as error:
-        end = UsageError(f"cannot read the input: {error.strerror}", "check where it comes from")
-    waiting.put(end)
+            raise
+        if batch:
+            yield batch
 
 
 def _line(line: bytes, number: int) -> Line:
+    if len(line) >= MOST_BYTES:
+        raise UsageError(f"line {number} is longer than {MOST_BYTES // 2**20} MiB", "break it up")
     try:
-        return Line(number, line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8"))
+        return Line(number, line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UsageError(f"line {number} is not UTF-8 at byte {error.start}", "convert it, for example with iconv -t UTF-8") from error

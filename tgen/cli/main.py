@@ -18,7 +18,23 @@ import typer
 from typer.core import TyperCommand
 
 from tgen import __version__
-from tgen.cli import attention, bench, chat, embed, explain, fill, generate, info, interrupts, models, score, tokenize, train, translate
+from tgen.cli import (
+    attention,
+    batch,
+    bench,
+    chat,
+    embed,
+    explain,
+    fill,
+    generate,
+    info,
+    interrupts,
+    models,
+    score,
+    tokenize,
+    train,
+    translate,
+)
 from tgen.errors import TgenError
 from tgen.ui import messages
 from tgen.ui.output import write_text
@@ -68,6 +84,7 @@ def _root(
 COMMANDS: dict[Callable[..., int], str] = {
     generate.generate: "Continue a prompt, streaming.",
     chat.chat: "Talk to a chat model.",
+    batch.batch: "JSON lines in, JSON lines out, many at once.",
     translate.translate: "One line in, one line out, in another language.",
     score.score: "How well a model predicts a text.",
     fill.fill: "What may stand in place of a mask.",

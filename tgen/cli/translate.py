@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tgen.cli import parameters as p
+from tgen.cli.asked import asked_options
 from tgen.cli.lines import Line, line_batches
 from tgen.cli.model import chosen_checkpoint, require_kind
-from tgen.options import RunOptions, check_early, resolve
+from tgen.options import RunOptions, resolve
 from tgen.ui import messages
 from tgen.ui.output import write_text
 
@@ -38,9 +39,9 @@ def translate(
     A line is answered as soon as it comes; lines that come together are translated together. A line that is longer than the model reads
     loses its end, and a warning names it. Nothing is left to chance: the likeliest text is written, found with the folder's beams.
     """
+    values = locals()
     messages.configure("auto", quiet)
-    asked = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, "repetition_penalty": repetition_penalty}
-    check_early(asked, os.environ)
+    asked = asked_options(values)
     options = RunOptions(device or "auto", dtype or "auto", threads)
     batches = line_batches(text, file, READ)
     checkpoint = chosen_checkpoint(model, translator=True)

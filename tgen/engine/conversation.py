@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from collections.abc import Generator as Yields
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_args
 
 from tgen.checkpoint.atomic import write_text
 from tgen.engine.generator import Generator
@@ -16,9 +15,8 @@ from tgen.engine.memory import Memory
 from tgen.errors import CapacityError, UsageError
 from tgen.events import Event, Finished, Note, Piece
 from tgen.options import Resolved
-from tgen.text.chat import ChatTemplate, Message, Role
+from tgen.text.chat import MESSAGES_HINT, ChatTemplate, Message, read_messages
 
-ROLES: tuple[Role, ...] = get_args(Role)
 MOST_BYTES = 100 * 2**20
 
 
@@ -163,32 +161,14 @@ def save_messages(path: Path, messages: Sequence[Message]) -> None:
 
 def load_messages(path: Path) -> list[Message]:
     """Read such a file. Raises UsageError, saying what is wrong with it."""
-    hint = 'it must be a list like [{"role": "user", "content": "Hello"}]'
     try:
         if path.exists() and not path.is_file():
             raise UsageError(f"{path} is not a file", "name a file that /save wrote")
         if path.stat().st_size > MOST_BYTES:
-            raise UsageError(f"{path} is larger than {MOST_BYTES // 2**20} MiB", hint)
+            raise UsageError(f"{path} is larger than {MOST_BYTES // 2**20} MiB", MESSAGES_HINT)
         value = json.loads(path.read_bytes())
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}", "check the path") from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not JSON: {error}", hint) from error
-    if not isinstance(value, list):
-        raise UsageError(f"{path} holds no list of messages", hint)
-    return [_message(path, number, entry) for number, entry in enumerate(value, start=1)]
-
-
-def _message(path: Path, number: int, entry: Any) -> Message:
-    if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
-        raise UsageError(f"{path}: message {number} has no text as its content", 'each is {"role": ..., "content": "text"}')
-    content: str = entry["content"]
-    role: Role | None = next((role for role in ROLES if role == entry.get("role")), None)
-    if role is None or (role == "system" and number > 1):
-        hint = "roles are user and assistant, and system for the first message"
-        raise UsageError(f"{path}: message {number} has the role {entry.get('role')!r}", hint)
-    try:
-        content.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UsageError(f"{path}: message {number} holds half a surrogate pair, which is no character", "correct it") from error
-    return Message(role, content)
+        raise UsageError(f"{path} is not JSON: {error}", MESSAGES_HINT) from error
+    return read_messages(value, f"{path}: ")

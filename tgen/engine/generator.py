@@ -116,6 +116,8 @@ class Generator:
         """Ids and limits for a prompt, under the overflow policy. Raises CapacityError, UsageError."""
         options = resolved.options
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        if not all(0 <= token < self.vocab for token in ids):
+            raise UsageError(f"the prompt holds ids that are not below the vocabulary's {self.vocab}")
         if not ids and self.start_token is not None:
             ids = [self.start_token]
         if not ids:
@@ -156,6 +158,18 @@ class Generator:
         """What keeps a sample to the constraint, if one is asked for. Raises UsageError for one that cannot be kept."""
         options = prepared.options
         return self._guards.guard(options.constraint, prepared.ids, options.max_new_tokens) if options.constraint else None
+
+    def rows(
+        self, prepared: Prepared, guard: Guard | None, watch: Callable[[Trace], None] | None = None
+    ) -> tuple[list[Sampler], list[Row]]:
+        """What draws each sample's tokens, and what turns them into text; `watch` sees the draws of the first."""
+        options, rules = prepared.options, self.rules(prepared)
+        numbers = range(options.samples)
+        samplers = [
+            Sampler(options, prepared.seed, number, prepared.ids, rules, None if number else watch, guard.copy() if guard else None)
+            for number in numbers
+        ]
+        return samplers, [Row(number, self.tokenizer, prepared.ids, options, self.end_tokens) for number in numbers]
 
     @functools.cached_property
     def _guards(self) -> Guards:
@@ -204,16 +218,13 @@ def _continue(
     options = prepared.options
     started = time.perf_counter()
     session = memory or _session(generator, prepared)
-    rules = generator.rules(prepared)
-    samplers = [
-        Sampler(options, prepared.seed, row, prepared.ids, rules, None if row else watch, guard.copy() if guard else None)
-        for row in range(options.samples)
-    ]
+    samplers, rows = generator.rows(prepared, guard, watch)
     loop = Loop(session, [prepared.ids], samplers, [0] * options.samples)
-    rows = [Row(index, generator.tokenizer, prepared.ids, options, generator.end_tokens) for index in range(options.samples)]
     prefill_seconds = time.perf_counter() - started
     while rows:
         for row, drawn in zip(rows, loop.column(), strict=True):
+            if drawn.failure is not None:
+                raise drawn.failure
             piece = row.feed(drawn)
             if piece is not None:
                 yield piece

@@ -6,16 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tgen.engine.sampling import Sampler
-from tgen.engine.session import Logits, Session
+from tgen.engine.session import JoinableSession, Logits, Session
+from tgen.errors import TgenError
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A row's token and the logits it was drawn from, [vocab], before penalties and temperature. `last`: nothing may follow it."""
+    """A row's token and the logits it was drawn from, [vocab], before penalties and temperature. `last`: nothing may follow it.
+
+    `failure` is why there is no token: what is wrong with one row is not the end of the others.
+    """
 
     token: int
     logits: Logits
     last: bool = False
+    failure: TgenError | None = None
 
 
 class Loop:
@@ -34,12 +39,30 @@ class Loop:
         """One new token for each row, in order."""
         if self._unread:
             self._logits = self._session.extend([[token] for token in self._unread])
-        drawn = [Drawn(sampler.draw(row), row, sampler.finished) for sampler, row in zip(self._samplers, self._logits, strict=True)]
+        drawn = [_draw(sampler, row) for sampler, row in zip(self._samplers, self._logits, strict=True)]
         self._unread = [item.token for item in drawn]
         return drawn
+
+    def join(self, other: Loop, places: Sequence[int]) -> None:
+        """Take over the rows of another loop that has drawn a column, into places of rows that are done or after the last."""
+        if not isinstance(self._session, JoinableSession) or not isinstance(other._session, JoinableSession):
+            raise TypeError(f"{type(self._session).__name__} lets no rows join")
+        self._session.admit(other._session, range(len(places)), places)
+        missing = max(0, max(places) + 1 - len(self._samplers))
+        self._samplers += other._samplers[:1] * missing
+        self._unread += [0] * missing
+        for place, sampler, token in zip(places, other._samplers, other._unread, strict=True):
+            self._samplers[place], self._unread[place] = sampler, token
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows only."""
         self._session.select(rows)
         self._samplers = [self._samplers[row] for row in rows]
         self._unread = [self._unread[row] for row in rows]
+
+
+def _draw(sampler: Sampler, logits: Logits) -> Drawn:
+    try:
+        return Drawn(sampler.draw(logits), logits, sampler.finished)
+    except TgenError as failure:
+        return Drawn(0, logits, last=True, failure=failure)

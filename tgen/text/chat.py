@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tgen.errors import CheckpointError, TgenError, UsageError
 from tgen.files import read_optional_json, refuse_lfs_pointer
@@ -23,6 +23,7 @@ SANDBOX = Path(__file__).with_name("sandbox.py")
 MAX_BYTES = 2**20
 SECONDS = 8  # more than the sandbox allows itself: its own answer names the line
 TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+MESSAGES_HINT = 'it must be a list like [{"role": "user", "content": "Hello"}]'
 HINT = "correct it, or download the file again; `tgen generate` without --chat does without a template"
 
 
@@ -131,3 +132,25 @@ def _read(path: Path) -> str:
         return path.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not UTF-8 at byte {error.start}", HINT) from error
+
+
+def read_messages(value: Any, place: str = "") -> list[Message]:
+    """Messages from JSON, [{role, content}]; `place` goes before what is wrong with them. Raises UsageError."""
+    if not isinstance(value, list):
+        raise UsageError(f"{place}there is no list of messages", MESSAGES_HINT)
+    return [_message(place, number, entry) for number, entry in enumerate(value, start=1)]
+
+
+def _message(place: str, number: int, entry: Any) -> Message:
+    if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
+        raise UsageError(f"{place}message {number} has no text as its content", 'each is {"role": ..., "content": "text"}')
+    content: str = entry["content"]
+    role: Role | None = next((role for role in get_args(Role) if role == entry.get("role")), None)
+    if role is None or (role == "system" and number > 1):
+        hint = "roles are user and assistant, and system for the first message"
+        raise UsageError(f"{place}message {number} has the role {entry.get('role')!r}", hint)
+    try:
+        content.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{place}message {number} holds half a surrogate pair, which is no character", "correct it") from error
+    return Message(role, content)

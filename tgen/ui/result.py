@@ -1,4 +1,4 @@
-"""A generation as one JSON object, with the field names of OpenAI's completion object. Knows events, no model."""
+"""A generation as one JSON object, with the field names of OpenAI's objects. Knows events, no model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from tgen.events import Event, Finished, Piece, Started, Token
 from tgen.ui.output import write_json
 
 
-class JsonResult:
-    """Collects events; writes the object when all have come."""
+class Completion:
+    """Collects the events of one generation."""
 
     def __init__(self, model: str, prefix: str) -> None:
         """`prefix` is put before each text (`--echo`)."""
@@ -19,6 +19,7 @@ class JsonResult:
         self._texts: dict[int, list[str]] = {}
         self._tokens: dict[int, list[Token]] = {}
         self._finished: dict[int, Finished] = {}
+        self._notes: list[str] = []
 
     def add(self, event: Event) -> None:
         """Take an event."""
@@ -29,33 +30,46 @@ class JsonResult:
             self._tokens.setdefault(event.index, []).extend(event.tokens)
         elif isinstance(event, Finished):
             self._finished[event.index] = event
+        else:
+            self._notes.append(event.text)
 
-    def close(self) -> None:
-        """Write the object, on a line of its own, to stdout."""
-        write_json(self._object())
+    @property
+    def finished(self) -> int:
+        """How many samples have ended."""
+        return len(self._finished)
 
-    def abandon(self) -> None:
-        """An error came: half an object would help nobody."""
+    @property
+    def tokens(self) -> int:
+        """How many tokens were written, in all samples."""
+        return sum(event.token_count for event in self._finished.values())
 
-    def _object(self) -> dict[str, Any]:
+    def object(self, *, chat: bool = False) -> dict[str, Any]:
+        """The object, which depends on nothing but what was generated. A chat's texts are messages."""
         done = sorted(self._finished.values(), key=lambda event: event.index)
-        count = sum(event.token_count for event in done)
-        seconds = max((event.decode_seconds for event in done), default=0.0)
+        choices = [self._choice(event) for event in done]
+        if chat:
+            choices = [{**rest, "message": {"role": "assistant", "content": text}} for rest, text in ((c, c.pop("text")) for c in choices)]
         return {
             "model": self._model,
-            "choices": [self._choice(event) for event in done],
+            "choices": choices,
             "usage": {
                 "prompt_tokens": self._started.prompt_tokens,
-                "completion_tokens": count,
-                "total_tokens": self._started.prompt_tokens + count,
+                "completion_tokens": self.tokens,
+                "total_tokens": self._started.prompt_tokens + self.tokens,
                 **self._cached(),
             },
             "seed": self._started.seed,
-            "timings": {
-                "prefill_seconds": round(max((event.prefill_seconds for event in done), default=0.0), 6),
-                "decode_seconds": round(seconds, 6),
-                "tokens_per_second": round(count / seconds, 2) if seconds else None,
-            },
+            **({"warnings": self._notes} if self._notes else {}),
+        }
+
+    def timings(self) -> dict[str, Any]:
+        """How long it took."""
+        done = self._finished.values()
+        seconds = max((event.decode_seconds for event in done), default=0.0)
+        return {
+            "prefill_seconds": round(max((event.prefill_seconds for event in done), default=0.0), 6),
+            "decode_seconds": round(seconds, 6),
+            "tokens_per_second": round(self.tokens / seconds, 2) if seconds else None,
         }
 
     def _cached(self) -> dict[str, Any]:
@@ -78,3 +92,14 @@ class JsonResult:
                 "top_logprobs": [[{"token": s.text, "id": s.id, "logprob": s.logprob} for s in token.alternatives] for token in tokens],
             }
         return choice
+
+
+class JsonResult(Completion):
+    """Writes the object to stdout when all events have come."""
+
+    def close(self) -> None:
+        """Write the object, on a line of its own."""
+        write_json({**self.object(), "timings": self.timings()})
+
+    def abandon(self) -> None:
+        """An error came: half an object would help nobody."""

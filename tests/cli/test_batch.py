@@ -1,0 +1,321 @@
+"""`tgen batch`: every line is answered once, with the text that `tgen generate` writes, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Ask
+from tests.cli.processes import TGEN, TIMEOUT, environment, golden, running, tgen
+from tests.cli.test_chat import chat_model
+from tgen.cli.journal import Written, count_lines
+
+MODEL = ("-m", golden("gpt2"), "-t", "1")
+BATCH = ("batch", *MODEL, "-n", "6")
+
+
+def lines(values: Iterable[Any]) -> bytes:
+    return b"".join(json.dumps(value).encode() + b"\n" for value in values)
+
+
+def records(data: bytes | str) -> list[Any]:
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def text(record: Any) -> str:
+    found: str = record["choices"][0]["text"]
+    return found
+
+
+PROMPTS = [{"prompt": "x" * (1 + 7 * n % 30), "id": n, "seed": n, "max_tokens": 1 + n % 9} for n in range(40)]
+
+
+def test_the_texts_are_those_of_generate(ask: Ask) -> None:
+    said = ask(*BATCH, stdin=lines(PROMPTS))
+    found = records(said.out)
+    assert [(record["line"], record["id"], record["seed"]) for record in found] == [(n + 1, n, n) for n in range(len(PROMPTS))]
+    assert not said.err
+    for n in (0, 3, 17, 39):
+        wanted = PROMPTS[n]
+        alone = ask("generate", str(wanted["prompt"]), *MODEL, "--seed", str(n), "-n", str(wanted["max_tokens"]), "--json").json
+        del alone["timings"]
+        assert {key: value for key, value in found[n].items() if key not in ("line", "id")} == alone
+
+
+@pytest.mark.parametrize("size", ["1", "3", "64"])
+def test_the_size_of_the_batch_changes_nothing(ask: Ask, size: str) -> None:
+    assert ask(*BATCH, "-b", size, stdin=lines(PROMPTS)).out == ask(*BATCH, stdin=lines(PROMPTS)).out
+
+
+def test_unordered_records_are_the_same_ones(ask: Ask) -> None:
+    ordered, unordered = (records(ask(*BATCH, *more, stdin=lines(PROMPTS)).out) for more in ([], ["--unordered"]))
+    assert ordered != unordered
+    assert ordered == sorted(unordered, key=lambda record: record["line"])
+
+
+def test_bad_lines_are_answered_by_what_is_wrong_with_them(ask: Ask) -> None:
+    data = (
+        lines([{"prompt": "a", "seed": 1}])
+        + b'{"prompt": \xff}\n\n[]\n'
+        + lines([{"prompt": "x" * 900, "id": 5}, {"prompt": "a", "topk": 3}])
+    )
+    data += lines([{"custom_id": "c", "body": {"prompt": "a", "n": 0}}, {"messages": [{"role": "user", "content": "a"}]}])
+    data += b'{"prompt": "' + b"x" * (17 * 2**20) + b'"}\n' + json.dumps({"prompt": [5, 999999]}).encode() + b"\n" + b'{"prompt": "last"}'
+    said = ask(*BATCH, stdin=data, code=7)
+    found = records(said.out)
+    assert [record["line"] for record in found] == [1, 2, 4, 5, 6, 7, 8, 9, 10, 11]
+    assert [record.get("error", {}).get("code") for record in found if "custom_id" not in record] == [
+        None, "usage", "usage", "context", "usage", "usage", "usage", "usage", None,
+    ]  # fmt: skip
+    by_line = {record["line"]: record for record in found}
+    assert by_line[6]["error"]["hint"] == "do you mean 'top_k'?"
+    assert by_line[7] == {
+        "line": 7, "custom_id": "c", "response": None, "error": {"code": "usage", "message": "--samples must be between 1 and 4096, not 0"},
+    }  # fmt: skip
+    assert "has no chat template" in by_line[8]["error"]["message"]
+    assert by_line[9]["error"]["message"] == "it is longer than 16 MiB"
+    assert said.err == "error: 8 of 10 lines failed\nhint: each is answered by a record with its error\n"
+
+
+def test_options_of_the_command_are_for_lines_that_say_nothing_else(ask: Ask) -> None:
+    wanted = [{"prompt": "a"}, {"prompt": "a", "max_tokens": 4}, {"prompt": "a", "seed": 8}, {"prompt": "a", "choices": ["yes"]}]
+    found = records(ask(*BATCH, "--seed", "7", "--regex", "b+", stdin=lines(wanted)).out)
+    assert [record["seed"] for record in found] == [7, 7, 8, 7]
+    assert [record["usage"]["completion_tokens"] <= most for record, most in zip(found[:3], (6, 4, 6), strict=True)] == [True] * 3
+    assert {*text(found[0]), *text(found[1]), *text(found[2])} == {"b"}
+    assert text(found[3]) == "yes"
+
+
+def test_the_form_of_openai(ask: Ask, tmp_path: Path) -> None:
+    model = chat_model(tmp_path / "model")
+    chat = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5, "seed": 1}
+    body = {"model": "any", "prompt": "Once", "max_tokens": 3, "seed": 1, "n": 2, "logprobs": 1, "echo": True}
+    wanted = [
+        {"custom_id": "a", "url": "/v1/completions", "body": body},
+        {"custom_id": "b", "url": "/v1/chat/completions", "body": chat},
+        chat,
+    ]
+    first, second, third = records(ask("batch", "-m", model, stdin=lines(wanted)).out)
+    assert (first["custom_id"], first["error"], first["response"]["status_code"]) == ("a", None, 200)
+    answer = first["response"]["body"]
+    assert answer["object"] == "text_completion"
+    assert [choice["text"][:4] for choice in answer["choices"]] == ["Once"] * 2
+    assert len(answer["choices"][0]["logprobs"]["tokens"]) == 3
+    assert second["response"]["body"]["object"] == "chat.completion"
+    message = second["response"]["body"]["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": ask("generate", "--chat", "Hello", "-m", model, "-n", "5", "--seed", "1").out}
+    assert third["choices"] == second["response"]["body"]["choices"]
+
+
+def test_files_follow_one_another(ask: Ask, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(lines(PROMPTS[:2])[:-1])  # no newline at its end
+    two.write_bytes(lines(PROMPTS[2:4]))
+    found = records(ask(*BATCH, one, "-", two, stdin=lines(PROMPTS[:1])).out)
+    assert [(record["line"], record["id"]) for record in found] == [(1, 0), (2, 1), (3, 0), (4, 2), (5, 3)]
+
+
+def test_answers_come_while_the_input_goes_on() -> None:
+    with running(*BATCH) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for n in range(3):
+            process.stdin.write(lines([{"prompt": "a", "id": n}]))
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["id"] == n
+        process.stdin.close()
+        assert process.wait(TIMEOUT) == 0
+
+
+def killed_and_resumed(path: Path, output: Path, kills: int, *more: str) -> None:
+    """Kill a run again and again, each time some records later, and then let it finish."""
+    choose = random.Random(os.getpid())
+    arguments = [*BATCH, str(path), "-o", str(output), *more]
+    for turn in range(kills):
+        before = output.stat().st_size if output.exists() else 0
+        with running(*arguments, *(["--resume"] if turn else []), stdin=subprocess.DEVNULL) as process:
+            limit = time.monotonic() + TIMEOUT
+            while process.poll() is None and time.monotonic() < limit and (not output.exists() or output.stat().st_size == before):
+                time.sleep(0.005)
+            time.sleep(choose.uniform(0, 0.2))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    tgen(*arguments, "--resume")
+
+
+@pytest.mark.parametrize("more", [[], ["--unordered"]])
+def test_a_run_that_is_killed_again_and_again_loses_and_doubles_nothing(ask: Ask, tmp_path: Path, more: list[str]) -> None:
+    path, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    wanted = [{**PROMPTS[n % 40], "id": n} for n in range(600)]
+    path.write_bytes(lines(wanted).replace(b'{"prompt"', b'\n{"prompt"', 3))
+    killed_and_resumed(path, output, 3, *more)
+    found = records(output.read_bytes())
+    assert sorted(record["line"] for record in found) == [2, 4, 6, *range(7, 604)]
+    assert sorted(record["id"] for record in found) == list(range(600))
+    whole = records(ask(*BATCH, path).out)
+    assert sorted(found, key=lambda record: record["line"]) == whole
+    assert (found == whole) == (not more)
+
+
+def test_a_record_that_a_kill_cut_short_is_written_anew(ask: Ask, tmp_path: Path) -> None:
+    path, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    path.write_bytes(lines(PROMPTS[:5]))
+    ask(*BATCH, path, "-o", output)
+    whole = output.read_bytes()
+    for cut in (1, 5, 90, len(whole) // 2, len(whole) - 1, len(whole)):
+        output.write_bytes(whole[:cut])
+        assert not ask(*BATCH, path, "-o", output, "--resume").out
+        assert output.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("before", "more", "message"),
+    [
+        (b'{"line": 1, "id": 0}\n', [], "is there already"),
+        (b"notes of mine", ["--resume"], "holds something other than records of a batch"),
+        (b'{"line": 1, "id": 0}\nnotes\n', ["--resume"], "holds something other than records of a batch"),
+        (b'{"line": 1, "id": 0}\n{"line": 1, "id": 0}\n', ["--resume"], "has two records of line 1"),
+        (b'{"line": 1, "id": 5}\n', ["--resume"], "line 1 of the input is 0, but the output's record of it is of 5"),
+        (b'{"line": 1, "id": 0}\n{"line": 9, "id": 8}\n', ["--resume"], "the input has 3 lines, but the output has a record of line 9"),
+    ],
+)
+def test_a_file_that_is_something_else_is_left_alone(ask: Ask, tmp_path: Path, before: bytes, more: list[str], message: str) -> None:
+    path, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    path.write_bytes(lines(PROMPTS[:3]))
+    output.write_bytes(before)
+    assert message in ask(*BATCH, path, "-o", output, *more, code=2).err
+    assert output.read_bytes().startswith(before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume"], "--resume needs --output"),
+        (["missing.jsonl"], "cannot read missing.jsonl: No such file"),
+        (["."], "cannot read .: Is a directory"),
+        (["-b", "0"], "--batch-size must be 1 or more, not 0"),
+        (["--top-k", "-1"], "--top-k must be 0 or more"),
+        (["-o", "."], "cannot write ."),
+        (["-o", "nowhere/out"], "cannot write nowhere/out: No such file"),
+        (["in.jsonl", "-o", "in.jsonl"], "--output in.jsonl is the input, too"),
+        (["--resume", "-o", "/dev/full"], "--resume needs an --output that is a file"),
+    ],
+)
+def test_what_cannot_be_meant(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.jsonl").write_bytes(lines(PROMPTS[:1]))
+    said = ask(*BATCH, *arguments, code=2)
+    assert message in said.err
+    assert not said.out
+
+
+@pytest.mark.parametrize("redirected", [False, True])
+def test_a_full_disk_leaves_whole_lines(ask: Ask, tmp_path: Path, redirected: bool) -> None:
+    """A limit on the size of files is met in the middle of a record, like the end of a disk: nothing of it stays."""
+    path, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    path.write_bytes(lines(PROMPTS))
+    whole = ask(*BATCH, path).out.encode()
+    arguments = [TGEN, *BATCH, str(path), *([] if redirected else ["-o", str(output)])]
+    with open(output, "wb") as file:
+        done = subprocess.run(
+            arguments, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.PIPE, timeout=TIMEOUT, env=environment(),
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert b"File too large\nhint: what was written is whole" in done.stderr
+    found = output.read_bytes()
+    assert whole.startswith(found)
+    assert 1 < found.count(b"\n") == len(records(found))
+    if not redirected:
+        ask(*BATCH, path, "-o", output, "--resume")
+        assert output.read_bytes() == whole
+
+
+@pytest.mark.parametrize("more", [["-o", "/dev/full"], []])
+def test_no_room_at_all(tmp_path: Path, more: list[str]) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(lines(PROMPTS))
+    with open("/dev/full", "wb") as full, running(*BATCH, str(path), *more, stdout=full) as process:
+        assert process.stderr is not None
+        assert process.wait(TIMEOUT) == 1
+        assert b"No space left on device\nhint: what was written is whole" in process.stderr.read()
+
+
+def test_a_reader_that_has_had_enough() -> None:
+    with running(*BATCH, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        process.stdin.write(lines(PROMPTS))
+        process.stdin.close()
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(TIMEOUT) == 0
+        assert process.stderr.read() == b""
+
+
+def test_an_input_that_vanishes_is_an_error_after_what_came_before_it(tmp_path: Path) -> None:
+    pipe, file = tmp_path / "pipe", tmp_path / "file"
+    os.mkfifo(pipe)
+    file.write_bytes(lines(PROMPTS))
+    with running(*BATCH, str(pipe), str(file)) as process:
+        assert process.stdout is not None and process.stderr is not None
+        with open(pipe, "wb") as writer:
+            file.unlink()
+            writer.write(lines(PROMPTS[:3]))
+        assert process.wait(TIMEOUT) == 2
+        assert len(records(process.stdout.read())) == 3
+        assert process.stderr.read().decode() == f"error: cannot read {file}: No such file or directory\nhint: check the path\n"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_what_was_written_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    path, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    path.write_bytes(lines({"prompt": "a", "max_tokens": 400, "ignore_eos": True} for _ in range(500)))
+    with running(*BATCH, str(path), "-o", str(output), "-b", "4") as process:
+        assert process.stderr is not None
+        limit = time.monotonic() + TIMEOUT
+        while (not output.exists() or not output.stat().st_size) and time.monotonic() < limit:
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(TIMEOUT) == code
+        assert process.stderr.read().decode() == f"note: the same command with --resume goes on with {output}\n"
+    found = records(output.read_bytes())
+    assert 0 < len(found) < 500
+
+
+def test_a_signal_while_it_waits_for_lines() -> None:
+    with running(*BATCH) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(lines(PROMPTS[:1]))
+        process.stdin.flush()
+        assert process.stdout.readline()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT) == 130
+
+
+def test_written() -> None:
+    written = Written()
+    for number in (2, 1, 5, 4):
+        assert number not in written
+        written.add(number)
+    assert [number for number in range(8) if number in written and number] == [1, 2, 4, 5]
+    assert (written.all_up_to, written.highest, len(written)) == (2, 5, 4)
+    written.add(3)
+    assert (written.all_up_to, written.highest, len(written)) == (5, 5, 5)
+
+
+def test_count_lines(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(b"a\nb\n")
+    two.write_bytes(b"a\n\nb")
+    assert count_lines([one, two]) == 5
+    assert count_lines([]) is count_lines([one, Path("-")]) is None

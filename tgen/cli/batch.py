@@ -1,0 +1,114 @@
+"""`tgen batch`: JSON lines in, JSON lines out, many rows at once."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tgen.cli import parameters as p
+from tgen.cli.answers import Answers
+from tgen.cli.asked import asked_options
+from tgen.cli.interrupts import Interrupts
+from tgen.cli.journal import Journal, count_lines
+from tgen.cli.lines import Lines, open_inputs
+from tgen.cli.model import chosen_checkpoint, open_generator
+from tgen.errors import UsageError
+from tgen.options import RunOptions
+from tgen.ui import messages
+from tgen.ui.counting import counting
+from tgen.ui.terminal import is_terminal
+
+BATCHES = "Batches"
+SOME_FAILED = 7
+
+
+def batch(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE", help="JSON lines, one file after another; none or - is standard input.")
+    ] = None,
+    output: Annotated[
+        Path | None, p.option("--output", "-o", panel=BATCHES, metavar="FILE", help="Write to a file that --resume can go on with.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        p.option("--resume", panel=BATCHES, help="Go on after what --output holds already; with the same input, every line is there once."),
+    ] = False,
+    unordered: Annotated[
+        bool, p.option("--unordered", panel=BATCHES, help="Write each record as soon as it is done, instead of in the order of the input.")
+    ] = False,
+    batch_size: Annotated[
+        int, p.option("--batch-size", "-b", panel=BATCHES, metavar="INT", limits="1 or more", default=16, help="Rows computed at once.")
+    ] = 16,
+    overflow: p.OverflowOption = None,
+    max_new_tokens: p.MaxNewTokens = None,
+    repetition_penalty: p.RepetitionPenalty = None,
+    presence_penalty: p.PresencePenalty = None,
+    frequency_penalty: p.FrequencyPenalty = None,
+    num_beams: p.NumBeams = None,
+    temperature: p.Temperature = None,
+    top_k: p.TopK = None,
+    top_p: p.TopP = None,
+    min_p: p.MinP = None,
+    seed: p.Seed = None,
+    stop: p.Stop = None,
+    ignore_eos: p.IgnoreEos = False,
+    json_schema: p.JsonSchema = None,
+    regex: p.Regex = None,
+    choices: p.Choices = None,
+    samples: p.Samples = None,
+    logprobs: p.Logprobs = None,
+    quiet: p.Quiet = False,
+    model: p.Model = None,
+    device: p.DeviceOption = None,
+    dtype: p.DtypeOption = None,
+    threads: p.Threads = None,
+) -> int:
+    """Answer JSON lines with JSON lines: one load, many rows at once, each with the text that tgen generate has with its seed.
+
+    A line is {"prompt": "..."} or {"messages": [...]}, with an "id" if you like and any option by its name, "max_new_tokens" say, which
+    goes before the command's. Or it is a line of OpenAI's batches: {"custom_id": "...", "url": "/v1/completions", "body": {...}}. Each
+    answer has the number of its line. A line that fails is answered by its error; the others go on, and the exit code is 7.
+
+    The input may be as long as it likes: only a few lines of it are in memory. Ctrl-C or a kill loses no more than what is not written yet.
+    """
+    values = locals()
+    messages.configure("auto", quiet)
+    p.check_least("--batch-size", batch_size, 1)
+    asked = asked_options(values)
+    run_options = RunOptions(device or "auto", dtype or "auto", threads)
+    if resume and output is None:
+        raise UsageError("--resume needs --output", "name the file that the run wrote")
+    inputs = files or []
+    for file in inputs:
+        if output is not None and output.exists() and file.exists() and output.samefile(file):
+            raise UsageError(f"--output {output} is the input, too", "name another file")
+    streams = open_inputs(inputs)
+    journal = Journal(output, resume=resume)
+    checkpoint = chosen_checkpoint(model)
+    generator, name = open_generator(model, run_options, checkpoint)
+    lines = Lines(streams, lambda data, number: (number, data), 4 * batch_size)
+    started = time.perf_counter()
+    with Interrupts() as interrupts:
+        answers = Answers(generator, name, checkpoint, asked, journal, lines, interrupts.asked, not unordered)
+        with counting("lines", count_lines(inputs), start=len(journal.written), writing=output is None) as count:
+            for _ in answers.run(batch_size):
+                count(1, _speed(answers, started))
+    if is_terminal(sys.stderr):
+        failed = f" ({answers.failed:,} failed)" if answers.failed else ""
+        messages.dim(f"{answers.count:,} lines{failed} · {_speed(answers, started)}")
+    if interrupts.exit_code is not None:
+        if output is not None:
+            messages.note(f"the same command with --resume goes on with {output}")
+        return interrupts.exit_code
+    if answers.failed:
+        messages.error(f"{answers.failed:,} of {answers.count:,} lines failed", "each is answered by a record with its error")
+    return SOME_FAILED if answers.failed else 0
+
+
+def _speed(answers: Answers, started: float) -> str:
+    seconds = time.perf_counter() - started
+    return f"{answers.count / seconds:.1f} lines/s · {answers.tokens / seconds:,.0f} tokens/s"
