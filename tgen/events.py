@@ -36,6 +36,14 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """So much of a long prompt was read, in tokens. Comes before Started, for until then there is nothing to show but this."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """Text of sample `index` that has become whole: never half a character, never part of a stop string."""
 
@@ -65,7 +73,7 @@ class Note:
     text: str
 
 
-Event = Started | Piece | Finished | Note
+Event = Reading | Started | Piece | Finished | Note
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ def speak(text: str | bytes, after: str = "P") -> Script:
     """The script of a model that continues a prompt with this text, and then ends."""
     ids = [*(text.encode() if isinstance(text, str) else text), END]
     prompt = len(after.encode())
-    return lambda read: only(ids[min(len(read) - prompt, len(ids) - 1)])
+    return lambda read: only(ids[min(max(len(read) - prompt, 0), len(ids) - 1)])
 
 
 @dataclass

@@ -133,7 +133,7 @@ def errors(events: Iterable[object]) -> list[TgenError]:
 
 
 def test_a_request_that_fails_ends_with_its_error_and_the_others_go_on() -> None:
-    def script(read: tuple[int, ...]) -> np.ndarray:
+    def script(read: tuple[int, ...]) -> Sequence[float] | np.ndarray:
         broken = read[0] == ord("N") and len(read) > 2
         return np.full(VOCAB, np.nan) if broken else speak("abc")(read)
 

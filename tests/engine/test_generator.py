@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from tests.engine.scripted import END, START, VOCAB, Stage, always, only, speak
+from tests.engine.scripted import END, START, VOCAB, Played, Stage, always, only, speak
+from tgen.engine.loop import CHUNK, chunks
+from tgen.engine.memory import Memory
 from tgen.engine.sampling import Sampler
 from tgen.errors import CapacityError, UsageError
-from tgen.events import Finished, Note, Piece, Started
+from tgen.events import Finished, Note, Piece, Reading, Started
 from tgen.options import GenerationOptions, resolve
 
 LETTERS = np.full(VOCAB, -50.0)
@@ -302,3 +304,52 @@ def test_the_engine_imports_no_tensor_framework(module: str) -> None:
 def test_an_unknown_option_is_a_programming_error(use: Callable[[Stage], object]) -> None:
     with pytest.raises(TypeError, match="wish"):
         use(Stage(babble))
+
+
+def blocks(stage: Stage) -> list[int]:
+    """How many ids each call reads of its first row."""
+    return [len(rows[0]) for name, rows in stage.sessions[0].calls if name == "extend"]
+
+
+def test_a_long_prompt_is_read_in_chunks() -> None:
+    prompt = "P" * (2 * CHUNK + 10)
+    stage = Stage(speak("abc", after=prompt))
+    played = stage.play(prompt, samples=2)
+    assert [played.text(0), played.text(1)] == ["abc", "abc"]
+    assert blocks(stage) == [CHUNK, CHUNK, 10, 1, 1, 1]
+    events = list(played)
+    assert events[:2] == [Reading(CHUNK, len(prompt)), Reading(2 * CHUNK, len(prompt))]
+    assert isinstance(events[2], Started)
+
+
+@pytest.mark.parametrize("length", [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK])
+def test_chunks_are_the_prompt(length: int) -> None:
+    ids = list(range(length))
+    for known in (0, length // 2, length - 1):
+        parts = chunks(ids, known)
+        assert [token for part in parts for token in part] == ids
+        assert all(0 < len(part) <= CHUNK for part in parts[1:])
+        assert known < len(parts[0]) <= known + CHUNK
+
+
+def test_reading_can_be_cancelled() -> None:
+    stage = Stage(speak("abc"))
+    generator = stage.generator
+    events = list(generator.stream("P" * 3 * CHUNK, cancelled=lambda: len(stage.sessions[0].calls) == 2, samples=2))
+    assert blocks(stage) == [CHUNK, CHUNK]
+    played = Played(events)
+    assert {index: event.reason for index, event in played.finished.items()} == {0: "cancelled", 1: "cancelled"}
+    assert played.started.prompt_tokens == 3 * CHUNK
+    assert not any(isinstance(event, Piece) for event in events)
+
+
+def test_a_memory_reads_only_what_is_new_in_chunks() -> None:
+    stage = Stage(always(END), context=2000)
+    generator = stage.generator
+    memory = Memory(generator.open_session, generator.context)
+    first, second = "P" * 300, "P" * 300 + "Q" * (CHUNK + 50)
+    for prompt in (first, second):
+        events = list(generator.run(prompt, generator.resolve({}), memory=memory))
+    assert blocks(stage) == [CHUNK, 300 - CHUNK, CHUNK, 50]
+    assert [event for event in events if isinstance(event, Reading)] == [Reading(300 + CHUNK, len(second))]
+    assert Played(events).started.cached_tokens == 300

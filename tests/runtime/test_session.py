@@ -220,7 +220,9 @@ def test_answers_that_join_have_their_own_source(name: str) -> None:
 
     def alone(source: list[int], steps: int) -> np.ndarray:
         session = TorchSession(made, 8, [source])
-        return np.stack([session.extend([[token]])[0] for token in range(1, steps + 1)])[-1]
+        read = [session.extend([[token]])[0] for token in range(1, steps + 1)]
+        last: np.ndarray = read[-1]
+        return last
 
     session = TorchSession(made, 8, sources[:2])
     session.extend([[1], [1]])

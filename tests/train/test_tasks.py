@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -20,7 +21,7 @@ from tgen.train.pairs import PADDING, PairTask, read_pairs, split_pairs
 from tgen.train.settings import TrainSettings
 from tgen.train.workspace import Workspace
 
-SHAPE = {"width": 64, "layers": 1, "vocab": 300, "context": 32, "steps": 3, "seed": 5}
+SHAPE: dict[str, Any] = {"width": 64, "layers": 1, "vocab": 300, "context": 32, "steps": 3, "seed": 5}
 NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 PAIRS = [(f"{one} and {other}.", f"{other} et {one} !") for one in NUMBERS for other in NUMBERS if one != other]
 

@@ -17,8 +17,8 @@ def shown(monkeypatch: pytest.MonkeyPatch, total: int | None, writing: bool, *st
         patch.setenv("TERM", "xterm-256color")
         for name in streams:
             patch.setattr(f"sys.{name}", terminal)
-        with counting("lines", total, writing=writing) as count:
-            count(3)
+        with counting("lines", total, writing=writing) as bar:
+            bar.add(3)
     found = b""
     with open(master, "rb", buffering=0) as side, contextlib.suppress(OSError):  # what Linux says when the other side is closed
         while block := side.read(65536):
@@ -38,6 +38,6 @@ def test_nothing_between_the_lines_of_a_text(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_nothing_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with counting("lines", 4) as count:
-        count(3)
+    with counting("lines", 4) as bar:
+        bar.add(3)
     assert capsys.readouterr() == ("", "")

@@ -94,9 +94,9 @@ def batch(
     started = time.perf_counter()
     with Interrupts() as interrupts:
         answers = Answers(generator, name, checkpoint, asked, journal, lines, interrupts.asked, not unordered)
-        with counting("lines", count_lines(inputs), start=len(journal.written), writing=output is None) as count:
+        with counting("lines", count_lines(inputs), start=len(journal.written), writing=output is None) as bar:
             for _ in answers.run(batch_size):
-                count(1, _speed(answers, started))
+                bar.add(1, _speed(answers, started))
     if is_terminal(sys.stderr):
         failed = f" ({answers.failed:,} failed)" if answers.failed else ""
         messages.dim(f"{answers.count:,} lines{failed} · {_speed(answers, started)}")

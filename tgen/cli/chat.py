@@ -186,12 +186,14 @@ class Chatting:
                     if isinstance(event, Piece):
                         stream.write(event.text)
         except KeyboardInterrupt:
+            report.close()
             stream.close()
             if not typed:
                 raise
             messages.dim("interrupted")
             return
         except BaseException:
+            report.close()
             stream.close()
             raise
         if isinstance(stream, PipeStream):

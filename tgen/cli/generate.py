@@ -158,6 +158,7 @@ def _show(generator: Generator, name: str, request: Request, resolved: Resolved,
                     show_settings(name, prompt, resolved, event, run_options, request.words())
                 sink.add(event)
     except BaseException:
+        report.close()
         sink.abandon()
         raise
     sink.close()

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Protocol
 
 from tgen.constraints import Constraint
-from tgen.events import Event, Finished, Note, Piece, Started, Token
+from tgen.events import Event, Finished, Note, Piece, Reading, Started, Token
 from tgen.options import GenerationOptions, Resolved, RunOptions
 from tgen.ui import messages
+from tgen.ui.counting import Bar
 from tgen.ui.harmless import harmless
 from tgen.ui.terminal import is_terminal
 
+PATIENCE_SECONDS = 0.5  # what takes no longer needs no bar
 REASONS = {"stop": "ended by itself", "length": "cut by length", "cancelled": "interrupted"}
 
 
@@ -35,9 +38,15 @@ class Report:
         self._finished: list[Finished] = []
         self._tokens: list[Token] = []
         self._late: list[Note] = []
+        self._since = time.monotonic()
+        self._bar: Bar | None = None
 
     def add(self, event: Event) -> None:
-        """Take an event; notes are shown at once, but never in the middle of the text."""
+        """Take an event; notes are shown at once, but never in the middle of the text. Reading that takes time has a bar."""
+        if isinstance(event, Reading):
+            self._read(event)
+            return
+        self.close()
         if isinstance(event, Note) and self._started is None:
             messages.warning(event.text)
         elif isinstance(event, Note):
@@ -48,6 +57,18 @@ class Report:
             self._tokens.extend(event.tokens)
         elif isinstance(event, Finished):
             self._finished.append(event)
+
+    def close(self) -> None:
+        """Take the bar away: whatever is written next has the screen for itself."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _read(self, event: Reading) -> None:
+        if self._bar is None and is_terminal(sys.stderr) and not messages.is_quiet() and time.monotonic() - self._since > PATIENCE_SECONDS:
+            self._bar = Bar("reading", event.total)
+        if self._bar is not None:
+            self._bar.reach(event.done)
 
     @property
     def prompt_tokens(self) -> int:

@@ -68,10 +68,10 @@ def _read(checkpoint: Checkpoint, ids: list[int], options: RunOptions) -> list[f
 
     reader = Reader(open_model(checkpoint, options))
     logprobs: list[float] = []
-    with counting("scored", len(ids) - 1) as count:
+    with counting("scored", len(ids) - 1) as bar:
         for part in windowed(ids, checkpoint.spec.context, reader.log_probabilities):
             logprobs += part.tolist()
-            count(len(part))
+            bar.add(len(part))
     return logprobs
 
 

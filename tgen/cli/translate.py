@@ -58,10 +58,10 @@ def translate(
     from tgen.ui.counting import counting
 
     translator = make_translator(checkpoint, sessions(open_model(checkpoint, options)), tokenizer, resolved.options)
-    with counting("lines", None, writing=True) as count:
+    with counting("lines", None, writing=True) as bar:
         for lines in batches:
             write_text("".join(f"{target}\n" for target in _targets(translator, lines)))
-            count(len(lines))
+            bar.add(len(lines))
     return 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tgen.engine.generator import Generator, Prepared
-from tgen.engine.loop import Drawn, Loop
+from tgen.engine.loop import Drawn, Loop, chunks
 from tgen.engine.rows import Row
 from tgen.engine.sampling import Sampler
 from tgen.errors import TgenError
@@ -18,6 +18,7 @@ from tgen.options import Resolved
 # Prompts that enter together are read together if the longest is longer than the shortest by no more than this share and so many ids:
 # what a shorter one is padded with is computed for nothing.
 PADDED_SHARE, PADDED_IDS = 0.25, 8
+MOST_IDS = 2048  # read at once, so that long prompts need no more memory than they must
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,12 @@ class Batch:
         # Who joins others only needs room for the prompt.
         room = longest if self._loop is not None else longest + max(job.prepared.options.max_new_tokens for job in jobs)
         session = self._generator.open_session(min(room, self._generator.context), sources or None)
-        return Loop(session, [job.prepared.ids for job in jobs], [seat.sampler for seat in group], [jobs.index(seat.job) for seat in group])
+        prompts: list[Sequence[int]] = [job.prepared.ids for job in jobs]
+        if len(prompts) == 1:
+            *early, prompts[0] = chunks(prompts[0])
+            for part in early:
+                session.extend([part])
+        return Loop(session, prompts, [seat.sampler for seat in group], [jobs.index(seat.job) for seat in group])
 
     def _join(self, loop: Loop, seats: list[_Seat]) -> None:
         """Put rows where others have ended, and the rest after the last."""
@@ -205,7 +211,8 @@ def _alike(seats: list[_Seat]) -> Iterator[list[_Seat]]:
     """Groups whose prompts are of about the same length."""
     group: list[_Seat] = []
     for seat in sorted(seats, key=_reads):
-        if group and _reads(seat) > _reads(group[0]) * (1 + PADDED_SHARE) + PADDED_IDS:
+        unlike = group and _reads(seat) > _reads(group[0]) * (1 + PADDED_SHARE) + PADDED_IDS
+        if unlike or len(group) * _reads(seat) >= MOST_IDS:
             yield group
             group = []
         group.append(seat)

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tgen.engine.beam import Search, adjustment, beam_search, read_beams
-from tgen.engine.loop import Loop
+from tgen.engine.loop import CHUNK, Loop, chunks
 from tgen.engine.memory import Memory
 from tgen.engine.rows import Row
 from tgen.engine.rules import Rules, read_rules
 from tgen.engine.sampling import Sampler, Trace
 from tgen.engine.session import OpenSession, Session
 from tgen.errors import CapacityError, UsageError
-from tgen.events import Event, Finished, Note, Piece, Started
+from tgen.events import Event, Finished, Note, Piece, Reading, Started
 from tgen.options import GenerationOptions, Resolved, resolve
 from tgen.text.tokenizer import Tokenizer
 
@@ -74,7 +74,8 @@ class Generator:
         return "".join(event.text for event in self.stream(prompt, **options) if isinstance(event, Piece) and event.index == 0)
 
     def stream(self, prompt: str, *, cancelled: Callable[[], bool] = lambda: False, **options: Any) -> Iterator[Event]:
-        """The continuation as events: Started, Pieces as their characters become whole, one Finished for each sample; Notes around them.
+        """The continuation as events: Started, Pieces as their characters become whole, one Finished for each sample; Notes around them,
+        and Reading before all of them where the prompt is long.
 
         Raises UsageError for options that cannot be meant, CapacityError for a prompt that does not fit the context.
         """
@@ -100,11 +101,11 @@ class Generator:
         guard = self.guard(prepared)
         yield from (Note(text) for text in prepared.notes)
         known = memory.begin(prepared.ids) if memory is not None else 0
-        yield Started(len(prepared.source or prepared.ids), prepared.options.max_new_tokens, prepared.seed, known)
+        started = Started(len(prepared.source or prepared.ids), prepared.options.max_new_tokens, prepared.seed, known)
         if prepared.options.num_beams > 1:
-            events = _search(self, prepared, cancelled, memory)
+            events = _search(self, prepared, started, cancelled, memory)
         else:
-            events = _continue(self, prepared, guard, cancelled, watch, memory)
+            events = _continue(self, prepared, started, guard, cancelled, watch, memory)
         cut = False
         for event in events:
             cut = cut or (isinstance(event, Finished) and event.reason == "length")
@@ -209,17 +210,27 @@ def _session(generator: Generator, prepared: Prepared) -> Session:
 def _continue(
     generator: Generator,
     prepared: Prepared,
+    accepted: Started,
     guard: Guard | None,
     cancelled: Callable[[], bool],
     watch: Callable[[Trace], None] | None,
     memory: Memory | None,
 ) -> Iterator[Event]:
-    """Run the loop and turn its columns into events."""
+    """Read the prompt, run the loop and turn its columns into events."""
     options = prepared.options
     started = time.perf_counter()
     session = memory or _session(generator, prepared)
     samplers, rows = generator.rows(prepared, guard, watch)
-    loop = Loop(session, [prepared.ids], samplers, [0] * options.samples)
+    *early, last = chunks(prepared.ids, accepted.cached_tokens)
+    for done, part in enumerate(early, start=1):
+        session.extend([part])
+        yield Reading(accepted.cached_tokens + done * CHUNK, len(prepared.ids))
+        if cancelled():
+            yield accepted
+            yield from (Finished(row.index, "cancelled", 0, time.perf_counter() - started, 0.0) for row in rows)
+            return
+    yield accepted
+    loop = Loop(session, [last], samplers, [0] * options.samples)
     prefill_seconds = time.perf_counter() - started
     while rows:
         for row, drawn in zip(rows, loop.column(), strict=True):
@@ -245,8 +256,11 @@ def _continue(
         rows = [rows[position] for position in alive]
 
 
-def _search(generator: Generator, prepared: Prepared, cancelled: Callable[[], bool], memory: Memory | None) -> Iterator[Event]:
+def _search(
+    generator: Generator, prepared: Prepared, accepted: Started, cancelled: Callable[[], bool], memory: Memory | None
+) -> Iterator[Event]:
     """Beam search; its text comes at its end, for until then any beam may win."""
+    yield accepted
     options = prepared.options
     started = time.perf_counter()
     session = memory or _session(generator, prepared)

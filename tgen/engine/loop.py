@@ -9,6 +9,15 @@ from tgen.engine.sampling import Sampler
 from tgen.engine.session import JoinableSession, Logits, Session
 from tgen.errors import TgenError
 
+# A prompt is read so many ids at a time: enough to keep a CPU busy, few enough to say how far it is and to be stopped.
+CHUNK = 256
+
+
+def chunks(ids: Sequence[int], known: int = 0) -> list[Sequence[int]]:
+    """A prompt in the pieces that it is read in. The first has what is `known` in front of it, which costs nothing."""
+    ends = [*range(known + CHUNK, len(ids), CHUNK), len(ids)]
+    return [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
@@ -27,7 +36,10 @@ class Loop:
     """Rows that are continued together. What was drawn last is read only when the next column is asked for."""
 
     def __init__(self, session: Session, prompts: Sequence[Sequence[int]], samplers: Sequence[Sampler], sources: Sequence[int]) -> None:
-        """Read the prompts at once; row r, drawn by samplers[r], continues prompts[sources[r]]: samples of one prompt share its prefill."""
+        """Read the prompts, or what is left of them, at once; samples of one prompt share its prefill.
+
+        Row r, drawn by samplers[r], continues prompts[sources[r]].
+        """
         self._session = session
         self._samplers = list(samplers)
         logits = session.extend(prompts)

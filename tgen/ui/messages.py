@@ -22,6 +22,11 @@ def configure(color: Color, quiet: bool) -> None:
     _settings.update(color=color, quiet=quiet)
 
 
+def is_quiet() -> bool:
+    """Whether only errors are wanted."""
+    return bool(_settings["quiet"])
+
+
 def error(message: str, hint: str | None = None) -> None:
     """`error: what` and `hint: what to do`."""
     _say("error", message)

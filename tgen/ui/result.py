@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tgen.events import Event, Finished, Piece, Started, Token
+from tgen.events import Event, Finished, Note, Piece, Started, Token
 from tgen.ui.output import write_json
 
 
@@ -30,7 +30,7 @@ class Completion:
             self._tokens.setdefault(event.index, []).extend(event.tokens)
         elif isinstance(event, Finished):
             self._finished[event.index] = event
-        else:
+        elif isinstance(event, Note):
             self._notes.append(event.text)
 
     @property
