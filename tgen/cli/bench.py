@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 from tgen.cli import parameters as p
 from tgen.cli.model import chosen_checkpoint, require_kind
@@ -12,7 +13,11 @@ from tgen.options import RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
+if TYPE_CHECKING:
+    from tgen.checkpoint.folder import Checkpoint
+
 MEASURING = "Measuring"
+BATCH_HEADINGS = ("rows", "one after another", "at once", "gain")
 HEADINGS = ("context", "prefill tokens/s", "first token ms", "decode tokens/s", "of bandwidth", "peak MB")
 
 
@@ -39,6 +44,17 @@ def bench(
         int,
         p.option("--repeats", panel=MEASURING, metavar="INT", limits="1 or more", default=5, help="Runs after a first one that warms up."),
     ] = 5,
+    batch: Annotated[
+        int | None,
+        p.option(
+            "--batch",
+            "-b",
+            panel=MEASURING,
+            metavar="INT",
+            limits="2 or more",
+            help="Instead: so many requests one after another and at once, prefill and sampling included, in tokens/s.",
+        ),
+    ] = None,
     json: p.Json = False,
     model: p.Model = None,
     device: p.DeviceOption = None,
@@ -48,12 +64,14 @@ def bench(
     """Measure a decoder-only model: prefill and decode speed, time to first token, peak memory, and the share of the machine's read
     bandwidth that decode uses.
 
-    Random ids are read and written, so nothing depends on a text. Lengths of context take turns, and medians are shown.
+    Random ids are read and written, so nothing depends on a text. Lengths of context take turns, and medians are shown. With --batch,
+    measure what computing many rows at once gains.
     """
     messages.configure("auto", quiet=False)
     for name, values in (("--context", context or ()), ("--max-new-tokens", [new_tokens]), ("--repeats", [repeats])):
         for value in values:
             p.check_least(name, value, 1)
+    p.check_least("--batch", 2 if batch is None else batch, 2)
     options = RunOptions(device or "auto", dtype or "auto", threads)
     checkpoint = chosen_checkpoint(model)
     require_kind(checkpoint, "bench", "decoder-only")
@@ -61,6 +79,9 @@ def bench(
     contexts = sorted(set(context)) if context else [length for length in (64, 1000) if length + new_tokens <= limit] or [limit // 2]
     if contexts[-1] + new_tokens > limit:
         raise UsageError(f"--context {contexts[-1]} and {new_tokens} new tokens do not fit the model's context of {limit}")
+
+    if batch is not None:
+        return _batch(checkpoint, options, batch, contexts[0], new_tokens, repeats, json)
 
     from tgen.runtime.measure import measure, read_bandwidth
     from tgen.runtime.open import describe, open_model
@@ -90,9 +111,25 @@ def bench(
         )
         for row in rows
     ]
-    write_text(
-        "".join(
-            "  ".join(f"{cell:>{len(heading)}}" for cell, heading in zip(line, HEADINGS, strict=True)) + "\n" for line in [HEADINGS, *table]
-        )
-    )
+    _write_table(HEADINGS, table)
     return 0
+
+
+def _batch(checkpoint: Checkpoint, options: RunOptions, rows: int, context: int, new_tokens: int, repeats: int, json: bool) -> int:
+    from tgen.engine.load import make_generator
+    from tgen.engine.throughput import throughput
+
+    found = throughput(make_generator(checkpoint, options), rows, context, new_tokens, repeats)
+    if json:
+        write_json({"model": checkpoint.name, "context": context, "new_tokens": new_tokens, **dataclasses.asdict(found)})
+        return 0
+    messages.dim(f"{checkpoint.name}: {rows} prompts of {context} tokens, {new_tokens} new ones each; medians of {repeats}")
+    _write_table(BATCH_HEADINGS, [(f"{rows}", f"{found.one_after_another:.0f} tokens/s", f"{found.at_once:.0f}", f"{found.gain:.2f}x")])
+    return 0
+
+
+def _write_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    write_text(
+        "".join("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)) + "\n" for line in [headings, *rows])
+    )
