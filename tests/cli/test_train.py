@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 
-from tests.cli.processes import TIMEOUT, environment, tgen
+from tests.cli.processes import TIMEOUT, environment, golden, tgen
 from tgen.cli import main
 
 WORDS = "the a fox king wolf tower river said went saw and but old red small".split()
@@ -105,6 +106,45 @@ def test_a_run_goes_on_for_longer_than_it_was_started_for(whole: Path, tmp_path:
     assert f"step {STEPS + EVERY}," in shown
     assert [int(line.split(",")[0]) for line in (folder / "loss.csv").read_text().splitlines()[1:]][-2:] == [STEPS, STEPS + EVERY]
     assert_nothing_damaged(folder)
+
+
+def test_a_run_goes_on_from_a_model_with_other_text(text: Path, whole: Path, tmp_path: Path) -> None:
+    folder, held = tmp_path / "model", tmp_path / "held.txt"
+    held.write_text("the red fox said the king went and saw the old river. " * 20)
+    options = ["--steps", "6", "--every", "3", "--batch", "4", "--no-compile", "-t", "1", "--learning-rate", "0.0000001"]
+    shown = finish(train(str(text), "--base", str(whole), "--held-back", str(held), "-o", str(folder), *options))
+    assert "learning 300 tokens" not in shown
+    assert (folder / "tokenizer.json").read_bytes() == (whole / "tokenizer.json").read_bytes()
+    before, after = (load_file(run / "model.safetensors") for run in (whole, folder))
+    assert max(float((before[name].float() - after[name].float()).abs().max()) for name in before) < 1e-3
+    stored = json.loads((folder / "training" / "settings.json").read_text())["settings"]
+    assert (stored["width"], stored["layers"], stored["context"], stored["vocab"]) == (64, 1, 32, 300)
+    ids = np.load(folder / "training" / "validation.npy")
+    assert Tokenizer.from_file(str(folder / "tokenizer.json")).decode(ids[:-1].tolist()) == held.read_text()
+    assert len(np.load(folder / "training" / "train.npy")) > len(np.load(whole / "training" / "train.npy"))  # nothing is held back from it
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--base", golden("llama2")], "--base llama2 was not made by `tgen train` from texts"),
+        (["--base", golden("gpt2")], "--base gpt2 was not made by `tgen train` from texts"),
+        (["--base", "english-french"], "was not made by `tgen train` from texts"),
+        (["--base", "storyteller", "--width", "64"], "--width 64 does not fit --base storyteller, which has 320"),
+        (["--held-back", "missing.txt"], "no such file: missing.txt"),
+    ],
+)
+def test_a_base_that_does_not_fit_is_named(
+    capsys: pytest.CaptureFixture[str], text: Path, tmp_path: Path, more: list[str], message: str
+) -> None:
+    assert main.run(["train", str(text), "-o", str(tmp_path / "out"), "--steps", "1", *more]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_base_is_for_texts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main.run(["train", "--resume", "-o", str(tmp_path), "--base", "storyteller"]) == 2
+    assert "--base is for a run that starts from texts" in capsys.readouterr().err
 
 
 def assert_nothing_damaged(folder: Path) -> None:
