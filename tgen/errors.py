@@ -8,6 +8,13 @@ TgenError                1  something unexpected
 `-- CapacityError        5  the prompt does not fit the model's context
 """
 
+LONGEST = 900  # characters of a message
+
+
+def shortened(message: str) -> str:
+    """A message without its middle where that is long: names and values from outside may be of any length."""
+    return message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
+
 
 class TgenError(Exception):
     """One clear sentence about what went wrong, and a hint what to do about it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,6 +78,38 @@ def test_lines_of_any_bytes(worker: Worker, data: bytes) -> None:
     assert ended.out.count(b"\n") == (wrong[0] - 1 if wrong else len(lines))
     if wrong:
         assert f"line {wrong[0]} is not UTF-8" in ended.err
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=5,
+)
+KEYS = "prompt messages id echo stop top_k n temp seed regex choices json_schema overflow logprobs body url method custom_id x".split()
+OBJECTS = st.dictionaries(st.sampled_from(KEYS), JSON, max_size=3)
+REQUESTS = st.builds(lambda one, other: {"prompt": "a", **one, **({"body": other} if len(one) == 2 else {})}, OBJECTS, OBJECTS)
+LINES = st.lists(BYTES | (REQUESTS | OBJECTS | JSON).map(json.dumps).map(str.encode), max_size=5)
+
+
+@settings(parent=few, max_examples=40)
+@given(LINES)
+@example(
+    [b'{"prompt": "a"}', b"[" * 5000, b'{"prompt": "\\ud800"}', b'{"prompt": "a", "prompt": 1}', b'{"id": {"a": 1e999}, "prompt": "a"}']
+)
+@example(
+    [b'{"prompt": "a", "seed": ' + b"9" * 400 + b"}", b'{"prompt": "a", "stop": [""]}', b'{"prompt": "a", "' + b"\x7f[2J" * 3000 + b'": 1}']
+)
+def test_a_batch_of_any_lines(worker: Worker, lines: list[bytes]) -> None:
+    """Each line that is not blank is answered once, in order, by what was written or by what is wrong with it."""
+    data = b"\n".join(lines)
+    ended = worker.run("batch", *SHORT, "-b", "3", stdin=data)
+    assert_clear(ended, 7)
+    records = [json.loads(line) for line in ended.out.splitlines()]
+    assert [record["line"] for record in records] == [number for number, line in enumerate(data.split(b"\n"), start=1) if line.strip()]
+    failed = [record for record in records if record.get("error")]
+    assert ended.code == (7 if failed else 0)
+    assert all("choices" in (record.get("response") or {"body": record})["body"] for record in records if record not in failed)
+    assert all(record["error"]["message"] and len(record["error"]["message"]) < 1000 for record in failed)
 
 
 NUMBERS = [

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from tgen.constraints import NAMES as CONSTRAINTS
-from tgen.errors import TgenError, UsageError
+from tgen.errors import TgenError, UsageError, shortened
 from tgen.options import GenerationOptions
 from tgen.text.chat import Message, read_messages
 
@@ -166,7 +166,7 @@ def success(number: int, asked: Asked, answer: dict[str, Any]) -> dict[str, Any]
 def failure(number: int, line: Mapping[str, Any], error: TgenError) -> dict[str, Any]:
     """The record of a line, as far as it could be read, that was not."""
     hint = {} if error.hint is None else {"hint": error.hint}
-    said = {"code": CODES.get(error.exit_code, "unexpected"), "message": error.message, **hint}
+    said = {"code": CODES.get(error.exit_code, "unexpected"), "message": shortened(error.message), **hint}
     if "body" in line:
         return {"line": number, "custom_id": identity(line), "response": None, "error": said}
     return {"line": number, **({} if identity(line) is None else {"id": identity(line)}), "error": said}

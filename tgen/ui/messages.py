@@ -9,11 +9,11 @@ import contextlib
 import sys
 from typing import Literal
 
+from tgen.errors import shortened
 from tgen.ui.harmless import harmless
 from tgen.ui.terminal import Color, wants_color
 
 _CODES = {"error": "1;31", "hint": "36", "warning": "33", "note": "2", "dim": "2"}
-LONGEST = 900  # characters of a message
 _settings: dict[str, Color | bool] = {"color": "auto", "quiet": False}
 
 
@@ -54,9 +54,7 @@ def dim(line: str) -> None:
 
 def _say(kind: Literal["error", "hint", "warning", "note"], message: str) -> None:
     """One line, whatever names and values from outside are in the message: none of them shall pass for a message of its own."""
-    if len(message) > LONGEST:
-        message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
-    _write(f"{_styled(f'{kind}:', kind)} {' '.join(harmless(message).splitlines())}")
+    _write(f"{_styled(f'{kind}:', kind)} {' '.join(harmless(shortened(message)).splitlines())}")
 
 
 def _styled(text: str, kind: str) -> str:
