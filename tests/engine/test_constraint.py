@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.text.test_spelling import sentencepiece_like
 from tgen.constraints import read_constraint
 from tgen.engine.constraint import Guards
 from tgen.engine.generator import Generator
+from tgen.engine.grammar import Grammar, Matcher, byte_vocabulary
 from tgen.engine.sampling import Sampler
 from tgen.engine.session import Session
 from tgen.errors import TgenError, UsageError
@@ -321,6 +323,84 @@ def test_an_end_is_found_however_far_it_is(guards: Guards) -> None:
     text, used = write(guards, {"json_schema": schema}, 502, babbler)
     assert used <= 502
     Draft202012Validator(schema).validate(json.loads(text))
+
+
+# What is long, and how much work it may be
+
+
+class Work:
+    """Counts what costs time in a search: bytes taken and masks made by matchers, texts checked, and bytes spelled."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.done = 0
+        for name in ("take", "fits", "ends", "allowed"):
+            self._count(monkeypatch, Matcher, name, lambda *_: 1)
+        self._count(monkeypatch, Spelling, "costs", lambda text, known=(0,): len(text) + 1 - len(known))
+
+    def _count(self, monkeypatch: pytest.MonkeyPatch, kind: type, name: str, size: Callable[..., int]) -> None:
+        call = getattr(kind, name)
+
+        def counted(self_: Any, *arguments: Any) -> Any:
+            self.done += size(*arguments)
+            return call(self_, *arguments)
+
+        monkeypatch.setattr(kind, name, counted)
+
+
+LETTERS = "^[a-z]{1000}$"
+INTEGERS = {"type": "array", "minItems": 150, "items": {"type": "integer"}}
+WORDS = {"type": "string", "pattern": "[a-zA-Z0-9_-]{162}"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "fewest", "most"),
+    [
+        ({"json_schema": {"type": "string", "pattern": LETTERS}}, 1002, 100_000),
+        ({"regex": LETTERS}, 1000, 100_000),
+        ({"json_schema": {"type": "array", "minItems": 600, "items": {"type": "integer"}}}, 1201, 40_000),
+    ],
+)
+def test_the_least_of_a_long_text_is_soon_known(
+    guards: Guards, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], fewest: int, most: int
+) -> None:
+    work = Work(monkeypatch)
+    assert least(guards, asked) <= fewest
+    assert work.done < most
+
+
+@pytest.mark.parametrize("schema", [WORDS, INTEGERS])
+@pytest.mark.parametrize("model", [babbler, opener])
+def test_the_steps_of_a_long_text_are_little_work(
+    guards: Guards, monkeypatch: pytest.MonkeyPatch, schema: Any, model: Callable[[int], Any]
+) -> None:
+    for budget in (least(guards, {"json_schema": schema}), 400):
+        with monkeypatch.context() as patched:
+            work = Work(patched)
+            text, used = write(guards, {"json_schema": schema}, budget, model)
+        assert used <= budget
+        Draft202012Validator(schema).validate(json.loads(text))
+        assert work.done < 150_000
+
+
+def test_a_slow_clock_changes_no_text(guards: Guards, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [{"json_schema": SCHEMAS[name]} for name in ("person", "patterns", "lengths")] + [{"regex": "[a-z]{300}"}]
+    texts = [write(guards, each, 400, babbler) for each in asked]
+    seconds = iter(range(0, 10**9, 1000))
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
+    assert [write(guards, each, 400, babbler) for each in asked] == texts
+
+
+@pytest.mark.parametrize(("asked", "text"), [({"regex": "(ab|é){2,3}"}, "abéab"), ({"json_schema": PERSON}, '{"name":"é","age":10}')])
+def test_an_end_is_what_may_follow_and_end_there(asked: dict[str, Any], text: str) -> None:
+    constraint = read_constraint(asked)
+    assert constraint is not None
+    start, written = Grammar(constraint).matcher(byte_vocabulary()), text.encode()
+    for begin in range(len(written) + 1):
+        for end in range(begin, len(written) + 1):
+            after, part = start.copy(), written[begin:end]
+            assert after.take(written[:begin])
+            after, before = after.copy(), after
+            assert before.ends(part) == (after.take(part) and after.accepting)
 
 
 def test_a_schema_without_an_end_is_refused(guards: Guards) -> None:

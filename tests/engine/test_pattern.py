@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tgen.constraints import Constraint
 from tgen.engine.grammar import Grammar, byte_vocabulary
 from tgen.engine.pattern import UnportableError, example, portable
+from tgen.errors import UsageError
 
 BYTES = byte_vocabulary()
 TEXTS = [
@@ -71,6 +72,9 @@ def matches(expression: str, text: str) -> bool:
         (r"a{1,2}", True),
         (r"a*?b", True),
         ("(?i)A", True),
+        ("(?i)^A$", True),
+        ("x|(?i:A)b", True),
+        ("(?s).", True),
         ("[[:a]", True),
         (r"\d", False),
         (r"\D", False),
@@ -107,6 +111,38 @@ def test_where_readers_differ_is_said() -> None:
 def test_what_readers_cannot_agree_on_is_refused(expression: str) -> None:
     with pytest.raises(UnportableError):
         portable(expression)
+
+
+@pytest.mark.parametrize("expression", ["(?i)a", "^(?i)a$", "(?i:a)b", "(?s-i:a)", "(?m)^a", "a(?u)", r"\pL", r"\p", r"[\PL]", r"\p{^L}"])
+def test_what_a_schema_must_not_say_is_refused(expression: str) -> None:
+    with pytest.raises(UnportableError, match=r"the inline flag \(\?|is a property only as in"):
+        portable(expression)
+
+
+def test_flags_are_flags_only_where_a_group_begins() -> None:
+    for expression in (r"\(?i)", "[(?i)]", "(?:i)", "(?<i>a)"):
+        assert portable(expression)[0].replace("\\", "") == expression.replace("\\", "")
+
+
+def test_flags_that_change_what_spaces_mean_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"--regex cannot be honoured: the inline flag \(\?x\) is not known here"):
+        matches("(?x)a b", "ab")
+
+
+@pytest.mark.parametrize(
+    ("expression", "yes", "no"),
+    [
+        (r"\p{L}+", ["a", "é", "日本"], ["1", "", "a1", "p{L}"]),
+        (r"\P{L}", ["1", "-"], ["a", "é"]),
+        (r"[\p{Lu}0-9]+", ["A1", "É"], ["a", "{"]),
+        (r"[^\p{L}]", ["1"], ["a", "é"]),
+        (r"\p{Script=Greek}", ["\u03b1"], ["a"]),
+        (r"\pL", ["é"], ["1"]),
+    ],
+)
+def test_properties_mean_what_they_say(expression: str, yes: list[str], no: list[str]) -> None:
+    assert all(matches(expression, text) for text in yes)
+    assert not any(matches(expression, text) for text in no)
 
 
 atoms = st.sampled_from(["a", "b", "0", r"\d", "[a-c]", "[^a]", ".", r"\w", "é", r"\.", "(?:ab|c)", "(x|yy)", r"[^\d]"])

@@ -37,6 +37,11 @@ OBJECT = {"type": "object"}
         ({"type": "string", "pattern": "(?=a)b"}, '"pattern" cannot be honoured: look-around'),
         ({"type": "string", "pattern": r"(a)\1"}, '"pattern" cannot be honoured: backreferences'),
         ({"type": "string", "pattern": "a*+"}, "\"pattern\" 'a*+' cannot be honoured"),
+        ({"type": "string", "pattern": "^(?i)abc$"}, "\"pattern\" '^(?i)abc$' cannot be honoured: the inline flag (?i) is not known"),
+        ({**OBJECT, "patternProperties": {"^(?i:a)": {}}}, "\"patternProperties\" '^(?i:a)' cannot be honoured: the inline flag (?i)"),
+        ({"type": "string", "pattern": r"^\pL$"}, "cannot be honoured: \\p is a property only as in"),
+        ({**OBJECT, "minProperties": 2.0}, '"minProperties": 2 with 0 required names'),
+        ({"type": "string", "minLength": 2.5}, "'minLength', got 2.5"),
         ({**OBJECT, "minProperties": 2}, '"minProperties": 2 with 0 required names'),
         ({**OBJECT, "minProperties": 1, "properties": {"a": {}}}, '"minProperties" or "maxProperties" beside "properties"'),
         ({**OBJECT, "patternProperties": {r"^\d$": {}}}, '"patternProperties"'),
@@ -86,6 +91,10 @@ def test_what_cannot_be_kept_is_refused_by_name(schema: Any, words: str) -> None
         ({"properties": {"a": {"not": {}}}}, ["{}", '{"b":1}'], ['{"a":1}']),
         ({"not": {"required": ["a", "b"]}, "properties": {"a": {}, "b": {}}}, ['{"a":1}', '{"b":1}'], ['{"a":1,"b":1}', "1"]),
         ({"not": {"anyOf": [{"required": ["a"]}, {"required": ["b"]}]}}, ['{"c":1}'], ['{"a":1}', '{"b":1}']),
+        # Whole numbers that are written as floats.
+        ({"type": "array", "minItems": 2.0, "maxItems": 3.0}, ["[1,2]", "[1,2,3]"], ["[1]", "[1,2,3,4]"]),
+        ({"type": "string", "minLength": 1.0, "maxLength": 2e0}, ['"a"', '"ab"'], ['""', '"abc"']),
+        ({**OBJECT, "minProperties": 1.0, "maxProperties": 1.0}, ['{"a":1}'], ["{}", '{"a":1,"b":2}']),
         # Data that looks like a schema, and the library's own switches, which are not for a schema to set.
         ({"enum": [{"pattern": "a*+", "format": "date"}]}, ['{"pattern":"a*+","format":"date"}'], ["{}"]),
         ({"x-guidance": {"whitespace_flexible": True}, "type": "array"}, ["[1,2]"], ["[1, 2]"]),
@@ -101,6 +110,13 @@ def test_a_schema_is_narrowed_and_no_more(schema: Any, valid: list[str], invalid
             assert validator.is_valid(json.loads(text)), text
     for text in invalid:
         assert not allows(schema, text), text
+
+
+def test_a_property_of_unicode_is_honoured() -> None:
+    """Apart from the others because the validator, which is Python's, knows none."""
+    schema = {"type": "string", "pattern": r"^\p{L}+$"}
+    assert all(allows(schema, text) for text in ('"a"', '"é"', '"日本"'))
+    assert not any(allows(schema, text) for text in ('"1"', '""', '"p{L}"', '"a1"'))
 
 
 def test_a_bound_is_excluded_as_draft_4_says_it() -> None:

@@ -14,12 +14,17 @@ import numpy.typing as npt
 
 from tgen.constraints import Constraint
 from tgen.engine.grammar import Grammar, Matcher, Vocabulary, byte_vocabulary
-from tgen.engine.planner import Effort, Place, Plan, Planner, ends
+from tgen.engine.planner import NODE, Effort, Place, Plan, Planner
 from tgen.errors import UsageError
 from tgen.text.spelling import UNSPELLABLE, Spelling
 
-# At the start, where there is time; at a step; and at a step for which a plan is known, nearly always the shortest already.
-START, STEP, TIGHT = Effort(40_000, 4_000, 400, 5.0), Effort(600, 200), Effort(48, 48)
+# At the start, where there is time, and at a step: in nodes.
+START, STEP = Effort(40_000, 4_000, 400, 5.0), Effort(600, 200)
+# A plan that costs too much is nearly always the cheapest already. So what a sample may spend on a search for a cheaper one is limited: so
+# much for one search, so much earned by each token, and no more than so much saved. A search for any plan is always made.
+TIGHT, EARNED, SAVED = 48, 8, 600
+# How many bytes of a plan a token may stand for, where it is not its own number of bytes.
+MOST_REPLACED = 8
 # Numbers stay as short as a float is exact: a validator reads 0.99999999999999999999 as 1. Whole numbers are exact for longer.
 LONGEST_FRACTION, LONGEST_WHOLE = 17, 40
 
@@ -37,18 +42,20 @@ class _State:
 class Guard:
     """Watches over one sample."""
 
-    def __init__(self, spelling: Spelling, planner: Planner, ends: Sequence[int], state: _State, budget: int) -> None:
+    def __init__(self, spelling: Spelling, planner: Planner, ends: Sequence[int], state: _State, budget: int, saved: int = SAVED) -> None:
         self._spelling = spelling
         self._planner = planner
         self._ends = list(ends)
         self._state = state
         self._left = budget
+        self._saved = saved
+        self._vain = 0  # searches at this step that found nothing
         self._next: tuple[int, _State] | None = None
 
     def copy(self) -> Guard:
         """The same for another sample."""
         state = _State(self._state.tokens.copy(), self._state.bytes.copy(), self._state.place, self._state.plan)
-        return Guard(self._spelling, self._planner, self._ends, state, self._left)
+        return Guard(self._spelling, self._planner, self._ends, state, self._left, self._saved)
 
     @property
     def finished(self) -> bool:
@@ -93,6 +100,7 @@ class Guard:
     def take(self, token: int) -> None:
         """Go on by a token that was admitted or is safe."""
         self._left -= 1
+        self._saved, self._vain = min(self._saved + EARNED, SAVED), 0
         if token in self._ends:
             return
         if self._next is None or self._next[0] != token:
@@ -109,15 +117,30 @@ class Guard:
         old, budget = self._state.plan, self._left - 1
         if matcher.accepting:
             return Plan()
-        # Mostly the token is the plan's own, or in the place of as many of its bytes, or goes between what is there and the plan.
+        # Mostly the token is the plan's own, or in the place of as many of its bytes, or goes between what is there and the plan, or is in
+        # the place of fewer or more. What is left of the plan then needs no search.
         if old.text.startswith(text):
             known, true = old.rest(len(text)), True
         else:
-            found = next((start for start in (len(text), 0) if start <= len(old.text) and ends(matcher, old.text[start:])), None)
+            starts = (len(text), 0, *range(1, min(len(text), MOST_REPLACED)), len(text) + 1)
+            asked = (start for start in starts if start <= len(old.text) and (start in (0, len(text)) or old.costs[start] <= budget))
+            found = next((start for start in asked if matcher.ends(old.text[start:])), None)
             known, true = old.rest(found or 0), found is not None
         if true and known.cost <= budget:
             return known
-        return self._planner.plan(matcher, place, budget, TIGHT if true else STEP, known)
+        return self._search(matcher, place, known, true)
+
+    def _search(self, matcher: Matcher, place: Place, known: Plan, true: bool) -> Plan | None:
+        """What a search finds from here, or the known plan if that is true and nothing may be spent on another."""
+        if true and self._saved <= 0:
+            return known
+        cheaper = min(TIGHT if true else STEP.cheaper, max(self._saved, 0))
+        nodes = cheaper if true else max(STEP.nodes >> self._vain, 1)
+        plan = self._planner.plan(matcher, place, self._left - 1, Effort(nodes, cheaper), known)
+        self._vain += plan is None and not true
+        if plan is not None and plan.cost > self._left - 1:
+            self._saved -= min(self._planner.work // NODE, cheaper)
+        return plan
 
 
 class Guards:

@@ -61,6 +61,11 @@ class Matcher:
         """Whether these tokens may follow."""
         return self._library.validate_tokens(list(tokens)) == len(tokens)
 
+    def ends(self, tokens: Sequence[int]) -> bool:
+        """Whether these tokens may follow, and the text may end after them."""
+        # The end token is checked with them; where nothing can follow, the library does not know that one either.
+        return self._library.validate_tokens([*tokens, self._size]) == len(tokens) + 1 if tokens else self.accepting
+
     def forced(self) -> bytes:
         """The bytes that must follow."""
         return self._library.compute_ff_bytes()

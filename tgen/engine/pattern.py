@@ -35,6 +35,12 @@ WIDE = {
 }
 QUANTIFIER = re.compile(r"\{\d+(,\d*)?\}|\{,\d+\}|[*+?]")
 CHARACTER = re.compile(r"\\u([0-9a-fA-F]{4})|\\u\{([0-9a-fA-F]+)\}")
+# Of the engine's own spellings of a property those that ECMAScript knows, too, and that of Perl for one letter.
+PROPERTY = re.compile(r"\\[pP](\{\w+(=\w+)?\}|[A-Z])")
+FLAGS = re.compile(r"\(\?([a-zA-Z]*(?:-[a-zA-Z]*)?)[:)]")
+# What they mean is agreed on, and what `portable` writes is the same under them.
+KNOWN_FLAGS = re.compile("[imsu]*(-[ims]*)?")
+FLAGS_FIRST = re.compile(r"\(\?[imsu]+\)")
 
 
 class UnportableError(ValueError):
@@ -44,8 +50,8 @@ class UnportableError(ValueError):
 def portable(pattern: str, *, whole: bool = False) -> tuple[str, bool]:
     """The expression in the engine's syntax, and whether readers differ on what it matches.
 
-    `whole` is for one that must match the whole text: there `^` at the start of an alternative and `$` at its end say nothing.
-    Raises UnportableError.
+    `whole` is for one that must match the whole text: there `^` at the start of an alternative and `$` at its end say nothing. It is not
+    from a schema, so it may have inline flags, which Python and most others know and ECMAScript does not. Raises UnportableError.
     """
     return _Reader(pattern, whole).read()
 
@@ -140,6 +146,8 @@ class _Reader:
             return self._class()
         if found := QUANTIFIER.match(self.pattern, self.place):
             return self._quantifier(found[0])
+        if (flags := FLAGS.match(self.pattern, self.place)) and flags[1] and not (self.whole and KNOWN_FLAGS.fullmatch(flags[1])):
+            raise UnportableError(f"the inline flag (?{flags[1]}) is not known {'here' if self.whole else 'to ECMAScript'}")
         self.place += 1
         if character == "{":
             return r"\{"
@@ -150,7 +158,8 @@ class _Reader:
 
     def _says_nothing(self, character: str) -> bool:
         """Whether it is an anchor at the border of an alternative."""
-        before, after = self.pattern[: self.place - 1], self.pattern[self.place :]
+        first = FLAGS_FIRST.match(self.pattern)
+        before, after = self.pattern[first.end() if first else 0 : self.place - 1], self.pattern[self.place :]
         starts = not before or (before[-1] == "|" and before[-2:] != r"\|")
         return (character == "^" and starts) or (character == "$" and after[:1] in ("", "|"))
 
@@ -169,6 +178,13 @@ class _Reader:
             self.place += len(found[0])
             return rf"\x{{{found[1] or found[2]}}}"
         character = self.pattern[self.place + 1 : self.place + 2]
+        if character in ("p", "P"):
+            found = PROPERTY.match(self.pattern, self.place)
+            if found is None or (found[1][0] != "{" and not self.whole):
+                raise UnportableError(rf"\{character} is a property only as in \{character}{{L}} or \{character}{{Script=Greek}}")
+            self.place += len(found[0])
+            self.differs = True  # each version of Unicode has more
+            return found[0]
         self.place += 2
         if character in classes and character:
             self.differs = True

@@ -1,7 +1,7 @@
 """The shortest way to the end of a constrained text, searched byte by byte. Knows matchers and JSON's signs, no model and no logits.
 
 A plan is a certificate: bytes that were seen to end the text. However good or bad the search is, a plan that it returns is true.
-The search counts nodes, never seconds, so that the same text comes out on a slow machine.
+The search counts its work, never seconds, so that the same text comes out on a slow machine.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,12 +34,14 @@ DEEPEST = 64
 # More bytes than the best plan has may be fewer tokens, but not many more.
 SLACK = 6
 BYTE, DETOUR, DEPTH = 0.02, 4.0, 4.0
-MOST_TAILS, MOST_ENDS = 48, 64
+FIRST_TAILS, LAST_TAILS, MOST_ENDS = 12, 36, 64
+# To look at a node is as much work as to check so many texts, a long one counting once more for so many bytes, or to spell so many bytes.
+NODE, CHECKED = 16, 128
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in a JSON text one is. Outside JSON it says nothing."""
+    """Where in a JSON text one is: `length` bytes into a string or `number` bytes into a number. Outside JSON it only has a length."""
 
     json: bool = True
     string: bool = False
@@ -49,18 +51,20 @@ class Place:
     objects: tuple[bool, ...] = ()
     number: int = 0
     point: bool = False
+    length: int = 0
 
     def after(self, text: bytes) -> Place:
         """Where one is when this was written, too."""
         if not self.json:
-            return self
+            return Place(False, length=self.length + len(text))
         string, escaped, name, written = self.string, self.escaped, self.name, self.written
-        objects, number, point = list(self.objects), self.number, self.point
+        objects, number, point, length = list(self.objects), self.number, self.point, self.length
         for byte in text:
             if string:
                 if not escaped and byte == 0x22:
                     string = False
                 written += bytes([byte]) if name else b""
+                length += 1
                 escaped = not escaped and byte == 0x5C
                 continue
             if byte in b"0123456789+-.eE" and (number or byte in b"-0123456789"):
@@ -68,7 +72,7 @@ class Place:
                 continue
             number, point = 0, False
             if byte == 0x22:
-                string, written = True, b""
+                string, written, length = True, b"", 0
             elif byte in OPEN:
                 objects.append(byte == 0x7B)
                 name = byte == 0x7B
@@ -78,7 +82,7 @@ class Place:
                 name = bool(objects and objects[-1])
             elif byte == 0x3A:
                 name = False
-        return Place(True, string, escaped, name, written, tuple(objects), number, point)
+        return Place(True, string, escaped, name, written, tuple(objects), number, point, length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +106,10 @@ EMPTY = Plan()
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How many nodes a search may look at: without a plan; after one that costs too much; after one that will do.
+    """How many nodes' work a search may be: without a plan; after one that costs too much; after one that will do.
 
-    `seconds` ends a search that has no plan, where that is an error: a clock may refuse, but it must not decide what is written.
+    `seconds` ends a search that has no plan that will do, where that is an error: a clock may refuse, but it must not decide what is
+    written. Such a search starts with the way that never turns.
     """
 
     nodes: int
@@ -158,54 +163,78 @@ class Planner:
         self.is_json = is_json
         quoted = [_quoted(name) for name in names]
         self._offers: dict[bytes, _Offer] = {}
+        # How much work the last search was, in NODEs' parts.
+        self.work = 0
         self._starts = {name[:end] for name in quoted for end in range(1, len(name) + 1)}
-        texts = [text.encode() for text in examples]
-        parts = {text[start:] for text in texts for start in range(0, len(text), 1 + len(text) // MOST_ENDS)}
-        self._ends = sorted(parts, key=lambda part: (len(part), part))
+        self._examples = sorted((text.encode() for text in examples), key=_by_length)
+        self._stride = 1 + max(map(len, self._examples), default=0) // MOST_ENDS
+        parts = {text[start:] for text in self._examples for start in range(0, len(text), 1 + len(text) // MOST_ENDS)}
+        self._ends = sorted(parts, key=_by_length)
+        self._costs: dict[bytes, Sequence[int]] = {}
 
     def plan(self, matcher: Matcher, place: Place, enough: int, effort: Effort, known: Plan = EMPTY) -> Plan | None:
         """The cheapest plan found from here, None if none was. The matcher stays as it is.
 
         `enough` is what a plan may cost. `known` is one that was true a little earlier: ends of it are often ends of this one.
         """
-        tails = _tails(known)
-        heap = [(0.0, 0, _Branch(matcher, b"", place, 0.0, (b"",)), 0)]
-        best: Plan | None = None
-        number, seen, last, clock = 0, 0, effort.nodes, time.monotonic()
-        while heap and seen < last and (best is not None or time.monotonic() - clock < effort.seconds):
+        tails, clock = _tails(known), time.monotonic()
+        self.work = 0
+        best = self._straight(matcher, place, NODE * effort.nodes // 2) if effort.seconds < math.inf else None
+        start, last = self.work, NODE * (effort.nodes if best is None else effort.cheaper)
+        heap = [(0.0, 0, _Branch(matcher.copy(), b"", place, 0.0, (b"",)), 0)]
+        number = 0
+        while heap and self.work - start < last:
+            if (best is None or best.cost > enough) and time.monotonic() - clock >= effort.seconds:
+                break
             _, _, branch, rank = heapq.heappop(heap)
             if best is not None and len(branch.text) >= len(best.text) + SLACK:
                 continue
-            seen += 1
             ended, costs, next_branch = self._visit(branch, rank, tails, known)
             if ended is not None and (best is None or len(ended) < len(best.text) + SLACK):
-                plan = Plan(ended, tuple(self.spelling.costs(ended, costs)))
+                plan = self._spelled(ended, costs)
                 best = plan if best is None or plan.cost < best.cost else best
-                last = min(last, seen + (effort.better if best.cost <= enough else effort.cheaper))
+                last = min(last, self.work - start + NODE * (effort.better if best.cost <= enough else effort.cheaper))
             if rank + 1 < len(branch.choices):
                 heapq.heappush(heap, (branch.score(rank + 1), number + 1, branch, rank + 1))
             if next_branch is not None and next_branch.choices and len(next_branch.text) < LONGEST:
                 heapq.heappush(heap, (next_branch.score(0), number + 2, next_branch, 0))
             number += 2
-        if best is None and effort.seconds < math.inf:
-            return self._straight(matcher, place, effort.seconds)
         return best
 
-    def _straight(self, matcher: Matcher, place: Place, seconds: float) -> Plan | None:
+    def _straight(self, matcher: Matcher, place: Place, most: int) -> Plan | None:
         """The way that never turns: where the shortest text is long, a search tries all turns near its start before it sees the end."""
-        branch, clock = _Branch(matcher, b"", place, 0.0, (b"",)), time.monotonic()
-        while len(branch.text) < LONGEST and len(branch.place.objects) < DEEPEST and time.monotonic() - clock < seconds:
-            ended, costs, next_branch = self._visit(branch, 0, (), EMPTY)
+        branch = _Branch(matcher.copy(), b"", place, 0.0, (b"",))
+        while len(branch.text) < LONGEST and len(branch.place.objects) < DEEPEST and self.work < most:
+            ended, costs, next_branch = self._visit(replace(branch, choices=branch.choices[:1]), 0, (), EMPTY)
             if ended is not None:
-                return Plan(ended, tuple(self.spelling.costs(ended, costs)))
+                return self._spelled(ended, costs)
             if next_branch is None or not next_branch.choices:
                 break
             branch = next_branch
         return None
 
+    def _costs_of(self, end: bytes) -> Sequence[int]:
+        """The costs of a text's last bytes. Those of examples are kept, and no work: what a sample may spend is not another's business."""
+        example = next((text for text in self._examples if text.endswith(end)), b"") if len(end) >= MOST_ENDS else b""
+        if not example:
+            return (0,)
+        if example not in self._costs:
+            self._costs[example] = self.spelling.costs(example)
+        return self._costs[example][len(example) - len(end) :]
+
+    def _spelled(self, text: bytes, costs: Sequence[int]) -> Plan:
+        """A plan of a text, the costs of whose last suffixes are known."""
+        self.work += len(text) + 1 - len(costs)
+        return Plan(text, tuple(self.spelling.costs(text, costs)))
+
     def _visit(self, branch: _Branch, rank: int, tails: Sequence[int], known: Plan) -> tuple[bytes | None, Sequence[int], _Branch | None]:
-        """Take a choice and all that must follow: a text that ends, with the costs of its last suffixes, and where to go on."""
-        matcher, text, place = branch.matcher.copy(), branch.text, branch.place
+        """Take a choice and all that must follow: a text that ends, with the costs of its last suffixes, and where to go on.
+
+        The last choice takes the branch's own matcher: a copy is as large as all that was written.
+        """
+        matcher = branch.matcher.copy() if rank + 1 < len(branch.choices) else branch.matcher
+        text, place = branch.text, branch.place
+        self.work += NODE
         for step in (branch.choices[rank], None):
             step = matcher.forced() if step is None else step
             if step:
@@ -213,23 +242,41 @@ class Planner:
                     return None, (), None
                 text, place = text + step, place.after(step)
             if matcher.accepting:
-                return text, (0,), None
+                return text, self._costs_of(step), None
         offer = self._offer(matcher)
         choices = [bytes([byte]) for byte in self._choices(offer, place)]
-        if not place.json or not offer.allowed & (QUOTE if place.string else STOPS):
-            choices = [end for end in self._ends if end[0] in offer.allowed and self._helps(matcher, end, place)] + choices
-        found = _Branch(matcher, text, place, branch.turn(rank), choices)
+        helpful = self._helpful(matcher, offer, place, not branch.text or len(text) < self._stride)
+        found = _Branch(matcher, text, place, branch.turn(rank), [*helpful, *choices])
         # The shortest end of the known plan that ends this text.
         for start in tails:
-            if known.text[start] in offer.allowed and ends(matcher, known.text[start:]):
-                return text + known.text[start:], known.costs[start:], found
+            if known.text[start] in offer.allowed:
+                self.work += 1 + (len(known.text) - start) // CHECKED
+                if matcher.ends(known.text[start:]):
+                    return text + known.text[start:], known.costs[start:], found
         return None, (), found
+
+    def _helpful(self, matcher: Matcher, offer: _Offer, place: Place, all_ends: bool) -> list[bytes]:
+        """Ends of examples that fit where nothing can end yet, shortest first.
+
+        Tried are whole examples, and what is left of them at this length; near the start of a search, where somebody else has
+        written a part, the other ends, too.
+        """
+        if not self._examples or (place.json and offer.allowed & (QUOTE if place.string else STOPS)):
+            return []
+        length = place.length if place.string or not place.json else place.number
+        rests = [text[length:] for text in self._examples if len(text) > length]
+        ends = sorted({*(self._ends if all_ends else ()), *self._examples, *rests}, key=_by_length)
+        ends = [end for end in ends if end[0] in offer.allowed]
+        self.work += sum(1 + len(end) // CHECKED for end in ends)
+        return [end for end in ends if self._helps(matcher, end, place)]
 
     def _helps(self, matcher: Matcher, end: bytes, place: Place) -> bool:
         """Whether an end of an example fits; a number must be over after it, where a string's quote says so itself."""
+        if not place.json:
+            return matcher.ends(end)
         if not matcher.fits(end):
             return False
-        if place.string or not place.json:
+        if place.string:
             return True
         after = matcher.copy()
         return after.take(end) and bool(self._offer(after).allowed & STOPS)
@@ -271,16 +318,14 @@ def _some(allowed: Sequence[int]) -> list[int]:
     return first + [byte for byte in allowed if byte not in skipped and byte not in first]
 
 
-def ends(matcher: Matcher, text: bytes) -> bool:
-    """Whether a text may follow and end there."""
-    if not matcher.fits(text):
-        return False
-    after = matcher.copy()
-    return after.take(text) and after.accepting
+def _by_length(text: bytes) -> tuple[int, bytes]:
+    return len(text), text
 
 
 def _tails(known: Plan) -> Sequence[int]:
-    """Where a plan can be joined: at JSON's signs, the last places first, and at its start."""
+    """Where a plan can be joined: at JSON's signs, of many the first and the last, the shortest ends first; and at its start."""
     text = known.text
     places = [i for i in range(1, len(text)) if text[i] in BORDERS or text[i - 1] in BORDERS]
-    return [*reversed(places[-MOST_TAILS:]), 0] if text else ()
+    if len(places) > FIRST_TAILS + LAST_TAILS:
+        places = places[:FIRST_TAILS] + places[-LAST_TAILS:]
+    return [*reversed(places), 0] if text else ()

@@ -21,6 +21,7 @@ ANNOTATIONS = frozenset({"$comment", "title", "description", "default", "example
 MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"})
 # Beyond this neighbouring whole numbers are one and the same float.
 EXACT = 2**53
+COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 TYPES = ("null", "boolean", "integer", "string", "array", "object")
 # How far a bound that is excluded is moved, as a part of it or, below 1, of 1.
 INWARDS = 1e-9
@@ -123,6 +124,8 @@ def _narrowed(schema: Mapping[str, Any]) -> dict[str, Any]:
             found[key] = [_narrowed(inner) if isinstance(inner, dict) else inner for inner in value]
         else:
             found[key] = value
+    # A whole number may be written as 2.0; the library wants 2.
+    found.update({key: int(value) for key in COUNTS if isinstance(value := found.get(key), float) and value.is_integer()})
     _narrow_strings(found)
     _narrow_numbers(found)
     _narrow_objects(found)
