@@ -79,9 +79,8 @@ def test_bad_lines_are_answered_by_what_is_wrong_with_them(ask: Ask) -> None:
     ]  # fmt: skip
     by_line = {record["line"]: record for record in found}
     assert by_line[6]["error"]["hint"] == "do you mean 'top_k'?"
-    assert by_line[7] == {
-        "line": 7, "custom_id": "c", "response": None, "error": {"code": "usage", "message": "--samples must be between 1 and 4096, not 0"},
-    }  # fmt: skip
+    assert by_line[7]["custom_id"] == "c"
+    assert by_line[7]["error"] == {"code": "usage", "message": "samples must be between 1 and 4096, not 0"}
     assert "has no chat template" in by_line[8]["error"]["message"]
     assert by_line[9]["error"]["message"] == "it is longer than 16 MiB"
     assert said.err == "error: 8 of 10 lines failed\nhint: each is answered by a record with its error\n"
@@ -138,8 +137,9 @@ def test_answers_come_while_the_input_goes_on() -> None:
 
 def killed_and_resumed(path: Path, output: Path, kills: int, *more: str) -> None:
     """Kill a run again and again, each time some records later, and then let it finish."""
-    choose = random.Random(os.getpid())
+    choose = random.Random(kills)
     arguments = [*BATCH, str(path), "-o", str(output), *more]
+    killed = 0
     for turn in range(kills):
         before = output.stat().st_size if output.exists() else 0
         with running(*arguments, *(["--resume"] if turn else []), stdin=subprocess.DEVNULL) as process:
@@ -148,7 +148,8 @@ def killed_and_resumed(path: Path, output: Path, kills: int, *more: str) -> None
                 time.sleep(0.005)
             time.sleep(choose.uniform(0, 0.2))
             process.send_signal(signal.SIGKILL)
-            process.wait()
+            killed += process.wait() == -signal.SIGKILL
+    assert killed, "at least one run was not over yet"
     tgen(*arguments, "--resume")
 
 
@@ -175,6 +176,32 @@ def test_a_record_that_a_kill_cut_short_is_written_anew(ask: Ask, tmp_path: Path
         output.write_bytes(whole[:cut])
         assert not ask(*BATCH, path, "-o", output, "--resume").out
         assert output.read_bytes() == whole
+
+
+def test_two_runs_do_not_write_to_one_file(ask: Ask, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    with running(*BATCH, "-o", str(output)) as process:
+        assert process.stdin is not None
+        process.stdin.write(lines(PROMPTS[:1]))
+        process.stdin.flush()
+        limit = time.monotonic() + TIMEOUT
+        while (not output.exists() or not output.stat().st_size) and time.monotonic() < limit:
+            time.sleep(0.01)
+        assert "another run is writing to" in ask(*BATCH, "-o", output, "--resume", stdin=lines(PROMPTS), code=2).err
+    assert len(records(output.read_bytes())) == 1
+
+
+def test_a_run_that_goes_on_with_another_model_says_so(ask: Ask, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    ask(*BATCH, "-o", output, stdin=lines(PROMPTS[:2]))
+    said = ask("batch", "-m", golden("llama2"), "-o", output, "--resume", stdin=lines(PROMPTS[:3]))
+    assert said.err == f"warning: {output} was begun with {golden('gpt2')}, and goes on with {golden('llama2')}\n"
+
+
+def test_a_dash_is_standard_output(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(records(ask(*BATCH, "-o", "-", stdin=lines(PROMPTS[:2])).out)) == 2
+    assert not Path("-").exists()
 
 
 @pytest.mark.parametrize(
@@ -289,6 +316,20 @@ def test_a_signal_leaves_what_was_written_and_says_how_to_go_on(tmp_path: Path, 
         assert process.stderr.read().decode() == f"note: the same command with --resume goes on with {output}\n"
     found = records(output.read_bytes())
     assert 0 < len(found) < 500
+
+
+def test_a_signal_to_all_processes_is_no_fault_of_a_chat_template(tmp_path: Path) -> None:
+    """A terminal sends Ctrl-C to the process that renders, too."""
+    path, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    path.write_bytes(lines([{"messages": [{"role": "user", "content": "a"}], "max_tokens": 2}] * 300))
+    model = chat_model(tmp_path / "model")
+    with running("batch", "-m", str(model), "-t", "1", str(path), "-o", str(output), start_new_session=True) as process:
+        limit = time.monotonic() + TIMEOUT
+        while (not output.exists() or not output.stat().st_size) and time.monotonic() < limit:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(TIMEOUT) == 130
+    assert not [record for record in records(output.read_bytes()) if "error" in record]
 
 
 def test_a_signal_while_it_waits_for_lines() -> None:

@@ -118,7 +118,7 @@ def test_a_run_goes_on_from_a_model_with_other_text(text: Path, whole: Path, tmp
     before, after = (load_file(run / "model.safetensors") for run in (whole, folder))
     assert max(float((before[name].float() - after[name].float()).abs().max()) for name in before) < 1e-3
     stored = json.loads((folder / "training" / "settings.json").read_text())["settings"]
-    assert (stored["width"], stored["layers"], stored["context"], stored["vocab"]) == (64, 1, 32, 300)
+    assert (stored["width"], stored["layers"], stored["context"]) == (64, 1, 32)
     ids = np.load(folder / "training" / "validation.npy")
     assert Tokenizer.from_file(str(folder / "tokenizer.json")).decode(ids[:-1].tolist()) == held.read_text()
     assert len(np.load(folder / "training" / "train.npy")) > len(np.load(whole / "training" / "train.npy"))  # nothing is held back from it
@@ -130,7 +130,8 @@ def test_a_run_goes_on_from_a_model_with_other_text(text: Path, whole: Path, tmp
         (["--base", golden("llama2")], "--base llama2 was not made by `tgen train` from texts"),
         (["--base", golden("gpt2")], "--base gpt2 was not made by `tgen train` from texts"),
         (["--base", "english-french"], "was not made by `tgen train` from texts"),
-        (["--base", "storyteller", "--width", "64"], "--width 64 does not fit --base storyteller, which has 320"),
+        (["--base", "storyteller", "--width", "256"], "--width and --base exclude each other"),
+        (["--validation", "0.1", "--held-back", "missing.txt"], "--validation and --held-back exclude each other"),
         (["--held-back", "missing.txt"], "no such file: missing.txt"),
     ],
 )
@@ -140,6 +141,26 @@ def test_a_base_that_does_not_fit_is_named(
     assert main.run(["train", str(text), "-o", str(tmp_path / "out"), "--steps", "1", *more]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_base_without_a_tokenizer_is_damaged(capsys: pytest.CaptureFixture[str], text: Path, whole: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(whole, tmp_path / "base", ignore=shutil.ignore_patterns("training"))
+    for damage in ("{", None):
+        if damage is None:
+            (base / "tokenizer.json").unlink()
+        else:
+            (base / "tokenizer.json").write_text(damage)
+        assert main.run(["train", str(text), "-o", str(tmp_path / "out"), "--steps", "1", "--base", str(base)]) == 3
+        assert "tokenizer.json cannot be read" in capsys.readouterr().err
+
+
+def test_a_run_needs_its_base_only_once(text: Path, whole: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(whole, tmp_path / "base", ignore=shutil.ignore_patterns("training"))
+    options = ["--batch", "4", "--validation", "0.1", "--no-compile", "-t", "1"]
+    finish(train(str(text), "--base", str(base), "-o", str(tmp_path / "out"), "--steps", "2", *options))
+    shutil.rmtree(base)
+    shown = finish(train("--resume", "-o", str(tmp_path / "out"), "--steps", "4", "--no-compile", "-t", "1"))
+    assert "step 4," in shown
 
 
 def test_a_base_is_for_texts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

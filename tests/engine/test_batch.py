@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.conftest import GOLDEN
 from tests.engine.scripted import END, VOCAB, Played, Stage, only, speak
 from tests.runtime.test_session import model
+from tgen.checkpoint.folder import open_checkpoint
 from tgen.engine.batch import Batch, Request
 from tgen.engine.generator import Generator
+from tgen.engine.load import make_generator
+from tgen.engine.loop import CHUNK
 from tgen.errors import CapacityError, TgenError, UsageError
 from tgen.events import Finished, Note, Piece
+from tgen.options import RunOptions
 from tgen.runtime.open import sessions
 
 Options = dict[str, Any]
@@ -82,6 +87,19 @@ def test_every_request_has_the_text_it_has_alone(size: int) -> None:
         assert [together.finished[row].reason for row in range(samples)] == [alone.finished[row].reason for row in range(samples)]
         assert [together.finished[row].token_count for row in range(samples)] == [alone.finished[row].token_count for row in range(samples)]
         assert [token.score.id for token in together.tokens()] == [token.score.id for token in alone.tokens()]
+
+
+@pytest.mark.parametrize("name", ["marian", "t5_flan", "bart"])
+def test_answers_of_an_encoder_decoder(name: str) -> None:
+    """Rows with sources of unlike lengths join a running batch."""
+    generator = make_generator(open_checkpoint(GOLDEN / name), RunOptions(threads=1))
+    choose = np.random.default_rng(1)
+    wanted: list[tuple[str, Options]] = [
+        ("a " * int(choose.integers(1, 12)), {"max_new_tokens": int(choose.integers(1, 9)), "num_beams": 1, "ignore_eos": True})
+        for _ in range(14)
+    ]
+    found = run(generator, wanted, 4)
+    assert [found[key].text() for key in range(14)] == [generator.generate(prompt, **options) for prompt, options in wanted]
 
 
 def test_the_last_event_of_a_request_is_its_last_finished() -> None:
@@ -199,6 +217,17 @@ def test_cancelled() -> None:
     assert not any(isinstance(event, Finished) for _, event in events)
     assert 0 < sum(isinstance(event, Piece) for _, event in events) < 100
     assert len(todo) == 46
+
+
+def test_reading_a_long_prompt_can_be_cancelled() -> None:
+    stage = Stage(speak("abc"), context=5000)
+    events = list(
+        Batch(stage.generator, 2).run(
+            taking(requests(stage.generator, [("P" * 2000, {})])), lambda: bool(stage.sessions) and len(stage.sessions[0].calls) == 2
+        )
+    )
+    assert not any(isinstance(event, Piece) for _, event in events)
+    assert [len(rows[0]) for _, rows in stage.sessions[0].calls] == [CHUNK, CHUNK]
 
 
 def test_it_waits_only_while_nothing_is_to_be_done() -> None:

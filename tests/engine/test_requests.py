@@ -43,6 +43,12 @@ def asked(value: Any) -> Asked:
             Asked("completion", "q", "a"),
         ),
         ({"body": {"prompt": "a", "suffix": None, "top_k": 3}}, Asked("completion", None, "a", options={"top_k": 3})),
+        ({"body": {"prompt": ["a"], "best_of": 1, "logit_bias": {}, "n": 1}}, Asked("completion", None, "a")),
+        ({"prompt": "a", "custom_id": "q"}, Asked(id="q", prompt="a")),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]},
+            Asked(messages=[Message("user", "ab")]),
+        ),
         (
             {"custom_id": "q", "body": {"messages": [{"role": "user", "content": "a"}], "max_completion_tokens": 4, "logprobs": False}},
             Asked("chat", "q", messages=[Message("user", "a")], options={"max_new_tokens": 4}),
@@ -65,14 +71,15 @@ def test_what_is_understood(value: Any, expected: Asked) -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ({}, "it must have prompt or messages"),
-        ({"prompt": "a", "messages": []}, "it must have prompt or messages, not both"),
+        ({}, "it must have a prompt or messages, and not both"),
+        ({"prompt": "a", "messages": []}, "it must have a prompt or messages, and not both"),
+        ({"body": {"prompt": "a", "messages": []}}, "it must have messages, and no prompt"),
         ({"messages": []}, "messages must not be empty"),
         ({"messages": [{"role": "king", "content": "a"}]}, "message 1 has the role 'king'"),
         ({"messages": "a"}, "there is no list of messages"),
         ({"prompt": 5}, "prompt must be a text or a list of token ids, not a number"),
-        ({"prompt": [1, True]}, "prompt must be a text or a list of token ids, not a list"),
-        ({"prompt": []}, "prompt must be a text or a list of token ids, not a list"),
+        ({"prompt": [1, True]}, "prompt must be a text or a list of token ids, not a list of something else"),
+        ({"prompt": []}, "prompt must be a text or a list of token ids, not a list of something else"),
         ({"prompt": "a", "echo": 1}, "echo must be true or false"),
         ({"prompt": [1], "echo": True}, "echo must be true or false, and needs a prompt that is a text"),
         ({"prompt": "a", "top_p_": 1}, "'top_p_' is not known"),
@@ -85,7 +92,9 @@ def test_what_is_understood(value: Any, expected: Asked) -> None:
         ({"body": {"prompt": "a"}, "url": ["x"]}, "there is no POST"),
         ({"body": {"prompt": "a"}, "method": "GET"}, "there is no GET"),
         ({"body": {"prompt": "a"}, "prompt": "b"}, "'prompt' is not known beside a body"),
-        ({"body": {"messages": []}, "url": "/v1/completions"}, "it must have prompt"),
+        ({"body": {"messages": []}, "url": "/v1/completions"}, "it must have a prompt, and no messages"),
+        ({"body": {"prompt": ["a", "b"]}}, "prompt must be a text or a list of token ids, not a list of something else"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "text": "a"}]}]}, "message 1 has no text"),
         ({"body": {"prompt": "a"}, "url": "/v1/chat/completions"}, "it must have messages"),
         ({"body": {"prompt": "a", "logit_bias": {"1": 2}}}, "'logit_bias' is not known"),
         ({"body": {"messages": [{"role": "user", "content": "a"}], "logprobs": True}}, "logprobs of a chat request cannot be honoured"),
@@ -104,6 +113,7 @@ def test_what_is_refused(value: Any, words: str) -> None:
         (b"\xff", "it is not UTF-8 at byte 0"),
         (b"{", "it is not JSON"),
         (b"[" * 100_000, "it is not JSON"),
+        (b'{"id": 1e400}', "it is not JSON: a number is larger than any float"),
         (b'{"prompt": NaN}', "it is not JSON: NaN is not a JSON value"),
         (b'{"seed": ' + b"9" * 5000 + b"}", "it is not JSON"),
         (b"[1]", "it is not a JSON object but a list"),
@@ -138,13 +148,17 @@ def test_whatever_a_line_holds_is_understood_or_refused(value: Any) -> None:
         record = failure(1, found, error)
         assert error.message
         assert "\n" not in error.message
-    assert json.loads(json.dumps(record))["line"] == 1
+    assert json.loads(json.dumps(record, allow_nan=False))["line"] == 1
 
 
 def test_a_lines_constraint_takes_the_place_of_the_commands() -> None:
     command = {"regex": "a+", "top_k": 3, "json_schema": None}
     assert merged(command, {"choices": ["x"]}) == {"top_k": 3, "choices": ["x"]}
     assert merged(command, {"top_k": 4}) == {"regex": "a+", "top_k": 4, "json_schema": None}
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_a_line() -> None:
+    assert read_object(b'\xef\xbb\xbf{"prompt": "a"}') == {"prompt": "a"}
 
 
 def test_records() -> None:
@@ -156,7 +170,14 @@ def test_records() -> None:
     assert failure(3, {}, TgenError("bad")) == {"line": 3, "error": {"code": "unexpected", "message": "bad"}}
     body = {"custom_id": "x", "body": {}, "id": "not this"}
     assert identity(body) == "x"
-    assert failure(3, body, error) == {"line": 3, "custom_id": "x", "response": None, "error": said}
+    assert failure(3, body, error) == {"line": 3, "id": "line-3", "custom_id": "x", "response": None, "error": said}
     found = success(3, Asked("chat", "x"), {"choices": []})
-    assert found["response"] == {"status_code": 200, "body": {"object": "chat.completion", "choices": []}}
+    answer = {"id": "cmpl-3", "object": "chat.completion", "created": 0, "choices": []}
+    assert found["response"] == {"status_code": 200, "request_id": "line-3", "body": answer}
+    words = UsageError("--top-k must be 0 or more, not -1", "use --overflow truncate-left")
+    assert failure(3, {}, words)["error"] == {
+        "code": "usage",
+        "message": "top_k must be 0 or more, not -1",
+        "hint": "use overflow truncate-left",
+    }
     assert success(3, Asked("completion", "x"), {})["response"]["body"]["object"] == "text_completion"

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any
 
 from tgen.cli.journal import Journal
 from tgen.cli.lines import MOST_BYTES, Lines
 from tgen.cli.model import chat_template
-from tgen.errors import TgenError, UsageError
+from tgen.errors import MemoryLimitError, TgenError, UsageError
 from tgen.ui.result import Completion
 
 if TYPE_CHECKING:
     from tgen.checkpoint.folder import Checkpoint
-    from tgen.engine.batch import Request
+    from tgen.engine.batch import Refused, Request
     from tgen.engine.generator import Generator
     from tgen.engine.requests import Asked
+    from tgen.events import Event
     from tgen.text.chat import ChatTemplate
 
 # Lines are taken up to so many times the batch's size ahead of the first that has no record yet.
@@ -25,145 +27,190 @@ AHEAD = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
-    """A line that is being answered."""
+class Read:
+    """A line as the reading thread understood it: what it asks for and the prompt, or what is wrong with it, or that it is blank."""
 
+    number: int
     line: dict[str, Any]
-    asked: Asked
-    samples: int
+    asked: Asked | None = None
+    prompt: str | Sequence[int] = ""
+    error: TgenError | None = None
+    blank: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A line that is being answered; `samples` are its texts to come."""
+
+    read: Read
     completion: Completion
+    samples: int
 
 
-@dataclass(slots=True)
 class Answers:
     """A run over lines: `count` have been answered, `failed` of them by an error, with so many `tokens`."""
 
-    generator: Generator
-    name: str
-    checkpoint: Checkpoint
-    options: dict[str, Any]
-    journal: Journal
-    lines: Lines[tuple[int, bytes]]
-    cancelled: Callable[[], bool]
-    ordered: bool
-    count: int = 0
-    failed: int = 0
-    tokens: int = 0
-    _reached: int = 0
-    _window: int = 0
-    _pending: dict[int, Pending] = field(default_factory=dict)
-    _ready: dict[int, dict[str, Any]] = field(default_factory=dict)
-    _end: TgenError | None = None
-    _template: ChatTemplate | None = None
+    def __init__(
+        self,
+        generator: Generator,
+        name: str,
+        checkpoint: Checkpoint,
+        options: dict[str, Any],
+        journal: Journal,
+        *,
+        ordered: bool,
+        size: int,
+    ) -> None:
+        """`options` are for lines that say nothing else; `size` rows are computed at once."""
+        self.count = self.failed = self.tokens = 0
+        self._generator = generator
+        self._name = name
+        self._checkpoint = checkpoint
+        self._options = options
+        self._journal = journal
+        self._ordered = ordered
+        self._size = size
+        self._reached = 0
+        self._pending: dict[int, Pending] = {}
+        self._ready: dict[int, dict[str, Any]] = {}
+        self._end: TgenError | None = None
+        self._template: ChatTemplate | None = None
 
-    def run(self, size: int) -> Iterator[int]:
-        """Answer all lines, `size` rows at once; yields each line's number when it is answered.
+    @property
+    def done(self) -> int:
+        """How many lines need nothing more, blank ones and those of an earlier run included."""
+        return len(self._journal.written) + len(self._ready)
 
-        Raises TgenError for what ends the run, such as an input that breaks off: the lines before that are answered first.
+    def run(self, streams: Iterator[IO[bytes]], cancelled: Callable[[], bool]) -> Iterator[int]:
+        """Answer all lines; yields each one's number when it is answered.
+
+        Raises TgenError for what ends the run, such as an input that breaks off: the lines before that are answered first. However it
+        ends, all that was answered is written, if need be before its turn.
         """
         from tgen.engine.batch import Batch
-        from tgen.engine.requests import failure, success
 
-        self._window = AHEAD * size
-        for number, event in Batch(self.generator, size).run(self._take, self.cancelled):
-            pending = self._pending[number]
-            if isinstance(event, TgenError):
-                self._answer(number, failure(number, pending.line, event), failed=True)
-            else:
-                pending.completion.add(event)
-                if pending.completion.finished < pending.samples:
-                    continue
-                self.tokens += pending.completion.tokens
-                self._answer(number, success(number, pending.asked, pending.completion.object(chat=pending.asked.messages is not None)))
-            yield number
+        lines = Lines(streams, self._read, 4 * self._size)
+        try:
+            for number, event in Batch(self._generator, self._size).run(partial(self._take, lines, cancelled), cancelled):
+                if self._hear(self._pending[number], event):
+                    yield number
+        except MemoryLimitError as error:
+            raise MemoryLimitError(error.message, "a smaller --batch-size needs less; with --output, --resume goes on") from error
+        finally:
+            for number in sorted(self._ready) if self._journal.whole else ():
+                self._journal.write(number, self._ready[number])
         if self._end is not None:
             raise self._end
 
-    def _take(self, wait: bool) -> Request | None:
-        """The next line that can be continued; those that cannot are answered on the way."""
-        while not self.cancelled() and (wait or self._reached < self.journal.written.all_up_to + self._window):
-            try:
-                found = self.lines.take(wait, self.cancelled)
-            except TgenError as error:
-                self._end = error
-                return None
-            if found is None:
-                if self.lines.ended:
-                    self._check_whole()
-                return None
-            self._reached, data = found
-            request = self._request(self._reached, data)
-            if request is not None:
-                return request
-        return None
+    def _read(self, data: bytes, number: int) -> Read:
+        """Understand a line, in the reading thread: a chat template takes its time, and the batch goes on meanwhile."""
+        from tgen.engine.requests import read_object, read_request
 
-    def _request(self, number: int, data: bytes) -> Request | None:
-        """A line as a request; None for one that has its record already, is blank, or is answered by what is wrong with it."""
-        from tgen.engine.batch import Request
-        from tgen.engine.requests import failure, merged, read_object, read_request
-
-        if number in self.journal.written:
-            self._compare(number, data)
-            return None
-        if not data.strip():
-            self.journal.written.add(number)
-            self._write()
-            return None
         line: dict[str, Any] = {}
+        if not data.strip():
+            return Read(number, line, blank=True)
         try:
             if len(data) >= MOST_BYTES:
                 raise UsageError(f"it is longer than {MOST_BYTES // 2**20} MiB", "break it up")
             line = read_object(data)
+            if number in self._journal.written:
+                return Read(number, line)
             asked = read_request(line)
-            prompt = self._prompt(asked)
-            resolved = self.generator.resolve(merged(self.options, asked.options), os.environ)
+            return Read(number, line, asked, self._prompt(asked))
         except TgenError as error:
-            self._answer(number, failure(number, line, error), failed=True)
-            return None
-        echoed = asked.prompt if asked.echo and isinstance(asked.prompt, str) else ""
-        self._pending[number] = Pending(line, asked, resolved.options.samples, Completion(self.name, echoed))
-        return Request(number, prompt, resolved)
+            return Read(number, line, error=error)
 
     def _prompt(self, asked: Asked) -> str | Sequence[int]:
-        """What the model is to read. Raises TgenError for messages that its chat template cannot be found for, or refuses."""
+        """What the model is to read. Raises TgenError for messages without a chat template that takes them."""
         if asked.messages is None:
             return asked.prompt or ""
         if self._template is None:
-            self._template = chat_template(self.checkpoint)
-        return self._template.encode(self.generator.tokenizer, asked.messages)[0]
+            self._template = chat_template(self._checkpoint)
+        return self._template.encode(self._generator.tokenizer, asked.messages)[0]
 
-    def _answer(self, number: int, record: dict[str, Any], *, failed: bool = False) -> None:
+    def _take(self, lines: Lines[Read], cancelled: Callable[[], bool], wait: bool) -> Request | Refused | None:
+        """The next line that needs an answer."""
+        while not cancelled() and (wait or self._reached < self._journal.written.all_up_to + AHEAD * self._size):
+            try:
+                read = lines.take(wait, cancelled)
+            except TgenError as error:
+                self._end = error
+                return None
+            if read is None:
+                if lines.ended:
+                    self._check_whole()
+                return None
+            self._reached = read.number
+            if read.number in self._journal.written:
+                self._compare(read)
+            elif read.blank:
+                self._journal.written.add(read.number)
+                self._write()
+            else:
+                return self._request(read)
+        return None
+
+    def _request(self, read: Read) -> Request | Refused:
+        """A line for the batch, and the place where its answer is collected."""
+        from tgen.engine.batch import Refused, Request
+        from tgen.engine.requests import merged
+
+        asked, error = read.asked, read.error
+        prefix = asked.prompt if asked is not None and asked.echo and isinstance(asked.prompt, str) else ""
+        completion = Completion(self._name, prefix)
+        if asked is not None:
+            try:
+                resolved = self._generator.resolve(merged(self._options, asked.options), os.environ)
+                self._pending[read.number] = Pending(read, completion, resolved.options.samples)
+                return Request(read.number, read.prompt, resolved)
+            except TgenError as wrong:
+                error = wrong
+        self._pending[read.number] = Pending(read, completion, 0)
+        return Refused(read.number, error or UsageError("it asks for nothing"))
+
+    def _hear(self, pending: Pending, event: Event | TgenError) -> bool:
+        """Take an event of a line; whether it was the last one, so that the line is answered."""
+        from tgen.engine.requests import failure, success
+
+        number, asked, completion = pending.read.number, pending.read.asked, pending.completion
+        if isinstance(event, TgenError):
+            self._answer(number, failure(number, pending.read.line, event))
+            self.failed += 1
+            return True
+        completion.add(event)
+        if asked is None or completion.finished < pending.samples:
+            return False
+        self.tokens += completion.tokens
+        self._answer(number, success(number, asked, completion.object(chat=asked.messages is not None)))
+        return True
+
+    def _answer(self, number: int, record: dict[str, Any]) -> None:
         """Have a line's record written, now or when its turn comes."""
-        self._pending.pop(number, None)
+        del self._pending[number]
         self.count += 1
-        self.failed += failed
-        if self.ordered:
+        if self._ordered:
             self._ready[number] = record
             self._write()
         else:
-            self.journal.write(number, record)
+            self._journal.write(number, record)
 
     def _write(self) -> None:
         """Write the records whose turn it is."""
-        while (number := self.journal.written.all_up_to + 1) in self._ready:
-            self.journal.write(number, self._ready.pop(number))
+        while (number := self._journal.written.all_up_to + 1) in self._ready:
+            self._journal.write(number, self._ready.pop(number))
 
-    def _compare(self, number: int, data: bytes) -> None:
+    def _compare(self, read: Read) -> None:
         """Raise UsageError if the last line that has a record is not the one that its record is of."""
-        from tgen.engine.requests import identity, read_object
+        from tgen.engine.requests import identity
 
-        if self.journal.last is None or self.journal.last[0] != number:
-            return
-        try:
-            found = identity(read_object(data))
-        except UsageError:
-            found = None
-        if found != self.journal.last[1]:
-            message = f"line {number} of the input is {found!r}, but the output's record of it is of {self.journal.last[1]!r}"
+        last = self._journal.last
+        if last is not None and last.number == read.number and identity(read.line) != last.identity:
+            message = f"line {read.number} of the input is {identity(read.line)!r}, but the output's record of it is of {last.identity!r}"
             raise UsageError(message, "--resume needs the input that the run began with")
 
     def _check_whole(self) -> None:
         """Raise UsageError if there are records of more lines than there are."""
-        if self.journal.written.highest > self._reached:
-            message = f"the input has {self._reached} lines, but the output has a record of line {self.journal.written.highest}"
+        highest = self._journal.written.highest
+        if highest > self._reached:
+            message = f"the input has {self._reached} lines, but the output has a record of line {highest}"
             raise UsageError(message, "--resume needs the input that the run began with")

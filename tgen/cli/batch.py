@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -14,16 +14,34 @@ from tgen.cli.answers import Answers
 from tgen.cli.asked import asked_options
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.journal import Journal, count_lines
-from tgen.cli.lines import Lines, open_inputs
+from tgen.cli.lines import open_inputs
 from tgen.cli.model import chosen_checkpoint, open_generator
 from tgen.errors import UsageError
-from tgen.options import RunOptions
+from tgen.options import Overflow, RunOptions
 from tgen.ui import messages
 from tgen.ui.counting import counting
 from tgen.ui.terminal import is_terminal
 
 BATCHES = "Batches"
 SOME_FAILED = 7
+OverflowOfBatch = Annotated[
+    Overflow | None,
+    p.option(
+        "--overflow", panel=p.PROMPT, metavar="|".join(get_args(Overflow)), default="error",
+        help="What if prompt and new tokens exceed the context: a prompt that leaves no room is answered by an error, fewer new tokens "
+        "with a warning; truncate-left drops the prompt's oldest tokens instead; shrink is error without the warning.",
+    ),
+]  # fmt: skip
+SamplesOfBatch = Annotated[
+    int | None, p.option("--samples", "--num-return-sequences", panel=p.OUTPUT, metavar="INT", default=1, help="Answers to each line.")
+]
+LogprobsOfBatch = Annotated[
+    int | None,
+    p.option(
+        "--logprobs", panel=p.OUTPUT, metavar="INT",
+        help="Log-probabilities of each token and the N likeliest, of the model's raw distribution before sampling.",
+    ),
+]  # fmt: skip
 
 
 def batch(
@@ -43,7 +61,7 @@ def batch(
     batch_size: Annotated[
         int, p.option("--batch-size", "-b", panel=BATCHES, metavar="INT", limits="1 or more", default=16, help="Rows computed at once.")
     ] = 16,
-    overflow: p.OverflowOption = None,
+    overflow: OverflowOfBatch = None,
     max_new_tokens: p.MaxNewTokens = None,
     repetition_penalty: p.RepetitionPenalty = None,
     presence_penalty: p.PresencePenalty = None,
@@ -59,8 +77,8 @@ def batch(
     json_schema: p.JsonSchema = None,
     regex: p.Regex = None,
     choices: p.Choices = None,
-    samples: p.Samples = None,
-    logprobs: p.Logprobs = None,
+    samples: SamplesOfBatch = None,
+    logprobs: LogprobsOfBatch = None,
     quiet: p.Quiet = False,
     model: p.Model = None,
     device: p.DeviceOption = None,
@@ -73,13 +91,15 @@ def batch(
     goes before the command's. Or it is a line of OpenAI's batches: {"custom_id": "...", "url": "/v1/completions", "body": {...}}. Each
     answer has the number of its line. A line that fails is answered by its error; the others go on, and the exit code is 7.
 
-    The input may be as long as it likes: only a few lines of it are in memory. Ctrl-C or a kill loses no more than what is not written yet.
+    --seed is every line's seed, unless it has its own. With beams (--num-beams, or the model's default) lines are computed one by one.
+    Ctrl-C or a kill loses no more than what is not answered yet.
     """
     values = locals()
     messages.configure("auto", quiet)
     p.check_least("--batch-size", batch_size, 1)
     asked = asked_options(values)
     run_options = RunOptions(device or "auto", dtype or "auto", threads)
+    output = None if output == Path("-") else output
     if resume and output is None:
         raise UsageError("--resume needs --output", "name the file that the run wrote")
     inputs = files or []
@@ -87,16 +107,17 @@ def batch(
         if output is not None and output.exists() and file.exists() and output.samefile(file):
             raise UsageError(f"--output {output} is the input, too", "name another file")
     streams = open_inputs(inputs)
-    journal = Journal(output, resume=resume)
-    checkpoint = chosen_checkpoint(model)
-    generator, name = open_generator(model, run_options, checkpoint)
-    lines = Lines(streams, lambda data, number: (number, data), 4 * batch_size)
-    started = time.perf_counter()
-    with Interrupts() as interrupts:
-        answers = Answers(generator, name, checkpoint, asked, journal, lines, interrupts.asked, not unordered)
-        with counting("lines", count_lines(inputs), start=len(journal.written), writing=output is None) as bar:
-            for _ in answers.run(batch_size):
-                bar.add(1, _speed(answers, started))
+    with Journal(output, resume=resume) as journal, Interrupts() as interrupts:
+        checkpoint = chosen_checkpoint(model)
+        generator, name = open_generator(model, run_options, checkpoint)
+        if journal.last is not None and journal.last.model not in (None, name):
+            messages.warning(f"{output} was begun with {journal.last.model}, and goes on with {name}")
+        answers = Answers(generator, name, checkpoint, asked, journal, ordered=not unordered, size=batch_size)
+        started = time.perf_counter()
+        total = count_lines(inputs) if is_terminal(sys.stderr) else None
+        with counting("lines", total, start=answers.done, writing=output is None) as bar:
+            for _ in answers.run(streams, interrupts.asked):
+                bar.reach(answers.done, _speed(answers, started))
     if is_terminal(sys.stderr):
         failed = f" ({answers.failed:,} failed)" if answers.failed else ""
         messages.dim(f"{answers.count:,} lines{failed} · {_speed(answers, started)}")

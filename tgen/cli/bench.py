@@ -77,6 +77,8 @@ def bench(
     require_kind(checkpoint, "bench", "decoder-only")
     limit = checkpoint.spec.context
     contexts = sorted(set(context)) if context else [length for length in (64, 1000) if length + new_tokens <= limit] or [limit // 2]
+    if batch is not None and context and len(contexts) > 1:
+        raise UsageError("--batch is measured at one --context", "give one, or none")
     if contexts[-1] + new_tokens > limit:
         raise UsageError(f"--context {contexts[-1]} and {new_tokens} new tokens do not fit the model's context of {limit}")
 

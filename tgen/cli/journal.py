@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,29 +48,54 @@ class Written:
             self._after.discard(self.all_up_to)
 
 
+@dataclass(frozen=True, slots=True)
+class Last:
+    """A record that was there already: its line, what the input's writer calls that, and the model that answered."""
+
+    number: int
+    identity: Any
+    model: str | None
+
+
 class Journal:
-    """Records out, to standard output or to a file that can be gone on with."""
+    """Records out, to standard output or to a file that can be gone on with; a context manager, for such a file is locked meanwhile."""
 
     def __init__(self, path: Path | None, *, resume: bool) -> None:
         """Raises UsageError for a file that holds something, unless it is to be resumed and holds records of such a run."""
         self.written = Written()
-        self.last: tuple[int, Any] | None = None  # number and identity of the last record that was there
+        self.last: Last | None = None
+        self.whole = True  # until a record could not be written
         self._path = path
         if path is None:
             self._file = open_stdout().fileno()
             return
         try:
-            if resume and path.exists():
-                self._resume(path)
-            elif path.exists() and path.is_file() and path.stat().st_size:
+            held = path.stat().st_size if path.is_file() else 0
+            if resume and path.exists() and not path.is_file():
+                raise UsageError(f"--resume needs an --output that is a file, which {path} is not", "leave --resume out")
+            if held and not resume:
                 raise UsageError(f"--output {path} is there already", RESUME_HINT)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                self._lock(path)
+                if held:
+                    self._resume(path)
+            except BaseException:
+                os.close(self._file)
+                raise
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror or error}", "name a file in a folder you may write to") from error
 
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._path is not None:
+            os.close(self._file)
+
     def write(self, number: int, record: dict[str, Any]) -> None:
         """The record of a line. Raises TgenError if it cannot be written, and then nothing of it is in a file; BrokenPipeError."""
-        text = json.dumps(record, ensure_ascii=False) + "\n"
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
         if self._path is None and is_terminal(sys.stdout):
             write_text(text)
         else:
@@ -82,8 +108,10 @@ class Journal:
             while rest:
                 rest = rest[os.write(self._file, rest) :]
         except BrokenPipeError:
+            self.whole = False
             raise
         except OSError as error:
+            self.whole = False
             begun = len(data) - len(rest)
             if begun and stat.S_ISREG(os.fstat(self._file).st_mode):
                 end = os.lseek(self._file, -begun, os.SEEK_CUR)
@@ -91,31 +119,45 @@ class Journal:
             hint = "what was written is whole" + ("; --resume goes on with it" if self._path else "")
             raise TgenError(f"cannot write {self._path or 'to standard output'}: {error.strerror}", hint) from error
 
+    def _lock(self, path: Path) -> None:
+        """Raise UsageError where another run writes to the file: both would answer the same lines."""
+        try:
+            import fcntl
+        except ImportError:  # not on Windows
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"another run is writing to {path}", "wait for it to end, or name another file") from error
+        except OSError:
+            return  # some file systems have no locks
+
     def _resume(self, path: Path) -> None:
         """Read which records are there, and cut off what comes after the last whole line."""
-        if not path.is_file():
-            raise UsageError(f"--resume needs an --output that is a file, which {path} is not", "leave --resume out")
         with open(path, "rb+") as file:
             whole = 0
             for line in file:
                 if not line.endswith(b"\n") and (line.startswith(BEGINNING) or BEGINNING.startswith(line)):
                     break  # by a kill
-                number, identity = _number(path, line)
-                if number in self.written:
-                    raise UsageError(f"{path} has two records of line {number}", "it was not written by one run; name another file")
-                self.written.add(number)
-                self.last = number, identity
+                self.last = _last(path, line)
+                if self.last.number in self.written:
+                    raise UsageError(
+                        f"{path} has two records of line {self.last.number}", "it was not written by one run; name another file"
+                    )
+                self.written.add(self.last.number)
                 whole += len(line)
             file.truncate(whole)
 
 
-def _number(path: Path, line: bytes) -> tuple[int, Any]:
+def _last(path: Path, line: bytes) -> Last:
+    from tgen.engine.requests import identity
+
     try:
         record = json.loads(line)
-        number = record["line"]
+        number, model = record["line"], (record.get("response") or {"body": record})["body"].get("model")
         if type(number) is int and number > 0:
-            return number, record.get("custom_id", record.get("id"))
-    except (ValueError, RecursionError, TypeError, KeyError):
+            return Last(number, identity(record), model)
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
         pass
     raise UsageError(f"{path} holds something other than records of a batch", "it is left as it was; name another file")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Generic, TypeVar
 
-from tgen.errors import UsageError
+from tgen.errors import TgenError, UsageError
 from tgen.ui.terminal import is_terminal
 
 T = TypeVar("T")
@@ -34,15 +34,15 @@ class Lines(Generic[T]):
     """What `parse` makes of each line and its number, in order; a thread reads some ahead, no more."""
 
     def __init__(self, streams: Iterator[IO[bytes]], parse: Callable[[bytes, int], T], ahead: int) -> None:
-        self._waiting: queue.Queue[T | UsageError | None] = queue.Queue(maxsize=ahead)
-        self._end: UsageError | None = None
+        self._waiting: queue.Queue[T | TgenError | None] = queue.Queue(maxsize=ahead)
+        self._end: TgenError | None = None
         self.ended = False
         threading.Thread(target=self._read_ahead, args=(streams, parse), daemon=True).start()
 
     def take(self, wait: bool, cancelled: Callable[[], bool] = lambda: False) -> T | None:
         """The next one. None if there is none yet, unless told to wait; None at the end and when `cancelled`.
 
-        Raises UsageError, in its turn, for what could not be parsed or read; that is the end, too.
+        Raises TgenError, in its turn, for what could not be parsed or read; that is the end, too.
         """
         if self._end is not None:
             raise self._end
@@ -53,7 +53,7 @@ class Lines(Generic[T]):
                 if wait and not cancelled():
                     continue
                 return None
-            if isinstance(found, UsageError):
+            if isinstance(found, TgenError):
                 self._end = found
                 raise found
             self.ended = found is None
@@ -62,7 +62,7 @@ class Lines(Generic[T]):
 
     def _read_ahead(self, streams: Iterator[IO[bytes]], parse: Callable[[bytes, int], T]) -> None:
         """Put every line, and at the end None or what went wrong."""
-        end = None
+        end: TgenError | None = None
         try:
             number = 0
             for stream in streams:
@@ -72,10 +72,12 @@ class Lines(Generic[T]):
                         self._waiting.put(parse(line.removesuffix(b"\n").removesuffix(b"\r"), number))
                         while len(line) == MOST_BYTES and not line.endswith(b"\n"):  # the rest of a line that is too long
                             line = stream.readline(MOST_BYTES)
-        except UsageError as error:
+        except TgenError as error:
             end = error
         except OSError as error:
             end = UsageError(f"cannot read the input: {error.strerror}", "check where it comes from")
+        except BaseException as error:  # whoever takes lines would wait for ever
+            end = TgenError(f"reading the input failed: {type(error).__name__}: {error}")
         self._waiting.put(end)
 
 
@@ -122,7 +124,7 @@ def _drained(lines: Lines[Line], size: int) -> Iterator[list[Line]]:
         try:
             while len(batch) < size and (line := lines.take(wait=not batch)) is not None:
                 batch.append(line)
-        except UsageError:
+        except TgenError:
             if batch:
                 yield batch
             raise

@@ -18,6 +18,7 @@ from tgen.ui.training import TrainingView
 
 if TYPE_CHECKING:
     from tgen.train.loop import Trainer
+    from tgen.train.workspace import Workspace
 
 SHAPE, COURSE, TEXT = "Shape of the model", "Course of the training", "Text"
 DEFAULTS = TrainSettings(minutes=10)
@@ -104,13 +105,13 @@ def train(
             help="Compile the step, which takes a minute or two and then makes every step faster.",
         ),
     ] = None,
-    width: Annotated[int, _number("width", "Of the vectors between layers.", SHAPE, "a multiple of 64")] = DEFAULTS.width,
-    layers: Annotated[int, _number("layers", "Attention and feed-forward, that many times.", SHAPE)] = DEFAULTS.layers,
-    context: Annotated[int, _number("context", "Tokens in a sequence, and the most the model can ever look at.", SHAPE)] = DEFAULTS.context,
-    vocab: Annotated[int, _number("vocab", "Size of the vocabulary learned from the text.", SHAPE, "300 to 65536")] = DEFAULTS.vocab,
+    width: Annotated[int | None, _number("width", "Of the vectors between layers.", SHAPE, "a multiple of 64")] = None,
+    layers: Annotated[int | None, _number("layers", "Attention and feed-forward, that many times.", SHAPE)] = None,
+    context: Annotated[int | None, _number("context", "Tokens in a sequence, and the most the model can ever look at.", SHAPE)] = None,
+    vocab: Annotated[int | None, _number("vocab", "Size of the vocabulary learned from the text.", SHAPE, "300 to 65536")] = None,
     validation: Annotated[
-        float, _number("validation", "Share of the text to hold back and measure on.", TEXT, "between 0 and 1")
-    ] = DEFAULTS.validation,
+        float | None, _number("validation", "Share of the text to hold back and measure on.", TEXT, "between 0 and 1")
+    ] = None,
     prompt: Annotated[
         str, p.option("--prompt", help="What the samples on the way continue.", panel=TEXT, metavar="TEXT", default="Once upon a time")
     ] = "Once upon a time",
@@ -127,9 +128,16 @@ def train(
     p.check_least("--every", every, 1)
     p.check_least("--seed", seed, 0)
     asked = minutes is not None or steps is not None
+    given: dict[str, Any] = {"width": width, "layers": layers, "vocab": vocab, "context": context, "validation": validation}
+    given = {name: value for name, value in given.items() if value is not None}
+    shape = [name for name in given if name != "validation"]
+    if shape and base is not None:
+        raise UsageError(f"--{shape[0]} and --base exclude each other", "a model that is gone on from has its shape")
+    if validation is not None and held_back:
+        raise UsageError("--validation and --held-back exclude each other", "a share of the text, or a text of its own")
     settings = TrainSettings(
-        width=width, layers=layers, vocab=vocab, context=context, batch=batch, accumulate=accumulate, steps=steps,
-        minutes=minutes if asked else DEFAULTS.minutes, learning_rate=learning_rate, validation=validation, seed=seed,
+        batch=batch, accumulate=accumulate, steps=steps, minutes=minutes if asked else DEFAULTS.minutes, learning_rate=learning_rate,
+        seed=seed, **given,
     )  # fmt: skip
     if [bool(sources), pairs is not None, resume].count(True) != 1:
         raise UsageError("give texts or --pairs to start a run, or --resume and --out to go on with one, not both")
@@ -147,18 +155,12 @@ def train(
     workspace = Workspace(out)
     with TrainingView() as view:
         if sources:
-            if base is not None:
-                from tgen.checkpoint.resolve import resolve_model
-                from tgen.train.base import with_base
-
-                settings = with_base(settings, resolve_model(base))
-            view.say("reading the text" if base is not None else f"reading the text and learning {vocab} tokens")
-            workspace.create(sources, settings, held_back)
+            _begin(workspace, view, sources, held_back, base, settings)
         elif pairs is not None:
-            view.say(f"reading the pairs and learning {vocab} tokens")
+            view.say(f"reading the pairs and learning {settings.vocab} tokens")
             dropped = workspace.create_pairs(pairs, settings)
             if dropped:
-                view.say(f"{dropped} pairs are longer than --context {context} and were left out")
+                view.say(f"{dropped} pairs are longer than --context {settings.context} and were left out")
         elif asked:
             workspace.change_course(steps, minutes)
         trainer = Trainer(workspace, choose_device(options), compiled=compiled, every=every)
@@ -172,6 +174,19 @@ def train(
     command = "translate" if trainer.model.spec.encoder else "generate"
     messages.dim(f"done: {shell_words(['tgen', command, '--model', str(out), prompt])}")
     return 0
+
+
+def _begin(
+    workspace: Workspace, view: TrainingView, sources: list[str], held_back: list[str] | None, base: str | None, settings: TrainSettings
+) -> None:
+    """Start a run on texts."""
+    from tgen.checkpoint.resolve import resolve_model
+    from tgen.train.base import Base
+
+    found = None if base is None else Base(resolve_model(base))
+    settings = settings if found is None else found.settings(settings)
+    view.say(f"reading the text and learning {settings.vocab} tokens" if found is None else "reading the text")
+    workspace.create(sources, settings, held_back, found)
 
 
 def _run(trainer: Trainer, view: TrainingView, prompt: str, interrupts: Interrupts) -> None:

@@ -11,7 +11,7 @@ from tgen.engine.generator import Generator, Prepared
 from tgen.engine.loop import Drawn, Loop, chunks
 from tgen.engine.rows import Row
 from tgen.engine.sampling import Sampler
-from tgen.errors import TgenError
+from tgen.errors import MemoryLimitError, TgenError
 from tgen.events import Event, Finished, Note, Started
 from tgen.options import Resolved
 
@@ -30,8 +30,16 @@ class Request:
     resolved: Resolved
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What came in place of a request that cannot be meant."""
+
+    key: int
+    error: TgenError
+
+
 # The next request. Told to wait, it returns None when there will be none any more; else also when there is none yet.
-Take = Callable[[bool], Request | None]
+Take = Callable[[bool], Request | Refused | None]
 Told = Iterator[tuple[int, Event | TgenError]]
 
 
@@ -67,32 +75,37 @@ class Batch:
         self._seats: list[_Seat | None] = []  # by row of the loop; None where a sample has ended
         self._waiting: deque[_Seat] = deque()
         self._over = False
+        self._cancelled: Callable[[], bool] = lambda: False
 
     def run(self, take: Take, cancelled: Callable[[], bool] = lambda: False) -> Told:
         """The events of all requests as they come, each with its request's key; a request that fails ends with its error.
 
         A request is done with the last Finished of its samples. With beams it is computed alone. `cancelled` is asked once a step, and
-        then nothing more comes.
+        then nothing more comes. Raises MemoryLimitError where the rows do not fit into memory together.
         """
+        self._cancelled = cancelled
         while not cancelled():
-            yield from self._accept(take, cancelled)
+            yield from self._accept(take)
             yield from self._enter()
             if self._loop is not None:
                 yield from self._feed(self._seats, self._loop.column())
             elif self._over and not self._waiting:
                 return
 
-    def _accept(self, take: Take, cancelled: Callable[[], bool]) -> Told:
+    def _accept(self, take: Take) -> Told:
         """Take requests while there are rows to come."""
-        while not self._over and self._taken() + len(self._waiting) < self._size and not cancelled():
+        while not self._over and self._taken() + len(self._waiting) < self._size and not self._cancelled():
             idle = not self._taken() and not self._waiting
             request = take(idle)
             if request is None:
                 self._over = idle
                 return
+            if isinstance(request, Refused):
+                yield request.key, request.error
+                continue
             try:
                 if request.resolved.options.num_beams > 1:
-                    yield from self._alone(request, cancelled)
+                    yield from self._alone(request)
                 else:
                     yield from self._admit(request)
             except TgenError as error:
@@ -107,10 +120,10 @@ class Batch:
         yield from ((request.key, Note(text)) for text in prepared.notes)
         yield request.key, Started(len(prepared.source or prepared.ids), prepared.options.max_new_tokens, prepared.seed)
 
-    def _alone(self, request: Request, cancelled: Callable[[], bool]) -> Told:
+    def _alone(self, request: Request) -> Told:
         """A request whose rows depend on one another. Notes come before the last Finished, which says that it is done."""
-        events = list(self._generator.run(request.prompt, request.resolved, cancelled))
-        if not cancelled():
+        events = list(self._generator.run(request.prompt, request.resolved, self._cancelled))
+        if not self._cancelled():
             yield from ((request.key, event) for event in sorted(events, key=lambda event: isinstance(event, Finished)))
 
     def _taken(self) -> int:
@@ -126,9 +139,14 @@ class Batch:
             try:
                 loop = self._read(group)
             except TgenError as error:
-                for job in dict.fromkeys(seat.job for seat in group):
+                jobs = list(dict.fromkeys(seat.job for seat in group))
+                if isinstance(error, MemoryLimitError) and (len(jobs) > 1 or self._taken()):
+                    raise  # there is no saying whose fault it is
+                for job in jobs:
                     yield from self._fail(job, error)
                 continue
+            if loop is None:
+                return
             now = time.perf_counter()
             seats: list[_Seat | None] = [_Seat(seat.job, seat.sampler, seat.row, now) for seat in group]
             yield from self._feed(seats, loop.column())
@@ -138,8 +156,8 @@ class Batch:
                 self._join(loop, [seat for seat in seats if seat is not None])
         self._drop()
 
-    def _read(self, group: list[_Seat]) -> Loop:
-        """A loop of its own for samples whose prompts are alike in length; samples of one prompt share its prefill."""
+    def _read(self, group: list[_Seat]) -> Loop | None:
+        """A loop of its own for samples whose prompts are alike in length; samples of one prompt share its prefill. None if cancelled."""
         jobs = list(dict.fromkeys(seat.job for seat in group))
         sources = [job.prepared.source for job in jobs if job.prepared.source]
         longest = max(len(job.prepared.ids) for job in jobs)
@@ -151,6 +169,8 @@ class Batch:
             *early, prompts[0] = chunks(prompts[0])
             for part in early:
                 session.extend([part])
+                if self._cancelled():
+                    return None
         return Loop(session, prompts, [seat.sampler for seat in group], [jobs.index(seat.job) for seat in group])
 
     def _join(self, loop: Loop, seats: list[_Seat]) -> None:

@@ -6,6 +6,7 @@ of the budget. A token is let through only if there is a plan after it, too, so 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ START, STEP = Effort(40_000, 4_000, 400, 5.0), Effort(600, 200)
 TIGHT, EARNED, SAVED = 48, 8, 600
 # How many bytes of a plan a token may stand for, where it is not its own number of bytes.
 MOST_REPLACED = 8
+KEPT = 16
 # Numbers stay as short as a float is exact: a validator reads 0.99999999999999999999 as 1. Whole numbers are exact for longer.
 LONGEST_FRACTION, LONGEST_WHOLE = 17, 40
 
@@ -156,13 +158,17 @@ class Guards:
         self._usable = Spelling(silent, spelling.loses_space)
         self._vocabulary = Vocabulary(silent)
         self._bytes = byte_vocabulary()
+        # Many lines of a batch have one constraint.
+        self._kept = functools.lru_cache(maxsize=KEPT)(self._made)
 
     def guard(self, constraint: Constraint, prompt: Sequence[int], budget: int) -> Guard:
         """The guard of a sample that continues a prompt by `budget` tokens at most.
 
         Raises UsageError for a constraint that cannot be honoured, or not within the budget.
         """
-        space = self._spelling.loses_space(prompt)
+        return self._kept(constraint, self._spelling.loses_space(prompt), budget).copy()
+
+    def _made(self, constraint: Constraint, space: bool, budget: int) -> Guard:
         grammar = Grammar(constraint, space=space)
         tokens, matcher = grammar.matcher(self._vocabulary), grammar.matcher(self._bytes)
         planner = Planner(self._usable, grammar.names, grammar.examples, is_json=constraint.kind == "json-schema")

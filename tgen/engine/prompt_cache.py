@@ -53,7 +53,7 @@ class PromptCache:
     def save(self, memory: Memory, prompt_tokens: int) -> str | None:
         """Store what a memory holds of its prompt, unless the file does already; returns what a person should know if it could not be."""
         ids = memory.ids[:prompt_tokens]
-        state = memory.state(prompt_tokens)
+        state = memory.state(len(ids)) if ids else None
         if state is None or common(ids, self._ids) == len(ids):
             return None
         try:

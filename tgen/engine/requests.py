@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -31,6 +33,8 @@ ALIASES = {
     "num_return_sequences": "samples",
 }
 CODES = {2: "usage", 3: "model", 4: "memory", 5: "context"}  # of errors, by the exit code that each is alone
+# OpenAI's keys that change nothing at these values.
+NEUTRAL: dict[str, Any] = {"best_of": 1, "logit_bias": {}, "suffix": "", "stream": False, "n": 1}
 # What only tells a server whom to ask and whom to charge; the model is the one that was loaded.
 UNHEEDED = frozenset({"model", "user", "metadata", "store", "service_tier"})
 
@@ -50,8 +54,8 @@ class Asked:
 def read_object(line: bytes) -> dict[str, Any]:
     """The JSON object on a line. Raises UsageError, saying what is wrong."""
     try:
-        text = line.decode("utf-8")
-        value = json.loads(text, parse_constant=_no_constant)
+        text = line.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
@@ -67,13 +71,13 @@ def read_object(line: bytes) -> dict[str, Any]:
 
 def identity(value: Mapping[str, Any]) -> Any:
     """What tells a line from the others, for whoever wrote it; None if nothing does."""
-    return value.get("custom_id" if "body" in value else "id")
+    return value.get("custom_id", value.get("id"))
 
 
 def read_request(value: Mapping[str, Any]) -> Asked:
     """What an object asks for. Raises UsageError for what is not known, not honoured or of the wrong type."""
     if "body" not in value:
-        return _read("tgen", value.get("id"), {key: item for key, item in value.items() if key != "id"})
+        return _read("tgen", identity(value), {key: item for key, item in value.items() if key not in ("id", "custom_id")})
     body, method = value["body"], value.get("method", "POST")
     if not isinstance(body, dict):
         raise UsageError(f"body must be a JSON object, not {_kind(body)}")
@@ -82,19 +86,22 @@ def read_request(value: Mapping[str, Any]) -> Asked:
     url = value.get("url", "/v1/chat/completions" if "messages" in body else "/v1/completions")
     if method != "POST" or not isinstance(url, str) or url not in URLS:
         raise UsageError(f"there is no {method} {url}", f"there is POST {' and POST '.join(URLS)}")
-    kept = {key: item for key, item in body.items() if key not in UNHEEDED and item is not None}
+    kept = {key: item for key, item in body.items() if key not in UNHEEDED and (key not in NEUTRAL or item != NEUTRAL[key])}
+    if isinstance(kept.get("prompt"), list) and len(kept["prompt"]) == 1 and isinstance(kept["prompt"][0], str):
+        kept["prompt"] = kept["prompt"][0]
     return _read(URLS[url], value.get("custom_id"), kept)
 
 
 def _read(form: Form, identity: Any, value: dict[str, Any]) -> Asked:
     prompt, messages, echo = (value.pop(key, None) for key in ("prompt", "messages", "echo"))
-    wanted = {"tgen": "prompt or messages", "completion": "prompt", "chat": "messages"}[form]
+    wanted = {"tgen": "a prompt or messages, and not both", "completion": "a prompt, and no messages", "chat": "messages, and no prompt"}
     if (prompt is None) == (messages is None) or (prompt is None and form == "completion") or (messages is None and form == "chat"):
-        raise UsageError(f"it must have {wanted}{', not both' if prompt is not None and messages is not None else ''}")
+        raise UsageError(f"it must have {wanted[form]}")
     if messages == []:
         raise UsageError("messages must not be empty")
     if prompt is not None and not isinstance(prompt, str) and not _is_ids(prompt):
-        raise UsageError(f"prompt must be a text or a list of token ids, not {_kind(prompt)}")
+        other = "a list of something else" if isinstance(prompt, list) else _kind(prompt)
+        raise UsageError(f"prompt must be a text or a list of token ids, not {other}")
     if not isinstance(echo, bool | None) or (echo and not isinstance(prompt, str)):
         raise UsageError("echo must be true or false, and needs a prompt that is a text")
     return Asked(form, identity, prompt, None if messages is None else read_messages(messages), bool(echo), _options(form, value))
@@ -143,6 +150,14 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON value")
 
 
+def _finite(text: str) -> float:
+    """A number that can be written again."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number is larger than any float")
+    return number
+
+
 def _kind(value: Any) -> str:
     """A value's type, in JSON's words."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
@@ -159,14 +174,21 @@ def success(number: int, asked: Asked, answer: dict[str, Any]) -> dict[str, Any]
     """The record of a line that was answered, in the form it was asked in."""
     if asked.form == "tgen":
         return {"line": number, **({} if asked.id is None else {"id": asked.id}), **answer}
-    body = {"object": "chat.completion" if asked.form == "chat" else "text_completion", **answer}
-    return {"line": number, "custom_id": asked.id, "response": {"status_code": 200, "body": body}, "error": None}
+    # Nothing that depends on the day: the same input gives the same output.
+    body = {"id": f"cmpl-{number}", "object": "chat.completion" if asked.form == "chat" else "text_completion", "created": 0, **answer}
+    response = {"status_code": 200, "request_id": f"line-{number}", "body": body}
+    return {"line": number, "id": f"line-{number}", "custom_id": asked.id, "response": response, "error": None}
 
 
 def failure(number: int, line: Mapping[str, Any], error: TgenError) -> dict[str, Any]:
     """The record of a line, as far as it could be read, that was not."""
-    hint = {} if error.hint is None else {"hint": error.hint}
-    said = {"code": CODES.get(error.exit_code, "unexpected"), "message": shortened(error.message), **hint}
+    hint = {} if error.hint is None else {"hint": _in_json(error.hint)}
+    said = {"code": CODES.get(error.exit_code, "unexpected"), "message": shortened(_in_json(error.message)), **hint}
     if "body" in line:
-        return {"line": number, "custom_id": identity(line), "response": None, "error": said}
+        return {"line": number, "id": f"line-{number}", "custom_id": identity(line), "response": None, "error": said}
     return {"line": number, **({} if identity(line) is None else {"id": identity(line)}), "error": said}
+
+
+def _in_json(message: str) -> str:
+    """A message about options as a line of JSON spells them: --top-k is top_k."""
+    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda found: found[1].replace("-", "_"), message)

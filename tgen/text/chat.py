@@ -74,7 +74,10 @@ class ChatTemplate:
     def _ask(self, request: bytes) -> dict[str, Any]:
         try:
             # -P: files beside the sandbox must not be taken for modules of the standard library.
-            done = subprocess.run([sys.executable, "-P", SANDBOX], input=request, capture_output=True, timeout=SECONDS)
+            # In a session of its own: a Ctrl-C is for this process to obey, and no fault of the template's.
+            done = subprocess.run(
+                [sys.executable, "-P", SANDBOX], input=request, capture_output=True, timeout=SECONDS, start_new_session=True
+            )
         except subprocess.TimeoutExpired:
             return {"error": f"it takes longer than {SECONDS} seconds"}
         except OSError as error:
@@ -142,9 +145,9 @@ def read_messages(value: Any, place: str = "") -> list[Message]:
 
 
 def _message(place: str, number: int, entry: Any) -> Message:
-    if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
+    content = _content(entry.get("content")) if isinstance(entry, dict) else None
+    if content is None:
         raise UsageError(f"{place}message {number} has no text as its content", 'each is {"role": ..., "content": "text"}')
-    content: str = entry["content"]
     role: Role | None = next((role for role in get_args(Role) if role == entry.get("role")), None)
     if role is None or (role == "system" and number > 1):
         hint = "roles are user and assistant, and system for the first message"
@@ -154,3 +157,12 @@ def _message(place: str, number: int, entry: Any) -> Message:
     except UnicodeEncodeError as error:
         raise UsageError(f"{place}message {number} holds half a surrogate pair, which is no character", "correct it") from error
     return Message(role, content)
+
+
+def _content(value: Any) -> str | None:
+    """A text, or the texts of a list of parts; None for what holds anything else."""
+    if isinstance(value, list) and value:
+        parts = [part.get("text") for part in value if isinstance(part, dict) and part.get("type") == "text"]
+        texts = [part for part in parts if isinstance(part, str)]
+        return "".join(texts) if len(texts) == len(value) else None
+    return value if isinstance(value, str) else None

@@ -2,50 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from tgen.checkpoint.folder import Checkpoint, open_checkpoint
-from tgen.errors import UsageError
-from tgen.train.settings import TrainSettings
+from tgen.errors import CheckpointError, UsageError
+from tgen.files import DOWNLOAD_HINT
+from tgen.train.settings import HEAD_DIM, TrainSettings
 from tgen.train.vocabulary import END
 
-DEFAULTS = {field.name: field.default for field in fields(TrainSettings)}
-SHAPE = {"width": "hidden_size", "layers": "num_hidden_layers", "vocab": "vocab_size", "context": "max_position_embeddings"}
+FILES = ("config.json", "model.safetensors")
 
 
-def with_base(settings: TrainSettings, folder: Path) -> TrainSettings:
-    """The settings of a run that begins with a folder's weights and tokenizer, so has its shape.
+class Base:
+    """A model that `tgen train` made from texts: its weights, tokenizer and shape."""
 
-    Raises UsageError for a model that `tgen train` did not make from text, and where a shape was asked for that it does not have.
-    """
-    checkpoint = open_checkpoint(folder)
-    tokenizer = base_tokenizer(folder)
-    end = tokenizer.token_to_id(END)
-    if end is None or not _made_by_training(checkpoint, settings, end):
-        message = f"--base {checkpoint.name} was not made by `tgen train` from texts"
-        raise UsageError(message, "name a model that was, or leave --base out")
-    shape = {name: int(checkpoint.config[key]) for name, key in SHAPE.items()}
-    for name, value in shape.items():
-        if getattr(settings, name) not in (value, DEFAULTS[name]):
-            asked = f"--{name} {getattr(settings, name)}"
-            raise UsageError(f"{asked} does not fit --base {checkpoint.name}, which has {value}", f"leave --{name} out")
-    return replace(settings, **shape, base=str(folder.resolve()))
+    def __init__(self, folder: Path) -> None:
+        """Raises UsageError for a model of another make, CheckpointError for a damaged one."""
+        self.checkpoint = open_checkpoint(folder)
+        try:
+            self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise CheckpointError(f"{folder / 'tokenizer.json'} cannot be read: {error}", DOWNLOAD_HINT) from error
+        end = self.tokenizer.token_to_id(END)
+        if end is None or not _made_by_training(self.checkpoint, end) or not all((folder / name).is_file() for name in FILES):
+            message = f"--base {self.checkpoint.name} was not made by `tgen train` from texts"
+            raise UsageError(message, "name a model that was, or leave --base out")
+
+    def settings(self, settings: TrainSettings) -> TrainSettings:
+        """Those of a run that begins with this model, so has its shape."""
+        return replace(settings, **_shape(self.checkpoint.config))
+
+    def copy(self, folder: Path) -> None:
+        """Keep the weights with the run: it can be resumed whatever becomes of the model."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            shutil.copyfile(self.checkpoint.folder / name, folder / name)
 
 
-def base_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a base, which the new text is encoded with."""
-    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+def _shape(config: dict[str, Any]) -> dict[str, int]:
+    return {"width": config["hidden_size"], "layers": config["num_hidden_layers"], "context": config["max_position_embeddings"]}
 
 
-def _made_by_training(checkpoint: Checkpoint, settings: TrainSettings, end: int) -> bool:
+def _made_by_training(checkpoint: Checkpoint, end: int) -> bool:
     """Whether the config is one that `tgen train` writes for some shape."""
     config = checkpoint.config
+    if checkpoint.model_type != "llama" or checkpoint.spec.width % HEAD_DIM:
+        return False
     try:
-        shaped = replace(settings, **{name: config[key] for name, key in SHAPE.items()})
+        wanted = TrainSettings(steps=1, **_shape(config)).language_config(config["vocab_size"], end)
     except (KeyError, TypeError, UsageError):
         return False
-    wanted = shaped.language_config(config["vocab_size"], end)
     return all(config.get(key) == value for key, value in wanted.items())

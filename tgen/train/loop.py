@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,7 +44,8 @@ class Trainer:
         self.device = device
         self.every = every
         self.compiled = can_compile() and self.task.model_type == "llama" if compiled is None else compiled
-        self.model = self._first_model()
+        state = workspace.load_state()
+        self.model = self._first_model(anew=state is None)
         for module in self.model.modules():
             if isinstance(module, Attention):
                 # Plain matrix products: torch's fused CPU kernel has a slow backward pass, and a compiler fuses these.
@@ -57,12 +59,13 @@ class Trainer:
         self.warm = False
         # Settled once a run: a resumed one shall go on as it began.
         self.dtype = torch.bfloat16 if bfloat16_is_faster(device) else torch.float32
-        self._restore()
+        if state is not None:
+            self._restore(state)
 
-    def _first_model(self) -> Transformer:
-        """The model before the first step: random, or the base's."""
-        if self.settings.base is not None:
-            return load_model(open_checkpoint(Path(self.settings.base)), self.device, torch.float32).requires_grad_().train()
+    def _first_model(self, anew: bool) -> Transformer:
+        """The model before the first step: random, or that which the run goes on from."""
+        if anew and self.workspace.first.is_dir():
+            return load_model(open_checkpoint(self.workspace.first), self.device, torch.float32).requires_grad_().train()
         model = Transformer(find_family(self.task.model_type).spec(Config(self.task.config)))
         initialise(model, self.settings.layers, self.settings.seed)
         return model.to(self.device)
@@ -200,14 +203,12 @@ class Trainer:
         write_json(folder / "generation_config.json", self.task.generation)
         write_text(folder / "README.md", model_card(folder.name, self.settings, self.task.config, self.run_data.sizes, self.history))
 
-    def _restore(self) -> None:
-        state = self.workspace.load_state()
-        if state is not None:
-            self.model.load_state_dict(state["model"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
-            self.tokens, self.train_loss = state["tokens"], self.history[-1]["train_loss"]
-            self.dtype = state["dtype"]
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
+        self.tokens, self.train_loss = state["tokens"], self.history[-1]["train_loss"]
+        self.dtype = state["dtype"]
 
     def _size(self) -> str:
         count = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6

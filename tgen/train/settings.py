@@ -17,8 +17,7 @@ class TrainSettings:
 
     Exactly one of `steps` and `minutes` ends the run. `batch` counts sequences of `context` tokens (or sentence pairs); a step adds up
     the gradients of `accumulate` batches. The learning rate rises over the
-    first `warmup` share of the run and falls in a straight line to zero at its end. `base` is the folder whose weights come first,
-    None for random ones.
+    first `warmup` share of the run and falls in a straight line to zero at its end.
     """
 
     width: int = 256
@@ -36,7 +35,6 @@ class TrainSettings:
     validation: float = 0.02
     label_smoothing: float = 0.1
     seed: int = 0
-    base: str | None = None
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):

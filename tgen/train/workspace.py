@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from tgen.checkpoint.atomic import write_atomically, write_text
 from tgen.checkpoint.save import write_json
 from tgen.errors import CheckpointError, UsageError
-from tgen.train.base import base_tokenizer
+from tgen.train.base import Base
 from tgen.train.corpus import Corpus, encode_documents, split_documents
 from tgen.train.curve import curve
 from tgen.train.documents import read_documents
@@ -49,11 +49,13 @@ class Workspace:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.inner = folder / "training"
+        self.first = self.inner / "base"  # the weights a run begins with, if they are not random
 
-    def create(self, sources: list[str], settings: TrainSettings, held_back: list[str] | None = None) -> None:
+    def create(self, sources: list[str], settings: TrainSettings, held_back: list[str] | None = None, base: Base | None = None) -> None:
         """Read text, learn a tokenizer from it, encode it; `held_back` are sources to measure on, in place of a share of the text.
 
-        Raises UsageError for a folder that holds something, or too little text.
+        With a `base` the run begins with its weights, and its tokenizer is used. Raises UsageError for a folder that holds something, or
+        too little text.
         """
         self._check_empty()
         documents = list(read_documents(sources))
@@ -62,10 +64,12 @@ class Workspace:
         train, validation = split_documents(documents, settings.validation)
         if held_back:
             train, validation = documents, list(read_documents(held_back))
-        tokenizer = learn_tokenizer(train, settings.vocab) if settings.base is None else base_tokenizer(Path(settings.base))
+        tokenizer = learn_tokenizer(train, settings.vocab) if base is None else base.tokenizer
         end = end_token(tokenizer)
         corpus = Corpus(encode_documents(tokenizer, train, end), encode_documents(tokenizer, validation, end))
         corpus.check(settings.context)
+        if base is not None:
+            base.copy(self.first)
         self._save(tokenizer, settings, asdict(corpus), {"documents": len(documents), "characters": sum(map(len, documents))})
 
     def create_pairs(self, path: Path, settings: TrainSettings) -> int:

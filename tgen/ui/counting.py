@@ -22,13 +22,13 @@ class Bar:
         self._task = self._progress.add_task(what, total=total, completed=start, said="")
         self._progress.start()
 
-    def add(self, done: int, said: str = "") -> None:
+    def add(self, done: int) -> None:
         """So much more is done."""
-        self._progress.update(self._task, advance=done, said=said)
+        self._progress.update(self._task, advance=done)
 
-    def reach(self, done: int) -> None:
+    def reach(self, done: int, said: str = "") -> None:
         """So much is done in all."""
-        self._progress.update(self._task, completed=done)
+        self._progress.update(self._task, completed=done, said=said)
 
     def stop(self) -> None:
         """Take it off the screen."""
@@ -38,7 +38,10 @@ class Bar:
 class NoBar:
     """In place of a bar where nobody is looking."""
 
-    def add(self, done: int, said: str = "") -> None:
+    def add(self, done: int) -> None:
+        """Nothing is shown."""
+
+    def reach(self, done: int, said: str = "") -> None:
         """Nothing is shown."""
 
 
