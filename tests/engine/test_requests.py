@@ -174,10 +174,10 @@ def test_records() -> None:
     found = success(3, Asked("chat", "x"), {"choices": []})
     answer = {"id": "cmpl-3", "object": "chat.completion", "created": 0, "choices": []}
     assert found["response"] == {"status_code": 200, "request_id": "line-3", "body": answer}
-    words = UsageError("--top-k must be 0 or more, not -1", "use --overflow truncate-left")
+    words = UsageError("--top-k must be 0 or more, not -1", "use --overflow truncate-left or another --model")
     assert failure(3, {}, words)["error"] == {
         "code": "usage",
         "message": "top_k must be 0 or more, not -1",
-        "hint": "use overflow truncate-left",
+        "hint": "use overflow truncate-left or another --model",
     }
     assert success(3, Asked("completion", "x"), {})["response"]["body"]["object"] == "text_completion"

@@ -106,7 +106,7 @@ def batch(
     for file in inputs:
         if output is not None and output.exists() and file.exists() and output.samefile(file):
             raise UsageError(f"--output {output} is the input, too", "name another file")
-    streams = open_inputs(inputs)
+    streams = open_inputs(inputs, "name a file of JSON lines, or pipe them in")
     with Journal(output, resume=resume) as journal, Interrupts() as interrupts:
         checkpoint = chosen_checkpoint(model)
         generator, name = open_generator(model, run_options, checkpoint)

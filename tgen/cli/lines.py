@@ -91,13 +91,17 @@ def line_batches(argument: str | None, file: Path | None, size: int) -> Iterator
     if argument is not None and argument != "-":
         return iter([[_line(text, number) for number, text in enumerate(os.fsencode(argument).split(b"\n"), start=1)]])
     named = argument == "-" or file is not None
-    return _drained(Lines(open_inputs([file or Path("-")] if named else []), _line, 4 * size), size)
+    streams = open_inputs([file or Path("-")] if named else [], "give one as an argument, pipe one in, or -f FILE")
+    return _drained(Lines(streams, _line, 4 * size), size)
 
 
-def open_inputs(files: Sequence[Path]) -> Iterator[IO[bytes]]:
-    """The streams of files in turn; `-`, or no file at all, is standard input. Raises UsageError now for those that cannot be read now."""
+def open_inputs(files: Sequence[Path], hint: str) -> Iterator[IO[bytes]]:
+    """The streams of files in turn; `-`, or no file at all, is standard input. Raises UsageError now for those that cannot be read now.
+
+    `hint` is what to do where standard input is a terminal, which nobody meant.
+    """
     if not files and (sys.stdin is None or is_terminal(sys.stdin)):
-        raise UsageError("there is no text", "give one as an argument, pipe one in, or -f FILE")
+        raise UsageError("there is no text", hint)
     for file in files:
         if file != Path("-") and not file.is_fifo():  # to open and close a pipe would be the end of it
             _opened(file).close()

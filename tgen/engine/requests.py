@@ -191,4 +191,9 @@ def failure(number: int, line: Mapping[str, Any], error: TgenError) -> dict[str,
 
 def _in_json(message: str) -> str:
     """A message about options as a line of JSON spells them: --top-k is top_k."""
-    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda found: found[1].replace("-", "_"), message)
+
+    def spelled(found: re.Match[str]) -> str:
+        name = found[1].replace("-", "_")
+        return name if name in OPTIONS else found[0]
+
+    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", spelled, message)
