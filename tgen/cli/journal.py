@@ -70,15 +70,14 @@ class Journal:
             self._file = open_stdout().fileno()
             return
         try:
-            held = path.stat().st_size if path.is_file() else 0
             if resume and path.exists() and not path.is_file():
                 raise UsageError(f"--resume needs an --output that is a file, which {path} is not", "leave --resume out")
-            if held and not resume:
-                raise UsageError(f"--output {path} is there already", RESUME_HINT)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             try:
-                self._lock(path)
-                if held:
+                self._lock(path)  # first: what the file holds counts only when nobody else is writing to it
+                if os.fstat(self._file).st_size:
+                    if not resume:
+                        raise UsageError(f"--output {path} is there already", RESUME_HINT)
                     self._resume(path)
             except BaseException:
                 os.close(self._file)
