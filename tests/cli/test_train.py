@@ -124,9 +124,26 @@ def test_a_run_goes_on_from_a_model_with_other_text(text: Path, whole: Path, tmp
     assert len(np.load(folder / "training" / "train.npy")) > len(np.load(whole / "training" / "train.npy"))  # nothing is held back from it
 
 
+def test_a_base_is_given_layers_that_change_nothing_at_first(text: Path, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    options = ["--steps", "2", "--batch", "4", "--validation", "0.1", "--no-compile", "-t", "1", "--learning-rate", "0.0003"]
+    finish(train(str(text), "--base", str(whole), "--layers", "3", "-o", str(folder), *options))
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        shutil.copyfile(whole / name, folder / "training" / "base" / name)
+    scores = [tgen("score", "-m", str(model), "The old fox said.").stdout for model in (whole, folder / "training" / "base")]
+    assert scores[0] == scores[1]
+    assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 3
+    before, after = (load_file(path / "model.safetensors") for path in (whole, folder))
+    assert len(after) > len(before)
+    for added in ("self_attn.o_proj", "mlp.down_proj"):  # they learn, though they began as nothing
+        assert float(after[f"model.layers.2.{added}.weight"].abs().max()) > 0
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (["--base", "storyteller", "--layers", "2"], "--layers 2 is less than the"),
+        (["--beginnings", "1.5"], "--beginnings must be 0 to 1, not 1.5"),
         (["--base", golden("llama2")], "--base llama2 was not made by `tgen train` from texts"),
         (["--base", golden("gpt2")], "--base gpt2 was not made by `tgen train` from texts"),
         (["--base", "english-french"], "was not made by `tgen train` from texts"),

@@ -14,7 +14,7 @@ import torch
 
 from tgen.errors import UsageError
 from tgen.events import Evaluated
-from tgen.train.corpus import training_batch
+from tgen.train.corpus import document_starts, encode_documents, training_batch, with_beginnings
 from tgen.train.curve import curve, ticks
 from tgen.train.loop import Trainer
 from tgen.train.pairs import PADDING, PairTask, read_pairs, split_pairs
@@ -54,6 +54,33 @@ def test_an_epoch_reads_every_piece_once() -> None:
     starts = [int(row[0]) for number in range(13) for row in training_batch(ids, 8, 3, 0, number)]
     assert len(set(starts)) == 39
     assert {start % 8 for start in starts} == {starts[0] % 8}
+
+
+def test_beginnings_are_those_of_documents() -> None:
+    end, context = 0, 8
+    ids = np.array([*range(1, 30), end, *range(101, 130), end, *range(201, 230), end, 1, 2, end], dtype=np.uint16)
+    starts = document_starts(ids, context, end)
+    assert [int(ids[start + 1]) for start in starts] == [101, 201]  # after the third, and at the end, there is no whole sequence
+    found: list[int] = []
+    for number in range(200):
+        rows = training_batch(ids, context, 4, 0, number)
+        mixed = with_beginnings(rows.copy(), ids, starts, 0.5, 0, number)
+        assert (mixed == with_beginnings(rows.copy(), ids, starts, 0.5, 0, number)).all()
+        for row, was in zip(mixed, rows, strict=True):
+            begins = row[0] == end
+            assert (row == (ids[starts[0 if row[1] == 101 else 1] :][: context + 1] if begins else was)).all()
+            found += [int(row[1])] if begins else [0]
+    assert 0.45 < np.mean(np.array(found) > 0) < 0.6
+    assert 0.4 < found.count(101) / (found.count(101) + found.count(201)) < 0.6
+    assert (with_beginnings(rows, ids, starts, 0.0, 0, 0) == rows).all()
+
+
+def test_a_document_is_framed_by_end_tokens_once(tmp_path: Path, text: str) -> None:
+    workspace = Workspace(tmp_path / "model")
+    workspace.create([text], TrainSettings(**SHAPE))
+    tokenizer = workspace.open().tokenizer
+    assert encode_documents(tokenizer, ["one", "two"], 0).tolist().count(0) == 2
+    assert tokenizer.encode("one").ids[0] == 0  # a prompt begins as a document does
 
 
 def test_two_half_batches_added_up_are_one(tmp_path: Path, text: str) -> None:

@@ -54,7 +54,7 @@ def train(
             "--base",
             panel=COURSE,
             metavar="PATH|NAME",
-            help="Go on from the weights of a model that tgen train made from texts, with its tokenizer and shape.",
+            help="Go on from a model that tgen train made from texts, with its weights, tokenizer and shape; --layers may add layers.",
         ),
     ] = None,
     out: Annotated[
@@ -73,6 +73,9 @@ def train(
     ] = None,
     batch: Annotated[int, _number("batch", "Sequences in a step.", COURSE)] = DEFAULTS.batch,
     accumulate: Annotated[int, _number("accumulate", "Batches whose gradients are added up in a step.", COURSE)] = DEFAULTS.accumulate,
+    beginnings: Annotated[
+        float, _number("beginnings", "Share of the sequences that begin where a document does, as a prompt does.", COURSE, "0 to 1")
+    ] = DEFAULTS.beginnings,
     learning_rate: Annotated[float, _number("learning_rate", "The highest, after warm-up.", COURSE)] = DEFAULTS.learning_rate,
     every: Annotated[
         int,
@@ -130,14 +133,16 @@ def train(
     asked = minutes is not None or steps is not None
     given: dict[str, Any] = {"width": width, "layers": layers, "vocab": vocab, "context": context, "validation": validation}
     given = {name: value for name, value in given.items() if value is not None}
-    shape = [name for name in given if name != "validation"]
+    shape = [name for name in given if name not in ("layers", "validation")]
     if shape and base is not None:
-        raise UsageError(f"--{shape[0]} and --base exclude each other", "a model that is gone on from has its shape")
+        raise UsageError(
+            f"--{shape[0]} and --base exclude each other", "a model that is gone on from has its shape; only layers can be added"
+        )
     if validation is not None and held_back:
         raise UsageError("--validation and --held-back exclude each other", "a share of the text, or a text of its own")
     settings = TrainSettings(
         batch=batch, accumulate=accumulate, steps=steps, minutes=minutes if asked else DEFAULTS.minutes, learning_rate=learning_rate,
-        seed=seed, **given,
+        seed=seed, beginnings=beginnings, **given,
     )  # fmt: skip
     if [bool(sources), pairs is not None, resume].count(True) != 1:
         raise UsageError("give texts or --pairs to start a run, or --resume and --out to go on with one, not both")
@@ -155,7 +160,7 @@ def train(
     workspace = Workspace(out)
     with TrainingView() as view:
         if sources:
-            _begin(workspace, view, sources, held_back, base, settings)
+            _begin(workspace, view, sources, held_back, None if base is None else (base, layers), settings)
         elif pairs is not None:
             view.say(f"reading the pairs and learning {settings.vocab} tokens")
             dropped = workspace.create_pairs(pairs, settings)
@@ -177,13 +182,18 @@ def train(
 
 
 def _begin(
-    workspace: Workspace, view: TrainingView, sources: list[str], held_back: list[str] | None, base: str | None, settings: TrainSettings
+    workspace: Workspace,
+    view: TrainingView,
+    sources: list[str],
+    held_back: list[str] | None,
+    base: tuple[str, int | None] | None,
+    settings: TrainSettings,
 ) -> None:
-    """Start a run on texts."""
+    """Start a run on texts; `base` is a model to go on from and the layers it shall have."""
     from tgen.checkpoint.resolve import resolve_model
     from tgen.train.base import Base
 
-    found = None if base is None else Base(resolve_model(base))
+    found = None if base is None else Base(resolve_model(base[0]), base[1])
     settings = settings if found is None else found.settings(settings)
     view.say(f"reading the text and learning {settings.vocab} tokens" if found is None else "reading the text")
     workspace.create(sources, settings, held_back, found)

@@ -1,51 +1,83 @@
-"""A model to go on from, in place of random weights. Knows which folders `tgen train` can take up, not how a step is made."""
+"""A model to go on from, in place of random weights. Knows which folders `tgen train` can take up, not how a step is made.
+
+A base may be given more layers. A new one is a copy of the layer below it whose two last matrices are zero, so it adds nothing at first:
+the model computes what it did before, and learns from there (LLaMA Pro, arXiv:2401.02415).
+"""
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from torch import Tensor
 
+from tgen.checkpoint.atomic import write_atomically
 from tgen.checkpoint.folder import Checkpoint, open_checkpoint
+from tgen.checkpoint.save import write_json
 from tgen.errors import CheckpointError, UsageError
 from tgen.files import DOWNLOAD_HINT
 from tgen.train.settings import HEAD_DIM, TrainSettings
 from tgen.train.vocabulary import END
 
-FILES = ("config.json", "model.safetensors")
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+LAYER = "model.layers."
+ADDED_TO_THE_STREAM = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
 
 
 class Base:
     """A model that `tgen train` made from texts: its weights, tokenizer and shape."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises UsageError for a model of another make, CheckpointError for a damaged one."""
+    def __init__(self, folder: Path, layers: int | None = None) -> None:
+        """`layers` None keeps the model's own number. Raises UsageError for a model of another make, or fewer layers than it has;
+        CheckpointError for a damaged one.
+        """
         self.checkpoint = open_checkpoint(folder)
         try:
             self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # tokenizers raises bare Exception
             raise CheckpointError(f"{folder / 'tokenizer.json'} cannot be read: {error}", DOWNLOAD_HINT) from error
         end = self.tokenizer.token_to_id(END)
-        if end is None or not _made_by_training(self.checkpoint, end) or not all((folder / name).is_file() for name in FILES):
+        if end is None or not _made_by_training(self.checkpoint, end) or not all((folder / name).is_file() for name in (CONFIG, WEIGHTS)):
             message = f"--base {self.checkpoint.name} was not made by `tgen train` from texts"
             raise UsageError(message, "name a model that was, or leave --base out")
+        has = self.checkpoint.config["num_hidden_layers"]
+        self.layers = has if layers is None else layers
+        if self.layers < has:
+            message = f"--layers {layers} is less than the {has} of --base {self.checkpoint.name}"
+            raise UsageError(message, "a model can be given more layers, not fewer")
 
     def settings(self, settings: TrainSettings) -> TrainSettings:
         """Those of a run that begins with this model, so has its shape."""
-        return replace(settings, **_shape(self.checkpoint.config))
+        return replace(settings, **{**_shape(self.checkpoint.config), "layers": self.layers})
 
     def copy(self, folder: Path) -> None:
-        """Keep the weights with the run: it can be resumed whatever becomes of the model."""
+        """Keep the weights with the run, grown to its layers: it can be resumed whatever becomes of the model."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            shutil.copyfile(self.checkpoint.folder / name, folder / name)
+        weights = _grow(load_file(self.checkpoint.folder / WEIGHTS), self.checkpoint.config["num_hidden_layers"], self.layers)
+        write_atomically(folder / WEIGHTS, lambda path: save_file(weights, path, metadata={"format": "pt"}))
+        write_json(folder / CONFIG, {**self.checkpoint.config, "num_hidden_layers": self.layers})
 
 
 def _shape(config: dict[str, Any]) -> dict[str, int]:
     return {"width": config["hidden_size"], "layers": config["num_hidden_layers"], "context": config["max_position_embeddings"]}
+
+
+def _grow(weights: dict[str, Tensor], layers: int, wanted: int) -> dict[str, Tensor]:
+    """The tensors of a model of `wanted` layers, new ones spread evenly among the `layers` there are."""
+    grown = {name: tensor for name, tensor in weights.items() if not name.startswith(LAYER)}
+    for layer in range(wanted):
+        old = layer * layers // wanted
+        new = layer > 0 and old == (layer - 1) * layers // wanted
+        prefix = f"{LAYER}{old}."
+        for name in [name for name in weights if name.startswith(prefix)]:
+            part = name.removeprefix(prefix)
+            nothing = new and part in ADDED_TO_THE_STREAM
+            grown[f"{LAYER}{layer}.{part}"] = torch.zeros_like(weights[name]) if nothing else weights[name].clone()
+    return grown
 
 
 def _made_by_training(checkpoint: Checkpoint, end: int) -> bool:

@@ -73,7 +73,7 @@ def encode_documents(tokenizer: Tokenizer, documents: Sequence[str], end: int) -
     """All documents' ids in a row, [tokens]."""
     parts: list[Ids] = []
     for start in range(0, len(documents), 64):
-        for encoding in tokenizer.encode_batch(list(documents[start : start + 64])):
+        for encoding in tokenizer.encode_batch(list(documents[start : start + 64]), add_special_tokens=False):
             parts.append(np.array([*encoding.ids, end], dtype=np.uint16))
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint16)
 
@@ -81,13 +81,34 @@ def encode_documents(tokenizer: Tokenizer, documents: Sequence[str], end: int) -
 def training_batch(ids: Ids, context: int, batch: int, seed: int, number: int) -> npt.NDArray[np.int64]:
     """The number-th batch of sequences, [batch, context + 1]: each epoch cuts the text at other places and shuffles the pieces."""
     per_epoch = max(1, (len(ids) - 1 - context) // context)
-    rows = []
+    starts = []
     for sequence in range(number * batch, (number + 1) * batch):
         epoch, index = divmod(sequence, per_epoch)
         order, offset = _epoch(len(ids), context, per_epoch, seed, epoch)
-        start = offset + int(order[index]) * context
-        rows.append(ids[start : start + context + 1].astype(np.int64))
-    return np.stack(rows)
+        starts.append(offset + int(order[index]) * context)
+    return np.stack([ids[start : start + context + 1].astype(np.int64) for start in starts])
+
+
+def document_starts(ids: Ids, context: int, end: int) -> npt.NDArray[np.int64]:
+    """Where a sequence can begin with a document: at the end token before it, which is the start token of a prompt too."""
+    ends = np.flatnonzero(ids == end)
+    return ends[ends + context < len(ids)]
+
+
+def with_beginnings(
+    rows: npt.NDArray[np.int64], ids: Ids, starts: npt.NDArray[np.int64], share: float, seed: int, number: int
+) -> npt.NDArray[np.int64]:
+    """The number-th batch with about `share` of its rows replaced by the beginnings of documents, each as likely as the other.
+
+    A long document is learned from as a whole, but what people ask for begins at a beginning, and of those there are few.
+    """
+    if not share or not len(starts):
+        return rows
+    generator = np.random.default_rng((seed, number, 1))
+    for row in np.flatnonzero(generator.random(len(rows)) < share):
+        start = generator.choice(starts)
+        rows[row] = ids[start : start + rows.shape[1]]
+    return rows
 
 
 def validation_batches(ids: Ids, context: int, batch: int, limit: int | None) -> Iterator[npt.NDArray[np.int64]]:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from tgen.model.transformer import Transformer
-from tgen.train.corpus import Corpus, training_batch, validation_batches
+from tgen.train.corpus import Corpus, document_starts, training_batch, validation_batches, with_beginnings
 from tgen.train.settings import TrainSettings
 from tgen.train.task import Arrays, Held
 from tgen.train.vocabulary import bytes_per_token, end_token
@@ -37,11 +37,13 @@ class LanguageTask:
             "eos_token_id": end,
         }
         self._sizes = bytes_per_token(tokenizer)
+        self._starts = document_starts(corpus.train, settings.context, end)
 
     def batch(self, number: int) -> Arrays:
         """Sequences [batch, context + 1]."""
-        settings = self.settings
-        return (training_batch(self.corpus.train, settings.context, settings.batch, settings.seed, number),)
+        settings, ids = self.settings, self.corpus.train
+        rows = training_batch(ids, settings.context, settings.batch, settings.seed, number)
+        return (with_beginnings(rows, ids, self._starts, settings.beginnings, settings.seed, number),)
 
     def losses(self, model: Transformer, *arrays: Tensor) -> Tensor:
         """[batch, context]"""

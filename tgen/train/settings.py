@@ -16,8 +16,8 @@ class TrainSettings:
     """The shape of the model and the course of its training.
 
     Exactly one of `steps` and `minutes` ends the run. `batch` counts sequences of `context` tokens (or sentence pairs); a step adds up
-    the gradients of `accumulate` batches. The learning rate rises over the
-    first `warmup` share of the run and falls in a straight line to zero at its end.
+    the gradients of `accumulate` batches. `beginnings` is the share of the sequences that begin where a document does. The learning rate
+    rises over the first `warmup` share of the run and falls in a straight line to zero at its end.
     """
 
     width: int = 256
@@ -26,6 +26,7 @@ class TrainSettings:
     context: int = 256
     batch: int = 16
     accumulate: int = 1
+    beginnings: float = 0.0
     steps: int | None = None
     minutes: float | None = None
     learning_rate: float = 3e-3
@@ -47,6 +48,8 @@ class TrainSettings:
             raise UsageError(f"--width must be a multiple of {HEAD_DIM}, the size of a head, not {self.width}")
         if not 300 <= self.vocab <= 65536:
             raise UsageError(f"--vocab must be 300 (256 bytes, a special token and some merges) to 65536, not {self.vocab}")
+        if not 0 <= self.beginnings <= 1:
+            raise UsageError(f"--beginnings must be 0 to 1, not {self.beginnings}")
         if not 0 < self.validation < 1:
             raise UsageError(f"--validation must be between 0 and 1, not {self.validation}")
 

@@ -18,7 +18,8 @@ END = "<|end|>"
 def learn_tokenizer(documents: Iterable[str], size: int, *, sentences: bool = False) -> Tokenizer:
     """Byte-level BPE (arXiv:1508.07909, over bytes as in GPT-2): every text can be written, and decodes to itself.
 
-    For `sentences`, the first word is spelled like any other, and the end token is added to each.
+    For `sentences`, the first word is spelled like any other, and the end token is added to each. Of other texts it is the start token
+    too, and stands before a prompt as it stands before every document that is learned from.
     """
     tokenizer = Tokenizer(models.BPE())
     digits = pre_tokenizers.Digits(individual_digits=True)
@@ -31,7 +32,8 @@ def learn_tokenizer(documents: Iterable[str], size: int, *, sentences: bool = Fa
     tokenizer.train_from_iterator(documents, trainer)
     if sentences:
         tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
-        tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, end_token(tokenizer))])
+    frame = f"$A {END}" if sentences else f"{END} $A"
+    tokenizer.post_processor = processors.TemplateProcessing(single=frame, special_tokens=[(END, end_token(tokenizer))])
     return tokenizer
 
 
