@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import termios
@@ -16,6 +17,8 @@ from tests.conftest import GOLDEN
 
 TGEN = str(Path(sys.executable).with_name("tgen"))
 TIMEOUT = 60
+# Whoever started the tests may have them ignore Ctrl-C; what they start shall hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def environment(**changes: str) -> dict[str, str]:

@@ -146,6 +146,18 @@ def test_a_signal_before_the_first_token_ends_it_at_once(number: signal.Signals,
         assert read(process.stdout) == read(process.stderr) == b""
 
 
+def test_a_background_job_does_not_hear_the_ctrl_c_of_another() -> None:
+    deaf = {"stdin": subprocess.DEVNULL, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+    with running(*ENDLESS, **deaf) as process:
+        text = read(process.stdout, 4)
+        process.send_signal(signal.SIGINT)
+        text += read(process.stdout, 400)
+        assert len(text) == 404
+        process.send_signal(signal.SIGTERM)
+        read(process.stdout)
+        assert process.wait() == 143
+
+
 def read(stream: IO[bytes] | None, count: int = -1) -> bytes:
     """Bytes from a pipe, to its end if no count is given."""
     assert stream is not None

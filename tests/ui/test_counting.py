@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from tgen.ui import messages
 from tgen.ui.counting import counting
 
 
@@ -35,6 +36,12 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, total: int | None,
 def test_nothing_between_the_lines_of_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert b"3/?" in shown(monkeypatch, None, False, "stderr", "stdout")
     assert shown(monkeypatch, None, True, "stderr", "stdout") == b""
+
+
+def test_nothing_under_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(messages._settings, "quiet", True)
+        assert shown(monkeypatch, 4, False, "stderr") == b""
 
 
 def test_nothing_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

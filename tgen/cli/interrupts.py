@@ -10,7 +10,11 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class Interrupts:
-    """While entered, a first signal is remembered if someone asks for it, and a second one, or one before anybody asked, raises."""
+    """While entered, a first signal is remembered if someone asks for it, and a second one, or one before anybody asked, raises.
+
+    A signal that the process was started to ignore stays ignored: a script's background job does not hear the Ctrl-C that is meant for
+    what runs in front.
+    """
 
     def __init__(self) -> None:
         self.exit_code: int | None = None
@@ -19,6 +23,8 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         for number in EXIT_CODES:
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue
             self._previous[number] = signal.signal(number, self._remember)
         return self
 

@@ -1,4 +1,4 @@
-"""A progress bar on stderr; silent unless stderr is a terminal. Knows numbers only."""
+"""A progress bar on stderr; silent unless stderr is a terminal, and under --quiet. Knows numbers only."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tgen.ui import messages
 from tgen.ui.terminal import console, is_terminal
 
 
@@ -51,7 +52,7 @@ def counting(what: str, total: int | None, *, start: int = 0, writing: bool = Fa
 
     Work that is `writing` to stdout meanwhile shows nothing where that is a terminal too: there the text itself says how far it is.
     """
-    if not is_terminal(sys.stderr) or (writing and is_terminal(sys.stdout)):
+    if messages.is_quiet() or not is_terminal(sys.stderr) or (writing and is_terminal(sys.stdout)):
         yield NoBar()
         return
     bar = Bar(what, total, start)
