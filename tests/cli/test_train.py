@@ -139,10 +139,22 @@ def test_a_base_is_given_layers_that_change_nothing_at_first(text: Path, whole: 
         assert float(after[f"model.layers.2.{added}.weight"].abs().max()) > 0
 
 
+def test_what_is_written_can_be_an_average_with_the_base(text: Path, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    options = ["--base", str(whole), "--base-share", "0.25", "--batch", "4", "--validation", "0.1", "--no-compile", "-t", "1"]
+    finish(train(str(text), *options, "-o", str(folder), "--steps", "2", "--learning-rate", "0.01"))
+    before, written = (load_file(model / "model.safetensors")["model.norm.weight"].float() for model in (whole, folder))
+    learned = torch.load(folder / "training" / "state.pt", weights_only=True)["model"]["decoder.final_norm.weight"]
+    assert float((before - learned).abs().max()) > 0.005
+    assert torch.allclose(written, 0.25 * before + 0.75 * learned, atol=0.004)
+    assert not torch.allclose(written, learned, atol=0.002)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["--base", "storyteller", "--layers", "2"], "--layers 2 is less than the"),
+        (["--base-share", "0.5"], "--base-share is for a run with --base"),
         (["--beginnings", "1.5"], "--beginnings must be 0 to 1, not 1.5"),
         (["--base", golden("llama2")], "--base llama2 was not made by `tgen train` from texts"),
         (["--base", golden("gpt2")], "--base gpt2 was not made by `tgen train` from texts"),

@@ -57,6 +57,10 @@ def train(
             help="Go on from a model that tgen train made from texts, with its weights, tokenizer and shape; --layers may add layers.",
         ),
     ] = None,
+    base_share: Annotated[
+        float,
+        _number("base_share", "Write an average of --base, to this share, and of what was learned: it forgets less.", COURSE, "0 to 1"),
+    ] = DEFAULTS.base_share,
     out: Annotated[
         Path, p.option("--out", "-o", help="The model's folder, new or empty.", panel=COURSE, metavar="FOLDER", default="my-model")
     ] = Path("my-model"),
@@ -142,10 +146,12 @@ def train(
         raise UsageError("--validation and --held-back exclude each other", "a share of the text, or a text of its own")
     settings = TrainSettings(
         batch=batch, accumulate=accumulate, steps=steps, minutes=minutes if asked else DEFAULTS.minutes, learning_rate=learning_rate,
-        seed=seed, beginnings=beginnings, **given,
+        seed=seed, beginnings=beginnings, base_share=base_share, **given,
     )  # fmt: skip
     if [bool(sources), pairs is not None, resume].count(True) != 1:
         raise UsageError("give texts or --pairs to start a run, or --resume and --out to go on with one, not both")
+    if base_share and base is None:
+        raise UsageError("--base-share is for a run with --base", "leave it out")
     for name, value in (("--base", base), ("--held-back", held_back)):
         if value and not sources:
             raise UsageError(f"{name} is for a run that starts from texts", f"leave {name} out")

@@ -173,6 +173,8 @@ class Trainer:
         )
 
     def _checkpoint(self, limit: int | None) -> Evaluated:
+        learned = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self._blend()
         event = Evaluated(
             step=self.step,
             tokens=self.tokens,
@@ -182,6 +184,8 @@ class Trainer:
         )
         self.history = [row for row in self.history if row["step"] < self.step]
         self.history.append(asdict(event))
+        self._write_model()
+        self.model.load_state_dict(learned)
         self.workspace.save_state(
             {
                 "dtype": self.dtype,
@@ -194,8 +198,16 @@ class Trainer:
             }
         )
         self.workspace.write_log(self.history)
-        self._write_model()
         return event
+
+    @torch.no_grad()
+    def _blend(self) -> None:
+        """Mix in the model the run began with: an average of weights knows most of what either knows (WiSE-FT, arXiv:2109.01903)."""
+        if not self.settings.base_share:
+            return
+        first = load_model(open_checkpoint(self.workspace.first), self.device, torch.float32).state_dict()
+        for name, value in self.model.state_dict().items():
+            value.lerp_(first[name], self.settings.base_share)
 
     def _write_model(self) -> None:
         folder: Path = self.workspace.folder

@@ -17,7 +17,8 @@ class TrainSettings:
 
     Exactly one of `steps` and `minutes` ends the run. `batch` counts sequences of `context` tokens (or sentence pairs); a step adds up
     the gradients of `accumulate` batches. `beginnings` is the share of the sequences that begin where a document does. The learning rate
-    rises over the first `warmup` share of the run and falls in a straight line to zero at its end.
+    rises over the first `warmup` share of the run and falls in a straight line to zero at its end. `base_share` is how much of the model
+    that the run began with is in the model that is written.
     """
 
     width: int = 256
@@ -27,6 +28,7 @@ class TrainSettings:
     batch: int = 16
     accumulate: int = 1
     beginnings: float = 0.0
+    base_share: float = 0.0
     steps: int | None = None
     minutes: float | None = None
     learning_rate: float = 3e-3
@@ -48,8 +50,9 @@ class TrainSettings:
             raise UsageError(f"--width must be a multiple of {HEAD_DIM}, the size of a head, not {self.width}")
         if not 300 <= self.vocab <= 65536:
             raise UsageError(f"--vocab must be 300 (256 bytes, a special token and some merges) to 65536, not {self.vocab}")
-        if not 0 <= self.beginnings <= 1:
-            raise UsageError(f"--beginnings must be 0 to 1, not {self.beginnings}")
+        for name in ("beginnings", "base_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"--{name.replace('_', '-')} must be 0 to 1, not {getattr(self, name)}")
         if not 0 < self.validation < 1:
             raise UsageError(f"--validation must be between 0 and 1, not {self.validation}")
 
