@@ -150,11 +150,7 @@ def train(
     )  # fmt: skip
     if [bool(sources), pairs is not None, resume].count(True) != 1:
         raise UsageError("give texts or --pairs to start a run, or --resume and --out to go on with one, not both")
-    if base_share and base is None:
-        raise UsageError("--base-share is for a run with --base", "leave it out")
-    for name, value in (("--base", base), ("--held-back", held_back)):
-        if value and not sources:
-            raise UsageError(f"{name} is for a run that starts from texts", f"leave {name} out")
+    _check_base(bool(sources), base, base_share, held_back)
 
     from tgen.options import RunOptions
     from tgen.runtime.placement import choose_device, set_threads
@@ -185,6 +181,15 @@ def train(
     command = "translate" if trainer.model.spec.encoder else "generate"
     messages.dim(f"done: {shell_words(['tgen', command, '--model', str(out), prompt])}")
     return 0
+
+
+def _check_base(from_texts: bool, base: str | None, base_share: float, held_back: list[str] | None) -> None:
+    """Whether what goes with a base, or with texts, has them."""
+    if base_share and base is None:
+        raise UsageError("--base-share is for a run with --base", "leave it out")
+    for name, value in (("--base", base), ("--held-back", held_back)):
+        if value and not from_texts:
+            raise UsageError(f"{name} is for a run that starts from texts", f"leave {name} out")
 
 
 def _begin(
