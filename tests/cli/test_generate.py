@@ -146,16 +146,17 @@ def test_a_signal_before_the_first_token_ends_it_at_once(number: signal.Signals,
         assert read(process.stdout) == read(process.stderr) == b""
 
 
-def test_a_background_job_does_not_hear_the_ctrl_c_of_another() -> None:
-    deaf = {"stdin": subprocess.DEVNULL, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+@pytest.mark.parametrize(("ignored", "heard", "code"), [(signal.SIGINT, signal.SIGTERM, 143), (signal.SIGTERM, signal.SIGINT, 130)])
+def test_a_signal_that_was_ignored_from_the_start_stays_ignored(ignored: signal.Signals, heard: signal.Signals, code: int) -> None:
+    deaf = {"stdin": subprocess.DEVNULL, "preexec_fn": lambda: signal.signal(ignored, signal.SIG_IGN)}
     with running(*ENDLESS, **deaf) as process:
         text = read(process.stdout, 4)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(ignored)
         text += read(process.stdout, 400)
         assert len(text) == 404
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(heard)
         read(process.stdout)
-        assert process.wait() == 143
+        assert process.wait() == code
 
 
 def read(stream: IO[bytes] | None, count: int = -1) -> bytes:

@@ -192,9 +192,10 @@ def test_a_run_needs_its_base_only_once(text: Path, whole: Path, tmp_path: Path)
     assert "step 4," in shown
 
 
-def test_a_base_is_for_texts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main.run(["train", "--resume", "-o", str(tmp_path), "--base", "storyteller"]) == 2
-    assert "--base is for a run that starts from texts" in capsys.readouterr().err
+@pytest.mark.parametrize(("option", "value"), [("--base", "storyteller"), ("--beginnings", "0.5")])
+def test_options_for_texts_go_with_texts(capsys: pytest.CaptureFixture[str], tmp_path: Path, option: str, value: str) -> None:
+    assert main.run(["train", "--resume", "-o", str(tmp_path), option, value]) == 2
+    assert f"{option} is for a run that starts from texts" in capsys.readouterr().err
 
 
 def assert_nothing_damaged(folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from tgen.checkpoint.atomic import write_atomically, write_text
 from tgen.families.config import Config
@@ -27,8 +28,13 @@ def save_weights(folder: Path, config: dict[str, Any], model: Transformer, dtype
         if source.put is None:
             raise ValueError(f"cannot write the fused matrices of {model.spec.family}")
         tensors[source.name] = source.put(parameters[ours].detach().to("cpu", dtype)).contiguous()
+    save_tensors(folder, {**config, "dtype": str(dtype).removeprefix("torch.")}, tensors)
+
+
+def save_tensors(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write config.json and model.safetensors as they are given, under the names that transformers uses."""
     write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    write_json(folder / "config.json", {**config, "dtype": str(dtype).removeprefix("torch.")})
+    write_json(folder / "config.json", config)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -10,11 +11,7 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class Interrupts:
-    """While entered, a first signal is remembered if someone asks for it, and a second one, or one before anybody asked, raises.
-
-    A signal that the process was started to ignore stays ignored: a script's background job does not hear the Ctrl-C that is meant for
-    what runs in front.
-    """
+    """While entered, a first signal is remembered if someone asks for it, and a second one, or one before anybody asked, raises."""
 
     def __init__(self) -> None:
         self.exit_code: int | None = None
@@ -23,9 +20,8 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         for number in EXIT_CODES:
-            if signal.getsignal(number) is signal.SIG_IGN:
-                continue
-            self._previous[number] = signal.signal(number, self._remember)
+            self._previous[number] = signal.getsignal(number)
+            handle(number, self._remember)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,6 +38,15 @@ class Interrupts:
         if self.exit_code is not None or not self._asked:
             raise_for(number)
         self.exit_code = code
+
+
+def handle(number: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> None:
+    """Let a signal call `handler`, unless the process was started to ignore it.
+
+    A script's background job shall not hear the Ctrl-C that is meant for what runs in front.
+    """
+    if signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 def raise_for(number: int, _: FrameType | None = None) -> None:

@@ -116,7 +116,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command line; returns the exit code and never lets an exception through."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     options = [argument for argument in arguments[:end] if argument != "--debug"]
-    signal.signal(signal.SIGTERM, interrupts.raise_for)
+    interrupts.handle(signal.SIGTERM, interrupts.raise_for)
     try:
         code = _dispatch([*options, *arguments[end:]], debug=len(options) < end)
         if sys.stdout is not None:

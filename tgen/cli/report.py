@@ -14,7 +14,7 @@ from tgen.constraints import Constraint
 from tgen.events import Event, Finished, Note, Piece, Reading, Started, Token
 from tgen.options import GenerationOptions, Resolved, RunOptions
 from tgen.ui import messages
-from tgen.ui.counting import Bar
+from tgen.ui.counting import Bar, is_watched
 from tgen.ui.harmless import harmless
 from tgen.ui.terminal import is_terminal
 
@@ -65,7 +65,7 @@ class Report:
             self._bar = None
 
     def _read(self, event: Reading) -> None:
-        if self._bar is None and is_terminal(sys.stderr) and not messages.is_quiet() and time.monotonic() - self._since > PATIENCE_SECONDS:
+        if self._bar is None and is_watched() and time.monotonic() - self._since > PATIENCE_SECONDS:
             self._bar = Bar("reading", event.total)
         if self._bar is not None:
             self._bar.reach(event.done)

@@ -150,7 +150,9 @@ def train(
     )  # fmt: skip
     if [bool(sources), pairs is not None, resume].count(True) != 1:
         raise UsageError("give texts or --pairs to start a run, or --resume and --out to go on with one, not both")
-    _check_base(bool(sources), base, base_share, held_back)
+    if base_share and base is None:
+        raise UsageError("--base-share is for a run with --base", "leave it out")
+    _check_texts(bool(sources), {"--base": base, "--held-back": held_back, "--beginnings": beginnings})
 
     from tgen.options import RunOptions
     from tgen.runtime.placement import choose_device, set_threads
@@ -162,7 +164,7 @@ def train(
     workspace = Workspace(out)
     with TrainingView() as view:
         if sources:
-            _begin(workspace, view, sources, held_back, None if base is None else (base, layers), settings)
+            _begin(workspace, view, sources, held_back, base, layers, settings)
         elif pairs is not None:
             view.say(f"reading the pairs and learning {settings.vocab} tokens")
             dropped = workspace.create_pairs(pairs, settings)
@@ -183,11 +185,9 @@ def train(
     return 0
 
 
-def _check_base(from_texts: bool, base: str | None, base_share: float, held_back: list[str] | None) -> None:
-    """Whether what goes with a base, or with texts, has them."""
-    if base_share and base is None:
-        raise UsageError("--base-share is for a run with --base", "leave it out")
-    for name, value in (("--base", base), ("--held-back", held_back)):
+def _check_texts(from_texts: bool, options: dict[str, Any]) -> None:
+    """Whether options for texts go with texts."""
+    for name, value in options.items():
         if value and not from_texts:
             raise UsageError(f"{name} is for a run that starts from texts", f"leave {name} out")
 
@@ -197,14 +197,15 @@ def _begin(
     view: TrainingView,
     sources: list[str],
     held_back: list[str] | None,
-    base: tuple[str, int | None] | None,
+    base: str | None,
+    layers: int | None,
     settings: TrainSettings,
 ) -> None:
-    """Start a run on texts; `base` is a model to go on from and the layers it shall have."""
+    """Start a run on texts; a `base` to go on from is given `layers`, if that is said."""
     from tgen.checkpoint.resolve import resolve_model
     from tgen.train.base import Base
 
-    found = None if base is None else Base(resolve_model(base[0]), base[1])
+    found = None if base is None else Base(resolve_model(base), layers)
     settings = settings if found is None else found.settings(settings)
     view.say(f"reading the text and learning {settings.vocab} tokens" if found is None else "reading the text")
     workspace.create(sources, settings, held_back, found)

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from tgen.checkpoint.atomic import write_atomically
 from tgen.checkpoint.folder import Checkpoint, open_checkpoint
-from tgen.checkpoint.save import write_json
+from tgen.checkpoint.save import save_tensors
 from tgen.errors import CheckpointError, UsageError
 from tgen.files import DOWNLOAD_HINT
 from tgen.train.settings import HEAD_DIM, TrainSettings
@@ -57,9 +56,9 @@ class Base:
     def copy(self, folder: Path) -> None:
         """Keep the weights with the run, grown to its layers: it can be resumed whatever becomes of the model."""
         folder.mkdir(parents=True, exist_ok=True)
-        weights = _grow(load_file(self.checkpoint.folder / WEIGHTS), self.checkpoint.config["num_hidden_layers"], self.layers)
-        write_atomically(folder / WEIGHTS, lambda path: save_file(weights, path, metadata={"format": "pt"}))
-        write_json(folder / CONFIG, {**self.checkpoint.config, "num_hidden_layers": self.layers})
+        config = self.checkpoint.config
+        weights = _grow(load_file(self.checkpoint.folder / WEIGHTS), config["num_hidden_layers"], self.layers)
+        save_tensors(folder, {**config, "num_hidden_layers": self.layers}, weights)
 
 
 def _shape(config: dict[str, Any]) -> dict[str, int]:

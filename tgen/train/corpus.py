@@ -81,12 +81,13 @@ def encode_documents(tokenizer: Tokenizer, documents: Sequence[str], end: int) -
 def training_batch(ids: Ids, context: int, batch: int, seed: int, number: int) -> npt.NDArray[np.int64]:
     """The number-th batch of sequences, [batch, context + 1]: each epoch cuts the text at other places and shuffles the pieces."""
     per_epoch = max(1, (len(ids) - 1 - context) // context)
-    starts = []
+    rows = []
     for sequence in range(number * batch, (number + 1) * batch):
         epoch, index = divmod(sequence, per_epoch)
         order, offset = _epoch(len(ids), context, per_epoch, seed, epoch)
-        starts.append(offset + int(order[index]) * context)
-    return np.stack([ids[start : start + context + 1].astype(np.int64) for start in starts])
+        start = offset + int(order[index]) * context
+        rows.append(ids[start : start + context + 1].astype(np.int64))
+    return np.stack(rows)
 
 
 def document_starts(ids: Ids, context: int, end: int) -> npt.NDArray[np.int64]:
@@ -102,7 +103,7 @@ def with_beginnings(
 
     A long document is learned from as a whole, but what people ask for begins at a beginning, and of those there are few.
     """
-    if not share or not len(starts):
+    if not len(starts):
         return rows
     generator = np.random.default_rng((seed, number, 1))
     for row in np.flatnonzero(generator.random(len(rows)) < share):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -37,13 +39,19 @@ class LanguageTask:
             "eos_token_id": end,
         }
         self._sizes = bytes_per_token(tokenizer)
-        self._starts = document_starts(corpus.train, settings.context, end)
 
     def batch(self, number: int) -> Arrays:
         """Sequences [batch, context + 1]."""
         settings, ids = self.settings, self.corpus.train
         rows = training_batch(ids, settings.context, settings.batch, settings.seed, number)
-        return (with_beginnings(rows, ids, self._starts, settings.beginnings, settings.seed, number),)
+        if settings.beginnings:
+            rows = with_beginnings(rows, ids, self._starts, settings.beginnings, settings.seed, number)
+        return (rows,)
+
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.int64]:
+        """Where documents begin; looked for only by a run that begins sequences there."""
+        return document_starts(self.corpus.train, self.settings.context, self.config["bos_token_id"])
 
     def losses(self, model: Transformer, *arrays: Tensor) -> Tensor:
         """[batch, context]"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,14 @@ class Trainer:
     def _first_model(self, anew: bool) -> Transformer:
         """The model before the first step: random, or that which the run goes on from."""
         if anew and self.workspace.first.is_dir():
-            return load_model(open_checkpoint(self.workspace.first), self.device, torch.float32).requires_grad_().train()
+            return self._base().requires_grad_().train()
         model = Transformer(find_family(self.task.model_type).spec(Config(self.task.config)))
         initialise(model, self.settings.layers, self.settings.seed)
         return model.to(self.device)
+
+    def _base(self) -> Transformer:
+        """The model the run goes on from."""
+        return load_model(open_checkpoint(self.workspace.first), self.device, torch.float32)
 
     @property
     def share(self) -> float:
@@ -173,19 +178,17 @@ class Trainer:
         )
 
     def _checkpoint(self, limit: int | None) -> Evaluated:
-        learned = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self._blend()
-        event = Evaluated(
-            step=self.step,
-            tokens=self.tokens,
-            seconds=self.seconds,
-            train_loss=self.train_loss,
-            bits_per_byte=self._bits_per_byte(limit),
-        )
-        self.history = [row for row in self.history if row["step"] < self.step]
-        self.history.append(asdict(event))
-        self._write_model()
-        self.model.load_state_dict(learned)
+        with self._as_written():
+            event = Evaluated(
+                step=self.step,
+                tokens=self.tokens,
+                seconds=self.seconds,
+                train_loss=self.train_loss,
+                bits_per_byte=self._bits_per_byte(limit),
+            )
+            self.history = [row for row in self.history if row["step"] < self.step]
+            self.history.append(asdict(event))
+            self._write_model()
         self.workspace.save_state(
             {
                 "dtype": self.dtype,
@@ -200,14 +203,19 @@ class Trainer:
         self.workspace.write_log(self.history)
         return event
 
-    @torch.no_grad()
-    def _blend(self) -> None:
-        """Mix in the model the run began with: an average of weights knows most of what either knows (WiSE-FT, arXiv:2109.01903)."""
+    @contextmanager
+    def _as_written(self) -> Iterator[None]:
+        """The base mixed in while entered: an average of weights knows most of what either knows (WiSE-FT, arXiv:2109.01903)."""
         if not self.settings.base_share:
+            yield
             return
-        first = load_model(open_checkpoint(self.workspace.first), self.device, torch.float32).state_dict()
-        for name, value in self.model.state_dict().items():
-            value.lerp_(first[name], self.settings.base_share)
+        weights, base = self.model.state_dict(), self._base().state_dict()
+        learned = {name: value.clone() for name, value in weights.items()}
+        with torch.no_grad():
+            for name, value in weights.items():
+                value.lerp_(base[name], self.settings.base_share)
+        yield
+        self.model.load_state_dict(learned)
 
     def _write_model(self) -> None:
         folder: Path = self.workspace.folder

@@ -46,13 +46,18 @@ class NoBar:
         """Nothing is shown."""
 
 
+def is_watched() -> bool:
+    """Whether there is somebody to show progress to."""
+    return is_terminal(sys.stderr) and not messages.is_quiet()
+
+
 @contextmanager
 def counting(what: str, total: int | None, *, start: int = 0, writing: bool = False) -> Iterator[Bar | NoBar]:
     """A bar for as long as the work goes on.
 
     Work that is `writing` to stdout meanwhile shows nothing where that is a terminal too: there the text itself says how far it is.
     """
-    if messages.is_quiet() or not is_terminal(sys.stderr) or (writing and is_terminal(sys.stdout)):
+    if not is_watched() or (writing and is_terminal(sys.stdout)):
         yield NoBar()
         return
     bar = Bar(what, total, start)
