@@ -150,9 +150,30 @@ def test_what_is_written_can_be_an_average_with_the_base(text: Path, whole: Path
     assert not torch.allclose(written, learned, atol=0.002)
 
 
+def test_a_model_that_learned_beginnings_gets_a_prompt_as_one(text: Path, whole: Path, tmp_path: Path) -> None:
+    base, folder = shutil.copytree(whole, tmp_path / "base", ignore=shutil.ignore_patterns("training")), tmp_path / "model"
+    plain = json.loads((base / "tokenizer.json").read_text())
+    (base / "tokenizer.json").write_text(json.dumps({**plain, "post_processor": None}))
+    options = ["--beginnings", "0.5", "--steps", "1", "--batch", "4", "--validation", "0.1", "--no-compile", "-t", "1"]
+    finish(train(str(text), "--base", str(base), *options, "-o", str(folder)))
+    first, second = (Tokenizer.from_file(str(model / "tokenizer.json")).encode("old fox").ids for model in (base, folder))
+    assert second == [0, *first]
+
+
+def test_shorter_sequences_leave_the_context_as_it_is(text: Path, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    options = ["--sequence", "8", "--steps", "3", "--batch", "4", "--validation", "0.1", "--no-compile", "-t", "1"]
+    finish(train(str(text), "--base", str(whole), *options, "-o", str(folder)))
+    assert json.loads((folder / "config.json").read_text())["max_position_embeddings"] == 32
+    assert [int(line.split(",")[1]) for line in (folder / "loss.csv").read_text().splitlines()[1:]][-1] == 3 * 4 * 8  # tokens
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (["--sequence", "16"], "--sequence is for a run with --base"),
+        (["--base", "storyteller", "--sequence", "1025"], "--sequence 1025 is longer than the context of --base storyteller, 1024 tokens"),
+        (["--base", "storyteller", "--sequence", "0"], "--sequence must be above 0, not 0"),
         (["--base", "storyteller", "--layers", "2"], "--layers 2 is less than the"),
         (["--base-share", "0.5"], "--base-share is for a run with --base"),
         (["--beginnings", "1.5"], "--beginnings must be 0 to 1, not 1.5"),
@@ -228,7 +249,7 @@ def test_an_interrupted_run_keeps_its_last_step(text: Path, tmp_path: Path) -> N
     [
         ("t.txt", b"ab\xff", "t.txt is not UTF-8 at byte 2"),
         ("t.txt", b" \n", "there is no text to learn from"),
-        ("t.txt", b"Once.", "too few for --context 32"),
+        ("t.txt", b"Once.", "too few for sequences of 32"),
         ("t.jsonl", b'{"text": "a"}\n\n{"txt": "b"}\n', "t.jsonl, line 3: not a JSON object with a text field"),
         ("t.jsonl", b'{"text": "a"}\n{"text": 1}\n', "t.jsonl, line 2: the text field is not a string"),
         ("t.jsonl", b'{"text": "a"\n', "t.jsonl, line 1: not a JSON object"),

@@ -80,6 +80,17 @@ def train(
     beginnings: Annotated[
         float, _number("beginnings", "Share of the sequences that begin where a document does, as a prompt does.", COURSE, "0 to 1")
     ] = DEFAULTS.beginnings,
+    sequence: Annotated[
+        int | None,
+        p.option(
+            "--sequence",
+            panel=COURSE,
+            metavar="INT",
+            limits="above 0",
+            default="the context",
+            help="Tokens in a sequence, with --base: fewer than its context are quicker, and enough for beginnings.",
+        ),
+    ] = None,
     learning_rate: Annotated[float, _number("learning_rate", "The highest, after warm-up.", COURSE)] = DEFAULTS.learning_rate,
     every: Annotated[
         int,
@@ -137,22 +148,19 @@ def train(
     asked = minutes is not None or steps is not None
     given: dict[str, Any] = {"width": width, "layers": layers, "vocab": vocab, "context": context, "validation": validation}
     given = {name: value for name, value in given.items() if value is not None}
-    shape = [name for name in given if name not in ("layers", "validation")]
-    if shape and base is not None:
-        raise UsageError(
-            f"--{shape[0]} and --base exclude each other", "a model that is gone on from has its shape; only layers can be added"
-        )
-    if validation is not None and held_back:
-        raise UsageError("--validation and --held-back exclude each other", "a share of the text, or a text of its own")
+    _check_apart(base, held_back, given)
     settings = TrainSettings(
         batch=batch, accumulate=accumulate, steps=steps, minutes=minutes if asked else DEFAULTS.minutes, learning_rate=learning_rate,
-        seed=seed, beginnings=beginnings, base_share=base_share, **given,
+        seed=seed, beginnings=beginnings, sequence=sequence, base_share=base_share, **given,
     )  # fmt: skip
     if [bool(sources), pairs is not None, resume].count(True) != 1:
         raise UsageError("give texts or --pairs to start a run, or --resume and --out to go on with one, not both")
-    if base_share and base is None:
-        raise UsageError("--base-share is for a run with --base", "leave it out")
-    _check_texts(bool(sources), {"--base": base, "--held-back": held_back, "--beginnings": beginnings})
+    _check_company(
+        sources,
+        base,
+        {"--base": base, "--held-back": held_back, "--beginnings": beginnings},
+        {"--base-share": base_share, "--sequence": sequence},
+    )
 
     from tgen.options import RunOptions
     from tgen.runtime.placement import choose_device, set_threads
@@ -185,11 +193,22 @@ def train(
     return 0
 
 
-def _check_texts(from_texts: bool, options: dict[str, Any]) -> None:
-    """Whether options for texts go with texts."""
-    for name, value in options.items():
-        if value and not from_texts:
-            raise UsageError(f"{name} is for a run that starts from texts", f"leave {name} out")
+def _check_apart(base: str | None, held_back: list[str] | None, given: dict[str, Any]) -> None:
+    """Whether nothing is said twice: the shape by a base too, or what to measure on."""
+    shape = [name for name in given if name not in ("layers", "validation")]
+    if shape and base is not None:
+        hint = "a model that is gone on from has its shape; only layers can be added"
+        raise UsageError(f"--{shape[0]} and --base exclude each other", hint)
+    if "validation" in given and held_back:
+        raise UsageError("--validation and --held-back exclude each other", "a share of the text, or a text of its own")
+
+
+def _check_company(sources: list[str] | None, base: str | None, for_texts: dict[str, Any], for_base: dict[str, Any]) -> None:
+    """Whether options for texts go with texts, and those for a base with a base."""
+    for options, there, what in ((for_base, base, "with --base"), (for_texts, sources, "that starts from texts")):
+        for name, value in options.items():
+            if value and not there:
+                raise UsageError(f"{name} is for a run {what}", f"leave {name} out")
 
 
 def _begin(

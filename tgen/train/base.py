@@ -50,8 +50,12 @@ class Base:
             raise UsageError(message, "a model can be given more layers, not fewer")
 
     def settings(self, settings: TrainSettings) -> TrainSettings:
-        """Those of a run that begins with this model, so has its shape."""
-        return replace(settings, **{**_shape(self.checkpoint.config), "layers": self.layers})
+        """Those of a run that begins with this model, so has its shape. Raises UsageError if its context is shorter than a sequence."""
+        found = replace(settings, **{**_shape(self.checkpoint.config), "layers": self.layers})
+        if found.length > found.context:
+            message = f"--sequence {found.length} is longer than the context of --base {self.checkpoint.name}, {found.context} tokens"
+            raise UsageError(message, "sequences can be shorter than the context, not longer")
+        return found
 
     def copy(self, folder: Path) -> None:
         """Keep the weights with the run, grown to its layers: it can be resumed whatever becomes of the model."""

@@ -26,12 +26,12 @@ class Corpus:
     train: Ids
     validation: Ids
 
-    def check(self, context: int) -> None:
-        """Raises UsageError unless both parts hold at least one sequence of `context` tokens and the token after it."""
+    def check(self, length: int) -> None:
+        """Raises UsageError unless both parts hold at least one sequence of `length` tokens and the token after it."""
         for name, ids in (("training", self.train), ("validation", self.validation)):
-            if len(ids) <= context:
+            if len(ids) <= length:
                 raise UsageError(
-                    f"the {name} text has {len(ids)} tokens, too few for --context {context}", "give more text, or a smaller context"
+                    f"the {name} text has {len(ids)} tokens, too few for sequences of {length}", "give more text, or a smaller --context"
                 )
 
 
@@ -78,22 +78,22 @@ def encode_documents(tokenizer: Tokenizer, documents: Sequence[str], end: int) -
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint16)
 
 
-def training_batch(ids: Ids, context: int, batch: int, seed: int, number: int) -> npt.NDArray[np.int64]:
-    """The number-th batch of sequences, [batch, context + 1]: each epoch cuts the text at other places and shuffles the pieces."""
-    per_epoch = max(1, (len(ids) - 1 - context) // context)
+def training_batch(ids: Ids, length: int, batch: int, seed: int, number: int) -> npt.NDArray[np.int64]:
+    """The number-th batch of sequences, [batch, length + 1]: each epoch cuts the text at other places and shuffles the pieces."""
+    per_epoch = max(1, (len(ids) - 1 - length) // length)
     rows = []
     for sequence in range(number * batch, (number + 1) * batch):
         epoch, index = divmod(sequence, per_epoch)
-        order, offset = _epoch(len(ids), context, per_epoch, seed, epoch)
-        start = offset + int(order[index]) * context
-        rows.append(ids[start : start + context + 1].astype(np.int64))
+        order, offset = _epoch(len(ids), length, per_epoch, seed, epoch)
+        start = offset + int(order[index]) * length
+        rows.append(ids[start : start + length + 1].astype(np.int64))
     return np.stack(rows)
 
 
-def document_starts(ids: Ids, context: int, end: int) -> npt.NDArray[np.int64]:
+def document_starts(ids: Ids, length: int, end: int) -> npt.NDArray[np.int64]:
     """Where a sequence can begin with a document: at the end token before it, which is the start token of a prompt too."""
     ends = np.flatnonzero(ids == end)
-    return ends[ends + context < len(ids)]
+    return ends[ends + length < len(ids)]
 
 
 def with_beginnings(
@@ -112,25 +112,25 @@ def with_beginnings(
     return rows
 
 
-def validation_batches(ids: Ids, context: int, batch: int, limit: int | None) -> Iterator[npt.NDArray[np.int64]]:
-    """The held-back text in consecutive sequences, [<= batch, context + 1]; `limit` sequences spread evenly over it, or all."""
-    starts = np.arange(0, len(ids) - context, context)
+def validation_batches(ids: Ids, length: int, batch: int, limit: int | None) -> Iterator[npt.NDArray[np.int64]]:
+    """The held-back text in consecutive sequences, [<= batch, length + 1]; `limit` sequences spread evenly over it, or all."""
+    starts = np.arange(0, len(ids) - length, length)
     if limit is not None and len(starts) > limit:
         starts = starts[np.linspace(0, len(starts) - 1, limit).astype(np.int64)]
     for first in range(0, len(starts), batch):
-        yield np.stack([ids[start : start + context + 1].astype(np.int64) for start in starts[first : first + batch]])
+        yield np.stack([ids[start : start + length + 1].astype(np.int64) for start in starts[first : first + batch]])
 
 
 _EPOCHS: dict[tuple[int, int, int, int], tuple[npt.NDArray[np.int64], int]] = {}
 
 
-def _epoch(total: int, context: int, pieces: int, seed: int, epoch: int) -> tuple[npt.NDArray[np.int64], int]:
+def _epoch(total: int, length: int, pieces: int, seed: int, epoch: int) -> tuple[npt.NDArray[np.int64], int]:
     """The order of an epoch's pieces and where its first one starts; the two latest epochs are remembered."""
-    key = (total, context, seed, epoch)
+    key = (total, length, seed, epoch)
     if key not in _EPOCHS:
         while len(_EPOCHS) > 1:
             del _EPOCHS[next(iter(_EPOCHS))]
         generator = np.random.default_rng((seed, epoch))
-        offset = int(generator.integers(0, max(1, total - 1 - pieces * context)))
+        offset = int(generator.integers(0, max(1, total - 1 - pieces * length)))
         _EPOCHS[key] = generator.permutation(pieces), offset
     return _EPOCHS[key]

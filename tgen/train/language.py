@@ -41,9 +41,9 @@ class LanguageTask:
         self._sizes = bytes_per_token(tokenizer)
 
     def batch(self, number: int) -> Arrays:
-        """Sequences [batch, context + 1]."""
+        """Sequences [batch, length + 1]."""
         settings, ids = self.settings, self.corpus.train
-        rows = training_batch(ids, settings.context, settings.batch, settings.seed, number)
+        rows = training_batch(ids, settings.length, settings.batch, settings.seed, number)
         if settings.beginnings:
             rows = with_beginnings(rows, ids, self._starts, settings.beginnings, settings.seed, number)
         return (rows,)
@@ -51,10 +51,10 @@ class LanguageTask:
     @cached_property
     def _starts(self) -> npt.NDArray[np.int64]:
         """Where documents begin; looked for only by a run that begins sequences there."""
-        return document_starts(self.corpus.train, self.settings.context, self.config["bos_token_id"])
+        return document_starts(self.corpus.train, self.settings.length, self.config["bos_token_id"])
 
     def losses(self, model: Transformer, *arrays: Tensor) -> Tensor:
-        """[batch, context]"""
+        """[batch, length]"""
         (sequences,) = arrays
         logits = model.logits(model(sequences[:, :-1])).float()
         return F.cross_entropy(logits.flatten(0, 1), sequences[:, 1:].flatten(), reduction="none").view(len(sequences), -1)
@@ -62,7 +62,7 @@ class LanguageTask:
     def held_back(self, limit: int | None) -> Iterator[Held]:
         """Consecutive sequences; the last batch is filled up, for a compiled step has one shape."""
         settings = self.settings
-        for batch in validation_batches(self.corpus.validation, settings.context, settings.batch, limit):
+        for batch in validation_batches(self.corpus.validation, settings.length, settings.batch, limit):
             filled = np.concatenate([batch, np.repeat(batch[:1], settings.batch - len(batch), axis=0)])
             yield Held((filled,), len(batch), int(self._sizes[batch[:, 1:]].sum()))
 

@@ -15,16 +15,18 @@ HEAD_DIM = 64
 class TrainSettings:
     """The shape of the model and the course of its training.
 
-    Exactly one of `steps` and `minutes` ends the run. `batch` counts sequences of `context` tokens (or sentence pairs); a step adds up
-    the gradients of `accumulate` batches. `beginnings` is the share of the sequences that begin where a document does. The learning rate
-    rises over the first `warmup` share of the run and falls in a straight line to zero at its end. `base_share` is how much of the model
-    that the run began with is in the model that is written.
+    Exactly one of `steps` and `minutes` ends the run. `batch` counts sequences (or sentence pairs); a step adds up the gradients of
+    `accumulate` batches. A sequence has `context` tokens, or `sequence`, fewer, of a model that has learned to look that far before.
+    `beginnings` is the share of the sequences that begin where a document does. The learning rate rises over the first `warmup` share of
+    the run and falls in a straight line to zero at its end. `base_share` is how much of the model that the run began with is in the model
+    that is written.
     """
 
     width: int = 256
     layers: int = 6
     vocab: int = 4096
     context: int = 256
+    sequence: int | None = None
     batch: int = 16
     accumulate: int = 1
     beginnings: float = 0.0
@@ -42,7 +44,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise UsageError("training needs either --steps or --minutes", "for a first try: --minutes 10")
-        for name in ("width", "layers", "vocab", "context", "batch", "accumulate", "steps", "minutes", "learning_rate"):
+        for name in ("width", "layers", "vocab", "context", "sequence", "batch", "accumulate", "steps", "minutes", "learning_rate"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {value}")
@@ -55,6 +57,11 @@ class TrainSettings:
                 raise UsageError(f"--{name.replace('_', '-')} must be 0 to 1, not {getattr(self, name)}")
         if not 0 < self.validation < 1:
             raise UsageError(f"--validation must be between 0 and 1, not {self.validation}")
+
+    @property
+    def length(self) -> int:
+        """Tokens in a sequence."""
+        return self.context if self.sequence is None else self.sequence
 
     def language_config(self, vocab: int, end_token: int) -> dict[str, Any]:
         """The `config.json` of a decoder-only model of this shape, in transformers' words."""

@@ -32,9 +32,17 @@ def learn_tokenizer(documents: Iterable[str], size: int, *, sentences: bool = Fa
     tokenizer.train_from_iterator(documents, trainer)
     if sentences:
         tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
-    frame = f"$A {END}" if sentences else f"{END} $A"
-    tokenizer.post_processor = processors.TemplateProcessing(single=frame, special_tokens=[(END, end_token(tokenizer))])
+    _frame(tokenizer, f"$A {END}" if sentences else f"{END} $A")
     return tokenizer
+
+
+def begin_prompts(tokenizer: Tokenizer) -> None:
+    """Put the start token before a prompt from now on: for a model that learns beginnings, on the tokenizer of one that knew none."""
+    _frame(tokenizer, f"{END} $A")
+
+
+def _frame(tokenizer: Tokenizer, template: str) -> None:
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=[(END, end_token(tokenizer))])
 
 
 def end_token(tokenizer: Tokenizer) -> int:

@@ -26,7 +26,7 @@ from tgen.train.language import LanguageTask
 from tgen.train.pairs import PairCorpus, PairTask, Side, encode_pairs, read_pairs, split_pairs
 from tgen.train.settings import TrainSettings
 from tgen.train.task import Task
-from tgen.train.vocabulary import end_token, learn_tokenizer, save_tokenizer
+from tgen.train.vocabulary import begin_prompts, end_token, learn_tokenizer, save_tokenizer
 
 SETTINGS, STATE, LOG, CURVE = "settings.json", "state.pt", "loss.csv", "loss.svg"
 SIDES = ("source", "target", "held_source", "held_target")
@@ -65,9 +65,11 @@ class Workspace:
         if held_back:
             train, validation = documents, list(read_documents(held_back))
         tokenizer = learn_tokenizer(train, settings.vocab) if base is None else base.tokenizer
+        if settings.beginnings:
+            begin_prompts(tokenizer)
         end = end_token(tokenizer)
         corpus = Corpus(encode_documents(tokenizer, train, end), encode_documents(tokenizer, validation, end))
-        corpus.check(settings.context)
+        corpus.check(settings.length)
         if base is not None:
             base.copy(self.first)
         self._save(tokenizer, settings, asdict(corpus), {"documents": len(documents), "characters": sum(map(len, documents))})
