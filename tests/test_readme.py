@@ -18,19 +18,19 @@ def blocks(language: str, heading: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", section, flags=re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all recipes: later ones read what earlier ones wrote."""
-    return tmp_path_factory.mktemp("recipes")
-
-
 @pytest.mark.parametrize("recipe", blocks("sh", "Recipes")[0].strip().splitlines())
-def test_recipe_runs(recipe: str, folder: Path) -> None:
+def test_recipe_runs(recipe: str, tmp_path: Path) -> None:
+    story = tmp_path / "story.txt"  # which the first recipe writes, and others read
+    if "> story.txt" not in recipe:
+        story.write_text("Once upon a time a fox met a wolf, and the wolf was hungry. " * 20, "utf-8")
+    before = set(tmp_path.iterdir())
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path}
-    done = subprocess.run(["bash", "-euc", recipe], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=100)
+    done = subprocess.run(
+        ["bash", "-euc", recipe], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=100
+    )
     assert done.returncode == 0, done.stderr.decode()
-    assert done.stdout or list(folder.iterdir())
+    assert done.stdout or set(tmp_path.iterdir()) > before
     assert b"\x1b" not in done.stdout
     assert b"Traceback" not in done.stderr
 

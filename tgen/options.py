@@ -38,6 +38,7 @@ class GenerationOptions:
     repetition_penalty: float = field(default=1.0, metadata=_range(0, above=True))
     presence_penalty: float = field(default=0.0, metadata=_range())
     frequency_penalty: float = field(default=0.0, metadata=_range())
+    no_repeat_ngram_size: int = field(default=0, metadata=_range(0, whole=True))
     seed: int | None = field(default=None, metadata=_range(0, 2**64 - 1, whole=True))
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
@@ -103,10 +104,11 @@ ENVIRONMENT = (
     "repetition_penalty",
     "presence_penalty",
     "frequency_penalty",
+    "no_repeat_ngram_size",
     "seed",
 )
-FROM_MODEL = ("max_new_tokens", "num_beams", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-ALWAYS = ("max_new_tokens", "num_beams", "repetition_penalty")
+FROM_MODEL = ("max_new_tokens", "num_beams", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size")
+ALWAYS = ("max_new_tokens", "num_beams", "repetition_penalty", "no_repeat_ngram_size")
 CHANCE = ("temperature", "top_k", "top_p", "min_p")
 WITHOUT_BEAMS = (*CHANCE, "presence_penalty", "frequency_penalty", "logprobs")
 WHOLE = frozenset(option.name for option in fields(GenerationOptions) if option.metadata.get("whole"))

@@ -155,7 +155,7 @@ NUMBERS = [
 ]
 OPTIONS = (
     "--max-new-tokens --temperature --top-k --top-p --min-p --repetition-penalty --presence-penalty --frequency-penalty --num-beams --seed "
-    "--samples --threads --logprobs --stop --overflow --device --dtype --color --model --file"
+    "--no-repeat-ngram-size --samples --threads --logprobs --stop --overflow --device --dtype --color --model --file"
 ).split()
 
 

@@ -287,6 +287,14 @@ def test_a_start_token_is_not_added_twice() -> None:
 # Defaults and imports
 
 
+def test_no_sequence_is_completed_twice_unless_asked_otherwise() -> None:
+    best_first = np.full(VOCAB, -50.0)
+    best_first[[*b"abc"]] = [3, 2, 1]
+    stage = Stage(lambda _: best_first, defaults={"no_repeat_ngram_size": 2})
+    for size, text in (None, "aabaca"), (3, "aaabaa"), (0, "aaaaaa"):
+        assert stage.play(temperature=0, max_new_tokens=6, no_repeat_ngram_size=size).text() == text
+
+
 def test_the_models_defaults_hold_unless_asked_otherwise() -> None:
     stage = Stage(speak("abcdef"), defaults={"do_sample": False, "max_new_tokens": 2})
     assert stage.play().text() == "ab"

@@ -57,6 +57,7 @@ def chat(
     repetition_penalty: p.RepetitionPenalty = None,
     presence_penalty: p.PresencePenalty = None,
     frequency_penalty: p.FrequencyPenalty = None,
+    no_repeat_ngram_size: p.NoRepeatNgramSize = None,
     temperature: p.Temperature = None,
     top_k: p.TopK = None,
     top_p: p.TopP = None,

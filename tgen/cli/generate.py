@@ -79,6 +79,7 @@ def generate(
     repetition_penalty: p.RepetitionPenalty = None,
     presence_penalty: p.PresencePenalty = None,
     frequency_penalty: p.FrequencyPenalty = None,
+    no_repeat_ngram_size: p.NoRepeatNgramSize = None,
     num_beams: p.NumBeams = None,
     temperature: p.Temperature = None,
     top_k: p.TopK = None,

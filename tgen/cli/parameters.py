@@ -105,6 +105,10 @@ PresencePenalty = Annotated[
 FrequencyPenalty = Annotated[
     float | None, _option("--frequency-penalty", panel=SAMPLING, help="2nd: subtract once for each time in the output; 0 is off.")
 ]
+NoRepeatNgramSize = Annotated[
+    int | None,
+    _option("--no-repeat-ngram-size", panel=SAMPLING, help="Never complete a sequence of this many tokens a second time; 0 is off."),
+]
 NumBeams = Annotated[
     int | None,
     _option("--num-beams", panel=BEAMS, help="Keep the likeliest few texts at each step, instead of sampling; the text comes at the end."),

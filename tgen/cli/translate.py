@@ -28,6 +28,7 @@ def translate(
     num_beams: p.NumBeams = None,
     max_new_tokens: p.MaxNewTokens = None,
     repetition_penalty: p.RepetitionPenalty = None,
+    no_repeat_ngram_size: p.NoRepeatNgramSize = None,
     quiet: p.Quiet = False,
     model: p.Model = None,
     device: p.DeviceOption = None,

@@ -13,7 +13,7 @@ from tgen.engine.beam import Search, adjustment, beam_search, read_beams
 from tgen.engine.loop import CHUNK, Loop, chunks
 from tgen.engine.memory import Memory
 from tgen.engine.rows import Row
-from tgen.engine.rules import Rules, read_rules
+from tgen.engine.rules import Rules, settled_rules
 from tgen.engine.sampling import Sampler, Trace
 from tgen.engine.session import OpenSession, Session
 from tgen.errors import CapacityError, UsageError
@@ -153,7 +153,7 @@ class Generator:
         """What generation_config.json forbids or forces."""
         counted = len(prepared.ids)
         ends = frozenset() if prepared.options.ignore_eos else self.end_tokens
-        return read_rules(self.defaults, prepared.options.max_new_tokens, ends, self.vocab, prompt=counted)
+        return settled_rules(self.defaults, prepared.options, ends, self.vocab, prompt=counted)
 
     def guard(self, prepared: Prepared) -> Guard | None:
         """What keeps a sample to the constraint, if one is asked for. Raises UsageError for one that cannot be kept."""

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tgen.errors import CheckpointError
+from tgen.options import GenerationOptions
 
 Scores = TypeVar("Scores", npt.NDArray[np.float32], npt.NDArray[np.float64])
 
@@ -70,6 +71,12 @@ class Rules:
         return logits
 
 
+def settled_rules(generation: Mapping[str, Any], options: GenerationOptions, end_tokens: frozenset[int], vocab: int, prompt: int) -> Rules:
+    """Those of `read_rules`, but what the options settle goes before what the file says."""
+    settled = {**generation, "no_repeat_ngram_size": options.no_repeat_ngram_size}
+    return read_rules(settled, options.max_new_tokens, end_tokens, vocab, prompt)
+
+
 def read_rules(generation: Mapping[str, Any], max_new_tokens: int, end_tokens: frozenset[int], vocab: int, prompt: int = 0) -> Rules:
     """The rules in a generation_config.json; `prompt` is how many ids stand before what is written, which its min_length counts.
 
@@ -115,5 +122,8 @@ def _repeats(ids: Sequence[int], size: int) -> set[int]:
     """The tokens that would complete a sequence of `size` ids for a second time."""
     if len(ids) + 1 < size:
         return set()
+    if size == 1:
+        return set(ids)
     start = tuple(ids[len(ids) - size + 1 :])
-    return {ids[i + size - 1] for i in range(len(ids) - size + 1) if tuple(ids[i : i + size - 1]) == start}
+    places = (i for i in range(len(ids) - size + 1) if ids[i] == start[0])  # few, and only they are worth a closer look
+    return {ids[i + size - 1] for i in places if tuple(ids[i : i + size - 1]) == start}
