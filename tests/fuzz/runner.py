@@ -122,7 +122,7 @@ def verdict(ended: Ended, *, refused: bool = False, codes: tuple[int, ...] = REF
     errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
     if len(errors) != 1 or not all(line.startswith("hint: ") for line in lines[errors[0] + 1 :]) or len(lines) > errors[0] + 2:
         return "ends without one clear error"
-    if ended.code == 3 and lines[-1][:6] != "hint: ":
+    if ended.code in REFUSALS and lines[-1][:6] != "hint: ":
         return "gives no hint"
     return None
 

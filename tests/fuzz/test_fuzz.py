@@ -52,6 +52,7 @@ def ended(code: int, err: str, killed: str | None = None, memory: int = 0) -> En
         (ended(3, "error: a\nhint: b\n"), None),
         (ended(3, "warning: w\nerror: a\nhint: b\n"), None),
         (ended(3, "error: a\n"), "gives no hint"),
+        (ended(2, "error: a\n"), "gives no hint"),
         (ended(3, "error: a\nb\nhint: c\n"), "ends without one clear error"),
         (ended(3, "hint: b\n"), "ends without one clear error"),
         (ended(1, "error: unexpected X\nhint: b\n"), "ends with exit code 1"),

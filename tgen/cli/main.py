@@ -35,7 +35,7 @@ from tgen.cli import (
     train,
     translate,
 )
-from tgen.errors import TgenError
+from tgen.errors import TgenError, UsageError
 from tgen.ui import messages
 from tgen.ui.output import write_text
 
@@ -149,7 +149,7 @@ def _dispatch(arguments: list[str], debug: bool) -> int:
     except TgenError as error:
         if debug:
             traceback.print_exc()
-        messages.error(error.message, error.hint)
+        messages.error(error.message, error.hint or (_where_to_look(arguments) if isinstance(error, UsageError) else None))
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -167,14 +167,18 @@ def _dispatch(arguments: list[str], debug: bool) -> int:
 
 def _explain(error: Any, arguments: list[str]) -> tuple[str, str]:
     """What is wrong with a command line, and where to look it up."""
-    commands = {function.__name__ for function in COMMANDS}
-    named = [argument for argument in arguments if argument in commands]
-    path = error.ctx.command_path if getattr(error, "ctx", None) is not None else " ".join(["tgen", *named[:1]])
-    hint = f"`{path} --help` lists what there is"
+    hint = _where_to_look(arguments)
     message = _wrong_value(error) or error.format_message().rstrip(".")
     if "unexpected extra argument" in message:
         hint = f"a text of several words needs quotes; {hint}"
     return message[:1].lower() + message[1:], hint
+
+
+def _where_to_look(arguments: list[str]) -> str:
+    """The hint for whoever asked for something that there is not."""
+    commands = {function.__name__ for function in COMMANDS}
+    named = [argument for argument in arguments if argument in commands]
+    return f"`{' '.join(['tgen', *named[:1]])} --help` lists what there is"
 
 
 def _wrong_value(error: Any) -> str | None:

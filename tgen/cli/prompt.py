@@ -35,7 +35,7 @@ class PromptSource:
             return "\n".join(text for text in (_companion(), self._argument) if text)
         text = _stdin_text()
         if not text and self._argument is None:
-            raise UsageError("standard input is empty", 'give a text: tgen generate "Once upon a time"')
+            raise UsageError("standard input is empty", "give a text as an argument, with --file or through a pipe")
         return text
 
 
