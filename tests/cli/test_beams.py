@@ -27,7 +27,7 @@ def searched(name: str, text: str, beams: int, count: int, options: GenerationOp
     session = TorchSession(model, 8, [ids]) if model.spec.encoder else TorchSession(model, 8)
     read = [config["decoder_start_token_id"]] if model.spec.encoder else ids
     search = Search(read_beams({}, beams), ends, NEW)
-    beam_search(session, [read], [search], adjustment(options, read_rules({}, NEW, ends, 288, prompt=len(read))))
+    beam_search(session, [read], [search], adjustment(options, read_rules({}, options, ends, 288, prompt=len(read))))
     return [tokenizer.decode(ids) for ids in search.best(count)]
 
 
@@ -37,7 +37,9 @@ def test_generate_writes_the_best_of_the_search(ask: Ask, name: str, extra: dict
     options = ["--repetition-penalty", "3"] if extra else []
     said = ask("generate", "Once", "-m", golden(name), "--num-beams", "4", "--samples", "3", "-n", str(NEW), "--json", *options)
     choices = said.json["choices"]
-    assert [choice["text"] for choice in choices] == searched(name, "Once", 4, 3, GenerationOptions(temperature=0, **extra))
+    assert [choice["text"] for choice in choices] == searched(
+        name, "Once", 4, 3, GenerationOptions(max_new_tokens=NEW, temperature=0, **extra)
+    )
     assert [choice["index"] for choice in choices] == [0, 1, 2]
     assert {choice["finish_reason"] for choice in choices} <= {"stop", "length"}
 

@@ -30,7 +30,8 @@ def searched(name: str, text: str, beams: int, new: int) -> list[int]:
     tokenizer, model = Tokenizer.load(GOLDEN / name), golden_model(name)
     start_token, ends = config_of(name)["decoder_start_token_id"], frozenset([config_of(name)["eos_token_id"]])
     search = Search(read_beams({}, beams), ends, new)
-    process = adjustment(GenerationOptions(temperature=0), read_rules({}, new, ends, 288, prompt=1))
+    options = GenerationOptions(max_new_tokens=new, temperature=0)
+    process = adjustment(options, read_rules({}, options, ends, 288, prompt=1))
     beam_search(TorchSession(model, 8, [tokenizer.encode(text)]), [[start_token]], [search], process)
     return search.best(1)[0]
 

@@ -65,6 +65,7 @@ def test_a_bad_value_is_named_with_its_option(capsys: Captured, option: str, val
     [
         (["nonsense"], ["no such command 'nonsense'", "`tgen --help`"]),
         (["--nonsense"], ["no such option: --nonsense", "`tgen --help`"]),
+        (["--nonsense", "generate"], ["no such option: --nonsense", "`tgen --help`"]),
         (["generate", "x", "--top"], ["no such option: --top", "--top-k", "`tgen generate --help`"]),
         (["generate", "-m"], ["'-m' requires an argument", "`tgen generate --help`"]),
         (["generate", "--echo=1"], ["does not take a value", "`tgen generate --help`"]),

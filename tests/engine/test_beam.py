@@ -39,8 +39,9 @@ def ends(name: str, settings: dict[str, Any]) -> frozenset[int]:
 
 
 def options_and_rules(name: str, settings: dict[str, Any], read: Ids) -> tuple[GenerationOptions, Rules]:
-    options = GenerationOptions(temperature=0, repetition_penalty=settings.get("repetition_penalty", 1.0))
-    return options, read_rules(settings, NEW, ends(name, settings), golden_model(name).spec.vocab, prompt=len(read))
+    penalty, size = settings.get("repetition_penalty", 1.0), settings.get("no_repeat_ngram_size", 0)
+    options = GenerationOptions(max_new_tokens=NEW, temperature=0, repetition_penalty=penalty, no_repeat_ngram_size=size)
+    return options, read_rules(settings, options, ends(name, settings), golden_model(name).spec.vocab, prompt=len(read))
 
 
 def searched(name: str, settings: dict[str, Any], prompts: list[Ids]) -> list[Ids]:

@@ -14,7 +14,7 @@ from tgen.engine.beam import BeamSettings, Search, adjustment, beam_search, read
 from tgen.engine.rules import Rules, read_rules
 from tgen.engine.sampling import NumericalError, Sampler
 from tgen.errors import CheckpointError
-from tgen.options import GenerationOptions
+from tgen.options import GenerationOptions, resolve
 
 steady = settings(deadline=None, derandomize=True, database=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 VOCAB, LENGTH = 8, 5
@@ -24,7 +24,7 @@ LOGITS = np.arange(1, VOCAB + 1, dtype=np.float32)
 
 
 def rules(**generation: Any) -> Rules:
-    return read_rules(generation, LENGTH, ENDS, VOCAB)
+    return read_rules(generation, resolve({"max_new_tokens": LENGTH}, {}, generation).options, ENDS, VOCAB)
 
 
 def left(found: Rules, ids: Sequence[int] = (0,), new: int = 0) -> set[int]:
@@ -87,8 +87,9 @@ def test_a_rule(generation: dict[str, Any], new: int, forbidden: set[int]) -> No
 
 
 def test_min_length_counts_the_prompt() -> None:
-    assert read_rules({"min_length": 5}, LENGTH, ENDS, VOCAB, prompt=3).min_new_tokens == 2
-    assert read_rules({"min_length": 5}, LENGTH, ENDS, VOCAB, prompt=30).min_new_tokens <= 0
+    options = GenerationOptions(max_new_tokens=LENGTH)
+    assert read_rules({"min_length": 5}, options, ENDS, VOCAB, prompt=3).min_new_tokens == 2
+    assert read_rules({"min_length": 5}, options, ENDS, VOCAB, prompt=30).min_new_tokens <= 0
 
 
 @pytest.mark.parametrize(

@@ -58,8 +58,8 @@ def explain(
     """Show each token's best candidates: raw logit and probability, then the probability after temperature, top-k, top-p and min-p.
 
     A candidate that is cut says so under the filter that cut it; the one drawn has a star, and the random number that drew it is shown with
-    the borders of its share. Where penalties, or rules of the model's generation_config.json, changed a logit, the score that came of it
-    is shown too. With --json, one object for each step. The same seed draws what `tgen generate` draws.
+    the borders of its share. Where penalties or rules (--no-repeat-ngram-size, or others of the model's generation_config.json) changed a
+    logit, the score that came of it is shown too. With --json, one object for each step. The same seed draws what `tgen generate` draws.
     """
     values = locals()
     messages.configure("auto", quiet)

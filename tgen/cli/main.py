@@ -139,7 +139,7 @@ def _dispatch(arguments: list[str], debug: bool) -> int:
         if not arguments:
             typer.echo(command.get_help(command.make_context("tgen", [], resilient_parsing=True)), err=True)
             return 2
-        with command.make_context("tgen", arguments) as context:
+        with command.make_context("tgen", [*arguments]) as context:  # which it empties
             return int(command.invoke(context) or 0)
     except typer.Exit as done:
         return done.exit_code
@@ -176,9 +176,8 @@ def _explain(error: Any, arguments: list[str]) -> tuple[str, str]:
 
 def _where_to_look(arguments: list[str]) -> str:
     """The hint for whoever asked for something that there is not."""
-    commands = {function.__name__ for function in COMMANDS}
-    named = [argument for argument in arguments if argument in commands]
-    return f"`{' '.join(['tgen', *named[:1]])} --help` lists what there is"
+    command = [name for name in arguments[:1] if name in {function.__name__ for function in COMMANDS}]
+    return f"`{' '.join(['tgen', *command, '--help'])}` lists what there is"
 
 
 def _wrong_value(error: Any) -> str | None:

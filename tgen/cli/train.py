@@ -24,11 +24,11 @@ SHAPE, COURSE, TEXT = "Shape of the model", "Course of the training", "Text"
 DEFAULTS = TrainSettings(minutes=10)
 
 
-def _number(name: str, help: str, panel: str, limits: str = "above 0") -> Any:  # noqa: A002
-    """The option for a number of TrainSettings, which checks it."""
-    default = getattr(DEFAULTS, name)
-    metavar = "FLOAT" if isinstance(default, float) else "INT"
-    return p.option(f"--{name.replace('_', '-')}", help=help, panel=panel, metavar=metavar, limits=limits, default=f"{default:g}")
+def _number(name: str, help: str, panel: str, limits: str = "above 0", default: str | None = None) -> Any:  # noqa: A002
+    """The option for a number of TrainSettings, which checks it; `default` is shown where there is none."""
+    value = getattr(DEFAULTS, name)
+    metavar = "FLOAT" if isinstance(value, float) else "INT"
+    return p.option(f"--{name.replace('_', '-')}", help=help, panel=panel, metavar=metavar, limits=limits, default=default or f"{value:g}")
 
 
 def train(
@@ -82,15 +82,13 @@ def train(
     ] = DEFAULTS.beginnings,
     sequence: Annotated[
         int | None,
-        p.option(
-            "--sequence",
-            panel=COURSE,
-            metavar="INT",
-            limits="above 0",
+        _number(
+            "sequence",
+            "Tokens in a sequence, with --base: fewer than its context are quicker, and enough for beginnings.",
+            COURSE,
             default="the context",
-            help="Tokens in a sequence, with --base: fewer than its context are quicker, and enough for beginnings.",
         ),
-    ] = None,
+    ] = DEFAULTS.sequence,
     learning_rate: Annotated[float, _number("learning_rate", "The highest, after warm-up.", COURSE)] = DEFAULTS.learning_rate,
     every: Annotated[
         int,

@@ -21,7 +21,7 @@ from tgen.text.tokenizer import Tokenizer
 class Row:
     """One candidate: its raw logit and probability, its score (the logit after penalties), its probability after each filter.
 
-    `cut_by` is the filter that cut it, or "rules" for a token that generation_config.json forbids, which has no score; from there on its
+    `cut_by` is the filter that cut it, or "rules" for a token that they forbid, which has no score; from there on its
     probability is None. `after` has the keys temperature, top_k, top_p, min_p, or none at temperature 0.
     """
 

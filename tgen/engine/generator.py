@@ -13,7 +13,7 @@ from tgen.engine.beam import Search, adjustment, beam_search, read_beams
 from tgen.engine.loop import CHUNK, Loop, chunks
 from tgen.engine.memory import Memory
 from tgen.engine.rows import Row
-from tgen.engine.rules import Rules, settled_rules
+from tgen.engine.rules import Rules, read_rules
 from tgen.engine.sampling import Sampler, Trace
 from tgen.engine.session import OpenSession, Session
 from tgen.errors import CapacityError, UsageError
@@ -150,10 +150,10 @@ class Generator:
         return Prepared(ids, source, options, seed, tuple(notes), cut_note)
 
     def rules(self, prepared: Prepared) -> Rules:
-        """What generation_config.json forbids or forces."""
+        """What the options and generation_config.json forbid or force."""
         counted = len(prepared.ids)
         ends = frozenset() if prepared.options.ignore_eos else self.end_tokens
-        return settled_rules(self.defaults, prepared.options, ends, self.vocab, prompt=counted)
+        return read_rules(self.defaults, prepared.options, ends, self.vocab, prompt=counted)
 
     def guard(self, prepared: Prepared) -> Guard | None:
         """What keeps a sample to the constraint, if one is asked for. Raises UsageError for one that cannot be kept."""

@@ -1,4 +1,4 @@
-"""What a folder's generation_config.json forbids or forces: masks on logits that know the ids so far. Knows no model and no text.
+"""What options and generation_config.json forbid or force: masks on logits that know the ids so far. Knows no model and no text.
 
 The rules and their order are those of transformers, so that the same settings give the same text.
 """
@@ -71,14 +71,9 @@ class Rules:
         return logits
 
 
-def settled_rules(generation: Mapping[str, Any], options: GenerationOptions, end_tokens: frozenset[int], vocab: int, prompt: int) -> Rules:
-    """Those of `read_rules`, but what the options settle goes before what the file says."""
-    settled = {**generation, "no_repeat_ngram_size": options.no_repeat_ngram_size}
-    return read_rules(settled, options.max_new_tokens, end_tokens, vocab, prompt)
-
-
-def read_rules(generation: Mapping[str, Any], max_new_tokens: int, end_tokens: frozenset[int], vocab: int, prompt: int = 0) -> Rules:
-    """The rules in a generation_config.json; `prompt` is how many ids stand before what is written, which its min_length counts.
+def read_rules(generation: Mapping[str, Any], options: GenerationOptions, end_tokens: frozenset[int], vocab: int, prompt: int = 0) -> Rules:
+    """The rules in a generation_config.json, and what the options settle; `prompt` is how many ids stand before what is written, which
+    its min_length counts.
 
     Raises CheckpointError for a value that cannot be meant.
     """
@@ -104,10 +99,10 @@ def read_rules(generation: Mapping[str, Any], max_new_tokens: int, end_tokens: f
     bad = tuple(word for word in (ids("bad_words_ids", word) for word in words) if word)
     first = ids("forced_bos_token_id", generation.get("forced_bos_token_id"))
     return Rules(
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=options.max_new_tokens,
         end_tokens=tuple(sorted(end_tokens)),
         min_new_tokens=max(count("min_new_tokens"), count("min_length") - prompt),
-        no_repeat_ngram_size=count("no_repeat_ngram_size"),
+        no_repeat_ngram_size=options.no_repeat_ngram_size,
         # An end token alone is no bad word: transformers leaves it out as well.
         bad_words=tuple(word for word in bad if word not in {(end,) for end in end_tokens}),
         # Only after a decoder's start token: transformers ignores it where a longer prompt is continued.

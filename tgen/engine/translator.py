@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tgen.engine.beam import Search, adjustment, beam_search, read_beams
-from tgen.engine.rules import Rules, settled_rules
+from tgen.engine.rules import Rules, read_rules
 from tgen.engine.session import OpenSession
 from tgen.options import GenerationOptions
 from tgen.text.tokenizer import Tokenizer
@@ -45,7 +45,7 @@ class Translator:
         self.options = options
         self.limit = min(options.max_new_tokens, context - 1)
         self.settings = read_beams(generation, options.num_beams)
-        self.rules: Rules = settled_rules(generation, replace(options, max_new_tokens=self.limit), end_tokens, vocab, prompt=1)
+        self.rules: Rules = read_rules(generation, replace(options, max_new_tokens=self.limit), end_tokens, vocab, prompt=1)
 
     def translate(self, texts: Sequence[str]) -> list[Translation]:
         """The target of each text, in order; a text without anything to read has an empty one. All share one batch."""

@@ -31,7 +31,8 @@ class Corpus:
         for name, ids in (("training", self.train), ("validation", self.validation)):
             if len(ids) <= length:
                 raise UsageError(
-                    f"the {name} text has {len(ids)} tokens, too few for sequences of {length}", "give more text, or a smaller --context"
+                    f"the {name} text has {len(ids)} tokens, too few for sequences of {length}",
+                    "give more text, or a smaller --context (with --base, --sequence)",
                 )
 
 
