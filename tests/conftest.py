@@ -15,11 +15,11 @@ import pytest
 
 from tgen.families.config import Config
 from tgen.families.registry import find_family
-from tgen.spec import ModelSpec
+from tgen.spec.records import ModelSpec
 
 if TYPE_CHECKING:
     from tests.fuzz.runner import Worker
-    from tgen.model.transformer import Transformer
+    from tgen.executors.torch.transformer import Transformer
 
 GOLDEN = Path(__file__).parent / "golden"
 GOLDENS = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))
@@ -46,8 +46,8 @@ def golden_model(name: str) -> Transformer:
     """A golden's model in float32. Shared: a test that changes it makes a copy first."""
     import torch
 
-    from tgen.checkpoint.folder import open_checkpoint
-    from tgen.checkpoint.load import load_model
+    from tgen.checkpoint.container import open_checkpoint
+    from tgen.executors.torch.load import load_model
 
     torch.set_num_threads(1)
     return load_model(open_checkpoint(GOLDEN / name), torch.device("cpu"), torch.float32)

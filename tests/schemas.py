@@ -32,11 +32,11 @@ import numpy.typing as npt
 from jsonschema import Draft202012Validator, ValidationError, validators
 
 from tests.engine.scripted import END, VOCAB, ScriptedSession, byte_tokenizer
+from tgen.constraint.token_bytes import read_spelling
 from tgen.engine.generator import Generator
-from tgen.engine.session import Session
 from tgen.errors import TgenError, UsageError
 from tgen.events import Finished, Piece
-from tgen.text.spelling import read_spelling
+from tgen.executors.session import Session
 from tgen.text.tokenizer import Tokenizer
 
 SHIPPED = Path(__file__).parents[1] / "models" / "storyteller"

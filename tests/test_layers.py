@@ -10,20 +10,22 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "tgen"
 RANKS = {
-    "cli": 7,
-    "server": 6,
-    "engine": 5,
-    "train": 5,
-    "runtime": 4,
+    "cli": 9,
+    "server": 8,
+    "batch": 8,
+    "wire": 7,
+    "tasks": 7,
+    "train": 7,
+    "engine": 6,
+    "sampling": 5,
+    "constraint": 5,
+    "executors": 4,
     "checkpoint": 3,
     "text": 3,
-    "model": 2,
     "families": 2,
-    "native": 2,
     "ui": 1,
-    # The modules at the top, which count as one folder.
     "spec": 0,
-    "parameters": 0,
+    # The modules at the top, which count as one folder.
     "options": 0,
     "constraints": 0,
     "events": 0,

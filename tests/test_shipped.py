@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tgen.checkpoint.folder import open_checkpoint
-from tgen.checkpoint.load import load_model
+from tgen.checkpoint.container import open_checkpoint
 from tgen.checkpoint.resolve import found_models, shipped_folder
 from tgen.cli.main import run
+from tgen.executors.torch.load import load_model
 from tgen.text.tokenizer import Tokenizer
 
 SHIPPED = {model.name: model.folder for model in found_models() if model.origin == "shipped"}

@@ -13,11 +13,11 @@ __all__ = ["GenerationOptions", "RunOptions", "TgenError", "__version__", "event
 
 if TYPE_CHECKING:
     from tgen import events
-    from tgen.engine.load import load
+    from tgen.engine.opening import load
     from tgen.errors import TgenError
     from tgen.options import GenerationOptions, RunOptions
 
-_HOMES = {"load": "engine.load", "TgenError": "errors", "GenerationOptions": "options", "RunOptions": "options"}
+_HOMES = {"load": "engine.opening", "TgenError": "errors", "GenerationOptions": "options", "RunOptions": "options"}
 
 
 def __getattr__(name: str) -> Any:

@@ -29,7 +29,7 @@ from tests.checkpoint.damage import (
     write_header,
 )
 from tests.conftest import GOLDEN
-from tgen.checkpoint.folder import open_checkpoint
+from tgen.checkpoint.container import open_checkpoint
 from tgen.errors import CheckpointError, UnsupportedError
 
 
@@ -295,7 +295,7 @@ def test_refused_without_torch(tmp_path: Path) -> None:
     program = """
 import sys
 from pathlib import Path
-from tgen.checkpoint.folder import open_checkpoint
+from tgen.checkpoint.container import open_checkpoint
 from tgen.errors import CheckpointError
 for folder in sys.argv[1:]:
     try:

@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from tests.checkpoint.forms import as_bin, as_bin_of_2019, as_bin_shards, as_file_with_odd_header, as_shards
 from tests.conftest import GOLDEN, GOLDENS
-from tgen.checkpoint.folder import end_tokens, open_checkpoint, start_token
-from tgen.checkpoint.load import load_model
-from tgen.checkpoint.save import save_weights
+from tgen.checkpoint.container import end_tokens, open_checkpoint, start_token
 from tgen.errors import CheckpointError, UnsupportedError
-from tgen.model.transformer import Transformer
+from tgen.executors.torch.load import load_model
+from tgen.executors.torch.save import save_weights
+from tgen.executors.torch.transformer import Transformer
 
 CopyGolden = Callable[[str], Path]
 CPU = torch.device("cpu")
@@ -203,8 +203,8 @@ MEASURE = """
 import sys
 from pathlib import Path
 import torch
-from tgen.checkpoint.folder import open_checkpoint
-from tgen.checkpoint.load import load_model
+from tgen.checkpoint.container import open_checkpoint
+from tgen.executors.torch.load import load_model
 
 def memory(line):
     return next(int(text.split()[1]) * 1024 for text in open("/proc/self/status") if text.startswith(line))

@@ -9,9 +9,9 @@ import pytest
 
 from tests.conftest import GOLDEN
 from tgen.checkpoint import resolve
-from tgen.checkpoint.atomic import write_atomically, write_text
 from tgen.checkpoint.resolve import found_models, resolve_model
 from tgen.errors import CheckpointError
+from tgen.files import write_atomically, write_text
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from tests.cli.conftest import Ask
 from tests.cli.processes import golden
 from tests.conftest import GOLDEN, golden_model
-from tgen.runtime.reading import Reader
+from tgen.executors.torch.reading import Reader
 from tgen.text.tokenizer import Tokenizer
 
 TEXT = 'Once <upon> & "a" time'

@@ -10,10 +10,10 @@ from tests.cli.conftest import Ask
 from tests.cli.processes import golden
 from tests.conftest import GOLDEN, config_of, golden_model
 from tgen.engine.beam import Search, adjustment, beam_search, read_beams
-from tgen.engine.rules import read_rules
 from tgen.errors import UsageError
+from tgen.executors.torch.session import TorchSession
 from tgen.options import GenerationOptions, resolve
-from tgen.runtime.session import TorchSession
+from tgen.sampling.rules import read_rules
 from tgen.text.tokenizer import Tokenizer
 
 NEW = 7

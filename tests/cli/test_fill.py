@@ -13,8 +13,8 @@ import torch
 from tests.cli.conftest import Ask
 from tests.cli.processes import golden
 from tests.conftest import GOLDEN, golden_model
-from tgen.engine.filling import candidates
-from tgen.engine.sampling import NumericalError
+from tgen.sampling.sampler import NumericalError
+from tgen.tasks.filling import candidates
 from tgen.text.tokenizer import Tokenizer
 
 OWN = {"bert": "[MASK]", "roberta": "<mask>"}

@@ -15,9 +15,9 @@ from tests.cli.conftest import Ask
 from tests.cli.processes import TIMEOUT, golden, running, tgen
 from tests.conftest import GOLDEN, config_of, golden_model
 from tgen.engine.beam import Search, adjustment, beam_search, read_beams
-from tgen.engine.rules import read_rules
+from tgen.executors.torch.session import TorchSession
 from tgen.options import GenerationOptions
-from tgen.runtime.session import TorchSession
+from tgen.sampling.rules import read_rules
 from tgen.text.tokenizer import Tokenizer
 
 MARIAN = golden("marian")

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 from tgen.engine.generator import Generator
-from tgen.engine.session import Logits
 from tgen.events import Event, Finished, Note, Piece, Started, Token
+from tgen.executors.session import Logits
 from tgen.text.tokenizer import Tokenizer
 
 END, START, VOCAB = 256, 257, 258

@@ -11,10 +11,10 @@ import pytest
 from tests.conftest import DECODERS, GOLDEN, config_of, golden_model
 from tgen.engine.beam import Search, adjustment, beam_search, read_beams
 from tgen.engine.loop import Loop
-from tgen.engine.rules import Rules, read_rules
-from tgen.engine.sampling import Sampler
+from tgen.executors.torch.session import TorchSession
 from tgen.options import GenerationOptions
-from tgen.runtime.session import TorchSession
+from tgen.sampling.rules import Rules, read_rules
+from tgen.sampling.sampler import Sampler
 
 Ids = list[int]
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from tests.engine.scripted import ScriptedSession, only
 from tgen.engine.loop import Loop
-from tgen.engine.sampling import Sampler
 from tgen.options import GenerationOptions
+from tgen.sampling.sampler import Sampler
 
 GREEDY = GenerationOptions(temperature=0)
 

@@ -18,10 +18,10 @@ from safetensors.numpy import load_file, save_file
 
 from tests.conftest import GOLDEN
 from tests.engine.scripted import Played
+from tgen.checkpoint.container import Checkpoint, open_checkpoint
 from tgen.checkpoint.fingerprint import fingerprint
-from tgen.checkpoint.folder import Checkpoint, open_checkpoint
-from tgen.engine.load import make_generator
-from tgen.engine.memory import Memory
+from tgen.engine.opening import make_generator
+from tgen.engine.prefix import Memory
 from tgen.engine.prompt_cache import PromptCache, _checksum
 from tgen.errors import UsageError
 from tgen.options import Dtype, RunOptions
@@ -163,7 +163,7 @@ def test_a_kill_while_it_is_written_leaves_the_old_file_whole(tmp_path: Path) ->
     slow = """
 import sys, time
 from pathlib import Path
-from tgen.checkpoint.atomic import write_atomically
+from tgen.files import write_atomically
 def write(path):
     path.write_bytes(b"half")
     print("writing", flush=True)

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from tests.conftest import GOLDEN, GOLDENS, config_of, spec_of
-from tgen.checkpoint.folder import open_checkpoint
-from tgen.checkpoint.load import load_model
+from tgen.checkpoint.container import open_checkpoint
 from tgen.errors import TgenError, UnsupportedError
+from tgen.executors.torch.load import load_model
+from tgen.executors.torch.transformer import Transformer
 from tgen.families.config import Config
 from tgen.families.registry import FAMILIES, find_family
-from tgen.model.transformer import Transformer
-from tgen.spec import LinearScaling, Llama3Scaling, ModelSpec, PositionTable, RopeSpec, StackSpec
+from tgen.spec.records import LinearScaling, Llama3Scaling, ModelSpec, PositionTable, RopeSpec, StackSpec
 
 HUGE = 10**400
 NESTED: dict[str, Any] = {"a": [{}]}

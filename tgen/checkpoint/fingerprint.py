@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 
-from tgen.checkpoint.folder import Checkpoint
+from tgen.checkpoint.container import Checkpoint
 
 SAMPLES, SAMPLE_BYTES = 256, 4096
 

@@ -14,8 +14,8 @@ from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError, UnsupportedError
 from tgen.families.registry import Family
 from tgen.families.table import Source, Table, Take
-from tgen.parameters import parameters
-from tgen.spec import ModelSpec
+from tgen.spec.records import ModelSpec
+from tgen.spec.shapes import parameters
 
 FLOATS = ("F32", "F16", "BF16", "F64")
 WRONG_MODEL_HINT = "config.json and the weights may belong to different models; download both again"

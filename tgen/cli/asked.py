@@ -29,7 +29,7 @@ def asked_options(values: Mapping[str, Any]) -> dict[str, Any]:
     check_early(asked, os.environ)
     constraint = read_constraint(asked)
     if constraint is not None:
-        from tgen.engine.grammar import check
+        from tgen.constraint.grammar import check
 
         check(constraint)
     return asked

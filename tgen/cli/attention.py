@@ -18,9 +18,9 @@ from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
 if TYPE_CHECKING:
-    from tgen.checkpoint.folder import Checkpoint
-    from tgen.runtime.reading import Reader
-    from tgen.runtime.trace import Maps
+    from tgen.checkpoint.container import Checkpoint
+    from tgen.executors.torch.maps import Maps
+    from tgen.executors.torch.reading import Reader
     from tgen.text.tokenizer import Tokenizer
     from tgen.ui.heatmap import HeatMap
 
@@ -91,8 +91,8 @@ def attention(
         raise UsageError("the text is empty", "give some text to look at")
     _check_length("text", len(ids), checkpoint.spec.context)
 
-    from tgen.runtime.open import open_model
-    from tgen.runtime.reading import Reader
+    from tgen.executors.open import open_model
+    from tgen.executors.torch.reading import Reader
 
     reader = Reader(open_model(checkpoint, options))
     maps, written = _record(reader, checkpoint, tokenizer, ids, answer)
@@ -107,9 +107,9 @@ def _record(reader: Reader, checkpoint: Checkpoint, tokenizer: Tokenizer, ids: l
     """The maps, and for an encoder-decoder the ids its decoder read: the start token and the answer, given or greedy."""
     if checkpoint.spec.kind != "encoder-decoder":
         return reader.attention(ids), []
-    from tgen.checkpoint.folder import generation_settings
-    from tgen.engine.load import make_translator
-    from tgen.runtime.open import sessions
+    from tgen.checkpoint.container import generation_settings
+    from tgen.engine.opening import make_translator
+    from tgen.executors.open import sessions
 
     options = resolve({}, {}, generation_settings(checkpoint), answer=True).options
     translator = make_translator(checkpoint, sessions(reader.model), tokenizer, options)
@@ -152,7 +152,7 @@ def _show(heats: list[HeatMap], small: bool, svg: Path | None, json: bool) -> No
         listed = [{"title": heat.title, "queries": heat.queries, "keys": heat.keys} for heat in heats]
         write_json([{**one, "weights": weights} for one, weights in zip(listed, rounded, strict=True)])
     elif svg is not None:
-        from tgen.checkpoint.atomic import write_text as write_file
+        from tgen.files import write_text as write_file
 
         write_file(svg, draw_svg(heats))
     else:

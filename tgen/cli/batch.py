@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
+from tgen.batch.answers import Answers
+from tgen.batch.journal import Journal, count_lines
+from tgen.batch.lines import open_inputs
 from tgen.cli import parameters as p
-from tgen.cli.answers import Answers
 from tgen.cli.asked import asked_options
 from tgen.cli.interrupts import Interrupts
-from tgen.cli.journal import Journal, count_lines
-from tgen.cli.lines import open_inputs
-from tgen.cli.model import chosen_checkpoint, open_generator
+from tgen.cli.model import chat_template, chosen_checkpoint, open_generator
 from tgen.errors import UsageError
 from tgen.options import Overflow, RunOptions
 from tgen.ui import messages
@@ -113,7 +114,7 @@ def batch(
         generator, name = open_generator(model, run_options, checkpoint)
         if journal.last is not None and journal.last.model not in (None, name):
             messages.warning(f"{output} was begun with {journal.last.model}, and goes on with {name}")
-        answers = Answers(generator, name, checkpoint, asked, journal, ordered=not unordered, size=batch_size)
+        answers = Answers(generator, name, partial(chat_template, checkpoint), asked, journal, ordered=not unordered, size=batch_size)
         started = time.perf_counter()
         total = count_lines(inputs) if is_terminal(sys.stderr) else None
         with counting("lines", total, start=answers.done, writing=output is None) as bar:

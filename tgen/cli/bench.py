@@ -14,7 +14,7 @@ from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
 if TYPE_CHECKING:
-    from tgen.checkpoint.folder import Checkpoint
+    from tgen.checkpoint.container import Checkpoint
 
 MEASURING = "Measuring"
 BATCH_HEADINGS = ("rows", "one after another", "at once", "gain")
@@ -85,8 +85,8 @@ def bench(
     if batch is not None:
         return _batch(checkpoint, options, batch, contexts[0], new_tokens, repeats, json)
 
-    from tgen.runtime.measure import measure, read_bandwidth
-    from tgen.runtime.open import describe, open_model
+    from tgen.executors.measure import measure, read_bandwidth
+    from tgen.executors.open import describe, open_model
 
     loaded = open_model(checkpoint, options)
     rows = list(measure(loaded, contexts, new_tokens, repeats))
@@ -118,8 +118,8 @@ def bench(
 
 
 def _batch(checkpoint: Checkpoint, options: RunOptions, rows: int, context: int, new_tokens: int, repeats: int, json: bool) -> int:
-    from tgen.engine.load import make_generator
-    from tgen.engine.throughput import throughput
+    from tgen.engine.opening import make_generator
+    from tgen.tasks.throughput import throughput
 
     found = throughput(make_generator(checkpoint, options), rows, context, new_tokens, repeats)
     if json:

@@ -18,18 +18,18 @@ from tgen.cli.asked import asked_options
 from tgen.cli.interrupts import EXIT_CODES, Interrupts
 from tgen.cli.model import chat_template, chosen_checkpoint, open_generator, require_kind
 from tgen.cli.prompt import check_encoding
-from tgen.cli.report import Report
 from tgen.errors import TgenError, UsageError
 from tgen.events import Piece
 from tgen.options import RunOptions
 from tgen.ui import messages
 from tgen.ui.dialogue import PipedLines, Said, TypedLines, history_file, read_message
 from tgen.ui.output import open_stdout
+from tgen.ui.report import Report
 from tgen.ui.stream import PipeStream, open_stream
 from tgen.ui.terminal import Color, is_terminal
 
 if TYPE_CHECKING:
-    from tgen.engine.conversation import Conversation
+    from tgen.tasks.conversation import Conversation
 
 HELP = """\
 /help          this list
@@ -91,7 +91,7 @@ def chat(
     require_kind(checkpoint, "chat", "decoder-only")
     template = chat_template(checkpoint)
 
-    from tgen.engine.conversation import Conversation, check_system
+    from tgen.tasks.conversation import Conversation, check_system
 
     check_system(template, system)
     generator, name = open_generator(model, run_options, checkpoint)
@@ -104,7 +104,7 @@ def chat(
     try:
         return chatting.listen(lines)
     finally:
-        from tgen.checkpoint.atomic import write_atomically
+        from tgen.files import write_atomically
 
         lines.close(lambda path, write: write_atomically(path, write, shared=True))
 
@@ -220,13 +220,13 @@ class Chatting:
         messages.dim("everything said is forgotten" + (", but not the system message" if self.conversation.system else ""))
 
     def _save(self, name: str) -> None:
-        from tgen.engine.conversation import save_messages
+        from tgen.tasks.conversation import save_messages
 
         save_messages(_path("save", name), self.conversation.messages)
         messages.dim(f"{len(self.conversation.messages)} messages written to {name}")
 
     def _load(self, name: str) -> None:
-        from tgen.engine.conversation import load_messages
+        from tgen.tasks.conversation import load_messages
 
         self.conversation.messages = load_messages(_path("load", name))
         messages.dim(f"{len(self.conversation.messages)} messages read from {name}")

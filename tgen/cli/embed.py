@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from tgen.batch.lines import Line, line_batches
 from tgen.cli import parameters as p
-from tgen.cli.lines import Line, line_batches
 from tgen.cli.model import chosen_checkpoint, require_kind
 from tgen.options import Pooling, RunOptions
 from tgen.ui import messages
@@ -50,7 +50,7 @@ def embed(
     checkpoint = chosen_checkpoint(model)
     require_kind(checkpoint, "embed", "encoder-only")
 
-    from tgen.engine.pooling import folder_settings, pool
+    from tgen.tasks.embedding import folder_settings, pool
     from tgen.text.tokenizer import Tokenizer
 
     settings = folder_settings(checkpoint.folder, pooling)
@@ -58,8 +58,8 @@ def embed(
     longest = min(checkpoint.spec.context, settings.longest or checkpoint.spec.context)
     tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
 
-    from tgen.runtime.open import open_model
-    from tgen.runtime.reading import Reader
+    from tgen.executors.open import open_model
+    from tgen.executors.torch.reading import Reader
 
     reader = Reader(open_model(checkpoint, options))
     for lines in batches:

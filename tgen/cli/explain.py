@@ -69,8 +69,8 @@ def explain(
     source = PromptSource(prompt, file)
     generator, _ = open_generator(model, options)
 
-    from tgen.engine.explain import Step
-    from tgen.engine.explain import explain as explained
+    from tgen.tasks.explaining import Step
+    from tgen.tasks.explaining import explain as explained
     from tgen.ui.steps import draw_step
 
     with Interrupts() as interrupts:

@@ -41,7 +41,7 @@ def fill(
     if checkpoint.spec.head is None:
         raise UsageError(f"{checkpoint.name} has no head that could fill a mask", "it gives vectors only: tgen embed")
 
-    from tgen.engine.filling import candidates, prepare_masks
+    from tgen.tasks.filling import candidates, prepare_masks
     from tgen.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
@@ -49,8 +49,8 @@ def fill(
     if len(ids) > checkpoint.spec.context:
         raise CapacityError(f"the text has {len(ids)} tokens, the model's context is {checkpoint.spec.context}", "shorten it")
 
-    from tgen.runtime.open import open_model
-    from tgen.runtime.reading import Reader
+    from tgen.executors.open import open_model
+    from tgen.executors.torch.reading import Reader
 
     logits = Reader(open_model(checkpoint, options)).logits_at(ids, places)
     found = [candidates(tokenizer, row, top) for row in logits]

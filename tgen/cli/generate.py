@@ -16,19 +16,19 @@ from tgen.cli.asked import asked_options
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.model import chat_template, chosen_checkpoint, open_generator
 from tgen.cli.prompt import PromptSource, check_encoding
-from tgen.cli.report import Report, Sink, show_settings
 from tgen.errors import UsageError
 from tgen.events import Started
 from tgen.options import Resolved, RunOptions
 from tgen.ui import messages
 from tgen.ui.output import open_stdout
-from tgen.ui.result import JsonResult
+from tgen.ui.report import Report, Sink, show_settings
 from tgen.ui.stream import SampleStream, open_stream
 from tgen.ui.terminal import Color, wants_color
+from tgen.wire.result import JsonResult
 
 if TYPE_CHECKING:
     from tgen.engine.generator import Generator
-    from tgen.engine.memory import Memory
+    from tgen.engine.prefix import Memory
     from tgen.engine.prompt_cache import PromptCache
     from tgen.text.chat import ChatTemplate
 
@@ -177,7 +177,7 @@ def _remembered(generator: Generator, cache: PromptCache | None, report: Report)
     if cache is None:
         yield None
         return
-    from tgen.engine.memory import Memory
+    from tgen.engine.prefix import Memory
 
     memory = Memory(generator.open_session, generator.context)
     if problem := cache.load(memory):

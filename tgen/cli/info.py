@@ -10,13 +10,13 @@ import typer
 from tgen.cli import parameters as p
 from tgen.cli.model import chosen_checkpoint
 from tgen.errors import CheckpointError, UsageError
-from tgen.spec import Alibi
+from tgen.spec.records import Alibi
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
 if TYPE_CHECKING:
-    from tgen.checkpoint.folder import Checkpoint
-    from tgen.spec import RopeSpec, StackSpec
+    from tgen.checkpoint.container import Checkpoint
+    from tgen.spec.records import RopeSpec, StackSpec
 
 
 def info(
@@ -47,10 +47,10 @@ def info(
 
 
 def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
-    from tgen.checkpoint.folder import end_tokens, start_token
-    from tgen.checkpoint.weights import weight_bytes
+    from tgen.checkpoint.container import end_tokens, start_token
+    from tgen.checkpoint.safetensors import weight_bytes
     from tgen.options import FROM_MODEL, resolve
-    from tgen.parameters import parameter_count
+    from tgen.spec.shapes import parameter_count
 
     spec = checkpoint.spec
     stack = list(spec.stacks.values())[-1]

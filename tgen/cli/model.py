@@ -16,7 +16,7 @@ COMMANDS_OF = {
 }
 
 if TYPE_CHECKING:
-    from tgen.checkpoint.folder import Checkpoint
+    from tgen.checkpoint.container import Checkpoint
     from tgen.engine.generator import Generator
     from tgen.options import RunOptions
     from tgen.text.chat import ChatTemplate
@@ -33,7 +33,7 @@ def chosen_checkpoint(model: str | None, *, translator: bool = False) -> Checkpo
     """The same, opened and checked; config keys that nobody understood are named. Raises CheckpointError."""
     folder = chosen_folder(model, translator=translator)
 
-    from tgen.checkpoint.folder import not_honoured, open_checkpoint
+    from tgen.checkpoint.container import not_honoured, open_checkpoint
 
     checkpoint = open_checkpoint(folder)
     if checkpoint.unread:
@@ -68,6 +68,6 @@ def open_generator(model: str | None, options: RunOptions, checkpoint: Checkpoin
     """A Generator, and the name to show for it; `checkpoint` if it is open already. Raises TgenError."""
     checkpoint = checkpoint or chosen_checkpoint(model)
 
-    from tgen.engine.load import make_generator
+    from tgen.engine.opening import make_generator
 
     return make_generator(checkpoint, options), model or os.environ.get("TGEN_MODEL") or checkpoint.name

@@ -35,8 +35,8 @@ def _summary(folder: str) -> dict[str, Any]:
     """Size, and whether it runs."""
     from pathlib import Path
 
-    from tgen.checkpoint.folder import open_checkpoint
-    from tgen.parameters import parameter_count
+    from tgen.checkpoint.container import open_checkpoint
+    from tgen.spec.shapes import parameter_count
 
     try:
         checkpoint = open_checkpoint(Path(folder))

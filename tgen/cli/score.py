@@ -16,7 +16,7 @@ from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
 if TYPE_CHECKING:
-    from tgen.checkpoint.folder import Checkpoint
+    from tgen.checkpoint.container import Checkpoint
 
 
 def score(
@@ -42,7 +42,7 @@ def score(
     checkpoint = chosen_checkpoint(model)
     require_kind(checkpoint, "score", "decoder-only")
 
-    from tgen.checkpoint.folder import start_token
+    from tgen.checkpoint.container import start_token
     from tgen.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
@@ -61,9 +61,9 @@ def score(
 
 def _read(checkpoint: Checkpoint, ids: list[int], options: RunOptions) -> list[float]:
     """The log-probability of every id but the first."""
-    from tgen.engine.scoring import windowed
-    from tgen.runtime.open import open_model
-    from tgen.runtime.reading import Reader
+    from tgen.executors.open import open_model
+    from tgen.executors.torch.reading import Reader
+    from tgen.tasks.scoring import windowed
     from tgen.ui.counting import counting
 
     reader = Reader(open_model(checkpoint, options))
@@ -77,7 +77,7 @@ def _read(checkpoint: Checkpoint, ids: list[int], options: RunOptions) -> list[f
 
 def _show(model: str, ids: list[int], pieces: list[str], logprobs: list[float], size: int, json: bool) -> None:
     """The sums, after the tokens if `pieces` has any."""
-    from tgen.engine.scoring import Score
+    from tgen.tasks.scoring import Score
 
     result = Score(math.fsum(logprobs), len(logprobs), size)
     if json:

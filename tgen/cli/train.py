@@ -10,10 +10,10 @@ import typer
 from tgen.cli import parameters as p
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.prompt import check_encoding
-from tgen.cli.report import shell_words
 from tgen.errors import TgenError, UsageError
 from tgen.train.settings import TrainSettings
 from tgen.ui import messages
+from tgen.ui.report import shell_words
 from tgen.ui.training import TrainingView
 
 if TYPE_CHECKING:
@@ -160,8 +160,8 @@ def train(
         {"--base-share": base_share, "--sequence": sequence},
     )
 
+    from tgen.executors.torch.placement import choose_device, set_threads
     from tgen.options import RunOptions
-    from tgen.runtime.placement import choose_device, set_threads
     from tgen.train.loop import Trainer
     from tgen.train.workspace import Workspace
 
@@ -246,7 +246,7 @@ def _run(trainer: Trainer, view: TrainingView, prompt: str, interrupts: Interrup
 def _sample(trainer: Trainer, prompt: str) -> str:
     """A few words of the model as it is now."""
     from tgen.engine.generator import Generator
-    from tgen.runtime.open import sessions
+    from tgen.executors.open import sessions
     from tgen.text.tokenizer import Tokenizer
 
     start, tokenizer = trainer.task.config["bos_token_id"], Tokenizer(trainer.tokenizer)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tgen.batch.lines import Line, line_batches
 from tgen.cli import parameters as p
 from tgen.cli.asked import asked_options
-from tgen.cli.lines import Line, line_batches
 from tgen.cli.model import chosen_checkpoint, require_kind
 from tgen.options import RunOptions, resolve
 from tgen.ui import messages
@@ -48,14 +48,14 @@ def translate(
     checkpoint = chosen_checkpoint(model, translator=True)
     require_kind(checkpoint, "translate", "encoder-decoder")
 
-    from tgen.checkpoint.folder import generation_settings
-    from tgen.engine.load import make_translator
+    from tgen.checkpoint.container import generation_settings
+    from tgen.engine.opening import make_translator
     from tgen.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
     resolved = resolve(asked, os.environ, generation_settings(checkpoint), answer=True)
 
-    from tgen.runtime.open import open_model, sessions
+    from tgen.executors.open import open_model, sessions
     from tgen.ui.counting import counting
 
     translator = make_translator(checkpoint, sessions(open_model(checkpoint, options)), tokenizer, resolved.options)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tgen.engine.rules import Rules
-from tgen.engine.sampling import penalise, require_finite
-from tgen.engine.session import Logits, Session
 from tgen.errors import CheckpointError
+from tgen.executors.session import Logits, Session
 from tgen.options import GenerationOptions
+from tgen.sampling.rules import Rules
+from tgen.sampling.sampler import penalise, require_finite
 
 # What counts as "no score yet". Finite, so that sums of it stay numbers.
 NONE_YET = np.float32(-1e9)

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from tgen.engine.beam import Search, adjustment, beam_search, read_beams
 from tgen.engine.loop import CHUNK, Loop, chunks
-from tgen.engine.memory import Memory
-from tgen.engine.rows import Row
-from tgen.engine.rules import Rules, read_rules
-from tgen.engine.sampling import Sampler, Trace
-from tgen.engine.session import OpenSession, Session
+from tgen.engine.prefix import Memory
+from tgen.engine.sample import Row
 from tgen.errors import CapacityError, UsageError
 from tgen.events import Event, Finished, Note, Piece, Reading, Started
+from tgen.executors.session import OpenSession, Session
 from tgen.options import GenerationOptions, Resolved, resolve
+from tgen.sampling.rules import Rules, read_rules
+from tgen.sampling.sampler import Sampler, Trace
 from tgen.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from tgen.engine.constraint import Guard, Guards
+    from tgen.constraint.guard import Guard, Guards
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +174,8 @@ class Generator:
 
     @functools.cached_property
     def _guards(self) -> Guards:
-        from tgen.engine.constraint import Guards
-        from tgen.text.spelling import read_spelling
+        from tgen.constraint.guard import Guards
+        from tgen.constraint.token_bytes import read_spelling
 
         return Guards(read_spelling(self.tokenizer, self.vocab), self.end_tokens)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tgen.engine.sampling import Sampler
-from tgen.engine.session import JoinableSession, Logits, Session
 from tgen.errors import TgenError
+from tgen.executors.session import JoinableSession, Logits, Session
+from tgen.sampling.sampler import Sampler
 
 # A prompt is read so many ids at a time: enough to keep a CPU busy, few enough to say how far it is and to be stopped.
 CHUNK = 256

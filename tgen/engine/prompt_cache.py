@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from tgen import __version__
-from tgen.checkpoint.atomic import try_writing, write_atomically
+from tgen.checkpoint.container import Checkpoint
 from tgen.checkpoint.fingerprint import fingerprint
-from tgen.checkpoint.folder import Checkpoint
-from tgen.engine.memory import Memory, common
-from tgen.engine.session import State
+from tgen.engine.prefix import Memory, common
 from tgen.errors import UsageError
+from tgen.executors.session import State
+from tgen.files import try_writing, write_atomically
 
 FORMAT = "tgen prompt cache 1"
 MOST_HEADER_BYTES = 2**20

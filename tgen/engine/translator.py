@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tgen.engine.beam import Search, adjustment, beam_search, read_beams
-from tgen.engine.rules import Rules, read_rules
-from tgen.engine.session import OpenSession
+from tgen.executors.session import OpenSession
 from tgen.options import GenerationOptions
+from tgen.sampling.rules import Rules, read_rules
 from tgen.text.tokenizer import Tokenizer
 
 

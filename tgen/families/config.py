@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from tgen.errors import CheckpointError, UnsupportedError
-from tgen.spec import Activation, LinearScaling, Llama3Scaling, RopeSpec
+from tgen.spec.records import Activation, LinearScaling, Llama3Scaling, RopeSpec
 
 MAX_INTEGER, MAX_LAYERS = 2**31 - 1, 1000
 HINT = "config.json is damaged or was edited; download it again"

@@ -9,7 +9,7 @@ from typing import Any
 
 from tgen.families.config import Config
 from tgen.families.table import Names, Source, Table, make_table, plus_one
-from tgen.spec import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec, StackSpec
+from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec, StackSpec
 
 
 def spec(config: Config) -> ModelSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tgen.families.config import Config
 from tgen.families.table import Names, Table, make_table
-from tgen.spec import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
+from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 
 
 def spec(config: Config) -> ModelSpec:

@@ -9,7 +9,7 @@ from tgen.errors import UnsupportedError
 from tgen.families import bart, bert, bloom, gemma, gpt2, gpt_neox, llama, opt, phi, phi3, t5
 from tgen.families.config import Config
 from tgen.families.table import Table
-from tgen.spec import ModelSpec
+from tgen.spec.records import ModelSpec
 
 
 class Family(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tgen.errors import UnsupportedError
 from tgen.families.config import Config
 from tgen.families.table import Names, Table, make_table
-from tgen.spec import Activation, AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RelativeBias, StackSpec
+from tgen.spec.records import Activation, AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RelativeBias, StackSpec
 
 FEED_FORWARD: dict[str, tuple[Activation, bool]] = {
     "relu": ("relu", False),

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tgen.parameters import parameters
-from tgen.spec import ModelSpec
+from tgen.spec.records import ModelSpec
+from tgen.spec.shapes import parameters
 
 Take = Callable[[Any], Any]
 

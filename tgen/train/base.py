@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from tgen.checkpoint.folder import Checkpoint, open_checkpoint
-from tgen.checkpoint.save import save_tensors
+from tgen.checkpoint.container import Checkpoint, open_checkpoint
 from tgen.errors import CheckpointError, UsageError
+from tgen.executors.torch.save import save_tensors
 from tgen.files import DOWNLOAD_HINT
 from tgen.train.settings import HEAD_DIM, TrainSettings
 from tgen.train.vocabulary import END

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from tgen.model.transformer import Transformer
+from tgen.executors.torch.transformer import Transformer
 from tgen.train.corpus import Corpus, document_starts, training_batch, validation_batches, with_beginnings
 from tgen.train.settings import TrainSettings
 from tgen.train.task import Arrays, Held

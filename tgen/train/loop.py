@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tgen.checkpoint.atomic import write_text
-from tgen.checkpoint.folder import open_checkpoint
-from tgen.checkpoint.load import load_model
-from tgen.checkpoint.save import save_weights, write_json
+from tgen.checkpoint.container import open_checkpoint
 from tgen.events import Evaluated, Note, Trained
+from tgen.executors.torch.attention import Attention, plain_attend
+from tgen.executors.torch.load import load_model
+from tgen.executors.torch.save import save_weights, write_json
+from tgen.executors.torch.transformer import Transformer
 from tgen.families.config import Config
 from tgen.families.registry import find_family
-from tgen.model.attention import Attention, plain_attend
-from tgen.model.transformer import Transformer
+from tgen.files import write_text
 from tgen.train.card import model_card
 from tgen.train.machine import bfloat16_is_faster, can_compile, keep_freed_memory
 from tgen.train.schedule import initialise, learning_rate, make_optimiser

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from tgen.errors import UsageError
-from tgen.model.transformer import Transformer
+from tgen.executors.torch.transformer import Transformer
 from tgen.train.corpus import SPLIT_SEED
 from tgen.train.settings import TrainSettings
 from tgen.train.task import Arrays, Held

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from tgen.model.transformer import Transformer
+from tgen.executors.torch.transformer import Transformer
 
 Arrays = tuple[npt.NDArray[np.int64], ...]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from tgen.checkpoint.atomic import write_text
-from tgen.checkpoint.save import write_json
 from tgen.errors import CheckpointError
+from tgen.executors.torch.save import write_json
+from tgen.files import write_text
 
 END = "<|end|>"
 

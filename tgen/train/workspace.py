@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from tgen.checkpoint.atomic import write_atomically, write_text
-from tgen.checkpoint.save import write_json
 from tgen.errors import CheckpointError, UsageError
+from tgen.executors.torch.save import write_json
+from tgen.files import write_atomically, write_text
 from tgen.train.base import Base
 from tgen.train.corpus import Corpus, encode_documents, split_documents
 from tgen.train.curve import curve

@@ -1,0 +1,151 @@
+"""Attention by hand, and what it must never do: look into the future, at padding, or return what is no number."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.conftest import DECODERS, ENCODERS, GOLDENS, golden_model, golden_reference
+from tgen.executors.torch.attention import Attention, attention_weights, fused_attend, plain_attend
+from tgen.executors.torch.maps import recording
+from tgen.executors.torch.positions import Bias, Frame
+from tgen.executors.torch.transformer import Distances
+from tgen.spec.records import Alibi, AttentionSpec
+
+ONE_HEAD = AttentionSpec(heads=1, kv_heads=1, head_dim=2, scale=1.0)
+SLOPES = [None, Alibi(6)]
+THREE_WORDS = torch.tensor([[[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]]])
+
+
+def frame(positions: list[int]) -> Frame:
+    return Frame(torch.tensor([positions]), torch.tensor([positions]), torch.float32)
+
+
+def distances(bias: Alibi | None) -> Bias | None:
+    return None if bias is None else Distances(bias)
+
+
+def test_three_words_by_hand() -> None:
+    """Words (1,0), (0,1), (1,1) as queries, keys and values alike; the scores are their dot products."""
+    e = math.e
+    # Scores of the third word are 1, 1, 2: weights 1 : 1 : e. The second sees 0, 1; the first only itself.
+    expected = torch.tensor([[1, 0, 0], [1 / (1 + e), e / (1 + e), 0], [1 / (2 + e), 1 / (2 + e), e / (2 + e)]])
+    weights = attention_weights(THREE_WORDS, THREE_WORDS, frame([0, 1, 2]), ONE_HEAD)
+    torch.testing.assert_close(weights[0, 0], expected)
+    for attend in (plain_attend, fused_attend):
+        mixed = attend(THREE_WORDS, THREE_WORDS, THREE_WORDS, frame([0, 1, 2]), ONE_HEAD)
+        torch.testing.assert_close(mixed[0, 0], expected @ THREE_WORDS[0, 0])
+
+
+@pytest.mark.parametrize("simple", [True, False])
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize("bias", SLOPES)
+def test_future_padding_and_what_left_the_window_weigh_nothing(simple: bool, window: int | None, bias: Alibi | None) -> None:
+    spec = AttentionSpec(heads=6, kv_heads=1, head_dim=4, scale=0.5, window=window)
+    positions = torch.arange(5) if simple else torch.tensor([-1, -1, 0, 1, 2])
+    torch.manual_seed(0)
+    geometry = Frame(positions[None], positions[None], torch.float32, distances(bias), simple=simple)
+    weights = attention_weights(torch.randn(1, 6, 5, 4), torch.randn(1, 1, 5, 4), geometry, spec)
+    assert torch.isfinite(weights).all()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(1, 6, 5))
+    query, key = positions[:, None], positions[None, :]
+    visible = (key >= 0) & (key <= query) & (query - key < (window or 99))
+    real = positions >= 0
+    assert (weights[0, :, ~visible & real[:, None]] == 0).all()
+    assert (weights[0, :, visible] > 0).all()
+
+
+def test_heads_share_keys_in_order() -> None:
+    """With grouped queries, heads 0 and 1 read key head 0, heads 2 and 3 key head 1."""
+    spec = AttentionSpec(heads=4, kv_heads=2, head_dim=2, scale=1.0)
+    v = torch.stack((torch.zeros(3, 2), torch.ones(3, 2)))[None]
+    for attend in (plain_attend, fused_attend):
+        mixed = attend(torch.randn(1, 4, 3, 2), torch.randn(1, 2, 3, 2), v, frame([0, 1, 2]), spec)
+        assert mixed[0, :, 0, 0].tolist() == pytest.approx([0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("heads, kv_heads", [(6, 6), (6, 2), (6, 1)])
+@pytest.mark.parametrize("bias", SLOPES)
+@pytest.mark.parametrize("simple", [True, False])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("softcap", [None, 0.5])
+def test_fused_is_plain(heads: int, kv_heads: int, bias: Alibi | None, simple: bool, causal: bool, softcap: float | None) -> None:
+    torch.manual_seed(1)
+    spec = AttentionSpec(heads=heads, kv_heads=kv_heads, head_dim=8, scale=0.3, window=4 if causal else None, softcap=softcap)
+    queries = torch.arange(4).repeat(2, 1) if simple else torch.tensor([[3, 4, 5, 6], [-1, -1, 0, 1]])
+    keys = queries if simple else torch.tensor([[0, 1, 2, 3, 4, 5, 6], [-1, -1, -1, -1, -1, 0, 1]])
+    geometry = Frame(queries, keys, torch.float32, distances(bias), causal=causal, simple=simple)
+    k, v = torch.randn(2, 2, kv_heads, keys.shape[1], 8)
+    q = torch.randn(2, heads, 4, 8)
+    torch.testing.assert_close(fused_attend(q, k, v, geometry, spec), plain_attend(q, k, v, geometry, spec))
+
+
+def test_the_seam_is_used() -> None:
+    """What stands in `attend` is what a layer calls."""
+    attention = Attention(AttentionSpec(heads=4, kv_heads=2, head_dim=4, scale=0.5), width=8)
+    shapes: list[tuple[int, ...]] = []
+
+    def recorder(q: Tensor, k: Tensor, v: Tensor, geometry: Frame, spec: AttentionSpec) -> Tensor:
+        shapes.append(tuple(attention_weights(q, k, geometry, spec).shape))
+        return fused_attend(q, k, v, geometry, spec)
+
+    attention.attend = recorder
+    attention(torch.randn(1, 3, 8), frame([0, 1, 2]), None)
+    assert shapes == [(1, 4, 3, 3)]
+
+
+def sees(queries: np.ndarray, keys: np.ndarray, *, causal: bool, window: int | None = None) -> np.ndarray:
+    """Where a query that is no padding may look, [rows, n, m]."""
+    query, key = queries[:, :, None], keys[:, None, :]
+    seen: np.ndarray = (key >= 0) & ((key <= query) | (not causal)) & (query - key < (window or 99))
+    return seen
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_every_map_is_dark_where_nothing_may_be_seen(name: str) -> None:
+    """Of every family, in every layer: padding of a text or of its source, the future, and what left the window weigh nothing."""
+    reference, model = golden_reference(name), golden_model(name)
+    positions, source = reference["batch_positions"], reference.get("batch_source_positions")
+    with torch.inference_mode(), recording(model) as recorder:
+        places = None if source is None else torch.from_numpy(source)
+        read = None if source is None else model.read_source(torch.from_numpy(reference["batch_source"]), places)
+        model(torch.from_numpy(reference["batch_ids"]), torch.from_numpy(positions), source=read)
+    for kind, maps in recorder.maps.items():
+        keys = positions if source is None or kind == "decoder" else source
+        queries = source if source is not None and kind == "encoder" else positions
+        layers = model.spec.stacks["encoder" if kind == "encoder" else "decoder"].layers
+        for layer, weights in zip(layers, maps, strict=True):
+            seen = sees(queries, keys, causal=kind == "decoder", window=layer.attention.window if kind == "decoder" else None)
+            seen, weights = seen[queries >= 0], weights.transpose(0, 2, 3, 1)[queries >= 0]  # [queries, keys, heads]
+            assert (weights[~seen] == 0).all()
+            assert (weights[seen] > 0).all()
+            np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_the_future_does_not_reach_the_past(name: str) -> None:
+    """Exchanging a word leaves everything before it exactly as it was."""
+    reference, model = golden_reference(name), golden_model(name)
+    ids = torch.arange(12)[None]
+    other = ids.clone()
+    other[0, 7] = 99
+    with torch.inference_mode():
+        read = model.read_source(torch.from_numpy(reference["batch_source"][:1])) if "batch_source" in reference else None
+        before, after = model(ids, source=read), model(other, source=read)
+    assert torch.equal(before[0, :7], after[0, :7])
+    assert not torch.isclose(before[0, 7:], after[0, 7:]).all(dim=-1).any()
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_sees_both_ways(name: str) -> None:
+    """Exchanging a word changes every other one, before and after it."""
+    model = golden_model(name)
+    ids = torch.arange(12)[None]
+    other = ids.clone()
+    other[0, 7] = 99
+    with torch.inference_mode():
+        assert not torch.isclose(model.encode(ids), model.encode(other)).all(dim=-1).any()

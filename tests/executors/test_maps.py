@@ -1,0 +1,98 @@
+"""Attention maps of every golden: what is recorded, and that recording leaves nothing behind."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import DECODERS, GOLDENS, config_of, golden_model
+from tgen.engine.loop import Loop
+from tgen.executors.torch.attention import Attention
+from tgen.executors.torch.maps import Maps, recording
+from tgen.executors.torch.reading import Reader
+from tgen.executors.torch.session import TorchSession
+from tgen.executors.torch.transformer import Transformer
+from tgen.options import GenerationOptions
+from tgen.sampling.sampler import Sampler
+
+IDS, SOURCE = [30, 40, 50, 60, 70, 80, 90, 100], [35, 45, 55]
+
+
+def maps_of(name: str, model: Transformer | None = None) -> Maps:
+    model = golden_model(name) if model is None else model
+    return Reader(model).attention(IDS, SOURCE if model.spec.encoder and model.spec.decoder else None)
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_rows_sum_to_one_and_a_decoder_never_looks_ahead(name: str) -> None:
+    spec, maps = golden_model(name).spec, maps_of(name)
+    kinds = {"decoder-only": {"decoder"}, "encoder-only": {"encoder"}, "encoder-decoder": {"encoder", "decoder", "cross"}}
+    assert set(maps) == kinds[spec.kind]
+    both = spec.kind == "encoder-decoder"
+    lengths = {"encoder": (len(SOURCE), len(SOURCE)), "cross": (len(IDS), len(SOURCE)), "decoder": (len(IDS), len(IDS))}
+    for kind, layers in maps.items():
+        stack = spec.encoder if kind == "encoder" else spec.decoder
+        assert stack is not None
+        assert len(layers) == len(stack.layers)
+        for weights, layer in zip(layers, stack.layers, strict=True):
+            assert weights.shape == (layer.attention.heads, *(lengths[kind] if both else (len(IDS), len(IDS))))
+            assert weights.sum(axis=-1) == pytest.approx(1, abs=1e-5)
+            assert weights.min() >= 0
+            above = np.triu(weights, 1)
+            assert (above == 0).all() if kind == "decoder" else above.max() > 0
+            if layer.attention.window is not None and kind == "decoder":
+                assert (np.tril(weights, -layer.attention.window) == 0).all()
+
+
+def written(name: str, model: Transformer) -> list[int]:
+    """What the model writes, sampled."""
+    both = model.spec.encoder is not None
+    prompt = [config_of(name)["decoder_start_token_id"]] if both else IDS
+    options = GenerationOptions(temperature=1.5)
+    loop = Loop(TorchSession(model, 4, [SOURCE] if both else None), [prompt], [Sampler(options, 1, 0, prompt)], [0])
+    return [loop.column()[0].token for _ in range(8)]
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_recording_changes_nothing(name: str) -> None:
+    """Not what the model computes meanwhile, nor what it writes before and after, nor its parts."""
+    model = golden_model(name)
+    before = [module.attend for module in model.modules() if isinstance(module, Attention)]
+    text = written(name, model)
+    with recording(model) as recorder:
+        assert written(name, model) == text
+    assert recorder.maps
+    assert [module.attend for module in model.modules() if isinstance(module, Attention)] == before
+    assert written(name, model) == text
+
+
+def test_an_error_leaves_nothing_behind_either() -> None:
+    model = golden_model("gpt2")
+    before = [module.attend for module in model.modules() if isinstance(module, Attention)]
+    with pytest.raises(KeyError), recording(model):
+        raise KeyError
+    assert [module.attend for module in model.modules() if isinstance(module, Attention)] == before
+
+
+def test_a_second_pass_replaces_the_first() -> None:
+    model = golden_model("gpt2")
+    with recording(model) as recorder, torch.inference_mode():
+        model(torch.tensor([IDS]))
+        model(torch.tensor([IDS[:3]]))
+    assert [layer.shape for layer in recorder.maps["decoder"]] == [(1, 4, 3, 3)] * 2
+
+
+def test_the_maps_are_those_that_the_model_uses() -> None:
+    """A layer without queries looks everywhere alike; the one before it stays as it was."""
+    model = copy.deepcopy(golden_model("gpt2"))
+    first, second = maps_of("gpt2")["decoder"]
+    with torch.no_grad():
+        model.get_parameter("decoder.layers.1.attention.q.weight").mul_(0)
+        model.get_parameter("decoder.layers.1.attention.q.bias").mul_(0)
+    changed = maps_of("gpt2", model)["decoder"]
+    assert changed[0] == pytest.approx(first)
+    even = np.tril(np.ones((8, 8))) / np.arange(1, 9)[:, None]
+    assert changed[1] == pytest.approx(np.broadcast_to(even, second.shape), abs=1e-6)

@@ -1,0 +1,310 @@
+"""Every family gives the logits and attention maps that transformers gives, whichever way they are computed.
+
+The golden folders hold random numbers in every parameter, so that each one that is dropped, swapped or misread shows.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import DECODERS, GOLDEN, GOLDENS, golden_model, golden_reference
+from tests.golden import wanted
+from tgen.executors.torch.attention import Attend, Attention, fused_attend, plain_attend
+from tgen.executors.torch.cache import Cache, Source
+from tgen.executors.torch.maps import recording
+from tgen.executors.torch.transformer import Transformer
+from tgen.spec.records import LayerSpec, ModelSpec, RelativeBias, StackSpec
+from tgen.spec.shapes import parameters
+
+TOLERANCE = 1e-5
+
+every_golden = pytest.mark.parametrize("name", GOLDENS)
+every_decoder = pytest.mark.parametrize("name", DECODERS)
+
+
+@pytest.fixture(autouse=True)
+def no_gradients() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Rows of ids and their positions, each [rows, n], with the source texts they answer, and the expected logits of some of them."""
+
+    ids: np.ndarray
+    positions: np.ndarray
+    source: np.ndarray | None
+    source_positions: np.ndarray | None
+    logits: np.ndarray
+
+    def rows(self, rows: list[int]) -> Texts:
+        """The texts with rows dropped, repeated or reordered; the logits stay."""
+        source, positions = (None if array is None else array[rows] for array in (self.source, self.source_positions))
+        return Texts(self.ids[rows], self.positions[rows], source, positions, self.logits)
+
+
+def one_text(name: str) -> Texts:
+    """The golden's single text."""
+    reference = golden_reference(name)
+    source = reference["source"][None] if "source" in reference else None
+    return Texts(reference["ids"][None], np.arange(len(reference["ids"]))[None], source, None, reference["logits"])
+
+
+def padded_texts(name: str) -> Texts:
+    """The golden's batch, whose logits are those of all that is no padding."""
+    reference = golden_reference(name)
+    keys = ("ids", "positions", "source", "source_positions", "logits")
+    return Texts(*(reference.get(f"batch_{key}") for key in keys))  # type: ignore[arg-type]
+
+
+def difference(found: torch.Tensor | np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference, as a share of the largest logit."""
+    return float(np.abs(np.asarray(found) - expected).max() / np.abs(expected).max())
+
+
+def tensor(array: np.ndarray | None) -> torch.Tensor | None:
+    return None if array is None else torch.from_numpy(array)
+
+
+@dataclass
+class Opened:
+    """A cache of two slots, which every test makes grow, and the source, where there is one."""
+
+    cache: Cache
+    source: Source | None
+
+    def select(self, rows: list[int]) -> None:
+        self.cache.select(rows)
+        if self.source is not None:
+            self.source.select(rows)
+
+
+def read_source(model: Transformer, texts: Texts) -> Source | None:
+    return None if texts.source is None else model.read_source(torch.from_numpy(texts.source), tensor(texts.source_positions))
+
+
+def opened(model: Transformer, texts: Texts) -> Opened:
+    return Opened(Cache(model.spec, len(texts.ids), 2, torch.device("cpu"), torch.float32), read_source(model, texts))
+
+
+def read(model: Transformer, state: Opened, ids: np.ndarray, positions: np.ndarray | None) -> torch.Tensor:
+    """Logits of a further block, [rows, n, vocab]."""
+    return model.logits(model(torch.from_numpy(ids), tensor(positions), state.cache, state.source))
+
+
+def full(model: Transformer, texts: Texts, *, positions: bool = True) -> torch.Tensor:
+    """Logits of everything at once, without a cache; hidden states where there is no head."""
+    places = tensor(texts.positions) if positions else None
+    hidden = model(torch.from_numpy(texts.ids), places, source=read_source(model, texts))
+    return hidden if model.head is None else model.logits(hidden)
+
+
+def in_blocks(model: Transformer, texts: Texts, edges: Iterable[int]) -> torch.Tensor:
+    """Logits of texts read in blocks from edge to edge."""
+    state = opened(model, texts)
+    return torch.cat([read(model, state, texts.ids[:, a:b], texts.positions[:, a:b]) for a, b in pairwise(edges)], dim=1)
+
+
+def with_attend(name: str, attend: Attend) -> Transformer:
+    model = copy.deepcopy(golden_model(name))
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.attend = attend
+    return model
+
+
+@every_golden
+@pytest.mark.parametrize("attend", [fused_attend, plain_attend])
+def test_full(name: str, attend: Attend) -> None:
+    texts, model = one_text(name), with_attend(name, attend)
+    for positions in (True, False):
+        assert difference(full(model, texts, positions=positions)[0], texts.logits) < TOLERANCE
+
+
+@every_decoder
+@pytest.mark.parametrize("edges", [range(17), [0, 1, 4, 5, 13, 14, 16], [0, 16]], ids=["steps", "ragged", "whole"])
+def test_cached(name: str, edges: Iterable[int]) -> None:
+    texts = one_text(name)
+    assert difference(in_blocks(golden_model(name), texts, edges)[0], texts.logits) < TOLERANCE
+
+
+@every_golden
+@pytest.mark.parametrize("attend", [fused_attend, plain_attend])
+def test_left_padded_batch(name: str, attend: Attend) -> None:
+    """The expected logits come from padding on the right, and so from other positions in the arrays."""
+    texts, model = padded_texts(name), with_attend(name, attend)
+    real = texts.positions >= 0
+    assert difference(full(model, texts)[torch.from_numpy(real)], texts.logits) < TOLERANCE
+    if name in DECODERS:
+        found = in_blocks(model, texts, (0, 2, 3, 7))
+        assert not found.isnan().any()
+        assert difference(found[torch.from_numpy(real)], texts.logits) < TOLERANCE
+
+
+@every_golden
+def test_attention_maps(name: str) -> None:
+    """Of every layer and head: a decoder's, an encoder's, and those between."""
+    model, texts, reference = golden_model(name), one_text(name), golden_reference(name)
+    with recording(model) as recorder:
+        found = full(model, texts)
+    assert difference(found[0], texts.logits) < TOLERANCE
+    assert set(recorder.maps) == {key.removesuffix("_maps") for key in reference if key.endswith("_maps")}
+    for kind, maps in recorder.maps.items():
+        np.testing.assert_allclose(np.concatenate(maps), reference[f"{kind}_maps"], rtol=0, atol=TOLERANCE)
+
+
+@every_decoder
+def test_truncate(name: str) -> None:
+    """What was read and cut off again leaves no trace."""
+    texts, model = one_text(name), golden_model(name)
+    ids, places = texts.ids, texts.positions
+    state = opened(model, texts)
+    read(model, state, ids[:, :10], places[:, :10])
+    read(model, state, ids[:, :5], places[:, 10:15])
+    state.cache.truncate([10])
+    assert difference(read(model, state, ids[:, 10:], places[:, 10:])[0], texts.logits[10:]) < TOLERANCE
+    state.cache.truncate([0])
+    assert difference(read(model, state, ids, places)[0], texts.logits) < TOLERANCE
+
+
+@every_decoder
+def test_truncate_rows_unlike(name: str) -> None:
+    """Rows cut at different places go on side by side, with holes between their slots."""
+    texts, model = one_text(name).rows([0, 0]), golden_model(name)
+    ids, places = texts.ids, texts.positions
+    state = opened(model, texts)
+    read(model, state, ids[:, :10], places[:, :10])
+    state.cache.truncate([10, 7])
+    rest = np.stack([ids[0, 10:16], ids[1, 7:13]]), np.stack([places[0, 10:16], places[1, 7:13]])
+    for column in range(6):
+        found = read(model, state, *(array[:, column : column + 1] for array in rest))
+        assert difference(found[0, 0], texts.logits[10 + column]) < TOLERANCE
+        assert difference(found[1, 0], texts.logits[7 + column]) < TOLERANCE
+
+
+@every_decoder
+def test_select(name: str) -> None:
+    """Rows may be dropped, repeated and reordered, and go on as if they had always been where they are."""
+    texts, model = padded_texts(name), golden_model(name)
+    expected = np.zeros((*texts.ids.shape, model.spec.vocab), dtype=np.float32)
+    expected[texts.positions >= 0] = texts.logits
+    state = opened(model, texts)
+    read(model, state, texts.ids[:, :6], texts.positions[:, :6])
+    for rows in ([2, 0, 2], [1, 0]):  # the second time of what the first left
+        state.select(rows)
+        texts, expected = texts.rows(rows), expected[rows]
+    assert difference(read(model, state, texts.ids[:, 6:], texts.positions[:, 6:]), expected[:, 6:]) < TOLERANCE
+
+
+@every_golden
+def test_every_parameter_shows(name: str) -> None:
+    """The reference can fail: shifting the numbers of any single parameter by one place moves the logits far beyond the tolerance."""
+    texts, model = one_text(name), copy.deepcopy(golden_model(name))
+    rotated = any(layer.attention.rope for stack in model.spec.stacks.values() for layer in stack.layers)
+    for parameter, tensor in model.named_parameters():
+        if parameter.endswith("k.bias") and not rotated:
+            continue  # adds the same to a query's scores of all keys, which softmax does not see
+        original = tensor.clone()
+        tensor.copy_(original.roll(1, dims=-1))
+        assert difference(full(model, texts)[0], texts.logits) > 50 * TOLERANCE, parameter
+        tensor.copy_(original)
+
+
+@every_golden
+def test_every_setting_shows(name: str) -> None:
+    """The reference can fail: so does every number of the spec that is no shape."""
+    texts, model = one_text(name), golden_model(name)
+    settings = list(changed(model.spec))
+    assert settings
+    for what, spec in settings:
+        other = Transformer(spec)
+        other.load_state_dict(model.state_dict())
+        assert difference(full(other, texts)[0], texts.logits) > 10 * TOLERANCE, what
+
+
+def changed(spec: ModelSpec) -> Iterator[tuple[str, ModelSpec]]:
+    """The spec with one setting changed at a time."""
+    for name, stack in spec.stacks.items():
+        for what, other in changed_stack(stack):
+            yield f"{name}: {what}", replace(spec, encoder=other) if name == "encoder" else replace(spec, decoder=other)
+    if spec.head is not None:
+        for key in ("scale", "softcap"):
+            if getattr(spec.head, key):
+                yield f"head: {key}", replace(spec, head=nudged(spec.head, key))
+
+
+def changed_stack(stack: StackSpec) -> Iterator[tuple[str, StackSpec]]:
+    layer = stack.layers[-1]
+
+    def with_last(**changes: Any) -> StackSpec:
+        return replace(stack, layers=(*stack.layers[:-1], replace(layer, **changes)))
+
+    for part in ("attention", "cross"):
+        for what, other in changed_attention(layer, part, causal=stack.causal):
+            yield f"{part} {what}", with_last(**{part: other})
+    yield "epsilon", with_last(norm=replace(layer.norm, eps=layer.norm.eps + 0.05))
+    yield "activation", with_last(mlp=replace(layer.mlp, activation="silu" if layer.mlp.activation == "relu" else "relu"))
+    for norm in ("final_norm", "embedding_norm"):
+        if (found := getattr(stack, norm)) is not None:
+            yield norm, replace(stack, **{norm: replace(found, eps=found.eps + 0.05)})
+    if stack.embedding_scale is not None:
+        yield "embedding scale", nudged(stack, "embedding_scale")
+    if stack.positions is not None and stack.positions.kind == "learned":
+        yield "positions", replace(stack, positions=replace(stack.positions, offset=stack.positions.offset + 1))
+    if isinstance(stack.bias, RelativeBias):
+        for changes in ({"max_distance": stack.bias.max_distance * 2}, {"bidirectional": not stack.bias.bidirectional}):
+            yield str(changes), replace(stack, bias=replace(stack.bias, **changes))
+
+
+def changed_attention(layer: LayerSpec, part: str, *, causal: bool) -> Iterator[tuple[str, Any]]:
+    attention = getattr(layer, part)
+    if attention is None:
+        return
+    rope = attention.rope
+    for key in ("scale", "softcap"):
+        if getattr(attention, key):
+            yield key, nudged(attention, key)
+    if causal and part == "attention":
+        yield "window", replace(attention, window=(attention.window or 16) // 2)
+    if attention.qk_norm is not None:
+        yield "qk_norm", replace(attention, qk_norm=replace(attention.qk_norm, eps=attention.qk_norm.eps + 0.05))
+    if rope is not None:
+        others = {"theta": nudged(rope, "theta"), "dim": replace(rope, dim=rope.dim + (2 if rope.dim < attention.head_dim else -2))}
+        for key in asdict(rope.scaling) if rope.scaling else ():
+            others[key] = replace(rope, scaling=nudged(rope.scaling, key, by=2))
+        for key, other in others.items():
+            yield key, replace(attention, rope=other)
+
+
+def nudged(record: Any, key: str, by: float = 1.2) -> Any:
+    """The record with one number a little larger."""
+    return replace(record, **{key: getattr(record, key) * by})
+
+
+@every_golden
+def test_parameters_are_those_of_the_module(name: str) -> None:
+    model = golden_model(name)
+    assert parameters(model.spec) == {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
+
+
+@every_golden
+def test_transformers_agrees_today(name: str) -> None:
+    """Everything stored is what an installed transformers gives for the stored folder."""
+    pytest.importorskip("transformers")
+    from tests.golden import make
+
+    model = make.auto_class(wanted.GOLDENS[name]).from_pretrained(GOLDEN / name, dtype=torch.float32, attn_implementation="eager")
+    found, expected = make.reference(model, seed=list(wanted.GOLDENS).index(name)), golden_reference(name)
+    assert found.keys() == expected.keys()
+    for key, array in expected.items():
+        assert found[key].shape == array.shape
+        assert difference(found[key], array) < TOLERANCE, key

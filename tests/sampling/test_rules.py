@@ -1,0 +1,192 @@
+"""What a generation_config.json forbids or forces: each rule alone, their order, and values that cannot be meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tgen.engine.beam import BeamSettings, Search, adjustment, beam_search, read_beams
+from tgen.errors import CheckpointError
+from tgen.options import GenerationOptions, resolve
+from tgen.sampling.rules import Rules, read_rules
+from tgen.sampling.sampler import NumericalError, Sampler
+
+steady = settings(deadline=None, derandomize=True, database=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+VOCAB, LENGTH = 8, 5
+ENDS = frozenset({6, 7})
+IDS = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=12)
+LOGITS = np.arange(1, VOCAB + 1, dtype=np.float32)
+
+
+def rules(**generation: Any) -> Rules:
+    return read_rules(generation, resolve({"max_new_tokens": LENGTH}, {}, generation).options, ENDS, VOCAB)
+
+
+def left(found: Rules, ids: Sequence[int] = (0,), new: int = 0) -> set[int]:
+    """What may come next; what is left keeps its logit, and the input stays as it is."""
+    logits = LOGITS.copy()
+    try:
+        allowed = found.apply(logits, ids, new)
+    except CheckpointError as error:
+        assert error.message == f"generation_config.json forbids every token at step {new}"
+        return set()
+    assert (logits == LOGITS).all()
+    kept = {token for token in range(VOCAB) if allowed[token] > -np.inf}
+    assert found.forced_first is not None or found.forced_last or all(allowed[token] == LOGITS[token] for token in kept)
+    return kept
+
+
+EVERY = set(range(VOCAB))
+
+
+@steady
+@given(IDS, st.integers(1, 4))
+def test_no_sequence_comes_twice(ids: list[int], size: int) -> None:
+    slow = {token for token in EVERY if any([*ids, token][-size:] == ids[i : i + size] for i in range(len(ids) - size + 1))}
+    assert left(rules(no_repeat_ngram_size=size), ids, 1) == EVERY - slow
+
+
+@steady
+@given(IDS, st.lists(IDS.filter(lambda word: len(word) < 4), min_size=1, max_size=4))
+def test_bad_words_are_not_completed(ids: list[int], words: list[list[int]]) -> None:
+    bad = [word for word in words if word not in ([6], [7])]  # an end token alone is no bad word
+    slow = {token for token in EVERY if any([*ids, token][-len(word) :] == word for word in bad)}
+    assert left(rules(bad_words_ids=words), ids, 1) == EVERY - slow
+
+
+@pytest.mark.parametrize(
+    ("generation", "new", "forbidden"),
+    [
+        ({"min_new_tokens": 2}, 1, ENDS),
+        ({"min_new_tokens": 2}, 2, set()),
+        ({"min_length": 3}, 2, ENDS),
+        ({"min_length": 3}, 3, set()),
+        ({"min_length": 3, "min_new_tokens": 1}, 2, ENDS),
+        ({"suppress_tokens": [1, 2]}, 3, {1, 2}),
+        ({"suppress_tokens": 4}, 0, {4}),
+        ({"begin_suppress_tokens": [1, 2]}, 0, {1, 2}),
+        ({"begin_suppress_tokens": [1, 2]}, 1, set()),
+        ({"suppress_tokens": [1], "begin_suppress_tokens": [2], "min_new_tokens": 1, "bad_words_ids": [[3]]}, 0, {1, 2, 3, *ENDS}),
+        ({"forced_bos_token_id": 3}, 0, EVERY - {3}),
+        ({"forced_bos_token_id": 3}, 1, set()),
+        ({"forced_eos_token_id": 7}, LENGTH - 2, set()),
+        ({"forced_eos_token_id": 7}, LENGTH - 1, EVERY - {7}),
+        ({"forced_eos_token_id": [6, 7]}, LENGTH - 1, EVERY - {6, 7}),
+        # A forced token wins over whatever forbids it.
+        ({"forced_bos_token_id": 3, "suppress_tokens": [3], "bad_words_ids": [[3]], "no_repeat_ngram_size": 1}, 0, EVERY - {3}),
+        ({"forced_eos_token_id": 7, "min_new_tokens": 9, "suppress_tokens": [7]}, LENGTH - 1, EVERY - {7}),
+    ],
+)
+def test_a_rule(generation: dict[str, Any], new: int, forbidden: set[int]) -> None:
+    assert left(rules(**generation), [3] * (new + 1), new) == EVERY - forbidden
+
+
+def test_min_length_counts_the_prompt() -> None:
+    options = GenerationOptions(max_new_tokens=LENGTH)
+    assert read_rules({"min_length": 5}, options, ENDS, VOCAB, prompt=3).min_new_tokens == 2
+    assert read_rules({"min_length": 5}, options, ENDS, VOCAB, prompt=30).min_new_tokens <= 0
+
+
+@pytest.mark.parametrize(
+    "nothing", [{}, {"suppress_tokens": None}, {"bad_words_ids": []}, {"min_length": 0}, {"forced_eos_token_id": None}]
+)
+def test_without_rules_there_is_nothing_to_apply(nothing: dict[str, Any]) -> None:
+    assert rules(**nothing).empty
+    assert not rules(suppress_tokens=[0]).empty
+
+
+def test_penalties_come_before_the_rules_and_filters_after() -> None:
+    """The token that would be drawn is forbidden, and so is not among the k likeliest."""
+    options = GenerationOptions(top_k=1, repetition_penalty=2.0, temperature=1.0)
+    assert Sampler(options, 1, 0, [0]).draw(LOGITS) == 7
+    assert Sampler(options, 1, 0, [7]).draw(LOGITS) == 6
+    assert Sampler(options, 1, 0, [7], rules(suppress_tokens=[6])).draw(LOGITS) == 5
+    assert Sampler(options, 1, 0, [7], rules(forced_bos_token_id=2)).draw(LOGITS) == 2
+    assert adjustment(options, rules(suppress_tokens=[7]))(LOGITS, [6], 1).tolist() == [1, 2, 3, 4, 5, 6, 3.5, -np.inf]
+
+
+def test_rules_that_leave_nothing_are_an_error() -> None:
+    with pytest.raises(CheckpointError, match="forbids every token at step 2") as caught:
+        rules(suppress_tokens=[*EVERY]).apply(LOGITS, [0, 1], 2)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("suppress_tokens", [VOCAB]),
+        ("suppress_tokens", [-1]),
+        ("suppress_tokens", [True]),
+        ("begin_suppress_tokens", ["1"]),
+        ("forced_bos_token_id", 1.0),
+        ("forced_eos_token_id", {"a": 1}),
+        ("bad_words_ids", "all of them"),
+        ("bad_words_ids", [[VOCAB]]),
+        ("bad_words_ids", [[[1]]]),
+        ("min_length", -1),
+        ("min_new_tokens", "2"),
+        ("no_repeat_ngram_size", 2.5),
+        ("length_penalty", "long"),
+        ("length_penalty", float("nan")),
+        ("length_penalty", 1e308),
+        ("length_penalty", -(10**400)),
+        ("early_stopping", "always"),
+        ("early_stopping", [True]),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_named_with_its_key(key: str, value: Any) -> None:
+    with pytest.raises(CheckpointError, match=rf"^generation_config.json: {key} = ") as caught:
+        rules(**{key: value})
+        read_beams({key: value}, 2)
+    assert caught.value.hint
+
+
+KEYS = """bad_words_ids begin_suppress_tokens forced_bos_token_id forced_eos_token_id min_length min_new_tokens no_repeat_ngram_size
+suppress_tokens length_penalty early_stopping""".split()
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 12) | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+)
+
+
+class Steady:
+    """A session whose logits are always the same."""
+
+    def extend(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
+        return np.tile(LOGITS, (len(rows), 1))
+
+    def select(self, rows: Sequence[int]) -> None: ...
+
+    def truncate(self, lengths: Sequence[int]) -> None: ...
+
+
+@steady
+@given(st.dictionaries(st.sampled_from(KEYS), ANYTHING), st.integers(1, 3))
+def test_hostile_values_are_never_more_than_a_message(generation: dict[str, Any], beams: int) -> None:
+    try:
+        found, settings = rules(**generation), read_beams(generation, beams)
+    except CheckpointError as error:
+        assert any(f"{key} = " in error.message for key in generation)
+        return
+    search = Search(settings, ENDS, LENGTH)
+    try:
+        beam_search(Steady(), [[0]], [search], adjustment(GenerationOptions(), found))
+    except CheckpointError as error:
+        assert "forbids every token" in error.message
+        return
+    assert 1 <= len(search.best(1)[0]) <= LENGTH
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_search_refuses_logits_that_are_not_finite(beams: int) -> None:
+    class Broken(Steady):
+        def extend(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
+            return super().extend(rows) + (np.nan if len(rows[0]) == 1 else 0)
+
+    with pytest.raises(NumericalError, match="not finite at step 1"):
+        beam_search(Broken(), [[0, 1]], [Search(BeamSettings(beams), frozenset(), LENGTH)], lambda scores, *_: scores)

@@ -1,0 +1,209 @@
+"""A conversation: what the model reads each turn, what stays after a turn that went wrong, what is left out, and files of messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.scripted import END, Played, byte_tokenizer, only
+from tests.engine.test_prefix import Kept
+from tests.executors.test_session import model
+from tgen.engine.generator import Generator
+from tgen.errors import CapacityError, TgenError, UsageError
+from tgen.events import Note
+from tgen.executors.open import sessions
+from tgen.tasks.conversation import Conversation, load_messages, save_messages
+from tgen.text.chat import ChatTemplate, Message
+
+TEMPLATE = """\
+{% for m in messages %}{% if m.content == 'no' %}{{ raise_exception('no!') }}{% endif %}\
+{{ m.role[0] }}:{{ m.content }};{% endfor %}{% if add_generation_prompt %}a:{% endif %}"""
+
+
+def answer(read: tuple[int, ...]) -> Any:
+    """Answers with the last message's letters in capitals."""
+    text = bytes(token for token in read if token < 256).decode()
+    said = text.rpartition("a:")[2]
+    asked = text.rpartition("a:")[0].removesuffix(";").rpartition("u:")[2].upper()
+    return only(ord(asked[len(said)]) if len(said) < len(asked) else END)
+
+
+class Scene:
+    """A conversation with a model that shouts back."""
+
+    def __init__(self, context: int = 100, system: str | None = None, **options: Any) -> None:
+        self.sessions: list[Kept] = []
+        generator = Generator(self._open, byte_tokenizer(), context=context, end_tokens=frozenset([END]))
+        template = ChatTemplate(TEMPLATE, "template", {})
+        self.talk = Conversation(generator, template, generator.resolve({"temperature": 0, **options}), system)
+
+    def _open(self, length: int, _: Sequence[Sequence[int]] | None) -> Kept:
+        self.sessions.append(Kept(answer, length))
+        return self.sessions[-1]
+
+    def say(self, text: str) -> Played:
+        return Played(list(self.talk.reply(text)))
+
+    def reads(self) -> str:
+        """The whole text that the model has read for its last answer."""
+        rows = self.sessions[-1].rows
+        assert rows is not None
+        return bytes(token for token in rows[0] if token < 256).decode()
+
+
+def test_each_turn_reads_only_what_is_new() -> None:
+    scene = Scene(system="x")
+    assert scene.say("hi").text() == "HI"
+    assert scene.say("you").text() == "YOU"
+    assert scene.reads() == "s:x;u:hi;a:HI;u:you;a:YOU"
+    assert len(scene.sessions) == 1
+    played = scene.say("me")
+    assert played.started.cached_tokens == len("s:x;u:hi;a:HI;u:you;a:YOU")
+    assert scene.talk.messages == [
+        Message("system", "x"),
+        *(Message(role, text) for said in ("hi", "you", "me") for role, text in (("user", said), ("assistant", said.upper()))),  # type: ignore[arg-type]
+    ]
+
+
+def test_a_kept_cache_changes_no_text() -> None:
+    """Every turn against its whole text read anew, from a model whose tokens are drawn."""
+    generator = Generator(sessions(model("llama")), byte_tokenizer(), context=400)
+    template = ChatTemplate(TEMPLATE, "template", {})
+    resolved = generator.resolve({"temperature": 1, "max_new_tokens": 12, "seed": 5})
+    talk = Conversation(generator, template, resolved)
+    for number, text in enumerate(["hi", "who?", "why?"]):
+        ids = template.encode(generator.tokenizer, [*talk.messages, Message("user", text)])[0]
+        kept = Played(list(talk.reply(text)))
+        anew = generator.resolve({"temperature": 1, "max_new_tokens": 12, "seed": 5 + number})
+        assert kept.text() == Played(list(generator.run(ids, anew))).text()
+        assert bool(kept.started.cached_tokens) == bool(number)
+
+
+def test_a_turn_that_fails_leaves_no_trace() -> None:
+    scene = Scene()
+    scene.say("hi")
+    before = scene.talk.messages
+    for text, error in [("no", UsageError), ("x" * 200, CapacityError)]:
+        with pytest.raises(error):
+            scene.say(text)
+        assert scene.talk.messages == before
+    assert scene.say("you").text() == "YOU"
+
+
+def test_an_interrupted_answer_is_kept_and_one_without_a_word_is_not() -> None:
+    scene = Scene()
+    asked = count(1)
+    list(scene.talk.reply("abcdef", lambda: next(asked) == 3))
+    assert scene.talk.messages[-1] == Message("assistant", "ABC")
+    events = scene.talk.reply("again")
+    next(events)
+    events.close()
+    assert len(scene.talk.messages) == 2
+    assert scene.talk.last_question() == "again"
+    assert len(scene.talk.messages) == 2
+    assert scene.say("you").text() == "YOU"
+
+
+def test_another_answer_has_another_seed() -> None:
+    scene = Scene(seed=7)
+    assert scene.say("hi").started.seed == 7
+    question = scene.talk.last_question()
+    assert question == "hi"
+    assert scene.say(question).started.seed == 8
+    assert len(scene.talk.messages) == 2
+    scene.talk.clear()
+    assert scene.talk.last_question() is None
+
+
+def test_the_context_is_the_limit_unless_someone_sets_another() -> None:
+    played = Scene(context=30).say("a" * 20)
+    assert played.finished[0].reason == "length"
+    assert played.notes == ["the reply was cut: the conversation fills the model's context of 30 tokens"]
+    assert Scene(max_new_tokens=3).say("abcdef").text() == "ABC"
+
+
+def test_a_full_context_is_an_error_with_numbers() -> None:
+    scene = Scene(context=40)
+    scene.say("a" * 10)
+    with pytest.raises(CapacityError) as error:
+        scene.say("b" * 20)
+    assert error.value.message == f"the conversation has {len('u:;a:;u:;a:') + 40} tokens with this message, the model's context is 40"
+    assert "/clear" in (error.value.hint or "")
+
+
+def test_the_oldest_turns_are_left_out_but_never_the_system_message() -> None:
+    scene = Scene(context=200, system="x", overflow="truncate-left")
+    notes = []
+    for letter in "abcdefghij" * 2:
+        played = scene.say(letter * 8)
+        assert played.text() == letter.upper() * 8
+        assert scene.reads().startswith("s:x;u:")
+        notes += [event.text for event in played if isinstance(event, Note)]
+    assert notes[0].endswith("messages are left out to fit the context of 200")
+    assert len(notes) < 7  # not at every turn, for each time the rest is read again
+    assert len(scene.talk.messages) == 41
+    with pytest.raises(CapacityError, match="this message alone has 209 tokens"):
+        scene.say("y" * 200)
+
+
+def test_a_system_message_that_the_template_refuses() -> None:
+    scene = Scene(system="x")
+    with pytest.raises(UsageError, match="no!"):
+        scene.talk.system = "no"
+    assert scene.talk.system == "x"
+
+
+# Files
+
+
+def test_messages_go_to_a_file_and_back(tmp_path: Path) -> None:
+    messages = [Message("system", "é"), Message("user", "\n\x1b"), Message("assistant", "")]
+    path = tmp_path / "talk.json"
+    for _ in range(2):  # one conversation may overwrite another
+        save_messages(path, messages)
+    assert json.loads(path.read_text("utf-8")) == [{"role": m.role, "content": m.content} for m in messages]
+    assert load_messages(path) == messages
+    scene = Scene()
+    scene.talk.messages = load_messages(path)
+    assert scene.talk.messages == messages
+    assert scene.talk.system == "é"
+
+
+def test_what_is_no_conversation_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"precious")
+    with pytest.raises(UsageError, match="is there already"):
+        save_messages(path, [])
+    assert path.read_bytes() == b"precious"
+    with pytest.raises(UsageError, match="cannot write"):
+        save_messages(tmp_path / "missing" / "talk.json", [])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot read"),
+        (b"{", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"{}", "there is no list of messages"),
+        (b"[3]", "message 1 has no text"),
+        (b'[{"role": "user"}]', "message 1 has no text"),
+        (b'[{"role": "user", "content": ["a"]}]', "message 1 has no text"),
+        (b'[{"role": "tool", "content": ""}]', "message 1 has the role 'tool'"),
+        (b'[{"role": ["user"], "content": ""}]', "message 1 has the role"),
+        (b'[{"role": "user", "content": ""}, {"role": "system", "content": ""}]', "message 2 has the role 'system'"),
+        (b'[{"role": "user", "content": "\\ud800"}]', "half a surrogate pair"),
+    ],
+)
+def test_a_bad_file_is_explained(tmp_path: Path, content: bytes | None, words: str) -> None:
+    path = tmp_path / "talk.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(TgenError, match=words):
+        load_messages(path)

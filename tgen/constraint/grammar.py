@@ -1,0 +1,180 @@
+"""A constraint compiled by llguidance, the only library here that knows grammars. Knows bytes and token ids, no model and no search.
+
+Imported only when a constraint is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import llguidance
+import numpy as np
+import numpy.typing as npt
+
+from tgen.constraint.pattern import UnportableError, example, portable
+from tgen.constraint.schema import examples, required_names, safe_schema
+from tgen.constraints import Constraint
+from tgen.errors import UsageError
+
+# No white space between JSON's signs: a small model would write it for ever. No \u escapes: under them a name that is taken
+# could be written a second time.
+JSON_OPTIONS = {"whitespace_flexible": False, "lenient": False, "coerce_one_of": False, "json_allowed_escapes": 'nrbtf\\"'}
+LARGEST_CHOICES = 1 << 20
+
+
+class Vocabulary:
+    """The tokens of a model, or the 256 bytes, as the library wants them."""
+
+    def __init__(self, tokens: Sequence[bytes]) -> None:
+        # An end token of our own, one beyond the vocabulary: which of the model's tokens end a text is not the grammar's business.
+        self.size = len(tokens)
+        self.eos_token_id = len(tokens)
+        self.bos_token_id = None
+        self.tokens = [*tokens, b"<end>"]
+        self.special_token_ids = [len(tokens)]
+        self.library = llguidance.LLTokenizer(llguidance.TokenizerWrapper(self))
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        """Asked only to force the tokenizer's own choice of tokens, which the grammars here do without."""
+        del text
+        return []
+
+
+class Matcher:
+    """Where in its grammar a text is."""
+
+    __slots__ = ("_library", "_size")
+
+    def __init__(self, library: llguidance.LLMatcher, size: int) -> None:
+        self._library = library
+        self._size = size
+
+    def copy(self) -> Matcher:
+        return Matcher(self._library.deep_copy(), self._size)
+
+    def take(self, tokens: Sequence[int]) -> bool:
+        """Go on by these tokens; False if they do not fit, and then the matcher is of no more use."""
+        return self._library.try_consume_tokens(list(tokens)) == len(tokens) and not self._library.is_error()
+
+    def fits(self, tokens: Sequence[int]) -> bool:
+        """Whether these tokens may follow."""
+        return self._library.validate_tokens(list(tokens)) == len(tokens)
+
+    def ends(self, tokens: Sequence[int]) -> bool:
+        """Whether these tokens may follow, and the text may end after them."""
+        # The end token is checked with them; where nothing can follow, the library does not know that one either.
+        return self._library.validate_tokens([*tokens, self._size]) == len(tokens) + 1 if tokens else self.accepting
+
+    def forced(self) -> bytes:
+        """The bytes that must follow."""
+        return self._library.compute_ff_bytes()
+
+    def allowed(self) -> npt.NDArray[np.bool_]:
+        """Which tokens may come next, [vocab]; none where the library has reached one of its limits."""
+        if self._library.is_stopped():
+            return np.zeros(self._size, dtype=np.bool_)
+        bits = np.frombuffer(self._library.compute_bitmask(), dtype=np.uint8)
+        return np.unpackbits(bits, bitorder="little", count=self._size).astype(np.bool_)
+
+    @property
+    def accepting(self) -> bool:
+        """Whether the text may end here."""
+        return self._library.is_accepting()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the text cannot go on."""
+        return self._library.is_stopped()
+
+
+class Grammar:
+    """A constraint as the library's grammar.
+
+    Hints for a search: `names` are the property names that a schema requires somewhere, `examples` texts that its patterns match,
+    `choices` all texts there are.
+    """
+
+    def __init__(self, constraint: Constraint, *, space: bool = False) -> None:
+        """With `space` the text starts with a space that does not belong to it. Raises UsageError for what cannot be honoured."""
+        self.constraint = constraint
+        self.names: frozenset[str] = frozenset()
+        self.examples: frozenset[str] = frozenset()
+        self.choices: list[str] = json.loads(constraint.text) if constraint.kind == "choices" else []
+        if constraint.kind == "json-schema":
+            schema = json.loads(constraint.text)
+            safe = safe_schema(schema)
+            self.names, self.examples = required_names(schema), examples(schema)
+            body = "%json " + json.dumps({**safe, "x-guidance": JSON_OPTIONS})
+        else:
+            if constraint.kind == "regex" and (text := example(constraint.text)):
+                self.examples = frozenset({text})
+            body = f"/{llguidance.regex_to_lark(_expression(constraint), '')}/"
+        # Without no_forcing the mask would leave, of several ways to spell what must come, only the tokenizer's own.
+        start = '" " body' if space else "body"
+        self.text = f'%llguidance {{"no_forcing": true}}\nstart: {start}\nbody: {body}\n'
+
+    def matcher(self, vocabulary: Vocabulary) -> Matcher:
+        """At the start of a text. Raises UsageError for what the library refuses."""
+        library = llguidance.LLMatcher(vocabulary.library, self.text, log_level=0)
+        problem = library.get_error() or next(iter(library.get_grammar_warnings()), "")
+        if problem:
+            raise _refused(self.constraint, problem)
+        return Matcher(library, vocabulary.size)
+
+
+def byte_vocabulary() -> Vocabulary:
+    """Every byte is the token of its number."""
+    return Vocabulary([bytes([byte]) for byte in range(256)])
+
+
+def check(constraint: Constraint) -> None:
+    """Raise UsageError, naming the keyword, for a constraint that cannot be honoured; needs no model."""
+    Grammar(constraint).matcher(byte_vocabulary())
+
+
+def _expression(constraint: Constraint) -> str:
+    """The regular expression for the whole text."""
+    if constraint.kind == "choices":
+        expression = "|".join("".join(map(_literal, text)) for text in json.loads(constraint.text))
+        if len(expression) > LARGEST_CHOICES:
+            raise UsageError("--choices are too many", "there is --regex, which can say the same in short")
+        return f"(?:{expression})"
+    try:
+        return f"(?:{portable(constraint.text, whole=True)[0]})"
+    except UnportableError as error:
+        raise UsageError(f"--regex cannot be honoured: {error}") from error
+
+
+def _literal(character: str) -> str:
+    return character if character.isalnum() and character.isascii() else f"\\x{{{ord(character):X}}}"
+
+
+def _refused(constraint: Constraint, problem: str) -> UsageError:
+    """The library's complaint as one line that names the keyword."""
+    lines = [line.strip() for line in problem.splitlines() if line.strip()]
+    first = lines[0].split("failed to compile JSON schema: ")[-1]
+    reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error:")), first)
+    if constraint.kind != "json-schema":
+        return UsageError(f"{constraint.flag} cannot be honoured: {reason}", "lookaround, back-references and word borders are not known")
+    if first.startswith("Unimplemented keys: "):
+        keys = json.loads(first.removeprefix("Unimplemented keys: "))
+        named = ", ".join(f'"{key}"' for key in keys)
+        return UsageError(f"--json-schema: {named} cannot be honoured", f"remove {named}, or say the same in other keywords")
+    if first.startswith("min/maxProperties"):
+        what = '"minProperties" or "maxProperties" beside "properties" that are not all required'
+        return UsageError(f"--json-schema: {what} cannot be honoured", 'remove it, or add the names to "required"')
+    if first.startswith("oneOf"):
+        return UsageError('--json-schema: "oneOf" of alternatives that may overlap cannot be honoured', 'use "anyOf"')
+    if first.startswith("Unknown format: "):
+        name = first.removeprefix("Unknown format: ")
+        return UsageError(f'--json-schema: "format": "{name}" is not known', 'remove it, or use "pattern"')
+    if reason != first or "regex" in first or "lookaround" in first:
+        key = "patternProperties" if first.startswith("patternProperty") else "pattern"
+        return UsageError(f'--json-schema: "{key}" cannot be honoured: {reason}', "lookaround and back-references are not known")
+    if "circular references" in first or first.startswith("Resource "):
+        reason = "it refers to itself beside other keywords" if "circular" in first else "what it refers to is not in the schema"
+        return UsageError(f'--json-schema: "$ref" cannot be honoured: {reason}', "put what it refers to in its place")
+    if first.startswith("Unsatisfiable schema: "):
+        return UsageError(f"--json-schema: no text satisfies it: {first.removeprefix('Unsatisfiable schema: ')}")
+    return UsageError(f"--json-schema cannot be honoured: {first}")

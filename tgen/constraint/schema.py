@@ -1,0 +1,261 @@
+"""A JSON Schema made safe for the grammar library: whatever it would take in a wider sense than a validator does is narrowed or refused.
+
+Knows JSON Schema, and no grammar, tokens or models. Narrowing is sound because a text that fits the narrower schema fits the other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from tgen.constraint.pattern import UnportableError, example, portable
+from tgen.errors import UsageError
+
+# What holds values, not schemas.
+DATA = frozenset({"enum", "const", "default", "examples", "example"})
+ANNOTATIONS = frozenset({"$comment", "title", "description", "default", "examples"})
+# What maps names to schemas.
+MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"})
+# Beyond this neighbouring whole numbers are one and the same float.
+EXACT = 2**53
+COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
+TYPES = ("null", "boolean", "integer", "string", "array", "object")
+# How far a bound that is excluded is moved, as a part of it or, below 1, of 1.
+INWARDS = 1e-9
+# How many multiples are tried to see that a validator's division comes out whole.
+MULTIPLES = 20_000
+
+_YEAR = "(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"
+_LEAP_YEAR = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
+_DAY = "(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))"
+_DATE = f"(?:{_YEAR}-{_DAY}|{_LEAP_YEAR}-02-29)"
+_TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+_LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+# The library allows 30 February's neighbour, 29 February, in every year, the year 0 and second 60; and hosts of any length.
+FORMATS = {
+    "date": f"^{_DATE}$",
+    "time": f"^{_TIME}$",
+    "date-time": f"^{_DATE}T{_TIME}$",
+    "hostname": rf"^{_LABEL}(?:\.{_LABEL}){{0,2}}\.[a-zA-Z]{{2,24}}$",
+}
+
+# The shortest text of each format that the library knows.
+SHORTEST = {
+    "date": "2000-01-01",
+    "time": "00:00:00Z",
+    "date-time": "2000-01-01T00:00:00Z",
+    "duration": "P1D",
+    "email": "a@a",
+    "hostname": "a.aa",
+    "ipv4": "0.0.0.0",
+    "ipv6": "::",
+    "uri": "a:",
+    "uuid": "00000000-0000-0000-0000-000000000000",
+}
+
+
+def safe_schema(schema: dict[str, Any] | bool) -> dict[str, Any]:
+    """The schema to compile. Raises UsageError, naming the keyword, for what cannot be kept."""
+    if isinstance(schema, bool):
+        if not schema:
+            raise UsageError("--json-schema is false, which no text satisfies")
+        return {}
+    return _narrowed(schema)
+
+
+def required_names(schema: Any) -> frozenset[str]:
+    """Every property name that is required anywhere."""
+    if isinstance(schema, list):
+        return frozenset().union(*map(required_names, schema))
+    if not isinstance(schema, dict):
+        return frozenset()
+    required = schema.get("required")
+    own = {name for name in required if isinstance(name, str)} if isinstance(required, list) else set()
+    return frozenset(own).union(*map(required_names, schema.values()))
+
+
+def examples(schema: Any) -> frozenset[str]:
+    """For each pattern, format and range of numbers in a schema a text that fits, as JSON; a string's first quote is left out."""
+    if isinstance(schema, list):
+        return frozenset().union(*map(examples, schema))
+    if not isinstance(schema, dict):
+        return frozenset()
+    names, kind, number = schema.get("patternProperties"), schema.get("format"), _number(schema)
+    patterns = [schema.get("pattern"), *(names if isinstance(names, dict) else ())]
+    texts = {text for pattern in patterns if isinstance(pattern, str) and (text := example(pattern))}
+    if isinstance(kind, str) and kind in SHORTEST:
+        texts.add(SHORTEST[kind])
+    own = {json.dumps(text, ensure_ascii=False)[1:] for text in texts} | ({number} if number else set())
+    return frozenset(own).union(*map(examples, schema.values()))
+
+
+def _number(schema: dict[str, Any]) -> str | None:
+    """A short number within a schema's bounds, if it has any."""
+    keys = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "multipleOf")
+    least, above, most, below, step = (value if type(value := schema.get(key)) in (int, float) else None for key in keys)
+    if (least, above, most, below, step) == (None,) * 5:
+        return None
+    low = max((bound for bound in (least, above) if bound is not None), default=-math.inf)
+    high = min((bound for bound in (most, below) if bound is not None), default=math.inf)
+    start = low if low > 0 else high if high < 0 else 0
+    unit = step or 1
+    if not math.isfinite(start / unit):
+        return None
+    found = [0, *(round(start / unit + more) * unit for more in (-1, 0, 1)), *([] if step else [(low + high) / 2])]
+    fits = [number for number in found if low <= number <= high and number not in (above, below)]
+    return min((str(number) for number in fits if "e" not in str(number)), key=len, default=None)
+
+
+def _narrowed(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """One schema and those within."""
+    found: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in DATA:
+            _check_numbers(key, value)
+            found[key] = value
+        elif key in MAPS and isinstance(value, dict):
+            found[key] = {name: _narrowed(inner) if isinstance(inner, dict) else inner for name, inner in value.items()}
+        elif isinstance(value, dict):
+            found[key] = _narrowed(value)
+        elif isinstance(value, list):
+            found[key] = [_narrowed(inner) if isinstance(inner, dict) else inner for inner in value]
+        else:
+            found[key] = value
+    # A whole number may be written as 2.0; the library wants 2.
+    found.update({key: int(value) for key in COUNTS if isinstance(value := found.get(key), float) and value.is_integer()})
+    _narrow_strings(found)
+    _narrow_numbers(found)
+    _narrow_objects(found)
+    parts = _dependencies(found)
+    if "not" in schema and (opposite := _opposite(schema["not"])) is not None:
+        del found["not"]
+        parts.append(opposite)
+    if parts:
+        both = found.get("allOf")
+        found["allOf"] = [*(both if isinstance(both, list) else []), *parts]
+    return found
+
+
+def _narrow_strings(schema: dict[str, Any]) -> None:
+    """Patterns that mean the same to every validator, and formats that a validator checks more closely than the library does."""
+    if isinstance(schema.get("pattern"), str):
+        schema["pattern"] = _portable("pattern", schema["pattern"])[0]
+    kind = schema.get("format")
+    if isinstance(kind, str) and kind in FORMATS:
+        del schema["format"]
+        if "pattern" in schema:
+            both = schema.get("allOf")
+            schema["allOf"] = [*(both if isinstance(both, list) else []), {"pattern": FORMATS[kind]}]
+        else:
+            schema["pattern"] = FORMATS[kind]
+
+
+def _narrow_numbers(schema: dict[str, Any]) -> None:
+    for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
+        if key in schema:
+            _check_numbers(key, schema[key])
+    _move_exclusive(schema, "minimum", "exclusiveMinimum", 1)
+    _move_exclusive(schema, "maximum", "exclusiveMaximum", -1)
+    step = schema.get("multipleOf")
+    if not isinstance(step, int | float) or isinstance(step, bool):
+        return
+    exact = Decimal(repr(step))
+    if not 0 < exact < EXACT:
+        raise _refusal("multipleOf", f'"multipleOf": {step}')
+    # A validator divides floats: 0.3 / 0.1 is not 3. So only whole numbers are written, where these are sure to divide.
+    whole = exact.as_integer_ratio()[0]
+    if isinstance(step, float) and any(int(n / step) != n / step for n in range(whole, whole * MULTIPLES, whole)):
+        raise _refusal("multipleOf", f'"multipleOf": {step}')
+    schema["multipleOf"] = whole
+    kinds = schema.get("type", list(TYPES))
+    if kinds == "number":
+        schema["type"] = "integer"
+    elif isinstance(kinds, list):
+        schema["type"] = list(dict.fromkeys("integer" if kind == "number" else kind for kind in kinds))
+
+
+def _move_exclusive(schema: dict[str, Any], bound: str, exclusive: str, sign: int) -> None:
+    """Move a whole bound that is excluded a little inwards: the library allows it where the other is less than 1 away: 0 of 0 < n < 0.5."""
+    value = schema.get(exclusive)
+    value = schema.get(bound) if value is True else value  # as draft 4 says it
+    if not isinstance(value, int | float) or isinstance(value, bool) or value != int(value) or schema.get("type") == "integer":
+        return
+    others = [schema.get(key) for key in (("maximum", "exclusiveMaximum") if sign > 0 else ("minimum", "exclusiveMinimum"))]
+    gaps = [abs(other - value) / 2 for other in others if isinstance(other, int | float) and not isinstance(other, bool)]
+    inner = value + sign * min(INWARDS * max(1, abs(value)), 0.5, *gaps)
+    if inner != value:
+        del schema[exclusive]
+        known = schema.get(bound)
+        schema[bound] = max(known, inner, key=lambda number: sign * number) if isinstance(known, int | float) else inner
+
+
+def _narrow_objects(schema: dict[str, Any]) -> None:
+    patterns = schema.get("patternProperties")
+    if isinstance(patterns, dict):
+        closed = schema.get("additionalProperties") is False
+        schema["patternProperties"] = {}
+        for pattern, inner in patterns.items():
+            text, differs = _portable("patternProperties", pattern)
+            if differs and not closed:
+                # A name that only some readers see a match in would be an additional property to the others.
+                raise _refusal("patternProperties", f'"patternProperties" {pattern!r} beside open "additionalProperties"')
+            schema["patternProperties"][text] = inner
+    least, required = schema.get("minProperties"), schema.get("required")
+    named = len(set(required)) if isinstance(required, list) and all(isinstance(name, str) for name in required) else 0
+    if isinstance(least, int) and least - named > 1:
+        # The library counts a name twice if it is written twice.
+        raise _refusal("minProperties", f'"minProperties": {least} with {named} required names')
+
+
+def _dependencies(schema: dict[str, Any]) -> list[Any]:
+    """What depends on a name, said in keywords that the library knows: the name is absent, or what depends on it holds."""
+    parts = []
+    for key in ("dependencies", "dependentRequired", "dependentSchemas"):
+        if isinstance(schema.get(key), dict):
+            for name, needed in schema.pop(key).items():
+                parts.append({"anyOf": [{"properties": {name: False}}, {"required": needed} if isinstance(needed, list) else needed]})
+    return parts
+
+
+def _opposite(schema: Any) -> Any | None:
+    """What `not` of a schema allows, in keywords that the library knows; None where these cannot say it."""
+    if isinstance(schema, bool):
+        return not schema
+    if not isinstance(schema, dict):
+        return None
+    said = {key: value for key, value in schema.items() if key not in ANNOTATIONS}
+    if not said:
+        return False
+    [key, *others] = said
+    value = said[key]
+    if others or not isinstance(value, list):
+        return None
+    if key == "required":
+        return {"type": "object", "anyOf": [{"properties": {name: False}} for name in value]}
+    if key in ("anyOf", "allOf"):
+        parts = [_opposite(inner) for inner in value]
+        return None if None in parts else {"allOf" if key == "anyOf" else "anyOf": parts}
+    return None
+
+
+def _portable(key: str, pattern: str) -> tuple[str, bool]:
+    try:
+        return portable(pattern)
+    except UnportableError as error:
+        raise UsageError(f'--json-schema: "{key}" {pattern!r} cannot be honoured: {error}', f'change or remove "{key}"') from error
+
+
+def _check_numbers(key: str, value: Any) -> None:
+    """Raise UsageError for whole numbers that the library would round."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_numbers(key, inner)
+    elif isinstance(value, int | float) and abs(value) > EXACT and key not in ("default", "examples", "example"):
+        raise _refusal(key, f'"{key}" with a number beyond 2^53')
+
+
+def _refusal(key: str, what: str) -> UsageError:
+    return UsageError(f"--json-schema: {what} cannot be honoured", f'change or remove "{key}"')

@@ -1,0 +1,40 @@
+"""From an opened checkpoint to something that makes sessions: device, number format, weights. Knows no text and no sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from tgen.checkpoint.container import Checkpoint
+from tgen.executors.torch.load import DTYPES, load_model
+from tgen.executors.torch.placement import choose_device, choose_dtype, memory_errors, set_threads
+from tgen.executors.torch.session import TorchSession
+from tgen.executors.torch.transformer import Transformer
+from tgen.options import RunOptions
+from tgen.spec.shapes import parameter_count
+
+# A cache of this many slots is set aside at once; longer ones grow by doubling.
+FIRST_SLOTS = 512
+
+
+def open_model(checkpoint: Checkpoint, options: RunOptions) -> Transformer:
+    """The model, loaded and placed. Raises UsageError for a device that is not there, MemoryLimitError, CheckpointError."""
+    set_threads(options)
+    device = choose_device(options)
+    stored = DTYPES[next(iter(checkpoint.matches.parameters.values())).tensor.dtype]
+    dtype = choose_dtype(options, device, stored, parameter_count(checkpoint.spec))
+    with memory_errors("loading the weights"):
+        return load_model(checkpoint, device, dtype)
+
+
+def sessions(model: Transformer) -> Callable[[int, Sequence[Sequence[int]] | None], TorchSession]:
+    """What opens a session on a model, for a number of ids and, with an encoder, for source texts."""
+    return lambda length, sources: TorchSession(model, min(length, FIRST_SLOTS), sources)
+
+
+def describe(model: Transformer) -> str:
+    """Device, number format and threads, for people."""
+    weight = model.embedding.weight
+    threads = f", {torch.get_num_threads()} threads" if weight.device.type == "cpu" else ""
+    return f"{weight.device.type}, {str(weight.dtype).removeprefix('torch.')}{threads}"

@@ -1,0 +1,115 @@
+"""Attention: queries, keys and values from the residual stream, scores, weights, and their sum. Knows no family.
+
+How scores become a weighted sum is a function held in `Attention.attend`, an instance attribute: another kernel or a recorder of
+attention maps can take its place without this file knowing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tgen.executors.torch.cache import LayerCache
+from tgen.executors.torch.norms import make_norm
+from tgen.executors.torch.positions import Frame, rotate
+from tgen.spec.records import AttentionSpec
+
+Attend = Callable[[Tensor, Tensor, Tensor, Frame, AttentionSpec], Tensor]
+
+
+def fused_attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionSpec) -> Tensor:
+    """softmax(q k^T * scale + mask) v with torch's fused kernel.
+
+    q is [batch, heads, n, head_dim], k and v are [batch, kv_heads, m, head_dim]; the result has q's shape. Query heads that share a key
+    head are stacked along the query axis, so keys are never copied to match them.
+    """
+    if spec.softcap is not None:
+        return plain_attend(q, k, v, frame, spec)  # no kernel bounds its scores
+    if frame.causal_only(spec.window):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=spec.scale, enable_gqa=spec.heads != spec.kv_heads)
+    mask = frame.mask(spec.window)
+    groups = spec.heads // spec.kv_heads
+    if groups == 1:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=spec.scale)
+    batch, heads, n, head_dim = q.shape
+    q = q.reshape(batch, spec.kv_heads, groups * n, head_dim)
+    if mask is not None and mask.shape[1] == 1:
+        mask = mask.repeat(1, 1, groups, 1)
+    elif mask is not None:
+        mask = mask.reshape(batch, spec.kv_heads, groups * n, -1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=spec.scale).reshape(batch, heads, n, head_dim)
+
+
+def plain_attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionSpec) -> Tensor:
+    """The same, step by step as the textbook has it (arXiv:1706.03762, section 3.2.1). Shapes as in `fused_attend`."""
+    weights = attention_weights(q, k, frame, spec)
+    return weights @ v.repeat_interleave(spec.heads // spec.kv_heads, dim=1)
+
+
+def attention_weights(q: Tensor, k: Tensor, frame: Frame, spec: AttentionSpec) -> Tensor:
+    """How much each query looks at each key: [batch, heads, n, m], every row sums to 1."""
+    k = k.repeat_interleave(spec.heads // spec.kv_heads, dim=1)
+    scores = (q @ k.transpose(-1, -2)) * spec.scale
+    if spec.softcap is not None:
+        scores = softcap(scores, spec.softcap)
+    if frame.causal_only(spec.window):
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(future, -torch.inf)
+    else:
+        mask = frame.mask(spec.window)
+        scores = scores if mask is None else scores + mask
+    return scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)
+
+
+def softcap(x: Tensor, cap: float) -> Tensor:
+    """Bound to +-cap, smoothly (Gemma 2, arXiv:2408.00118)."""
+    return cap * torch.tanh(x / cap)
+
+
+class Attention(nn.Module):
+    """Attention of one layer to its own stack, or to an encoder's. Every matrix is an `nn.Linear`, so each may be swapped."""
+
+    def __init__(self, spec: AttentionSpec, width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.attend: Attend = fused_attend
+        self.q = nn.Linear(width, spec.heads * spec.head_dim, bias=spec.bias)
+        self.k = nn.Linear(width, spec.kv_heads * spec.head_dim, bias=spec.bias)
+        self.v = nn.Linear(width, spec.kv_heads * spec.head_dim, bias=spec.bias)
+        self.out = nn.Linear(spec.heads * spec.head_dim, width, bias=spec.out_bias)
+        self.q_norm = make_norm(spec.qk_norm, spec.head_dim) if spec.qk_norm else None
+        self.k_norm = make_norm(spec.qk_norm, spec.head_dim) if spec.qk_norm else None
+
+    def forward(self, x: Tensor, frame: Frame, cache: LayerCache | None) -> Tensor:
+        """x is [batch, n, width], and so is the result; keys and values are stored in the cache if there is one."""
+        spec = self.spec
+        q = self._split(self.q(x), spec.heads)
+        k, v = self.project(x)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if spec.rope is not None:
+            rotation = frame.rotation(spec.rope)
+            q, k = rotate(q, rotation), rotate(k, rotation)
+        if cache is not None:
+            k, v = cache.store(k, v)
+        return self._merge(self.attend(q, k, v, frame, spec))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of x [batch, m, width], each [batch, kv_heads, m, head_dim]."""
+        return self._split(self.k(x), self.spec.kv_heads), self._split(self.v(x), self.spec.kv_heads)
+
+    def look(self, x: Tensor, k: Tensor, v: Tensor, frame: Frame) -> Tensor:
+        """Attention to keys and values that were projected before: those of an encoder."""
+        return self._merge(self.attend(self._split(self.q(x), self.spec.heads), k, v, frame, self.spec))
+
+    def _split(self, x: Tensor, heads: int) -> Tensor:
+        """[batch, n, heads * head_dim] -> [batch, heads, n, head_dim]"""
+        batch, n, _ = x.shape
+        return x.view(batch, n, heads, self.spec.head_dim).transpose(1, 2)
+
+    def _merge(self, mixed: Tensor) -> Tensor:
+        """[batch, heads, n, head_dim] -> [batch, n, width]"""
+        return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]

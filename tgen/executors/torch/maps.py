@@ -1,0 +1,56 @@
+"""Records attention maps by swapping `attend`: the model's own code, and a run that records nothing, stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from tgen.executors.torch.attention import Attend, Attention, attention_weights
+from tgen.executors.torch.positions import Frame
+from tgen.executors.torch.transformer import Transformer
+from tgen.spec.records import AttentionSpec
+
+Maps = dict[str, list[npt.NDArray[np.float32]]]
+
+
+@dataclass(slots=True)
+class Recorder:
+    """What was recorded: for each kind of attention, one map per layer, [rows, heads, queries, keys].
+
+    Kinds are "encoder", "decoder" (masked) and "cross" (from a decoder to its encoder).
+    """
+
+    maps: Maps
+
+
+@contextmanager
+def recording(model: Transformer) -> Iterator[Recorder]:
+    """Record every attention map of the next forward pass; a second pass replaces what the first one left."""
+    recorder = Recorder({})
+    places: list[tuple[Attention, Attend]] = []
+    for name, module in model.named_modules():
+        if isinstance(module, Attention):
+            places.append((module, module.attend))
+            stack, layer = name.split(".")[0], int(name.split(".")[2])
+            module.attend = _recorded(recorder, "cross" if name.endswith("cross") else stack, layer)
+    try:
+        yield recorder
+    finally:
+        for module, attend in places:
+            module.attend = attend
+
+
+def _recorded(recorder: Recorder, kind: str, layer: int) -> Attend:
+    def attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionSpec) -> Tensor:
+        weights = attention_weights(q, k, frame, spec)
+        maps = recorder.maps.setdefault(kind, [])
+        del maps[layer:]
+        maps.append(weights.float().cpu().numpy())
+        return weights @ v.repeat_interleave(spec.heads // spec.kv_heads, dim=1)
+
+    return attend

@@ -1,0 +1,30 @@
+"""Layer norm and root-mean-square norm. Knows no family."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tgen.spec.records import NormSpec
+
+
+class RmsNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight (arXiv:1910.07467); the mean is taken in float32."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Norm over the last axis; the shape stays."""
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * wide.to(x.dtype)
+
+
+def make_norm(spec: NormSpec, width: int) -> nn.Module:
+    """The module for a spec."""
+    if spec.kind == "rms":
+        return RmsNorm(width, spec.eps)
+    return nn.LayerNorm(width, eps=spec.eps)

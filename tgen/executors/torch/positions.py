@@ -1,0 +1,138 @@
+"""Positions are the only geometry: masks, rotations and biases as functions of query and key positions.
+
+A position of -1 marks padding or an empty cache slot. A `Frame` holds the positions of one forward pass and computes each mask and
+rotation once, however many layers share it. Knows neither weights nor the cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tgen.spec.records import LinearScaling, Llama3Scaling, RopeSpec
+
+Bias = Callable[[Tensor], Tensor]
+
+
+class Frame:
+    """The geometry of one forward pass.
+
+    `queries` [batch, n] and `keys` [batch, m] are integer positions. `bias` turns distances [batch, n, m] (key minus query) into numbers
+    added to the scores, [batch, heads, n, m]. `simple` says that queries and keys are the same 0..n-1 without padding, `latest` that a
+    lone last query sees every key: then the mask is known without building it.
+    """
+
+    def __init__(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        dtype: torch.dtype,
+        bias: Bias | None = None,
+        *,
+        causal: bool = True,
+        simple: bool = False,
+        latest: bool = False,
+    ) -> None:
+        self.queries = queries
+        self.keys = keys
+        self.dtype = dtype
+        self.bias = bias
+        self.causal = causal
+        self._simple = simple and bias is None
+        self._latest = latest and bias is None
+        self._masks: dict[int | None, Tensor | None] = {}
+        self._rotations: dict[RopeSpec, tuple[Tensor, Tensor]] = {}
+
+    def causal_only(self, window: int | None) -> bool:
+        """Whether the kernel's own causal mask says all there is to say."""
+        return self.causal and self._simple and (window is None or self.queries.shape[-1] <= window)
+
+    def mask(self, window: int | None) -> Tensor | None:
+        """What is added to the scores: [batch, 1 or heads, n, m], -inf where a query may not look; None where it may look anywhere."""
+        if window not in self._masks:
+            self._masks[window] = self._build_mask(window)
+        return self._masks[window]
+
+    def rotation(self, rope: RopeSpec) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of each query's angles, each [batch, 1, n, rope.dim]."""
+        if rope not in self._rotations:
+            angles = self.queries.unsqueeze(-1).float() * rope_frequencies(rope, self.queries.device)
+            angles = torch.cat((angles, angles), dim=-1).unsqueeze(1)
+            self._rotations[rope] = angles.cos().to(self.dtype), angles.sin().to(self.dtype)
+        return self._rotations[rope]
+
+    def _sees_all(self, window: int | None) -> bool:
+        if not self.causal:
+            return self._simple
+        return self._latest and (window is None or self.keys.shape[-1] <= window)
+
+    def _build_mask(self, window: int | None) -> Tensor | None:
+        if self._sees_all(window):
+            return None
+        queries, keys = self.queries.unsqueeze(-1), self.keys.unsqueeze(-2)
+        visible = (keys >= 0).expand(-1, queries.shape[1], -1)
+        if self.causal:
+            visible = visible & (keys <= queries)
+        if window is not None:
+            visible = visible & (keys > queries - window)
+        # A padding query sees everything: softmax over an empty row is NaN, and nobody reads this one.
+        visible = visible | (queries < 0)
+        mask = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device).masked_fill_(~visible, -math.inf).unsqueeze(1)
+        return mask if self.bias is None else mask + self.bias(keys - queries).to(self.dtype)
+
+
+def rope_frequencies(rope: RopeSpec, device: torch.device) -> Tensor:
+    """Radians per position of each rotated pair, [rope.dim / 2], float32."""
+    exponents = torch.arange(0, rope.dim, 2, dtype=torch.int64, device=device).float() / rope.dim
+    frequencies = 1.0 / (rope.theta**exponents)
+    match rope.scaling:
+        case None:
+            return frequencies
+        case LinearScaling(factor):
+            return frequencies / factor
+        case Llama3Scaling(factor, low, high, original_context):
+            wavelengths = 2 * math.pi / frequencies
+            blend = ((original_context / wavelengths - low) / (high - low)).clamp(0, 1)
+            return (1 - blend) * frequencies / factor + blend * frequencies
+
+
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each pair (i, i + dim/2) of a head by its position's angle; components beyond dim stay. x is [batch, heads, n, head_dim]."""
+    cosine, sine = rotation
+    dim = cosine.shape[-1]
+    turned, kept = x[..., :dim], x[..., dim:]
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * cosine + torch.cat((-second, first), dim=-1) * sine
+    return torch.cat((turned, kept), dim=-1) if kept.shape[-1] else turned
+
+
+def alibi_slopes(heads: int, device: torch.device) -> Tensor:
+    """A slope per head, [heads]: powers of 2^(-8/n), and in between for head counts that are no power of two."""
+    closest = 2 ** math.floor(math.log2(heads))
+    slopes = [2.0 ** (-8.0 * (i + 1) / closest) for i in range(closest)]
+    slopes += [2.0 ** (-4.0 * (2 * i + 1) / closest) for i in range(heads - closest)]
+    return torch.tensor(slopes, device=device)
+
+
+def relative_buckets(distances: Tensor, buckets: int, max_distance: int, bidirectional: bool) -> Tensor:
+    """T5's bucket for each distance (key minus query): near ones exact, far ones logarithmic, the farthest all in the last."""
+    first = torch.zeros_like(distances)
+    if bidirectional:
+        buckets //= 2
+        first = (distances > 0).long() * buckets
+        distances = distances.abs()
+    else:
+        distances = (-distances).clamp(min=0)
+    exact = buckets // 2
+    far = torch.log(distances.clamp(min=1).float() / exact) / math.log(max_distance / exact) * (buckets - exact)
+    return first + torch.where(distances < exact, distances, (exact + far.long()).clamp(max=buckets - 1))
+
+
+def sinusoids(positions: Tensor, width: int) -> Tensor:
+    """Sines in the first half of the vector, cosines in the second, [batch, n, width] (Marian's order); one sine more if width is odd."""
+    exponents = torch.arange(0, width, 2, device=positions.device).float() / width
+    angles = positions.unsqueeze(-1).float() / 10000.0**exponents
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)[..., :width]

@@ -1,0 +1,42 @@
+"""Write a model as a plain Hugging Face folder. Knows formats, not how the model came to be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tgen.executors.torch.transformer import Transformer
+from tgen.families.config import Config
+from tgen.families.registry import find_family
+from tgen.files import write_atomically, write_text
+
+
+def save_weights(folder: Path, config: dict[str, Any], model: Transformer, dtype: torch.dtype) -> None:
+    """Write config.json and model.safetensors under the names transformers uses, in `dtype`.
+
+    Raises ValueError for a family whose checkpoints fuse matrices; the Llama layout, which `tgen train` uses, does not.
+    """
+    table = find_family(Config(config).model_type).tensors(model.spec)
+    parameters = model.state_dict()
+    tensors = {}
+    for ours, source in table.sources.items():
+        if source.put is None:
+            raise ValueError(f"cannot write the fused matrices of {model.spec.family}")
+        tensors[source.name] = source.put(parameters[ours].detach().to("cpu", dtype)).contiguous()
+    save_tensors(folder, {**config, "dtype": str(dtype).removeprefix("torch.")}, tensors)
+
+
+def save_tensors(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write config.json and model.safetensors as they are given, under the names that transformers uses."""
+    write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    write_json(folder / "config.json", config)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """An indented JSON file, whole or absent."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,173 @@
+"""The transformer as torch modules, built from a spec alone. Knows no family, no checkpoint and no text."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tgen.executors.torch.attention import softcap
+from tgen.executors.torch.cache import Cache, Source
+from tgen.executors.torch.layers import Layer, activate
+from tgen.executors.torch.norms import make_norm
+from tgen.executors.torch.positions import Bias, Frame, alibi_slopes, relative_buckets, sinusoids
+from tgen.spec.records import Alibi, HeadSpec, ModelSpec, PositionTable, RelativeBias, StackSpec, TransformSpec
+
+
+class Positions(nn.Module):
+    """A vector for each position, looked up or computed."""
+
+    def __init__(self, spec: PositionTable, width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.width = width
+        self.weight = nn.Parameter(torch.empty(spec.length, width)) if spec.kind == "learned" else None
+
+    def forward(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
+        """[batch, n, width] for positions [batch, n]; padding gets the vector of position 0, which nobody reads."""
+        positions = positions.clamp(min=0)
+        if self.weight is None:
+            return sinusoids(positions, self.width).to(dtype)
+        return F.embedding(positions + self.spec.offset, self.weight)
+
+
+class Distances(nn.Module):
+    """Numbers added to attention scores, by distance: ALiBi's slopes or T5's learned buckets."""
+
+    def __init__(self, spec: Alibi | RelativeBias) -> None:
+        super().__init__()
+        self.spec = spec
+        self.weight = nn.Parameter(torch.empty(spec.buckets, spec.heads)) if isinstance(spec, RelativeBias) else None
+
+    def forward(self, distances: Tensor) -> Tensor:
+        """[batch, heads, n, m] for distances (key minus query) [batch, n, m]."""
+        if isinstance(self.spec, RelativeBias) and self.weight is not None:
+            buckets = relative_buckets(distances, self.spec.buckets, self.spec.max_distance, self.spec.bidirectional)
+            return F.embedding(buckets, self.weight).permute(0, 3, 1, 2)
+        return distances.unsqueeze(1) * alibi_slopes(self.spec.heads, distances.device)[:, None, None]
+
+
+class Stack(nn.Module):
+    """All layers, with what comes before the first and after the last."""
+
+    def __init__(self, spec: StackSpec, width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.positions = Positions(spec.positions, width) if spec.positions else None
+        self.types = nn.Embedding(spec.types, width, _weight=torch.empty(spec.types, width)) if spec.types else None
+        self.bias = Distances(spec.bias) if spec.bias else None
+        self.embedding_norm = make_norm(spec.embedding_norm, width) if spec.embedding_norm else None
+        self.layers = nn.ModuleList(Layer(layer, width) for layer in spec.layers)
+        self.final_norm = make_norm(spec.final_norm, width) if spec.final_norm else None
+
+    def forward(self, x: Tensor, positions: Tensor | None = None, cache: Cache | None = None, source: Source | None = None) -> Tensor:
+        """x is [batch, n, width] embeddings; positions are [batch, n], or None for 0..n-1 in every row. Returns [batch, n, width]."""
+        frame = self._frame(x, positions, cache)
+        # Every query sees every encoder position that is not padding.
+        looks = source and Frame(frame.queries, source.positions, x.dtype, causal=False, simple=not source.padded)
+        if self.spec.embedding_scale is not None:
+            x = x * torch.tensor(self.spec.embedding_scale, dtype=x.dtype)
+        if self.positions is not None:
+            x = x + self.positions(frame.queries, x.dtype)
+        if self.types is not None:
+            x = x + self.types.weight[0]
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        for index, layer in enumerate(self.layers):
+            seen = (*source.layers[index], looks) if source else None
+            x = layer(x, frame, cache.layers[index] if cache is not None else None, seen)
+        return x if self.final_norm is None else self.final_norm(x)
+
+    def _frame(self, x: Tensor, positions: Tensor | None, cache: Cache | None) -> Frame:
+        plain = positions is None
+        if positions is None:
+            first = 0 if cache is None else cache.used
+            positions = torch.arange(first, first + x.shape[1], device=x.device).expand(x.shape[0], -1)
+        bias: Bias | None = self.bias
+        if cache is None:
+            return Frame(positions, positions, x.dtype, bias, causal=self.spec.causal, simple=plain)
+        empty = cache.used == 0
+        cache.reserve(positions)
+        latest = positions.shape[1] == 1 and not cache.gaps
+        return Frame(positions, cache.keys, x.dtype, bias, simple=plain and empty, latest=latest)
+
+
+class Transform(nn.Module):
+    """A matrix, an activation and a norm before the head."""
+
+    def __init__(self, spec: TransformSpec, width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.dense = nn.Linear(width, width)
+        self.norm = make_norm(spec.norm, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        return self.norm(activate(self.dense(x), self.spec.activation))  # type: ignore[no-any-return]
+
+
+class Head(nn.Module):
+    """From hidden states to logits."""
+
+    def __init__(self, spec: HeadSpec, vocab: int, width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.transform = Transform(spec.transform, width) if spec.transform else None
+        self.weight = None if spec.tied else nn.Parameter(torch.empty(vocab, width))
+        self.bias = nn.Parameter(torch.empty(vocab)) if spec.bias else None
+
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        """Logits [..., vocab] for hidden states [..., width]; `embedding` is the matrix of a tied head."""
+        spec = self.spec
+        if self.transform is not None:
+            hidden = self.transform(hidden)
+        if spec.scale is not None:
+            hidden = hidden * spec.scale
+        logits = F.linear(hidden, embedding if self.weight is None else self.weight, self.bias)
+        return logits if spec.softcap is None else softcap(logits, spec.softcap)
+
+
+class Transformer(nn.Module):
+    """A whole model: embedding, encoder or decoder or both, head."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        # With a weight given, torch does not draw random numbers, which imports its whole compiler: 1.2 s for nothing.
+        self.embedding = nn.Embedding(spec.vocab, spec.width, _weight=torch.empty(spec.vocab, spec.width))
+        self.encoder = Stack(spec.encoder, spec.width) if spec.encoder else None
+        self.decoder = Stack(spec.decoder, spec.width) if spec.decoder else None
+        self.head = Head(spec.head, spec.vocab, spec.width) if spec.head else None
+
+    def forward(self, ids: Tensor, positions: Tensor | None = None, cache: Cache | None = None, source: Source | None = None) -> Tensor:
+        """Hidden states of the decoder, or of an encoder that stands alone: [batch, n, width] for ids [batch, n].
+
+        Positions as in `Stack.forward`. A decoder that looks at an encoder needs the source that `read_source` returned.
+        """
+        if self.decoder is None:
+            return self.encode(ids, positions)
+        return self.decoder(self.embedding(ids), positions, cache, source)  # type: ignore[no-any-return]
+
+    def encode(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Hidden states of the encoder, [batch, n, width]. Raises ValueError if there is none."""
+        if self.encoder is None:
+            raise ValueError("this model has no encoder")
+        return self.encoder(self.embedding(ids), positions)  # type: ignore[no-any-return]
+
+    def read_source(self, ids: Tensor, positions: Tensor | None = None) -> Source:
+        """Encode source texts once, and project each decoder layer's keys and values of them. Raises ValueError without both stacks."""
+        hidden = self.encode(ids, positions)
+        layers = self.decoder.layers if self.decoder is not None else ()
+        projected = [layer.cross.project(hidden) for layer in layers if isinstance(layer, Layer) and layer.cross is not None]
+        if not projected:
+            raise ValueError("this model has no decoder that looks at its encoder")
+        padded = positions is not None
+        if positions is None:
+            positions = torch.arange(ids.shape[1], device=ids.device).expand(len(ids), -1)
+        return Source(positions, padded, projected)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """A score per word of the vocabulary, [..., vocab], for hidden states [..., width]. Raises ValueError without a head."""
+        if self.head is None:
+            raise ValueError("this model has no head")
+        return self.head(hidden, self.embedding.weight)  # type: ignore[no-any-return]

@@ -1,0 +1,111 @@
+"""The name and shape of every parameter a spec asks for. Knows no tensor framework.
+
+This is the list that a checkpoint is checked against before anything heavy is imported; a test holds the torch modules to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tgen.spec.records import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RelativeBias, StackSpec
+
+Shape = tuple[int, ...]
+Named = Iterator[tuple[str, Shape]]
+
+
+def parameters(spec: ModelSpec) -> dict[str, Shape]:
+    """Every parameter's dotted name and shape; matrices are [outputs, inputs]."""
+    return dict(_model(spec))
+
+
+def parameter_count(spec: ModelSpec) -> int:
+    """How many numbers the model holds; a tied head counts once."""
+    total = 0
+    for shape in parameters(spec).values():
+        size = 1
+        for extent in shape:
+            size *= extent
+        total += size
+    return total
+
+
+def _model(spec: ModelSpec) -> Named:
+    yield "embedding.weight", (spec.vocab, spec.width)
+    for name, stack in spec.stacks.items():
+        yield from _stack(name, stack, spec.width)
+    if spec.head is not None:
+        if spec.head.transform is not None:
+            yield from _linear("head.transform.dense", spec.width, spec.width, bias=True)
+            yield from _norm("head.transform.norm", spec.head.transform.norm, spec.width)
+        if not spec.head.tied:
+            yield "head.weight", (spec.vocab, spec.width)
+        if spec.head.bias:
+            yield "head.bias", (spec.vocab,)
+
+
+def _stack(name: str, stack: StackSpec, width: int) -> Named:
+    if stack.positions is not None and stack.positions.kind == "learned":
+        yield f"{name}.positions.weight", (stack.positions.length, width)
+    if stack.types is not None:
+        yield f"{name}.types.weight", (stack.types, width)
+    if isinstance(stack.bias, RelativeBias):
+        yield f"{name}.bias.weight", (stack.bias.buckets, stack.bias.heads)
+    if stack.embedding_norm is not None:
+        yield from _norm(f"{name}.embedding_norm", stack.embedding_norm, width)
+    for index, layer in enumerate(stack.layers):
+        yield from _layer(f"{name}.layers.{index}", layer, width)
+    if stack.final_norm is not None:
+        yield from _norm(f"{name}.final_norm", stack.final_norm, width)
+
+
+def norm_names(layer: LayerSpec) -> list[str]:
+    """The norms of a layer, in the order they are met."""
+    names = ["attention_norm"]
+    if layer.residual == "sandwich":
+        names.append("attention_out_norm")
+    if layer.cross is not None:
+        names.append("cross_norm")
+    if not layer.shared_norm:
+        names.append("mlp_norm")
+    if layer.residual == "sandwich":
+        names.append("mlp_out_norm")
+    return names
+
+
+def _layer(name: str, layer: LayerSpec, width: int) -> Named:
+    for norm in norm_names(layer):
+        yield from _norm(f"{name}.{norm}", layer.norm, width)
+    yield from _attention(f"{name}.attention", layer.attention, width)
+    if layer.cross is not None:
+        yield from _attention(f"{name}.cross", layer.cross, width)
+    yield from _mlp(f"{name}.mlp", layer.mlp, width)
+
+
+def _attention(name: str, attention: AttentionSpec, width: int) -> Named:
+    inner, kv = attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim
+    yield from _linear(f"{name}.q", inner, width, attention.bias)
+    yield from _linear(f"{name}.k", kv, width, attention.bias)
+    yield from _linear(f"{name}.v", kv, width, attention.bias)
+    if attention.qk_norm is not None:
+        yield from _norm(f"{name}.q_norm", attention.qk_norm, attention.head_dim)
+        yield from _norm(f"{name}.k_norm", attention.qk_norm, attention.head_dim)
+    yield from _linear(f"{name}.out", width, inner, attention.out_bias)
+
+
+def _mlp(name: str, mlp: MlpSpec, width: int) -> Named:
+    if mlp.gated:
+        yield from _linear(f"{name}.gate", mlp.width, width, mlp.bias)
+    yield from _linear(f"{name}.up", mlp.width, width, mlp.bias)
+    yield from _linear(f"{name}.down", width, mlp.width, mlp.bias)
+
+
+def _linear(name: str, outputs: int, inputs: int, bias: bool) -> Named:
+    yield f"{name}.weight", (outputs, inputs)
+    if bias:
+        yield f"{name}.bias", (outputs,)
+
+
+def _norm(name: str, norm: NormSpec, width: int) -> Named:
+    yield f"{name}.weight", (width,)
+    if norm.kind == "layer":
+        yield f"{name}.bias", (width,)

@@ -1,0 +1,174 @@
+"""A conversation with a chat model: its messages, what of them fits the context, and the cache between turns. Knows no terminal."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from collections.abc import Generator as Yields
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from tgen.engine.generator import Generator
+from tgen.engine.prefix import Memory
+from tgen.errors import CapacityError, UsageError
+from tgen.events import Event, Finished, Note, Piece
+from tgen.files import write_text
+from tgen.options import Resolved
+from tgen.text.chat import MESSAGES_HINT, ChatTemplate, Message, read_messages
+
+MOST_BYTES = 100 * 2**20
+
+
+class Conversation:
+    """Messages so far. A turn that fails leaves them as they were; one that is interrupted keeps what was said."""
+
+    def __init__(self, generator: Generator, template: ChatTemplate, resolved: Resolved, system: str | None = None) -> None:
+        """A reply is as long as the context lets it be, unless someone or the model's folder sets a limit."""
+        self._generator = generator
+        self._template = template
+        self._resolved = resolved
+        if resolved.origins["max_new_tokens"] == "built-in":
+            self._resolved = replace(resolved, options=replace(resolved.options, max_new_tokens=generator.context))
+        self._memory = Memory(generator.open_session, generator.context)
+        self._turns: list[Message] = []
+        self._system = system
+        self._dropped = 0
+        self._replies = 0
+        self._unanswered: str | None = None
+
+    @property
+    def messages(self) -> list[Message]:
+        """All that was said, a system message first if there is one."""
+        return [*self._head(), *self._turns]
+
+    @messages.setter
+    def messages(self, messages: Sequence[Message]) -> None:
+        has_system = bool(messages) and messages[0].role == "system"
+        self._system = messages[0].content if has_system else None
+        self.clear()
+        self._turns = list(messages[has_system:])
+
+    @property
+    def system(self) -> str | None:
+        """What the model is told before everything."""
+        return self._system
+
+    @system.setter
+    def system(self, text: str | None) -> None:
+        """Raises UsageError if the template has no use for it."""
+        check_system(self._template, text)
+        self._system = text
+
+    def clear(self) -> None:
+        """Forget all but the system message."""
+        self._turns, self._dropped, self._unanswered = [], 0, None
+
+    def last_question(self) -> str | None:
+        """What the user said last, None if nothing was; a turn that it led to is taken back."""
+        if self._unanswered is not None:
+            return self._unanswered
+        places = [place for place, message in enumerate(self._turns) if message.role == "user"]
+        if not places:
+            return None
+        question = self._turns[places[-1]].content
+        del self._turns[places[-1] :]
+        return question
+
+    def reply(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> Yields[Event, None, None]:
+        """Say something and stream the answer. Raises CapacityError where it does not fit, UsageError where the template refuses it."""
+        before = self._turns
+        self._turns = [*before, Message("user", text)]
+        said: list[str] = []
+        over = False
+        try:
+            ids = yield from self._fitting()
+            for event in self._generator.run(ids, self._turn_options(), cancelled, memory=self._memory):
+                if isinstance(event, Piece):
+                    said.append(event.text)
+                elif isinstance(event, Finished):
+                    over = event.reason != "cancelled"
+                yield event
+                if isinstance(event, Finished) and event.reason == "length" and len(ids) + event.token_count >= self._generator.context:
+                    yield Note(f"the reply was cut: the conversation fills the model's context of {self._generator.context} tokens")
+        finally:
+            # Also where nobody wants to hear more.
+            kept = over or any(said)
+            self._unanswered = None if kept else text
+            self._turns = [*self._turns, Message("assistant", "".join(said))] if kept else before
+
+    def _turn_options(self) -> Resolved:
+        """The options for one more reply: with a seed, each has one of its own, or `retry` would say the same again."""
+        options, number = replace(self._resolved.options, overflow="shrink"), self._replies  # what does not fit was left out already
+        self._replies += 1
+        if options.seed is not None:
+            options = replace(options, seed=(options.seed + number) % 2**64)
+        return replace(self._resolved, options=options)
+
+    def _fitting(self) -> Yields[Event, None, list[int]]:
+        """The ids of what the model is to read: everything, or under --overflow truncate-left what is left without the oldest turns."""
+        context, options, before = self._generator.context, self._resolved.options, self._dropped
+        ids = self._encode(self._dropped)
+        if options.overflow != "truncate-left":
+            if len(ids) >= context:
+                hint = "/clear begins anew; --overflow truncate-left leaves out the oldest turns"
+                raise CapacityError(f"the conversation has {len(ids)} tokens with this message, the model's context is {context}", hint)
+            return ids
+        if len(ids) + min(options.max_new_tokens, context // 4) <= context:
+            return ids
+        # Down to half the context at once: each time turns are left out, all the others have to be read again.
+        starts = [place for place, message in enumerate(self._turns) if message.role == "user" and place > self._dropped]
+        if starts:
+            enough = bisect_left(starts, True, key=lambda start: len(self._encode(start)) <= context // 2)
+            self._dropped = starts[min(enough, len(starts) - 1)]
+            ids = self._encode(self._dropped)
+        if len(ids) >= context:
+            message = f"this message alone has {len(ids)} tokens with what goes before it, the model's context is {context}"
+            self._dropped = before
+            raise CapacityError(message, f"shorten it by {len(ids) - context + 1} tokens or more")
+        if starts:
+            yield Note(f"the conversation's first {self._dropped} messages are left out to fit the context of {context}")
+        return ids
+
+    def _encode(self, start: int) -> list[int]:
+        return self._template.encode(self._generator.tokenizer, [*self._head(), *self._turns[start:]])[0]
+
+    def _head(self) -> list[Message]:
+        return [] if self._system is None else [Message("system", self._system)]
+
+
+def check_system(template: ChatTemplate, text: str | None) -> None:
+    """Render a conversation as small as can be. Raises UsageError if the template refuses a system message, CheckpointError."""
+    head = [] if text is None else [Message("system", text)]
+    template.render([*head, Message("user", "")])
+
+
+def save_messages(path: Path, messages: Sequence[Message]) -> None:
+    """Write messages as JSON, [{role, content}]. Raises UsageError where that cannot be, or would overwrite something else."""
+    try:
+        if path.exists() and (not path.is_file() or path.stat().st_size):
+            load_messages(path)
+    except UsageError as error:
+        raise UsageError(f"{path} is there already, and is no conversation", "name another file") from error
+    except OSError:
+        pass  # writing will say what is wrong
+    try:
+        write_text(path, json.dumps(list(map(asdict, messages)), ensure_ascii=False, indent=1) + "\n")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"cannot write {path}: {reason}", "name a file in a folder you may write to") from error
+
+
+def load_messages(path: Path) -> list[Message]:
+    """Read such a file. Raises UsageError, saying what is wrong with it."""
+    try:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path} is not a file", "name a file that /save wrote")
+        if path.stat().st_size > MOST_BYTES:
+            raise UsageError(f"{path} is larger than {MOST_BYTES // 2**20} MiB", MESSAGES_HINT)
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}", "check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not JSON: {error}", MESSAGES_HINT) from error
+    return read_messages(value, f"{path}: ")

@@ -1,0 +1,116 @@
+"""What the sampler did at each step, as a table of candidates. The numbers are its own: taken from its trace, not computed again.
+
+Knows traces and a tokenizer, no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tgen.engine.generator import Generator
+from tgen.events import Event
+from tgen.options import Resolved
+from tgen.sampling.sampler import Candidates, Trace, log_softmax
+from tgen.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One candidate: its raw logit and probability, its score (the logit after penalties), its probability after each filter.
+
+    `cut_by` is the filter that cut it, or "rules" for a token that they forbid, which has no score; from there on its
+    probability is None. `after` has the keys temperature, top_k, top_p, min_p, or none at temperature 0.
+    """
+
+    id: int
+    text: str
+    logit: float
+    probability: float
+    score: float | None
+    after: dict[str, float | None]
+    cut_by: str | None
+    drawn: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One token: the candidates, likeliest first, how many each filter left, and the random number that drew it.
+
+    `low` and `high` are the borders of the drawn token's share of the unit interval.
+    """
+
+    number: int
+    token: int
+    text: str
+    uniform: float | None
+    low: float
+    high: float
+    left: dict[str, int]
+    rows: tuple[Row, ...]
+
+
+def explain(
+    generator: Generator, prompt: str, resolved: Resolved, count: int, cancelled: Callable[[], bool] = lambda: False
+) -> Iterator[Step | Event]:
+    """The events of a generation, each token of the first sample as a Step before the event that it leads to.
+
+    A step has the `count` best candidates, and always the drawn one.
+    """
+    traces: list[Trace] = []
+    number = 0
+    for event in generator.run(prompt, resolved, cancelled, watch=traces.append):
+        for trace in traces:
+            yield make_step(trace, number, generator.tokenizer, count)
+            number += 1
+        traces.clear()
+        yield event
+
+
+def make_step(trace: Trace, number: int, tokenizer: Tokenizer, count: int) -> Step:
+    """A trace as a table."""
+    best = [int(i) for i in np.argsort(-trace.scores, kind="stable")[:count]]
+    shown = best if trace.token in best else [*best[:-1], trace.token]
+    probabilities = np.exp(log_softmax(trace.logits))
+    shares = {name: _shares(candidates, shown) for name, candidates in trace.stages}
+    rows = []
+    for token in shown:
+        forbidden = trace.scores[token] == -np.inf
+        after = {name: None if forbidden else shares[name][token] for name in shares}
+        rows.append(
+            Row(
+                id=token,
+                text=tokenizer.decode([token], special=True),
+                logit=float(trace.logits[token]),
+                probability=float(probabilities[token]),
+                score=None if forbidden else float(trace.scores[token]),
+                after=after,
+                cut_by="rules" if forbidden else next((name for name, share in after.items() if share is None), None),
+                drawn=token == trace.token,
+            )
+        )
+    low, high = _borders(trace)
+    left = {name: len(candidates.ids) for name, candidates in trace.stages}
+    return Step(number, trace.token, tokenizer.decode([trace.token], special=True), trace.uniform, low, high, left, tuple(rows))
+
+
+def _shares(candidates: Candidates, tokens: list[int]) -> dict[int, float | None]:
+    """Each token's probability among the candidates, None if it is not one of them."""
+    probabilities = candidates.probabilities()
+    places = np.searchsorted(candidates.ids, tokens)
+    return {
+        token: float(probabilities[place]) if place < len(candidates.ids) and candidates.ids[place] == token else None
+        for token, place in zip(tokens, places, strict=True)
+    }
+
+
+def _borders(trace: Trace) -> tuple[float, float]:
+    """Where the drawn token lies on the unit interval, on which all that are left stand in the order of their ids."""
+    if not trace.stages:
+        return 0.0, 1.0
+    last = trace.stages[-1][1]
+    cumulative = np.cumsum(last.probabilities())
+    place = int(np.searchsorted(last.ids, trace.token))
+    return float(cumulative[place - 1]) if place else 0.0, float(cumulative[place])

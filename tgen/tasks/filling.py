@@ -1,0 +1,45 @@
+"""Masks in a text, and the likeliest tokens for them. Knows a tokenizer and logits, no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tgen.errors import UsageError
+from tgen.executors.session import Logits
+from tgen.sampling.sampler import log_softmax, require_finite
+from tgen.text.tokenizer import Tokenizer
+
+MASKS = ("[MASK]", "<mask>")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A token that may stand in place of a mask."""
+
+    id: int
+    text: str
+    probability: float
+
+
+def prepare_masks(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[int]]:
+    """Ids of a text, and where its masks are among them. Raises UsageError without a mask, or without a mask token."""
+    own = next((mask for mask in MASKS if tokenizer.id_of(mask) is not None), None)
+    if own is None:
+        raise UsageError("the model's tokenizer has no mask token", f"one of {' and '.join(MASKS)} is expected")
+    for mask in MASKS:
+        text = text.replace(mask, own)
+    ids = tokenizer.encode(text)
+    places = [place for place, token in enumerate(ids) if token == tokenizer.id_of(own)]
+    if not places:
+        raise UsageError("there is no mask in the text", f"write {own} where a word is to be found")
+    return ids, places
+
+
+def candidates(tokenizer: Tokenizer, logits: Logits, count: int) -> list[Candidate]:
+    """The likeliest tokens, likeliest first; a token of white space alone is spelled as in the vocabulary."""
+    require_finite(logits, "at a mask")
+    logprobs = log_softmax(logits)
+    best = [int(i) for i in np.argsort(-logprobs, kind="stable")[:count]]
+    return [Candidate(i, tokenizer.decode([i], special=True).strip() or tokenizer.piece(i), float(np.exp(logprobs[i]))) for i in best]

@@ -1,0 +1,44 @@
+"""What a batch gains: the same requests one after another and at once. Knows generators and clocks, no text."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from tgen.engine.generator import Generator
+from tgen.engine.scheduler import Batch, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Tokens per second of so many requests, each a prompt and a continuation: medians, and the median of each turn's ratio."""
+
+    rows: int
+    one_after_another: float
+    at_once: float
+    gain: float
+
+
+def throughput(generator: Generator, rows: int, context: int, new_tokens: int, repeats: int) -> Throughput:
+    """Random prompts of `context` ids, continued by the model's own settings. Both ways take turns, so that a drifting machine is fair."""
+    turns: list[tuple[float, float]] = []
+    for turn in range(repeats + 1):
+        pair = _speed(generator, rows, 1, context, new_tokens), _speed(generator, rows, rows, context, new_tokens)
+        if turn:  # the first turn warms up
+            turns.append(pair)
+    alone, together = (statistics.median(speeds) for speeds in zip(*turns, strict=True))
+    return Throughput(rows, alone, together, statistics.median(many / one for one, many in turns))
+
+
+def _speed(generator: Generator, rows: int, size: int, context: int, new_tokens: int) -> float:
+    """New tokens per second, prefill included, at `size` rows at once."""
+    resolved = generator.resolve({"max_new_tokens": new_tokens, "ignore_eos": True, "seed": 1, "num_beams": 1})
+    random = np.random.default_rng(context)
+    waiting = [Request(key, random.integers(0, generator.vocab, context).tolist(), resolved) for key in range(rows)]
+    started = time.perf_counter()
+    for _ in Batch(generator, size).run(lambda _: waiting.pop() if waiting else None):
+        pass
+    return rows * new_tokens / (time.perf_counter() - started)
