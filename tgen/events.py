@@ -56,7 +56,7 @@ class Piece:
 class Finished:
     """Sample `index` has ended: why, after how many tokens (an end token counts), and how long reading and writing took.
 
-    `prefill_seconds` is the time until the first token could be drawn, `decode_seconds` all that came after.
+    `prefill_seconds` is the time until the first token could be drawn, `decode_seconds` all that came after. `ids` are its tokens.
     """
 
     index: int
@@ -64,6 +64,7 @@ class Finished:
     token_count: int
     prefill_seconds: float
     decode_seconds: float
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from tgen.wire.result import Completion
 
 if TYPE_CHECKING:
     from tgen.engine.generator import Generator
-    from tgen.engine.scheduler import Refused, Request
+    from tgen.engine.request import Refused, Request
     from tgen.events import Event
     from tgen.text.chat import ChatTemplate
     from tgen.wire.requests import Asked
@@ -86,11 +86,9 @@ class Answers:
         Raises TgenError for what ends the run, such as an input that breaks off: the lines before that are answered first. However it
         ends, all that was answered is written, if need be before its turn.
         """
-        from tgen.engine.scheduler import Batch
-
         lines = Lines(streams, self._read, 4 * self._size)
         try:
-            for number, event in Batch(self._generator, self._size).run(partial(self._take, lines, cancelled), cancelled):
+            for number, event in self._generator.run_many(partial(self._take, lines, cancelled), self._size, cancelled):
                 if self._hear(self._pending[number], event):
                     yield number
         except MemoryLimitError as error:
@@ -151,7 +149,7 @@ class Answers:
 
     def _request(self, read: Read) -> Request | Refused:
         """A line for the batch, and the place where its answer is collected."""
-        from tgen.engine.scheduler import Refused, Request
+        from tgen.engine.request import Refused, Request
         from tgen.wire.requests import merged
 
         asked, error = read.asked, read.error

@@ -28,7 +28,7 @@ from tgen.wire.result import JsonResult
 
 if TYPE_CHECKING:
     from tgen.engine.generator import Generator
-    from tgen.engine.prefix import Memory
+    from tgen.engine.prefix import Prefix
     from tgen.engine.prompt_cache import PromptCache
     from tgen.text.chat import ChatTemplate
 
@@ -152,8 +152,8 @@ def _show(generator: Generator, name: str, request: Request, resolved: Resolved,
             open_stream(wishes.color, echo=wishes.echo, raw=wishes.raw, show_probs=wishes.show_probs), prompt, resolved.options.samples
         )
     try:
-        with _remembered(generator, request.cache, report) as memory, Interrupts() as interrupts:
-            for event in generator.run(ids, resolved, interrupts.asked, memory=memory):
+        with _remembered(generator, request.cache, report) as prefix, Interrupts() as interrupts:
+            for event in generator.run(ids, resolved, interrupts.asked, prefix=prefix):
                 report.add(event)
                 if wishes.verbose and isinstance(event, Started):
                     show_settings(name, prompt, resolved, event, run_options, request.words())
@@ -172,18 +172,18 @@ def _show(generator: Generator, name: str, request: Request, resolved: Resolved,
 
 
 @contextmanager
-def _remembered(generator: Generator, cache: PromptCache | None, report: Report) -> Iterator[Memory | None]:
-    """The memory behind --prompt-cache. What it read of the prompt is stored however the text ends, but not before."""
+def _remembered(generator: Generator, cache: PromptCache | None, report: Report) -> Iterator[Prefix | None]:
+    """The prefix behind --prompt-cache. What it read of the prompt is stored however the text ends, but not before."""
     if cache is None:
         yield None
         return
-    from tgen.engine.prefix import Memory
+    from tgen.engine.prefix import Prefix
 
-    memory = Memory(generator.open_session, generator.context)
-    if problem := cache.load(memory):
+    prefix = Prefix(generator.executor)
+    if problem := cache.load(prefix):
         messages.note(problem)
     try:
-        yield memory
+        yield prefix
     finally:
-        if problem := cache.save(memory, report.prompt_tokens):
+        if problem := cache.save(prefix, report.prompt_tokens):
             messages.warning(problem)

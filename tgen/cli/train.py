@@ -246,12 +246,12 @@ def _run(trainer: Trainer, view: TrainingView, prompt: str, interrupts: Interrup
 def _sample(trainer: Trainer, prompt: str) -> str:
     """A few words of the model as it is now."""
     from tgen.engine.generator import Generator
-    from tgen.executors.open import sessions
+    from tgen.executors.torch.session import TorchExecutor
     from tgen.text.tokenizer import Tokenizer
 
     start, tokenizer = trainer.task.config["bos_token_id"], Tokenizer(trainer.tokenizer)
     generator = Generator(
-        sessions(trainer.model),
+        TorchExecutor(trainer.model),
         tokenizer,
         context=trainer.settings.context,
         end_tokens=frozenset({trainer.task.config["eos_token_id"]}),

@@ -1,6 +1,6 @@
 """Beam search: keep the likeliest few continuations, return the likeliest whole ones. Knows ids only.
 
-The bookkeeping is that of transformers, so that the same settings give the same text; several searches share one session.
+The bookkeeping is that of transformers, so that the same settings give the same text.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tgen.engine.sample import Sample
+from tgen.engine.scheduler import Next
 from tgen.errors import CheckpointError
-from tgen.executors.session import Logits, Session
+from tgen.events import Event
+from tgen.executors.session import Logits
 from tgen.options import GenerationOptions
 from tgen.sampling.rules import Rules
 from tgen.sampling.sampler import penalise, require_finite
@@ -31,8 +34,7 @@ Process = Callable[[Logits, Sequence[int], int], Logits]
 class BeamSettings:
     """How many beams, and when to stop: as soon as that many have ended, or (False) when no running one can win any more.
 
-    Scores are sums of log-probabilities divided by length ** length_penalty. A single beam is greedy search: it ends with its first end
-    token, and penalties apply to its logits.
+    Scores are sums of log-probabilities divided by length ** length_penalty.
     """
 
     beams: int
@@ -63,7 +65,7 @@ class Search:
         self.done = False
 
     def advance(self, log_probabilities: npt.NDArray[np.float32]) -> list[int]:
-        """Extend every beam by its log-probabilities [beams, vocab], a single one by its logits.
+        """Extend every beam by its log-probabilities [beams, vocab].
 
         Returns, for each new beam, the old one it continues.
         """
@@ -83,8 +85,7 @@ class Search:
         running = np.where(ends, totals[best] + NONE_YET, totals[best])
         going = np.argsort(-running, kind="stable")[:beams]
         chosen = [int(parents[rank]) for rank in going]
-        if beams > 1:  # greedy search looks at each step by itself
-            self.scores = running[going]
+        self.scores = running[going]
         self.running = [[*self.running[parents[rank]], int(tokens[rank])] for rank in going]
         self.done = bool(ends.all()) or self._settled(length)
         return chosen
@@ -104,53 +105,54 @@ class Search:
         settings = self.settings
         if len(self.ended) < settings.beams:
             return False
-        if settings.early_stopping is True or settings.beams == 1:
+        if settings.early_stopping is True:
             return True
         reached = self.max_new_tokens if settings.early_stopping == "never" and settings.length_penalty > 0 else length
         return bool(self.scores[0] / reached**settings.length_penalty <= self.ended[-1].score)
 
 
-def beam_search(
-    session: Session,
-    prompts: Sequence[Sequence[int]],
-    searches: Sequence[Search],
-    process: Process,
-    cancelled: Callable[[], bool] = lambda: False,
-) -> None:
-    """Run searches to their ends, one for each prompt, in one session; `process` adjusts the log-probabilities of each beam.
+class Beams:
+    """Writes one request by a search; its text comes at the end, for until then any beam may win."""
 
-    When `cancelled`, which is asked once a step, what runs is cut short where it is. Raises NumericalError for logits that are not finite.
-    """
-    logits = session.extend(prompts)
-    running = list(range(len(searches)))
-    rows = [number for number in running for _ in range(searches[number].settings.beams)]
-    session.select(rows)
-    logits = logits[rows]
-    step = 0
-    while running:
-        require_finite(logits, f"at step {step}")
-        step += 1
-        selected: list[int] = []
-        offset = 0
-        going = []
-        for number in running:
-            search = searches[number]
-            beams = search.settings.beams
-            scores = [logits[offset + beam] if beams == 1 else log_softmax32(logits[offset + beam]) for beam in range(beams)]
-            processed = [process(row, [*prompts[number], *ids], len(ids)) for row, ids in zip(scores, search.running, strict=True)]
-            parents = search.advance(np.stack(processed))
-            if not search.done:
-                going.append(number)
-                selected += [offset + parent for parent in parents]
-            offset += beams
-        if cancelled():
-            for number in going:
-                searches[number].cut()
-            return
-        running = going
-        if running:
-            session.select(selected)
-            logits = session.extend([[ids[-1]] for number in running for ids in searches[number].running])
+    def __init__(self, search: Search, prompt: Sequence[int], process: Process, samples: Sequence[Sample]) -> None:
+        """`process` adjusts the log-probabilities of each beam; the best beams become the samples."""
+        self._search = search
+        self._prompt = list(prompt)
+        self._process = process
+        self._samples = samples
+        self._step = 0
+
+    def take(self, logits: Logits) -> tuple[list[Event], list[Next]]:
+        """Extend the beams by logits [rows, vocab]; at first there is one row for all of them.
+
+        Raises NumericalError for logits that are not finite.
+        """
+        search = self._search
+        require_finite(logits, f"at step {self._step}")
+        self._step += 1
+        shared = len(logits) == 1
+        scores = np.repeat(log_softmax32(logits), search.settings.beams if shared else 1, axis=0)
+        processed = [self._process(row, [*self._prompt, *ids], len(ids)) for row, ids in zip(scores, search.running, strict=True)]
+        parents = search.advance(np.stack(processed))
+        if search.done:
+            return self._texts(), []
+        return [], [Next(0 if shared else parent, ids[-1]) for parent, ids in zip(parents, search.running, strict=True)]
+
+    def cancel(self) -> list[Event]:
+        """Cut the search short where it is."""
+        self._search.cut()
+        return self._texts()
+
+    def _texts(self) -> list[Event]:
+        events: list[Event] = []
+        best = self._search.best(len(self._samples))
+        for sample, ids in zip(self._samples, best, strict=False):
+            for token in ids:
+                if sample.reason is None:
+                    events += sample.feed(token)
+            if sample.reason is None:
+                events += sample.end("cancelled")
+        return events + [event for sample in self._samples[len(best) :] for event in sample.end("cancelled")]
 
 
 def adjustment(options: GenerationOptions, rules: Rules) -> Process:
@@ -179,7 +181,7 @@ def read_beams(generation: Mapping[str, Any], beams: int) -> BeamSettings:
 
 
 def log_softmax32(logits: Logits) -> Logits:
-    """Natural logarithms of the probabilities, [vocab], in float32 as transformers has them."""
-    shifted = logits - logits.max()
-    result: Logits = shifted - np.log(np.exp(shifted).sum())
+    """Natural logarithms of the probabilities, [rows, vocab], in float32 as transformers has them."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    result: Logits = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return result

@@ -1,22 +1,21 @@
-"""The one entry the surfaces use: a prompt and options in, a stream of events out. Knows no command line and no tensor framework."""
+"""The one entry the surfaces use: prompts and options in, a stream of events out. Imports neither a command line nor a tensor framework."""
 
 from __future__ import annotations
 
 import functools
-import secrets
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from tgen.engine.beam import Search, adjustment, beam_search, read_beams
-from tgen.engine.loop import CHUNK, Loop, chunks
-from tgen.engine.prefix import Memory
-from tgen.engine.sample import Row
-from tgen.errors import CapacityError, UsageError
-from tgen.events import Event, Finished, Note, Piece, Reading, Started
-from tgen.executors.session import OpenSession, Session
-from tgen.options import GenerationOptions, Resolved, resolve
+from tgen.engine.beam import Beams, Search, adjustment, read_beams
+from tgen.engine.prefix import Prefix
+from tgen.engine.request import Limits, Prepared, Refused, Request
+from tgen.engine.sample import Sample, Samples
+from tgen.engine.scheduler import Job, Scheduler, Told, Writer
+from tgen.errors import TgenError
+from tgen.events import Event, Piece
+from tgen.executors.session import Executor
+from tgen.options import Resolved, resolve
 from tgen.sampling.rules import Rules, read_rules
 from tgen.sampling.sampler import Sampler, Trace
 from tgen.text.tokenizer import Tokenizer
@@ -24,21 +23,11 @@ from tgen.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from tgen.constraint.guard import Guard, Guards
 
+# Beside rows that write, a batch reads this many ids of prompts in a step.
+BATCH_READS = 512
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A prompt as ids that fit, options that fit, and what a person should know about how they were made to fit.
-
-    `ids` are what a decoder reads first; `source` is what an encoder reads, if there is one. `cut_note` is for a text that did not end
-    before the context did: only then does it matter that fewer tokens fit than were asked for.
-    """
-
-    ids: list[int]
-    source: list[int] | None
-    options: GenerationOptions
-    seed: int
-    notes: tuple[str, ...] = ()
-    cut_note: str | None = None
+# Called for the next request. If it is to wait, None means that no request will come any more; otherwise, that none is there yet.
+Take = Callable[[bool], Request | Refused | None]
 
 
 class Generator:
@@ -46,7 +35,7 @@ class Generator:
 
     def __init__(
         self,
-        open_session: OpenSession,
+        executor: Executor,
         tokenizer: Tokenizer,
         *,
         context: int,
@@ -60,14 +49,16 @@ class Generator:
 
         `vocab` is how many logits the model has, where that is more than the tokenizer's entries.
         """
-        self.open_session = open_session
+        self.executor = executor
         self.tokenizer = tokenizer
-        self.context = context
-        self.vocab = tokenizer.size() if vocab is None else vocab
         self.end_tokens = end_tokens
-        self.start_token = start_token
-        self.answer_start = answer_start
         self.defaults = defaults or {}
+        self.limits = Limits(context, tokenizer.size() if vocab is None else vocab, start_token, answer_start)
+
+    @property
+    def context(self) -> int:
+        """How many ids the model can read."""
+        return self.limits.context
 
     def generate(self, prompt: str, **options: Any) -> str:
         """The continuation of a prompt as one string; options are the fields of `GenerationOptions`."""
@@ -77,13 +68,13 @@ class Generator:
         """The continuation as events: Started, Pieces as their characters become whole, one Finished for each sample; Notes around them,
         and Reading before all of them where the prompt is long.
 
-        Raises UsageError for options that cannot be meant, CapacityError for a prompt that does not fit the context.
+        Raises UsageError for options that are out of range, CapacityError for a prompt that does not fit the context.
         """
         yield from self.run(prompt, self.resolve(options), cancelled)
 
     def resolve(self, asked: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Resolved:
         """Options with every value settled, the folder's defaults included. Raises UsageError, CheckpointError."""
-        return resolve(asked, environment or {}, self.defaults, answer=self.answer_start is not None)
+        return resolve(asked, environment or {}, self.defaults, answer=self.limits.answer_start is not None)
 
     def run(
         self,
@@ -91,189 +82,98 @@ class Generator:
         resolved: Resolved,
         cancelled: Callable[[], bool] = lambda: False,
         watch: Callable[[Trace], None] | None = None,
-        memory: Memory | None = None,
+        prefix: Prefix | None = None,
     ) -> Iterator[Event]:
         """The same for options that were settled elsewhere, and for a prompt that may be ids.
 
-        `cancelled` is asked once a token; `watch` sees the first sample's draws; with a `memory` only what is new to it is read.
+        `cancelled` is asked once a token; `watch` sees the first sample's draws; with a `prefix` only what is new to it is read.
         """
-        prepared = self.prepare(prompt, resolved)
-        guard = self.guard(prepared)
-        yield from (Note(text) for text in prepared.notes)
-        known = memory.begin(prepared.ids) if memory is not None else 0
-        started = Started(len(prepared.source or prepared.ids), prepared.options.max_new_tokens, prepared.seed, known)
-        if prepared.options.num_beams > 1:
-            events = _search(self, prepared, started, cancelled, memory)
+        job = self.job(Request(0, prompt, resolved), watch, prefix)
+        scheduler = Scheduler(self.executor, job.rows)
+        scheduler.add(job)
+        while not scheduler.idle:
+            yield from _raised(scheduler.step())
+            if cancelled():
+                yield from _raised(scheduler.cancel(job.key))
+
+    def run_many(self, take: Take, rows: int, cancelled: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, Event | TgenError]]:
+        """The events of many requests as they come, each with its request's key; a request that fails ends with its error.
+
+        At most `rows` rows run at once. `cancelled` is asked once a step, and then nothing more comes. Prompts are read as soon as there
+        is a row for them: nobody watches the single tokens, so all that counts is when everything is done.
+        """
+        scheduler = Scheduler(self.executor, rows, beside=BATCH_READS)
+        over = False
+        while not cancelled():
+            while not over and scheduler.room > 0 and not cancelled():
+                request = take(scheduler.idle)
+                if request is None:
+                    over = scheduler.idle
+                    break
+                if isinstance(request, Refused):
+                    yield request.key, request.error
+                    continue
+                try:
+                    scheduler.add(self.job(request))
+                except TgenError as error:
+                    yield request.key, error
+            if scheduler.idle and over:
+                return
+            yield from scheduler.step()
+
+    def job(self, request: Request, watch: Callable[[Trace], None] | None = None, prefix: Prefix | None = None) -> Job:
+        """A request as the scheduler takes it. Raises TgenError for a prompt that does not fit, and for rules that are not valid."""
+        ids = self.tokenizer.encode(request.prompt) if isinstance(request.prompt, str) else request.prompt
+        prepared = self.limits.prepare(ids, request.resolved)
+        options = prepared.options
+        if options.constraint is not None:
+            # Compiling takes up to seconds. It runs beside the loop, which goes on with the requests that are running.
+            writer = self._compiler.submit(lambda: self._writer(prepared, watch))
         else:
-            events = _continue(self, prepared, started, guard, cancelled, watch, memory)
-        cut = False
-        for event in events:
-            cut = cut or (isinstance(event, Finished) and event.reason == "length")
-            yield event
-        if cut and prepared.cut_note is not None:
-            yield Note(prepared.cut_note)
+            writer = Future()
+            writer.set_result(self._writer(prepared, watch))
+        return Job(request.key, prepared, max(options.samples, options.num_beams), writer, prefix)
 
-    def prepare(self, prompt: str | Sequence[int], resolved: Resolved) -> Prepared:
-        """Ids and limits for a prompt, under the overflow policy. Raises CapacityError, UsageError."""
-        options = resolved.options
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        if not all(0 <= token < self.vocab for token in ids):
-            raise UsageError(f"the prompt holds ids that are not below the vocabulary's {self.vocab}")
-        if not ids and self.start_token is not None:
-            ids = [self.start_token]
-        if not ids:
-            raise UsageError("the prompt is empty and the model has no start token", "give a prompt")
-        notes: list[str] = []
-        source = None
-        if self.answer_start is not None:
-            source = self._source(ids, options)
-            notes += self._dropped(ids, source)
-            ids = [self.answer_start]
-        seed = options.seed if options.seed is not None else secrets.randbits(32)
-        wanted = len(ids) + options.max_new_tokens
-        if wanted > self.context and options.overflow == "truncate-left":
-            kept = self._truncate(ids, options.max_new_tokens)
-            notes += self._dropped(ids, kept)
-            ids = kept
-        room = self.context - len(ids)
-        if room < 1:
-            raise CapacityError(
-                f"the prompt has {len(ids)} tokens, the model's context is {self.context}",
-                f"shorten it by {1 - room} tokens or more, or use --overflow truncate-left",
-            )
-        cut_note = None
-        if options.max_new_tokens > room:
-            if options.overflow != "shrink" and resolved.origins.get("max_new_tokens") in ("asked", "environment"):
-                fits = f"prompt {len(ids)} + new {room} = context {self.context}"
-                cut_note = f"--max-new-tokens {options.max_new_tokens} is more than fits: {fits}"
-            options = replace(options, max_new_tokens=room)
-        return Prepared(ids, source, options, seed, tuple(notes), cut_note)
+    def _writer(self, prepared: Prepared, watch: Callable[[Trace], None] | None) -> Writer:
+        """What continues a request. Raises UsageError for a constraint that cannot be kept."""
+        options, rules, ids = prepared.options, self._rules(prepared), prepared.ids
+        samples = [Sample(index, self.tokenizer, ids, options, self.end_tokens) for index in range(options.samples)]
+        if options.num_beams > 1:
+            ends = frozenset() if options.ignore_eos else self.end_tokens
+            search = Search(read_beams(self.defaults, options.num_beams), ends, options.max_new_tokens)
+            return Beams(search, ids, adjustment(options, rules), samples)
+        guard = self._guard(prepared)
+        samplers = [
+            Sampler(options, prepared.seed, index, ids, rules, None if index else watch, guard.copy() if guard else None)
+            for index in range(options.samples)
+        ]
+        return Samples(samplers, samples)
 
-    def rules(self, prepared: Prepared) -> Rules:
+    def _rules(self, prepared: Prepared) -> Rules:
         """What the options and generation_config.json forbid or force."""
-        counted = len(prepared.ids)
         ends = frozenset() if prepared.options.ignore_eos else self.end_tokens
-        return read_rules(self.defaults, prepared.options, ends, self.vocab, prompt=counted)
+        return read_rules(self.defaults, prepared.options, ends, self.limits.vocab, prompt=len(prepared.ids))
 
-    def guard(self, prepared: Prepared) -> Guard | None:
-        """What keeps a sample to the constraint, if one is asked for. Raises UsageError for one that cannot be kept."""
+    def _guard(self, prepared: Prepared) -> Guard | None:
+        """What keeps a sample to the constraint, if one is asked for."""
         options = prepared.options
         return self._guards.guard(options.constraint, prepared.ids, options.max_new_tokens) if options.constraint else None
-
-    def rows(
-        self, prepared: Prepared, guard: Guard | None, watch: Callable[[Trace], None] | None = None
-    ) -> tuple[list[Sampler], list[Row]]:
-        """What draws each sample's tokens, and what turns them into text; `watch` sees the draws of the first."""
-        options, rules = prepared.options, self.rules(prepared)
-        numbers = range(options.samples)
-        samplers = [
-            Sampler(options, prepared.seed, number, prepared.ids, rules, None if number else watch, guard.copy() if guard else None)
-            for number in numbers
-        ]
-        return samplers, [Row(number, self.tokenizer, prepared.ids, options, self.end_tokens) for number in numbers]
 
     @functools.cached_property
     def _guards(self) -> Guards:
         from tgen.constraint.guard import Guards
         from tgen.constraint.token_bytes import read_spelling
 
-        return Guards(read_spelling(self.tokenizer, self.vocab), self.end_tokens)
+        return Guards(read_spelling(self.tokenizer, self.limits.vocab), self.end_tokens)
 
-    def _source(self, ids: list[int], options: GenerationOptions) -> list[int]:
-        """A source text that fits the encoder."""
-        if len(ids) <= self.context:
-            return ids
-        if options.overflow == "truncate-left":
-            return ids[-self.context :]
-        hint = f"shorten it by {len(ids) - self.context} tokens, or use --overflow truncate-left"
-        raise CapacityError(f"the text has {len(ids)} tokens, the model's encoder reads {self.context}", hint)
-
-    def _dropped(self, ids: list[int], kept: list[int]) -> list[str]:
-        """What is to be said where ids were left out."""
-        if len(kept) == len(ids):
-            return []
-        return [f"the prompt's first {len(ids) - len(kept)} of {len(ids)} tokens were left out to fit the context of {self.context}"]
-
-    def _truncate(self, ids: list[int], new: int) -> list[int]:
-        """Drop the prompt's oldest ids until `new` more fit, but keep a start token, and at least half the context for the prompt."""
-        room = max(self.context - new, self.context // 2, 1)
-        head = ids[:1] if ids[0] == self.start_token and room > 1 else []
-        return head + ids[len(ids) - (room - len(head)) :] if len(ids) > room else ids
+    @functools.cached_property
+    def _compiler(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, "tgen-constraints")
 
 
-def _session(generator: Generator, prepared: Prepared) -> Session:
-    """A new session with room for the prompt and what will follow."""
-    room = len(prepared.ids) + prepared.options.max_new_tokens
-    return generator.open_session(room, [prepared.source] if prepared.source else None)
-
-
-def _continue(
-    generator: Generator,
-    prepared: Prepared,
-    accepted: Started,
-    guard: Guard | None,
-    cancelled: Callable[[], bool],
-    watch: Callable[[Trace], None] | None,
-    memory: Memory | None,
-) -> Iterator[Event]:
-    """Read the prompt, run the loop and turn its columns into events."""
-    options = prepared.options
-    started = time.perf_counter()
-    session = memory or _session(generator, prepared)
-    samplers, rows = generator.rows(prepared, guard, watch)
-    *early, last = chunks(prepared.ids, accepted.cached_tokens)
-    for done, part in enumerate(early, start=1):
-        session.extend([part])
-        yield Reading(accepted.cached_tokens + done * CHUNK, len(prepared.ids))
-        if cancelled():
-            yield accepted
-            yield from (Finished(row.index, "cancelled", 0, time.perf_counter() - started, 0.0) for row in rows)
-            return
-    yield accepted
-    loop = Loop(session, [last], samplers, [0] * options.samples)
-    prefill_seconds = time.perf_counter() - started
-    while rows:
-        for row, drawn in zip(rows, loop.column(), strict=True):
-            if drawn.failure is not None:
-                raise drawn.failure
-            piece = row.feed(drawn)
-            if piece is not None:
-                yield piece
-        if cancelled():
-            for row in rows:
-                if row.reason is None:
-                    row.reason = "cancelled"
-                    rest = row.rest()
-                    if rest is not None:
-                        yield rest
-        seconds = time.perf_counter() - started
-        for row in rows:
-            if row.reason is not None:
-                yield Finished(row.index, row.reason, row.count, prefill_seconds, seconds - prefill_seconds)
-        alive = [position for position, row in enumerate(rows) if row.reason is None]
-        if alive and len(alive) < len(rows):
-            loop.keep(alive)
-        rows = [rows[position] for position in alive]
-
-
-def _search(
-    generator: Generator, prepared: Prepared, accepted: Started, cancelled: Callable[[], bool], memory: Memory | None
-) -> Iterator[Event]:
-    """Beam search; its text comes at its end, for until then any beam may win."""
-    yield accepted
-    options = prepared.options
-    started = time.perf_counter()
-    session = memory or _session(generator, prepared)
-    ends = frozenset() if options.ignore_eos else generator.end_tokens
-    search = Search(read_beams(generator.defaults, options.num_beams), ends, options.max_new_tokens)
-    prefill_seconds = time.perf_counter() - started
-    beam_search(session, [prepared.ids], [search], adjustment(options, generator.rules(prepared)), cancelled)
-    seconds = time.perf_counter() - started
-    for index, ids in enumerate(search.best(options.samples)):
-        row = Row(index, generator.tokenizer, prepared.ids, options, generator.end_tokens)
-        for token in ids:
-            if row.reason is None and (piece := row.take(token)) is not None:
-                yield piece
-        if row.reason is None and (rest := row.rest()) is not None:
-            yield rest
-        yield Finished(index, row.reason or "cancelled", row.count, prefill_seconds, seconds - prefill_seconds)
+def _raised(told: Told) -> Iterator[Event]:
+    """The events of a single request; its error is raised."""
+    for _, event in told:
+        if isinstance(event, TgenError):
+            raise event
+        yield event

@@ -8,10 +8,8 @@ from typing import Any
 from tgen.checkpoint.container import Checkpoint, decoder_start, end_tokens, generation_settings, open_checkpoint, start_token
 from tgen.checkpoint.resolve import DEFAULT_MODEL, resolve_model
 from tgen.engine.generator import Generator
-from tgen.engine.translator import Translator
 from tgen.errors import UsageError
-from tgen.executors.session import OpenSession
-from tgen.options import GenerationOptions, RunOptions
+from tgen.options import RunOptions
 from tgen.text.tokenizer import Tokenizer
 
 
@@ -23,20 +21,6 @@ def load(model: str | Path | None = None, **options: Any) -> Generator:
     run = RunOptions(**options)
     checkpoint = open_checkpoint(resolve_model(DEFAULT_MODEL if model is None else str(model)))
     return make_generator(checkpoint, run)
-
-
-def make_translator(checkpoint: Checkpoint, open_session: OpenSession, tokenizer: Tokenizer, options: GenerationOptions) -> Translator:
-    """The Translator for an opened encoder-decoder. Raises CheckpointError for settings that cannot be meant."""
-    return Translator(
-        open_session,
-        tokenizer,
-        context=checkpoint.spec.context,
-        vocab=checkpoint.spec.vocab,
-        start_token=decoder_start(checkpoint),
-        end_tokens=end_tokens(checkpoint),
-        generation=generation_settings(checkpoint),
-        options=options,
-    )
 
 
 def make_generator(checkpoint: Checkpoint, options: RunOptions) -> Generator:
@@ -51,10 +35,10 @@ def make_generator(checkpoint: Checkpoint, options: RunOptions) -> Generator:
     ends = end_tokens(checkpoint)
     answer_start = decoder_start(checkpoint) if kind == "encoder-decoder" else None
 
-    from tgen.executors.open import open_model, sessions
+    from tgen.executors.open import open_executor
 
     return Generator(
-        sessions(open_model(checkpoint, options)),
+        open_executor(checkpoint, options),
         tokenizer,
         context=checkpoint.spec.context,
         vocab=checkpoint.spec.vocab,

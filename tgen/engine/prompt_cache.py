@@ -16,7 +16,7 @@ import numpy as np
 from tgen import __version__
 from tgen.checkpoint.container import Checkpoint
 from tgen.checkpoint.fingerprint import fingerprint
-from tgen.engine.prefix import Memory, common
+from tgen.engine.prefix import Prefix, common
 from tgen.errors import UsageError
 from tgen.executors.session import State
 from tgen.files import try_writing, write_atomically
@@ -38,22 +38,22 @@ class PromptCache:
         self._ids: list[int] = []
         self._check()
 
-    def load(self, memory: Memory) -> str | None:
-        """Give a memory what the file holds; returns what a person should know if that cannot be used."""
+    def load(self, prefix: Prefix) -> str | None:
+        """Give a prefix what the file holds; returns what a person should know if that cannot be used."""
         if not self._path.exists() or not self._path.stat().st_size:
             return None
         try:
             ids, state = _read(self._path, self._model)
-            memory.restore(ids, state)
+            prefix.restore(ids, state)
         except ValueError as error:
             return f"{self._path} is not used, and will be written anew: {error}"
         self._ids = ids
         return None
 
-    def save(self, memory: Memory, prompt_tokens: int) -> str | None:
-        """Store what a memory holds of its prompt, unless the file does already; returns what a person should know if it could not be."""
-        ids = memory.ids[:prompt_tokens]
-        state = memory.state(len(ids)) if ids else None
+    def save(self, prefix: Prefix, prompt_tokens: int) -> str | None:
+        """Store what a prefix holds of its prompt, unless the file does already; returns what a person should know if it could not be."""
+        ids = prefix.ids[:prompt_tokens]
+        state = prefix.state(len(ids)) if ids else None
         if state is None or common(ids, self._ids) == len(ids):
             return None
         try:

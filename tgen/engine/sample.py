@@ -1,4 +1,4 @@
-"""One sample on its way: ids to whole characters to text without stop strings. Knows no session."""
+"""Samples on their way: logits to tokens, tokens to whole characters, characters to text without stop strings."""
 
 from __future__ import annotations
 
@@ -6,57 +6,61 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tgen.engine.loop import Drawn
-from tgen.events import FinishReason, Piece, Token, TokenScore
+from tgen.engine.scheduler import Next
+from tgen.events import Event, Finished, FinishReason, Piece, Token, TokenScore
+from tgen.executors.session import Logits
 from tgen.options import GenerationOptions
-from tgen.sampling.sampler import Candidates, Ids, Values, log_softmax, top_k
+from tgen.sampling.sampler import Candidates, Ids, Sampler, Values, log_softmax, top_k
 from tgen.text.detokenizer import Detokenizer
 from tgen.text.stopping import StopStrings
 from tgen.text.tokenizer import Tokenizer
 
 
-class Row:
-    """Takes the tokens of one sample, gives its text."""
+class Sample:
+    """Takes the tokens of one text, gives the text."""
 
     def __init__(
         self, index: int, tokenizer: Tokenizer, prompt: Sequence[int], options: GenerationOptions, end_tokens: frozenset[int]
     ) -> None:
         self.index = index
-        self.count = 0
-        self._tokenizer = tokenizer
-        self._options = options
-        self._end_tokens = end_tokens
-        self._detokenizer = Detokenizer(tokenizer, prompt)
-        self._stops = StopStrings(options.stop)
-        self._tokens: list[Token] = []
+        self.ids: list[int] = []
         self.reason: FinishReason | None = None
+        self._tokenizer = tokenizer
+        self._most = options.max_new_tokens
+        self._logprobs = options.logprobs
+        # A stop text that is one special token never shows in the text, so it is known by its id.
+        stops = {text: tokenizer.special_id(text) for text in options.stop}
+        ends = frozenset() if options.ignore_eos else end_tokens
+        self._end_tokens = ends | {token for token in stops.values() if token is not None}
+        self._detokenizer = Detokenizer(tokenizer, prompt)
+        self._stops = StopStrings([text for text, token in stops.items() if token is None])
+        self._tokens: list[Token] = []
 
-    def feed(self, drawn: Drawn) -> Piece | None:
-        """Take a token with its logits; the text that became showable with it, if any. Sets `reason` when the sample has ended."""
-        if self._options.logprobs is not None:
-            self._tokens.append(_scored(self._tokenizer, drawn, self._options.logprobs))
-        return self.take(drawn.token, drawn.last)
+    def feed(self, token: int, logits: Logits | None = None, *, last: bool = False) -> list[Event]:
+        """Take a token, with the logits [vocab] that it was drawn from if they are to be told; `last` says that nothing may follow it.
 
-    def take(self, token: int, last: bool = False) -> Piece | None:
-        """The same for a token alone; `last` says that the text is complete with it."""
-        self.count += 1
-        options = self._options
-        if token in self._end_tokens and not options.ignore_eos:
-            self.reason = "stop"
-            return self.rest()
+        Returns the text that has become whole with it, and the end, if this is one.
+        """
+        self.ids.append(token)
+        if self._logprobs is not None and logits is not None:
+            self._tokens.append(_scored(self._tokenizer, token, logits, self._logprobs))
+        if token in self._end_tokens:
+            return self.end("stop")
         text, stopped = self._stops.feed(self._detokenizer.feed(token))
         if stopped:
-            self.reason = "stop"
-            return self._piece(text)
-        if last or self.count >= options.max_new_tokens:
-            self.reason = "stop" if last else "length"
-            return self._piece(text + self._remainder())
-        return self._piece(text) if text else None
+            return self._finish("stop", text)
+        if last or len(self.ids) >= self._most:
+            return self._finish("stop" if last else "length", text + self._remainder())
+        return [self._piece(text)] if text else []
 
-    def rest(self) -> Piece | None:
-        """What was held back, when the sample ends here."""
-        text = self._remainder()
-        return self._piece(text) if text or self._tokens else None
+    def end(self, reason: FinishReason) -> list[Event]:
+        """End here; the text that was held back, and the end."""
+        return self._finish(reason, self._remainder())
+
+    def _finish(self, reason: FinishReason, text: str) -> list[Event]:
+        self.reason = reason
+        finished = Finished(self.index, reason, len(self.ids), 0.0, 0.0, tuple(self.ids))
+        return [self._piece(text), finished] if text or self._tokens else [finished]
 
     def _remainder(self) -> str:
         text, stopped = self._stops.feed(self._detokenizer.flush())
@@ -67,15 +71,41 @@ class Row:
         return Piece(self.index, text, tokens)
 
 
-def _scored(tokenizer: Tokenizer, drawn: Drawn, count: int) -> Token:
+class Samples:
+    """The samples of one request, drawn independently of one another; each leaves when it has ended."""
+
+    def __init__(self, samplers: Sequence[Sampler], samples: Sequence[Sample]) -> None:
+        self._going = list(zip(samplers, samples, strict=True))
+
+    def take(self, logits: Logits) -> tuple[list[Event], list[Next]]:
+        """Draw a token for each sample from its row of logits [rows, vocab]; at first all have the only row in common."""
+        events: list[Event] = []
+        following, going = [], []
+        shared = len(logits) == 1
+        for row, (sampler, sample) in enumerate(self._going):
+            parent = 0 if shared else row
+            token = sampler.draw(logits[parent])
+            events += sample.feed(token, logits[parent], last=sampler.finished)
+            if sample.reason is None:
+                following.append(Next(parent, token))
+                going.append((sampler, sample))
+        self._going = going
+        return events, following
+
+    def cancel(self) -> list[Event]:
+        """End all samples here."""
+        return [event for _, sample in self._going for event in sample.end("cancelled")]
+
+
+def _scored(tokenizer: Tokenizer, drawn: int, logits: Logits, count: int) -> Token:
     """A token with its log-probability and those of the `count` likeliest."""
-    logprobs = log_softmax(drawn.logits)
+    logprobs = log_softmax(logits)
     best = _best(logprobs, count)
 
     def score(token: int) -> TokenScore:
         return TokenScore(token, tokenizer.decode([token], special=True), float(logprobs[token]))
 
-    return Token(score(drawn.token), tuple(score(int(token)) for token in best))
+    return Token(score(drawn), tuple(score(int(token)) for token in best))
 
 
 def _best(logprobs: Values, count: int) -> Ids:

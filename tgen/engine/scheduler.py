@@ -1,246 +1,291 @@
-"""Continuous batching: requests enter a running batch as others leave it. Knows ids and events, no files and no lines."""
+"""The one loop: requests enter a running batch, are read and continued together, and leave it, each at its own time.
+
+A step lets every row that writes read the token that was drawn for it last, and beside that reads a part of the prompts that wait; both
+go through the model in one pass. The loop knows no text, no end tokens and no sampling: a `Writer` turns logits into events and tokens.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from tgen.engine.generator import Generator, Prepared
-from tgen.engine.loop import Drawn, Loop, chunks
-from tgen.engine.sample import Row
+from tgen.engine.prefix import Prefix
+from tgen.engine.request import Prepared
 from tgen.errors import MemoryLimitError, TgenError
-from tgen.events import Event, Finished, Note, Started
-from tgen.options import Resolved
-from tgen.sampling.sampler import Sampler
+from tgen.events import Event, Finished, Note, Reading, Started
+from tgen.executors.session import Executor, Logits
 
-# Prompts that enter together are read together if the longest is longer than the shortest by no more than this share and so many ids:
-# what a shorter one is padded with is computed for nothing.
-PADDED_SHARE, PADDED_IDS = 0.25, 8
-MOST_IDS = 2048  # read at once, so that long prompts need no more memory than they must
+# A prompt is read at most so many ids at a time: enough to keep a machine busy, few enough to say how far it is and to be stopped.
+CHUNK = 256
+# While no row writes, prompts are read together, up to so many ids in one step: more would only take more memory.
+TOGETHER = 2048
+# While rows write, a step reads this many ids of prompts, and two more for each row that writes. Then it takes about twice as long as a
+# step that only writes: a pass over few ids takes about the time that reading the weights takes, which is that of some 16 ids.
+BESIDE = 16
+# The share of the free memory that caches may take; the rest is for what a pass computes.
+CACHE_SHARE = 0.8
+# A step that has nothing to do but to wait for a constraint returns after so many seconds, so that its caller may cancel.
+PATIENCE_SECONDS = 0.05
+
+Told = list[tuple[int, Event | TgenError]]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A prompt, as text or ids, and the options to continue it with; `key` is whatever tells it from the others."""
+class Next:
+    """One row to go on with: the number of the row that it continues, and the token that it reads next."""
 
-    key: int
-    prompt: str | Sequence[int]
-    resolved: Resolved
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """What came in place of a request that cannot be meant."""
-
-    key: int
-    error: TgenError
+    parent: int
+    token: int
 
 
-# The next request. Told to wait, it returns None when there will be none any more; else also when there is none yet.
-Take = Callable[[bool], Request | Refused | None]
-Told = Iterator[tuple[int, Event | TgenError]]
+class Writer(Protocol):
+    """Continues one request: a beam search, or samples that are drawn side by side."""
+
+    def take(self, logits: Logits) -> tuple[list[Event], list[Next]]:
+        """Take logits [rows, vocab], of one row at first; return events and the rows to go on with, none at the end.
+
+        Raises TgenError where the request cannot go on.
+        """
+        ...
+
+    def cancel(self) -> list[Event]:
+        """End now; return the last events."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
-class _Job:
-    """A request that was accepted. Each of its samples is a row of its own; `left` is how many have not ended."""
+class Job:
+    """A request on its way. Its prompt is read by one row; then it has as many as its writer wants, at most `rows`."""
 
     key: int
     prepared: Prepared
-    accepted: float
-    left: int
-    cut: bool = False
-    failed: bool = False
+    rows: int
+    writer: Future[Writer]
+    prefix: Prefix | None = None
+    accepted: float = field(default_factory=time.perf_counter)
+    entered: float = 0.0  # the time at which the first token could be drawn
+    known: int = 0  # ids of the prompt that its prefix had read
+    done: int = 0  # ids of the prompt that are read
+    tokens: list[int] = field(default_factory=list)  # of each row, the token that it reads next
+    read: list[int] = field(default_factory=list)  # of a single row, the tokens that it read after the prompt
+    bytes: int = 0  # the most cache that its rows can come to need
+    left: int = 0  # samples that have not ended
+    cut: bool = False  # whether length ended a sample
 
+    @property
+    def reading(self) -> bool:
+        """Whether a part of the prompt is still to be read."""
+        return self.done < len(self.prepared.ids)
 
-@dataclass(frozen=True, slots=True)
-class _Seat:
-    """A sample in the batch, or waiting for its place there. `entered` is when its first token was drawn."""
+    @property
+    def width(self) -> int:
+        """How many rows of the session it has now."""
+        return 1 if self.reading else len(self.tokens)
 
-    job: _Job
-    sampler: Sampler
-    row: Row
-    entered: float = 0.0
+    def block(self, most: int) -> list[Sequence[int]]:
+        """What its rows read in the next step: one token each, or up to `most` ids of the prompt, but at least one."""
+        if not self.reading:
+            return [[token] for token in self.tokens]
+        size = max(1, min(CHUNK, most))
+        return [self.prepared.ids[self.done : self.done + size]]
 
+    def started(self) -> Started:
+        """The event that says so."""
+        prepared = self.prepared
+        return Started(len(prepared.source or prepared.ids), prepared.options.max_new_tokens, prepared.seed, self.known)
 
-class Batch:
-    """Continues many requests, at most `size` rows at once. A request has the text that it would have alone, with the same seed."""
-
-    def __init__(self, generator: Generator, size: int) -> None:
-        self._generator = generator
-        self._size = size
-        self._loop: Loop | None = None
-        self._seats: list[_Seat | None] = []  # by row of the loop; None where a sample has ended
-        self._waiting: deque[_Seat] = deque()
-        self._over = False
-        self._cancelled: Callable[[], bool] = lambda: False
-
-    def run(self, take: Take, cancelled: Callable[[], bool] = lambda: False) -> Told:
-        """The events of all requests as they come, each with its request's key; a request that fails ends with its error.
-
-        A request is done with the last Finished of its samples. With beams it is computed alone. `cancelled` is asked once a step, and
-        then nothing more comes. Raises MemoryLimitError where the rows do not fit into memory together.
-        """
-        self._cancelled = cancelled
-        while not cancelled():
-            yield from self._accept(take)
-            yield from self._enter()
-            if self._loop is not None:
-                yield from self._feed(self._seats, self._loop.column())
-            elif self._over and not self._waiting:
-                return
-
-    def _accept(self, take: Take) -> Told:
-        """Take requests while there are rows to come."""
-        while not self._over and self._taken() + len(self._waiting) < self._size and not self._cancelled():
-            idle = not self._taken() and not self._waiting
-            request = take(idle)
-            if request is None:
-                self._over = idle
-                return
-            if isinstance(request, Refused):
-                yield request.key, request.error
-                continue
-            try:
-                if request.resolved.options.num_beams > 1:
-                    yield from self._alone(request)
-                else:
-                    yield from self._admit(request)
-            except TgenError as error:
-                yield request.key, error
-
-    def _admit(self, request: Request) -> Told:
-        """Make a request's rows. Raises TgenError for one that cannot be continued."""
-        prepared = self._generator.prepare(request.prompt, request.resolved)
-        samplers, rows = self._generator.rows(prepared, self._generator.guard(prepared))
-        job = _Job(request.key, prepared, time.perf_counter(), len(rows))
-        self._waiting.extend(_Seat(job, sampler, row) for sampler, row in zip(samplers, rows, strict=True))
-        yield from ((request.key, Note(text)) for text in prepared.notes)
-        yield request.key, Started(len(prepared.source or prepared.ids), prepared.options.max_new_tokens, prepared.seed)
-
-    def _alone(self, request: Request) -> Told:
-        """A request whose rows depend on one another. Notes come before the last Finished, which says that it is done."""
-        events = list(self._generator.run(request.prompt, request.resolved, self._cancelled))
-        if not self._cancelled():
-            yield from ((request.key, event) for event in sorted(events, key=lambda event: isinstance(event, Finished)))
-
-    def _taken(self) -> int:
-        return sum(seat is not None for seat in self._seats)
-
-    def _enter(self) -> Told:
-        """Give what waits the rows that are free; rows that nobody wants are dropped."""
-        if not self._taken():
-            self._loop, self._seats = None, []
-        free = self._size - self._taken()
-        entering = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
-        for group in _alike(entering):
-            try:
-                loop = self._read(group)
-            except TgenError as error:
-                jobs = list(dict.fromkeys(seat.job for seat in group))
-                if isinstance(error, MemoryLimitError) and (len(jobs) > 1 or self._taken()):
-                    raise  # there is no saying whose fault it is
-                for job in jobs:
-                    yield from self._fail(job, error)
-                continue
-            if loop is None:
-                return
-            now = time.perf_counter()
-            seats: list[_Seat | None] = [_Seat(seat.job, seat.sampler, seat.row, now) for seat in group]
-            yield from self._feed(seats, loop.column())
-            alive = [row for row, seat in enumerate(seats) if seat is not None]
-            if alive:
-                loop.keep(alive)
-                self._join(loop, [seat for seat in seats if seat is not None])
-        self._drop()
-
-    def _read(self, group: list[_Seat]) -> Loop | None:
-        """A loop of its own for samples whose prompts are alike in length; samples of one prompt share its prefill. None if cancelled."""
-        jobs = list(dict.fromkeys(seat.job for seat in group))
-        sources = [job.prepared.source for job in jobs if job.prepared.source]
-        longest = max(len(job.prepared.ids) for job in jobs)
-        # Who joins others only needs room for the prompt.
-        room = longest if self._loop is not None else longest + max(job.prepared.options.max_new_tokens for job in jobs)
-        session = self._generator.open_session(min(room, self._generator.context), sources or None)
-        prompts: list[Sequence[int]] = [job.prepared.ids for job in jobs]
-        if len(prompts) == 1:
-            *early, prompts[0] = chunks(prompts[0])
-            for part in early:
-                session.extend([part])
-                if self._cancelled():
-                    return None
-        return Loop(session, prompts, [seat.sampler for seat in group], [jobs.index(seat.job) for seat in group])
-
-    def _join(self, loop: Loop, seats: list[_Seat]) -> None:
-        """Put rows where others have ended, and the rest after the last."""
-        if self._loop is None:
-            self._loop, self._seats = loop, [*seats]
-            return
-        free = [place for place, seat in enumerate(self._seats) if seat is None]
-        places = [*free, *range(len(self._seats), len(self._seats) + len(seats))][: len(seats)]
-        self._loop.join(loop, places)
-        self._seats += [None] * (max(places) + 1 - len(self._seats))
-        for place, seat in zip(places, seats, strict=True):
-            self._seats[place] = seat
-
-    def _drop(self) -> None:
-        """Go on without the rows that have ended."""
-        alive = [row for row, seat in enumerate(self._seats) if seat is not None]
-        if self._loop is None or len(alive) == len(self._seats):
-            return
-        if alive:
-            self._loop.keep(alive)
-        else:
-            self._loop = None
-        self._seats = [self._seats[row] for row in alive]
-
-    def _feed(self, seats: list[_Seat | None], column: list[Drawn]) -> Told:
-        """Hand each sample its token; one that has ended leaves its seat."""
+    def told(self, events: Sequence[Event]) -> Iterator[tuple[int, Event]]:
+        """A writer's events under the request's key, with times; before the last, a note if the context cut the text."""
         now = time.perf_counter()
-        for place, (seat, drawn) in enumerate(zip(seats, column, strict=True)):
-            if seat is None:
+        for event in events:
+            if isinstance(event, Finished):
+                self.left -= 1
+                self.cut = self.cut or event.reason == "length"
+                if not self.left and self.cut and self.prepared.cut_note is not None:
+                    yield self.key, Note(self.prepared.cut_note)
+                entered = self.entered or now
+                yield self.key, replace(event, prefill_seconds=entered - self.accepted, decode_seconds=now - entered)
+            else:
+                yield self.key, event
+
+
+class Scheduler:
+    """Continues any number of requests, at most `rows` rows at once. Each request has the text that it would have alone."""
+
+    def __init__(self, executor: Executor, rows: int = 16, *, beside: int | None = None) -> None:
+        """`beside` is how many ids of prompts a step reads while rows write; None keeps the time between their tokens short."""
+        self._executor = executor
+        self._session = executor.open()
+        self._rows = rows
+        self._beside = beside
+        self._running: list[Job] = []  # in the order of their rows in the session
+        self._waiting: deque[Job] = deque()
+        self._most_bytes: float | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self._running and not self._waiting
+
+    @property
+    def room(self) -> int:
+        """How many rows no request has or waits for; below 0 if more requests wait than fit."""
+        return self._rows - sum(job.rows for job in (*self._running, *self._waiting))
+
+    def add(self, job: Job) -> None:
+        """Let a request wait for its turn."""
+        job.left = job.prepared.options.samples
+        self._waiting.append(job)
+
+    def cancel(self, key: int) -> Told:
+        """End a request wherever it is, without a change for the others. Returns its last events."""
+        for job in self._waiting:
+            if job.key == key:
+                self._waiting.remove(job)
+                return [*self._notes(job), *self._cancelled(job)]
+        for job in self._running:
+            if job.key == key:
+                told = self._cancelled(job)
+                self._keep(job, self._offset(job))
+                self._drop(job)
+                return told
+        return []
+
+    def step(self) -> Told:
+        """Go on by one token for every row that writes, and by a part of the prompts that wait. Returns the events with their keys."""
+        told: Told = []
+        blocks = self._blocks(told)
+        if not blocks:
+            return told
+        try:
+            logits = self._session.extend([row for rows in blocks for row in rows])
+        except MemoryLimitError as error:
+            # No row has read anything. The last one to come gives way, and the next step tries again without it.
+            job = self._running[-1]
+            self._drop(job)
+            return [*told, (job.key, error)]
+        selection: list[int] = []
+        going: list[Job] = []
+        offset = 0
+        for job, rows in zip(self._running, blocks, strict=True):
+            chosen = self._advance(job, rows, logits[offset : offset + len(rows)], offset, told)
+            selection += [offset + row for row in chosen]
+            going += [job] if chosen else []
+            offset += len(rows)
+        self._running = going
+        if selection != list(range(offset)):
+            self._session.select(selection)
+        return told
+
+    def _advance(self, job: Job, rows: list[Sequence[int]], logits: Logits, offset: int, told: Told) -> list[int]:
+        """Take what a step computed for a job. Returns which of its rows go on, by their numbers among its own."""
+        if job.reading:
+            job.done += len(rows[0])
+            if job.reading:
+                told.append((job.key, Reading(job.done, len(job.prepared.ids))))
+                return [0]
+            job.entered = time.perf_counter()
+            told.append((job.key, job.started()))
+        elif job.rows == 1:
+            job.read += job.tokens
+        try:
+            events, following = job.writer.result().take(logits)
+        except TgenError as error:
+            told.append((job.key, error))
+            return []
+        told += job.told(events)
+        job.tokens = [row.token for row in following]
+        if not following:
+            self._keep(job, offset)
+        return [row.parent for row in following]
+
+    def _blocks(self, told: Told) -> list[list[Sequence[int]]]:
+        """What each running job's rows read in this step. Lets jobs enter while there is room for them and ids to read."""
+        writing = sum(job.width for job in self._running if not job.reading)
+        left = TOGETHER if not writing else BESIDE + 2 * writing if self._beside is None else self._beside
+        blocks = []
+        for job in self._running:
+            blocks.append(job.block(left))
+            left -= len(blocks[-1][0]) if job.reading else 0
+        while left > 0 and (entering := self._enter(told)) is not None:
+            blocks.append(entering.block(left))
+            left -= len(blocks[-1][0]) + len(entering.prepared.source or ())
+        return blocks
+
+    def _enter(self, told: Told) -> Job | None:
+        """Give the next job that is ready a row of the session; None if there is none, or no room for it yet."""
+        while (job := self._next_ready()) is not None:
+            try:
+                job.writer.result()
+                if not self._fits(job):
+                    return None
+                self._waiting.remove(job)
+                told += self._notes(job)
+                self._open_row(job)
+            except TgenError as error:
+                if job in self._waiting:
+                    self._waiting.remove(job)
+                told.append((job.key, error))
                 continue
-            job, row = seat.job, seat.row
-            if drawn.failure is not None or job.failed:
-                seats[place] = None
-                yield from self._fail(job, drawn.failure)
-                continue
-            piece = row.feed(drawn)
-            if piece is not None:
-                yield job.key, piece
-            if row.reason is None:
-                continue
-            seats[place] = None
-            job.left -= 1
-            job.cut = job.cut or row.reason == "length"
-            if not job.left and job.cut and job.prepared.cut_note is not None:
-                yield job.key, Note(job.prepared.cut_note)
-            yield job.key, Finished(row.index, row.reason, row.count, seat.entered - job.accepted, now - seat.entered)
+            self._running.append(job)
+            return job
+        return None
 
-    def _fail(self, job: _Job, error: TgenError | None) -> Told:
-        """A request ends with the first error of its samples; the others leave their seats when their turn comes."""
-        self._waiting = deque(seat for seat in self._waiting if seat.job is not job)
-        if not job.failed and error is not None:
-            job.failed = True
-            yield job.key, error
+    def _next_ready(self) -> Job | None:
+        """The first job whose writer is made. Constraints are compiled beside the loop; with nothing else to do, wait for one a while."""
+        if not self._running and self._waiting:
+            wait([job.writer for job in self._waiting], PATIENCE_SECONDS, FIRST_COMPLETED)
+        return next((job for job in self._waiting if job.writer.done()), None)
 
+    def _fits(self, job: Job) -> bool:
+        """Whether there are rows and bytes for a job. Alone it always fits: if memory does not suffice, the system will say so."""
+        ids, source = len(job.prepared.ids) + job.prepared.options.max_new_tokens, len(job.prepared.source or ())
+        job.bytes = job.rows * self._executor.row_bytes(ids, source)
+        if not self._running:
+            return True
+        if self._most_bytes is None:
+            free = self._executor.free_bytes()
+            self._most_bytes = float("inf") if free is None else CACHE_SHARE * free
+        rows, taken = sum(one.rows for one in self._running), sum(one.bytes for one in self._running)
+        return rows + job.rows <= self._rows and taken + job.bytes <= self._most_bytes
 
-def _alike(seats: list[_Seat]) -> Iterator[list[_Seat]]:
-    """Groups whose prompts are of about the same length."""
-    group: list[_Seat] = []
-    for seat in sorted(seats, key=_reads):
-        unlike = group and _reads(seat) > _reads(group[0]) * (1 + PADDED_SHARE) + PADDED_IDS
-        if unlike or len(group) * _reads(seat) >= MOST_IDS:
-            yield group
-            group = []
-        group.append(seat)
-    if group:
-        yield group
+    def _open_row(self, job: Job) -> None:
+        """A row of the session for a job's prompt; the part that its prefix has read already counts as done."""
+        session = None
+        if job.prefix is not None:
+            session, job.known = job.prefix.take(job.prepared.ids)
+            job.done = job.known
+        if session is None:
+            self._session.admit([job.prepared.source])
+        else:
+            self._session.join(session)
 
+    def _keep(self, job: Job, row: int) -> None:
+        """Give a job's prefix the cache of its row: of a single one all that it has read, of several the prompt, which they share."""
+        if job.prefix is not None:
+            job.prefix.keep(self._session.split(row), [*job.prepared.ids[: job.done], *job.read])
 
-def _reads(seat: _Seat) -> int:
-    """How many ids are read before the first token can be drawn."""
-    prepared = seat.job.prepared
-    return len(prepared.source or prepared.ids)
+    def _drop(self, job: Job) -> None:
+        """Go on without a job and its rows."""
+        offset = self._offset(job)
+        total = sum(one.width for one in self._running)
+        self._running.remove(job)
+        self._session.select([row for row in range(total) if not offset <= row < offset + job.width])
+
+    def _offset(self, job: Job) -> int:
+        """The number of a job's first row."""
+        return sum(one.width for one in self._running[: self._running.index(job)])
+
+    def _notes(self, job: Job) -> Told:
+        return [(job.key, Note(text)) for text in job.prepared.notes]
+
+    def _cancelled(self, job: Job) -> Told:
+        """The last events of a job that ends before its time."""
+        started: Told = [] if job.entered else [(job.key, job.started())]
+        if job.writer.done() and job.writer.exception() is None:
+            return [*started, *job.told(job.writer.result().cancel())]
+        return [*started, *job.told([Finished(index, "cancelled", 0, 0.0, 0.0) for index in range(job.left)])]

@@ -63,7 +63,8 @@ def peak_memory() -> int:
 def _run(model: Transformer, context: int, new_tokens: int) -> tuple[float, float]:
     """Seconds of prefill, and the median seconds of a decode step after it."""
     ids = np.random.default_rng(context).integers(0, model.spec.vocab, context + new_tokens).tolist()
-    session = TorchSession(model, 64)
+    session = TorchSession(model)
+    session.admit([None])
     prefill = _seconds(lambda: session.extend([ids[:context]]))
     steps = [_seconds(lambda token=token: session.extend([[token]])) for token in ids[context:]]  # type: ignore[misc]
     return prefill, statistics.median(steps)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import torch
 
 from tgen.checkpoint.container import Checkpoint
 from tgen.executors.torch.load import DTYPES, load_model
 from tgen.executors.torch.placement import choose_device, choose_dtype, memory_errors, set_threads
-from tgen.executors.torch.session import TorchSession
+from tgen.executors.torch.session import TorchExecutor
 from tgen.executors.torch.transformer import Transformer
 from tgen.options import RunOptions
 from tgen.spec.shapes import parameter_count
-
-# A cache of this many slots is set aside at once; longer ones grow by doubling.
-FIRST_SLOTS = 512
-
 
 def open_model(checkpoint: Checkpoint, options: RunOptions) -> Transformer:
     """The model, loaded and placed. Raises UsageError for a device that is not there, MemoryLimitError, CheckpointError."""
@@ -28,9 +22,9 @@ def open_model(checkpoint: Checkpoint, options: RunOptions) -> Transformer:
         return load_model(checkpoint, device, dtype)
 
 
-def sessions(model: Transformer) -> Callable[[int, Sequence[Sequence[int]] | None], TorchSession]:
-    """What opens a session on a model, for a number of ids and, with an encoder, for source texts."""
-    return lambda length, sources: TorchSession(model, min(length, FIRST_SLOTS), sources)
+def open_executor(checkpoint: Checkpoint, options: RunOptions) -> TorchExecutor:
+    """The same behind the engine's protocol."""
+    return TorchExecutor(open_model(checkpoint, options))
 
 
 def describe(model: Transformer) -> str:

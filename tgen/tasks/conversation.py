@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from tgen.engine.generator import Generator
-from tgen.engine.prefix import Memory
+from tgen.engine.prefix import Prefix
 from tgen.errors import CapacityError, UsageError
 from tgen.events import Event, Finished, Note, Piece
 from tgen.files import write_text
@@ -30,7 +30,7 @@ class Conversation:
         self._resolved = resolved
         if resolved.origins["max_new_tokens"] == "built-in":
             self._resolved = replace(resolved, options=replace(resolved.options, max_new_tokens=generator.context))
-        self._memory = Memory(generator.open_session, generator.context)
+        self._prefix = Prefix(generator.executor)
         self._turns: list[Message] = []
         self._system = system
         self._dropped = 0
@@ -83,7 +83,7 @@ class Conversation:
         over = False
         try:
             ids = yield from self._fitting()
-            for event in self._generator.run(ids, self._turn_options(), cancelled, memory=self._memory):
+            for event in self._generator.run(ids, self._turn_options(), cancelled, prefix=self._prefix):
                 if isinstance(event, Piece):
                     said.append(event.text)
                 elif isinstance(event, Finished):

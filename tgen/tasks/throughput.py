@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tgen.engine.generator import Generator
-from tgen.engine.scheduler import Batch, Request
+from tgen.engine.request import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ def _speed(generator: Generator, rows: int, size: int, context: int, new_tokens:
     """New tokens per second, prefill included, at `size` rows at once."""
     resolved = generator.resolve({"max_new_tokens": new_tokens, "ignore_eos": True, "seed": 1, "num_beams": 1})
     random = np.random.default_rng(context)
-    waiting = [Request(key, random.integers(0, generator.vocab, context).tolist(), resolved) for key in range(rows)]
+    waiting = [Request(key, random.integers(0, generator.limits.vocab, context).tolist(), resolved) for key in range(rows)]
     started = time.perf_counter()
-    for _ in Batch(generator, size).run(lambda _: waiting.pop() if waiting else None):
+    for _ in generator.run_many(lambda _: waiting.pop() if waiting else None, size):
         pass
     return rows * new_tokens / (time.perf_counter() - started)

@@ -127,6 +127,10 @@ class Tokenizer:
             return {}
         return {token.content: token.special for token in self.library.get_added_tokens_decoder().values()}
 
+    def special_id(self, text: str) -> int | None:
+        """The id of a special token by its whole text, None if there is none."""
+        return self.id_of(text) if self.added().get(text) else None
+
     @cached_property  # making it takes a second where the vocabulary is large
     def without_added(self) -> Tokenizer:
         """The same tokenizer, to which those texts are texts like any other. Raises CheckpointError."""

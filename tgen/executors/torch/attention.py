@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tgen.executors.torch.cache import LayerCache
+from tgen.executors.torch.cache import KeyValues, empty_key_values
+from tgen.executors.torch.forward_pass import ForwardPass, joined
 from tgen.executors.torch.norms import make_norm
 from tgen.executors.torch.positions import Frame, rotate
 from tgen.spec.records import AttentionSpec
@@ -83,32 +84,45 @@ class Attention(nn.Module):
         self.q_norm = make_norm(spec.qk_norm, spec.head_dim) if spec.qk_norm else None
         self.k_norm = make_norm(spec.qk_norm, spec.head_dim) if spec.qk_norm else None
 
-    def forward(self, x: Tensor, frame: Frame, cache: LayerCache | None) -> Tensor:
-        """x is [batch, n, width], and so is the result; keys and values are stored in the cache if there is one."""
+    def make_cache(self) -> KeyValues:
+        """An empty cache for one row, on the device and in the number format of the weights."""
+        weight = self.k.weight
+        return empty_key_values(self.spec.kv_heads, self.spec.head_dim, weight.device, weight.dtype)
+
+    def forward(self, x: Tensor, this: ForwardPass, layer: int) -> Tensor:
+        """x is [batch, n, width], and so is the result; keys and values go to the caches of the pass, where it has some."""
         spec = self.spec
         q = self._split(self.q(x), spec.heads)
         k, v = self.project(x)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if spec.rope is not None:
-            rotation = frame.rotation(spec.rope)
+            rotation = this.rotations.of(spec.rope)
             q, k = rotate(q, rotation), rotate(k, rotation)
-        if cache is not None:
-            k, v = cache.store(k, v)
-        return self._merge(self.attend(q, k, v, frame, spec))
+        mixed = []
+        for part in this.parts:
+            keys, values = k[:, :, part.columns], v[:, :, part.columns]
+            if part.row is not None:
+                keys, values = part.row.layers[layer].store(part.row.length, keys, values)
+            mixed.append(self.attend(q[:, :, part.columns], keys, values, part.frame, spec))
+        return self._merge(joined(mixed))
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of x [batch, m, width], each [batch, kv_heads, m, head_dim]."""
         return self._split(self.k(x), self.spec.kv_heads), self._split(self.v(x), self.spec.kv_heads)
 
-    def look(self, x: Tensor, k: Tensor, v: Tensor, frame: Frame) -> Tensor:
-        """Attention to keys and values that were projected before: those of an encoder."""
-        return self._merge(self.attend(self._split(self.q(x), self.spec.heads), k, v, frame, self.spec))
+    def look(self, x: Tensor, this: ForwardPass, layer: int) -> Tensor:
+        """Attention to the keys and values of sources. Raises ValueError for rows without a source."""
+        q = self._split(self.q(x), self.spec.heads)
+        if sum(q[:, :, look.columns].shape[2] for look in this.looks) != q.shape[2]:
+            raise ValueError("a decoder with cross-attention needs a source for every row")
+        mixed = [self.attend(q[:, :, look.columns], *look.source.layers[layer], look.frame, self.spec) for look in this.looks]
+        return self._merge(joined(mixed))
 
     def _split(self, x: Tensor, heads: int) -> Tensor:
         """[batch, n, heads * head_dim] -> [batch, heads, n, head_dim]"""
         batch, n, _ = x.shape
-        return x.view(batch, n, heads, self.spec.head_dim).transpose(1, 2)
+        return x.reshape(batch, n, heads, self.spec.head_dim).transpose(1, 2)
 
     def _merge(self, mixed: Tensor) -> Tensor:
         """[batch, heads, n, head_dim] -> [batch, n, width]"""

@@ -1,174 +1,99 @@
-"""The KV cache: keys and values of what was already read, in buffers that are written in place. Knows no family and no text.
+"""The cache: for each row of a session, what each of its layers keeps of the ids that the row has read.
 
-All rows share the slot axis. A block of rows of unlike lengths is padded on the left; what is padding, or was cut off again, is a
-slot whose position is -1, and attention never looks at it. A row that joins later is laid down so that it ends where all others end:
-then a step still writes one slot for all rows, and what has to be looked at is no wider than the longest row.
+Rows share nothing, so a row costs memory for its own length, leaves without a copy of the others, and moves between sessions as it is.
+Each kind of mixer makes its own kind of layer cache; attention makes `KeyValues`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from tgen.spec.records import ModelSpec
+# Buffers are multiples of this many positions. A buffer that is full grows by a quarter: then a step rarely copies, and at most a fifth
+# of a long row's memory is not in use.
+BLOCK = 16
 
 
-class LayerCache:
-    """One layer's keys and values, each [rows, kv_heads, capacity, head_dim]."""
+class KeyValues:
+    """One attention layer's keys and values of one row, each [kv_heads, capacity, head_dim]."""
 
-    def __init__(self, shared: Cache, k: Tensor, v: Tensor) -> None:
-        self.shared = shared
+    def __init__(self, k: Tensor, v: Tensor) -> None:
         self.k = k
         self.v = v
 
-    def store(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write a block of n new slots; return views of all slots in use, [rows, kv_heads, used - first, head_dim]."""
-        end = self.shared.used
-        start = end - k.shape[2]
-        self.k[:, :, start:end] = k
-        self.v[:, :, start:end] = v
-        first = self.shared.first
-        return self.k[:, :, first:end], self.v[:, :, first:end]
+    def store(self, start: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Write keys and values [1, kv_heads, n, head_dim] at positions start to start + n; return views of all up to there.
+
+        What stood there before is overwritten, so a step that failed can be repeated.
+        """
+        end = start + k.shape[2]
+        if end > self.k.shape[1]:
+            self.k, self.v = _grown(self.k, start, end), _grown(self.v, start, end)
+        self.k[:, start:end], self.v[:, start:end] = k[0], v[0]
+        return self.k[None, :, :end], self.v[None, :, :end]
+
+    def copy(self, length: int) -> KeyValues:
+        """The first `length` positions in buffers of their own."""
+        return KeyValues(_grown(self.k, length, length), _grown(self.v, length, length))
+
+    @property
+    def bytes(self) -> int:
+        """The memory that the buffers take."""
+        return self.k.nbytes + self.v.nbytes
+
+
+def capacity(start: int, end: int) -> int:
+    """How many positions a buffer gets that has to hold `end`: room to spare if it held `start` before, none for a first block."""
+    wanted = end + end // 4 if start else end
+    return -(-wanted // BLOCK) * BLOCK
+
+
+def _grown(buffer: Tensor, start: int, end: int) -> Tensor:
+    """A larger buffer with the first `start` positions of this one."""
+    heads, _, head_dim = buffer.shape
+    larger = buffer.new_empty(heads, capacity(start, end), head_dim)
+    larger[:, :start] = buffer[:, :start]
+    return larger
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Text that the encoder read, as the decoder's cross-attention sees it: its length m, and finished keys and values.
+
+    `layers` holds a pair [batch, kv_heads, m, head_dim] for each layer. Rows of a session that answer the same text share one source, of
+    batch 1. A padded batch has `positions` [batch, m], which are -1 at padding.
+    """
+
+    length: int
+    layers: list[tuple[Tensor, Tensor]]
+    positions: Tensor | None = None
+
+    @property
+    def bytes(self) -> int:
+        """The memory that keys and values take."""
+        return sum(k.nbytes + v.nbytes for k, v in self.layers)
 
 
 @dataclass(slots=True)
-class Source:
-    """What an encoder read, as a decoder's layers look at it: positions [rows, m], and for each layer finished keys and values.
+class Row:
+    """One sequence: how many ids it has read, each layer's cache, and the source that it answers, if there is one."""
 
-    `padded` says whether any position is padding. Keys and values are [rows, kv_heads, m, head_dim].
-    """
+    length: int
+    layers: list[KeyValues]
+    source: Source | None = None
 
-    positions: Tensor
-    padded: bool
-    layers: list[tuple[Tensor, Tensor]]
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep, repeat or reorder rows."""
-        index = torch.tensor(rows, dtype=torch.int64, device=self.positions.device)
-        self.positions = self.positions.index_select(0, index)
-        self.layers = [(k.index_select(0, index), v.index_select(0, index)) for k, v in self.layers]
-
-    def admit(self, other: Source, rows: Sequence[int], places: Sequence[int]) -> None:
-        """Put rows of another source at these places, those beyond the last row new; the narrower of the two is padded."""
-        width = max(self.positions.shape[1], other.positions.shape[1])
-        index = torch.tensor(rows, dtype=torch.int64, device=self.positions.device)
-        put = torch.tensor(places, dtype=torch.int64, device=self.positions.device)
-        count = max(len(self.positions), max(places) + 1)
-
-        def merged(mine: Tensor, theirs: Tensor, empty: int) -> Tensor:
-            """Both are [rows, ..., m, size]."""
-            result = mine.new_full((count, *mine.shape[1:-2], width, mine.shape[-1]), empty)
-            result[: len(mine), ..., width - mine.shape[-2] :, :] = mine
-            result[put] = empty
-            result[..., width - theirs.shape[-2] :, :].index_copy_(0, put, theirs.index_select(0, index))
-            return result
-
-        self.positions = merged(self.positions.unsqueeze(-1), other.positions.unsqueeze(-1), -1).squeeze(-1)
-        pairs = zip(self.layers, other.layers, strict=True)
-        self.layers = [(merged(k, other_k, 0), merged(v, other_v, 0)) for (k, v), (other_k, other_v) in pairs]
-        self.padded = bool((self.positions < 0).any())
-
-
-class Cache:
-    """The cache of a whole stack for one batch of rows. Grows by doubling, so a step costs what it adds, not what is there."""
-
-    def __init__(self, spec: ModelSpec, rows: int, capacity: int, device: torch.device, dtype: torch.dtype) -> None:
-        self.used = 0
-        self.starts = [0] * rows  # the slot of each row's first key; those before it are padding
-        self.gaps = False  # whether any slot in use may be padding or forgotten
-        self.capacity = capacity
-        self.positions = torch.full((rows, capacity), -1, dtype=torch.int64, device=device)
-        self.layers = []
-        for layer in spec.decoder.layers if spec.decoder else ():
-            shape = (rows, layer.attention.kv_heads, capacity, layer.attention.head_dim)
-            k, v = torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype)
-            self.layers.append(LayerCache(self, k, v))
+    def copy(self) -> Row:
+        """The same row with buffers of its own; the source is shared."""
+        return Row(self.length, [layer.copy(self.length) for layer in self.layers], self.source)
 
     @property
-    def first(self) -> int:
-        """The first slot that any row uses."""
-        return min(self.starts)
+    def bytes(self) -> int:
+        """The memory that the row's layers take; a shared source is not counted."""
+        return sum(layer.bytes for layer in self.layers)
 
-    @property
-    def keys(self) -> Tensor:
-        """Positions of all slots in use, [rows, used - first]."""
-        return self.positions[:, self.first : self.used]
 
-    def reserve(self, positions: Tensor) -> None:
-        """Take the next n slots for a block whose positions are [rows, n]; the layers then fill them."""
-        length = positions.shape[1]
-        if self.used + length > self.capacity:
-            live = self.used - self.first
-            # Slots that only rows long gone have used are room, too: what is left moves to the front.
-            self._move(len(self.starts), self.capacity if 2 * (live + length) <= self.capacity else max(live + length, 2 * self.capacity))
-        if length > 1 and not self.gaps:  # a block of one slot is never padding
-            self.gaps = bool((positions < 0).any())
-            if self.used == 0:
-                self.starts = (positions < 0).sum(dim=1).tolist()
-        self.positions[:, self.used : self.used + length] = positions
-        self.used += length
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep, repeat or reorder rows."""
-        if list(rows) == list(range(self.positions.shape[0])):
-            return
-        index = torch.tensor(rows, dtype=torch.int64, device=self.positions.device)
-        self.positions = self.positions.index_select(0, index)
-        self.starts = [self.starts[row] for row in rows]
-        for layer in self.layers:
-            layer.k, layer.v = layer.k.index_select(0, index), layer.v.index_select(0, index)
-
-    def admit(self, other: Cache, rows: Sequence[int], places: Sequence[int]) -> None:
-        """Put rows of another cache at these places, in the stead of what is there; places beyond the last row are new rows."""
-        starts = [other.starts[row] for row in rows]
-        width = other.used - min(starts)
-        count = max(len(self.starts), max(places) + 1)
-        if width > self.used or count > len(self.starts):
-            self._move(count, max(self.capacity, width), end=max(width, self.used))
-        index = torch.tensor(rows, dtype=torch.int64, device=self.positions.device)
-        put = torch.tensor(places, dtype=torch.int64, device=self.positions.device)
-        mine, theirs = slice(self.used - width, self.used), slice(other.used - width, other.used)
-        self.positions.index_fill_(0, put, -1)
-        self.positions[:, mine].index_copy_(0, put, other.positions[:, theirs].index_select(0, index))
-        for layer, joining in zip(self.layers, other.layers, strict=True):
-            layer.k[:, :, mine].index_copy_(0, put, joining.k[:, :, theirs].index_select(0, index))
-            layer.v[:, :, mine].index_copy_(0, put, joining.v[:, :, theirs].index_select(0, index))
-        for place, start in zip(places, starts, strict=True):
-            self.starts[place] = self.used - other.used + start
-        self.gaps = True
-
-    def truncate(self, lengths: Sequence[int]) -> None:
-        """Forget everything at position lengths[row] and after it, row by row."""
-        limits = torch.tensor(lengths, dtype=torch.int64, device=self.positions.device)
-        self.positions = self.positions.masked_fill(self.positions >= limits.unsqueeze(1), -1)
-        self.gaps = self.gaps or len(set(lengths)) > 1
-        taken = (self.positions >= 0).any(dim=0).nonzero()
-        self.used = int(taken[-1]) + 1 if len(taken) else 0
-        self.starts = [min(start, self.used) for start in self.starts]
-
-    def stored(self, length: int) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of the first row's first `length` positions, each [kv_heads, length, head_dim], for each layer."""
-        slots = ((self.positions[0] >= 0) & (self.positions[0] < length)).nonzero()[:, 0]
-        return [(layer.k[0, :, slots], layer.v[0, :, slots]) for layer in self.layers]
-
-    def _move(self, rows: int, capacity: int, end: int | None = None) -> None:
-        """The one place where the cache is copied: for more slots or more rows, what is in use moved to `end`, else to the front."""
-        first, live = self.first, self.used - self.first
-        end = live if end is None else end
-        old, new = slice(first, self.used), slice(end - live, end)
-
-        def moved(buffer: Tensor, axis: int, empty: int) -> Tensor:
-            shape = list(buffer.shape)
-            shape[0], shape[axis] = rows, capacity
-            result = buffer.new_full(shape, empty)
-            result[: len(buffer)].narrow(axis, new.start, live).copy_(buffer.narrow(axis, old.start, live))
-            return result
-
-        self.positions = moved(self.positions, 1, -1)
-        for layer in self.layers:
-            layer.k, layer.v = moved(layer.k, 2, 0), moved(layer.v, 2, 0)
-        self.starts = [start - first + new.start for start in self.starts] + [end] * (rows - len(self.starts))
-        self.capacity, self.used = capacity, end
+def empty_key_values(heads: int, head_dim: int, device: torch.device, dtype: torch.dtype) -> KeyValues:
+    """A cache that holds nothing and takes no memory."""
+    return KeyValues(*(torch.empty(heads, 0, head_dim, device=device, dtype=dtype) for _ in "kv"))

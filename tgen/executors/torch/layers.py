@@ -6,9 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgen.executors.torch.attention import Attention
-from tgen.executors.torch.cache import LayerCache
+from tgen.executors.torch.forward_pass import ForwardPass
 from tgen.executors.torch.norms import make_norm
-from tgen.executors.torch.positions import Frame
 from tgen.spec.records import Activation, LayerSpec, MlpSpec
 from tgen.spec.shapes import norm_names
 
@@ -24,10 +23,6 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
             return F.silu(x)
         case "relu":
             return F.relu(x)
-
-
-# An encoder's keys and values for one layer, and the geometry between its positions and the decoder's.
-Seen = tuple[Tensor, Tensor, Frame]
 
 
 class Mlp(nn.Module):
@@ -67,29 +62,23 @@ class Layer(nn.Module):
         for name in norm_names(spec):
             self.add_module(name, make_norm(spec.norm, width))
 
-    def forward(self, x: Tensor, frame: Frame, cache: LayerCache | None, source: Seen | None) -> Tensor:
-        """x is [batch, n, width], and so is the result. `source` is what an encoder read, for a layer that looks there."""
+    def forward(self, x: Tensor, this: ForwardPass, number: int) -> Tensor:
+        """x is [batch, n, width], and so is the result; `number` tells this layer's cache from those of the others."""
         match self.spec.residual:
             case "pre":
-                x = x + self.attention(self.attention_norm(x), frame, cache)
+                x = x + self.attention(self.attention_norm(x), this, number)
                 if self.cross is not None:
-                    x = x + self._cross(self.cross_norm(x), source)
+                    x = x + self.cross.look(self.cross_norm(x), this, number)
                 return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
             case "post":
-                x = self.attention_norm(x + self.attention(x, frame, cache))
+                x = self.attention_norm(x + self.attention(x, this, number))
                 if self.cross is not None:
-                    x = self.cross_norm(x + self._cross(x, source))
+                    x = self.cross_norm(x + self.cross.look(x, this, number))
                 return self.mlp_norm(x + self.mlp(x))  # type: ignore[no-any-return]
             case "sandwich":
-                x = x + self.attention_out_norm(self.attention(self.attention_norm(x), frame, cache))
+                x = x + self.attention_out_norm(self.attention(self.attention_norm(x), this, number))
                 return x + self.mlp_out_norm(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
             case "parallel":
                 normed = self.attention_norm(x)
                 other = normed if self.spec.shared_norm else self.mlp_norm(x)
-                return x + self.attention(normed, frame, cache) + self.mlp(other)  # type: ignore[no-any-return]
-
-    def _cross(self, x: Tensor, source: Seen | None) -> Tensor:
-        if self.cross is None or source is None:
-            raise ValueError("a decoder with cross-attention needs a source")
-        k, v, frame = source
-        return self.cross.look(x, k, v, frame)
+                return x + self.attention(normed, this, number) + self.mlp(other)  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
 """Positions are the only geometry: masks, rotations and biases as functions of query and key positions.
 
-A position of -1 marks padding or an empty cache slot. A `Frame` holds the positions of one forward pass and computes each mask and
-rotation once, however many layers share it. Knows neither weights nor the cache.
+A position of -1 marks padding. A `Frame` is the geometry between some queries and the keys that they may see; it computes each mask once,
+however many layers share it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ Bias = Callable[[Tensor], Tensor]
 
 
 class Frame:
-    """The geometry of one forward pass.
+    """The geometry between n queries and m keys, which are told by their positions.
 
-    `queries` [batch, n] and `keys` [batch, m] are integer positions. `bias` turns distances [batch, n, m] (key minus query) into numbers
-    added to the scores, [batch, heads, n, m]. `simple` says that queries and keys are the same 0..n-1 without padding, `latest` that a
-    lone last query sees every key: then the mask is known without building it.
+    `bias` turns distances [batch, n, m] (key minus query) into numbers added to the scores, [batch, heads, n, m].
     """
 
     def __init__(
@@ -33,41 +31,36 @@ class Frame:
         bias: Bias | None = None,
         *,
         causal: bool = True,
-        simple: bool = False,
-        latest: bool = False,
+        plain: bool = False,
     ) -> None:
+        """`queries` [batch, n] and `keys` [batch, m] are integer positions.
+
+        `plain` promises that none of them is padding, that the keys are 0..m-1, and that causal queries are the last n of these.
+        """
         self.queries = queries
         self.keys = keys
         self.dtype = dtype
         self.bias = bias
         self.causal = causal
-        self._simple = simple and bias is None
-        self._latest = latest and bias is None
+        self._plain = plain and bias is None
         self._masks: dict[int | None, Tensor | None] = {}
-        self._rotations: dict[RopeSpec, tuple[Tensor, Tensor]] = {}
 
     def causal_only(self, window: int | None) -> bool:
         """Whether the kernel's own causal mask says all there is to say."""
-        return self.causal and self._simple and (window is None or self.queries.shape[-1] <= window)
+        n, m = self.queries.shape[-1], self.keys.shape[-1]
+        return self.causal and self._plain and n == m and (window is None or n <= window)
 
     def mask(self, window: int | None) -> Tensor | None:
-        """What is added to the scores: [batch, 1 or heads, n, m], -inf where a query may not look; None where it may look anywhere."""
+        """The numbers added to the scores: [batch, 1 or heads, n, m], -inf where a query may not look; None where it may look anywhere."""
         if window not in self._masks:
             self._masks[window] = self._build_mask(window)
         return self._masks[window]
 
-    def rotation(self, rope: RopeSpec) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of each query's angles, each [batch, 1, n, rope.dim]."""
-        if rope not in self._rotations:
-            angles = self.queries.unsqueeze(-1).float() * rope_frequencies(rope, self.queries.device)
-            angles = torch.cat((angles, angles), dim=-1).unsqueeze(1)
-            self._rotations[rope] = angles.cos().to(self.dtype), angles.sin().to(self.dtype)
-        return self._rotations[rope]
-
     def _sees_all(self, window: int | None) -> bool:
         if not self.causal:
-            return self._simple
-        return self._latest and (window is None or self.keys.shape[-1] <= window)
+            return self._plain
+        n, m = self.queries.shape[-1], self.keys.shape[-1]
+        return self._plain and n == 1 and (window is None or m <= window)
 
     def _build_mask(self, window: int | None) -> Tensor | None:
         if self._sees_all(window):
@@ -82,6 +75,24 @@ class Frame:
         visible = visible | (queries < 0)
         mask = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device).masked_fill_(~visible, -math.inf).unsqueeze(1)
         return mask if self.bias is None else mask + self.bias(keys - queries).to(self.dtype)
+
+
+class Rotations:
+    """Cosines and sines for the queries of one forward pass; each kind of rotation is computed once."""
+
+    def __init__(self, positions: Tensor, dtype: torch.dtype) -> None:
+        """`positions` are [batch, n]."""
+        self._positions = positions
+        self._dtype = dtype
+        self._known: dict[RopeSpec, tuple[Tensor, Tensor]] = {}
+
+    def of(self, rope: RopeSpec) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of each position's angles, each [batch, 1, n, rope.dim]."""
+        if rope not in self._known:
+            angles = self._positions.unsqueeze(-1).float() * rope_frequencies(rope, self._positions.device)
+            angles = torch.cat((angles, angles), dim=-1).unsqueeze(1)
+            self._known[rope] = angles.cos().to(self._dtype), angles.sin().to(self._dtype)
+        return self._known[rope]
 
 
 def rope_frequencies(rope: RopeSpec, device: torch.device) -> Tensor:

@@ -13,7 +13,6 @@ import torch
 
 from tgen.executors.torch.maps import Maps, recording
 from tgen.executors.torch.placement import memory_errors
-from tgen.executors.torch.session import left_padded
 from tgen.executors.torch.transformer import Transformer
 
 Floats = npt.NDArray[np.float32]
@@ -44,14 +43,12 @@ class Reader:
 
     @torch.inference_mode()
     def encode(self, rows: Sequence[Sequence[int]]) -> list[Floats]:
-        """Hidden states of the encoder for each row of ids, [n, width]; the rows share one padded batch, but for those without ids."""
-        there = [row for row in rows if row]
-        hidden = np.zeros((0, 0, self.model.spec.width), dtype=np.float32)
-        if there:
-            with memory_errors(f"reading {sum(map(len, there))} tokens"):
-                hidden = self.model.encode(*left_padded(there, [0] * len(there), self.device)).float().cpu().numpy()
-        found = iter(hidden)
-        return [next(found)[-len(row) :] if row else np.zeros((0, self.model.spec.width), dtype=np.float32) for row in rows]
+        """Hidden states of the encoder for each row of ids, [n, width]; all rows are read in one pass."""
+        texts = [row for row in rows if row]
+        with memory_errors(f"reading {sum(map(len, texts))} tokens"):
+            found = iter(self.model.encode_texts(texts) if texts else [])
+            none = torch.zeros(0, self.model.spec.width)
+            return [(next(found) if row else none).float().cpu().numpy() for row in rows]
 
     @torch.inference_mode()
     def logits_at(self, ids: Sequence[int], places: Sequence[int]) -> Floats:

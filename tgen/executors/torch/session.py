@@ -1,119 +1,131 @@
-"""The torch executor behind the engine's `Session` protocol: ids and NumPy logits outside, tensors inside. Knows no text."""
+"""The torch executor behind the engine's protocols: ids and NumPy logits outside, tensors inside."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from tgen.executors.torch.cache import Cache, Source
-from tgen.executors.torch.placement import memory_errors
+from tgen.executors.torch.cache import Row
+from tgen.executors.torch.placement import available_memory, memory_errors
 from tgen.executors.torch.transformer import Transformer
+from tgen.spec.cache import row_numbers
+
+
+class TorchExecutor:
+    """A loaded model that opens sessions."""
+
+    def __init__(self, model: Transformer) -> None:
+        self.model = model
+        self._weight = model.embedding.weight
+
+    def open(self) -> TorchSession:
+        """A session without rows."""
+        return TorchSession(self.model)
+
+    def row_bytes(self, tokens: int, source_tokens: int = 0) -> int:
+        """Bytes of cache that a row takes after so many ids, and after so many ids of a source."""
+        return row_numbers(self.model.spec, tokens, source_tokens) * self._weight.element_size()
+
+    def free_bytes(self) -> int | None:
+        """Bytes of memory that caches may still take; None if the system does not say."""
+        if self._weight.device.type == "cuda":
+            return torch.cuda.mem_get_info(self._weight.device)[0]
+        return available_memory()
 
 
 class TorchSession:
-    """A batch of sequences and its KV cache; with `sources`, a decoder's answers to texts that are encoded once, when it opens."""
+    """Rows of ids and their caches; rows that answer a text share what its encoder made of it."""
 
-    def __init__(self, model: Transformer, capacity: int, sources: Sequence[Sequence[int]] | None = None) -> None:
-        """`capacity` is how many slots to set aside at first; the cache grows beyond it when needed."""
+    def __init__(self, model: Transformer) -> None:
         self._model = model
-        self._capacity = capacity
-        self._cache: Cache | None = None
-        self._source: Source | None = None
-        self._lengths: list[int] = []
-        self._texts: list[int] = []
-        if sources is not None:
-            self._open(len(sources))
-            self._source = self._read_source(sources)
+        self._rows: list[Row] = []
+
+    @property
+    def cache_bytes(self) -> int:
+        """The memory that all caches take; a source that rows share counts once."""
+        sources = {id(row.source): row.source.bytes for row in self._rows if row.source is not None}
+        return sum(row.bytes for row in self._rows) + sum(sources.values())
+
+    @torch.inference_mode()
+    def admit(self, sources: Sequence[Sequence[int] | None]) -> None:
+        """Append one row for each source; texts for the encoder are read together."""
+        texts = [source for source in sources if source is not None]
+        if not all(texts):
+            raise ValueError("a source text needs at least one id")
+        with memory_errors(f"reading {sum(map(len, texts))} tokens"):
+            read = iter(self._model.read_sources(texts) if texts else [])
+            self._rows += [self._model.open_row(None if source is None else next(read)) for source in sources]
 
     @torch.inference_mode()
     def extend(self, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
         """Read more ids, row by row; returns logits [rows, vocab] of each row's last position."""
+        if len(rows) != len(self._rows) or not rows or not all(rows):
+            raise ValueError(f"expected at least one id for each of {len(self._rows)} rows")
         with memory_errors(f"reading {sum(map(len, rows))} tokens"):
-            cache = self._cache or self._open(len(rows))
-            if len(rows) != len(self._lengths) or not all(rows):
-                raise ValueError(f"expected at least one id for each of {len(self._lengths)} rows")
-            ids, positions = left_padded(rows, self._lengths, self._model.embedding.weight.device)
-            hidden = self._model(ids, positions, cache, self._source)
-            logits = self._model.logits(hidden[:, -1])
-        self._lengths = [length + len(row) for length, row in zip(self._lengths, rows, strict=True)]
-        return logits.float().cpu().numpy()
+            hidden = self._model.read(self._rows, rows)
+            last = [stop - 1 for stop in accumulate(map(len, rows))]
+            logits = self._model.logits(hidden if len(last) == len(hidden) else hidden[last]).float().cpu().numpy()
+        for row, ids in zip(self._rows, rows, strict=True):
+            row.length += len(ids)
+        return logits
 
+    @torch.inference_mode()
     def select(self, rows: Sequence[int]) -> None:
-        """Keep, repeat or reorder rows."""
-        if self._cache is not None:
-            with memory_errors(f"copying the cache for {len(rows)} rows"):
-                self._cache.select(rows)
-                # Beams of one text all look at the same source: mostly nothing moves.
-                texts = [self._texts[row] for row in rows]
-                if self._source is not None and texts != self._texts:
-                    self._source.select(rows)
-                self._texts = texts
-            self._lengths = [self._lengths[row] for row in rows]
-
-    def admit(self, other: TorchSession, rows: Sequence[int], places: Sequence[int]) -> None:
-        """Put rows of another session of the same model at these places, in the stead of what is there or after the last row."""
-        if self._cache is None or other._cache is None:
-            raise ValueError("rows join only where both sessions have read something")
-        with memory_errors(f"a cache for {len(rows)} more rows"), torch.inference_mode():
-            self._cache.admit(other._cache, rows, places)
-            if self._source is not None and other._source is not None:
-                self._source.admit(other._source, rows, places)
-        missing = [0] * (self._cache.positions.shape[0] - len(self._lengths))
-        self._lengths, self._texts = self._lengths + missing, self._texts + missing
-        unseen = max(self._texts) + 1
-        for number, (row, place) in enumerate(zip(rows, places, strict=True)):
-            self._lengths[place], self._texts[place] = other._lengths[row], unseen + number
+        """Keep, repeat or reorder rows. A repeated row is copied; every other one stays where it is."""
+        taken: set[int] = set()
+        chosen = []
+        with memory_errors(f"copying the cache for {len(rows)} rows"):
+            for number in rows:
+                chosen.append(self._rows[number].copy() if number in taken else self._rows[number])
+                taken.add(number)
+        self._rows = chosen
 
     def truncate(self, lengths: Sequence[int]) -> None:
-        """Forget what row r read beyond its first lengths[r] ids."""
-        if self._cache is not None:
-            self._cache.truncate(lengths)
-            self._lengths = [min(old, new) for old, new in zip(self._lengths, lengths, strict=True)]
+        """Let row r forget every id beyond its first lengths[r]."""
+        for row, length in zip(self._rows, lengths, strict=True):
+            row.length = min(row.length, length)
+
+    def split(self, row: int) -> TorchSession:
+        """A session of its own with this row, which both share until one of them is dropped."""
+        other = TorchSession(self._model)
+        other._rows = [self._rows[row]]
+        return other
+
+    def join(self, other: TorchSession) -> None:
+        """Append all rows of another session of the same model, which is empty afterwards."""
+        self._rows += other._rows
+        other._rows = []
 
     @torch.inference_mode()
     def state(self, length: int) -> dict[str, npt.NDArray[Any]]:
         """The first row's keys and values of its first `length` ids, by layer; bfloat16, which NumPy lacks, as uint16."""
-        layers = self._cache.stored(length) if self._cache is not None else []
-        return {f"{number}.{name}": _array(tensor) for number, both in enumerate(layers) for name, tensor in zip("kv", both, strict=True)}
+        layers = self._rows[0].layers
+        return {f"{number}.{name}": _array(getattr(layer, name)[:, :length]) for number, layer in enumerate(layers) for name in "kv"}
 
     @torch.inference_mode()
     def restore(self, length: int, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Begin with one row that has read as many ids. Raises ValueError for a state that does not fit them or the model."""
+        """Append a row that has read as many ids. Raises ValueError for a state that does not fit them or the model."""
         with memory_errors(f"restoring {length} tokens"):
-            cache = self._open(1)
-            layers = {f"{number}.{name}": (layer, name) for number, layer in enumerate(cache.layers) for name in "kv"}
+            row = self._model.open_row()
             # The shapes come first: what a file says of its length must not set memory aside.
-            wanted = {name: _layout(getattr(layer, half), length) for name, (layer, half) in layers.items()}
+            wanted = {f"{n}.{name}": _layout(getattr(layer, name), length) for n, layer in enumerate(row.layers) for name in "kv"}
             if not length or {name: (array.dtype, array.shape) for name, array in state.items()} != wanted:
                 raise ValueError("the state is that of another model or number format")
-            cache.reserve(torch.arange(length, device=cache.positions.device).unsqueeze(0))
-            for name, (layer, half) in layers.items():
-                place, array = getattr(layer, half)[0, :, :length], torch.from_numpy(state[name])
-                place.copy_(array.view(torch.bfloat16) if place.dtype == torch.bfloat16 else array)
-        self._lengths = [length]
-
-    def _open(self, rows: int) -> Cache:
-        weight = self._model.embedding.weight
-        self._cache = Cache(self._model.spec, rows, self._capacity, weight.device, weight.dtype)
-        self._lengths = [0] * rows
-        self._texts = list(range(rows))
-        return self._cache
-
-    @torch.inference_mode()
-    def _read_source(self, sources: Sequence[Sequence[int]]) -> Source:
-        if not all(sources):
-            raise ValueError("a source text needs at least one id")
-        with memory_errors(f"reading {sum(map(len, sources))} tokens"):
-            return self._model.read_source(*left_padded(sources, [0] * len(sources), self._model.embedding.weight.device))
+            for number, layer in enumerate(row.layers):
+                k, v = (_tensor(state[f"{number}.{name}"], layer.k) for name in "kv")
+                layer.store(0, k, v)
+            row.length = length
+        self._rows.append(row)
 
 
 def _layout(buffer: torch.Tensor, length: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Number format and shape of one row's first `length` slots of a buffer [rows, kv_heads, capacity, head_dim], as `_array` has them."""
-    return _array(buffer[:0]).dtype, (buffer.shape[1], length, buffer.shape[3])
+    """Number format and shape of `length` positions of a buffer [kv_heads, capacity, head_dim], as `_array` has them."""
+    return _array(buffer[:0]).dtype, (buffer.shape[0], length, buffer.shape[2])
 
 
 def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
@@ -122,12 +134,7 @@ def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
     return array
 
 
-def left_padded(rows: Sequence[Sequence[int]], lengths: Sequence[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Ids [rows, n], padded on the left, and positions [rows, n] that go on after `lengths`; None for positions 0..n-1 in every row."""
-    longest = max(map(len, rows))
-    if not any(lengths) and all(len(row) == longest for row in rows):
-        return torch.tensor(rows, device=device), None
-    gaps = [longest - len(row) for row in rows]
-    ids = [[0] * gap + list(row) for gap, row in zip(gaps, rows, strict=True)]
-    positions = [[-1] * gap + list(range(length, length + len(row))) for gap, length, row in zip(gaps, lengths, rows, strict=True)]
-    return torch.tensor(ids, device=device), torch.tensor(positions, device=device)
+def _tensor(array: npt.NDArray[Any], like: torch.Tensor) -> torch.Tensor:
+    """The opposite of `_array`, with a batch axis in front."""
+    tensor = torch.from_numpy(array)
+    return (tensor.view(torch.bfloat16) if like.dtype == torch.bfloat16 else tensor).to(like.device)[None]

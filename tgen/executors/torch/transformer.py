@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgen.executors.torch.attention import softcap
-from tgen.executors.torch.cache import Cache, Source
+from tgen.executors.torch.cache import Row, Source
+from tgen.executors.torch.forward_pass import ForwardPass, packed_pass, whole_pass
 from tgen.executors.torch.layers import Layer, activate
 from tgen.executors.torch.norms import make_norm
-from tgen.executors.torch.positions import Bias, Frame, alibi_slopes, relative_buckets, sinusoids
+from tgen.executors.torch.positions import alibi_slopes, relative_buckets, sinusoids
 from tgen.spec.records import Alibi, HeadSpec, ModelSpec, PositionTable, RelativeBias, StackSpec, TransformSpec
 
 
@@ -60,36 +63,28 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Layer(layer, width) for layer in spec.layers)
         self.final_norm = make_norm(spec.final_norm, width) if spec.final_norm else None
 
-    def forward(self, x: Tensor, positions: Tensor | None = None, cache: Cache | None = None, source: Source | None = None) -> Tensor:
-        """x is [batch, n, width] embeddings; positions are [batch, n], or None for 0..n-1 in every row. Returns [batch, n, width]."""
-        frame = self._frame(x, positions, cache)
-        # Every query sees every encoder position that is not padding.
-        looks = source and Frame(frame.queries, source.positions, x.dtype, causal=False, simple=not source.padded)
+    def forward(self, x: Tensor, this: ForwardPass) -> Tensor:
+        """x is [batch, n, width] embeddings, and the result has its shape."""
         if self.spec.embedding_scale is not None:
             x = x * torch.tensor(self.spec.embedding_scale, dtype=x.dtype)
         if self.positions is not None:
-            x = x + self.positions(frame.queries, x.dtype)
+            x = x + self.positions(this.positions, x.dtype)
         if self.types is not None:
             x = x + self.types.weight[0]
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
-        for index, layer in enumerate(self.layers):
-            seen = (*source.layers[index], looks) if source else None
-            x = layer(x, frame, cache.layers[index] if cache is not None else None, seen)
+        for number, layer in enumerate(self.layers):
+            x = layer(x, this, number)
         return x if self.final_norm is None else self.final_norm(x)
 
-    def _frame(self, x: Tensor, positions: Tensor | None, cache: Cache | None) -> Frame:
-        plain = positions is None
-        if positions is None:
-            first = 0 if cache is None else cache.used
-            positions = torch.arange(first, first + x.shape[1], device=x.device).expand(x.shape[0], -1)
-        bias: Bias | None = self.bias
-        if cache is None:
-            return Frame(positions, positions, x.dtype, bias, causal=self.spec.causal, simple=plain)
-        empty = cache.used == 0
-        cache.reserve(positions)
-        latest = positions.shape[1] == 1 and not cache.gaps
-        return Frame(positions, cache.keys, x.dtype, bias, simple=plain and empty, latest=latest)
+    def whole(self, x: Tensor, positions: Tensor | None, source: Source | None = None) -> Tensor:
+        """The hidden states of a batch x [batch, n, width] that is read at once; positions [batch, n] are -1 at padding."""
+        batch, n, _ = x.shape
+        return self(x, whole_pass((batch, n), positions, source, x, self.bias, causal=self.spec.causal))  # type: ignore[no-any-return]
+
+    def packed(self, x: Tensor, rows: Sequence[Row | None], counts: Sequence[int]) -> Tensor:
+        """The hidden states of rows side by side in x [1, total, width]: `counts` ids of each, which its cache then holds."""
+        return self(x, packed_pass(rows, counts, x, self.bias, causal=self.spec.causal))  # type: ignore[no-any-return]
 
 
 class Transform(nn.Module):
@@ -139,32 +134,65 @@ class Transformer(nn.Module):
         self.decoder = Stack(spec.decoder, spec.width) if spec.decoder else None
         self.head = Head(spec.head, spec.vocab, spec.width) if spec.head else None
 
-    def forward(self, ids: Tensor, positions: Tensor | None = None, cache: Cache | None = None, source: Source | None = None) -> Tensor:
-        """Hidden states of the decoder, or of an encoder that stands alone: [batch, n, width] for ids [batch, n].
+    def forward(self, ids: Tensor, positions: Tensor | None = None, source: Source | None = None) -> Tensor:
+        """Hidden states of the decoder, or of an encoder that stands alone: [batch, n, width] for ids [batch, n], read without a cache.
 
-        Positions as in `Stack.forward`. A decoder that looks at an encoder needs the source that `read_source` returned.
+        Positions are [batch, n], -1 at padding; None is 0..n-1 in every row. A decoder that looks at an encoder needs the source that
+        `read_source` returned.
         """
         if self.decoder is None:
             return self.encode(ids, positions)
-        return self.decoder(self.embedding(ids), positions, cache, source)  # type: ignore[no-any-return]
+        return self.decoder.whole(self.embedding(ids), positions, source)
+
+    def open_row(self, source: Source | None = None) -> Row:
+        """A row that has read nothing. Raises ValueError without a decoder, or without the source that the decoder needs."""
+        if self.decoder is None or (source is None) != (self.encoder is None):
+            raise ValueError("rows need a decoder, and a source exactly where there is an encoder")
+        return Row(0, [layer.attention.make_cache() for layer in self.decoder.layers], source)  # type: ignore[union-attr, operator]
+
+    def read(self, rows: Sequence[Row], blocks: Sequence[Sequence[int]]) -> Tensor:
+        """Let each row read its block of ids; the decoder's hidden states of all of them side by side, [total, width].
+
+        The caches hold the blocks afterwards, but a row's length is for the caller to change: until then, nothing has happened.
+        """
+        if self.decoder is None:
+            raise ValueError("this model has no decoder")
+        return self.decoder.packed(self._embedded(blocks), rows, list(map(len, blocks)))[0]
 
     def encode(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
         """Hidden states of the encoder, [batch, n, width]. Raises ValueError if there is none."""
         if self.encoder is None:
             raise ValueError("this model has no encoder")
-        return self.encoder(self.embedding(ids), positions)  # type: ignore[no-any-return]
+        return self.encoder.whole(self.embedding(ids), positions)
+
+    def encode_texts(self, texts: Sequence[Sequence[int]]) -> list[Tensor]:
+        """The same for texts of unlike lengths, at least one id each: [n, width] for each."""
+        if self.encoder is None:
+            raise ValueError("this model has no encoder")
+        counts = list(map(len, texts))
+        hidden = self.encoder.packed(self._embedded(texts), [None] * len(texts), counts)
+        return list(hidden[0].split(counts))
 
     def read_source(self, ids: Tensor, positions: Tensor | None = None) -> Source:
-        """Encode source texts once, and project each decoder layer's keys and values of them. Raises ValueError without both stacks."""
-        hidden = self.encode(ids, positions)
+        """A batch of source texts [batch, m], encoded once. Raises ValueError without both stacks."""
+        return Source(ids.shape[1], self._project(self.encode(ids, positions)), positions)
+
+    def read_sources(self, texts: Sequence[Sequence[int]]) -> list[Source]:
+        """The same for texts of unlike lengths: a source for each."""
+        return [Source(len(hidden), self._project(hidden[None])) for hidden in self.encode_texts(texts)]
+
+    def _project(self, hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Each decoder layer's keys and values of encoder states [batch, m, width]."""
         layers = self.decoder.layers if self.decoder is not None else ()
         projected = [layer.cross.project(hidden) for layer in layers if isinstance(layer, Layer) and layer.cross is not None]
         if not projected:
             raise ValueError("this model has no decoder that looks at its encoder")
-        padded = positions is not None
-        if positions is None:
-            positions = torch.arange(ids.shape[1], device=ids.device).expand(len(ids), -1)
-        return Source(positions, padded, projected)
+        return projected
+
+    def _embedded(self, blocks: Sequence[Sequence[int]]) -> Tensor:
+        """Embeddings [1, total, width] of blocks side by side."""
+        ids = torch.tensor([token for block in blocks for token in block], device=self.embedding.weight.device)
+        return self.embedding(ids)[None]  # type: ignore[no-any-return]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """A score per word of the vocabulary, [..., vocab], for hidden states [..., width]. Raises ValueError without a head."""

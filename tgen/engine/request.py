@@ -1,0 +1,115 @@
+"""A request: a prompt with its options; and the same prepared for a model: ids and limits that fit its context."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tgen.errors import CapacityError, TgenError, UsageError
+from tgen.options import GenerationOptions, Resolved
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt, as text or ids, and the options to continue it with; `key` is what its events are marked with."""
+
+    key: int
+    prompt: str | Sequence[int]
+    resolved: Resolved
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The error that stands in place of a request that is not valid."""
+
+    key: int
+    error: TgenError
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prompt as ids that fit, options that fit, and what a person should know about how they were made to fit.
+
+    A decoder reads `ids` first; an encoder, if there is one, reads `source`. `cut_note` is for a text that did not end before the context
+    did: only then does it matter that fewer tokens fit than were asked for.
+    """
+
+    ids: list[int]
+    source: list[int] | None
+    options: GenerationOptions
+    seed: int
+    notes: tuple[str, ...] = ()
+    cut_note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a model can read: so many ids, each below `vocab`, and the ids that it begins with.
+
+    `start_token` stands in for an empty prompt. `answer_start` is the first id of an encoder-decoder's answer, None for other models.
+    """
+
+    context: int
+    vocab: int
+    start_token: int | None = None
+    answer_start: int | None = None
+
+    def prepare(self, ids: Sequence[int], resolved: Resolved) -> Prepared:
+        """Make a prompt fit under the overflow policy. Raises CapacityError, UsageError."""
+        options, notes, source = resolved.options, list[str](), None
+        ids = self._checked(list(ids))
+        if self.answer_start is not None:
+            source = self._source(ids, options)
+            notes += self._dropped(ids, source)
+            ids = [self.answer_start]
+        if len(ids) + options.max_new_tokens > self.context and options.overflow == "truncate-left":
+            kept = self._truncate(ids, options.max_new_tokens)
+            notes += self._dropped(ids, kept)
+            ids = kept
+        room = self.context - len(ids)
+        if room < 1:
+            raise CapacityError(
+                f"the prompt has {len(ids)} tokens, the model's context is {self.context}",
+                f"shorten it by {1 - room} tokens or more, or use --overflow truncate-left",
+            )
+        cut_note = None
+        if options.max_new_tokens > room:
+            if options.overflow != "shrink" and resolved.origins.get("max_new_tokens") in ("asked", "environment"):
+                fits = f"prompt {len(ids)} + new {room} = context {self.context}"
+                cut_note = f"--max-new-tokens {options.max_new_tokens} is more than fits: {fits}"
+            options = replace(options, max_new_tokens=room)
+        seed = options.seed if options.seed is not None else secrets.randbits(32)
+        return Prepared(ids, source, options, seed, tuple(notes), cut_note)
+
+    def _checked(self, ids: list[int]) -> list[int]:
+        """The ids, or the start token for none. Raises UsageError for ids that the model does not have, and for none without a start."""
+        if not all(0 <= token < self.vocab for token in ids):
+            raise UsageError(
+                f"the prompt holds ids that are not below the vocabulary's {self.vocab}",
+                "the tokenizer has entries that the model has no embedding for; leave that text out",
+            )
+        if not ids and self.start_token is None:
+            raise UsageError("the prompt is empty and the model has no start token", "give a prompt")
+        return ids or [self.start_token or 0]
+
+    def _source(self, ids: list[int], options: GenerationOptions) -> list[int]:
+        """A source text that fits the encoder."""
+        if len(ids) <= self.context:
+            return ids
+        if options.overflow == "truncate-left":
+            return ids[-self.context :]
+        hint = f"shorten it by {len(ids) - self.context} tokens, or use --overflow truncate-left"
+        raise CapacityError(f"the text has {len(ids)} tokens, the model's encoder reads {self.context}", hint)
+
+    def _truncate(self, ids: list[int], new: int) -> list[int]:
+        """Drop the prompt's oldest ids until `new` more fit, but keep a start token, and at least half the context for the prompt."""
+        room = max(self.context - new, self.context // 2, 1)
+        head = ids[:1] if ids[0] == self.start_token and room > 1 else []
+        return head + ids[len(ids) - (room - len(head)) :] if len(ids) > room else ids
+
+    def _dropped(self, ids: list[int], kept: list[int]) -> list[str]:
+        """A note if ids were left out."""
+        if len(kept) == len(ids):
+            return []
+        return [f"the prompt's first {len(ids) - len(kept)} of {len(ids)} tokens were left out to fit the context of {self.context}"]

@@ -1,0 +1,97 @@
+"""One forward pass: the ids of many rows side by side in one sequence, each row with a geometry and a cache of its own.
+
+Matrices and norms work on all ids at once, so that every weight is read once; only attention goes from part to part. So rows of any
+lengths need no padding, and the prompt of one row is read in the same pass as the next token of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, groupby, pairwise
+
+import torch
+from torch import Tensor
+
+from tgen.executors.torch.cache import Row, Source
+from tgen.executors.torch.positions import Bias, Frame, Rotations
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The columns of one row, or of a whole batch of equal rows; `row` has the cache that they extend, if there is one."""
+
+    columns: slice
+    frame: Frame
+    row: Row | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The columns of the rows that answer one source, and the geometry between them and it."""
+
+    columns: slice
+    frame: Frame
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardPass:
+    """Positions [batch, n] of all ids, and who looks where."""
+
+    positions: Tensor
+    rotations: Rotations
+    parts: list[Part]
+    looks: list[Look] = field(default_factory=list)
+
+
+def whole_pass(
+    shape: tuple[int, int], positions: Tensor | None, source: Source | None, like: Tensor, bias: Bias | None, *, causal: bool
+) -> ForwardPass:
+    """A batch [batch, n] that is read at once without a cache. `like` gives device and number format.
+
+    `positions` mark padding by -1; None is 0..n-1 in every row. Every query sees every position of the source that is no padding.
+    """
+    plain = positions is None
+    if positions is None:
+        positions = torch.arange(shape[1], device=like.device).expand(shape[0], -1)
+    parts = [Part(slice(None), Frame(positions, positions, like.dtype, bias, causal=causal, plain=plain))]
+    looks = [] if source is None else [_look(slice(None), positions, source, like)]
+    return ForwardPass(positions, Rotations(positions, like.dtype), parts, looks)
+
+
+def packed_pass(rows: Sequence[Row | None], counts: Sequence[int], like: Tensor, bias: Bias | None, *, causal: bool) -> ForwardPass:
+    """Rows that read on, `counts` ids each, packed into one sequence [1, total]; None is a text that is read at once and not kept."""
+    starts = [0 if row is None else row.length for row in rows]
+    spans = [torch.arange(start, start + count) for start, count in zip(starts, counts, strict=True)]
+    positions = torch.cat(spans).to(like.device)[None]
+    columns = [slice(start, stop) for start, stop in pairwise([0, *accumulate(counts)])]
+    frames: dict[tuple[int, int], Frame] = {}  # rows of equal lengths, as beams have them, share a mask
+
+    def frame(start: int, place: slice) -> Frame:
+        key = (start, place.stop - place.start)
+        if key not in frames:
+            keys = torch.arange(place.stop - place.start + start, device=like.device)[None]
+            frames[key] = Frame(positions[:, place], keys, like.dtype, bias, causal=causal, plain=True)
+        return frames[key]
+
+    parts = [Part(place, frame(start, place), row) for row, start, place in zip(rows, starts, columns, strict=True)]
+    looks = []
+    for _, group in groupby(parts, key=lambda part: id(part.row.source) if part.row else 0):
+        same = list(group)
+        source = same[0].row.source if same[0].row is not None else None
+        if source is not None:
+            place = slice(same[0].columns.start, same[-1].columns.stop)
+            looks.append(_look(place, positions[:, place], source, like))
+    return ForwardPass(positions, Rotations(positions, like.dtype), parts, looks)
+
+
+def _look(columns: slice, queries: Tensor, source: Source, like: Tensor) -> Look:
+    plain = source.positions is None
+    keys = torch.arange(source.length, device=like.device)[None] if source.positions is None else source.positions
+    return Look(columns, Frame(queries, keys, like.dtype, causal=False, plain=plain), source)
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """The parts of a pass [batch, heads, n, head_dim] side by side again."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=2)
