@@ -119,7 +119,7 @@ def test_every_map_is_dark_where_nothing_may_be_seen(name: str) -> None:
         queries = source if source is not None and kind == "encoder" else positions
         layers = model.spec.stacks["encoder" if kind == "encoder" else "decoder"].layers
         for layer, weights in zip(layers, maps, strict=True):
-            seen = sees(queries, keys, causal=kind == "decoder", window=layer.attention.window if kind == "decoder" else None)
+            seen = sees(queries, keys, causal=kind == "decoder", window=layer.mixer.window if kind == "decoder" else None)
             seen, weights = seen[queries >= 0], weights.transpose(0, 2, 3, 1)[queries >= 0]  # [queries, keys, heads]
             assert (weights[~seen] == 0).all()
             assert (weights[seen] > 0).all()

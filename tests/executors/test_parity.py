@@ -209,7 +209,7 @@ def test_select(name: str) -> None:
 def test_every_parameter_shows(name: str) -> None:
     """The reference can fail: shifting the numbers of any single parameter by one place moves the logits far beyond the tolerance."""
     texts, model = one_text(name), copy.deepcopy(golden_model(name))
-    rotated = any(layer.attention.rope for stack in model.spec.stacks.values() for layer in stack.layers)
+    rotated = any(layer.mixer.rope for stack in model.spec.stacks.values() for layer in stack.layers)
     for parameter, tensor in model.named_parameters():
         if parameter.endswith("k.bias") and not rotated:
             continue  # adds the same to a query's scores of all keys, which softmax does not see
@@ -248,11 +248,14 @@ def changed_stack(stack: StackSpec) -> Iterator[tuple[str, StackSpec]]:
     def with_last(**changes: Any) -> StackSpec:
         return replace(stack, layers=(*stack.layers[:-1], replace(layer, **changes)))
 
-    for part in ("attention", "cross"):
+    for part in ("mixer", "cross"):
         for what, other in changed_attention(layer, part, causal=stack.causal):
             yield f"{part} {what}", with_last(**{part: other})
     yield "epsilon", with_last(norm=replace(layer.norm, eps=layer.norm.eps + 0.05))
-    yield "activation", with_last(mlp=replace(layer.mlp, activation="silu" if layer.mlp.activation == "relu" else "relu"))
+    yield (
+        "activation",
+        with_last(feed_forward=replace(layer.feed_forward, activation="silu" if layer.feed_forward.activation == "relu" else "relu")),
+    )
     for norm in ("final_norm", "embedding_norm"):
         if (found := getattr(stack, norm)) is not None:
             yield norm, replace(stack, **{norm: replace(found, eps=found.eps + 0.05)})
@@ -273,7 +276,7 @@ def changed_attention(layer: LayerSpec, part: str, *, causal: bool) -> Iterator[
     for key in ("scale", "softcap"):
         if getattr(attention, key):
             yield key, nudged(attention, key)
-    if causal and part == "attention":
+    if causal and part == "mixer":
         yield "window", replace(attention, window=(attention.window or 16) // 2)
     if attention.qk_norm is not None:
         yield "qk_norm", replace(attention, qk_norm=replace(attention.qk_norm, eps=attention.qk_norm.eps + 0.05))

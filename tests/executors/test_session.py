@@ -43,7 +43,7 @@ def model(family: str) -> Transformer:
     torch.set_num_threads(1)
     config = {"model_type": family, "vocab_size": VOCAB, **CONFIGS[family]}
     made = Transformer(find_family(family).spec(Config(config))).eval()
-    random = torch.Generator().manual_seed(3)
+    random = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in sorted(made.named_parameters()):
             parameter.normal_(0, 0.03 if name == "embedding.weight" or name.endswith("bias") else 0.5, generator=random)

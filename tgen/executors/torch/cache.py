@@ -83,7 +83,7 @@ class Cache:
         self.positions = torch.full((rows, capacity), -1, dtype=torch.int64, device=device)
         self.layers = []
         for layer in spec.decoder.layers if spec.decoder else ():
-            shape = (rows, layer.attention.kv_heads, capacity, layer.attention.head_dim)
+            shape = (rows, layer.mixer.kv_heads, capacity, layer.mixer.head_dim)
             k, v = torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype)
             self.layers.append(LayerCache(self, k, v))
 
