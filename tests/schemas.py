@@ -31,12 +31,12 @@ import numpy as np
 import numpy.typing as npt
 from jsonschema import Draft202012Validator, ValidationError, validators
 
-from tests.engine.scripted import END, VOCAB, ScriptedSession, byte_tokenizer
+from tests.engine.scripted import END, VOCAB, ScriptedExecutor, byte_tokenizer
 from tgen.constraint.token_bytes import read_spelling
 from tgen.engine.generator import Generator
+from tgen.engine.request import Request
 from tgen.errors import TgenError, UsageError
 from tgen.events import Finished, Piece
-from tgen.executors.session import Session
 from tgen.text.tokenizer import Tokenizer
 
 SHIPPED = Path(__file__).parents[1] / "models" / "storyteller"
@@ -103,7 +103,9 @@ class Model:
         self._end = end
         texts = read_spelling(tokenizer, vocab).tokens
         self.wishes = {wish: self._wish(texts, *signs) for wish, signs in WISHES.items()}
-        self.generator = Generator(self._open, tokenizer, context=1 << 20, vocab=vocab, end_tokens=frozenset([end]))
+        self.generator = Generator(
+            ScriptedExecutor(lambda read: self.script(read)), tokenizer, context=1 << 20, vocab=vocab, end_tokens=frozenset([end])
+        )
         self.script: Callable[[tuple[int, ...]], Logits] = lambda _: np.zeros(vocab, dtype=np.float32)
 
     def _wish(self, texts: Sequence[bytes], wanted: bytes, loathed: bytes) -> npt.NDArray[np.float64]:
@@ -112,14 +114,10 @@ class Model:
         wishes[self._end] = -90 if wanted else 0
         return wishes
 
-    def _open(self, length: int, sources: Sequence[Sequence[int]] | None) -> Session:
-        del sources
-        return ScriptedSession(lambda read: self.script(read), length)
-
     def least(self, schema: Any) -> int:
         """How many tokens the engine says that it needs. Raises TgenError for what it refuses."""
         try:
-            self.generator.guard(self.generator.prepare("P", self.generator.resolve({"json_schema": schema, "max_new_tokens": 1})))
+            self.generator.job(Request(0, "P", self.generator.resolve({"json_schema": schema, "max_new_tokens": 1}))).writer.result()
         except UsageError as error:
             found = re.search(r"needs at least (\d+) new tokens", error.message)
             if found is None:

@@ -9,9 +9,10 @@ import pytest
 from tests.cli.conftest import Ask
 from tests.cli.processes import golden
 from tests.conftest import GOLDEN, config_of, golden_model
-from tgen.engine.beam import Search, adjustment, beam_search, read_beams
+from tests.engine.oracle import search_alone
+from tgen.engine.beam import Search, adjustment, read_beams
 from tgen.errors import UsageError
-from tgen.executors.torch.session import TorchSession
+from tgen.executors.torch.session import TorchExecutor
 from tgen.options import GenerationOptions, resolve
 from tgen.sampling.rules import read_rules
 from tgen.text.tokenizer import Tokenizer
@@ -24,10 +25,9 @@ def searched(name: str, text: str, beams: int, count: int, options: GenerationOp
     tokenizer, model = Tokenizer.load(GOLDEN / name), golden_model(name)
     config, ids = config_of(name), tokenizer.encode(text)
     ends = frozenset([config["eos_token_id"]])
-    session = TorchSession(model, 8, [ids]) if model.spec.encoder else TorchSession(model, 8)
-    read = [config["decoder_start_token_id"]] if model.spec.encoder else ids
-    search = Search(read_beams({}, beams), ends, NEW)
-    beam_search(session, [read], [search], adjustment(options, read_rules({}, options, ends, 288, prompt=len(read))))
+    source, read = (ids, [config["decoder_start_token_id"]]) if model.spec.encoder else (None, ids)
+    process = adjustment(options, read_rules({}, options, ends, 288, prompt=len(read)))
+    search = search_alone(TorchExecutor(model), read, Search(read_beams({}, beams), ends, NEW), process, source)
     return [tokenizer.decode(ids) for ids in search.best(count)]
 
 

@@ -14,8 +14,9 @@ import pytest
 from tests.cli.conftest import Ask
 from tests.cli.processes import TIMEOUT, golden, running, tgen
 from tests.conftest import GOLDEN, config_of, golden_model
-from tgen.engine.beam import Search, adjustment, beam_search, read_beams
-from tgen.executors.torch.session import TorchSession
+from tests.engine.oracle import search_alone
+from tgen.engine.beam import Search, adjustment, read_beams
+from tgen.executors.torch.session import TorchExecutor
 from tgen.options import GenerationOptions
 from tgen.sampling.rules import read_rules
 from tgen.text.tokenizer import Tokenizer
@@ -27,16 +28,14 @@ LINES = ["a", "", "a line that is a good deal longer", "été", "  ", "b", "two 
 
 def searched(name: str, text: str, beams: int, new: int) -> list[int]:
     """What a search by itself writes to one text, in ids."""
-    tokenizer, model = Tokenizer.load(GOLDEN / name), golden_model(name)
+    tokenizer, executor = Tokenizer.load(GOLDEN / name), TorchExecutor(golden_model(name))
     start_token, ends = config_of(name)["decoder_start_token_id"], frozenset([config_of(name)["eos_token_id"]])
-    search = Search(read_beams({}, beams), ends, new)
     options = GenerationOptions(max_new_tokens=new, temperature=0)
     process = adjustment(options, read_rules({}, options, ends, 288, prompt=1))
-    beam_search(TorchSession(model, 8, [tokenizer.encode(text)]), [[start_token]], [search], process)
-    return search.best(1)[0]
+    return search_alone(executor, [start_token], Search(read_beams({}, beams), ends, new), process, tokenizer.encode(text)).best(1)[0]
 
 
-@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("beams", [2, 3])
 @pytest.mark.parametrize("name", ["marian", "bart", "t5"])
 def test_each_line_is_what_a_search_by_itself_finds(ask: Ask, name: str, beams: int) -> None:
     """Whatever batch it was in, in the order of the input; a line of nothing but spaces is empty."""

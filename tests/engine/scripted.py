@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +12,12 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 from tgen.engine.generator import Generator
+from tgen.engine.request import Prepared
+from tgen.engine.scheduler import Job, Next, Scheduler, Writer
 from tgen.events import Event, Finished, Note, Piece, Started, Token
-from tgen.executors.session import Logits
+from tgen.executors.session import Executor, Logits
+from tgen.options import GenerationOptions
+from tgen.sampling.sampler import Sampler
 from tgen.text.tokenizer import Tokenizer
 
 END, START, VOCAB = 256, 257, 258
@@ -22,41 +27,72 @@ Script = Callable[[tuple[int, ...]], Sequence[float] | np.ndarray]
 class ScriptedSession:
     """Logits are a function of the ids a row has read so far. Records every call and refuses what the engine must never do."""
 
-    def __init__(self, script: Script, capacity: int | None = None) -> None:
+    def __init__(self, script: Script, context: int | None = None) -> None:
         self.script = script
-        self.capacity = capacity
-        self.rows: list[tuple[int, ...]] | None = None
+        self.context = context
+        self.rows: list[tuple[int, ...]] = []
         self.calls: list[tuple[str, list[Any]]] = []
+
+    def admit(self, sources: Sequence[Sequence[int] | None]) -> None:
+        self.calls.append(("admit", list(sources)))
+        assert not any(sources), "these models have no encoder"
+        self.rows += [()] * len(sources)
 
     def extend(self, rows: Sequence[Sequence[int]]) -> Logits:
         self.calls.append(("extend", [list(row) for row in rows]))
-        before = [()] * len(rows) if self.rows is None else self.rows
-        assert len(rows) == len(before) > 0, "as many rows as there are"
+        assert len(rows) == len(self.rows) > 0, "as many rows as there are"
         assert all(len(row) > 0 for row in rows), "at least one id for each"
-        self.rows = [(*old, *new) for old, new in zip(before, rows, strict=True)]
-        assert self.capacity is None or max(map(len, self.rows)) <= self.capacity, "no more ids than announced"
-        logits = np.array([self.script(row) for row in self.rows], dtype=np.float32)
+        read = [(*old, *new) for old, new in zip(self.rows, rows, strict=True)]
+        assert self.context is None or max(map(len, read)) <= self.context, "no more ids than the context has"
+        logits = np.array([self.script(row) for row in read], dtype=np.float32)
+        self.rows = read
         assert all(0 <= token < logits.shape[1] for row in rows for token in row)
         return logits
 
     def select(self, rows: Sequence[int]) -> None:
         self.calls.append(("select", list(rows)))
-        assert self.rows is not None, "something was read"
-        assert len(rows) > 0, "a session without rows is of no use"
         assert all(0 <= row < len(self.rows) for row in rows)
         self.rows = [self.rows[row] for row in rows]
 
-    def admit(self, other: ScriptedSession, rows: Sequence[int], places: Sequence[int]) -> None:
-        self.calls.append(("admit", list(places)))
-        assert self.rows is not None and other.rows is not None, "both have read something"
-        assert len(rows) == len(places) == len(set(places)) > 0
-        for row, place in zip(rows, places, strict=True):
-            assert place <= len(self.rows), "no row is left out"
-            self.rows = [*self.rows[:place], other.rows[row], *self.rows[place + 1 :]]
-        self.capacity = None  # it was announced for the rows that were there first
-
     def truncate(self, lengths: Sequence[int]) -> None:
-        raise AssertionError(f"plain generation never goes back, least of all to {lengths}")
+        self.calls.append(("truncate", list(lengths)))
+        assert len(lengths) == len(self.rows)
+        self.rows = [row[:length] for row, length in zip(self.rows, lengths, strict=True)]
+
+    def split(self, row: int) -> ScriptedSession:
+        other = ScriptedSession(self.script, self.context)
+        other.rows = [self.rows[row]]
+        return other
+
+    def join(self, other: ScriptedSession) -> None:
+        self.calls.append(("join", list(other.rows)))
+        self.rows, other.rows = self.rows + other.rows, []
+
+    @property
+    def read(self) -> list[list[Any]]:
+        """The ids of each pass, row by row."""
+        return [rows for call, rows in self.calls if call == "extend"]
+
+
+@dataclass
+class ScriptedExecutor:
+    """Opens sessions on a script, and keeps them."""
+
+    script: Script
+    context: int | None = None
+    bytes_per_token: int = 1
+    free: int | None = None
+    sessions: list[ScriptedSession] = field(default_factory=list)
+
+    def open(self) -> ScriptedSession:
+        self.sessions.append(ScriptedSession(self.script, self.context))
+        return self.sessions[-1]
+
+    def row_bytes(self, tokens: int, source_tokens: int = 0) -> int:
+        return (tokens + source_tokens) * self.bytes_per_token
+
+    def free_bytes(self) -> int | None:
+        return self.free
 
 
 def byte_library(*, starts: bool = False) -> Library:
@@ -96,6 +132,33 @@ def speak(text: str | bytes, after: str = "P") -> Script:
     return lambda read: only(ids[min(max(len(read) - prompt, 0), len(ids) - 1)])
 
 
+def columns(
+    executor: Executor, prompt: Sequence[int], samplers: Sequence[Sampler], count: int, source: Sequence[int] | None = None
+) -> list[list[int]]:
+    """So many tokens of each of these samplers, drawn side by side by the scheduler; token by token, those of all rows."""
+
+    drawn: list[list[int]] = []
+
+    class Draws:
+        def take(self, logits: Logits) -> tuple[list[Event], list[Next]]:
+            rows = [0 if len(logits) == 1 else row for row in range(len(samplers))]
+            drawn.append([sampler.draw(logits[row]) for sampler, row in zip(samplers, rows, strict=True)])
+            over = len(drawn) == count
+            return [], [] if over else [Next(row, token) for row, token in zip(rows, drawn[-1], strict=True)]
+
+        def cancel(self) -> list[Event]:
+            return []
+
+    writer: Future[Writer] = Future()
+    writer.set_result(Draws())
+    scheduler = Scheduler(executor, len(samplers))
+    prepared = Prepared(list(prompt), None if source is None else list(source), GenerationOptions(max_new_tokens=count), 0)
+    scheduler.add(Job(0, prepared, len(samplers), writer))
+    while not scheduler.idle:
+        scheduler.step()
+    return drawn
+
+
 @dataclass
 class Stage:
     """A generator on a script, and the sessions it has opened."""
@@ -109,9 +172,13 @@ class Stage:
     sessions: list[ScriptedSession] = field(default_factory=list)
 
     @property
+    def executor(self) -> ScriptedExecutor:
+        return ScriptedExecutor(self.script, self.context, sessions=self.sessions)
+
+    @property
     def generator(self) -> Generator:
         return Generator(
-            self._open,
+            self.executor,
             byte_tokenizer(starts=self.starts),
             context=self.context,
             end_tokens=frozenset(self.end_tokens),
@@ -121,12 +188,6 @@ class Stage:
 
     def play(self, prompt: str = "P", **options: Any) -> Played:
         return Played(list(self.generator.stream(prompt, **options)))
-
-    def _open(self, length: int, sources: Sequence[Sequence[int]] | None) -> ScriptedSession:
-        assert length <= self.context
-        assert sources is None
-        self.sessions.append(ScriptedSession(self.script, length))
-        return self.sessions[-1]
 
 
 @dataclass

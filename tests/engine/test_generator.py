@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from tests.engine.scripted import END, START, VOCAB, Played, Stage, always, only, speak
-from tgen.engine.loop import CHUNK, chunks
-from tgen.engine.prefix import Memory
+from tests.engine.scripted import END, START, VOCAB, Played, Script, Stage, always, only, speak
+from tgen.engine.prefix import Prefix
+from tgen.engine.scheduler import CHUNK
 from tgen.errors import CapacityError, UsageError
 from tgen.events import Finished, Note, Piece, Reading, Started
 from tgen.options import GenerationOptions, resolve
-from tgen.sampling.sampler import Sampler
+from tgen.sampling.sampler import NumericalError, Sampler
 
 LETTERS = np.full(VOCAB, -50.0)
 LETTERS[[*b"abcdefgh"]] = 0.0
@@ -130,13 +130,20 @@ def test_a_sample_that_ends_by_itself_was_not_cancelled() -> None:
     assert (last.reason, len(pieces)) == ("stop", 4)
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+def test_logits_that_are_not_finite_are_refused(beams: int) -> None:
+    script: Script = lambda read: np.full(VOCAB, np.nan) if len(read) > 2 else babble(read)  # noqa: E731
+    with pytest.raises(NumericalError, match="not finite at step 2"):
+        Stage(script, end_tokens=()).play(num_beams=beams, temperature=0)
+
+
 # Samples
 
 
 def test_samples_share_the_prefill() -> None:
     stage = Stage(babble)
     stage.play("prompt", samples=3, seed=0, max_new_tokens=2, ignore_eos=True)
-    assert stage.sessions[0].calls[:2] == [("extend", [[*b"prompt"]]), ("select", [0, 0, 0])]
+    assert stage.sessions[0].calls[1:3] == [("extend", [[*b"prompt"]]), ("select", [0, 0, 0])]
     assert [len(rows) for rows in calls(stage, "extend")] == [1, 3]
 
 
@@ -318,7 +325,7 @@ def test_an_unknown_option_is_a_programming_error(use: Callable[[Stage], object]
 
 def blocks(stage: Stage) -> list[int]:
     """How many ids each call reads of its first row."""
-    return [len(rows[0]) for name, rows in stage.sessions[0].calls if name == "extend"]
+    return [len(rows[0]) for session in stage.sessions for rows in session.read]
 
 
 def test_a_long_prompt_is_read_in_chunks() -> None:
@@ -334,18 +341,17 @@ def test_a_long_prompt_is_read_in_chunks() -> None:
 
 @pytest.mark.parametrize("length", [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK])
 def test_chunks_are_the_prompt(length: int) -> None:
-    ids = list(range(length))
-    for known in (0, length // 2, length - 1):
-        parts = chunks(ids, known)
-        assert [token for part in parts for token in part] == ids
-        assert all(0 < len(part) <= CHUNK for part in parts[1:])
-        assert known < len(parts[0]) <= known + CHUNK
+    stage = Stage(always(END), context=2000)
+    prompt = [number % 200 for number in range(length)]
+    list(stage.generator.run(prompt, stage.generator.resolve({})))
+    assert [token for rows in stage.sessions[0].read for token in rows[0]] == prompt
+    assert max(blocks(stage)) <= CHUNK
 
 
 def test_reading_can_be_cancelled() -> None:
     stage = Stage(speak("abc"))
     generator = stage.generator
-    events = list(generator.stream("P" * 3 * CHUNK, cancelled=lambda: len(stage.sessions[0].calls) == 2, samples=2))
+    events = list(generator.stream("P" * 3 * CHUNK, cancelled=lambda: len(stage.sessions[0].read) == 2, samples=2))
     assert blocks(stage) == [CHUNK, CHUNK]
     played = Played(events)
     assert {index: event.reason for index, event in played.finished.items()} == {0: "cancelled", 1: "cancelled"}
@@ -356,10 +362,10 @@ def test_reading_can_be_cancelled() -> None:
 def test_a_memory_reads_only_what_is_new_in_chunks() -> None:
     stage = Stage(always(END), context=2000)
     generator = stage.generator
-    memory = Memory(generator.open_session, generator.context)
+    prefix = Prefix(generator.executor)
     first, second = "P" * 300, "P" * 300 + "Q" * (CHUNK + 50)
     for prompt in (first, second):
-        events = list(generator.run(prompt, generator.resolve({}), memory=memory))
+        events = list(generator.run(prompt, generator.resolve({}), prefix=prefix))
     assert blocks(stage) == [CHUNK, 300 - CHUNK, CHUNK, 50]
     assert [event for event in events if isinstance(event, Reading)] == [Reading(300 + CHUNK, len(second))]
     assert Played(events).started.cached_tokens == 300

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -10,16 +11,28 @@ import numpy as np
 import pytest
 
 from tests.conftest import GOLDEN
-from tests.engine.scripted import END, VOCAB, Played, Stage, only, speak
+from tests.engine.scripted import (
+    END,
+    VOCAB,
+    Played,
+    Script,
+    ScriptedExecutor,
+    ScriptedSession,
+    Stage,
+    byte_tokenizer,
+    only,
+    speak,
+)
 from tests.executors.test_session import model
 from tgen.checkpoint.container import open_checkpoint
 from tgen.engine.generator import Generator
-from tgen.engine.loop import CHUNK
-from tgen.engine.opening import make_generator
-from tgen.engine.scheduler import Batch, Request
-from tgen.errors import CapacityError, TgenError, UsageError
-from tgen.events import Finished, Note, Piece
-from tgen.executors.open import sessions
+from tgen.engine.opening import open_generator
+from tgen.engine.request import Request
+from tgen.engine.scheduler import BESIDE, CHUNK, Job, Scheduler
+from tgen.errors import CapacityError, MemoryLimitError, TgenError, UsageError
+from tgen.events import Finished, Note, Piece, Started
+from tgen.executors.session import Logits
+from tgen.executors.torch.session import TorchExecutor
 from tgen.options import RunOptions
 
 Options = dict[str, Any]
@@ -38,15 +51,13 @@ def run(
     generator: Generator, wanted: Sequence[tuple[str, Options]], size: int, ready: Callable[[], bool] = lambda: True
 ) -> dict[int, Played]:
     found: dict[int, list[Any]] = defaultdict(list)
-    for key, event in Batch(generator, size).run(taking(requests(generator, wanted), ready)):
+    for key, event in generator.run_many(taking(requests(generator, wanted), ready), size):
         found[key].append(event)
     return {key: Played(events) for key, events in found.items()}
 
 
 def random_model() -> Generator:
-    from tests.engine.scripted import byte_tokenizer
-
-    return Generator(sessions(model("llama")), byte_tokenizer(), context=128, end_tokens=frozenset({END}))
+    return Generator(TorchExecutor(model("llama")), byte_tokenizer(), context=128, end_tokens=frozenset({END}))
 
 
 def wishes(count: int) -> list[tuple[str, Options]]:
@@ -92,7 +103,7 @@ def test_every_request_has_the_text_it_has_alone(size: int) -> None:
 @pytest.mark.parametrize("name", ["marian", "t5_flan", "bart"])
 def test_answers_of_an_encoder_decoder(name: str) -> None:
     """Rows with sources of unlike lengths join a running batch."""
-    generator = make_generator(open_checkpoint(GOLDEN / name), RunOptions(threads=1))
+    generator = open_generator(open_checkpoint(GOLDEN / name), RunOptions(threads=1))
     choose = np.random.default_rng(1)
     wanted: list[tuple[str, Options]] = [
         ("a " * int(choose.integers(1, 12)), {"max_new_tokens": int(choose.integers(1, 9)), "num_beams": 1, "ignore_eos": True})
@@ -116,23 +127,133 @@ def test_rows_never_wait_for_one_another() -> None:
     wanted: list[tuple[str, Options]] = [("P", {}), *[("Q", {})] * 12]
     found = run(stage.generator, wanted, 3)
     assert [found[key].text() for key in range(13)] == ["a" * 30, *["aaa"] * 12]
-    main = stage.sessions[0]
-    widths = [len(rows) for name, rows in main.calls if name == "extend"]
-    assert widths == [3] * 19 + [1] * 12  # twelve short ones, three steps each, in the two places beside the long one
+    # Twelve short ones, four steps each, in the two places beside the long one; the first step of each reads its prompt.
+    assert [len(rows) for rows in stage.sessions[0].read] == [3] * 24 + [1] * 7
 
 
-def test_a_prompt_of_another_length_is_read_by_itself() -> None:
+def test_prompts_that_wait_are_read_together() -> None:
     stage = Stage(speak("abc", after="P"))
     run(stage.generator, [("P" * length, {"max_new_tokens": 3}) for length in (1, 2, 3, 200, 210, 50)], 6)
-    blocks = [[len(row) for row in rows] for session in stage.sessions for name, rows in session.calls[:1] if name == "extend"]
-    assert blocks == [[1, 2, 3], [50], [200, 210]]
+    assert [len(row) for row in stage.sessions[0].read[0]] == [1, 2, 3, 200, 210, 50]
 
 
 def test_samples_share_one_prefill() -> None:
     stage = Stage(speak("abc"))
     found = run(stage.generator, [("P", {"samples": 5})], 8)
     assert [found[0].text(row) for row in range(5)] == ["abc"] * 5
-    assert [len(rows) for name, rows in stage.sessions[0].calls if name == "extend"] == [1, 5, 5, 5]
+    assert [len(rows) for rows in stage.sessions[0].read] == [1, 5, 5, 5]
+
+
+def job_of(generator: Generator, key: int, prompt: str, **options: Any) -> Job:
+    return generator.job(Request(key, prompt, generator.resolve({"temperature": 0, "ignore_eos": True, **options})))
+
+
+def test_a_long_prompt_is_read_beside_a_row_that_writes() -> None:
+    """The row that writes gets a token in every step, and no step reads many ids of the other's prompt."""
+    stage = Stage(lambda _: only(ord("a")), context=2000)
+    generator = stage.generator
+    scheduler = Scheduler(generator.executor, 4)
+    scheduler.add(job_of(generator, 1, "P", max_new_tokens=1000))
+    scheduler.step()
+    scheduler.add(job_of(generator, 2, "Q" * 1000, max_new_tokens=3))
+    told: list[int] = []
+    started = False
+    while not started:
+        events = scheduler.step()
+        told += [key for key, event in events if isinstance(event, Piece)]
+        started = any(isinstance(event, Started) for key, event in events if key == 2)
+    blocks = stage.sessions[0].read[1:]
+    assert told == [*[1] * len(blocks), 2]
+    assert all(len(rows[0]) == 1 and len(rows[1]) <= BESIDE + 2 for rows in blocks)
+    assert sum(len(rows[1]) for rows in blocks) == 1000
+
+
+def test_one_request_is_cancelled_and_the_others_do_not_notice() -> None:
+    stage = Stage(lambda read: only(ord("a") + len(read) % 26), context=2000)
+    generator = stage.generator
+    scheduler = Scheduler(generator.executor, 5)
+    jobs = {1: {"samples": 2}, 2: {"num_beams": 2}, 3: {}, 4: {}, 5: {}}  # the last two have to wait
+    for key, options in jobs.items():
+        scheduler.add(job_of(generator, key, "P" * key, max_new_tokens=40, **options))
+    found: dict[int, list[Any]] = defaultdict(list)
+    for step in range(100):
+        events = scheduler.step()
+        events += scheduler.cancel(2) if step == 9 else scheduler.cancel(5) if step == 11 else scheduler.cancel(1) if step == 20 else []
+        for key, event in events:
+            found[key].append(event)
+    assert scheduler.idle
+    reasons = {key: [finished.reason for finished in Played(events).finished.values()] for key, events in found.items()}
+    assert reasons == {1: ["cancelled"] * 2, 2: ["cancelled"], 3: ["length"], 4: ["length"], 5: ["cancelled"]}
+    for key in (3, 4):
+        assert Played(found[key]).text() == generator.generate("P" * key, temperature=0, max_new_tokens=40)
+    assert len(Played(found[2]).text()) == 10
+    assert Played(found[1]).text(1) == Played(found[1]).text(0) == generator.generate("P", temperature=0, max_new_tokens=21)
+
+
+def test_requests_wait_until_their_cache_fits() -> None:
+    """Of requests that may come to need 100 bytes each, 350 free ones take two at a time beside what a pass needs."""
+    stage = Stage(lambda _: only(ord("a")))
+    executor = ScriptedExecutor(stage.script, stage.context, free=350)
+    generator = Generator(executor, byte_tokenizer(), context=1000)
+    wanted = [("P" * 10, {"temperature": 0, "max_new_tokens": 90})] * 5
+    found = run(generator, wanted, 16)
+    assert {len(played.text()) for played in found.values()} == {90}
+    assert max(len(rows) for rows in executor.sessions[0].read) == 2
+    (alone,) = run(generator, [("P" * 10, {"temperature": 0, "max_new_tokens": 900})], 16).values()
+    assert len(alone.text()) == 900, "a request that is alone is not held back"
+
+
+def test_out_of_memory_ends_one_request() -> None:
+    """The one that came last; what the others write stays the same."""
+
+    class Small(ScriptedSession):
+        def extend(self, rows: Sequence[Sequence[int]]) -> Logits:
+            if sum(map(len, self.rows)) + sum(map(len, rows)) > 100:
+                raise MemoryLimitError("out of memory while reading", "use a smaller model")
+            return super().extend(rows)
+
+    class SmallExecutor(ScriptedExecutor):
+        def open(self) -> ScriptedSession:
+            self.sessions.append(Small(self.script, self.context))
+            return self.sessions[-1]
+
+    script: Script = lambda read: only(ord("a") + len(read) % 26)  # noqa: E731
+    generator = Generator(SmallExecutor(script, 1000), byte_tokenizer(), context=1000)
+    wanted = [("P" * 10, {"temperature": 0, "max_new_tokens": 30})] * 2 + [("P" * 50, {"temperature": 0, "max_new_tokens": 30})]
+    found = run(generator, wanted, 16)
+    assert [type(error) for error in errors(found[2])] == [MemoryLimitError]
+    for key in (0, 1):
+        assert found[key].text() == Generator(ScriptedExecutor(script), byte_tokenizer(), context=1000).generate("P" * 10, **wanted[0][1])
+    (alone,) = run(generator, [("P" * 101, {})], 16).values()
+    assert [type(error) for error in errors(alone)] == [MemoryLimitError]
+
+
+def test_a_constraint_is_compiled_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row goes on writing while the constraint of another request is compiled."""
+    stage = Stage(lambda _: only(ord("a")))
+    generator = stage.generator
+    compiled = threading.Event()
+    make = generator._writer
+
+    def slowly(*arguments: Any) -> Any:
+        assert compiled.wait(60)
+        return make(*arguments)
+
+    scheduler = Scheduler(generator.executor, 4)
+    scheduler.add(job_of(generator, 1, "P", max_new_tokens=50))
+    monkeypatch.setattr(generator, "_writer", slowly)
+    scheduler.add(job_of(generator, 2, "Q", ignore_eos=False, choices=["aa"], max_new_tokens=5))
+    found: dict[int, list[Any]] = defaultdict(list)
+    for _ in range(20):
+        for key, event in scheduler.step():
+            found[key].append(event)
+    assert len(Played(found[1]).text()) == 20
+    assert 2 not in found
+    compiled.set()
+    while not scheduler.idle:
+        for key, event in scheduler.step():
+            found[key].append(event)
+    assert Played(found[2]).text() == "aa"
 
 
 def test_more_samples_than_rows() -> None:
@@ -183,11 +304,11 @@ def test_nothing_comes_after_an_error() -> None:
 
     generator = Stage(script).generator
     wanted: list[tuple[str, Options]] = [("P", {"samples": 6, "seed": 1, "max_new_tokens": 30}), ("P" * 5, {"max_new_tokens": 9})]
-    events = list(Batch(generator, 7).run(taking(requests(generator, wanted))))
+    events = list(generator.run_many(taking(requests(generator, wanted)), 7))
     mine = [event for key, event in events if key == 0]
     assert isinstance(mine[-1], TgenError)
     assert len(errors(mine)) == 1
-    assert len({event.index for event in mine if isinstance(event, Piece)}) == 6
+    assert len({event.index for event in mine if isinstance(event, Piece)}) > 1
     assert isinstance(events[-1][1], Finished)
 
 
@@ -213,7 +334,7 @@ def test_cancelled() -> None:
 
     generator = Stage(lambda _: only(ord("a"))).generator
     todo = requests(generator, [("P", {"max_new_tokens": 900})] * 50)
-    events = list(Batch(generator, 4).run(taking(todo), cancelled))
+    events = list(generator.run_many(taking(todo), 4, cancelled))
     assert not any(isinstance(event, Finished) for _, event in events)
     assert 0 < sum(isinstance(event, Piece) for _, event in events) < 100
     assert len(todo) == 46
@@ -221,13 +342,10 @@ def test_cancelled() -> None:
 
 def test_reading_a_long_prompt_can_be_cancelled() -> None:
     stage = Stage(speak("abc"), context=5000)
-    events = list(
-        Batch(stage.generator, 2).run(
-            taking(requests(stage.generator, [("P" * 2000, {})])), lambda: bool(stage.sessions) and len(stage.sessions[0].calls) == 2
-        )
-    )
+    take = taking(requests(stage.generator, [("P" * 2000, {})]))
+    events = list(stage.generator.run_many(take, 2, lambda: bool(stage.sessions) and len(stage.sessions[0].read) == 2))
     assert not any(isinstance(event, Piece) for _, event in events)
-    assert [len(rows[0]) for _, rows in stage.sessions[0].calls] == [CHUNK, CHUNK]
+    assert [len(rows[0]) for rows in stage.sessions[0].read] == [CHUNK, CHUNK]
 
 
 def test_it_waits_only_while_nothing_is_to_be_done() -> None:
@@ -239,6 +357,6 @@ def test_it_waits_only_while_nothing_is_to_be_done() -> None:
         waits.append(wait)
         return todo.pop(0) if wait and todo else None
 
-    assert len([1 for _, event in Batch(generator, 4).run(take) if isinstance(event, Finished)]) == 2
+    assert len([1 for _, event in generator.run_many(take, 4) if isinstance(event, Finished)]) == 2
     assert [wait for wait in waits if wait] == [True] * 3
     assert waits[0] and waits[-1]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests.conftest import DECODERS, ENCODERS, GOLDENS, golden_model, golden_reference
 from tgen.executors.torch.attention import Attention, attention_weights, fused_attend, plain_attend
+from tgen.executors.torch.forward_pass import whole_pass
 from tgen.executors.torch.maps import recording
 from tgen.executors.torch.positions import Bias, Frame
 from tgen.executors.torch.transformer import Distances
@@ -48,7 +49,7 @@ def test_future_padding_and_what_left_the_window_weigh_nothing(simple: bool, win
     spec = AttentionSpec(heads=6, kv_heads=1, head_dim=4, scale=0.5, window=window)
     positions = torch.arange(5) if simple else torch.tensor([-1, -1, 0, 1, 2])
     torch.manual_seed(0)
-    geometry = Frame(positions[None], positions[None], torch.float32, distances(bias), simple=simple)
+    geometry = Frame(positions[None], positions[None], torch.float32, distances(bias), plain=simple)
     weights = attention_weights(torch.randn(1, 6, 5, 4), torch.randn(1, 1, 5, 4), geometry, spec)
     assert torch.isfinite(weights).all()
     torch.testing.assert_close(weights.sum(-1), torch.ones(1, 6, 5))
@@ -78,7 +79,7 @@ def test_fused_is_plain(heads: int, kv_heads: int, bias: Alibi | None, simple: b
     spec = AttentionSpec(heads=heads, kv_heads=kv_heads, head_dim=8, scale=0.3, window=4 if causal else None, softcap=softcap)
     queries = torch.arange(4).repeat(2, 1) if simple else torch.tensor([[3, 4, 5, 6], [-1, -1, 0, 1]])
     keys = queries if simple else torch.tensor([[0, 1, 2, 3, 4, 5, 6], [-1, -1, -1, -1, -1, 0, 1]])
-    geometry = Frame(queries, keys, torch.float32, distances(bias), causal=causal, simple=simple)
+    geometry = Frame(queries, keys, torch.float32, distances(bias), causal=causal, plain=simple)
     k, v = torch.randn(2, 2, kv_heads, keys.shape[1], 8)
     q = torch.randn(2, heads, 4, 8)
     torch.testing.assert_close(fused_attend(q, k, v, geometry, spec), plain_attend(q, k, v, geometry, spec))
@@ -94,7 +95,8 @@ def test_the_seam_is_used() -> None:
         return fused_attend(q, k, v, geometry, spec)
 
     attention.attend = recorder
-    attention(torch.randn(1, 3, 8), frame([0, 1, 2]), None)
+    x = torch.randn(1, 3, 8)
+    attention(x, whole_pass((1, 3), None, None, x, None, causal=True), 0)
     assert shapes == [(1, 4, 3, 3)]
 
 
@@ -119,7 +121,7 @@ def test_every_map_is_dark_where_nothing_may_be_seen(name: str) -> None:
         queries = source if source is not None and kind == "encoder" else positions
         layers = model.spec.stacks["encoder" if kind == "encoder" else "decoder"].layers
         for layer, weights in zip(layers, maps, strict=True):
-            seen = sees(queries, keys, causal=kind == "decoder", window=layer.attention.window if kind == "decoder" else None)
+            seen = sees(queries, keys, causal=kind == "decoder", window=layer.mixer.window if kind == "decoder" else None)
             seen, weights = seen[queries >= 0], weights.transpose(0, 2, 3, 1)[queries >= 0]  # [queries, keys, heads]
             assert (weights[~seen] == 0).all()
             assert (weights[seen] > 0).all()

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests.conftest import DECODERS, GOLDENS, config_of, golden_model
-from tgen.engine.loop import Loop
+from tests.engine.scripted import columns
 from tgen.executors.torch.attention import Attention
 from tgen.executors.torch.maps import Maps, recording
 from tgen.executors.torch.reading import Reader
-from tgen.executors.torch.session import TorchSession
+from tgen.executors.torch.session import TorchExecutor
 from tgen.executors.torch.transformer import Transformer
 from tgen.options import GenerationOptions
 from tgen.sampling.sampler import Sampler
@@ -38,13 +38,13 @@ def test_rows_sum_to_one_and_a_decoder_never_looks_ahead(name: str) -> None:
         assert stack is not None
         assert len(layers) == len(stack.layers)
         for weights, layer in zip(layers, stack.layers, strict=True):
-            assert weights.shape == (layer.attention.heads, *(lengths[kind] if both else (len(IDS), len(IDS))))
+            assert weights.shape == (layer.mixer.heads, *(lengths[kind] if both else (len(IDS), len(IDS))))
             assert weights.sum(axis=-1) == pytest.approx(1, abs=1e-5)
             assert weights.min() >= 0
             above = np.triu(weights, 1)
             assert (above == 0).all() if kind == "decoder" else above.max() > 0
-            if layer.attention.window is not None and kind == "decoder":
-                assert (np.tril(weights, -layer.attention.window) == 0).all()
+            if layer.mixer.window is not None and kind == "decoder":
+                assert (np.tril(weights, -layer.mixer.window) == 0).all()
 
 
 def written(name: str, model: Transformer) -> list[int]:
@@ -52,8 +52,8 @@ def written(name: str, model: Transformer) -> list[int]:
     both = model.spec.encoder is not None
     prompt = [config_of(name)["decoder_start_token_id"]] if both else IDS
     options = GenerationOptions(temperature=1.5)
-    loop = Loop(TorchSession(model, 4, [SOURCE] if both else None), [prompt], [Sampler(options, 1, 0, prompt)], [0])
-    return [loop.column()[0].token for _ in range(8)]
+    drawn = columns(TorchExecutor(model), prompt, [Sampler(options, 1, 0, prompt)], 8, SOURCE if both else None)
+    return [column[0] for column in drawn]
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -90,8 +90,8 @@ def test_the_maps_are_those_that_the_model_uses() -> None:
     model = copy.deepcopy(golden_model("gpt2"))
     first, second = maps_of("gpt2")["decoder"]
     with torch.no_grad():
-        model.get_parameter("decoder.layers.1.attention.q.weight").mul_(0)
-        model.get_parameter("decoder.layers.1.attention.q.bias").mul_(0)
+        model.get_parameter("decoder.layers.1.mixer.q.weight").mul_(0)
+        model.get_parameter("decoder.layers.1.mixer.q.bias").mul_(0)
     changed = maps_of("gpt2", model)["decoder"]
     assert changed[0] == pytest.approx(first)
     even = np.tril(np.ones((8, 8))) / np.arange(1, 9)[:, None]

@@ -18,7 +18,7 @@ import torch
 from tests.conftest import DECODERS, GOLDEN, GOLDENS, golden_model, golden_reference
 from tests.golden import wanted
 from tgen.executors.torch.attention import Attend, Attention, fused_attend, plain_attend
-from tgen.executors.torch.cache import Cache, Source
+from tgen.executors.torch.cache import Row, Source
 from tgen.executors.torch.maps import recording
 from tgen.executors.torch.transformer import Transformer
 from tgen.spec.records import LayerSpec, ModelSpec, RelativeBias, StackSpec
@@ -75,30 +75,30 @@ def tensor(array: np.ndarray | None) -> torch.Tensor | None:
     return None if array is None else torch.from_numpy(array)
 
 
-@dataclass
-class Opened:
-    """A cache of two slots, which every test makes grow, and the source, where there is one."""
-
-    cache: Cache
-    source: Source | None
-
-    def select(self, rows: list[int]) -> None:
-        self.cache.select(rows)
-        if self.source is not None:
-            self.source.select(rows)
-
-
 def read_source(model: Transformer, texts: Texts) -> Source | None:
     return None if texts.source is None else model.read_source(torch.from_numpy(texts.source), tensor(texts.source_positions))
 
 
-def opened(model: Transformer, texts: Texts) -> Opened:
-    return Opened(Cache(model.spec, len(texts.ids), 2, torch.device("cpu"), torch.float32), read_source(model, texts))
+def opened(model: Transformer, texts: Texts) -> list[Row]:
+    """Rows that have read nothing, each with its own source, where there is one."""
+    if texts.source is None:
+        return [model.open_row() for _ in texts.ids]
+    places = np.zeros_like(texts.source) if texts.source_positions is None else texts.source_positions
+    sources = model.read_sources([list(row[at >= 0]) for row, at in zip(texts.source, places, strict=True)])
+    return [model.open_row(source) for source in sources]
 
 
-def read(model: Transformer, state: Opened, ids: np.ndarray, positions: np.ndarray | None) -> torch.Tensor:
-    """Logits of a further block, [rows, n, vocab]."""
-    return model.logits(model(torch.from_numpy(ids), tensor(positions), state.cache, state.source))
+def read(model: Transformer, rows: list[Row], ids: np.ndarray, positions: np.ndarray) -> torch.Tensor:
+    """Logits of a further block, [rows, n, vocab]; rows of which all is padding read nothing."""
+    real = positions >= 0
+    reading = [row for number, row in enumerate(rows) if real[number].any()]
+    blocks = [list(ids[number, real[number]]) for number in range(len(rows)) if real[number].any()]
+    found = torch.zeros(*ids.shape, model.spec.vocab)
+    if blocks:
+        found[torch.from_numpy(real)] = model.logits(model.read(reading, blocks))
+    for row, block in zip(reading, blocks, strict=True):
+        row.length += len(block)
+    return found
 
 
 def full(model: Transformer, texts: Texts, *, positions: bool = True) -> torch.Tensor:
@@ -169,21 +169,21 @@ def test_truncate(name: str) -> None:
     ids, places = texts.ids, texts.positions
     state = opened(model, texts)
     read(model, state, ids[:, :10], places[:, :10])
-    read(model, state, ids[:, :5], places[:, 10:15])
-    state.cache.truncate([10])
+    read(model, state, ids[:, :5], places[:, :5])
+    state[0].length = 10
     assert difference(read(model, state, ids[:, 10:], places[:, 10:])[0], texts.logits[10:]) < TOLERANCE
-    state.cache.truncate([0])
+    state[0].length = 0
     assert difference(read(model, state, ids, places)[0], texts.logits) < TOLERANCE
 
 
 @every_decoder
 def test_truncate_rows_unlike(name: str) -> None:
-    """Rows cut at different places go on side by side, with holes between their slots."""
+    """Rows cut at different places go on side by side."""
     texts, model = one_text(name).rows([0, 0]), golden_model(name)
     ids, places = texts.ids, texts.positions
     state = opened(model, texts)
     read(model, state, ids[:, :10], places[:, :10])
-    state.cache.truncate([10, 7])
+    state[1].length = 7
     rest = np.stack([ids[0, 10:16], ids[1, 7:13]]), np.stack([places[0, 10:16], places[1, 7:13]])
     for column in range(6):
         found = read(model, state, *(array[:, column : column + 1] for array in rest))
@@ -200,7 +200,7 @@ def test_select(name: str) -> None:
     state = opened(model, texts)
     read(model, state, texts.ids[:, :6], texts.positions[:, :6])
     for rows in ([2, 0, 2], [1, 0]):  # the second time of what the first left
-        state.select(rows)
+        state = [state[row].copy() for row in rows]
         texts, expected = texts.rows(rows), expected[rows]
     assert difference(read(model, state, texts.ids[:, 6:], texts.positions[:, 6:]), expected[:, 6:]) < TOLERANCE
 
@@ -209,7 +209,7 @@ def test_select(name: str) -> None:
 def test_every_parameter_shows(name: str) -> None:
     """The reference can fail: shifting the numbers of any single parameter by one place moves the logits far beyond the tolerance."""
     texts, model = one_text(name), copy.deepcopy(golden_model(name))
-    rotated = any(layer.attention.rope for stack in model.spec.stacks.values() for layer in stack.layers)
+    rotated = any(layer.mixer.rope for stack in model.spec.stacks.values() for layer in stack.layers)
     for parameter, tensor in model.named_parameters():
         if parameter.endswith("k.bias") and not rotated:
             continue  # adds the same to a query's scores of all keys, which softmax does not see
@@ -248,11 +248,14 @@ def changed_stack(stack: StackSpec) -> Iterator[tuple[str, StackSpec]]:
     def with_last(**changes: Any) -> StackSpec:
         return replace(stack, layers=(*stack.layers[:-1], replace(layer, **changes)))
 
-    for part in ("attention", "cross"):
+    for part in ("mixer", "cross"):
         for what, other in changed_attention(layer, part, causal=stack.causal):
             yield f"{part} {what}", with_last(**{part: other})
     yield "epsilon", with_last(norm=replace(layer.norm, eps=layer.norm.eps + 0.05))
-    yield "activation", with_last(mlp=replace(layer.mlp, activation="silu" if layer.mlp.activation == "relu" else "relu"))
+    yield (
+        "activation",
+        with_last(feed_forward=replace(layer.feed_forward, activation="silu" if layer.feed_forward.activation == "relu" else "relu")),
+    )
     for norm in ("final_norm", "embedding_norm"):
         if (found := getattr(stack, norm)) is not None:
             yield norm, replace(stack, **{norm: replace(found, eps=found.eps + 0.05)})
@@ -273,7 +276,7 @@ def changed_attention(layer: LayerSpec, part: str, *, causal: bool) -> Iterator[
     for key in ("scale", "softcap"):
         if getattr(attention, key):
             yield key, nudged(attention, key)
-    if causal and part == "attention":
+    if causal and part == "mixer":
         yield "window", replace(attention, window=(attention.window or 16) // 2)
     if attention.qk_norm is not None:
         yield "qk_norm", replace(attention, qk_norm=replace(attention.qk_norm, eps=attention.qk_norm.eps + 0.05))

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgen.executors.torch.positions import Frame, alibi_slopes, relative_buckets, rope_frequencies, rotate, sinusoids
+from tgen.executors.torch.positions import Frame, Rotations, alibi_slopes, relative_buckets, rope_frequencies, rotate, sinusoids
 from tgen.executors.torch.transformer import Distances
 from tgen.spec.records import Alibi, LinearScaling, Llama3Scaling, RopeSpec
 
@@ -31,7 +31,7 @@ def test_alibi_slopes() -> None:
 
 def test_alibi_grows_with_distance() -> None:
     positions = torch.tensor([[0, 1, 2, 3]])
-    mask = Frame(positions, positions, torch.float32, Distances(Alibi(8)), simple=True).mask(None)
+    mask = Frame(positions, positions, torch.float32, Distances(Alibi(8)), plain=True).mask(None)
     assert mask is not None
     assert mask[0, 0, 3].tolist() == [-1.5, -1.0, -0.5, 0.0]
     assert mask[0, 1, 3].tolist() == [-0.75, -0.5, -0.25, 0.0]
@@ -66,7 +66,7 @@ def test_rotation_keeps_lengths_and_turns_the_first_pair_by_one_radian_per_posit
     rope = RopeSpec(dim=4, theta=10000.0)
     positions = torch.tensor([[0, 1, 2]])
     x = torch.tensor([1.0, 0.0, 0.0, 0.0, 7.0]).expand(1, 1, 3, 5)
-    turned = rotate(x, Frame(positions, positions, torch.float32).rotation(rope))
+    turned = rotate(x, Rotations(positions, torch.float32).of(rope))
     torch.testing.assert_close(turned[0, 0, :, 0], torch.tensor([1.0, math.cos(1), math.cos(2)]))
     torch.testing.assert_close(turned[0, 0, :, 2], torch.tensor([0.0, math.sin(1), math.sin(2)]))
     assert (turned[..., 4] == 7).all()  # beyond the rotated part
@@ -79,7 +79,7 @@ def test_scores_of_rotated_vectors_depend_on_distance_alone(query: int, key: int
     q, k = torch.randn(2, 1, 1, 1, 8, generator=generator)
 
     def score(query: int, key: int) -> float:
-        rotations = [Frame(p, p, torch.float32).rotation(RopeSpec(8, 10000.0)) for p in (torch.tensor([[query]]), torch.tensor([[key]]))]
+        rotations = [Rotations(p, torch.float32).of(RopeSpec(8, 10000.0)) for p in (torch.tensor([[query]]), torch.tensor([[key]]))]
         return float((rotate(q, rotations[0]) * rotate(k, rotations[1])).sum())
 
     assert score(query, key) == pytest.approx(score(query + shift, key + shift), abs=1e-3)
@@ -129,7 +129,7 @@ def test_shortcuts_say_what_the_mask_says(length: int, used: int, window: int | 
     """Where a frame promises that no mask is needed, building it would have shown the same."""
     queries = torch.tensor([[used]]) if lone else torch.arange(length)[None]
     keys = torch.arange(used + 1)[None] if lone else queries
-    short = Frame(queries, keys, torch.float32, simple=not lone, latest=lone)
+    short = Frame(queries, keys, torch.float32, plain=True)
     built = Frame(queries, keys, torch.float32).mask(window)
     assert built is not None
     if short.causal_only(window):

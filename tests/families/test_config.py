@@ -105,12 +105,12 @@ def test_two_ropes_in_both_dialects() -> None:
     spec = spec_of(new)
     assert spec_of(old) == spec
     local, full = RopeSpec(6, 40.0), RopeSpec(6, 300.0, LinearScaling(2.0))
-    assert [layer.attention.rope for layer in decoder(spec).layers] == [local, local, full, local]
+    assert [layer.mixer.rope for layer in decoder(spec).layers] == [local, local, full, local]
     for key in ("rope_theta", "rope_local_base_freq", "rope_scaling"):
         del old[key]
     new["rope_parameters"] = {kind: {"rope_type": "default"} for kind in ("full_attention", "sliding_attention")}
     for silent in (old, new):
-        assert {layer.attention.rope for layer in decoder(spec_of(silent)).layers} == {RopeSpec(6, 10000.0), RopeSpec(6, 1e6)}
+        assert {layer.mixer.rope for layer in decoder(spec_of(silent)).layers} == {RopeSpec(6, 10000.0), RopeSpec(6, 1e6)}
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_softcap_of_gemma_2(changes: dict[str, Any] | None, expected: float | No
     values = config_of("gemma2")
     if changes is None:
         del values["attn_logit_softcapping"]
-    assert decoder(spec_of({**values, **(changes or {})})).layers[0].attention.softcap == expected
+    assert decoder(spec_of({**values, **(changes or {})})).layers[0].mixer.softcap == expected
 
 
 def test_positions_of_roberta() -> None:
@@ -145,7 +145,7 @@ def test_positions_of_roberta() -> None:
 
 
 def test_rope_of_llama_3() -> None:
-    rope = decoder(spec_of(config_of("llama3"))).layers[0].attention.rope
+    rope = decoder(spec_of(config_of("llama3"))).layers[0].mixer.rope
     assert rope is not None
     assert (rope.dim, rope.theta, rope.scaling) == (8, 50.0, Llama3Scaling(4.0, 1.0, 4.0, 16))
 
@@ -173,7 +173,7 @@ def test_rope_of_llama_3() -> None:
 )
 def test_windows(name: str, changes: dict[str, Any], expected: list[int | None]) -> None:
     spec = spec_of({**config_of(name), **changes})
-    assert [layer.attention.window for layer in decoder(spec).layers] == expected
+    assert [layer.mixer.window for layer in decoder(spec).layers] == expected
 
 
 @pytest.mark.parametrize(("asked", "nearest"), [("lama", "llama"), ("mixtral", "mistral"), ("qwen2_moe", "qwen2"), ("gpt_neo", "gpt_neox")])

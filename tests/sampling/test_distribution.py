@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from tests.engine.scripted import ScriptedSession, only
+from tests.engine.scripted import ScriptedExecutor, columns, only
 from tests.sampling import naive
-from tgen.engine.loop import Loop
 from tgen.options import GenerationOptions
 from tgen.sampling.sampler import Sampler
 
@@ -30,10 +29,9 @@ def draws(options: GenerationOptions, output: Sequence[int], keys: Sequence[tupl
         return only(output[step], len(LOGITS)) if step < len(output) else LOGITS
 
     samplers = [Sampler(options, seed, row, PROMPT) for seed, row in keys]
-    loop = Loop(ScriptedSession(script), [PROMPT], samplers, [0] * len(samplers))
-    for token in output:
-        assert {item.token for item in loop.column()} == {token}
-    return np.array([item.token for item in loop.column()])
+    *forced, last = columns(ScriptedExecutor(script), PROMPT, samplers, len(output) + 1)
+    assert [set(column) for column in forced] == [{token} for token in output]
+    return np.array(last)
 
 
 def assert_distributed(tokens: np.ndarray, expected: Sequence[float]) -> None:
@@ -107,7 +105,6 @@ def test_every_axis_of_the_random_numbers(varied: str) -> None:
 def test_neighbours_are_independent(apart: str) -> None:
     """Pairs of draws from four equal tokens: all sixteen pairs are equally likely."""
     samplers = [Sampler(GenerationOptions(**OFF), 3, row, []) for row in range(DRAWS // 2)]  # type: ignore[arg-type]
-    loop = Loop(ScriptedSession(lambda _: [0.0] * 4), [[0]], samplers, [0] * len(samplers))
-    columns = np.array([[item.token for item in loop.column()] for _ in range(2)])
-    pairs = columns[0, :-1] * 4 + columns[0, 1:] if apart == "rows" else columns[0] * 4 + columns[1]
+    drawn = np.array(columns(ScriptedExecutor(lambda _: [0.0] * 4), [0], samplers, 2))
+    pairs = drawn[0, :-1] * 4 + drawn[0, 1:] if apart == "rows" else drawn[0] * 4 + drawn[1]
     assert_distributed(pairs, [1 / 16] * 16)

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tgen.engine.beam import BeamSettings, Search, adjustment, beam_search, read_beams
+from tests.engine.oracle import search_alone
+from tests.engine.scripted import ScriptedExecutor
+from tgen.engine.beam import Search, adjustment, read_beams
 from tgen.errors import CheckpointError
 from tgen.options import GenerationOptions, resolve
 from tgen.sampling.rules import Rules, read_rules
-from tgen.sampling.sampler import NumericalError, Sampler
+from tgen.sampling.sampler import Sampler
 
 steady = settings(deadline=None, derandomize=True, database=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 VOCAB, LENGTH = 8, 5
@@ -154,19 +156,8 @@ ANYTHING = st.recursive(
 )
 
 
-class Steady:
-    """A session whose logits are always the same."""
-
-    def extend(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
-        return np.tile(LOGITS, (len(rows), 1))
-
-    def select(self, rows: Sequence[int]) -> None: ...
-
-    def truncate(self, lengths: Sequence[int]) -> None: ...
-
-
 @steady
-@given(st.dictionaries(st.sampled_from(KEYS), ANYTHING), st.integers(1, 3))
+@given(st.dictionaries(st.sampled_from(KEYS), ANYTHING), st.integers(2, 3))
 def test_hostile_values_are_never_more_than_a_message(generation: dict[str, Any], beams: int) -> None:
     try:
         found, settings = rules(**generation), read_beams(generation, beams)
@@ -175,18 +166,8 @@ def test_hostile_values_are_never_more_than_a_message(generation: dict[str, Any]
         return
     search = Search(settings, ENDS, LENGTH)
     try:
-        beam_search(Steady(), [[0]], [search], adjustment(GenerationOptions(), found))
+        search_alone(ScriptedExecutor(lambda _: LOGITS), [0], search, adjustment(GenerationOptions(), found))
     except CheckpointError as error:
         assert "forbids every token" in error.message
         return
     assert 1 <= len(search.best(1)[0]) <= LENGTH
-
-
-@pytest.mark.parametrize("beams", [1, 2])
-def test_a_search_refuses_logits_that_are_not_finite(beams: int) -> None:
-    class Broken(Steady):
-        def extend(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
-            return super().extend(rows) + (np.nan if len(rows[0]) == 1 else 0)
-
-    with pytest.raises(NumericalError, match="not finite at step 1"):
-        beam_search(Broken(), [[0, 1]], [Search(BeamSettings(beams), frozenset(), LENGTH)], lambda scores, *_: scores)

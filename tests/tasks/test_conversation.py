@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.engine.scripted import END, Played, byte_tokenizer, only
-from tests.engine.test_prefix import Kept
+from tests.engine.scripted import END, Played, ScriptedExecutor, byte_tokenizer, only
 from tests.executors.test_session import model
 from tgen.engine.generator import Generator
 from tgen.errors import CapacityError, TgenError, UsageError
 from tgen.events import Note
-from tgen.executors.open import sessions
+from tgen.executors.torch.session import TorchExecutor
 from tgen.tasks.conversation import Conversation, load_messages, save_messages
 from tgen.text.chat import ChatTemplate, Message
 
@@ -37,23 +35,17 @@ class Scene:
     """A conversation with a model that shouts back."""
 
     def __init__(self, context: int = 100, system: str | None = None, **options: Any) -> None:
-        self.sessions: list[Kept] = []
-        generator = Generator(self._open, byte_tokenizer(), context=context, end_tokens=frozenset([END]))
+        self.executor = ScriptedExecutor(answer, context)
+        generator = Generator(self.executor, byte_tokenizer(), context=context, end_tokens=frozenset([END]))
         template = ChatTemplate(TEMPLATE, "template", {})
         self.talk = Conversation(generator, template, generator.resolve({"temperature": 0, **options}), system)
-
-    def _open(self, length: int, _: Sequence[Sequence[int]] | None) -> Kept:
-        self.sessions.append(Kept(answer, length))
-        return self.sessions[-1]
 
     def say(self, text: str) -> Played:
         return Played(list(self.talk.reply(text)))
 
     def reads(self) -> str:
         """The whole text that the model has read for its last answer."""
-        rows = self.sessions[-1].rows
-        assert rows is not None
-        return bytes(token for token in rows[0] if token < 256).decode()
+        return bytes(token for token in self.talk._prefix.ids if token < 256).decode()
 
 
 def test_each_turn_reads_only_what_is_new() -> None:
@@ -61,7 +53,6 @@ def test_each_turn_reads_only_what_is_new() -> None:
     assert scene.say("hi").text() == "HI"
     assert scene.say("you").text() == "YOU"
     assert scene.reads() == "s:x;u:hi;a:HI;u:you;a:YOU"
-    assert len(scene.sessions) == 1
     played = scene.say("me")
     assert played.started.cached_tokens == len("s:x;u:hi;a:HI;u:you;a:YOU")
     assert scene.talk.messages == [
@@ -72,7 +63,7 @@ def test_each_turn_reads_only_what_is_new() -> None:
 
 def test_a_kept_cache_changes_no_text() -> None:
     """Every turn against its whole text read anew, from a model whose tokens are drawn."""
-    generator = Generator(sessions(model("llama")), byte_tokenizer(), context=400)
+    generator = Generator(TorchExecutor(model("llama")), byte_tokenizer(), context=400)
     template = ChatTemplate(TEMPLATE, "template", {})
     resolved = generator.resolve({"temperature": 1, "max_new_tokens": 12, "seed": 5})
     talk = Conversation(generator, template, resolved)

@@ -13,7 +13,7 @@ from tgen.cli import parameters as p
 from tgen.cli.model import chosen_checkpoint
 from tgen.cli.prompt import PromptSource
 from tgen.errors import CapacityError, UsageError
-from tgen.options import RunOptions, resolve
+from tgen.options import RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
@@ -107,16 +107,24 @@ def _record(reader: Reader, checkpoint: Checkpoint, tokenizer: Tokenizer, ids: l
     """The maps, and for an encoder-decoder the ids its decoder read: the start token and the answer, given or greedy."""
     if checkpoint.spec.kind != "encoder-decoder":
         return reader.attention(ids), []
-    from tgen.checkpoint.container import generation_settings
-    from tgen.engine.opening import make_translator
-    from tgen.executors.open import sessions
+    from tgen.checkpoint.container import decoder_start
 
-    options = resolve({}, {}, generation_settings(checkpoint), answer=True).options
-    translator = make_translator(checkpoint, sessions(reader.model), tokenizer, options)
-    written = translator.answers([ids])[0] if answer is None else tokenizer.encode(answer, special=False)
-    written = [translator.start_token, *written]
+    written = _answer(reader, checkpoint, tokenizer, ids) if answer is None else tokenizer.encode(answer, special=False)
+    written = [decoder_start(checkpoint), *written]
     _check_length("answer", len(written), checkpoint.spec.context)
     return reader.attention(written, source=ids), written
+
+
+def _answer(reader: Reader, checkpoint: Checkpoint, tokenizer: Tokenizer, source: list[int]) -> list[int]:
+    """The likeliest answer to a source, as the folder's settings find it, without its end token."""
+    from tgen.engine.opening import make_generator
+    from tgen.events import Finished
+    from tgen.executors.torch.session import TorchExecutor
+
+    generator = make_generator(checkpoint, TorchExecutor(reader.model), tokenizer)
+    events = generator.run(source, generator.resolve({}))
+    ids = next(event.ids for event in events if isinstance(event, Finished))
+    return [token for token in ids if token not in generator.end_tokens]
 
 
 def _check_length(what: str, count: int, context: int) -> None:

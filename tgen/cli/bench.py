@@ -118,10 +118,10 @@ def bench(
 
 
 def _batch(checkpoint: Checkpoint, options: RunOptions, rows: int, context: int, new_tokens: int, repeats: int, json: bool) -> int:
-    from tgen.engine.opening import make_generator
+    from tgen.engine.opening import open_generator
     from tgen.tasks.throughput import throughput
 
-    found = throughput(make_generator(checkpoint, options), rows, context, new_tokens, repeats)
+    found = throughput(open_generator(checkpoint, options), rows, context, new_tokens, repeats)
     if json:
         write_json({"model": checkpoint.name, "context": context, "new_tokens": new_tokens, **dataclasses.asdict(found)})
         return 0

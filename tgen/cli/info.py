@@ -55,7 +55,7 @@ def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
     spec = checkpoint.spec
     stack = list(spec.stacks.values())[-1]
     layers = stack.layers
-    attention, mlp = layers[0].attention, layers[0].mlp
+    attention, mlp = layers[0].mixer, layers[0].feed_forward
     yield "folder", str(checkpoint.folder.resolve())
     yield "model_type", checkpoint.model_type
     yield "kind", spec.kind
@@ -73,7 +73,7 @@ def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
     yield "vocabulary", spec.vocab
     yield "context", spec.context
     kept = spec.decoder.layers if spec.decoder else ()
-    yield "cache_bytes_per_token", sum(8 * layer.attention.kv_heads * layer.attention.head_dim for layer in kept)
+    yield "cache_bytes_per_token", sum(8 * layer.mixer.kv_heads * layer.mixer.head_dim for layer in kept)
     start = start_token(checkpoint)
     yield "start_tokens", [] if start is None else [start]
     yield "end_tokens", sorted(end_tokens(checkpoint))
@@ -95,9 +95,9 @@ def _tokenizer_problem(checkpoint: Checkpoint, facts: dict[str, Any]) -> Checkpo
 
 
 def _positions(stack: StackSpec) -> str:
-    windows = sorted({layer.attention.window for layer in stack.layers if layer.attention.window})
+    windows = sorted({layer.mixer.window for layer in stack.layers if layer.mixer.window})
     window = f", window {', '.join(map(str, windows))}" if windows else ""
-    ropes = {layer.attention.rope: None for layer in stack.layers if layer.attention.rope}
+    ropes = {layer.mixer.rope: None for layer in stack.layers if layer.mixer.rope}
     if stack.positions is not None:
         return f"{stack.positions.kind}{window}"
     if stack.bias is not None:

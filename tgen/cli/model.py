@@ -68,6 +68,6 @@ def open_generator(model: str | None, options: RunOptions, checkpoint: Checkpoin
     """A Generator, and the name to show for it; `checkpoint` if it is open already. Raises TgenError."""
     checkpoint = checkpoint or chosen_checkpoint(model)
 
-    from tgen.engine.opening import make_generator
+    from tgen.engine import opening
 
-    return make_generator(checkpoint, options), model or os.environ.get("TGEN_MODEL") or checkpoint.name
+    return opening.open_generator(checkpoint, options), model or os.environ.get("TGEN_MODEL") or checkpoint.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,16 +11,16 @@ import typer
 from tgen.batch.lines import Line, line_batches
 from tgen.cli import parameters as p
 from tgen.cli.asked import asked_options
-from tgen.cli.model import chosen_checkpoint, require_kind
-from tgen.options import RunOptions, resolve
+from tgen.cli.model import chosen_checkpoint, open_generator, require_kind
+from tgen.options import RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_text
 
 if TYPE_CHECKING:
-    from tgen.engine.translator import Translator
+    from tgen.tasks.translation import Translator
 
-# Lines that are there are read together, sorted by length, and translated so many at a time.
-READ, BATCH = 128, 16
+# So many lines that are there are read and translated together.
+READ = 128
 
 
 def translate(
@@ -48,17 +49,11 @@ def translate(
     checkpoint = chosen_checkpoint(model, translator=True)
     require_kind(checkpoint, "translate", "encoder-decoder")
 
-    from tgen.checkpoint.container import generation_settings
-    from tgen.engine.opening import make_translator
-    from tgen.text.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
-    resolved = resolve(asked, os.environ, generation_settings(checkpoint), answer=True)
-
-    from tgen.executors.open import open_model, sessions
+    from tgen.tasks.translation import Translator
     from tgen.ui.counting import counting
 
-    translator = make_translator(checkpoint, sessions(open_model(checkpoint, options)), tokenizer, resolved.options)
+    generator, _ = open_generator(model, options, checkpoint)
+    translator = Translator(generator, generator.resolve(asked, os.environ))
     with counting("lines", None, writing=True) as bar:
         for lines in batches:
             write_text("".join(f"{target}\n" for target in _targets(translator, lines)))
@@ -66,15 +61,9 @@ def translate(
     return 0
 
 
-def _targets(translator: Translator, lines: list[Line]) -> list[str]:
-    """The translations of lines, in their order; lines of like length share a batch, so that little is padding."""
-    order = sorted(range(len(lines)), key=lambda i: len(lines[i].text))
-    targets = [""] * len(lines)
-    for start in range(0, len(order), BATCH):
-        chosen = order[start : start + BATCH]
-        for i, found in zip(chosen, translator.translate([lines[i].text for i in chosen]), strict=True):
-            targets[i] = found.text.replace("\n", " ")
-            if found.left_out:
-                said = f"line {lines[i].number} has {found.left_out} tokens more than the model reads; its end is left out"
-                messages.warning(said)
-    return targets
+def _targets(translator: Translator, lines: list[Line]) -> Iterator[str]:
+    """The translations of lines, in their order."""
+    for line, found in zip(lines, translator.translate([line.text for line in lines]), strict=True):
+        if found.left_out:
+            messages.warning(f"line {line.number} has {found.left_out} tokens more than the model reads; its end is left out")
+        yield found.text.replace("\n", " ")

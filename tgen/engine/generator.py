@@ -91,10 +91,14 @@ class Generator:
         job = self.job(Request(0, prompt, resolved), watch, prefix)
         scheduler = Scheduler(self.executor, job.rows)
         scheduler.add(job)
-        while not scheduler.idle:
-            yield from _raised(scheduler.step())
-            if cancelled():
-                yield from _raised(scheduler.cancel(job.key))
+        try:
+            while not scheduler.idle:
+                yield from _raised(scheduler.step())
+                if cancelled():
+                    yield from _raised(scheduler.cancel(job.key))
+        except GeneratorExit:  # nobody wants to hear more; the prefix keeps what was read
+            scheduler.cancel(job.key)
+            raise
 
     def run_many(self, take: Take, rows: int, cancelled: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, Event | TgenError]]:
         """The events of many requests as they come, each with its request's key; a request that fails ends with its error.

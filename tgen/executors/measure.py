@@ -76,9 +76,7 @@ def _bytes_per_step(model: Transformer, length: int) -> int:
     embedding = model.embedding.weight
     if model.head is not None:
         weights -= embedding.numel() * embedding.element_size()
-    cache = sum(
-        2 * layer.attention.kv_heads * layer.attention.head_dim * length for stack in model.spec.stacks.values() for layer in stack.layers
-    )
+    cache = sum(2 * layer.mixer.kv_heads * layer.mixer.head_dim * length for stack in model.spec.stacks.values() for layer in stack.layers)
     return weights + cache * embedding.element_size()
 
 

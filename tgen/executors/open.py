@@ -12,6 +12,7 @@ from tgen.executors.torch.transformer import Transformer
 from tgen.options import RunOptions
 from tgen.spec.shapes import parameter_count
 
+
 def open_model(checkpoint: Checkpoint, options: RunOptions) -> Transformer:
     """The model, loaded and placed. Raises UsageError for a device that is not there, MemoryLimitError, CheckpointError."""
     set_threads(options)

@@ -55,13 +55,13 @@ def spec(config: Config) -> ModelSpec:
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
     layer: Names = {
-        "attention_norm": "self_attn_layer_norm",
+        "mixer_norm": "self_attn_layer_norm",
         "cross_norm": "encoder_attn_layer_norm",
-        "mlp_norm": "final_layer_norm",
-        "mlp.up": "fc1",
-        "mlp.down": "fc2",
+        "feed_forward_norm": "final_layer_norm",
+        "feed_forward.up": "fc1",
+        "feed_forward.down": "fc2",
     }
-    for ours, theirs in (("attention", "self_attn"), ("cross", "encoder_attn")):
+    for ours, theirs in (("mixer", "self_attn"), ("cross", "encoder_attn")):
         layer |= {f"{ours}.{part}": f"{theirs}.{part}_proj" for part in ("q", "k", "v", "out")}
     modules: Names = {"embedding": "model.shared", "head": "lm_head", "head.bias": Source("final_logits_bias", flat, one_row)}
     for stack in ("encoder", "decoder"):

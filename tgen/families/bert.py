@@ -18,8 +18,8 @@ def spec(config: Config) -> ModelSpec:
     # RoBERTa counts positions from the row after that of its padding token.
     offset = config.integer("pad_token_id", default=1, minimum=0, maximum=length - 2) + 1 if config.model_type == "roberta" else 0
     layer = LayerSpec(
-        attention=AttentionSpec(heads, heads, head_dim, head_dim**-0.5, bias=True, out_bias=True),
-        mlp=MlpSpec(config.integer("intermediate_size"), activation, gated=False, bias=True),
+        mixer=AttentionSpec(heads, heads, head_dim, head_dim**-0.5, bias=True, out_bias=True),
+        feed_forward=MlpSpec(config.integer("intermediate_size"), activation, gated=False, bias=True),
         norm=norm,
         residual="post",
     )
@@ -48,14 +48,14 @@ def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
     root = spec.family
     layer: Names = {
-        "attention.q": "attention.self.query",
-        "attention.k": "attention.self.key",
-        "attention.v": "attention.self.value",
-        "attention.out": "attention.output.dense",
-        "attention_norm": "attention.output.LayerNorm",
-        "mlp.up": "intermediate.dense",
-        "mlp.down": "output.dense",
-        "mlp_norm": "output.LayerNorm",
+        "mixer.q": "attention.self.query",
+        "mixer.k": "attention.self.key",
+        "mixer.v": "attention.self.value",
+        "mixer.out": "attention.output.dense",
+        "mixer_norm": "attention.output.LayerNorm",
+        "feed_forward.up": "intermediate.dense",
+        "feed_forward.down": "output.dense",
+        "feed_forward_norm": "output.LayerNorm",
     }
     modules: Names = {
         "embedding": f"{root}.embeddings.word_embeddings",

@@ -14,8 +14,8 @@ def spec(config: Config) -> ModelSpec:
     head_dim = config.head_dim(width, heads)
     norm = NormSpec("layer", config.number("layer_norm_epsilon", default=1e-5))
     layer = LayerSpec(
-        attention=AttentionSpec(heads=heads, kv_heads=heads, head_dim=head_dim, scale=head_dim**-0.5, bias=True, out_bias=True),
-        mlp=MlpSpec(width=4 * width, activation="gelu_tanh", gated=False, bias=True),
+        mixer=AttentionSpec(heads=heads, kv_heads=heads, head_dim=head_dim, scale=head_dim**-0.5, bias=True, out_bias=True),
+        feed_forward=MlpSpec(width=4 * width, activation="gelu_tanh", gated=False, bias=True),
         norm=norm,
     )
     return ModelSpec(
@@ -37,16 +37,16 @@ def spec(config: Config) -> ModelSpec:
 
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
-    heads = spec.stacks["decoder"].layers[0].attention.heads
+    heads = spec.stacks["decoder"].layers[0].mixer.heads
     layer: Names = {
-        "attention_norm": "input_layernorm",
-        "attention.q": Source("self_attention.query_key_value", interleaved(0, 3, heads)),
-        "attention.k": Source("self_attention.query_key_value", interleaved(1, 3, heads)),
-        "attention.v": Source("self_attention.query_key_value", interleaved(2, 3, heads)),
-        "attention.out": "self_attention.dense",
-        "mlp_norm": "post_attention_layernorm",
-        "mlp.up": "mlp.dense_h_to_4h",
-        "mlp.down": "mlp.dense_4h_to_h",
+        "mixer_norm": "input_layernorm",
+        "mixer.q": Source("self_attention.query_key_value", interleaved(0, 3, heads)),
+        "mixer.k": Source("self_attention.query_key_value", interleaved(1, 3, heads)),
+        "mixer.v": Source("self_attention.query_key_value", interleaved(2, 3, heads)),
+        "mixer.out": "self_attention.dense",
+        "feed_forward_norm": "post_attention_layernorm",
+        "feed_forward.up": "mlp.dense_h_to_4h",
+        "feed_forward.down": "mlp.dense_4h_to_h",
     }
     modules: Names = {
         "embedding": "transformer.word_embeddings",

@@ -28,7 +28,7 @@ def spec(config: Config) -> ModelSpec:
     full, local = _ropes(config, head_dim) if third else (config.rope(head_dim),) * 2
     layers = tuple(
         LayerSpec(
-            attention=AttentionSpec(
+            mixer=AttentionSpec(
                 heads=heads,
                 kv_heads=kv_heads,
                 head_dim=head_dim,
@@ -40,7 +40,7 @@ def spec(config: Config) -> ModelSpec:
                 window=window,
                 rope=full if window is None else local,
             ),
-            mlp=mlp,
+            feed_forward=mlp,
             norm=norm,
             residual="sandwich",
         )
@@ -62,19 +62,19 @@ def spec(config: Config) -> ModelSpec:
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
     layer: Names = {
-        "attention_norm": Source("input_layernorm", plus_one),
-        "attention.q": "self_attn.q_proj",
-        "attention.k": "self_attn.k_proj",
-        "attention.v": "self_attn.v_proj",
-        "attention.out": "self_attn.o_proj",
-        "attention.q_norm": Source("self_attn.q_norm", plus_one),
-        "attention.k_norm": Source("self_attn.k_norm", plus_one),
-        "attention_out_norm": Source("post_attention_layernorm", plus_one),
-        "mlp_norm": Source("pre_feedforward_layernorm", plus_one),
-        "mlp_out_norm": Source("post_feedforward_layernorm", plus_one),
-        "mlp.gate": "mlp.gate_proj",
-        "mlp.up": "mlp.up_proj",
-        "mlp.down": "mlp.down_proj",
+        "mixer_norm": Source("input_layernorm", plus_one),
+        "mixer.q": "self_attn.q_proj",
+        "mixer.k": "self_attn.k_proj",
+        "mixer.v": "self_attn.v_proj",
+        "mixer.out": "self_attn.o_proj",
+        "mixer.q_norm": Source("self_attn.q_norm", plus_one),
+        "mixer.k_norm": Source("self_attn.k_norm", plus_one),
+        "mixer_out_norm": Source("post_attention_layernorm", plus_one),
+        "feed_forward_norm": Source("pre_feedforward_layernorm", plus_one),
+        "feed_forward_out_norm": Source("post_feedforward_layernorm", plus_one),
+        "feed_forward.gate": "mlp.gate_proj",
+        "feed_forward.up": "mlp.up_proj",
+        "feed_forward.down": "mlp.down_proj",
     }
     modules: Names = {"embedding": "model.embed_tokens", "decoder.final_norm": Source("model.norm", plus_one), "head": "lm_head"}
     return make_table(spec, modules, {"decoder": ("model.layers", layer)}, prefixes=("model.",))

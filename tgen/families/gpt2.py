@@ -16,8 +16,8 @@ def spec(config: Config) -> ModelSpec:
     head_dim, context = config.head_dim(width, heads), config.integer("n_positions", "max_position_embeddings", default=1024)
     norm = NormSpec("layer", config.number("layer_norm_epsilon", default=1e-5))
     layer = LayerSpec(
-        attention=AttentionSpec(heads=heads, kv_heads=heads, head_dim=head_dim, scale=head_dim**-0.5, bias=True, out_bias=True),
-        mlp=MlpSpec(
+        mixer=AttentionSpec(heads=heads, kv_heads=heads, head_dim=head_dim, scale=head_dim**-0.5, bias=True, out_bias=True),
+        feed_forward=MlpSpec(
             width=config.integer("n_inner", default=4 * width),
             activation=config.activation("activation_function", default="gelu_new"),
             gated=False,
@@ -43,14 +43,14 @@ def spec(config: Config) -> ModelSpec:
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
     layer: Names = {
-        "attention_norm": "ln_1",
-        "attention.q": Source("attn.c_attn", part(0, 3, then=transposed)),
-        "attention.k": Source("attn.c_attn", part(1, 3, then=transposed)),
-        "attention.v": Source("attn.c_attn", part(2, 3, then=transposed)),
-        "attention.out": Source("attn.c_proj", transposed),
-        "mlp_norm": "ln_2",
-        "mlp.up": Source("mlp.c_fc", transposed),
-        "mlp.down": Source("mlp.c_proj", transposed),
+        "mixer_norm": "ln_1",
+        "mixer.q": Source("attn.c_attn", part(0, 3, then=transposed)),
+        "mixer.k": Source("attn.c_attn", part(1, 3, then=transposed)),
+        "mixer.v": Source("attn.c_attn", part(2, 3, then=transposed)),
+        "mixer.out": Source("attn.c_proj", transposed),
+        "feed_forward_norm": "ln_2",
+        "feed_forward.up": Source("mlp.c_fc", transposed),
+        "feed_forward.down": Source("mlp.c_proj", transposed),
     }
     modules: Names = {
         "embedding": "transformer.wte",

@@ -16,8 +16,8 @@ def spec(config: Config) -> ModelSpec:
     bias = config.flag("attention_bias", default=True)
     rope = config.rope(head_dim, partial=0.25)
     layer = LayerSpec(
-        attention=AttentionSpec(heads, heads, head_dim, head_dim**-0.5, bias=bias, out_bias=bias, rope=rope),
-        mlp=MlpSpec(config.integer("intermediate_size"), config.activation("hidden_act", default="gelu"), gated=False, bias=True),
+        mixer=AttentionSpec(heads, heads, head_dim, head_dim**-0.5, bias=bias, out_bias=bias, rope=rope),
+        feed_forward=MlpSpec(config.integer("intermediate_size"), config.activation("hidden_act", default="gelu"), gated=False, bias=True),
         norm=norm,
         residual="parallel" if config.flag("use_parallel_residual", default=True) else "pre",
     )
@@ -33,16 +33,16 @@ def spec(config: Config) -> ModelSpec:
 
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
-    heads = spec.stacks["decoder"].layers[0].attention.heads
+    heads = spec.stacks["decoder"].layers[0].mixer.heads
     layer: Names = {
-        "attention_norm": "input_layernorm",
-        "attention.q": Source("attention.query_key_value", interleaved(0, 3, heads)),
-        "attention.k": Source("attention.query_key_value", interleaved(1, 3, heads)),
-        "attention.v": Source("attention.query_key_value", interleaved(2, 3, heads)),
-        "attention.out": "attention.dense",
-        "mlp_norm": "post_attention_layernorm",
-        "mlp.up": "mlp.dense_h_to_4h",
-        "mlp.down": "mlp.dense_4h_to_h",
+        "mixer_norm": "input_layernorm",
+        "mixer.q": Source("attention.query_key_value", interleaved(0, 3, heads)),
+        "mixer.k": Source("attention.query_key_value", interleaved(1, 3, heads)),
+        "mixer.v": Source("attention.query_key_value", interleaved(2, 3, heads)),
+        "mixer.out": "attention.dense",
+        "feed_forward_norm": "post_attention_layernorm",
+        "feed_forward.up": "mlp.dense_h_to_4h",
+        "feed_forward.down": "mlp.dense_4h_to_h",
     }
     modules: Names = {"embedding": "gpt_neox.embed_in", "decoder.final_norm": "gpt_neox.final_layer_norm", "head": "embed_out"}
     ignored = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")

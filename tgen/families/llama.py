@@ -26,7 +26,7 @@ def spec(config: Config) -> ModelSpec:
     rope = config.rope(head_dim)
     layers = tuple(
         LayerSpec(
-            attention=AttentionSpec(
+            mixer=AttentionSpec(
                 heads=heads,
                 kv_heads=kv_heads,
                 head_dim=head_dim,
@@ -37,7 +37,7 @@ def spec(config: Config) -> ModelSpec:
                 window=window,
                 rope=rope,
             ),
-            mlp=mlp,
+            feed_forward=mlp,
             norm=norm,
         )
         for window in _windows(config)
@@ -55,17 +55,17 @@ def spec(config: Config) -> ModelSpec:
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
     layer: Names = {
-        "attention_norm": "input_layernorm",
-        "attention.q": "self_attn.q_proj",
-        "attention.k": "self_attn.k_proj",
-        "attention.v": "self_attn.v_proj",
-        "attention.out": "self_attn.o_proj",
-        "attention.q_norm": "self_attn.q_norm",
-        "attention.k_norm": "self_attn.k_norm",
-        "mlp_norm": "post_attention_layernorm",
-        "mlp.gate": "mlp.gate_proj",
-        "mlp.up": "mlp.up_proj",
-        "mlp.down": "mlp.down_proj",
+        "mixer_norm": "input_layernorm",
+        "mixer.q": "self_attn.q_proj",
+        "mixer.k": "self_attn.k_proj",
+        "mixer.v": "self_attn.v_proj",
+        "mixer.out": "self_attn.o_proj",
+        "mixer.q_norm": "self_attn.q_norm",
+        "mixer.k_norm": "self_attn.k_norm",
+        "feed_forward_norm": "post_attention_layernorm",
+        "feed_forward.gate": "mlp.gate_proj",
+        "feed_forward.up": "mlp.up_proj",
+        "feed_forward.down": "mlp.down_proj",
     }
     modules: Names = {"embedding": "model.embed_tokens", "decoder.final_norm": "model.norm", "head": "lm_head"}
     return make_table(spec, modules, {"decoder": ("model.layers", layer)}, prefixes=("model.",), ignored=("rotary_emb.inv_freq",))

@@ -19,8 +19,8 @@ def spec(config: Config) -> ModelSpec:
     before = config.flag("do_layer_norm_before", default=True)
     removed = config.flag("_remove_final_layer_norm", default=False)
     layer = LayerSpec(
-        attention=AttentionSpec(heads, heads, head_dim, head_dim**-0.5, bias=bias, out_bias=bias),
-        mlp=MlpSpec(config.integer("ffn_dim"), config.activation("activation_function", default="relu"), gated=False, bias=bias),
+        mixer=AttentionSpec(heads, heads, head_dim, head_dim**-0.5, bias=bias, out_bias=bias),
+        feed_forward=MlpSpec(config.integer("ffn_dim"), config.activation("activation_function", default="relu"), gated=False, bias=bias),
         norm=norm,
         residual="pre" if before else "post",
     )
@@ -42,14 +42,14 @@ def spec(config: Config) -> ModelSpec:
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
     layer: Names = {
-        "attention_norm": "self_attn_layer_norm",
-        "attention.q": "self_attn.q_proj",
-        "attention.k": "self_attn.k_proj",
-        "attention.v": "self_attn.v_proj",
-        "attention.out": "self_attn.out_proj",
-        "mlp_norm": "final_layer_norm",
-        "mlp.up": "fc1",
-        "mlp.down": "fc2",
+        "mixer_norm": "self_attn_layer_norm",
+        "mixer.q": "self_attn.q_proj",
+        "mixer.k": "self_attn.k_proj",
+        "mixer.v": "self_attn.v_proj",
+        "mixer.out": "self_attn.out_proj",
+        "feed_forward_norm": "final_layer_norm",
+        "feed_forward.up": "fc1",
+        "feed_forward.down": "fc2",
     }
     modules: Names = {
         "embedding": "model.decoder.embed_tokens",

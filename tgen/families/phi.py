@@ -13,7 +13,7 @@ def spec(config: Config) -> ModelSpec:
     head_dim = config.head_dim(width, heads)
     norm = NormSpec("layer", config.number("layer_norm_eps", default=1e-5))
     layer = LayerSpec(
-        attention=AttentionSpec(
+        mixer=AttentionSpec(
             heads=heads,
             kv_heads=config.kv_heads(heads),
             head_dim=head_dim,
@@ -23,7 +23,9 @@ def spec(config: Config) -> ModelSpec:
             qk_norm=norm if config.flag("qk_layernorm", default=False) else None,
             rope=config.rope(head_dim, partial=0.5),
         ),
-        mlp=MlpSpec(config.integer("intermediate_size"), config.activation("hidden_act", default="gelu_new"), gated=False, bias=True),
+        feed_forward=MlpSpec(
+            config.integer("intermediate_size"), config.activation("hidden_act", default="gelu_new"), gated=False, bias=True
+        ),
         norm=norm,
         residual="parallel",
         shared_norm=True,
@@ -41,15 +43,15 @@ def spec(config: Config) -> ModelSpec:
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
     layer: Names = {
-        "attention_norm": "input_layernorm",
-        "attention.q": "self_attn.q_proj",
-        "attention.k": "self_attn.k_proj",
-        "attention.v": "self_attn.v_proj",
-        "attention.out": "self_attn.dense",
-        "attention.q_norm": "self_attn.q_layernorm",
-        "attention.k_norm": "self_attn.k_layernorm",
-        "mlp.up": "mlp.fc1",
-        "mlp.down": "mlp.fc2",
+        "mixer_norm": "input_layernorm",
+        "mixer.q": "self_attn.q_proj",
+        "mixer.k": "self_attn.k_proj",
+        "mixer.v": "self_attn.v_proj",
+        "mixer.out": "self_attn.dense",
+        "mixer.q_norm": "self_attn.q_layernorm",
+        "mixer.k_norm": "self_attn.k_layernorm",
+        "feed_forward.up": "mlp.fc1",
+        "feed_forward.down": "mlp.fc2",
     }
     modules: Names = {"embedding": "model.embed_tokens", "decoder.final_norm": "model.final_layernorm", "head": "lm_head"}
     return make_table(spec, modules, {"decoder": ("model.layers", layer)}, prefixes=("model.",))

@@ -31,18 +31,18 @@ def spec(config: Config) -> ModelSpec:
 
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
-    attention = spec.stacks["decoder"].layers[0].attention
+    attention = spec.stacks["decoder"].layers[0].mixer
     q, kv = attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim
     layer: Names = {
-        "attention_norm": "input_layernorm",
-        "attention.q": Source("self_attn.qkv_proj", rows(0, q)),
-        "attention.k": Source("self_attn.qkv_proj", rows(q, q + kv)),
-        "attention.v": Source("self_attn.qkv_proj", rows(q + kv, q + 2 * kv)),
-        "attention.out": "self_attn.o_proj",
-        "mlp_norm": "post_attention_layernorm",
-        "mlp.gate": Source("mlp.gate_up_proj", part(0, 2)),
-        "mlp.up": Source("mlp.gate_up_proj", part(1, 2)),
-        "mlp.down": "mlp.down_proj",
+        "mixer_norm": "input_layernorm",
+        "mixer.q": Source("self_attn.qkv_proj", rows(0, q)),
+        "mixer.k": Source("self_attn.qkv_proj", rows(q, q + kv)),
+        "mixer.v": Source("self_attn.qkv_proj", rows(q + kv, q + 2 * kv)),
+        "mixer.out": "self_attn.o_proj",
+        "feed_forward_norm": "post_attention_layernorm",
+        "feed_forward.gate": Source("mlp.gate_up_proj", part(0, 2)),
+        "feed_forward.up": Source("mlp.gate_up_proj", part(1, 2)),
+        "feed_forward.down": "mlp.down_proj",
     }
     modules: Names = {"embedding": "model.embed_tokens", "decoder.final_norm": "model.norm", "head": "lm_head"}
     return make_table(spec, modules, {"decoder": ("model.layers", layer)}, prefixes=("model.",))

@@ -56,21 +56,21 @@ def spec(config: Config) -> ModelSpec:
 
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
-    gated = spec.stacks["encoder"].layers[0].mlp.gated
+    gated = spec.stacks["encoder"].layers[0].feed_forward.gated
     modules: Names = {"embedding": "shared", "head": "lm_head"}
     layers = {}
     for stack, last in (("encoder", 1), ("decoder", 2)):
         modules[f"{stack}.final_norm"] = f"{stack}.final_layer_norm"
         modules[f"{stack}.bias"] = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"
         names: Names = {
-            "attention_norm": "layer.0.layer_norm",
+            "mixer_norm": "layer.0.layer_norm",
             "cross_norm": "layer.1.layer_norm",
-            "mlp_norm": f"layer.{last}.layer_norm",
-            "mlp.gate": f"layer.{last}.DenseReluDense.wi_0",
-            "mlp.up": f"layer.{last}.DenseReluDense.{'wi_1' if gated else 'wi'}",
-            "mlp.down": f"layer.{last}.DenseReluDense.wo",
+            "feed_forward_norm": f"layer.{last}.layer_norm",
+            "feed_forward.gate": f"layer.{last}.DenseReluDense.wi_0",
+            "feed_forward.up": f"layer.{last}.DenseReluDense.{'wi_1' if gated else 'wi'}",
+            "feed_forward.down": f"layer.{last}.DenseReluDense.wo",
         }
-        for ours, theirs in (("attention", "layer.0.SelfAttention"), ("cross", "layer.1.EncDecAttention")):
+        for ours, theirs in (("mixer", "layer.0.SelfAttention"), ("cross", "layer.1.EncDecAttention")):
             names |= {f"{ours}.{part}": f"{theirs}.{part[0]}" for part in ("q", "k", "v", "out")}
         layers[stack] = (f"{stack}.block", names)
     repeated = {f"{stack}.embed_tokens.weight": "shared.weight" for stack in layers}

@@ -9,7 +9,7 @@ def row_numbers(spec: ModelSpec, tokens: int, source_tokens: int = 0) -> int:
     """How many numbers a row's cache holds after so many ids, and after so many ids of a source for its encoder."""
     if spec.decoder is None:
         return 0
-    own = sum(_per_token(layer.attention) for layer in spec.decoder.layers)
+    own = sum(_per_token(layer.mixer) for layer in spec.decoder.layers)
     cross = sum(_per_token(layer.cross) for layer in spec.decoder.layers if layer.cross is not None)
     return own * tokens + cross * source_tokens
 

@@ -108,16 +108,22 @@ class MlpSpec:
     bias: bool
 
 
+# What moves information between positions, and what works on each position alone. A new kind joins its union as a record here, gets
+# the shapes of its parameters in `shapes.py`, and in each executor a class and a branch where layers are built.
+Mixer = AttentionSpec
+FeedForward = MlpSpec
+
+
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """One block: attention, attention to an encoder if `cross` is set, then feed-forward, each added to the residual stream.
+    """One block: a mixer, attention to an encoder if `cross` is set, then a feed-forward part, each added to the residual stream.
 
     `residual` is where the norms stand: before each part ("pre"), after each sum ("post"), before and after each part ("sandwich"), or
-    before attention and feed-forward that both read the same input ("parallel"; `shared_norm` gives them one norm between them).
+    before a mixer and a feed-forward part that both read the same input ("parallel"; `shared_norm` gives them one norm between them).
     """
 
-    attention: AttentionSpec
-    mlp: MlpSpec
+    mixer: Mixer
+    feed_forward: FeedForward
     norm: NormSpec
     residual: Literal["pre", "post", "sandwich", "parallel"] = "pre"
     shared_norm: bool = False

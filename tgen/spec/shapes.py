@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tgen.spec.records import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RelativeBias, StackSpec
+from tgen.spec.records import AttentionSpec, FeedForward, LayerSpec, Mixer, MlpSpec, ModelSpec, NormSpec, RelativeBias, StackSpec
 
 Shape = tuple[int, ...]
 Named = Iterator[tuple[str, Shape]]
@@ -60,25 +60,37 @@ def _stack(name: str, stack: StackSpec, width: int) -> Named:
 
 def norm_names(layer: LayerSpec) -> list[str]:
     """The norms of a layer, in the order they are met."""
-    names = ["attention_norm"]
+    names = ["mixer_norm"]
     if layer.residual == "sandwich":
-        names.append("attention_out_norm")
+        names.append("mixer_out_norm")
     if layer.cross is not None:
         names.append("cross_norm")
     if not layer.shared_norm:
-        names.append("mlp_norm")
+        names.append("feed_forward_norm")
     if layer.residual == "sandwich":
-        names.append("mlp_out_norm")
+        names.append("feed_forward_out_norm")
     return names
 
 
 def _layer(name: str, layer: LayerSpec, width: int) -> Named:
     for norm in norm_names(layer):
         yield from _norm(f"{name}.{norm}", layer.norm, width)
-    yield from _attention(f"{name}.attention", layer.attention, width)
+    yield from _mixer(f"{name}.mixer", layer.mixer, width)
     if layer.cross is not None:
         yield from _attention(f"{name}.cross", layer.cross, width)
-    yield from _mlp(f"{name}.mlp", layer.mlp, width)
+    yield from _feed_forward(f"{name}.feed_forward", layer.feed_forward, width)
+
+
+def _mixer(name: str, mixer: Mixer, width: int) -> Named:
+    match mixer:
+        case AttentionSpec():
+            return _attention(name, mixer, width)
+
+
+def _feed_forward(name: str, part: FeedForward, width: int) -> Named:
+    match part:
+        case MlpSpec():
+            return _mlp(name, part, width)
 
 
 def _attention(name: str, attention: AttentionSpec, width: int) -> Named:

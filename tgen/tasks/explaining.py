@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tgen.engine.generator import Generator
-from tgen.events import Event
+from tgen.events import Event, Finished, Piece
 from tgen.options import Resolved
 from tgen.sampling.sampler import Candidates, Trace, log_softmax
 from tgen.text.tokenizer import Tokenizer
@@ -62,10 +62,11 @@ def explain(
     traces: list[Trace] = []
     number = 0
     for event in generator.run(prompt, resolved, cancelled, watch=traces.append):
-        for trace in traces:
-            yield make_step(trace, number, generator.tokenizer, count)
-            number += 1
-        traces.clear()
+        if isinstance(event, Piece | Finished):
+            for trace in traces:
+                yield make_step(trace, number, generator.tokenizer, count)
+                number += 1
+            traces.clear()
         yield event
 
 

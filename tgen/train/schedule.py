@@ -31,7 +31,7 @@ def initialise(model: nn.Module, layers: int, seed: int) -> None:
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             continue
-        residual = name.endswith(("attention.out.weight", "mlp.down.weight"))
+        residual = name.endswith(("mixer.out.weight", "feed_forward.down.weight"))
         deviation = 0.02 / math.sqrt(2 * layers) if residual else 0.02
         with torch.no_grad():
             parameter.normal_(0.0, deviation, generator=generator)

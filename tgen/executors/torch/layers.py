@@ -1,4 +1,4 @@
-"""One block of a stack: attention, attention to an encoder, feed-forward, and the norms around them. Knows no family."""
+"""One block of a stack: a mixer, attention to an encoder, a feed-forward part, and the norms around them. Knows no family."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tgen.executors.torch.attention import Attention
 from tgen.executors.torch.forward_pass import ForwardPass
 from tgen.executors.torch.norms import make_norm
-from tgen.spec.records import Activation, LayerSpec, MlpSpec
+from tgen.spec.records import Activation, AttentionSpec, FeedForward, LayerSpec, Mixer, MlpSpec
 from tgen.spec.shapes import norm_names
 
 
@@ -44,21 +44,35 @@ class Mlp(nn.Module):
         return self.down(inner)  # type: ignore[no-any-return]
 
 
-class Layer(nn.Module):
-    """What attention and the feed-forward part find is added to the residual stream; where the norms stand is the spec's choice."""
+def make_mixer(spec: Mixer, width: int) -> Attention:
+    """The module for a spec."""
+    match spec:
+        case AttentionSpec():
+            return Attention(spec, width)
 
-    attention_norm: nn.Module
-    attention_out_norm: nn.Module
+
+def make_feed_forward(spec: FeedForward, width: int) -> Mlp:
+    """The module for a spec."""
+    match spec:
+        case MlpSpec():
+            return Mlp(spec, width)
+
+
+class Layer(nn.Module):
+    """What the mixer and the feed-forward part find is added to the residual stream; where the norms stand is the spec's choice."""
+
+    mixer_norm: nn.Module
+    mixer_out_norm: nn.Module
     cross_norm: nn.Module
-    mlp_norm: nn.Module
-    mlp_out_norm: nn.Module
+    feed_forward_norm: nn.Module
+    feed_forward_out_norm: nn.Module
 
     def __init__(self, spec: LayerSpec, width: int) -> None:
         super().__init__()
         self.spec = spec
-        self.attention = Attention(spec.attention, width)
+        self.mixer = make_mixer(spec.mixer, width)
         self.cross = Attention(spec.cross, width) if spec.cross else None
-        self.mlp = Mlp(spec.mlp, width)
+        self.feed_forward = make_feed_forward(spec.feed_forward, width)
         for name in norm_names(spec):
             self.add_module(name, make_norm(spec.norm, width))
 
@@ -66,19 +80,19 @@ class Layer(nn.Module):
         """x is [batch, n, width], and so is the result; `number` tells this layer's cache from those of the others."""
         match self.spec.residual:
             case "pre":
-                x = x + self.attention(self.attention_norm(x), this, number)
+                x = x + self.mixer(self.mixer_norm(x), this, number)
                 if self.cross is not None:
                     x = x + self.cross.look(self.cross_norm(x), this, number)
-                return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
+                return x + self.feed_forward(self.feed_forward_norm(x))  # type: ignore[no-any-return]
             case "post":
-                x = self.attention_norm(x + self.attention(x, this, number))
+                x = self.mixer_norm(x + self.mixer(x, this, number))
                 if self.cross is not None:
                     x = self.cross_norm(x + self.cross.look(x, this, number))
-                return self.mlp_norm(x + self.mlp(x))  # type: ignore[no-any-return]
+                return self.feed_forward_norm(x + self.feed_forward(x))  # type: ignore[no-any-return]
             case "sandwich":
-                x = x + self.attention_out_norm(self.attention(self.attention_norm(x), this, number))
-                return x + self.mlp_out_norm(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
+                x = x + self.mixer_out_norm(self.mixer(self.mixer_norm(x), this, number))
+                return x + self.feed_forward_out_norm(self.feed_forward(self.feed_forward_norm(x)))  # type: ignore[no-any-return]
             case "parallel":
-                normed = self.attention_norm(x)
-                other = normed if self.spec.shared_norm else self.mlp_norm(x)
-                return x + self.attention(normed, this, number) + self.mlp(other)  # type: ignore[no-any-return]
+                normed = self.mixer_norm(x)
+                other = normed if self.spec.shared_norm else self.feed_forward_norm(x)
+                return x + self.mixer(normed, this, number) + self.feed_forward(other)  # type: ignore[no-any-return]

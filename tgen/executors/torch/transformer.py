@@ -148,7 +148,7 @@ class Transformer(nn.Module):
         """A row that has read nothing. Raises ValueError without a decoder, or without the source that the decoder needs."""
         if self.decoder is None or (source is None) != (self.encoder is None):
             raise ValueError("rows need a decoder, and a source exactly where there is an encoder")
-        return Row(0, [layer.attention.make_cache() for layer in self.decoder.layers], source)  # type: ignore[union-attr, operator]
+        return Row(0, [layer.mixer.make_cache() for layer in self.decoder.layers], source)  # type: ignore[union-attr, operator]
 
     def read(self, rows: Sequence[Row], blocks: Sequence[Sequence[int]]) -> Tensor:
         """Let each row read its block of ids; the decoder's hidden states of all of them side by side, [total, width].
@@ -171,7 +171,7 @@ class Transformer(nn.Module):
             raise ValueError("this model has no encoder")
         counts = list(map(len, texts))
         hidden = self.encoder.packed(self._embedded(texts), [None] * len(texts), counts)
-        return list(hidden[0].split(counts))
+        return list(torch.split(hidden[0], counts))
 
     def read_source(self, ids: Tensor, positions: Tensor | None = None) -> Source:
         """A batch of source texts [batch, m], encoded once. Raises ValueError without both stacks."""
