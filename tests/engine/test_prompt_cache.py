@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,10 +20,9 @@ from safetensors.numpy import load_file, save_file
 from tests.conftest import GOLDEN
 from tests.engine.scripted import Played
 from tgen.checkpoint.container import Checkpoint, open_checkpoint
-from tgen.checkpoint.fingerprint import fingerprint
 from tgen.engine.opening import open_generator
 from tgen.engine.prefix import Prefix
-from tgen.engine.prompt_cache import PromptCache, _checksum
+from tgen.engine.prompt_cache import PromptCache, _checksum, fingerprint
 from tgen.errors import UsageError
 from tgen.options import Dtype, RunOptions
 
@@ -99,6 +99,13 @@ def test_a_fingerprint_changes_with_what_counts(copy_golden: Copy) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-4}))
     prints.add(fingerprint(open_checkpoint(folder)))
     assert len(prints) == 3
+    status = (folder / "model.safetensors").stat()
+    with open(folder / "model.safetensors", "r+b") as file:  # one byte, where a sample would hardly look, and the time set back
+        file.seek(status.st_size - 999)
+        file.write(b"\x01")
+    os.utime(folder / "model.safetensors", ns=(status.st_atime_ns, status.st_mtime_ns))
+    prints.add(fingerprint(open_checkpoint(folder)))
+    assert len(prints) == 4
 
 
 @pytest.mark.parametrize(
@@ -191,15 +198,17 @@ def test_a_model_with_an_encoder_is_refused(tmp_path: Path) -> None:
         PromptCache(tmp_path / "cache", open_checkpoint(GOLDEN / "t5"))
 
 
-def test_a_disk_that_is_full_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(GOLDEN / "llama2")
     generator = open_generator(checkpoint, RunOptions("cpu", "float32"))
     cache, prefix = PromptCache(tmp_path / "cache", checkpoint), Prefix(generator.executor)
     list(generator.run(PROMPT, generator.resolve({"max_new_tokens": 1}), prefix=prefix))
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    assert "No space left on device" in (cache.save(prefix, 3) or "")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    try:
+        note = cache.save(prefix, 3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "cannot write" in (note or "") and "File too large" in (note or "")
     assert not list(tmp_path.iterdir())

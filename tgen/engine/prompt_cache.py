@@ -1,11 +1,12 @@
-"""A file with the KV cache of a prompt, so that the next run need not read it again. Knows a memory, no tensor framework.
+"""A file with the KV cache of a prompt, so that the next run need not read the prompt again.
 
-The file is in safetensors format: the prompt's ids, what the session stores, and a note of the model, the number format and the tgen that
-it is good for. Whatever is not right about it costs no more than reading the prompt.
+The file is in safetensors format: the prompt's ids, the session's state, and a note of the model and the version of tgen that it is good
+for. A file that is damaged or of another model costs no more than reading the prompt.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from collections.abc import Mapping
@@ -15,7 +16,6 @@ import numpy as np
 
 from tgen import __version__
 from tgen.checkpoint.container import Checkpoint
-from tgen.checkpoint.fingerprint import fingerprint
 from tgen.engine.prefix import Prefix, common
 from tgen.errors import UsageError
 from tgen.executors.session import State
@@ -39,7 +39,7 @@ class PromptCache:
         self._check()
 
     def load(self, prefix: Prefix) -> str | None:
-        """Give a prefix what the file holds; returns what a person should know if that cannot be used."""
+        """Let a prefix begin with what the file holds; returns a note for people if that is of no use."""
         if not self._path.exists() or not self._path.stat().st_size:
             return None
         try:
@@ -51,7 +51,7 @@ class PromptCache:
         return None
 
     def save(self, prefix: Prefix, prompt_tokens: int) -> str | None:
-        """Store what a prefix holds of its prompt, unless the file does already; returns what a person should know if it could not be."""
+        """Store the cache of a prefix's prompt, unless the file has it already; returns a note for people if that failed."""
         ids = prefix.ids[:prompt_tokens]
         state = prefix.state(len(ids)) if ids else None
         if state is None or common(ids, self._ids) == len(ids):
@@ -75,18 +75,35 @@ class PromptCache:
             raise UsageError(f"--prompt-cache {self._path} cannot be used: {error.strerror or error}", hint) from error
 
 
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """A digest that changes whenever a folder's weights or settings do: config.json, and the size and times of every file of weights.
+
+    Reading all weights would take longer than the prompt. The time of the last change of status moves with every write and, unlike that
+    of the last write, cannot be set back. A copied folder gets another digest, which costs one reading of a prompt.
+    """
+    digest = hashlib.sha256((checkpoint.folder / "config.json").read_bytes())
+    for path in sorted({tensor.file for tensor in checkpoint.stored.values()}):
+        status = path.stat()
+        digest.update(f"\0{path.name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0".encode())
+    return digest.hexdigest()
+
+
 def _checksum(state: Mapping[str, np.ndarray]) -> str:
     total = 0
     for name in sorted(state):
-        total = zlib.crc32(state[name].tobytes(), zlib.crc32(name.encode(), total))
+        total = zlib.crc32(np.ascontiguousarray(state[name]).data, zlib.crc32(name.encode(), total))
     return str(total)
 
 
 def _write(path: Path, model: str, ids: list[int], state: State) -> None:
-    from safetensors.numpy import save
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
 
     arrays = {"ids": np.array(ids, dtype=np.int64), **{f"state.{name}": array for name, array in state.items()}}
-    path.write_bytes(save(arrays, {"format": FORMAT, "model": model, "checksum": _checksum(arrays)}))
+    try:
+        save_file(arrays, path, {"format": FORMAT, "model": model, "checksum": _checksum(arrays)})
+    except SafetensorError as error:  # such as a full disk
+        raise OSError(str(error)) from error
 
 
 def _read(path: Path, model: str) -> tuple[list[int], State]:
