@@ -14,7 +14,8 @@ from tgen.engine.beam import BeamSettings, Search, adjustment, beam_search, read
 from tgen.errors import CheckpointError
 from tgen.options import GenerationOptions, resolve
 from tgen.sampling.rules import Rules, read_rules
-from tgen.sampling.sampler import NumericalError, Sampler
+from tgen.sampling.logits import NumericalError
+from tgen.sampling.sampler import Sampler
 
 steady = settings(deadline=None, derandomize=True, database=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 VOCAB, LENGTH = 8, 5
