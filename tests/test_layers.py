@@ -31,6 +31,7 @@ RANKS = {
     "events": 0,
     "errors": 0,
     "files": 0,
+    "arrays": 0,
 }
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 FREE = {Path("__init__.py"), Path("__main__.py")}

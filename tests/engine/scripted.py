@@ -11,11 +11,12 @@ import numpy as np
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers, processors
 
+from tgen.arrays import Logits
 from tgen.engine.generator import Generator
 from tgen.engine.request import Prepared
 from tgen.engine.scheduler import Job, Next, Scheduler, Writer
 from tgen.events import Event, Finished, Note, Piece, Started, Token
-from tgen.executors.session import Executor, Logits
+from tgen.executors.session import Executor
 from tgen.options import GenerationOptions
 from tgen.sampling.sampler import Sampler
 from tgen.text.tokenizer import Tokenizer

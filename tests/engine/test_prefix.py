@@ -9,10 +9,10 @@ import pytest
 
 from tests.engine.scripted import END, Played, ScriptedExecutor, ScriptedSession, byte_tokenizer, only
 from tests.executors.test_session import model
+from tgen.arrays import Logits
 from tgen.engine.generator import Generator
 from tgen.engine.prefix import Prefix, common
 from tgen.events import Piece
-from tgen.executors.session import Logits
 from tgen.executors.torch.session import TorchExecutor
 
 

@@ -24,6 +24,7 @@ from tests.engine.scripted import (
     speak,
 )
 from tests.executors.test_session import model
+from tgen.arrays import Logits
 from tgen.checkpoint.container import open_checkpoint
 from tgen.engine.generator import Generator
 from tgen.engine.opening import open_generator
@@ -31,7 +32,6 @@ from tgen.engine.request import Request
 from tgen.engine.scheduler import BESIDE, CHUNK, Job, Scheduler
 from tgen.errors import CapacityError, MemoryLimitError, TgenError, UsageError
 from tgen.events import Finished, Note, Piece, Started
-from tgen.executors.session import Logits
 from tgen.executors.torch.session import TorchExecutor
 from tgen.options import RunOptions
 

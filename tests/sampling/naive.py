@@ -3,37 +3,63 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import accumulate
+
+import numpy as np
 
 from tgen.options import GenerationOptions
 
 ALMOST = 1e-9
 
+# The sampler lets a sum that falls short of top-p by this count as enough, and min-p likewise: logits are no more exact.
+ROUNDING = 1e-6
+
 
 def distribution(logits: Sequence[float], options: GenerationOptions, prompt: Sequence[int], output: Sequence[int]) -> list[float]:
     """The probability of every token to be drawn next."""
+    found = dict(kept(penalised(logits, options, prompt, output), options))
+    return [found.get(token, 0.0) for token in range(len(logits))]
+
+
+def penalised(logits: Sequence[float], options: GenerationOptions, prompt: Sequence[int], output: Sequence[int]) -> list[float]:
+    """Scores, rounded to float32 after each kind of penalty."""
     scores = [float(logit) for logit in logits]
     for token in {*prompt, *output}:
         penalty = options.repetition_penalty
-        scores[token] = scores[token] * penalty if scores[token] < 0 else scores[token] / penalty
-    for token in {*output}:
-        scores[token] -= options.presence_penalty + options.frequency_penalty * list(output).count(token)
-    scores = [score / options.temperature for score in scores]
-    kept = sorted(range(len(scores)), key=lambda token: (-scores[token], token))
-    kept = kept[: options.top_k or len(kept)]
+        scores[token] = float(np.float32(scores[token] * penalty if scores[token] < 0 else scores[token] / penalty))
+    for token, times in Counter(output).items():
+        scores[token] = float(np.float32(scores[token] - (options.presence_penalty + options.frequency_penalty * times)))
+    return scores
+
+
+def kept(scores: Sequence[float], options: GenerationOptions, rounding: float = ALMOST) -> list[tuple[int, float]]:
+    """The tokens that the filters leave, highest first, and their probabilities."""
+    highest = max(scores)
+    scaled = [(score - highest) / options.temperature for score in scores]
+    tokens = sorted(range(len(scores)), key=lambda token: (-scores[token], token))
+    tokens = tokens[: options.top_k or len(tokens)]
     if options.top_p < 1:
-        chances = softmax([scores[token] for token in kept])
-        kept = kept[: next((n for n in range(1, len(kept)) if sum(chances[:n]) >= options.top_p - ALMOST), len(kept))]
-    chances = softmax([scores[token] for token in kept])
-    kept = [token for token, chance in zip(kept, chances, strict=True) if chance >= options.min_p * chances[0] - ALMOST]
-    chances = softmax([scores[token] for token in kept])
-    return [chances[kept.index(token)] if token in kept else 0.0 for token in range(len(scores))]
+        sums = accumulate(softmax([scaled[token] for token in tokens]))
+        tokens = tokens[: next((n for n, total in enumerate(sums, start=1) if total >= options.top_p - rounding), len(tokens))]
+    chances = softmax([scaled[token] for token in tokens])
+    tokens = [token for token, chance in zip(tokens, chances, strict=True) if chance >= options.min_p * chances[0] * (1 - rounding)]
+    return list(zip(tokens, softmax([scaled[token] for token in tokens]), strict=True))
+
+
+def drawn(chances: Sequence[tuple[int, float]], uniform: float) -> int:
+    """The token at a place in the unit interval, on which tokens stand in the order of their ids."""
+    tokens = sorted(chances)
+    return next(token for (token, _), total in zip(tokens, accumulate(chance for _, chance in tokens), strict=True) if total > uniform)
 
 
 def softmax(scores: Sequence[float]) -> list[float]:
-    weights = [math.exp(score - max(scores)) for score in scores]
-    return [weight / sum(weights) for weight in weights]
+    highest = max(scores)
+    weights = [math.exp(score - highest) for score in scores]
+    total = math.fsum(weights)
+    return [weight / total for weight in weights]
 
 
 def top_k(weights: Sequence[int], k: int) -> set[int]:

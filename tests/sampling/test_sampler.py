@@ -17,8 +17,11 @@ from tests.engine.scripted import Stage, only, speak
 from tests.sampling import naive
 from tgen.errors import UsageError
 from tgen.options import GenerationOptions
-from tgen.sampling import sampler as sampling
-from tgen.sampling.sampler import Candidates, NumericalError, Sampler
+from tgen.sampling import filters
+from tgen.sampling.filters import Candidates
+from tgen.sampling.logits import NumericalError
+from tgen.sampling.penalties import penalise
+from tgen.sampling.sampler import Sampler
 
 steady = settings(deadline=None, derandomize=True, database=None, max_examples=200)
 all_weights = st.lists(st.integers(1, 20), min_size=1, max_size=12)
@@ -54,20 +57,20 @@ def logs(*weights: float) -> list[float]:
 @steady
 @given(all_weights, st.integers(0, 14))
 def test_top_k(weights: list[int], k: int) -> None:
-    assert places(sampling.top_k(weighted(weights), k)) == naive.top_k(weights, k)
+    assert places(filters.top_k(weighted(weights), k)) == naive.top_k(weights, k)
 
 
 @steady
 @given(all_weights, shares)
 def test_top_p(weights: list[int], p: Fraction) -> None:
-    kept = places(sampling.top_p(weighted(weights), float(p)))
+    kept = places(filters.top_p(weighted(weights), float(p)))
     assert kept == (naive.top_p(weights, p) if p < 1 else set(range(len(weights))))
 
 
 @steady
 @given(all_weights, shares)
 def test_min_p(weights: list[int], p: Fraction) -> None:
-    assert places(sampling.min_p(weighted(weights), float(p))) == naive.min_p(weights, p)
+    assert places(filters.min_p(weighted(weights), float(p))) == naive.min_p(weights, p)
 
 
 @steady
@@ -82,7 +85,7 @@ def test_draw_is_the_inverse_of_the_cumulative_distribution(weights: list[int], 
     uniform = Fraction(2 * number + 1, 2**21)  # never on a border between two tokens
     sums = [Fraction(sum(weights[: place + 1]), sum(weights)) for place in range(len(weights))]
     expected = next(place for place, reached in enumerate(sums) if uniform < reached)
-    assert sampling.draw(weighted(weights), float(uniform)) == expected * 3 + 5
+    assert weighted(weights).at(float(uniform)) == expected * 3 + 5
 
 
 @steady
@@ -97,7 +100,7 @@ def test_draw_is_the_inverse_of_the_cumulative_distribution(weights: list[int], 
 def test_penalties(logits: list[float], prompt: list[int], output: list[int], repetition: float, presence: float, frequency: float) -> None:
     options = GenerationOptions(repetition_penalty=repetition, presence_penalty=presence, frequency_penalty=frequency)
     before = np.array(logits, dtype=np.float32)
-    after = sampling.penalise(before.copy(), Counter(prompt + output), Counter(output), options)
+    after = penalise(before.copy(), Counter(prompt + output), Counter(output), options)
     for token, logit in enumerate(before.tolist()):
         if token in prompt + output:
             logit = logit * repetition if logit < 0 else logit / repetition

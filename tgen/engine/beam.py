@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tgen.arrays import Logits
 from tgen.engine.sample import Sample
 from tgen.engine.scheduler import Next
 from tgen.errors import CheckpointError
 from tgen.events import Event
-from tgen.executors.session import Logits
 from tgen.options import GenerationOptions
+from tgen.sampling.logits import require_finite
+from tgen.sampling.penalties import penalise
 from tgen.sampling.rules import Rules
-from tgen.sampling.sampler import penalise, require_finite
 
 # What counts as "no score yet". Finite, so that sums of it stay numbers.
 NONE_YET = np.float32(-1e9)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from tgen.arrays import Logits
 from tgen.engine.scheduler import Next
 from tgen.events import Event, Finished, FinishReason, Piece, Token, TokenScore
-from tgen.executors.session import Logits
 from tgen.options import GenerationOptions
-from tgen.sampling.sampler import Candidates, Ids, Sampler, Values, log_softmax, top_k
+from tgen.sampling.logits import log_softmax
+from tgen.sampling.sampler import Sampler
+from tgen.sampling.selection import ranked
 from tgen.text.detokenizer import Detokenizer
 from tgen.text.stopping import StopStrings
 from tgen.text.tokenizer import Tokenizer
@@ -100,15 +100,9 @@ class Samples:
 def _scored(tokenizer: Tokenizer, drawn: int, logits: Logits, count: int) -> Token:
     """A token with its log-probability and those of the `count` likeliest."""
     logprobs = log_softmax(logits)
-    best = _best(logprobs, count)
+    best = ranked(logprobs, count)
 
     def score(token: int) -> TokenScore:
         return TokenScore(token, tokenizer.decode([token], special=True), float(logprobs[token]))
 
     return Token(score(drawn), tuple(score(int(token)) for token in best))
-
-
-def _best(logprobs: Values, count: int) -> Ids:
-    """The ids of the highest log-probabilities, highest first; among equals the lower ids first."""
-    best = top_k(Candidates(np.arange(len(logprobs)), logprobs), count)
-    return best.ids[np.argsort(-best.logits, kind="stable")][:count]

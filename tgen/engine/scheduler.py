@@ -13,11 +13,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from tgen.arrays import Logits
 from tgen.engine.prefix import Prefix
 from tgen.engine.request import Prepared
 from tgen.errors import MemoryLimitError, TgenError
 from tgen.events import Event, Finished, Note, Reading, Started
-from tgen.executors.session import Executor, Logits
+from tgen.executors.session import Executor
 
 # A prompt is read at most so many ids at a time: enough to keep a machine busy, few enough to say how far it is and to be stopped.
 CHUNK = 256

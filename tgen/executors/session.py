@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
-import numpy as np
 import numpy.typing as npt
 
-Logits = npt.NDArray[np.float32]
+from tgen.arrays import Logits
+
 State = dict[str, npt.NDArray[Any]]
 
 

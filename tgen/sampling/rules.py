@@ -1,26 +1,30 @@
-"""What options and generation_config.json forbid or force: masks on logits that know the ids so far. Knows no model and no text.
+"""What options and generation_config.json forbid or force: a mask on the scores that depends on the ids so far.
 
 The rules and their order are those of transformers, so that the same settings give the same text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tgen.errors import CheckpointError
+from tgen.arrays import Logits
+from tgen.errors import CheckpointError, TgenError, UsageError
 from tgen.options import GenerationOptions
 
-Scores = TypeVar("Scores", npt.NDArray[np.float32], npt.NDArray[np.float64])
+# The tokens that have followed a sequence of ids.
+Followers = dict[tuple[int, ...], set[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Which tokens may not, or must, come next. `max_new_tokens` is when a forced end token is due."""
+    """Which tokens may not, or must, come next. A forced last token is due when `max_new_tokens` are full.
+
+    `ngram_asked` tells that an option, not generation_config.json, settled `no_repeat_ngram_size`.
+    """
 
     max_new_tokens: int
     end_tokens: tuple[int, ...] = ()
@@ -31,25 +35,23 @@ class Rules:
     forced_last: tuple[int, ...] = ()
     suppressed: tuple[int, ...] = ()
     suppressed_first: tuple[int, ...] = ()
+    ngram_asked: bool = False
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to apply."""
-        return self == Rules(self.max_new_tokens, self.end_tokens)
+        return self == Rules(self.max_new_tokens, self.end_tokens, ngram_asked=self.ngram_asked)
 
-    def apply(self, logits: Scores, ids: Sequence[int], new: int) -> Scores:
-        """Logits [vocab] with what may not come next at -inf. `ids` are all ids so far, the last `new` of them written here.
+    def apply(self, scores: Logits, ids: Sequence[int], new: int) -> Logits:
+        """Scores [vocab] with -inf for tokens that may not come next. `ids` are all ids so far, the last `new` of them written here.
 
-        Raises CheckpointError if nothing is left.
+        It reads all ids at each step; `RowRules` gives the same without. Raises TgenError if no token is left.
         """
-        forbidden: set[int] = set()
-        if self.no_repeat_ngram_size:
-            forbidden |= _repeats(ids, self.no_repeat_ngram_size)
-        for word in self.bad_words:
-            if len(word) == 1 or tuple(ids[-(len(word) - 1) :]) == word[:-1]:
-                forbidden.add(word[-1])
-        if new < self.min_new_tokens:
-            forbidden |= set(self.end_tokens)
+        start = _start(ids, self.no_repeat_ngram_size)
+        return self.masked(scores, ids, new, _followers(ids, self.no_repeat_ngram_size).get(start, set()) if start is not None else set())
+
+    def masked(self, scores: Logits, ids: Sequence[int], new: int, *repeats: Collection[int]) -> Logits:
+        """The same where it is known which tokens would repeat a sequence, and `ids` may be the last few."""
         forced: tuple[int, ...] = ()
         if self.forced_first is not None and new == 0:
             forced = (self.forced_first,)
@@ -57,46 +59,102 @@ class Rules:
             forced = self.forced_last
         if forced:
             # A forced token wins over every other rule, and with certainty.
-            logits = np.full_like(logits, -np.inf)
-            logits[list(forced)] = 0
-            return logits
-        forbidden |= set(self.suppressed)
-        if new == 0:
-            forbidden |= set(self.suppressed_first)
+            scores = np.full_like(scores, -np.inf)
+            scores[list(forced)] = 0
+            return scores
+        forbidden = [(name, tokens) for name, tokens in self._forbidden(ids, new, repeats) if tokens]
         if forbidden:
-            logits = logits.copy()
-            logits[list(forbidden)] = -np.inf
-            if logits.max() == -np.inf:
-                raise CheckpointError(f"generation_config.json forbids every token at step {new}", "look at its suppress_tokens")
-        return logits
+            scores = scores.copy()
+            for _, tokens in forbidden:
+                scores[np.fromiter(tokens, np.intp, len(tokens))] = -np.inf
+            if scores.max() == -np.inf:
+                alone = [name for name, tokens in forbidden if len(set(tokens)) == len(scores)]
+                raise self._nothing_left(alone[:1] or list(dict.fromkeys(name for name, _ in forbidden)), new)
+        return scores
+
+    def _forbidden(self, ids: Sequence[int], new: int, repeats: Sequence[Collection[int]]) -> list[tuple[str, Collection[int]]]:
+        """The tokens that each rule forbids, by its name in generation_config.json."""
+        ended = [word[-1] for word in self.bad_words if len(word) == 1 or tuple(ids[1 - len(word) :]) == word[:-1]]
+        return [
+            *(("no_repeat_ngram_size", tokens) for tokens in repeats),
+            ("bad_words_ids", ended),
+            ("min_length", self.end_tokens if new < self.min_new_tokens else ()),
+            ("suppress_tokens", self.suppressed),
+            ("begin_suppress_tokens", self.suppressed_first if new == 0 else ()),
+        ]
+
+    def _nothing_left(self, names: list[str], new: int) -> TgenError:
+        """The error for rules that together forbid every token."""
+        option = f"--no-repeat-ngram-size {self.no_repeat_ngram_size}" if self.ngram_asked and "no_repeat_ngram_size" in names else None
+        keys = " and ".join(name for name in names if option is None or name != "no_repeat_ngram_size")
+        verb = "forbids" if len(names) == 1 else "together forbid"
+        if option is None:
+            return CheckpointError(f"generation_config.json: {keys} {verb} every token at step {new}", "correct it or leave it out")
+        both = f"{option} and {keys} of generation_config.json" if keys else option
+        return UsageError(f"{both} {verb} every token at step {new}", "give a larger size, or 0, which switches this rule off")
+
+
+class RowRules:
+    """Rules at work on one row. It remembers what has followed what, so that a step costs the same however long the text is."""
+
+    def __init__(self, rules: Rules, prompt: Sequence[int]) -> None:
+        self._rules = rules
+        self._size = rules.no_repeat_ngram_size
+        # What followed in the prompt, which copies share, and what followed since.
+        self._prompt = _followers(prompt, self._size)
+        self._written: Followers = {}
+        # No rule looks further back than the longest sequence that it forbids.
+        self._reach = max([1, self._size - 1, *(len(word) - 1 for word in rules.bad_words)])
+        self._last = tuple(prompt[-self._reach :])
+        self._new = 0
+
+    def apply(self, scores: Logits) -> Logits:
+        """Scores [vocab] with -inf for tokens that may not come next. Raises TgenError if no token is left."""
+        start = _start(self._last, self._size)
+        repeats = [] if start is None else [followers[start] for followers in (self._prompt, self._written) if start in followers]
+        return self._rules.masked(scores, self._last, self._new, *repeats)
+
+    def take(self, token: int) -> None:
+        """Remember that the row was continued with this token."""
+        start = _start(self._last, self._size)
+        if start is not None:
+            self._written.setdefault(start, set()).add(token)
+        self._last = (*self._last, token)[-self._reach :]
+        self._new += 1
+
+    def copy(self) -> RowRules:
+        """The same for a row that begins alike, as a beam does."""
+        other = RowRules(self._rules, ())
+        other._prompt, other._written = self._prompt, {start: set(tokens) for start, tokens in self._written.items()}
+        other._last, other._new = self._last, self._new
+        return other
 
 
 def read_rules(generation: Mapping[str, Any], options: GenerationOptions, end_tokens: frozenset[int], vocab: int, prompt: int = 0) -> Rules:
-    """The rules in a generation_config.json, and what the options settle; `prompt` is how many ids stand before what is written, which
-    its min_length counts.
+    """The rules in a generation_config.json and in the options.
 
-    Raises CheckpointError for a value that cannot be meant.
+    `prompt` is the number of ids before the text that will be written; min_length counts them. Raises CheckpointError for a bad value.
     """
 
-    def senseless(key: str, value: object, expected: str) -> CheckpointError:
+    def bad_value(key: str, value: object, expected: str) -> CheckpointError:
         return CheckpointError(f"generation_config.json: {key} = {value!r} {expected}", "correct it or leave it out")
 
     def ids(key: str, value: Any) -> tuple[int, ...]:
         values = value if isinstance(value, list) else [] if value is None else [value]
         if not all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < vocab for i in values):
-            raise senseless(key, value, f"does not name ids below the vocabulary's {vocab}")
+            raise bad_value(key, value, f"does not name ids below the vocabulary's {vocab}")
         return tuple(values)
 
     def count(key: str) -> int:
         value = generation.get(key) or 0
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise senseless(key, value, "is not a whole number, 0 or more")
+            raise bad_value(key, value, "is not a whole number, 0 or more")
         return value
 
     words = generation.get("bad_words_ids") or []
     if not isinstance(words, list):
-        raise senseless("bad_words_ids", words, "is not a list of lists of ids")
-    bad = tuple(word for word in (ids("bad_words_ids", word) for word in words) if word)
+        raise bad_value("bad_words_ids", words, "is not a list of lists of ids")
+    bad_words = [ids("bad_words_ids", word) for word in words]
     first = ids("forced_bos_token_id", generation.get("forced_bos_token_id"))
     return Rules(
         max_new_tokens=options.max_new_tokens,
@@ -104,21 +162,24 @@ def read_rules(generation: Mapping[str, Any], options: GenerationOptions, end_to
         min_new_tokens=max(count("min_new_tokens"), count("min_length") - prompt),
         no_repeat_ngram_size=options.no_repeat_ngram_size,
         # An end token alone is no bad word: transformers leaves it out as well.
-        bad_words=tuple(word for word in bad if word not in {(end,) for end in end_tokens}),
+        bad_words=tuple(word for word in bad_words if word and word not in {(end,) for end in end_tokens}),
         # Only after a decoder's start token: transformers ignores it where a longer prompt is continued.
         forced_first=first[0] if first and prompt < 2 else None,
         forced_last=ids("forced_eos_token_id", generation.get("forced_eos_token_id")),
         suppressed=ids("suppress_tokens", generation.get("suppress_tokens")),
         suppressed_first=ids("begin_suppress_tokens", generation.get("begin_suppress_tokens")),
+        ngram_asked=options.no_repeat_ngram_size != generation.get("no_repeat_ngram_size"),
     )
 
 
-def _repeats(ids: Sequence[int], size: int) -> set[int]:
-    """The tokens that would complete a sequence of `size` ids for a second time."""
-    if len(ids) + 1 < size:
-        return set()
-    if size == 1:
-        return set(ids)
-    start = tuple(ids[len(ids) - size + 1 :])
-    places = (i for i in range(len(ids) - size + 1) if ids[i] == start[0])  # few, and only they are worth a closer look
-    return {ids[i + size - 1] for i in places if tuple(ids[i : i + size - 1]) == start}
+def _followers(ids: Sequence[int], size: int) -> Followers:
+    """For each sequence of `size` - 1 ids, the tokens that have followed it."""
+    found: Followers = {}
+    for end in range(size - 1, len(ids)) if size else ():
+        found.setdefault(tuple(ids[end - size + 1 : end]), set()).add(ids[end])
+    return found
+
+
+def _start(ids: Sequence[int], size: int) -> tuple[int, ...] | None:
+    """The last `size` - 1 ids, which a next token would make a sequence of `size`; None if there are not so many or no such rule."""
+    return tuple(ids[len(ids) - size + 1 :]) if 0 < size <= len(ids) + 1 else None

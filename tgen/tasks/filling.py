@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tgen.arrays import Logits
 from tgen.errors import UsageError
-from tgen.executors.session import Logits
 from tgen.sampling.sampler import log_softmax, require_finite
 from tgen.text.tokenizer import Tokenizer
 

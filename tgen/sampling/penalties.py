@@ -1,0 +1,93 @@
+"""Penalties: they make the tokens that a row has already used less likely, or more.
+
+Repetition (arXiv:1909.05858) looks at the tokens of prompt and output, once for each distinct one; presence and frequency look at the
+output alone, as OpenAI defines them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+
+from tgen.arrays import Ids, Logits, Values
+from tgen.options import GenerationOptions
+
+# Scores stop here, just inside float32: infinities cannot be subtracted from one another.
+LARGEST = 3e38
+
+
+class Penalties:
+    """The penalties of one row, which remembers the tokens it has used. A step costs the same however long the text is."""
+
+    def __init__(self, options: GenerationOptions, prompt: Iterable[int]) -> None:
+        self._options = options
+        self._seen = _Tally()
+        self._written = _Tally()
+        for token in prompt if options.repetition_penalty != 1 else ():
+            self._seen.add(token)
+
+    def apply(self, logits: Logits) -> Logits:
+        """Scores: the logits with penalties, finite; the input stays as it is."""
+        return _penalised(logits, self._seen.ids, self._written.ids, self._written.times, self._options)
+
+    def take(self, token: int) -> None:
+        """Remember that the row was continued with this token."""
+        if self._options.repetition_penalty != 1:
+            self._seen.add(token)
+        if self._options.presence_penalty or self._options.frequency_penalty:
+            self._written.add(token)
+
+    def copy(self) -> Penalties:
+        """The same for a row that begins alike, as a beam does."""
+        other = Penalties(self._options, ())
+        other._seen, other._written = self._seen.copy(), self._written.copy()
+        return other
+
+
+def penalise(logits: Logits, seen: Collection[int], written: Mapping[int, int], options: GenerationOptions) -> Logits:
+    """The same without a memory: `seen` are the distinct tokens of prompt and output, `written` how often each is in the output."""
+    ids, counted = np.fromiter(seen, np.intp), np.fromiter(written, np.intp)
+    return _penalised(logits, ids, counted, np.fromiter(written.values(), np.float64), options)
+
+
+def _penalised(logits: Logits, seen: Ids, written: Ids, times: Values, options: GenerationOptions) -> Logits:
+    scores = logits.copy()
+    with np.errstate(over="ignore"):
+        if options.repetition_penalty != 1 and len(seen):
+            before = scores[seen].astype(np.float64)
+            after = np.where(before < 0, before * options.repetition_penalty, before / options.repetition_penalty)
+            scores[seen] = after.clip(-LARGEST, LARGEST)
+        if (options.presence_penalty or options.frequency_penalty) and len(written):
+            after = scores[written].astype(np.float64) - (options.presence_penalty + options.frequency_penalty * times)
+            scores[written] = after.clip(-LARGEST, LARGEST)
+    return scores
+
+
+class _Tally:
+    """Distinct tokens in the order they came, and how often each did, in arrays that grow by doubling."""
+
+    def __init__(self) -> None:
+        self._places: dict[int, int] = {}
+        self._ids: Ids = np.zeros(64, np.intp)
+        self._times: Values = np.zeros(64)
+
+    @property
+    def ids(self) -> Ids:
+        return self._ids[: len(self._places)]
+
+    @property
+    def times(self) -> Values:
+        return self._times[: len(self._places)]
+
+    def add(self, token: int) -> None:
+        place = self._places.setdefault(token, len(self._places))
+        if place == len(self._ids):
+            self._ids, self._times = (np.concatenate([array, np.zeros_like(array)]) for array in (self._ids, self._times))
+        self._ids[place] = token
+        self._times[place] += 1
+
+    def copy(self) -> _Tally:
+        other = _Tally()
+        other._places, other._ids, other._times = self._places.copy(), self._ids.copy(), self._times.copy()
+        return other
