@@ -99,3 +99,14 @@ class Evaluated:
     seconds: float
     train_loss: float
     bits_per_byte: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A few words that the model wrote after a checkpoint, and the prompt that they go on from."""
+
+    prompt: str
+    text: str
+
+
+TrainingEvent = Trained | Evaluated | Sampled | Note

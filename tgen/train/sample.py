@@ -1,0 +1,56 @@
+"""The few words that a training run shows of its model as it is now."""
+
+from __future__ import annotations
+
+from tokenizers import Tokenizer
+
+from tgen.engine.generator import Generator
+from tgen.events import Note, Sampled
+from tgen.executors.open import sessions
+from tgen.executors.torch.transformer import Transformer
+from tgen.text.tokenizer import Tokenizer as TextTokenizer
+from tgen.train.objective import Objective
+
+NEW_TOKENS = 40
+
+
+def write_sample(model: Transformer, tokenizer: Tokenizer, objective: Objective, prompt: str, seed: int) -> Sampled | Note | None:
+    """What the model writes after as much of the prompt as fits its context; None if no word of it fits.
+
+    A sample is decoration: whatever goes wrong becomes a Note, and training goes on.
+    """
+    try:
+        context = objective.config["max_position_embeddings"]
+        reads = context if model.spec.encoder else context - min(NEW_TOKENS, context // 2)
+        shown = fitting(tokenizer, prompt, reads)
+        if not shown or context < 2:
+            return None
+        return Sampled(shown, make_generator(model, tokenizer, objective).generate(shown, max_new_tokens=NEW_TOKENS, seed=seed))
+    except Exception as error:  # also what no one foresaw: hours of training are worth more than forty tokens
+        return Note(f"no sample: {error}")
+
+
+def make_generator(model: Transformer, tokenizer: Tokenizer, objective: Objective) -> Generator:
+    """What writes with a model in training: the folder has no say, for it may not be written yet."""
+    start = objective.config["bos_token_id"]
+    return Generator(
+        sessions(model),
+        TextTokenizer(tokenizer),
+        context=objective.config["max_position_embeddings"],
+        end_tokens=frozenset({objective.config["eos_token_id"]}),
+        start_token=start,
+        answer_start=start if model.spec.encoder else None,
+    )
+
+
+def fitting(tokenizer: Tokenizer, text: str, tokens: int) -> str:
+    """The longest beginning of a text, in whole characters, that has at most as many tokens with those that the tokenizer adds."""
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    count = tokens - tokenizer.num_special_tokens_to_add(False)
+    if len(ids) <= count:
+        return text
+    shown = ""
+    # A token may end within a character, which is then not shown, or shown as U+FFFD.
+    while count > 0 and not (shown := tokenizer.decode(ids[:count], skip_special_tokens=False).rstrip("\ufffd")):
+        count -= 1
+    return shown
