@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tgen.cli import parameters as p
+from tgen.cli import options as p
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.prompt import check_encoding
 from tgen.errors import TgenError, UsageError
