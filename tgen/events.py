@@ -103,10 +103,11 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """A few words that the model wrote after a checkpoint, and the prompt that they go on from."""
+    """A few words that the model wrote after a checkpoint: they continue the prompt, or `answer` it."""
 
     prompt: str
     text: str
+    answer: bool
 
 
 TrainingEvent = Trained | Evaluated | Sampled | Note

@@ -25,7 +25,7 @@ WORDS = "the a fox king wolf tower river said went saw and but old red small".sp
 TINY = "--width 64 --layers 1 --context 32 --batch 4 --vocab 300 --validation 0.1 --no-compile -t 1".split()
 STEPS, EVERY = 24, 4
 # The number format is chosen by measuring, and a busy machine may choose differently in each process.
-EXACT = "import tgen.train.loop as loop; loop.bfloat16_is_faster = lambda _: False; from tgen.cli.main import main; main()"
+EXACT = "import tgen.train.trainer as trainer; trainer.bfloat16_is_faster = lambda _: False; from tgen.cli.main import main; main()"
 
 
 def train(*arguments: str) -> subprocess.Popen[bytes]:
@@ -239,7 +239,7 @@ def test_an_interrupted_run_keeps_its_last_step(text: Path, tmp_path: Path) -> N
     assert process.stdout is not None
     assert any(b"step 2," in line for line in process.stdout)
     process.send_signal(signal.SIGINT)
-    assert f"stopped; go on with: tgen train --resume --out {folder}" in finish(process, code=130)
+    assert f"stopped; go on with: tgen train --resume --output {folder}" in finish(process, code=130)
     assert_nothing_damaged(folder)
     assert main.run(["info", str(folder)]) == 0
 

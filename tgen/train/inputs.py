@@ -85,6 +85,8 @@ def _parse_lines(text: str, name: str) -> Iterator[str]:
         if not isinstance(document, str):
             raise UsageError(f"{where}: the text field is not a string", LINES_HINT)
         if not document.isprintable() and any("\ud800" <= character <= "\udfff" for character in document):
-            raise UsageError(f"{where}: the text field holds half a character, a surrogate alone", "correct the program that wrote the file")
+            raise UsageError(
+                f"{where}: the text field holds half a character, a surrogate alone", "correct the program that wrote the file"
+            )
         if document.strip():
             yield _plain_newlines(document)

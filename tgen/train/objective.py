@@ -35,7 +35,7 @@ class Objective(Protocol):
     generation: dict[str, Any]
 
     def batch(self, number: int) -> Arrays:
-        """The arrays of a batch: a function of the run's seed and its number alone, so a resumed run sees the batches it would have seen."""
+        """The arrays of a batch: a function of the run's seed and its number alone, so that a resumed run sees the same batches."""
         ...
 
     def losses(self, model: Transformer, *arrays: Tensor) -> Tensor:

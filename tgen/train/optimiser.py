@@ -24,7 +24,7 @@ def make_optimiser(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
 
 
 def initialise(model: nn.Module, layers: int, seed: int) -> None:
-    """Normal weights of deviation 0.02; matrices that add to the residual stream get 0.02 / sqrt(2 * layers), as in GPT-2. Biases are zero."""
+    """Normal weights of deviation 0.02, or 0.02 / sqrt(2 * layers) where a matrix adds to the residual stream, as in GPT-2. Zero biases."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2:

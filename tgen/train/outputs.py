@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,9 +35,9 @@ A small {kind} model in {layout} layout, trained with `tgen train`.
 
 
 def model_card(
-    name: str, settings: TrainSettings, config: dict[str, Any], sizes: dict[str, int], history: list[dict[str, float]], prompt: str
+    name: str, settings: TrainSettings, config: dict[str, Any], sizes: dict[str, int], history: list[dict[str, float]], command: str
 ) -> str:
-    """Markdown for the folder's README.md. `history` holds at least one evaluation; `prompt` goes into the command that the card shows."""
+    """Markdown for the folder's README.md. `history` holds at least one evaluation; `command` is an example of how to use the model."""
     pairs = config["model_type"] == "marian"
     last = history[-1]
     return CARD.format(
@@ -62,7 +61,7 @@ def model_card(
         weight_decay=settings.weight_decay,
         train_loss=last["train_loss"],
         bits_per_byte=last["bits_per_byte"],
-        command=shlex.join(["tgen", "translate" if pairs else "generate", "--model", name, prompt]),
+        command=command,
     )
 
 

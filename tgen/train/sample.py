@@ -25,7 +25,8 @@ def write_sample(model: Transformer, tokenizer: Tokenizer, objective: Objective,
         shown = fitting(tokenizer, prompt, reads)
         if not shown or context < 2:
             return None
-        return Sampled(shown, make_generator(model, tokenizer, objective).generate(shown, max_new_tokens=NEW_TOKENS, seed=seed))
+        text = make_generator(model, tokenizer, objective).generate(shown, max_new_tokens=NEW_TOKENS, seed=seed)
+        return Sampled(shown, text, answer=model.spec.encoder is not None)
     except Exception as error:  # also what no one foresaw: hours of training are worth more than forty tokens
         return Note(f"no sample: {error}")
 

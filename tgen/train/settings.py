@@ -88,7 +88,7 @@ class TrainSettings:
         }
 
     def pairs_config(self, vocab: int, end_token: int) -> dict[str, Any]:
-        """The `config.json` of an encoder-decoder, in Marian layout, with `layers` layers on each side. Its start token is the end token."""
+        """The `config.json` of an encoder-decoder, in Marian layout: `layers` layers on each side; the start token is the end token."""
         heads = self.width // HEAD_DIM
         return {
             "architectures": ["MarianMTModel"],

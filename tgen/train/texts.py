@@ -130,7 +130,7 @@ class Sequences:
 
 
 def split_documents(documents: Sequence[str], share: float) -> tuple[list[str], list[str]]:
-    """Documents to learn from and documents held back, about `share` of all characters; fewer than 20 documents are cut into pieces first."""
+    """Documents to learn from and documents held back, about `share` of all text; fewer than 20 documents are cut into pieces first."""
     if len(documents) < 20:
         documents = [piece for document in documents for piece in _pieces(document)]
     order = np.random.default_rng(SPLIT_SEED).permutation(len(documents))
@@ -175,9 +175,7 @@ def document_starts(ids: Ids, length: int, end: int) -> Rows:
     return ends[ends + length < len(ids)]
 
 
-def with_beginnings(
-    rows: Rows, ids: Ids, starts: Rows, share: float, seed: int, number: int
-) -> Rows:
+def with_beginnings(rows: Rows, ids: Ids, starts: Rows, share: float, seed: int, number: int) -> Rows:
     """The number-th batch with about `share` of its rows replaced by beginnings of documents, all equally likely.
 
     Prompts are beginnings, but few sequences cut from long documents begin one.

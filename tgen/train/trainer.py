@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -92,6 +93,10 @@ class Trainer:
             return min(1.0, self.step / self.settings.steps)
         return min(1.0, self.seconds / (60 * (self.settings.minutes or 1)))
 
+    def usage(self, folder: str) -> list[str]:
+        """The words of a command that uses the model in `folder`."""
+        return ["tgen", "translate" if self.model.spec.encoder else "generate", "--model", folder, self.prompt]
+
     def run(self, cancelled: Callable[[], bool] = lambda: False) -> Iterator[TrainingEvent]:
         """Train to the end, or until `cancelled`, which is asked once a step; a run always ends with a checkpoint.
 
@@ -120,7 +125,7 @@ class Trainer:
         yield from self._checkpoint(None if self.share >= 1 else QUICK_VALIDATION)
 
     def _first_step(self, dtype: torch.dtype) -> Generator[Note, None, float]:
-        """The step that compiles; returns its loss. If the compiled step fails, training goes on without the compiler, and a Note says why."""
+        """The step that compiles; returns its loss. If the step fails, training goes on without the compiler, and a Note says why."""
         try:
             return self._train_step()
         except TgenError:
@@ -248,7 +253,9 @@ class Trainer:
         folder: Path = self.workspace.folder
         save_weights(folder, self.objective.config, self.model, torch.bfloat16)
         write_json(folder / "generation_config.json", self.objective.generation)
-        card = model_card(folder.name, self.settings, self.objective.config, self.run_data.sizes, self.history, self.prompt)
+        card = model_card(
+            folder.name, self.settings, self.objective.config, self.run_data.sizes, self.history, shlex.join(self.usage(folder.name))
+        )
         write_text(folder / "README.md", card)
 
     def _restore(self, state: dict[str, Any]) -> None:
