@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,6 @@ from tgen.train.workspace import Workspace
 
 NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
 SHAPE: dict[str, Any] = {"width": 64, "vocab": 300, "context": 32, "seed": 1}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """More threads only slow down matrices this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def trainer(workspace: Workspace, **options: Any) -> Trainer:

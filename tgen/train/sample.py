@@ -45,13 +45,13 @@ def make_generator(model: Transformer, tokenizer: Tokenizer, objective: Objectiv
 
 
 def fitting(tokenizer: Tokenizer, text: str, tokens: int) -> str:
-    """The longest beginning of a text, in whole characters, that has at most as many tokens with those that the tokenizer adds."""
+    """A beginning of the text, in whole characters, of at most `tokens` tokens with those that the tokenizer adds; empty if none fits."""
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     count = tokens - tokenizer.num_special_tokens_to_add(False)
     if len(ids) <= count:
         return text
-    shown = ""
-    # A token may end within a character, which is then not shown, or shown as U+FFFD.
-    while count > 0 and not (shown := tokenizer.decode(ids[:count], skip_special_tokens=False).rstrip("\ufffd")):
-        count -= 1
+    # The last of these tokens may end within a character: half a character is decoded to U+FFFD.
+    shown = tokenizer.decode(ids[: max(count, 0)], skip_special_tokens=False).rstrip("\ufffd")
+    while len(tokenizer.encode(shown).ids) > tokens and shown:  # a shorter text may be cut into other, more tokens
+        shown = shown[:-1]
     return shown
