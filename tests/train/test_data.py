@@ -20,6 +20,7 @@ from tgen.train.pairs import PADDING, PairObjective, split_pairs
 from tgen.train.settings import TrainSettings
 from tgen.train.texts import Sequences, document_starts, encode_documents, with_beginnings
 from tgen.train.trainer import Trainer
+from tgen.train.vocabulary import learn_tokenizer
 from tgen.train.workspace import Workspace
 
 SHAPE: dict[str, Any] = {"width": 64, "layers": 1, "vocab": 300, "context": 32, "steps": 3, "seed": 5}
@@ -83,6 +84,16 @@ def test_a_document_is_framed_by_end_tokens_once(tmp_path: Path, text: str) -> N
     tokenizer = workspace.open().tokenizer
     assert encode_documents(tokenizer, ["one", "two"], 0).tolist().count(0) == 2
     assert tokenizer.encode("one").ids[0] == 0  # a prompt begins as a document does
+
+
+@pytest.mark.parametrize("sentences", [False, True])
+def test_every_text_is_decoded_to_itself(sentences: bool) -> None:
+    tokenizer = learn_tokenizer(["in 1984 a man of 7", "12 men, 3.5 miles"], 300, sentences=sentences)
+    for text in ("In 1984, I was 7.", "12 men", "don't 3.5", "a", "7", "a  b", "国王 2", "🎉", " two", "line\nline"):
+        ids = tokenizer.encode(text).ids
+        assert tokenizer.decode(ids) == text
+    first, second = (tokenizer.encode(text, add_special_tokens=False).ids for text in ("man", "a man"))
+    assert (second[-len(first) :] == first) == sentences  # a sentence's first word is spelled like any other
 
 
 def test_two_half_batches_added_up_are_one(tmp_path: Path, text: str) -> None:
