@@ -78,6 +78,11 @@ def test_a_long_prompt_is_cut_to_what_fits(tmp_path: Path) -> None:
     assert len(sample.prompt) < 100
 
 
+def test_the_command_to_use_the_model_survives_a_prompt_that_looks_like_an_option(tmp_path: Path) -> None:
+    trainer = Trainer(begin(tmp_path, "--temperature\n" * 400, context=8, validation=0.2), torch.device("cpu"), compiled=False)
+    assert trainer.usage("model") == ["tgen", "generate", "--model", "model", "--", "--temperature"]
+
+
 def test_a_sample_of_pairs_answers_the_first_sentence_held_back(tmp_path: Path) -> None:
     path = tmp_path / "pairs.tsv"
     path.write_text("".join(f"国王{i}\tking {i}\n" for i in range(50)), "utf-8")

@@ -61,7 +61,7 @@ def train(
         float,
         _number(
             "base_share",
-            "The share of --base in the model that is written, an average of it and of what was learned: such a model forgets less.",
+            "Write an average of --base, with this share, and of what was learned: such a model forgets less.",
             COURSE,
             "0 to 1",
         ),
@@ -125,7 +125,7 @@ def train(
         p.option(
             "--compile/--no-compile",
             panel=COURSE,
-            default="--compile where there is a C++ compiler",
+            default="--compile on texts, where there is a C++ compiler",
             help="Compile the step: that takes a minute or two and makes every step faster.",
         ),
     ] = None,
@@ -213,7 +213,7 @@ def _check_apart(base: str | None, held_back: list[str] | None, given: dict[str,
 
 
 def _check_company(texts: list[str] | None, base: str | None, for_texts: dict[str, Any], for_base: dict[str, Any]) -> None:
-    """Raise UsageError for an option that says something only about a run on texts, or with a base, and is given to another run."""
+    """Raise UsageError for an option that needs a run on texts, or a base model, and does not have it."""
     for options, there, what in ((for_base, base, "with --base"), (for_texts, texts, "that starts from texts")):
         for name, value in options.items():
             if value and not there:
@@ -241,6 +241,6 @@ def _begin(
 
 def _run(trainer: Trainer, view: TrainingView, interrupts: Interrupts) -> None:
     start = trainer.step
-    # The first step may compile for a minute, and before it there is nothing to keep: until then Ctrl-C ends the run at once.
+    # The first step may compile for a minute, and there is nothing to keep before it is done: until then Ctrl-C ends the run at once.
     for event in trainer.run(lambda: trainer.step > start and interrupts.asked()):
         view.add(event)

@@ -27,12 +27,12 @@ def write_sample(model: Transformer, tokenizer: Tokenizer, objective: Objective,
             return None
         text = make_generator(model, tokenizer, objective).generate(shown, max_new_tokens=NEW_TOKENS, seed=seed)
         return Sampled(shown, text, answer=model.spec.encoder is not None)
-    except Exception as error:  # also what no one foresaw: hours of training are worth more than forty tokens
+    except Exception as error:  # any error, foreseen or not: a sample must not end hours of training
         return Note(f"no sample: {error}")
 
 
 def make_generator(model: Transformer, tokenizer: Tokenizer, objective: Objective) -> Generator:
-    """What writes with a model in training: the folder has no say, for it may not be written yet."""
+    """A Generator for a model in training, made from the objective's settings: its folder may not be written yet."""
     start = objective.config["bos_token_id"]
     return Generator(
         sessions(model),

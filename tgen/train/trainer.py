@@ -42,10 +42,9 @@ class Trainer:
     def __init__(
         self, workspace: Workspace, device: torch.device, *, compiled: bool | None = None, every: int = 250, prompt: str | None = None
     ) -> None:
-        """`compiled` None compiles where that is possible and saves time: if every step has the same shape and there is a C++ compiler.
+        """`compiled` None compiles if every step has the same shape and there is a C++ compiler. A checkpoint follows every `every` steps.
 
-        `every` is the number of steps from checkpoint to checkpoint. Samples go on from `prompt`; None is the beginning of the held-back
-        text.
+        Samples continue the `prompt`; None stands for the first words of the held-back text.
         """
         self.workspace = workspace
         self.run_data = workspace.open()
@@ -71,7 +70,7 @@ class Trainer:
         if state is not None:
             self._restore(state)
         one_shape = self.objective.model_type == "llama"
-        # To compile takes a minute, which a run that only measures and samples once more does not earn back.
+        # A finished run only measures and samples once more, which is not worth a minute of compiling.
         self.compiled = self.share < 1 and (can_compile() and one_shape if compiled is None else compiled)
 
     def _first_model(self, anew: bool) -> Transformer:
@@ -95,12 +94,14 @@ class Trainer:
 
     def usage(self, folder: str) -> list[str]:
         """The words of a command that uses the model in `folder`."""
-        return ["tgen", "translate" if self.model.spec.encoder else "generate", "--model", folder, self.prompt]
+        command = "translate" if self.model.spec.encoder else "generate"
+        return ["tgen", command, "--model", folder, *(["--"] if self.prompt.startswith("-") else []), self.prompt]
 
     def run(self, cancelled: Callable[[], bool] = lambda: False) -> Iterator[TrainingEvent]:
         """Train to the end, or until `cancelled`, which is asked once a step; a run always ends with a checkpoint.
 
-        Yields Trained after each step, and Evaluated and mostly Sampled after each checkpoint. Raises TgenError if the loss is not finite.
+        Yields Trained after each step, then at a checkpoint Evaluated, and Sampled if there is a sample. Raises TgenError if the loss is
+        not finite.
         """
         keep_freed_memory()
         dtype = self.dtype
@@ -173,7 +174,7 @@ class Trainer:
 
     @torch.no_grad()
     def _bits_per_byte(self, limit: int | None) -> float:
-        """Total loss on held-back text over the bytes of that text; `limit` is how many rows to look at, None is all."""
+        """The total loss on held-back text divided by the bytes of that text, over `limit` rows or over all."""
         nats, size = 0.0, 0
         for held in self.objective.held_back(limit):
             nats += float(self._loss(*self._tensors(held.arrays))[: held.rows].sum())
@@ -197,7 +198,7 @@ class Trainer:
         )
 
     def _checkpoint(self, limit: int | None) -> Iterator[TrainingEvent]:
-        """Measure the model and store it. Only then comes the sample: nothing that happens to it can cost a step."""
+        """Measure the model, store it, and only then sample: whatever happens to the sample, no step is lost."""
         yield self._measure_and_store(limit)
         with self._as_written():
             sample = write_sample(self.model, self.tokenizer, self.objective, self.prompt, self.settings.seed)
