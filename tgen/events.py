@@ -100,3 +100,15 @@ class Evaluated:
     seconds: float
     train_loss: float
     bits_per_byte: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A few words that the model wrote after a checkpoint: they continue the prompt, or `answer` it."""
+
+    prompt: str
+    text: str
+    answer: bool
+
+
+TrainingEvent = Trained | Evaluated | Sampled | Note

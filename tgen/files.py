@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tgen.errors import CheckpointError
+from tgen.errors import CheckpointError, UsageError
 
 LFS_MARK = b"version https://git-lfs"
 LFS_HINT = "run `git lfs pull` in the folder, or download the file itself"
@@ -45,6 +45,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds {type(value).__name__}, not a JSON object", DOWNLOAD_HINT)
     return value
+
+
+def decode_text(data: bytes, name: str) -> str:
+    """The UTF-8 text of a file or stream without the byte order mark it may begin with. Raises UsageError, naming it and the bad byte."""
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name} is not UTF-8 at byte {error.start}", "convert it, for example with iconv -t UTF-8") from error
 
 
 def read_optional_json(path: Path) -> dict[str, Any]:

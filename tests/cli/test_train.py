@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from tests.cli.conftest import Ask
 from tests.cli.processes import TIMEOUT, environment, golden, tgen
 from tgen.cli import main
 
@@ -25,7 +28,7 @@ WORDS = "the a fox king wolf tower river said went saw and but old red small".sp
 TINY = "--width 64 --layers 1 --context 32 --batch 4 --vocab 300 --validation 0.1 --no-compile -t 1".split()
 STEPS, EVERY = 24, 4
 # The number format is chosen by measuring, and a busy machine may choose differently in each process.
-EXACT = "import tgen.train.loop as loop; loop.bfloat16_is_faster = lambda _: False; from tgen.cli.main import main; main()"
+EXACT = "import tgen.train.trainer as trainer; trainer.bfloat16_is_faster = lambda _: False; from tgen.cli.main import main; main()"
 
 
 def train(*arguments: str) -> subprocess.Popen[bytes]:
@@ -60,7 +63,14 @@ def whole(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "model"
     shown = finish(train(str(text), "-o", str(folder), "--steps", str(STEPS), "--every", str(EVERY), *TINY))
     assert f"step {STEPS}, {STEPS * 4 * 32:,} tokens: loss" in shown
-    assert f"done: tgen generate --model {folder} 'Once upon a time'" in shown
+    done = next(line for line in shown.splitlines() if line.startswith("done: "))
+    assert done.startswith(f"done: tgen generate --model {folder} ")
+    # The prompt of the samples, which is also in the card, is the beginning of a text that was held back.
+    *_, prompt = shlex.split(done)
+    assert prompt
+    assert any(json.loads(line)["text"].startswith(prompt) for line in text.read_text().splitlines())
+    assert shown.count(f"\n  {prompt}") == STEPS // EVERY
+    assert f"```\ntgen generate --model model {shlex.quote(prompt)}\n```" in (folder / "README.md").read_text()
     return folder
 
 
@@ -239,7 +249,7 @@ def test_an_interrupted_run_keeps_its_last_step(text: Path, tmp_path: Path) -> N
     assert process.stdout is not None
     assert any(b"step 2," in line for line in process.stdout)
     process.send_signal(signal.SIGINT)
-    assert f"stopped; go on with: tgen train --resume --out {folder}" in finish(process, code=130)
+    assert f"stopped; go on with: tgen train --resume --output {folder}" in finish(process, code=130)
     assert_nothing_damaged(folder)
     assert main.run(["info", str(folder)]) == 0
 
@@ -264,6 +274,55 @@ def test_bad_input_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path, 
     assert captured.out == ""
     assert message in captured.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_sample_never_ends_a_run(ask: Ask, tmp_path: Path) -> None:
+    text, out = tmp_path / "text.txt", tmp_path / "out"
+    text.write_text("从前有一个国王,他有三个儿子。国王老了,想把王国交给最聪明的儿子。\n" * 100, "utf-8")
+    options = ["--every", "1", "--no-compile", "-t", "1"]
+    shape = ["--width", "64", "--layers", "1", "--batch", "4", "--vocab", "300"]
+    for context in (16, 8, 1):
+        said = ask("train", text, "-o", f"{out}{context}", "--context", str(context), "--steps", "2", *shape, *options)
+        assert said.err.count("bits per byte held back\n  从") == (2 if context > 1 else 0)
+        assert f"done: tgen generate --model {out}{context} '从" in said.err
+        said = ask("train", "--resume", "-o", f"{out}{context}", "--steps", "4", "--prompt", "很长的一句话" * 20, *options)
+        assert said.err.count("bits per byte held back\n  很") == (2 if context > 1 else 0)
+        assert "step 4," in said.err
+
+
+def test_the_sample_of_a_translator_is_a_source_and_its_answer(ask: Ask, tmp_path: Path) -> None:
+    pairs, out = tmp_path / "pairs.tsv", tmp_path / "out"
+    pairs.write_bytes(b"\xef\xbb\xbf" + "".join(f"the number {i}\tle nombre {i}\r\n" for i in range(100)).encode())
+    said = ask("train", "--pairs", pairs, "-o", out, *TINY, "--steps", "2")
+    assert re.search(r"held back\n  the number \d+ -> ", said.err)
+    assert re.search(rf"done: tgen translate --model {out} 'the number \d+'", said.err)
+    assert "\ufeff" not in (out / "tokenizer.json").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["."], "error: . is a folder, not a file\nhint: give text files, .jsonl files, or - for standard input\n"),
+        (["--pairs", "."], "error: . is a folder, not a file\nhint: --pairs takes a file of source<TAB>target lines\n"),
+        ([""], "error: FILE must not be empty\n"),
+        (["--pairs", ""], "error: --pairs must not be empty\n"),
+        (["text.txt", "--held-back", ""], "error: --held-back must not be empty\n"),
+        (["text.txt", "--prompt", ""], "error: --prompt must not be empty\n"),
+        (["text.txt", "-o", ""], "error: --output must not be empty\n"),
+        (["text.txt", "--output", ""], "error: --output must not be empty\n"),
+        (["text.txt", "--resume"], "error: give exactly one of text files, --pairs and --resume\n"),
+        (["text.txt", "--steps", "1", "--minutes", "1"], "error: training needs --steps or --minutes, and not both\n"),
+    ],
+)
+def test_what_starts_no_run_leaves_nothing(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    said = ask("train", *arguments, *([] if "--minutes" in arguments else ["--steps", "1"]), code=2)
+    assert message in said.err
+    assert "\nhint: " in said.err
+    assert not list(Path().iterdir())
 
 
 def test_a_folder_is_not_overwritten_and_nothing_is_not_resumed(capsys: pytest.CaptureFixture[str], text: Path, tmp_path: Path) -> None:

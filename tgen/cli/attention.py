@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
-from tgen.cli import parameters as p
-from tgen.cli.model import chosen_checkpoint
+from tgen.cli import options as p
+from tgen.cli.opening import chosen_checkpoint
 from tgen.cli.prompt import PromptSource
 from tgen.errors import CapacityError, UsageError
 from tgen.options import RunOptions

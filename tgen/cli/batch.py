@@ -13,10 +13,10 @@ import typer
 from tgen.batch.answers import Answers
 from tgen.batch.journal import Journal, count_lines
 from tgen.batch.lines import open_inputs
-from tgen.cli import parameters as p
+from tgen.cli import options as p
 from tgen.cli.asked import asked_options
 from tgen.cli.interrupts import Interrupts
-from tgen.cli.model import chat_template, chosen_checkpoint, open_generator
+from tgen.cli.opening import chat_template, chosen_checkpoint, open_generator
 from tgen.errors import UsageError
 from tgen.options import Overflow, RunOptions
 from tgen.ui import messages

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from tgen.cli import parameters as p
-from tgen.cli.model import chosen_checkpoint, require_kind
+from tgen.cli import options as p
+from tgen.cli.opening import chosen_checkpoint, require_kind
 from tgen.errors import UsageError
 from tgen.options import RunOptions
 from tgen.ui import messages

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tgen.cli import parameters as p
+from tgen.cli import options as p
 from tgen.cli.asked import asked_options
 from tgen.cli.interrupts import EXIT_CODES, Interrupts
-from tgen.cli.model import chat_template, chosen_checkpoint, open_generator, require_kind
+from tgen.cli.opening import chat_template, chosen_checkpoint, open_generator, require_kind
 from tgen.cli.prompt import check_encoding
 from tgen.errors import TgenError, UsageError
 from tgen.events import Piece

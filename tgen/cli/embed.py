@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from tgen.batch.lines import Line, line_batches
-from tgen.cli import parameters as p
-from tgen.cli.model import chosen_checkpoint, require_kind
+from tgen.cli import options as p
+from tgen.cli.opening import chosen_checkpoint, require_kind
 from tgen.options import Pooling, RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_json

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from tgen.cli import parameters as p
+from tgen.cli import options as p
 from tgen.cli.asked import asked_options
 from tgen.cli.interrupts import Interrupts
-from tgen.cli.model import open_generator
+from tgen.cli.opening import open_generator
 from tgen.cli.prompt import PromptSource
 from tgen.events import Note, Started
 from tgen.options import RunOptions

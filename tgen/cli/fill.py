@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from tgen.cli import parameters as p
-from tgen.cli.model import chosen_checkpoint, require_kind
+from tgen.cli import options as p
+from tgen.cli.opening import chosen_checkpoint, require_kind
 from tgen.cli.prompt import PromptSource
 from tgen.errors import CapacityError, UsageError
 from tgen.options import RunOptions

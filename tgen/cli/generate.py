@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tgen.cli import parameters as p
+from tgen.cli import options as p
 from tgen.cli.asked import asked_options
 from tgen.cli.interrupts import Interrupts
-from tgen.cli.model import chat_template, chosen_checkpoint, open_generator
+from tgen.cli.opening import chat_template, chosen_checkpoint, open_generator
 from tgen.cli.prompt import PromptSource, check_encoding
 from tgen.errors import UsageError
 from tgen.events import Started

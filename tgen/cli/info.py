@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tgen.cli import parameters as p
-from tgen.cli.model import chosen_checkpoint
+from tgen.cli import options as p
+from tgen.cli.opening import chosen_checkpoint
 from tgen.errors import CheckpointError, UsageError
 from tgen.spec.records import Alibi
 from tgen.ui import messages

@@ -35,6 +35,7 @@ from tgen.cli import (
     train,
     translate,
 )
+from tgen.cli.options import refuse_empty_values
 from tgen.errors import TgenError, UsageError
 from tgen.ui import messages
 from tgen.ui.output import write_text
@@ -42,6 +43,12 @@ from tgen.ui.output import write_text
 
 class Command(TyperCommand):
     """A command whose help lists its options in groups."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse empty values as they were written: a path would turn one into the current folder."""
+        given, *_ = self.make_parser(ctx).parse_args(args=[*args])
+        refuse_empty_values(self.get_params(ctx), given)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options under the headings that `rich_help_panel` names."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tgen.cli import parameters as p
+from tgen.cli import options as p
 from tgen.errors import CheckpointError
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text

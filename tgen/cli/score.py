@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tgen.cli import parameters as p
-from tgen.cli.model import chosen_checkpoint, require_kind
+from tgen.cli import options as p
+from tgen.cli.opening import chosen_checkpoint, require_kind
 from tgen.cli.prompt import PromptSource
 from tgen.errors import UsageError
 from tgen.options import RunOptions

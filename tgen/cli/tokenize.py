@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from tgen.cli import parameters as p
-from tgen.cli.model import chosen_folder
+from tgen.cli import options as p
+from tgen.cli.opening import chosen_folder
 from tgen.cli.prompt import PromptSource
 from tgen.errors import UsageError
 from tgen.text.tokenizer import Tokenizer

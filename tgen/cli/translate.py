@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tgen.batch.lines import Line, line_batches
-from tgen.cli import parameters as p
+from tgen.cli import options as p
 from tgen.cli.asked import asked_options
-from tgen.cli.model import chosen_checkpoint, open_generator, require_kind
+from tgen.cli.opening import chosen_checkpoint, open_generator, require_kind
 from tgen.options import RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_text

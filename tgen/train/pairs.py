@@ -1,11 +1,11 @@
-"""Learning to translate: sentence pairs, in batches of like length, each target token predicted from the source and those before it."""
+"""Learning to translate: sentence pairs in batches of similar length, each target token predicted from the source and those before it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,20 +17,18 @@ from torch import Tensor
 
 from tgen.errors import UsageError
 from tgen.executors.torch.transformer import Transformer
-from tgen.train.corpus import SPLIT_SEED
+from tgen.train.objective import SPLIT_SEED, Arrays, HeldBack, Ids
 from tgen.train.settings import TrainSettings
-from tgen.train.task import Arrays, Held
 from tgen.train.vocabulary import end_token
 
-Ids = npt.NDArray[np.uint16]
-# Batches are made of pairs of like length among this many batches' worth: little padding, and still a mixture.
+# Pairs are sorted by length within pools of this many batches: batches need little padding, and still mix.
 POOL = 50
 PADDING = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """The sentences of one language, one after another: sentence i is ids[starts[i] : starts[i + 1]]."""
+    """The sentences of one language in one row: sentence i is ids[starts[i] : starts[i + 1]]."""
 
     ids: Ids
     starts: npt.NDArray[np.int64]
@@ -39,7 +37,7 @@ class Side:
         return len(self.starts) - 1
 
     def row(self, index: int) -> Ids:
-        """A sentence."""
+        """The ids of a sentence."""
         found: Ids = self.ids[self.starts[index] : self.starts[index + 1]]
         return found
 
@@ -50,32 +48,13 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class PairCorpus:
-    """Sources and targets of the pairs to learn from and of those held back, and the bytes of each held-back target."""
+    """Sources and targets of the pairs to learn from and of those held back, and how many bytes of text each held-back target is."""
 
     source: Side
     target: Side
     held_source: Side
     held_target: Side
     held_bytes: npt.NDArray[np.int64]
-
-
-def read_pairs(path: Path) -> list[tuple[str, str]]:
-    """Pairs from a file of `source<TAB>target` lines. Raises UsageError, naming the line, for one that is none."""
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", "--pairs takes a file of source<TAB>target lines") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 at byte {error.start}", "convert it, for example with iconv -t UTF-8") from error
-    pairs = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        parts = line.split("\t")
-        if len(parts) != 2 or not all(part.strip() for part in parts):
-            raise UsageError(f"{path}, line {number}: not source<TAB>target", "one tab, and text on both of its sides")
-        pairs.append((parts[0].strip(), parts[1].strip()))
-    return pairs
 
 
 def split_pairs(pairs: Sequence[tuple[str, str]], share: float) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -97,8 +76,8 @@ def encode_pairs(
     return PairCorpus(source, target, held_source, held_target, sizes), dropped + more
 
 
-class PairTask:
-    """Pairs in Marian layout."""
+class PairObjective:
+    """The target sentence of a pair, for a model in Marian layout."""
 
     model_type = "marian"
 
@@ -110,15 +89,17 @@ class PairTask:
         keys = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
         self.generation: dict[str, Any] = {"num_beams": 4, "max_length": settings.context, "early_stopping": True}
         self.generation |= {key: self.config[key] for key in keys}
+        self._tokenizer = tokenizer
+        self._batches = max(1, len(corpus.source) // settings.batch)  # in an epoch
+        self._epoch = lru_cache(maxsize=1)(self._make_epoch)  # to sort many pairs takes longer than a step
 
     def batch(self, number: int) -> Arrays:
         """Source ids and positions, and targets, each [batch, n] and padded with -1."""
-        batches = max(1, len(self.corpus.source) // self.settings.batch)
-        epoch, place = divmod(number, batches)
-        return self._arrays(self.corpus.source, self.corpus.target, self._epoch(epoch, batches)[place])
+        epoch, place = divmod(number, self._batches)
+        return self._arrays(self.corpus.source, self.corpus.target, self._epoch(epoch)[place])
 
     def losses(self, model: Transformer, *arrays: Tensor) -> Tensor:
-        """[batch, n]; smoothed labels while training (arXiv:1512.00567), plain ones without gradients."""
+        """[batch, n]. Labels are smoothed (arXiv:1512.00567) in training, and plain where no gradients are wanted."""
         ids, positions, target = arrays
         source = model.read_source(ids, positions)
         hidden = model(target[:, :-1].clamp(min=0), source=source)
@@ -128,8 +109,8 @@ class PairTask:
         losses = F.cross_entropy(logits, labels.flatten(), ignore_index=PADDING, reduction="none", label_smoothing=smoothing)
         return losses.view(labels.shape)
 
-    def held_back(self, limit: int | None) -> Iterator[Held]:
-        """Held-back pairs in batches of like length."""
+    def held_back(self, limit: int | None) -> Iterator[HeldBack]:
+        """Held-back pairs in batches of similar length."""
         corpus = self.corpus
         chosen = np.arange(len(corpus.held_source))
         if limit is not None and len(chosen) > limit:
@@ -137,14 +118,19 @@ class PairTask:
         chosen = chosen[np.argsort(corpus.held_target.lengths()[chosen], kind="stable")]
         for first in range(0, len(chosen), self.settings.batch):
             rows = chosen[first : first + self.settings.batch]
-            yield Held(self._arrays(corpus.held_source, corpus.held_target, rows), len(rows), int(corpus.held_bytes[rows].sum()))
+            yield HeldBack(self._arrays(corpus.held_source, corpus.held_target, rows), len(rows), int(corpus.held_bytes[rows].sum()))
+
+    def opening(self) -> str:
+        """The first held-back source sentence."""
+        return str(self._tokenizer.decode(self.corpus.held_source.row(0).tolist()))
 
     def describe(self) -> str:
         """Pairs."""
         return f"{len(self.corpus.source):,} pairs to learn from, {len(self.corpus.held_source):,} held back"
 
-    def _epoch(self, epoch: int, batches: int) -> npt.NDArray[np.int64]:
+    def _make_epoch(self, epoch: int) -> npt.NDArray[np.int64]:
         """The pairs of each batch of an epoch, [batches, batch]: shuffled, sorted by length within pools, the batches shuffled again."""
+        batches = self._batches
         generator = np.random.default_rng((self.settings.seed, epoch))
         size = min(self.settings.batch, len(self.corpus.source))
         order = generator.permutation(len(self.corpus.source))[: batches * size]

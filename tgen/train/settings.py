@@ -1,4 +1,4 @@
-"""What a training run is asked to do, checked on creation. Knows no tensors and no files."""
+"""What a training run is asked to do, checked on creation."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from tgen.errors import UsageError
 
 HEAD_DIM = 64
+DEFAULT_HINT = "give another value, or leave the option out for its default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +17,10 @@ class TrainSettings:
     """The shape of the model and the course of its training.
 
     Exactly one of `steps` and `minutes` ends the run. `batch` counts sequences (or sentence pairs); a step adds up the gradients of
-    `accumulate` batches. A sequence has `context` tokens, or `sequence`, fewer, of a model that has learned to look that far before.
-    `beginnings` is the share of the sequences that begin where a document does. The learning rate rises over the first `warmup` share of
-    the run and falls in a straight line to zero at its end. `base_share` is how much of the model that the run began with is in the model
-    that is written.
+    `accumulate` batches. A sequence has `sequence` tokens; without that, as many as the context. A shorter `sequence` suits a base model,
+    which has already learned to use its context. `beginnings` is the share of the sequences that begin where a document does. The
+    learning rate rises over the first `warmup` share of the run, then falls in a straight line to zero at its end. `base_share` is the
+    weight of the base model in the average that is written.
     """
 
     width: int = 256
@@ -43,28 +44,28 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
-            raise UsageError("training needs either --steps or --minutes", "for a first try: --minutes 10")
+            raise UsageError("training needs --steps or --minutes, and not both", "for a first try: --minutes 10")
         for name in ("width", "layers", "vocab", "context", "sequence", "batch", "accumulate", "steps", "minutes", "learning_rate"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {value}")
+                raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {value}", DEFAULT_HINT)
         if self.width % HEAD_DIM:
-            raise UsageError(f"--width must be a multiple of {HEAD_DIM}, the size of a head, not {self.width}")
+            raise UsageError(f"--width must be a multiple of {HEAD_DIM}, the size of a head, not {self.width}", DEFAULT_HINT)
         if not 300 <= self.vocab <= 65536:
-            raise UsageError(f"--vocab must be 300 (256 bytes, a special token and some merges) to 65536, not {self.vocab}")
+            raise UsageError(f"--vocab must be 300 (256 bytes, a special token and some merges) to 65536, not {self.vocab}", DEFAULT_HINT)
         for name in ("beginnings", "base_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"--{name.replace('_', '-')} must be 0 to 1, not {getattr(self, name)}")
+                raise UsageError(f"--{name.replace('_', '-')} must be 0 to 1, not {getattr(self, name)}", DEFAULT_HINT)
         if not 0 < self.validation < 1:
-            raise UsageError(f"--validation must be between 0 and 1, not {self.validation}")
+            raise UsageError(f"--validation must be between 0 and 1, not {self.validation}", DEFAULT_HINT)
 
     @property
     def length(self) -> int:
         """Tokens in a sequence."""
         return self.context if self.sequence is None else self.sequence
 
-    def language_config(self, vocab: int, end_token: int) -> dict[str, Any]:
-        """The `config.json` of a decoder-only model of this shape, in transformers' words."""
+    def text_config(self, vocab: int, end_token: int) -> dict[str, Any]:
+        """The `config.json` of a decoder-only model of this shape, in the Llama layout of transformers."""
         return {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
@@ -87,7 +88,7 @@ class TrainSettings:
         }
 
     def pairs_config(self, vocab: int, end_token: int) -> dict[str, Any]:
-        """The `config.json` of an encoder-decoder of this shape, as many layers on each side; the end token is the start token too."""
+        """The `config.json` of an encoder-decoder, in Marian layout: `layers` layers on each side; the start token is the end token."""
         heads = self.width // HEAD_DIM
         return {
             "architectures": ["MarianMTModel"],
@@ -114,5 +115,5 @@ class TrainSettings:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """For a file beside the checkpoints."""
+        """The settings as JSON can hold them; `TrainSettings(**values)` reads them back."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Shows a training run: a progress bar on a terminal, a line now and then elsewhere. Knows events, no model."""
+"""Shows a training run: a progress bar on a terminal, a line every half minute elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from tgen.events import Evaluated, Note, Trained
+from tgen.events import Evaluated, Note, Sampled, Trained, TrainingEvent
 from tgen.ui import messages
 from tgen.ui.harmless import harmless
 from tgen.ui.terminal import console, is_terminal, print_exactly
@@ -16,7 +16,7 @@ LINE_SECONDS = 30.0
 
 
 class TrainingView:
-    """Everything goes to stderr: training has no data to put on stdout."""
+    """Shows events on stderr, for training writes no data to stdout."""
 
     def __init__(self) -> None:
         self._progress: Any = None
@@ -37,18 +37,21 @@ class TrainingView:
         if self._progress is not None:
             self._progress.stop()
 
-    def add(self, event: Trained | Evaluated | Note) -> None:
+    def add(self, event: TrainingEvent) -> None:
         """Show an event."""
-        if isinstance(event, Trained):
-            self._step(event)
-        elif isinstance(event, Evaluated):
-            reached = f"step {event.step:,}, {event.tokens:,} tokens"
-            self.say(f"{reached}: loss {event.train_loss:.3f}, {event.bits_per_byte:.3f} bits per byte held back")
-        else:
-            self.say(event.text)
+        match event:
+            case Trained():
+                self._step(event)
+            case Evaluated():
+                reached = f"step {event.step:,}, {event.tokens:,} tokens"
+                self.say(f"{reached}: loss {event.train_loss:.3f}, {event.bits_per_byte:.3f} bits per byte held back")
+            case Sampled():
+                self.say("  " + f"{event.prompt}{' -> ' if event.answer else ''}{event.text}".replace("\n", " / "))
+            case Note():
+                self.say(event.text)
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Show a line that stays, above the progress bar if there is one."""
         if self._progress is not None:
             print_exactly(self._progress.console, f"{harmless(text)}\n", "dim")
         else:
@@ -66,7 +69,7 @@ class TrainingView:
 
 
 def duration(seconds: float) -> str:
-    """Hours and minutes, or minutes and seconds; a dash while unknown."""
+    """Hours and minutes, or minutes and seconds; a dash for NaN."""
     if seconds != seconds:
         return "-"
     minutes, rest = divmod(round(seconds), 60)

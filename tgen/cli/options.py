@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -209,3 +210,24 @@ Verbose = Annotated[
     option("--verbose", "-v", panel=OUTPUT, help="Show on stderr every value, its source, a command that repeats the text, statistics."),
 ]
 Raw = Annotated[bool, option("--raw", panel=OUTPUT, help="Send control characters to a terminal as they are; a pipe always gets them so.")]
+
+
+def require_text(flag: str, value: str) -> None:
+    """Raise UsageError for an empty value: an unset variable in a script must not choose the default, or the current folder."""
+    if not value:
+        raise UsageError(f"{flag} must not be empty", f"give a value, or leave {flag} out")
+
+
+def refuse_empty_values(parameters: Iterable[Any], given: Mapping[str, Any]) -> None:
+    """Raise UsageError for an empty value among those `given` on a command line, before any is converted.
+
+    A text to work on may be empty; what names a file or a model may not.
+    """
+    for parameter in parameters:
+        is_argument = parameter.param_type_name == "argument"
+        if is_argument and parameter.metavar not in ("FILE", "MODEL"):
+            continue
+        values = given.get(parameter.name)
+        for value in values if isinstance(values, list | tuple) else [values]:
+            if isinstance(value, str):
+                require_text(parameter.metavar if is_argument else parameter.opts[0], value)

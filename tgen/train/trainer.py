@@ -1,10 +1,11 @@
-"""The training loop: batches in, events out, a checkpoint now and then. Knows nothing of how progress is shown."""
+"""The training loop: batches in, events out, a checkpoint now and then. It does not know how progress is shown."""
 
 from __future__ import annotations
 
 import math
+import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 
 from tgen.checkpoint.container import open_checkpoint
-from tgen.events import Evaluated, Note, Trained
+from tgen.errors import TgenError, shortened
+from tgen.events import Evaluated, Note, Trained, TrainingEvent
 from tgen.executors.torch.attention import Attention, plain_attend
 from tgen.executors.torch.load import load_model
 from tgen.executors.torch.save import save_weights, write_json
@@ -22,34 +24,39 @@ from tgen.executors.torch.transformer import Transformer
 from tgen.families.config import Config
 from tgen.families.registry import find_family
 from tgen.files import write_text
-from tgen.train.card import model_card
-from tgen.train.machine import bfloat16_is_faster, can_compile, keep_freed_memory
-from tgen.train.schedule import initialise, learning_rate, make_optimiser
+from tgen.train.objective import Arrays
+from tgen.train.optimiser import initialise, learning_rate, make_optimiser
+from tgen.train.outputs import model_card
+from tgen.train.sample import write_sample
 from tgen.train.settings import HEAD_DIM
-from tgen.train.task import Arrays
+from tgen.train.speed import bfloat16_is_faster, can_compile, keep_freed_memory
 from tgen.train.workspace import Workspace
 
-Event = Trained | Evaluated | Note
 LossFunction = Callable[..., Tensor]
 QUICK_VALIDATION = 128
 
 
 class Trainer:
-    """One run in one folder. `model` can be used between two events, to write a sample for instance."""
+    """One run in one folder."""
 
-    def __init__(self, workspace: Workspace, device: torch.device, *, compiled: bool | None = None, every: int = 250) -> None:
-        """`compiled` None compiles where that is possible and pays: a step that always has one shape, and a C++ compiler."""
+    def __init__(
+        self, workspace: Workspace, device: torch.device, *, compiled: bool | None = None, every: int = 250, prompt: str | None = None
+    ) -> None:
+        """`compiled` None compiles if every step has the same shape and there is a C++ compiler. A checkpoint follows every `every` steps.
+
+        Samples continue the `prompt`; None stands for the first words of the held-back text.
+        """
         self.workspace = workspace
         self.run_data = workspace.open()
-        self.settings, self.task, self.tokenizer = self.run_data.settings, self.run_data.task, self.run_data.tokenizer
+        self.settings, self.objective, self.tokenizer = self.run_data.settings, self.run_data.objective, self.run_data.tokenizer
         self.device = device
         self.every = every
-        self.compiled = can_compile() and self.task.model_type == "llama" if compiled is None else compiled
+        self.prompt = self.objective.opening() if prompt is None else prompt
         state = workspace.load_state()
         self.model = self._first_model(anew=state is None)
         for module in self.model.modules():
             if isinstance(module, Attention):
-                # Plain matrix products: torch's fused CPU kernel has a slow backward pass, and a compiler fuses these.
+                # torch's fused CPU kernel has a slow backward pass; a compiler fuses plain matrix products itself.
                 module.attend = plain_attend
         self.optimiser = make_optimiser(self.model, self.settings.weight_decay)
         self.step = 0
@@ -58,21 +65,24 @@ class Trainer:
         self.train_loss = math.nan
         self.history: list[dict[str, float]] = []
         self.warm = False
-        # Settled once a run: a resumed one shall go on as it began.
+        # A resumed run keeps the format it began with, whatever is measured now.
         self.dtype = torch.bfloat16 if bfloat16_is_faster(device) else torch.float32
         if state is not None:
             self._restore(state)
+        one_shape = self.objective.model_type == "llama"
+        # A finished run only measures and samples once more, which is not worth a minute of compiling.
+        self.compiled = self.share < 1 and (can_compile() and one_shape if compiled is None else compiled)
 
     def _first_model(self, anew: bool) -> Transformer:
-        """The model before the first step: random, or that which the run goes on from."""
+        """The model before the first step: random, or the base model."""
         if anew and self.workspace.first.is_dir():
             return self._base().requires_grad_().train()
-        model = Transformer(find_family(self.task.model_type).spec(Config(self.task.config)))
+        model = Transformer(find_family(self.objective.model_type).spec(Config(self.objective.config)))
         initialise(model, self.settings.layers, self.settings.seed)
         return model.to(self.device)
 
     def _base(self) -> Transformer:
-        """The model the run goes on from."""
+        """The base model, which the run began with."""
         return load_model(open_checkpoint(self.workspace.first), self.device, torch.float32)
 
     @property
@@ -82,10 +92,16 @@ class Trainer:
             return min(1.0, self.step / self.settings.steps)
         return min(1.0, self.seconds / (60 * (self.settings.minutes or 1)))
 
-    def run(self, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-        """Train to the end, or until `cancelled`, which is asked once a step; the last thing done is always a checkpoint.
+    def usage(self, folder: str) -> list[str]:
+        """The words of a command that uses the model in `folder`."""
+        command = "translate" if self.model.spec.encoder else "generate"
+        return ["tgen", command, "--model", folder, *(["--"] if self.prompt.startswith("-") else []), self.prompt]
 
-        Yields Trained after each step and Evaluated after each checkpoint. Raises FloatingPointError if the loss is not finite.
+    def run(self, cancelled: Callable[[], bool] = lambda: False) -> Iterator[TrainingEvent]:
+        """Train to the end, or until `cancelled`, which is asked once a step; a run always ends with a checkpoint.
+
+        Yields Trained after each step, then at a checkpoint Evaluated, and Sampled if there is a sample. Raises TgenError if the loss is
+        not finite.
         """
         keep_freed_memory()
         dtype = self.dtype
@@ -96,7 +112,7 @@ class Trainer:
         speed = math.nan
         while self.share < 1 and not cancelled():
             started, before = time.monotonic(), self.tokens
-            loss = self._train_step() if self.warm else self._first_step(dtype)
+            loss = self._train_step() if self.warm else (yield from self._first_step(dtype))
             took = time.monotonic() - started
             self.seconds += took
             self.train_loss = loss if math.isnan(self.train_loss) else 0.95 * self.train_loss + 0.05 * loss
@@ -106,28 +122,31 @@ class Trainer:
             self.warm = True
             yield self._progress(speed)
             if self.step % self.every == 0 and self.share < 1:
-                yield self._checkpoint(QUICK_VALIDATION)
-        yield self._checkpoint(None if self.share >= 1 else QUICK_VALIDATION)
+                yield from self._checkpoint(QUICK_VALIDATION)
+        yield from self._checkpoint(None if self.share >= 1 else QUICK_VALIDATION)
 
-    def _first_step(self, dtype: torch.dtype) -> float:
-        """The step that compiles; where the compiler fails, training goes on without it."""
+    def _first_step(self, dtype: torch.dtype) -> Generator[Note, None, float]:
+        """The step that compiles; returns its loss. If the step fails, training goes on without the compiler, and a Note says why."""
         try:
             return self._train_step()
-        except FloatingPointError:
+        except TgenError:
             raise
-        except Exception:
+        except Exception as error:  # compilers fail in many ways
             if not self.compiled:
                 raise
-            self.compiled = False
-            self._loss = self._loss_function(dtype)
-            return self._train_step()
+            reason = " ".join(str(error).split()) or type(error).__name__
+            yield Note(f"warning: training goes on without the compiler, whose step failed: {shortened(reason)}")
+        self.compiled = False
+        self._loss = self._loss_function(dtype)
+        self.optimiser.zero_grad()
+        return self._train_step()
 
     def _loss_function(self, dtype: torch.dtype) -> LossFunction:
-        """The task's losses, its matrices multiplied in `dtype`."""
+        """The objective's losses, its matrices multiplied in `dtype`."""
 
         def losses(*arrays: Tensor) -> Tensor:
             with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-                return self.task.losses(self.model, *arrays)
+                return self.objective.losses(self.model, *arrays)
 
         return torch.compile(losses, dynamic=False) if self.compiled else losses
 
@@ -136,27 +155,28 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         batches = self.settings.accumulate
-        value = 0.0
+        value, tokens = 0.0, 0
         for number in range(self.step * batches, (self.step + 1) * batches):
-            losses = self._loss(*self._tensors(self.task.batch(number)))
+            losses = self._loss(*self._tensors(self.objective.batch(number)))
             count = int((losses.detach() != 0).sum())
             loss = losses.sum() / count / batches
             loss.backward()  # type: ignore[no-untyped-call]
-            self.tokens += count
+            tokens += count
             value += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.step += 1
+        self.tokens += tokens
         if not math.isfinite(value):
-            raise FloatingPointError(f"the loss is {value} at step {self.step}")
+            raise TgenError(f"training diverged: the loss is {value} at step {self.step}", "start again with a lower --learning-rate")
         return value
 
     @torch.no_grad()
     def _bits_per_byte(self, limit: int | None) -> float:
-        """Total loss on held-back text over the bytes of that text; `limit` is how many rows to look at, None is all."""
+        """The total loss on held-back text divided by the bytes of that text, over `limit` rows or over all."""
         nats, size = 0.0, 0
-        for held in self.task.held_back(limit):
+        for held in self.objective.held_back(limit):
             nats += float(self._loss(*self._tensors(held.arrays))[: held.rows].sum())
             size += held.size
         return nats / math.log(2) / size
@@ -177,7 +197,15 @@ class Trainer:
             seconds_left=left,
         )
 
-    def _checkpoint(self, limit: int | None) -> Evaluated:
+    def _checkpoint(self, limit: int | None) -> Iterator[TrainingEvent]:
+        """Measure the model, store it, and only then sample: whatever happens to the sample, no step is lost."""
+        yield self._measure_and_store(limit)
+        with self._as_written():
+            sample = write_sample(self.model, self.tokenizer, self.objective, self.prompt, self.settings.seed)
+        if sample is not None:
+            yield sample
+
+    def _measure_and_store(self, limit: int | None) -> Evaluated:
         with self._as_written():
             event = Evaluated(
                 step=self.step,
@@ -205,7 +233,10 @@ class Trainer:
 
     @contextmanager
     def _as_written(self) -> Iterator[None]:
-        """The base mixed in while entered: an average of weights knows most of what either knows (WiSE-FT, arXiv:2109.01903)."""
+        """Within this context the model is the one that is written: with a share of the base model, an average of the weights of both.
+
+        Such an average knows most of what either model knows (WiSE-FT, arXiv:2109.01903).
+        """
         if not self.settings.base_share:
             yield
             return
@@ -214,14 +245,19 @@ class Trainer:
         with torch.no_grad():
             for name, value in weights.items():
                 value.lerp_(base[name], self.settings.base_share)
-        yield
-        self.model.load_state_dict(learned)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(learned)
 
     def _write_model(self) -> None:
         folder: Path = self.workspace.folder
-        save_weights(folder, self.task.config, self.model, torch.bfloat16)
-        write_json(folder / "generation_config.json", self.task.generation)
-        write_text(folder / "README.md", model_card(folder.name, self.settings, self.task.config, self.run_data.sizes, self.history))
+        save_weights(folder, self.objective.config, self.model, torch.bfloat16)
+        write_json(folder / "generation_config.json", self.objective.generation)
+        card = model_card(
+            folder.name, self.settings, self.objective.config, self.run_data.sizes, self.history, shlex.join(self.usage(folder.name))
+        )
+        write_text(folder / "README.md", card)
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -233,4 +269,4 @@ class Trainer:
     def _size(self) -> str:
         count = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
         heads, layers = self.settings.width // HEAD_DIM, self.settings.layers
-        return f"{count:.1f} M parameters ({layers} layers, {heads} heads, width {self.settings.width}), {self.task.describe()}"
+        return f"{count:.1f} M parameters ({layers} layers, {heads} heads, width {self.settings.width}), {self.objective.describe()}"

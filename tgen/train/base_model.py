@@ -1,7 +1,7 @@
-"""A model to go on from, in place of random weights. Knows which folders `tgen train` can take up, not how a step is made.
+"""The model that a run goes on from (`--base`), in place of random weights.
 
-A base may be given more layers. A new one is a copy of the layer below it whose two last matrices are zero, so it adds nothing at first:
-the model computes what it did before, and learns from there (LLaMA Pro, arXiv:2401.02415).
+A base model can be given more layers. A new layer is a copy of the layer below it, with zeros in the two matrices that add to the
+residual stream. So the deeper model at first computes what the base model does (LLaMA Pro, arXiv:2401.02415).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ LAYER = "model.layers."
 ADDED_TO_THE_STREAM = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
 
 
-class Base:
+class BaseModel:
     """A model that `tgen train` made from texts: its weights, tokenizer and shape."""
 
     def __init__(self, folder: Path, layers: int | None = None) -> None:
-        """`layers` None keeps the model's own number. Raises UsageError for a model of another make, or fewer layers than it has;
-        CheckpointError for a damaged one.
+        """`layers` None keeps the model's own number. Raises UsageError for a model that `tgen train` did not make from texts, and for
+        fewer layers than it has; CheckpointError for a damaged folder.
         """
         self.checkpoint = open_checkpoint(folder)
         try:
@@ -42,7 +42,7 @@ class Base:
         end = self.tokenizer.token_to_id(END)
         if end is None or not _made_by_training(self.checkpoint, end) or not all((folder / name).is_file() for name in (CONFIG, WEIGHTS)):
             message = f"--base {self.checkpoint.name} was not made by `tgen train` from texts"
-            raise UsageError(message, "name a model that was, or leave --base out")
+            raise UsageError(message, "name a model that was made so, or leave --base out")
         has = self.checkpoint.config["num_hidden_layers"]
         self.layers = has if layers is None else layers
         if self.layers < has:
@@ -50,7 +50,7 @@ class Base:
             raise UsageError(message, "a model can be given more layers, not fewer")
 
     def settings(self, settings: TrainSettings) -> TrainSettings:
-        """Those of a run that begins with this model, so has its shape. Raises UsageError if its context is shorter than a sequence."""
+        """The settings with the shape of this model. Raises UsageError for sequences longer than its context."""
         found = replace(settings, **{**_shape(self.checkpoint.config), "layers": self.layers})
         if found.length > found.context:
             message = f"--sequence {found.length} is longer than the context of --base {self.checkpoint.name}, {found.context} tokens"
@@ -58,7 +58,7 @@ class Base:
         return found
 
     def copy(self, folder: Path) -> None:
-        """Keep the weights with the run, grown to its layers: it can be resumed whatever becomes of the model."""
+        """Copy the weights, with the added layers, into a folder of the run: the run can then be resumed even if the base model is gone."""
         folder.mkdir(parents=True, exist_ok=True)
         config = self.checkpoint.config
         weights = _grow(load_file(self.checkpoint.folder / WEIGHTS), config["num_hidden_layers"], self.layers)
@@ -70,7 +70,7 @@ def _shape(config: dict[str, Any]) -> dict[str, int]:
 
 
 def _grow(weights: dict[str, Tensor], layers: int, wanted: int) -> dict[str, Tensor]:
-    """The tensors of a model of `wanted` layers, new ones spread evenly among the `layers` there are."""
+    """The tensors of a model of `wanted` layers; the new layers are spread evenly among the old."""
     grown = {name: tensor for name, tensor in weights.items() if not name.startswith(LAYER)}
     for layer in range(wanted):
         old = layer * layers // wanted
@@ -84,12 +84,12 @@ def _grow(weights: dict[str, Tensor], layers: int, wanted: int) -> dict[str, Ten
 
 
 def _made_by_training(checkpoint: Checkpoint, end: int) -> bool:
-    """Whether the config is one that `tgen train` writes for some shape."""
+    """Whether `tgen train` writes such a config."""
     config = checkpoint.config
     if checkpoint.model_type != "llama" or checkpoint.spec.width % HEAD_DIM:
         return False
     try:
-        wanted = TrainSettings(steps=1, **_shape(config)).language_config(config["vocab_size"], end)
+        wanted = TrainSettings(steps=1, **_shape(config)).text_config(config["vocab_size"], end)
     except (KeyError, TypeError, UsageError):
         return False
     return all(config.get(key) == value for key, value in wanted.items())

@@ -1,4 +1,4 @@
-"""What is learned from: batches of text and of sentence pairs, and the curve a run leaves behind."""
+"""The text that a run learns from: batches of text and of sentence pairs, and the curve that the run leaves behind."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import torch
 
 from tgen.errors import UsageError
 from tgen.events import Evaluated
-from tgen.train.corpus import document_starts, encode_documents, training_batch, with_beginnings
-from tgen.train.curve import curve, ticks
-from tgen.train.loop import Trainer
-from tgen.train.pairs import PADDING, PairTask, read_pairs, split_pairs
+from tgen.train.inputs import read_pairs
+from tgen.train.outputs import curve, ticks
+from tgen.train.pairs import PADDING, PairObjective, split_pairs
 from tgen.train.settings import TrainSettings
+from tgen.train.texts import Sequences, document_starts, encode_documents, with_beginnings
+from tgen.train.trainer import Trainer
+from tgen.train.vocabulary import learn_tokenizer
 from tgen.train.workspace import Workspace
 
 SHAPE: dict[str, Any] = {"width": 64, "layers": 1, "vocab": 300, "context": 32, "steps": 3, "seed": 5}
@@ -43,15 +45,15 @@ def tsv(tmp_path: Path) -> Path:
 def trained(workspace: Workspace) -> dict[str, torch.Tensor]:
     trainer = Trainer(workspace, torch.device("cpu"), compiled=False)
     trainer.dtype = torch.float32
-    events = list(trainer.run())
-    assert isinstance(events[-1], Evaluated)
-    assert math.isfinite(events[-1].bits_per_byte)
+    [evaluated] = [event for event in trainer.run() if isinstance(event, Evaluated)]
+    assert math.isfinite(evaluated.bits_per_byte)
     return {name: value.clone() for name, value in trainer.model.state_dict().items()}
 
 
 def test_an_epoch_reads_every_piece_once() -> None:
     ids = np.arange(1 + 40 * 8, dtype=np.uint16)
-    starts = [int(row[0]) for number in range(13) for row in training_batch(ids, 8, 3, 0, number)]
+    sequences = Sequences(ids, 8, 0)
+    starts = [int(row[0]) for number in range(13) for row in sequences.batch(number, 3)]
     assert len(set(starts)) == 39
     assert {start % 8 for start in starts} == {starts[0] % 8}
 
@@ -62,8 +64,9 @@ def test_beginnings_are_those_of_documents() -> None:
     starts = document_starts(ids, context, end)
     assert [int(ids[start + 1]) for start in starts] == [101, 201]  # after the third, and at the end, there is no whole sequence
     found: list[int] = []
+    sequences = Sequences(ids, context, 0)
     for number in range(200):
-        rows = training_batch(ids, context, 4, 0, number)
+        rows = sequences.batch(number, 4)
         mixed = with_beginnings(rows.copy(), ids, starts, 0.5, 0, number)
         assert (mixed == with_beginnings(rows.copy(), ids, starts, 0.5, 0, number)).all()
         for row, was in zip(mixed, rows, strict=True):
@@ -83,6 +86,16 @@ def test_a_document_is_framed_by_end_tokens_once(tmp_path: Path, text: str) -> N
     assert tokenizer.encode("one").ids[0] == 0  # a prompt begins as a document does
 
 
+@pytest.mark.parametrize("sentences", [False, True])
+def test_every_text_is_decoded_to_itself(sentences: bool) -> None:
+    tokenizer = learn_tokenizer(["in 1984 a man of 7", "12 men, 3.5 miles"], 300, sentences=sentences)
+    for text in ("In 1984, I was 7.", "12 men", "don't 3.5", "a", "7", "a  b", "国王 2", "🎉", " two", "line\nline"):
+        ids = tokenizer.encode(text).ids
+        assert tokenizer.decode(ids) == text
+    first, second = (tokenizer.encode(text, add_special_tokens=False).ids for text in ("man", "a man"))
+    assert (second[-len(first) :] == first) == sentences  # a sentence's first word is spelled like any other
+
+
 def test_two_half_batches_added_up_are_one(tmp_path: Path, text: str) -> None:
     weights = []
     for batch, accumulate in ((8, 1), (4, 2)):
@@ -96,21 +109,21 @@ def test_two_half_batches_added_up_are_one(tmp_path: Path, text: str) -> None:
 def test_pairs_are_learned_from_and_never_held_back_too(tmp_path: Path, tsv: Path) -> None:
     workspace = Workspace(tmp_path / "run")
     assert workspace.create_pairs(tsv, TrainSettings(**SHAPE, batch=10, validation=0.1)) == 0
-    task = workspace.open().task
-    assert isinstance(task, PairTask)
-    batches = len(task.corpus.source) // 10
+    objective = workspace.open().objective
+    assert isinstance(objective, PairObjective)
+    batches = len(objective.corpus.source) // 10
     seen: Counter[bytes] = Counter()
     for number in range(batches):
-        ids, positions, target = task.batch(number)
+        ids, positions, target = objective.batch(number)
         assert ((positions == PADDING) | (positions == np.arange(positions.shape[1]))).all()
-        assert (target[:, 0] == task.end).all()
+        assert (target[:, 0] == objective.end).all()
         for row, places in zip(ids, positions, strict=True):
-            assert row[places >= 0][-1] == task.end
+            assert row[places >= 0][-1] == objective.end
             seen[row[places >= 0].tobytes()] += 1
     assert seen.total() == 10 * batches
     assert max(seen.values()) == 1
-    held = {task.corpus.held_source.row(i).astype(np.int64).tobytes() for i in range(len(task.corpus.held_source))}
-    assert len(held) == len(task.corpus.held_source) > 10
+    held = {objective.corpus.held_source.row(i).astype(np.int64).tobytes() for i in range(len(objective.corpus.held_source))}
+    assert len(held) == len(objective.corpus.held_source) > 10
     assert not held & set(seen)
 
 

@@ -1,0 +1,92 @@
+"""Text to learn from: plain files, standard input, JSON lines with a `text` field, and files of sentence pairs.
+
+A byte order mark at the start of a file is dropped, and every line ends in a plain newline whatever the file has, as in Python's text mode.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tgen.errors import UsageError
+from tgen.files import decode_text
+
+STDIN = "-"
+TEXTS_HINT = "give text files, .jsonl files, or - for standard input"
+LINES_HINT = 'write one object a line: {"text": "..."}'
+PAIRS_HINT = "--pairs takes a file of source<TAB>target lines"
+
+
+def read_documents(names: Sequence[str]) -> Iterator[str]:
+    """Every document of every file, in order. A `.jsonl` file holds one document a line; another file, or standard input (`-`), is one.
+
+    Raises UsageError, naming file and line, for a file that cannot be read.
+    """
+    for name in names:
+        if name == STDIN:
+            yield from _parse(sys.stdin.buffer.read(), "standard input")
+        else:
+            yield from _parse(_read(name, TEXTS_HINT), name)
+
+
+def read_pairs(path: Path) -> list[tuple[str, str]]:
+    """Pairs from a file of `source<TAB>target` lines. Raises UsageError, naming the line, for a line that is not a pair."""
+    pairs = []
+    for number, line in enumerate(_decode(_read(str(path), PAIRS_HINT), str(path)).split("\n"), start=1):
+        if not line.strip():
+            continue
+        parts = line.split("\t")
+        if len(parts) != 2 or not all(part.strip() for part in parts):
+            raise UsageError(f"{path}, line {number}: not source<TAB>target", "one tab, and text on both of its sides")
+        pairs.append((parts[0].strip(), parts[1].strip()))
+    return pairs
+
+
+def _read(name: str, hint: str) -> bytes:
+    path = Path(name)
+    if path.is_dir():
+        raise UsageError(f"{name} is a folder, not a file", hint)
+    if not path.exists():
+        raise UsageError(f"no such file: {name}", hint)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {name}: {error.strerror}", hint) from error
+
+
+def _decode(data: bytes, name: str) -> str:
+    return _plain_newlines(decode_text(data, name))
+
+
+def _plain_newlines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _parse(data: bytes, name: str) -> Iterator[str]:
+    text = _decode(data, name)
+    if name.endswith(".jsonl") or (name == "standard input" and text.startswith("{")):
+        yield from _parse_lines(text, name)
+    elif text.strip():
+        yield text
+
+
+def _parse_lines(text: str, name: str) -> Iterator[str]:
+    # Not splitlines(): a JSON string may hold U+2028 and other line separators unescaped.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{name}, line {number}"
+        try:
+            document = json.loads(line)["text"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UsageError(f"{where}: not a JSON object with a text field", LINES_HINT) from error
+        if not isinstance(document, str):
+            raise UsageError(f"{where}: the text field is not a string", LINES_HINT)
+        if not document.isprintable() and any("\ud800" <= character <= "\udfff" for character in document):
+            raise UsageError(
+                f"{where}: the text field holds half a character, a surrogate alone", "correct the program that wrote the file"
+            )
+        if document.strip():
+            yield _plain_newlines(document)

@@ -1,0 +1,55 @@
+"""What a run learns, as the trainer sees it: batches, a loss for each token, and text held back. Knows no files and no optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from tgen.executors.torch.transformer import Transformer
+
+Ids = npt.NDArray[np.uint16]
+Arrays = tuple[npt.NDArray[np.int64], ...]
+# Which text is held back does not depend on the run's seed, so two runs on the same text can be compared.
+SPLIT_SEED = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """A batch of held-back text: its arrays, how many of its rows count, and how many bytes of text those rows predict."""
+
+    arrays: Arrays
+    rows: int
+    size: int
+
+
+class Objective(Protocol):
+    """Something to learn."""
+
+    model_type: str
+    config: dict[str, Any]
+    generation: dict[str, Any]
+
+    def batch(self, number: int) -> Arrays:
+        """The arrays of a batch: a function of the run's seed and its number alone, so that a resumed run sees the same batches."""
+        ...
+
+    def losses(self, model: Transformer, *arrays: Tensor) -> Tensor:
+        """Cross-entropy in nats of each token, [rows, n]; zero where there is nothing to predict."""
+        ...
+
+    def held_back(self, limit: int | None) -> Iterator[HeldBack]:
+        """Validation batches of `limit` rows in all, spread evenly over the held-back text, or of all rows."""
+        ...
+
+    def opening(self) -> str:
+        """The beginning of the held-back text, for samples to go on from; empty where it has no words."""
+        ...
+
+    def describe(self) -> str:
+        """How much there is to learn from, for people."""
+        ...
