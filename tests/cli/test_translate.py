@@ -14,6 +14,7 @@ import pytest
 from tests.cli.conftest import Ask
 from tests.cli.processes import TIMEOUT, golden, running, tgen
 from tests.conftest import GOLDEN, config_of, golden_model
+from tgen.checkpoint.generation import GenerationConfig
 from tgen.engine.beam import Search, adjustment, beam_search, read_beams
 from tgen.executors.torch.session import TorchSession
 from tgen.options import GenerationOptions
@@ -29,9 +30,9 @@ def searched(name: str, text: str, beams: int, new: int) -> list[int]:
     """What a search by itself writes to one text, in ids."""
     tokenizer, model = Tokenizer.load(GOLDEN / name), golden_model(name)
     start_token, ends = config_of(name)["decoder_start_token_id"], frozenset([config_of(name)["eos_token_id"]])
-    search = Search(read_beams({}, beams), ends, new)
+    search = Search(read_beams(GenerationConfig(), beams), ends, new)
     options = GenerationOptions(max_new_tokens=new, temperature=0)
-    process = adjustment(options, read_rules({}, options, ends, 288, prompt=1))
+    process = adjustment(options, read_rules(GenerationConfig(), options, ends, prompt=1))
     beam_search(TorchSession(model, 8, [tokenizer.encode(text)]), [[start_token]], [search], process)
     return search.best(1)[0]
 

@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers, processors
 
+from tgen.checkpoint.generation import parse_generation
 from tgen.engine.generator import Generator
 from tgen.events import Event, Finished, Note, Piece, Started, Token
 from tgen.executors.session import Logits
@@ -116,7 +117,7 @@ class Stage:
             context=self.context,
             end_tokens=frozenset(self.end_tokens),
             start_token=self.start_token,
-            defaults=self.defaults,
+            defaults=parse_generation(self.defaults, VOCAB),
         )
 
     def play(self, prompt: str = "P", **options: Any) -> Played:

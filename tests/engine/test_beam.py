@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import DECODERS, GOLDEN, config_of, golden_model
+from tgen.checkpoint.generation import GenerationConfig, parse_generation
 from tgen.engine.beam import Search, adjustment, beam_search, read_beams
 from tgen.engine.loop import Loop
 from tgen.executors.torch.session import TorchSession
@@ -38,16 +39,20 @@ def ends(name: str, settings: dict[str, Any]) -> frozenset[int]:
     return frozenset(found if isinstance(found, list) else [found])
 
 
+def folder_sets(name: str, settings: dict[str, Any]) -> GenerationConfig:
+    return parse_generation(settings, golden_model(name).spec.vocab)
+
+
 def options_and_rules(name: str, settings: dict[str, Any], read: Ids) -> tuple[GenerationOptions, Rules]:
     penalty, size = settings.get("repetition_penalty", 1.0), settings.get("no_repeat_ngram_size", 0)
     options = GenerationOptions(max_new_tokens=NEW, temperature=0, repetition_penalty=penalty, no_repeat_ngram_size=size)
-    return options, read_rules(settings, options, ends(name, settings), golden_model(name).spec.vocab, prompt=len(read))
+    return options, read_rules(folder_sets(name, settings), options, ends(name, settings), prompt=len(read))
 
 
 def searched(name: str, settings: dict[str, Any], prompts: list[Ids]) -> list[Ids]:
     """What beam search writes to all of these."""
     session, read = opened(name, prompts)
-    searches = [Search(read_beams(settings, settings["num_beams"]), ends(name, settings), NEW) for _ in prompts]
+    searches = [Search(read_beams(folder_sets(name, settings), settings["num_beams"]), ends(name, settings), NEW) for _ in prompts]
     beam_search(session, read, searches, adjustment(*options_and_rules(name, settings, read[0])))
     return [search.best(1)[0] for search in searches]
 

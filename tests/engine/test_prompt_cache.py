@@ -20,7 +20,7 @@ from tests.conftest import GOLDEN
 from tests.engine.scripted import Played
 from tgen.checkpoint.container import Checkpoint, open_checkpoint
 from tgen.checkpoint.fingerprint import fingerprint
-from tgen.engine.opening import make_generator
+from tgen.engine.opening import open_generator
 from tgen.engine.prefix import Memory
 from tgen.engine.prompt_cache import PromptCache, _checksum
 from tgen.errors import UsageError
@@ -33,7 +33,7 @@ Copy = Callable[[str], Path]
 def played(checkpoint: Checkpoint, path: Path, prompt: str, dtype: Dtype = "float32", samples: int = 1) -> tuple[Played, str | None]:
     """A run with the file, and what was said about it."""
     torch.set_num_threads(1)
-    generator = make_generator(checkpoint, RunOptions("cpu", dtype))
+    generator = open_generator(checkpoint, RunOptions("cpu", dtype))
     cache, memory = PromptCache(path, checkpoint), Memory(generator.open_session, generator.context)
     said = cache.load(memory)
     resolved = generator.resolve({"temperature": 0, "max_new_tokens": 8, "samples": samples})
@@ -193,7 +193,7 @@ def test_a_model_with_an_encoder_is_refused(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_full_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(GOLDEN / "llama2")
-    generator = make_generator(checkpoint, RunOptions("cpu", "float32"))
+    generator = open_generator(checkpoint, RunOptions("cpu", "float32"))
     cache, memory = PromptCache(tmp_path / "cache", checkpoint), Memory(generator.open_session, 64)
     list(generator.run(PROMPT, generator.resolve({"max_new_tokens": 1}), memory=memory))
 

@@ -15,7 +15,7 @@ from tests.executors.test_session import model
 from tgen.checkpoint.container import open_checkpoint
 from tgen.engine.generator import Generator
 from tgen.engine.loop import CHUNK
-from tgen.engine.opening import make_generator
+from tgen.engine.opening import open_generator
 from tgen.engine.scheduler import Batch, Request
 from tgen.errors import CapacityError, TgenError, UsageError
 from tgen.events import Finished, Note, Piece
@@ -92,7 +92,7 @@ def test_every_request_has_the_text_it_has_alone(size: int) -> None:
 @pytest.mark.parametrize("name", ["marian", "t5_flan", "bart"])
 def test_answers_of_an_encoder_decoder(name: str) -> None:
     """Rows with sources of unlike lengths join a running batch."""
-    generator = make_generator(open_checkpoint(GOLDEN / name), RunOptions(threads=1))
+    generator = open_generator(open_checkpoint(GOLDEN / name), RunOptions(threads=1))
     choose = np.random.default_rng(1)
     wanted: list[tuple[str, Options]] = [
         ("a " * int(choose.integers(1, 12)), {"max_new_tokens": int(choose.integers(1, 9)), "num_beams": 1, "ignore_eos": True})

@@ -26,7 +26,7 @@ class FoundModel:
     origin: Literal["shipped", "cache"]
 
 
-def resolve_model(name: str) -> Path:
+def resolve(name: str) -> Path:
     """The folder for `--model`. Raises CheckpointError with the nearest names that exist."""
     path = Path(os.path.expanduser(name))  # unlike pathlib, os.path calls what cannot be a path no folder, and no error
     if os.path.isdir(path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tgen.cli import options as p
-from tgen.cli.opening import chosen_checkpoint
+from tgen.cli.opening import open_checkpoint
 from tgen.errors import CheckpointError, UsageError
 from tgen.spec.records import Alibi
 from tgen.ui import messages
@@ -31,7 +31,7 @@ def info(
     messages.configure("auto", quiet=False)
     if name is not None and model is not None:
         raise UsageError("give the model as an argument or as --model, not both")
-    checkpoint = chosen_checkpoint(name or model)
+    checkpoint = open_checkpoint(name or model)
     facts = dict(_facts(checkpoint))
     problem = _tokenizer_problem(checkpoint, facts)
     facts["runs"] = problem is None
@@ -47,7 +47,7 @@ def info(
 
 
 def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
-    from tgen.checkpoint.container import end_tokens, start_token
+    from tgen.checkpoint.generation import read_generation
     from tgen.checkpoint.safetensors import weight_bytes
     from tgen.options import FROM_MODEL, resolve
     from tgen.spec.shapes import parameter_count
@@ -74,12 +74,13 @@ def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
     yield "context", spec.context
     kept = spec.decoder.layers if spec.decoder else ()
     yield "cache_bytes_per_token", sum(8 * layer.attention.kv_heads * layer.attention.head_dim for layer in kept)
-    start = start_token(checkpoint)
-    yield "start_tokens", [] if start is None else [start]
-    yield "end_tokens", sorted(end_tokens(checkpoint))
-    resolved = resolve({}, {}, checkpoint.generation)
-    yield "defaults", {name: getattr(resolved.options, name) for name in FROM_MODEL}
-    yield "set_by_model", [name for name in FROM_MODEL if resolved.origins[name] == "model"]
+    generation = read_generation(checkpoint)
+    yield "start_tokens", [] if generation.start_token is None else [generation.start_token]
+    yield "end_tokens", sorted(generation.end_tokens)
+    if spec.decoder:
+        resolved = resolve({}, {}, generation.options)
+        yield "defaults", {name: getattr(resolved.options, name) for name in FROM_MODEL}
+        yield "set_by_model", [name for name in FROM_MODEL if resolved.origins[name] == "model"]
 
 
 def _tokenizer_problem(checkpoint: Checkpoint, facts: dict[str, Any]) -> CheckpointError | None:

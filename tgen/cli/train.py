@@ -11,6 +11,7 @@ from tgen.cli import options as p
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.prompt import check_encoding
 from tgen.errors import TgenError, UsageError
+from tgen.options import RunOptions
 from tgen.train.settings import TrainSettings
 from tgen.ui import messages
 from tgen.ui.report import shell_words
@@ -31,6 +32,7 @@ def _number(name: str, help: str, panel: str, limits: str = "above 0", default: 
     return p.option(f"--{name.replace('_', '-')}", help=help, panel=panel, metavar=metavar, limits=limits, default=default or f"{value:g}")
 
 
+@p.takes(without=("dtype",))
 def train(
     sources: Annotated[
         list[str] | None, typer.Argument(metavar="TEXT", help="Text files, .jsonl files with a text field, or - for standard input.")
@@ -131,8 +133,8 @@ def train(
     prompt: Annotated[
         str, p.option("--prompt", help="What the samples on the way continue.", panel=TEXT, metavar="TEXT", default="Once upon a time")
     ] = "Once upon a time",
-    device: p.DeviceOption = None,
-    threads: p.Threads = None,
+    *,
+    run: RunOptions,
 ) -> int:
     """Train a small model and its tokenizer on your own text: Llama layout on texts, Marian layout on sentence pairs.
 
@@ -161,12 +163,10 @@ def train(
     )
 
     from tgen.executors.torch.placement import choose_device, set_threads
-    from tgen.options import RunOptions
     from tgen.train.loop import Trainer
     from tgen.train.workspace import Workspace
 
-    options = RunOptions(device=device or "auto", threads=threads)
-    set_threads(options)
+    set_threads(run)
     workspace = Workspace(out)
     with TrainingView() as view:
         if sources:
@@ -178,7 +178,7 @@ def train(
                 view.say(f"{dropped} pairs are longer than --context {settings.context} and were left out")
         elif asked:
             workspace.change_course(steps, minutes)
-        trainer = Trainer(workspace, choose_device(options), compiled=compiled, every=every)
+        trainer = Trainer(workspace, choose_device(run), compiled=compiled, every=every)
         if trainer.share >= 1:
             trainer.compiled = False  # nothing is left that would be worth a minute of compiling
         with Interrupts() as interrupts:
@@ -219,10 +219,10 @@ def _begin(
     settings: TrainSettings,
 ) -> None:
     """Start a run on texts; a `base` to go on from is given `layers`, if that is said."""
-    from tgen.checkpoint.resolve import resolve_model
+    from tgen.checkpoint.resolve import resolve
     from tgen.train.base import Base
 
-    found = None if base is None else Base(resolve_model(base), layers)
+    found = None if base is None else Base(resolve(base), layers)
     settings = settings if found is None else found.settings(settings)
     view.say(f"reading the text and learning {settings.vocab} tokens" if found is None else "reading the text")
     workspace.create(sources, settings, held_back, found)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from tgen.checkpoint.generation import GenerationConfig
 from tgen.engine.beam import Search, adjustment, beam_search, read_beams
 from tgen.engine.loop import CHUNK, Loop, chunks
 from tgen.engine.prefix import Memory
@@ -54,9 +55,9 @@ class Generator:
         end_tokens: frozenset[int] = frozenset(),
         start_token: int | None = None,
         answer_start: int | None = None,
-        defaults: dict[str, Any] | None = None,
+        defaults: GenerationConfig | None = None,
     ) -> None:
-        """`defaults` is generation_config.json; `answer_start` is the id an encoder-decoder's answer begins with.
+        """`defaults` is what the folder sets; `answer_start` is the id an encoder-decoder's answer begins with.
 
         `vocab` is how many logits the model has, where that is more than the tokenizer's entries.
         """
@@ -67,7 +68,7 @@ class Generator:
         self.end_tokens = end_tokens
         self.start_token = start_token
         self.answer_start = answer_start
-        self.defaults = defaults or {}
+        self.defaults = defaults or GenerationConfig()
 
     def generate(self, prompt: str, **options: Any) -> str:
         """The continuation of a prompt as one string; options are the fields of `GenerationOptions`."""
@@ -83,7 +84,7 @@ class Generator:
 
     def resolve(self, asked: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Resolved:
         """Options with every value settled, the folder's defaults included. Raises UsageError, CheckpointError."""
-        return resolve(asked, environment or {}, self.defaults, answer=self.answer_start is not None)
+        return resolve(asked, environment or {}, self.defaults.options)
 
     def run(
         self,
@@ -123,7 +124,7 @@ class Generator:
             ids = [self.start_token]
         if not ids:
             raise UsageError("the prompt is empty and the model has no start token", "give a prompt")
-        notes: list[str] = []
+        notes = options.notes()
         source = None
         if self.answer_start is not None:
             source = self._source(ids, options)
@@ -153,7 +154,7 @@ class Generator:
         """What the options and generation_config.json forbid or force."""
         counted = len(prepared.ids)
         ends = frozenset() if prepared.options.ignore_eos else self.end_tokens
-        return read_rules(self.defaults, prepared.options, ends, self.vocab, prompt=counted)
+        return read_rules(self.defaults, prepared.options, ends, prompt=counted)
 
     def guard(self, prepared: Prepared) -> Guard | None:
         """What keeps a sample to the constraint, if one is asked for. Raises UsageError for one that cannot be kept."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tgen.checkpoint.container import Checkpoint, decoder_start, end_tokens, generation_settings, open_checkpoint, start_token
-from tgen.checkpoint.resolve import DEFAULT_MODEL, resolve_model
+from tgen.checkpoint.container import Checkpoint, open_checkpoint
+from tgen.checkpoint.generation import read_generation
+from tgen.checkpoint.resolve import DEFAULT_MODEL, resolve
 from tgen.engine.generator import Generator
 from tgen.engine.translator import Translator
 from tgen.errors import UsageError
@@ -21,26 +22,26 @@ def load(model: str | Path | None = None, **options: Any) -> Generator:
     None is the shipped default. Options are the fields of `RunOptions`: device, dtype, threads. Raises TgenError.
     """
     run = RunOptions(**options)
-    checkpoint = open_checkpoint(resolve_model(DEFAULT_MODEL if model is None else str(model)))
-    return make_generator(checkpoint, run)
+    return open_generator(open_checkpoint(resolve(DEFAULT_MODEL if model is None else str(model))), run)
 
 
 def make_translator(checkpoint: Checkpoint, open_session: OpenSession, tokenizer: Tokenizer, options: GenerationOptions) -> Translator:
-    """The Translator for an opened encoder-decoder. Raises CheckpointError for settings that cannot be meant."""
+    """The Translator for an opened encoder-decoder. Raises CheckpointError for settings of its folder that cannot be used."""
+    generation = read_generation(checkpoint)
+    assert generation.decoder_start is not None
     return Translator(
         open_session,
         tokenizer,
         context=checkpoint.spec.context,
-        vocab=checkpoint.spec.vocab,
-        start_token=decoder_start(checkpoint),
-        end_tokens=end_tokens(checkpoint),
-        generation=generation_settings(checkpoint),
+        start_token=generation.decoder_start,
+        end_tokens=generation.end_tokens,
+        generation=generation,
         options=options,
     )
 
 
-def make_generator(checkpoint: Checkpoint, options: RunOptions) -> Generator:
-    """The Generator for an opened checkpoint; its tokenizer is checked before torch is imported.
+def open_generator(checkpoint: Checkpoint, options: RunOptions) -> Generator:
+    """The Generator for an opened checkpoint; its tokenizer and settings are checked before torch is imported.
 
     Raises UsageError for an encoder that stands alone: it writes nothing.
     """
@@ -48,8 +49,7 @@ def make_generator(checkpoint: Checkpoint, options: RunOptions) -> Generator:
     if kind == "encoder-only":
         raise UsageError(f"{checkpoint.name} is encoder-only, so it writes no text", "for it there are tgen fill and tgen embed")
     tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
-    ends = end_tokens(checkpoint)
-    answer_start = decoder_start(checkpoint) if kind == "encoder-decoder" else None
+    generation = read_generation(checkpoint)
 
     from tgen.executors.open import open_model, sessions
 
@@ -58,8 +58,8 @@ def make_generator(checkpoint: Checkpoint, options: RunOptions) -> Generator:
         tokenizer,
         context=checkpoint.spec.context,
         vocab=checkpoint.spec.vocab,
-        end_tokens=ends,
-        start_token=start_token(checkpoint),
-        answer_start=answer_start,
-        defaults=generation_settings(checkpoint),
+        end_tokens=generation.end_tokens,
+        start_token=generation.start_token,
+        answer_start=generation.decoder_start if kind == "encoder-decoder" else None,
+        defaults=generation,
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from tgen.checkpoint.generation import GenerationConfig
 from tgen.engine.beam import Search, adjustment, beam_search, read_beams
 from tgen.executors.session import OpenSession
 from tgen.options import GenerationOptions
@@ -30,13 +30,12 @@ class Translator:
         tokenizer: Tokenizer,
         *,
         context: int,
-        vocab: int,
         start_token: int,
         end_tokens: frozenset[int],
-        generation: dict[str, Any],
+        generation: GenerationConfig,
         options: GenerationOptions,
     ) -> None:
-        """`generation` is generation_config.json, whose rules are kept; `options` settle beams, length and repetition penalty."""
+        """`generation` is what the folder sets, whose rules are kept; `options` settle beams, length and repetition penalty."""
         self.open_session = open_session
         self.tokenizer = tokenizer
         self.context = context
@@ -45,7 +44,7 @@ class Translator:
         self.options = options
         self.limit = min(options.max_new_tokens, context - 1)
         self.settings = read_beams(generation, options.num_beams)
-        self.rules: Rules = read_rules(generation, replace(options, max_new_tokens=self.limit), end_tokens, vocab, prompt=1)
+        self.rules: Rules = read_rules(generation, replace(options, max_new_tokens=self.limit), end_tokens, prompt=1)
 
     def translate(self, texts: Sequence[str]) -> list[Translation]:
         """The target of each text, in order; a text without anything to read has an empty one. All share one batch."""

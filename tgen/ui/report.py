@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Protocol
 
-from tgen.constraints import Constraint
 from tgen.events import Event, Finished, Note, Piece, Reading, Started, Token
-from tgen.options import GenerationOptions, Resolved, RunOptions
+from tgen.options import Constraint, GenerationOptions, Resolved, RunOptions
 from tgen.ui import messages
 from tgen.ui.counting import Bar, is_watched
 from tgen.ui.harmless import harmless
