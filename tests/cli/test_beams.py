@@ -106,7 +106,7 @@ def test_a_constraint_goes_before_the_folders_beams_but_not_with_beams_asked_for
         resolve({"choices": ["a"], "num_beams": 4}, {}, {})
 
 
-TEXT = "The old man said that he had not seen the two men who came into the house last night."
+TEXT = "Why do you keep telling me that it is not possible?"
 
 
 def test_an_ambient_variable_changes_no_command_that_does_not_take_its_option(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
