@@ -188,6 +188,15 @@ class Resolved:
     options: GenerationOptions
     origins: dict[str, Origin]
 
+    def unused(self) -> set[str]:
+        """The options that change nothing beside the others, because beam search or temperature 0 does not use them."""
+        searched, greedy = self.options.num_beams > 1, self.options.temperature == 0
+        return {
+            name
+            for name, option in DECLARED.items()
+            if (searched and option.beams != "use it") or (greedy and not option.greedy and name != "temperature")
+        }
+
 
 def resolve(asked: Mapping[str, Any], environment: Mapping[str, str], model: Mapping[str, Any]) -> Resolved:
     """Settle every option. A value of None in `asked` counts as not asked; `json_schema`, `regex` or `choices` make the constraint.

@@ -45,6 +45,10 @@ def test_an_unknown_name_names_the_nearest() -> None:
     with pytest.raises(CheckpointError, match="no model 'fable'") as caught:
         resolve("fable")
     assert caught.value.hint == "nearest: fables; `tgen models` lists them"
+    for name in ("ORG/Tales", "Org/tale"):
+        with pytest.raises(CheckpointError, match=f"no model '{name}'") as caught:
+            resolve(name)
+        assert caught.value.hint == "nearest: org/tales; `tgen models` lists them"
 
 
 @pytest.mark.parametrize(("file", "hint"), [("model.gguf", "GGUF files are not read"), ("config.json", "give the folder")])

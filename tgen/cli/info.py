@@ -49,6 +49,7 @@ def info(
 def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
     from tgen.checkpoint.generation import read_generation
     from tgen.checkpoint.safetensors import weight_bytes
+    from tgen.executors.formats import BYTES, NAMES, automatic_format
     from tgen.options import FROM_MODEL, resolve
     from tgen.spec.shapes import parameter_count
 
@@ -72,14 +73,18 @@ def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
     yield "positions", _positions(stack)
     yield "vocabulary", spec.vocab
     yield "context", spec.context
-    kept = spec.decoder.layers if spec.decoder else ()
-    yield "cache_bytes_per_token", sum(8 * layer.attention.kv_heads * layer.attention.head_dim for layer in kept)
+    stored = next(iter(checkpoint.matches.parameters.values())).tensor.dtype
+    number_format = automatic_format(stored, parameter_count(spec))
+    yield "computes_in", NAMES[number_format]
+    numbers = sum(2 * layer.attention.kv_heads * layer.attention.head_dim for layer in (spec.decoder.layers if spec.decoder else ()))
+    yield "cache_bytes_per_token", BYTES[number_format] * numbers
     generation = read_generation(checkpoint)
     yield "start_tokens", [] if generation.start_token is None else [generation.start_token]
     yield "end_tokens", sorted(generation.end_tokens)
     if spec.decoder:
         resolved = resolve({}, {}, generation.options)
-        yield "defaults", {name: getattr(resolved.options, name) for name in FROM_MODEL}
+        unused = resolved.unused() - ({"temperature"} if resolved.options.temperature == 0 else set())
+        yield "defaults", {name: getattr(resolved.options, name) for name in FROM_MODEL if name not in unused}
         yield "set_by_model", [name for name in FROM_MODEL if resolved.origins[name] == "model"]
 
 
@@ -107,7 +112,8 @@ def _positions(stack: StackSpec) -> str:
 
 
 def _rope(rope: RopeSpec) -> str:
-    scaling = "" if rope.scaling is None else f", {type(rope.scaling).__name__} by {rope.scaling.factor:g}"
+    kind = type(rope.scaling).__name__.removesuffix("Scaling").lower()
+    scaling = "" if rope.scaling is None else f", {kind} scaling by {rope.scaling.factor:g}"
     return f"theta {rope.theta:g}{scaling}"
 
 

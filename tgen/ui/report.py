@@ -12,7 +12,7 @@ from typing import Protocol
 
 from tgen.declaration import flag
 from tgen.events import Event, Finished, Note, Piece, Reading, Started, Token
-from tgen.options import DECLARED, Constraint, GenerationOptions, Resolved, RunOptions
+from tgen.options import Constraint, GenerationOptions, Resolved, RunOptions
 from tgen.ui import messages
 from tgen.ui.counting import Bar, is_watched
 from tgen.ui.harmless import harmless
@@ -110,7 +110,7 @@ def show_settings(
 ) -> None:
     """Every value that has an effect, with its source, and the command that writes the same text again, `words` among its options."""
     command = ["tgen", "generate", "--model", model, *words]
-    unused = [name for name, option in DECLARED.items() if option.beams != "use it"] if resolved.options.num_beams > 1 else []
+    unused = resolved.unused()
     for name in [option.name for option in fields(GenerationOptions) if option.name not in unused]:
         shown = flag(name)
         value: object = getattr(resolved.options, name)
