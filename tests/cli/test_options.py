@@ -50,7 +50,8 @@ import dataclasses, sys
 import tgen.options
 from tgen.declaration import SAMPLING, declared
 
-added = dataclasses.field(default=0.5, metadata=declared("7th: typical.", SAMPLING, "FLOAT", aliases=("--typ",), low=0, high=1, folder=True))
+declaration = declared("7th: typical.", SAMPLING, "FLOAT", aliases=("--typ",), low=0, high=1, folder=True)
+added = dataclasses.field(default=0.5, metadata=declaration)
 tgen.options.GenerationOptions = dataclasses.make_dataclass(
     "GenerationOptions", [("typical_p", float, added)], bases=(tgen.options.GenerationOptions,), frozen=True
 )

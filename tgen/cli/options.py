@@ -55,8 +55,11 @@ class Asked:
         return replace(self, values={**values, **self.values})
 
 
-def takes(without: Sequence[str] = (), but: Mapping[str, Mapping[str, Any]] | None = None) -> Callable[[Command], Command]:
-    """Give a command the options of the records that it has parameters for, `without` some, and `but` with other declarations for some.
+def takes(
+    *, only: Sequence[str] = (), without: Sequence[str] = (), but: Mapping[str, Mapping[str, Any]] | None = None
+) -> Callable[[Command], Command]:
+    """Give a command the options of the records that it has parameters for: of GenerationOptions `only` some, if any are named, and
+    `without` some; `but` changes declarations.
 
     What the command then does is said in the colour, and as quietly, as its own --color and --quiet ask for.
     """
@@ -65,7 +68,11 @@ def takes(without: Sequence[str] = (), but: Mapping[str, Mapping[str, Any]] | No
     def decorate(function: Command) -> Command:
         signature = inspect.signature(function, eval_str=True)
         found: dict[str, list[inspect.Parameter]] = {
-            parameter.name: list(_parameters(records[parameter.annotation], without, but or {}))
+            parameter.name: [
+                one
+                for one in _parameters(records[parameter.annotation], but or {})
+                if one.name not in without and not (only and parameter.annotation is Asked and one.name not in only)
+            ]
             for parameter in signature.parameters.values()
             if parameter.annotation in (Asked, RunOptions)
         }
@@ -86,12 +93,10 @@ def takes(without: Sequence[str] = (), but: Mapping[str, Mapping[str, Any]] | No
     return decorate
 
 
-def _parameters(record: type, without: Sequence[str], but: Mapping[str, Mapping[str, Any]]) -> Iterable[inspect.Parameter]:
+def _parameters(record: type, but: Mapping[str, Mapping[str, Any]]) -> Iterable[inspect.Parameter]:
     """A record's options as parameters for typer; one that is not given has None, or False for a flag."""
     defaults = {one.name: one.default for one in fields(record)}
     for name, declaration in declarations(record).items():
-        if name in without:
-            continue
         declaration = replace(declaration, **but.get(name, {}))
         kind: Any = str
         if declaration.choices:

@@ -9,7 +9,7 @@ import typer
 from tgen.batch.lines import Line, line_batches
 from tgen.cli import options as p
 from tgen.cli.opening import open_checkpoint, require_kind
-from tgen.options import DECLARED, RunOptions, resolve
+from tgen.options import RunOptions, resolve
 from tgen.ui import messages
 from tgen.ui.output import write_text
 
@@ -20,11 +20,8 @@ if TYPE_CHECKING:
 READ, BATCH = 128, 16
 
 
-TAKEN = ("num_beams", "max_new_tokens", "repetition_penalty", "no_repeat_ngram_size")
-
-
 @p.takes(
-    without=[name for name in DECLARED if name not in TAKEN],
+    only=("num_beams", "max_new_tokens", "repetition_penalty", "no_repeat_ngram_size"),
     but={"num_beams": {"help": "Keep the likeliest few texts at each step; 1 takes the likeliest token at each step."}},
 )
 def translate(
