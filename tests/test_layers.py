@@ -27,7 +27,7 @@ RANKS = {
     "spec": 0,
     # The modules at the top, which count as one folder.
     "options": 0,
-    "constraints": 0,
+    "declaration": 0,
     "events": 0,
     "errors": 0,
     "files": 0,

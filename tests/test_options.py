@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgen.errors import CheckpointError, TgenError, UsageError
-from tgen.options import ENVIRONMENT, FROM_MODEL, GenerationOptions, RunOptions, check_early, resolve
+from tgen.errors import TgenError, UsageError
+from tgen.options import CONSTRAINTS, ENVIRONMENT, GenerationOptions, RunOptions, check_early, resolve
 
 steady = settings(deadline=None, derandomize=True, database=None, max_examples=200)
 # What JSON can hold, and a little more.
@@ -151,34 +151,11 @@ def test_a_bad_environment_variable_is_named(variable: str, text: str, reason: s
     assert caught.value.hint == f"unset {variable}, or give it another value"
 
 
-@pytest.mark.parametrize("name", FROM_MODEL)
-def test_every_default_of_the_model(name: str) -> None:
-    resolved = resolve({}, {}, {name: 1, "do_sample": True, "unknown": "x"})
-    assert (getattr(resolved.options, name), resolved.origins[name]) == (1, "model")
-    assert resolve({}, {}, {name: None}).origins[name] == "built-in"
-
-
-def test_a_model_that_does_not_sample_is_greedy() -> None:
-    model = {"do_sample": False, "temperature": 0.6, "top_k": 5, "repetition_penalty": 1.1, "max_new_tokens": 9}
-    resolved = resolve({}, {}, model)
-    assert (resolved.options.temperature, resolved.origins["temperature"]) == (0, "model")
-    assert (resolved.options.repetition_penalty, resolved.options.max_new_tokens) == (1.1, 9)
-    assert resolve({"temperature": 0.9}, {}, model).options.temperature == 0.9
-
-
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, value, _ in BAD if name in FROM_MODEL])
-def test_a_bad_default_of_the_model_is_named(name: str, value: object) -> None:
-    with pytest.raises(CheckpointError, match=f"^generation_config.json: {name} = ") as caught:
-        resolve({}, {}, {name: value})
-    assert caught.value.exit_code == 3
-    assert not isinstance(caught.value, UsageError)
-
-
 @steady
-@given(st.dictionaries(st.sampled_from(every_option), hostile), st.dictionaries(st.sampled_from(["do_sample", *every_option]), hostile))
-def test_hostile_values_are_refused_in_one_way(asked: dict[str, Any], model: dict[str, Any]) -> None:
+@given(st.dictionaries(st.sampled_from([*every_option, *CONSTRAINTS]), hostile))
+def test_hostile_values_are_refused_in_one_way(asked: dict[str, Any]) -> None:
     try:
-        options = resolve(asked, {}, model).options
+        options = resolve(asked, {}, {}).options
     except TgenError as error:
         assert error.message
     else:

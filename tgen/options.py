@@ -1,18 +1,17 @@
-"""What a user may ask for, checked on creation, and where each value came from. Knows no model and no command line.
+"""What a user may ask for: each option is declared once, checked when its record is made, and settled once.
 
-Precedence: what was asked for > environment (`TGEN_TOP_K` ...) > the folder's generation_config.json > built-in.
+Precedence: what is asked for > environment (`TGEN_TOP_K` ...) > the folder's generation_config.json > built-in.
 """
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from tgen.constraints import NAMES, Constraint, read_constraint
-from tgen.errors import CheckpointError, UsageError
+from tgen.declaration import BEAMS, OUTPUT, PROMPT, RUNNING, SAMPLING, Declaration, check_fields, declared, flag
+from tgen.errors import UsageError
 
 Overflow = Literal["error", "truncate-left", "shrink"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -20,36 +19,109 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Pooling = Literal["mean", "first"]
 Origin = Literal["asked", "environment", "model", "built-in"]
 
+ConstraintKind = Literal["json-schema", "regex", "choices"]
+# Each of these makes the field `constraint`.
+CONSTRAINTS = {
+    "json_schema": Declaration(
+        "Write JSON that this schema allows, closed within --max-new-tokens. What cannot be kept is an error. JSON starts with {.",
+        OUTPUT,
+        "FILE|JSON",
+    ),
+    "regex": Declaration("Write a text that matches as a whole.", OUTPUT, "RE"),
+    "choices": Declaration(
+        'Write one of these; may be given several times. A choice with a comma needs a JSON list: ["a, b","c"].',
+        OUTPUT,
+        "A,B,...",
+        repeated=True,
+    ),
+}
 
-def _range(low: float = -math.inf, high: float = math.inf, *, above: bool = False, whole: bool = False) -> dict[str, Any]:
-    """Field metadata: the values allowed, `low` itself not if `above`, whole numbers only if `whole`."""
-    return {"low": low, "high": high, "above": above, "whole": whole}
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What a written text must be: its kind, and the text that says it on a command line: a schema, an expression, a JSON list."""
+
+    kind: ConstraintKind
+    text: str
+
+    @property
+    def flag(self) -> str:
+        """The option that asks for it."""
+        return f"--{self.kind}"
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """How to continue a prompt. Raises UsageError, naming option, value and range, for a value that cannot be meant."""
+    """How to continue a prompt. Making one raises UsageError, naming option, value and range, for a value that is not allowed."""
 
-    max_new_tokens: int = field(default=256, metadata=_range(1, whole=True))
-    temperature: float = field(default=0.8, metadata=_range(0))
-    top_k: int = field(default=40, metadata=_range(0, whole=True))
-    top_p: float = field(default=0.95, metadata=_range(0, 1))
-    min_p: float = field(default=0.0, metadata=_range(0, 1))
-    repetition_penalty: float = field(default=1.0, metadata=_range(0, above=True))
-    presence_penalty: float = field(default=0.0, metadata=_range())
-    frequency_penalty: float = field(default=0.0, metadata=_range())
-    no_repeat_ngram_size: int = field(default=0, metadata=_range(0, whole=True))
-    seed: int | None = field(default=None, metadata=_range(0, 2**64 - 1, whole=True))
-    stop: tuple[str, ...] = ()
-    ignore_eos: bool = False
-    num_beams: int = field(default=1, metadata=_range(1, 256, whole=True))
-    samples: int = field(default=1, metadata=_range(1, 4096, whole=True))
-    logprobs: int | None = field(default=None, metadata=_range(0, 1000, whole=True))
-    overflow: Overflow = "error"
+    overflow: Overflow = field(default="error", metadata=declared(
+        "What to do if prompt and new tokens exceed the context: a prompt that leaves no room is an error (exit 5), fewer new tokens a "
+        "warning; truncate-left drops the prompt's oldest tokens instead; shrink is error without the warning.",
+        PROMPT, choices=get_args(Overflow),
+    ))  # fmt: skip
+    max_new_tokens: int = field(default=256, metadata=declared(
+        "Stop after this many tokens.",
+        OUTPUT, "INT", aliases=("-n", "--max-tokens", "--n-predict"), low=1, environment=True, folder=True,
+    ))  # fmt: skip
+    repetition_penalty: float = field(default=1.0, metadata=declared(
+        "1st: divide positive and multiply negative logits of tokens already in prompt or output; 1 is off.",
+        SAMPLING, "FLOAT", aliases=("--repeat-penalty",), low=0, above=True, environment=True, folder=True,
+    ))  # fmt: skip
+    presence_penalty: float = field(default=0.0, metadata=declared(
+        "2nd: subtract from tokens already in the output; 0 is off.",
+        SAMPLING, "FLOAT", environment=True, beams="exclude it", neutral=0,
+    ))  # fmt: skip
+    frequency_penalty: float = field(default=0.0, metadata=declared(
+        "2nd: subtract once for each time in the output; 0 is off.",
+        SAMPLING, "FLOAT", environment=True, beams="exclude it", neutral=0,
+    ))  # fmt: skip
+    no_repeat_ngram_size: int = field(default=0, metadata=declared(
+        "Never complete a sequence of this many tokens a second time; 0 is off.",
+        SAMPLING, "INT", low=0, environment=True, folder=True,
+    ))  # fmt: skip
+    num_beams: int = field(default=1, metadata=declared(
+        "Keep the likeliest few texts at each step, instead of sampling; the text comes at the end. Where only the model asks for beams, "
+        "a sampling option goes before them, by flag or environment.",
+        BEAMS, "INT", low=1, high=256, folder=True,
+    ))  # fmt: skip
+    temperature: float = field(default=0.8, metadata=declared(
+        "3rd: divide the logits; 0 takes the likeliest token and skips the rest.",
+        SAMPLING, "FLOAT", aliases=("--temp",), low=0, environment=True, folder=True, greedy=False, beams="exclude it", neutral=0,
+    ))  # fmt: skip
+    top_k: int = field(default=40, metadata=declared(
+        "4th: keep the k likeliest tokens; 0 is off.",
+        SAMPLING, "INT", low=0, environment=True, folder=True, greedy=False, beams="exclude it", neutral=0,
+    ))  # fmt: skip
+    top_p: float = field(default=0.95, metadata=declared(
+        "5th: keep the fewest likeliest tokens whose probabilities sum to p; 1 is off.",
+        SAMPLING, "FLOAT", low=0, high=1, environment=True, folder=True, greedy=False, beams="exclude it", neutral=1,
+    ))  # fmt: skip
+    min_p: float = field(default=0.0, metadata=declared(
+        "6th: drop tokens less than p times as likely as the likeliest; 0 is off.",
+        SAMPLING, "FLOAT", low=0, high=1, environment=True, folder=True, greedy=False, beams="exclude it", neutral=0,
+    ))  # fmt: skip
+    seed: int | None = field(default=None, metadata=declared(
+        "The random stream; the same seed gives the same text. Without it one is chosen and shown.",
+        SAMPLING, "INT", low=0, high=2**64 - 1, environment=True, beams="ignore it",
+    ))  # fmt: skip
+    stop: tuple[str, ...] = field(default=(), metadata=declared(
+        "End before this text; may be given several times.", OUTPUT, "TEXT", repeated=True,
+    ))  # fmt: skip
+    ignore_eos: bool = field(default=False, metadata=declared(
+        "Go on after the model's end tokens, instead of stopping there.", OUTPUT,
+    ))  # fmt: skip
     constraint: Constraint | None = None
+    samples: int = field(default=1, metadata=declared(
+        "How many continuations; they are computed together and written one after another.",
+        OUTPUT, "INT", aliases=("--num-return-sequences",), low=1, high=4096,
+    ))  # fmt: skip
+    logprobs: int | None = field(default=None, metadata=declared(
+        "With --json: log-probabilities of each token and the N likeliest, of the model's raw distribution before sampling.",
+        OUTPUT, "INT", low=0, high=1000, beams="exclude it",
+    ))  # fmt: skip
 
     def __post_init__(self) -> None:
-        _check_numbers(self)
+        check_fields(self)
         if not isinstance(self.stop, tuple | list) or not all(isinstance(text, str) for text in self.stop):
             raise UsageError(f"--stop must be a sequence of texts, not {self.stop!r}")
         if self.samples > self.num_beams > 1:
@@ -58,8 +130,6 @@ class GenerationOptions:
             raise UsageError("--stop must not be empty")
         if not isinstance(self.ignore_eos, bool):
             raise UsageError(f"--ignore-eos must be true or false, not {self.ignore_eos!r}")
-        if self.overflow not in get_args(Overflow):
-            raise UsageError(f"--overflow must be one of {', '.join(get_args(Overflow))}, not {self.overflow!r}")
         if self.constraint is not None:
             self._check_constraint(self.constraint)
 
@@ -71,20 +141,44 @@ class GenerationOptions:
             if used:
                 raise UsageError(f"{constraint.flag} and --{name} exclude each other", f"{constraint.flag} settles where the text ends")
 
+    def notes(self) -> list[str]:
+        """What a person should know about values that are allowed but hardly intended."""
+        return [
+            f"--stop {text} holds a backslash and a letter, not a line break or a tab: a shell writes those as $'\\n' and $'\\t'"
+            for text in self.stop
+            if "\\n" in text or "\\t" in text
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """Where and in which number format to compute; `threads` None leaves the choice to torch."""
 
-    device: Device = "auto"
-    dtype: Dtype = "auto"
-    threads: int | None = field(default=None, metadata=_range(1, 4096, whole=True))
+    device: Device = field(default="auto", metadata=declared(
+        "Where to compute.", RUNNING, choices=get_args(Device), default="auto: cuda, mps, cpu, the first there is",
+    ))  # fmt: skip
+    dtype: Dtype = field(default="auto", metadata=declared(
+        "Number format.", RUNNING, choices=get_args(Dtype), default="auto: float32 on a CPU with the memory for it, else as stored",
+    ))  # fmt: skip
+    threads: int | None = field(default=None, metadata=declared(
+        "CPU threads; without it, one for each core.", RUNNING, "INT", aliases=("-t",), low=1, high=4096,
+    ))  # fmt: skip
 
     def __post_init__(self) -> None:
-        _check_numbers(self)
-        for name, kind in (("device", Device), ("dtype", Dtype)):
-            if getattr(self, name) not in get_args(kind):
-                raise UsageError(f"--{name} must be one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")
+        check_fields(self)
+
+
+def declarations(record: type) -> dict[str, Declaration]:
+    """The options that a record declares, in the order of a help page; `constraint` is asked for by three of them."""
+    found: dict[str, Declaration] = {}
+    for option in fields(record):
+        found |= CONSTRAINTS if option.name == "constraint" else {option.name: option.metadata["declaration"]}
+    return found
+
+
+DECLARED = declarations(GenerationOptions)
+ENVIRONMENT = tuple(name for name, option in DECLARED.items() if option.environment)
+FROM_MODEL = tuple(name for name, option in DECLARED.items() if option.folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,58 +188,58 @@ class Resolved:
     options: GenerationOptions
     origins: dict[str, Origin]
 
-
-ENVIRONMENT = (
-    "max_new_tokens",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "no_repeat_ngram_size",
-    "seed",
-)
-FROM_MODEL = ("max_new_tokens", "num_beams", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size")
-ALWAYS = ("max_new_tokens", "num_beams", "repetition_penalty", "no_repeat_ngram_size")
-CHANCE = ("temperature", "top_k", "top_p", "min_p")
-WITHOUT_BEAMS = (*CHANCE, "presence_penalty", "frequency_penalty", "logprobs")
-WHOLE = frozenset(option.name for option in fields(GenerationOptions) if option.metadata.get("whole"))
+    def unused(self) -> set[str]:
+        """The options that change nothing beside the others, because beam search or temperature 0 does not use them."""
+        searched, greedy = self.options.num_beams > 1, self.options.temperature == 0
+        return {
+            name
+            for name, option in DECLARED.items()
+            if (searched and option.beams != "use it") or (greedy and not option.greedy and name != "temperature")
+        }
 
 
-def resolve(asked: Mapping[str, Any], environment: Mapping[str, str], model: Mapping[str, Any], *, answer: bool = False) -> Resolved:
-    """Settle every option; a value of None in `asked` counts as not asked. `json_schema`, `regex` or `choices` make the constraint.
+def resolve(asked: Mapping[str, Any], environment: Mapping[str, str], model: Mapping[str, Any]) -> Resolved:
+    """Settle every option. A value of None in `asked` counts as not asked; `json_schema`, `regex` or `choices` make the constraint.
 
-    `answer` is for an encoder-decoder: it writes the likeliest text where the folder does not say that it samples, and the folder's
-    max_length counts what is written and the start token.
-
-    Raises UsageError for what was asked or set in the environment, CheckpointError for a bad value in generation_config.json.
+    `model` holds the values that the model's folder sets. Raises UsageError for what is asked for or set in the environment.
     """
     constraint = read_constraint(asked) or asked.get("constraint")
-    asked = {**{key: value for key, value in asked.items() if key not in NAMES}, "constraint": constraint}
-    settled: dict[str, Any] = {}
-    origins: dict[str, Origin] = {option.name: "built-in" for option in fields(GenerationOptions)}
+    asked = {**{key: value for key, value in asked.items() if key not in CONSTRAINTS}, "constraint": constraint}
+    settled: dict[str, Any] = {option.name: option.default for option in fields(GenerationOptions)}
+    origins: dict[str, Origin] = dict.fromkeys(settled, "built-in")
     layers: list[tuple[Origin, Mapping[str, Any]]] = [
-        ("model", _model_values(model, answer)),
+        ("model", model),
         ("environment", _environment_values(environment)),
         ("asked", {key: value for key, value in asked.items() if value is not None}),
     ]
     for origin, values in layers:
         settled |= values
         origins |= dict.fromkeys(values, origin)
-    if constraint is not None and origins["num_beams"] == "model":  # what is asked for goes before what the folder prefers
-        settled["num_beams"], origins["num_beams"] = 1, "asked"
-    unfit = [name for name in WITHOUT_BEAMS if origins[name] in ("asked", "environment")]
-    if settled.get("temperature") == 0:
-        unfit = [name for name in unfit if name not in CHANCE]
-    if unfit and isinstance(settled.get("num_beams"), int) and settled["num_beams"] > 1:
-        both = [name for name in unfit if origins[name] == origins["num_beams"]]
-        if both:
-            raise UsageError(f"--num-beams and --{both[0].replace('_', '-')} exclude each other", "beam search keeps the likeliest texts")
-        if origins["num_beams"] == "model":  # what is asked for goes before what the folder prefers
-            settled["num_beams"], origins["num_beams"] = 1, origins[unfit[0]]
+    if isinstance(settled["num_beams"], int) and settled["num_beams"] > 1:
+        _reconcile_beams(settled, origins)
     return Resolved(GenerationOptions(**settled), origins)
+
+
+def _reconcile_beams(settled: dict[str, Any], origins: dict[str, Origin]) -> None:
+    """Give up the folder's beams for an option that beam search excludes, if the user set it to a value that changes something.
+
+    Raises UsageError where the user asked for both.
+    """
+    unfit = [
+        name
+        for name, option in DECLARED.items()
+        if option.beams == "exclude it"
+        and origins[name] in ("asked", "environment")
+        and settled[name] != option.neutral
+        and (option.greedy or settled["temperature"] != 0)
+    ]
+    if settled["constraint"] is not None:
+        unfit.append("constraint")
+    if origins["num_beams"] == "model" and unfit:
+        settled["num_beams"], origins["num_beams"] = 1, origins[unfit[0]]
+    both = [name for name in unfit if origins[name] == origins["num_beams"] and name != "constraint"]
+    if both and settled["num_beams"] > 1:
+        raise UsageError(f"--num-beams and {flag(both[0])} exclude each other", "beam search keeps the likeliest texts")
 
 
 def check_early(asked: Mapping[str, Any], environment: Mapping[str, str]) -> None:
@@ -153,59 +247,66 @@ def check_early(asked: Mapping[str, Any], environment: Mapping[str, str]) -> Non
     resolve(asked, environment, {})
 
 
-def _model_values(model: Mapping[str, Any], answer: bool) -> dict[str, Any]:
-    """What generation_config.json settles; without sampling, temperature 0."""
-    values = {name: model[name] for name in FROM_MODEL if model.get(name) is not None}
-    if answer and "max_new_tokens" not in values and type(model.get("max_length")) is int:
-        values["max_new_tokens"] = max(1, model["max_length"] - 1)
-    if model.get("do_sample") is False or (answer and model.get("do_sample") is None):
-        values = {name: value for name, value in values.items() if name in ALWAYS} | {"temperature": 0.0}
-    try:
-        GenerationOptions(**values)
-    except UsageError as error:
-        name = error.message.split()[0].removeprefix("--").replace("-", "_")
-        raise CheckpointError(f"generation_config.json: {name} = {model.get(name)!r} cannot be meant", error.message) from error
-    return values
-
-
 def _environment_values(environment: Mapping[str, str]) -> dict[str, Any]:
+    """What TGEN_... variables set; an empty one counts as unset."""
     values: dict[str, Any] = {}
     for name in ENVIRONMENT:
-        variable = f"TGEN_{name.upper()}"
+        variable, whole = f"TGEN_{name.upper()}", DECLARED[name].metavar == "INT"
         text = environment.get(variable)
         if not text:
             continue
         try:
-            values[name] = int(text) if name in WHOLE else float(text)
-            GenerationOptions(**{name: values[name]})
+            values[name] = int(text) if whole else float(text)
+            DECLARED[name].check(name, values[name])
         except (ValueError, UsageError) as error:
-            reason = error.message if isinstance(error, UsageError) else f"it is not {'a whole' if name in WHOLE else 'a'} number"
+            reason = error.message if isinstance(error, UsageError) else f"it is not {'a whole' if whole else 'a'} number"
             raise UsageError(
                 f"the environment sets {variable}={text!r}: {reason}", f"unset {variable}, or give it another value"
             ) from error
     return values
 
 
-def _check_numbers(record: GenerationOptions | RunOptions) -> None:
-    for option in fields(record):
-        if option.metadata:
-            _check_number(option, getattr(record, option.name))
+def read_constraint(asked: Mapping[str, Any]) -> Constraint | None:
+    """The constraint among `json_schema` (a schema or its JSON text), `regex` and `choices` (texts); None if there is none.
+
+    Raises UsageError for more than one, and for a value that no model can keep.
+    """
+    given = {name: asked[name] for name in CONSTRAINTS if asked.get(name) is not None}
+    if len(given) > 1:
+        first, second = map(flag, list(given)[:2])
+        raise UsageError(f"{first} and {second} exclude each other", "one constraint says what the whole text must be")
+    for name, value in given.items():
+        return {"json_schema": _json_schema, "regex": _regex, "choices": _choices}[name](value)
+    return None
 
 
-def _check_number(option: Field[Any], value: object) -> None:
-    name = f"--{option.name.replace('_', '-')}"
-    if value is None and option.default is None:
-        return
-    largest = sys.float_info.max  # neither infinity nor NaN, nor a whole number that does not fit a float
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -largest <= value <= largest:
-        raise UsageError(f"{name} must be a number, not {value!r}")
-    low, high, above = option.metadata["low"], option.metadata["high"], option.metadata["above"]
-    if option.metadata["whole"] and not isinstance(value, int):
-        raise UsageError(f"{name} must be a whole number, not {value!r}")
-    if low <= value <= high and not (above and value == low):
-        return
-    if high == math.inf:
-        wanted = f"above {low}" if above else f"{low} or more"
-    else:
-        wanted = f"between {low} and {high}"
-    raise UsageError(f"{name} must be {wanted}, not {value}")
+def _json_schema(value: object) -> Constraint:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"--json-schema is not JSON: {error}", "give a file, or JSON text that starts with {") from error
+    if not isinstance(value, dict | bool):
+        raise UsageError(f"--json-schema must be a JSON object, or true, not {json.dumps(value, default=repr)[:60]}")
+    try:
+        return Constraint("json-schema", json.dumps(value, ensure_ascii=False, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"--json-schema cannot be written as JSON: {error}") from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _regex(value: object) -> Constraint:
+    if not isinstance(value, str):
+        raise UsageError(f"--regex must be a text, not {value!r}")
+    return Constraint("regex", value)
+
+
+def _choices(value: object) -> Constraint:
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
+        raise UsageError(f"--choices must be a list of texts, not {value!r}")
+    if not value or not all(value):
+        raise UsageError("--choices must not be empty", "give texts with commas between them, such as yes,no")
+    return Constraint("choices", json.dumps(list(dict.fromkeys(value)), ensure_ascii=False))

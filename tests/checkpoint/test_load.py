@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.checkpoint.forms import as_bin, as_bin_of_2019, as_bin_shards, as_file_with_odd_header, as_shards
 from tests.conftest import GOLDEN, GOLDENS
-from tgen.checkpoint.container import end_tokens, open_checkpoint, start_token
+from tgen.checkpoint.container import open_checkpoint
 from tgen.errors import CheckpointError, UnsupportedError
 from tgen.executors.torch.load import load_model
 from tgen.executors.torch.save import save_weights
@@ -184,19 +184,6 @@ def test_fused_families_are_not_saved(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(GOLDEN / "gpt2")
     with pytest.raises(ValueError, match="fused matrices"):
         save_weights(tmp_path, checkpoint.config, load_model(checkpoint, CPU, torch.float32), torch.float32)
-
-
-def test_start_and_end_tokens(copy_golden: CopyGolden) -> None:
-    """generation_config.json before config.json; neither is required."""
-    folder = copy_golden("qwen3")
-    checkpoint = open_checkpoint(folder)
-    assert (start_token(checkpoint), end_tokens(checkpoint)) == (0, frozenset([0]))
-    (folder / "generation_config.json").write_text('{"eos_token_id": [3, 5]}')
-    checkpoint = open_checkpoint(folder)
-    assert (start_token(checkpoint), end_tokens(checkpoint)) == (0, frozenset([3, 5]))
-    (folder / "generation_config.json").write_text('{"eos_token_id": 288}')
-    with pytest.raises(CheckpointError, match="eos_token_id = 288"):
-        end_tokens(open_checkpoint(folder))
 
 
 MEASURE = """

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import GOLDEN
-from tgen.checkpoint import resolve
-from tgen.checkpoint.resolve import found_models, resolve_model
+from tgen.checkpoint.resolve import found_models, resolve
 from tgen.errors import CheckpointError
 from tgen.files import write_atomically, write_text
 
@@ -22,37 +21,41 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name / "config.json").touch()
     (tmp_path / "hub/models--org--tales/refs").mkdir()
     (tmp_path / "hub/models--org--tales/refs/main").write_text("new\n")
-    monkeypatch.setattr(resolve, "shipped_folder", lambda: tmp_path / "models")
+    monkeypatch.setattr("tgen.checkpoint.resolve.shipped_folder", lambda: tmp_path / "models")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path
 
 
 def test_found(shipped: Path) -> None:
     assert [(model.name, model.origin) for model in found_models()] == [("fables", "shipped"), ("org/tales", "cache")]
-    assert resolve_model("fables") == shipped / "models/fables"
-    assert resolve_model("org/tales") == shipped / "hub/models--org--tales/snapshots/new"
-    assert resolve_model(str(GOLDEN / "gpt2")) == GOLDEN / "gpt2"
+    assert resolve("fables") == shipped / "models/fables"
+    assert resolve("org/tales") == shipped / "hub/models--org--tales/snapshots/new"
+    assert resolve(str(GOLDEN / "gpt2")) == GOLDEN / "gpt2"
 
 
 @pytest.mark.usefixtures("shipped")
 def test_a_path_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fables").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert resolve_model("fables") == Path("fables")
+    assert resolve("fables") == Path("fables")
 
 
 @pytest.mark.usefixtures("shipped")
 def test_an_unknown_name_names_the_nearest() -> None:
     with pytest.raises(CheckpointError, match="no model 'fable'") as caught:
-        resolve_model("fable")
+        resolve("fable")
     assert caught.value.hint == "nearest: fables; `tgen models` lists them"
+    for name in ("ORG/Tales", "Org/tale"):
+        with pytest.raises(CheckpointError, match=f"no model '{name}'") as caught:
+            resolve(name)
+        assert caught.value.hint == "nearest: org/tales; `tgen models` lists them"
 
 
 @pytest.mark.parametrize(("file", "hint"), [("model.gguf", "GGUF files are not read"), ("config.json", "give the folder")])
 def test_a_file_is_no_folder(file: str, hint: str, tmp_path: Path) -> None:
     (tmp_path / file).touch()
     with pytest.raises(CheckpointError, match="is a file, not a model folder") as caught:
-        resolve_model(str(tmp_path / file))
+        resolve(str(tmp_path / file))
     assert hint in str(caught.value.hint)
 
 
@@ -76,7 +79,7 @@ def test_a_write_that_fails_leaves_what_was_there(before: str | None, tmp_path: 
 def test_what_cannot_be_a_path_is_no_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither as the name of a model nor as the place of the cache."""
     with pytest.raises(CheckpointError, match="no model"):
-        resolve_model(name)
+        resolve(name)
     if "\0" not in name:
         monkeypatch.setenv("HF_HUB_CACHE", name)
         monkeypatch.setenv("HF_HOME", name)

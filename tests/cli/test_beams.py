@@ -10,14 +10,15 @@ from tests.cli.conftest import Ask
 from tests.cli.processes import golden
 from tests.conftest import GOLDEN, config_of, golden_model
 from tests.engine.oracle import search_alone
+from tgen.checkpoint.generation import GenerationConfig, parse_generation
 from tgen.engine.beam import Search, adjustment, read_beams
 from tgen.errors import UsageError
 from tgen.executors.torch.session import TorchExecutor
-from tgen.options import GenerationOptions, resolve
+from tgen.options import DECLARED, GenerationOptions, resolve
 from tgen.sampling.rules import read_rules
 from tgen.text.tokenizer import Tokenizer
 
-NEW = 7
+NEW, VOCAB = 7, 288
 
 
 def searched(name: str, text: str, beams: int, count: int, options: GenerationOptions) -> list[str]:
@@ -26,8 +27,8 @@ def searched(name: str, text: str, beams: int, count: int, options: GenerationOp
     config, ids = config_of(name), tokenizer.encode(text)
     ends = frozenset([config["eos_token_id"]])
     source, read = (ids, [config["decoder_start_token_id"]]) if model.spec.encoder else (None, ids)
-    process = adjustment(options, read_rules({}, options, ends, 288, prompt=len(read)))
-    search = search_alone(TorchExecutor(model), read, Search(read_beams({}, beams), ends, NEW), process, source)
+    process = adjustment(options, read_rules(GenerationConfig(), options, ends, prompt=len(read)))
+    search = search_alone(TorchExecutor(model), read, Search(read_beams(GenerationConfig(), beams), ends, NEW), process, source)
     return [tokenizer.decode(ids) for ids in search.best(count)]
 
 
@@ -77,19 +78,46 @@ def test_what_does_not_go_together(ask: Ask, options: list[str], words: list[str
         ({"repetition_penalty": 1.5}, {}, {"num_beams": 4}, 4),
     ],
 )
-@pytest.mark.parametrize("answer", [False, True])
+@pytest.mark.parametrize("answers", [False, True])
 def test_asked_sampling_goes_before_the_folders_beams(
-    asked: dict[str, Any], environment: dict[str, str], model: dict[str, Any], beams: int, answer: bool
+    asked: dict[str, Any], environment: dict[str, str], model: dict[str, Any], beams: int, answers: bool
 ) -> None:
-    assert resolve(asked, environment, model, answer=answer).options.num_beams == beams
+    settings = parse_generation(model, VOCAB, answers=answers).options
+    assert resolve(asked, environment, settings).options.num_beams == beams
 
 
-def test_an_answer_is_the_likeliest_unless_the_folder_samples() -> None:
-    assert resolve({}, {}, {}, answer=True).options.temperature == 0
-    assert resolve({}, {}, {"do_sample": True, "temperature": 0.6}, answer=True).options.temperature == 0.6
-    assert resolve({}, {}, {"max_length": 21}, answer=True).options.max_new_tokens == 20
-    assert resolve({}, {}, {"max_length": 21, "max_new_tokens": 5}, answer=True).options.max_new_tokens == 5
-    assert resolve({}, {}, {"max_length": True}, answer=True).options.max_new_tokens == 256
-    assert resolve({}, {}, {"max_length": 21}).options.max_new_tokens == 256
-    with pytest.raises(UsageError, match="exclude each other"):
-        resolve({"num_beams": 2, "min_p": 0.1}, {}, {})
+def test_sampling_goes_before_the_folders_beams_only_if_it_changes_something() -> None:
+    """Each option at its neutral value keeps the beams, and at any other does not, by flag and by environment."""
+    model = {"num_beams": 4}
+    excluded = {name: option for name, option in DECLARED.items() if option.beams == "exclude it"}
+    assert {"temperature", "top_k", "top_p", "min_p", "presence_penalty", "frequency_penalty", "logprobs"} == set(excluded)
+    for name, option in excluded.items():
+        assert resolve({name: option.neutral}, {}, model).options.num_beams == 4
+        assert resolve({name: 0.5 if option.metavar == "FLOAT" else 3}, {}, model).options.num_beams == 1
+        assert resolve({name: option.neutral, "num_beams": 3}, {}, {}).options.num_beams == 3
+        if option.environment:
+            assert resolve({}, {f"TGEN_{name.upper()}": str(option.neutral)}, model).options.num_beams == 4
+            assert resolve({}, {f"TGEN_{name.upper()}": "0.5" if option.metavar == "FLOAT" else "3"}, model).options.num_beams == 1
+
+
+def test_a_constraint_goes_before_the_folders_beams_but_not_with_beams_asked_for() -> None:
+    assert resolve({"choices": ["a"]}, {}, {"num_beams": 4}).options.num_beams == 1
+    with pytest.raises(UsageError, match="--choices and --num-beams exclude each other"):
+        resolve({"choices": ["a"], "num_beams": 4}, {}, {})
+
+
+TEXT = "Why do you keep telling me that it is not possible?"
+
+
+def test_an_ambient_variable_changes_no_command_that_does_not_take_its_option(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A translation with the folder's beams stays the same; `tgen generate`, which samples, does as the variable says."""
+    translated = ask("translate", TEXT).out
+    assert ask("translate", TEXT, "--num-beams", "1").out != translated
+    generated = ask("generate", TEXT, "-m", "english-french").out
+    assert generated.strip() == translated.strip()
+    monkeypatch.setenv("TGEN_TEMPERATURE", "0.7")
+    monkeypatch.setenv("TGEN_TOP_K", "many")
+    assert ask("translate", TEXT).out == translated
+    monkeypatch.setenv("TGEN_TOP_K", "0")
+    monkeypatch.setenv("TGEN_SEED", "1")
+    assert ask("generate", TEXT, "-m", "english-french").out == ask("generate", TEXT, "-m", "english-french", "--num-beams", "1").out

@@ -12,6 +12,7 @@ import pytest
 from tests.cli.processes import golden
 from tests.conftest import GOLDEN
 from tgen.cli import main
+from tgen.options import FROM_MODEL
 
 Captured = pytest.CaptureFixture[str]
 
@@ -121,3 +122,67 @@ def test_generation_settings_that_are_not_honoured_are_named(capsys: Captured, c
     (folder / "generation_config.json").write_text('{"typical_p": 0.9, "eta_cutoff": 0.0, "guidance_scale": null}')
     assert main.run(["info", str(folder)]) == 0
     assert "sets what tgen does not do: typical_p; the text may differ" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["english-french", "storyteller", "gpt2", "marian", "t5"])
+def test_the_defaults_are_what_generate_uses(capsys: Captured, copy_golden: Callable[[str], Path], model: str) -> None:
+    """With generation_config.json and without."""
+    place = model
+    if model not in ("english-french", "storyteller"):
+        folder = copy_golden(model)
+        (folder / "generation_config.json").unlink()
+        place = str(folder)
+    facts = json.loads(output(capsys, "info", place, "--json"))
+    assert main.run(["generate", "Once", "-m", place, "-v"]) == 0
+    lines = [line.split() for line in capsys.readouterr().err.splitlines() if line.startswith("--")]
+    used = {
+        words[0].removeprefix("--").replace("-", "_"): (float(words[1]), words[2]) for words in lines if words[1].replace(".", "").isdigit()
+    }
+    assert {name: value for name, value in facts["defaults"].items() if name != "temperature"} == {
+        name: used[name][0] for name in FROM_MODEL if name in used and name != "temperature"
+    }
+    assert set(facts["set_by_model"]) >= {name for name, (_, origin) in used.items() if origin == "model"}
+    if model == "english-french":
+        assert facts["defaults"] == {
+            "max_new_tokens": 95, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "num_beams": 4, "temperature": 0.0
+        }  # fmt: skip
+
+
+# Worked out by hand from config.json, matrix by matrix; the caches in float32.
+FIGURES = {
+    "gpt2": (288 * 24 + 64 * 24 + 2 * (24 * 72 + 72 + 24 * 24 + 24 + 2 * 24 * 96 + 96 + 24 + 4 * 24) + 48, 2 * 2 * 24 * 4),
+    "llama3": (288 * 16 + 2 * (2 * 16 * 32 + 2 * 16 * 16 + 3 * 16 * 20 + 2 * 16) + 16, 2 * 2 * 16 * 4),
+    "gemma3": (288 * 16 + 4 * (2 * 16 * 24 + 2 * 16 * 12 + 3 * 16 * 20 + 4 * 16 + 2 * 6) + 16, 2 * 4 * 12 * 4),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures(capsys: Captured, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Parameters, and the cache in the number format that the model would run in on this machine."""
+    parameters, cache = FIGURES[name]
+    folder = GOLDEN / name
+    formats = "tgen.executors.formats"
+    monkeypatch.setattr(f"{formats}.has_accelerator", lambda: False)
+    facts = json.loads(output(capsys, "info", str(folder), "--json"))
+    tensors = [header for path in folder.glob("*.safetensors") for header in headers(path)]
+    assert facts["weight_bytes"] == sum(end - start for start, end in tensors)
+    assert (facts["parameters"], facts["computes_in"], facts["cache_bytes_per_token"]) == (parameters, "float32", cache)
+    stored, size = ("bfloat16", 2) if name == "gemma3" else ("float32", 4)
+    for accelerator, free in (True, 10**12), (False, 4 * parameters):
+        monkeypatch.setattr(f"{formats}.has_accelerator", lambda accelerator=accelerator: accelerator)
+        monkeypatch.setattr(f"{formats}.available_memory", lambda free=free: free)
+        facts = json.loads(output(capsys, "info", str(folder), "--json"))
+        assert (facts["computes_in"], facts["cache_bytes_per_token"]) == (stored, cache * size // 4)
+
+
+def headers(path: Path) -> list[tuple[int, int]]:
+    """Where the tensors of a safetensors file begin and end."""
+    data = path.read_bytes()
+    found = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return [tuple(value["data_offsets"]) for key, value in found.items() if key != "__metadata__"]
+
+
+def test_an_encoder_has_no_defaults_for_writing(capsys: Captured) -> None:
+    facts = json.loads(output(capsys, "info", golden("bert"), "--json"))
+    assert facts["cache_bytes_per_token"] == 0
+    assert "defaults" not in facts

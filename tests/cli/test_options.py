@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+
 import pytest
 
 from tests.cli.conftest import Ask
+from tests.cli.processes import environment
+from tgen.options import DECLARED, RunOptions, declarations
 
 EMPTY = [
     (["generate", "x", "-m", ""], "--model"),
@@ -36,3 +42,58 @@ def test_an_empty_value_is_refused_by_name(ask: Ask, arguments: list[str], name:
 def test_a_text_and_a_variable_may_be_empty(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TGEN_MODEL", "")
     assert ask("tokenize", "", "--ids").out == "\n"
+
+
+# A program that adds an option to the record before the commands are made, and asks each command for help.
+ADDED = """
+import dataclasses, sys
+import tgen.options
+from tgen.declaration import SAMPLING, declared
+
+declaration = declared("7th: typical.", SAMPLING, "FLOAT", aliases=("--typ",), low=0, high=1, folder=True)
+added = dataclasses.field(default=0.5, metadata=declaration)
+tgen.options.GenerationOptions = dataclasses.make_dataclass(
+    "GenerationOptions", [("typical_p", float, added)], bases=(tgen.options.GenerationOptions,), frozen=True
+)
+from tgen.cli.main import COMMANDS, run
+for command in COMMANDS:
+    print(f"== {command.__name__}")
+    run([command.__name__, "--help"])
+"""
+
+
+def test_a_field_of_the_record_is_an_option_of_the_commands_that_take_it() -> None:
+    done = subprocess.run([sys.executable, "-c", ADDED], env=environment(COLUMNS="120"), capture_output=True, check=True, text=True)
+    pages = dict(page.split("\n", 1) for page in done.stdout.split("== ")[1:])
+    shown = " ".join(pages["generate"].split())
+    assert "--typical-p, --typ FLOAT 7th: typical. [0 to 1; default: the model's, else 0.5]" in shown
+    assert [command for command, page in pages.items() if "--typical-p" in page] == ["generate", "chat", "batch", "explain"]
+
+
+OTHERS = ["num_beams", "stop", "samples", "logprobs"]
+OF_CHAT = ["num_beams", "ignore_eos", "json_schema", "regex", "choices", "samples", "logprobs"]
+
+
+@pytest.mark.parametrize(
+    ("command", "without"),
+    [
+        ("generate", []),
+        ("batch", []),
+        ("explain", OTHERS),
+        ("chat", OF_CHAT),
+        (
+            "translate",
+            [name for name in DECLARED if name not in ("num_beams", "max_new_tokens", "repetition_penalty", "no_repeat_ngram_size")],
+        ),
+        *((command, list(DECLARED)) for command in ("score", "fill", "embed", "attention")),
+    ],
+)
+def test_each_command_takes_its_options_and_no_others(ask: Ask, command: str, without: list[str]) -> None:
+    flags = set(re.findall(r"^  .*?(--[a-z-]+)", ask(command, "--help").out, flags=re.MULTILINE))
+    for name in [*DECLARED, *declarations(RunOptions)]:
+        assert (f"--{name.replace('_', '-')}" in flags) == (name not in without), name
+
+
+@pytest.mark.parametrize("flag", ["--top-k", "--temp", "-n", "--threads", "--repeat-penalty", "--num-return-sequences"])
+def test_every_name_of_an_option_is_checked_alike(ask: Ask, flag: str) -> None:
+    assert "-3" in ask("generate", "x", flag, "-3", code=2).err

@@ -15,6 +15,7 @@ from tests.cli.conftest import Ask
 from tests.cli.processes import TIMEOUT, golden, running, tgen
 from tests.conftest import GOLDEN, config_of, golden_model
 from tests.engine.oracle import search_alone
+from tgen.checkpoint.generation import GenerationConfig
 from tgen.engine.beam import Search, adjustment, read_beams
 from tgen.executors.torch.session import TorchExecutor
 from tgen.options import GenerationOptions
@@ -30,9 +31,9 @@ def searched(name: str, text: str, beams: int, new: int) -> list[int]:
     """What a search by itself writes to one text, in ids."""
     tokenizer, executor = Tokenizer.load(GOLDEN / name), TorchExecutor(golden_model(name))
     start_token, ends = config_of(name)["decoder_start_token_id"], frozenset([config_of(name)["eos_token_id"]])
-    options = GenerationOptions(max_new_tokens=new, temperature=0)
-    process = adjustment(options, read_rules({}, options, ends, 288, prompt=1))
-    return search_alone(executor, [start_token], Search(read_beams({}, beams), ends, new), process, tokenizer.encode(text)).best(1)[0]
+    options, search = GenerationOptions(max_new_tokens=new, temperature=0), Search(read_beams(GenerationConfig(), beams), ends, new)
+    process = adjustment(options, read_rules(GenerationConfig(), options, ends, prompt=1))
+    return search_alone(executor, [start_token], search, process, tokenizer.encode(text)).best(1)[0]
 
 
 @pytest.mark.parametrize("beams", [2, 3])

@@ -20,10 +20,9 @@ from tests.engine.scripted import END, VOCAB, Script, ScriptedExecutor, Scripted
 from tgen.constraint.grammar import Grammar, Matcher, byte_vocabulary
 from tgen.constraint.guard import Guards
 from tgen.constraint.token_bytes import Spelling, read_spelling
-from tgen.constraints import read_constraint
 from tgen.engine.generator import Generator
 from tgen.errors import TgenError, UsageError
-from tgen.options import GenerationOptions, resolve
+from tgen.options import GenerationOptions, read_constraint, resolve
 from tgen.sampling.sampler import Sampler
 
 PERSON = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}, "required": ["name", "age"]}

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tgen.constraint.grammar import Grammar, byte_vocabulary
 from tgen.constraint.pattern import UnportableError, example, portable
-from tgen.constraints import Constraint
 from tgen.errors import UsageError
+from tgen.options import Constraint
 
 BYTES = byte_vocabulary()
 TEXTS = [

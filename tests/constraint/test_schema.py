@@ -9,8 +9,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tgen.constraint.grammar import Grammar, byte_vocabulary
-from tgen.constraints import read_constraint
 from tgen.errors import UsageError
+from tgen.options import read_constraint
 
 BYTES = byte_vocabulary()
 

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 from tgen.arrays import Logits
+from tgen.checkpoint.generation import parse_generation
 from tgen.engine.generator import Generator
 from tgen.engine.request import Prepared
 from tgen.engine.scheduler import Job, Next, Scheduler, Writer
@@ -184,7 +185,7 @@ class Stage:
             context=self.context,
             end_tokens=frozenset(self.end_tokens),
             start_token=self.start_token,
-            defaults=self.defaults,
+            defaults=parse_generation(self.defaults, VOCAB),
         )
 
     def play(self, prompt: str = "P", **options: Any) -> Played:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import DECODERS, GOLDEN, config_of, golden_model
 from tests.engine.scripted import byte_tokenizer
+from tgen.checkpoint.generation import parse_generation
 from tgen.engine.generator import Generator
 from tgen.engine.request import Request
 from tgen.events import Finished
@@ -37,7 +38,7 @@ def written(name: str, settings: dict[str, Any], prompts: list[Ids], rows: int) 
         vocab=spec.vocab,
         end_tokens=ends(name, settings),
         answer_start=config["decoder_start_token_id"] if spec.encoder else None,
-        defaults=settings,
+        defaults=parse_generation(settings, spec.vocab),
     )
     resolved = generator.resolve({"max_new_tokens": NEW, "temperature": 0})
     requests = iter([Request(number, prompt, resolved) for number, prompt in enumerate(prompts)])

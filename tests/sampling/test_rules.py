@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.engine.oracle import search_alone
 from tests.engine.scripted import ScriptedExecutor
+from tgen.checkpoint.generation import parse_generation
 from tgen.engine.beam import Search, adjustment, read_beams
 from tgen.errors import CheckpointError
 from tgen.options import GenerationOptions, resolve
@@ -26,7 +27,8 @@ LOGITS = np.arange(1, VOCAB + 1, dtype=np.float32)
 
 
 def rules(**generation: Any) -> Rules:
-    return read_rules(generation, resolve({"max_new_tokens": LENGTH}, {}, generation).options, ENDS, VOCAB)
+    config = parse_generation(generation, VOCAB)
+    return read_rules(config, resolve({"max_new_tokens": LENGTH}, {}, config.options).options, ENDS)
 
 
 def left(found: Rules, ids: Sequence[int] = (0,), new: int = 0) -> set[int]:
@@ -90,8 +92,9 @@ def test_a_rule(generation: dict[str, Any], new: int, forbidden: set[int]) -> No
 
 def test_min_length_counts_the_prompt() -> None:
     options = GenerationOptions(max_new_tokens=LENGTH)
-    assert read_rules({"min_length": 5}, options, ENDS, VOCAB, prompt=3).min_new_tokens == 2
-    assert read_rules({"min_length": 5}, options, ENDS, VOCAB, prompt=30).min_new_tokens <= 0
+    config = parse_generation({"min_length": 5}, VOCAB)
+    assert read_rules(config, options, ENDS, prompt=3).min_new_tokens == 2
+    assert read_rules(config, options, ENDS, prompt=30).min_new_tokens <= 0
 
 
 @pytest.mark.parametrize(
@@ -143,8 +146,7 @@ def test_rules_that_leave_nothing_are_an_error() -> None:
 )
 def test_a_value_that_cannot_be_meant_is_named_with_its_key(key: str, value: Any) -> None:
     with pytest.raises(CheckpointError, match=rf"^generation_config.json: {key} = ") as caught:
-        rules(**{key: value})
-        read_beams({key: value}, 2)
+        parse_generation({key: value}, VOCAB)
     assert caught.value.hint
 
 
@@ -160,7 +162,7 @@ ANYTHING = st.recursive(
 @given(st.dictionaries(st.sampled_from(KEYS), ANYTHING), st.integers(2, 3))
 def test_hostile_values_are_never_more_than_a_message(generation: dict[str, Any], beams: int) -> None:
     try:
-        found, settings = rules(**generation), read_beams(generation, beams)
+        found, settings = rules(**generation), read_beams(parse_generation(generation, VOCAB), beams)
     except CheckpointError as error:
         assert any(f"{key} = " in error.message for key in generation)
         return

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,7 +26,7 @@ class FoundModel:
     origin: Literal["shipped", "cache"]
 
 
-def resolve_model(name: str) -> Path:
+def resolve(name: str) -> Path:
     """The folder for `--model`. Raises CheckpointError with the nearest names that exist."""
     path = Path(os.path.expanduser(name))  # unlike pathlib, os.path calls what cannot be a path no folder, and no error
     if os.path.isdir(path):
@@ -36,11 +36,18 @@ def resolve_model(name: str) -> Path:
     known = {model.name: model.folder for model in found_models()}
     if name in known:
         return known[name]
-    nearest = difflib.get_close_matches(name, known, n=3)
+    nearest = _nearest(name, known)
     also = f"nearest: {', '.join(nearest)}; " if nearest else ""
     raise CheckpointError(
         f"no model {name!r}: neither a folder, a shipped name, nor in the Hugging Face cache", f"{also}`tgen models` lists them"
     )
+
+
+def _nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Up to three of the known names that are spelt most alike, whatever the case."""
+    folded = {one: one.casefold() for one in known}
+    close = difflib.get_close_matches(name.casefold(), dict.fromkeys(folded.values()), n=3)
+    return sorted((one for one in folded if folded[one] in close), key=lambda one: close.index(folded[one]))[:3]
 
 
 def found_models() -> Iterator[FoundModel]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import typer
 
 from tgen.cli import options as p
-from tgen.cli.opening import chosen_checkpoint
+from tgen.cli.opening import open_checkpoint
 from tgen.cli.prompt import PromptSource
 from tgen.errors import CapacityError, UsageError
 from tgen.options import RunOptions
@@ -33,6 +33,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {
 }
 
 
+@p.takes()
 def attention(
     text: Annotated[str | None, typer.Argument(metavar="TEXT", help="The text to read; - is standard input.")] = None,
     file: p.File = None,
@@ -58,16 +59,14 @@ def attention(
     svg: Annotated[Path | None, p.option("--svg", panel=p.OUTPUT, metavar="FILE", help="Write a picture to a file instead.")] = None,
     json: p.Json = False,
     model: p.Model = None,
-    device: p.DeviceOption = None,
-    dtype: p.DtypeOption = None,
-    threads: p.Threads = None,
+    *,
+    run: RunOptions,
 ) -> int:  # fmt: skip
     """Show attention as a heat map: rows are the tokens that look, columns the tokens they look at; each row sums to 1.
 
     With --json, a list of maps: title, queries, keys, and weights row by row.
     """
     messages.configure("auto", quiet=False)
-    options = RunOptions(device or "auto", dtype or "auto", threads)
     if all_heads and head is not None:
         raise UsageError("--head and --all-heads exclude each other", "give one of them")
     if svg is not None and json:
@@ -75,7 +74,7 @@ def attention(
     if svg is not None and not svg.parent.is_dir():
         raise UsageError(f"no folder {svg.parent} to write {svg.name} to", "make it first")
     source = PromptSource(text, file)
-    checkpoint = chosen_checkpoint(model)
+    checkpoint = open_checkpoint(model)
     kinds = KINDS[checkpoint.spec.kind]
     kind = kind or kinds[0]
     if kind not in kinds:
@@ -94,7 +93,7 @@ def attention(
     from tgen.executors.open import open_model
     from tgen.executors.torch.reading import Reader
 
-    reader = Reader(open_model(checkpoint, options))
+    reader = Reader(open_model(checkpoint, run))
     maps, written = _record(reader, checkpoint, tokenizer, ids, answer)
     labels = {"source": [_label(tokenizer, i) for i in ids], "written": [_label(tokenizer, i) for i in written]}
     queries = labels["source" if kind == "encoder" or not written else "written"]
@@ -107,10 +106,10 @@ def _record(reader: Reader, checkpoint: Checkpoint, tokenizer: Tokenizer, ids: l
     """The maps, and for an encoder-decoder the ids its decoder read: the start token and the answer, given or greedy."""
     if checkpoint.spec.kind != "encoder-decoder":
         return reader.attention(ids), []
-    from tgen.checkpoint.container import decoder_start
+    from tgen.checkpoint.generation import read_generation
 
     written = _answer(reader, checkpoint, tokenizer, ids) if answer is None else tokenizer.encode(answer, special=False)
-    written = [decoder_start(checkpoint), *written]
+    written = [read_generation(checkpoint).decoder_start or 0, *written]
     _check_length("answer", len(written), checkpoint.spec.context)
     return reader.attention(written, source=ids), written
 

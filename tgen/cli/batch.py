@@ -6,7 +6,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
@@ -14,37 +14,27 @@ from tgen.batch.answers import Answers
 from tgen.batch.journal import Journal, count_lines
 from tgen.batch.lines import open_inputs
 from tgen.cli import options as p
-from tgen.cli.asked import asked_options
 from tgen.cli.interrupts import Interrupts
-from tgen.cli.opening import chat_template, chosen_checkpoint, open_generator
+from tgen.cli.opening import chat_template, open_checkpoint, open_generator
 from tgen.errors import UsageError
-from tgen.options import Overflow, RunOptions
+from tgen.options import RunOptions
 from tgen.ui import messages
 from tgen.ui.counting import counting
 from tgen.ui.terminal import is_terminal
 
 BATCHES = "Batches"
 SOME_FAILED = 7
-OverflowOfBatch = Annotated[
-    Overflow | None,
-    p.option(
-        "--overflow", panel=p.PROMPT, metavar="|".join(get_args(Overflow)), default="error",
-        help="What if prompt and new tokens exceed the context: a prompt that leaves no room is answered by an error, fewer new tokens "
-        "with a warning; truncate-left drops the prompt's oldest tokens instead; shrink is error without the warning.",
-    ),
-]  # fmt: skip
-SamplesOfBatch = Annotated[
-    int | None, p.option("--samples", "--num-return-sequences", panel=p.OUTPUT, metavar="INT", default=1, help="Answers to each line.")
-]
-LogprobsOfBatch = Annotated[
-    int | None,
-    p.option(
-        "--logprobs", panel=p.OUTPUT, metavar="INT",
-        help="Log-probabilities of each token and the N likeliest, of the model's raw distribution before sampling.",
-    ),
-]  # fmt: skip
+DECLARATIONS = {
+    "overflow": {
+        "help": "What to do if prompt and new tokens exceed the context: a prompt that leaves no room is answered by an error, fewer new "
+        "tokens with a warning; truncate-left drops the prompt's oldest tokens instead; shrink is error without the warning."
+    },
+    "samples": {"help": "Answers to each line."},
+    "logprobs": {"help": "Log-probabilities of each token and the N likeliest, of the model's raw distribution before sampling."},
+}
 
 
+@p.takes(but=DECLARATIONS)
 def batch(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="FILE", help="JSON lines, one file after another; none or - is standard input.")
@@ -62,30 +52,11 @@ def batch(
     batch_size: Annotated[
         int, p.option("--batch-size", "-b", panel=BATCHES, metavar="INT", limits="1 or more", default=16, help="Rows computed at once.")
     ] = 16,
-    overflow: OverflowOfBatch = None,
-    max_new_tokens: p.MaxNewTokens = None,
-    repetition_penalty: p.RepetitionPenalty = None,
-    presence_penalty: p.PresencePenalty = None,
-    frequency_penalty: p.FrequencyPenalty = None,
-    no_repeat_ngram_size: p.NoRepeatNgramSize = None,
-    num_beams: p.NumBeams = None,
-    temperature: p.Temperature = None,
-    top_k: p.TopK = None,
-    top_p: p.TopP = None,
-    min_p: p.MinP = None,
-    seed: p.Seed = None,
-    stop: p.Stop = None,
-    ignore_eos: p.IgnoreEos = False,
-    json_schema: p.JsonSchema = None,
-    regex: p.Regex = None,
-    choices: p.Choices = None,
-    samples: SamplesOfBatch = None,
-    logprobs: LogprobsOfBatch = None,
-    quiet: p.Quiet = False,
+    *,
+    asked: p.Asked,
+    quiet: p.Quiet = False,  # noqa: ARG001
     model: p.Model = None,
-    device: p.DeviceOption = None,
-    dtype: p.DtypeOption = None,
-    threads: p.Threads = None,
+    run: RunOptions,
 ) -> int:
     """Answer JSON lines with JSON lines: one load, many rows at once, each with the text that tgen generate has with its seed.
 
@@ -96,11 +67,7 @@ def batch(
     --seed is every line's seed, unless it has its own. With beams (--num-beams, or the model's default) lines are computed one by one.
     Ctrl-C or a kill loses no more than what is not answered yet.
     """
-    values = locals()
-    messages.configure("auto", quiet)
     p.check_least("--batch-size", batch_size, 1)
-    asked = asked_options(values)
-    run_options = RunOptions(device or "auto", dtype or "auto", threads)
     output = None if output == Path("-") else output
     if resume and output is None:
         raise UsageError("--resume needs --output", "name the file that the run wrote")
@@ -110,11 +77,13 @@ def batch(
             raise UsageError(f"--output {output} is the input, too", "name another file")
     streams = open_inputs(inputs, "name a file of JSON lines, or pipe them in")
     with Journal(output, resume=resume) as journal, Interrupts() as interrupts:
-        checkpoint = chosen_checkpoint(model)
-        generator, name = open_generator(model, run_options, checkpoint)
+        checkpoint = open_checkpoint(model)
+        generator, name = open_generator(model, run, checkpoint)
         if journal.last is not None and journal.last.model not in (None, name):
             messages.warning(f"{output} was begun with {journal.last.model}, and goes on with {name}")
-        answers = Answers(generator, name, partial(chat_template, checkpoint), asked, journal, ordered=not unordered, size=batch_size)
+        answers = Answers(
+            generator, name, partial(chat_template, checkpoint), dict(asked.values), journal, ordered=not unordered, size=batch_size
+        )
         started = time.perf_counter()
         total = count_lines(inputs) if is_terminal(sys.stderr) else None
         with counting("lines", total, start=answers.done, writing=output is None) as bar:

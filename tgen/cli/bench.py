@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from tgen.cli import options as p
-from tgen.cli.opening import chosen_checkpoint, require_kind
+from tgen.cli.opening import open_checkpoint, require_kind
 from tgen.errors import UsageError
 from tgen.options import RunOptions
 from tgen.ui import messages
@@ -21,6 +21,7 @@ BATCH_HEADINGS = ("rows", "one after another", "at once", "gain")
 HEADINGS = ("context", "prefill tokens/s", "first token ms", "decode tokens/s", "of bandwidth", "peak MB")
 
 
+@p.takes()
 def bench(
     context: Annotated[
         list[int] | None,
@@ -57,9 +58,8 @@ def bench(
     ] = None,
     json: p.Json = False,
     model: p.Model = None,
-    device: p.DeviceOption = None,
-    dtype: p.DtypeOption = None,
-    threads: p.Threads = None,
+    *,
+    run: RunOptions,
 ) -> int:
     """Measure a decoder-only model: prefill and decode speed, time to first token, peak memory, and the share of the machine's read
     bandwidth that decode uses.
@@ -72,8 +72,7 @@ def bench(
         for value in values:
             p.check_least(name, value, 1)
     p.check_least("--batch", 2 if batch is None else batch, 2)
-    options = RunOptions(device or "auto", dtype or "auto", threads)
-    checkpoint = chosen_checkpoint(model)
+    checkpoint = open_checkpoint(model)
     require_kind(checkpoint, "bench", "decoder-only")
     limit = checkpoint.spec.context
     contexts = sorted(set(context)) if context else [length for length in (64, 1000) if length + new_tokens <= limit] or [limit // 2]
@@ -83,12 +82,12 @@ def bench(
         raise UsageError(f"--context {contexts[-1]} and {new_tokens} new tokens do not fit the model's context of {limit}")
 
     if batch is not None:
-        return _batch(checkpoint, options, batch, contexts[0], new_tokens, repeats, json)
+        return _batch(checkpoint, run, batch, contexts[0], new_tokens, repeats, json)
 
     from tgen.executors.measure import measure, read_bandwidth
     from tgen.executors.open import describe, open_model
 
-    loaded = open_model(checkpoint, options)
+    loaded = open_model(checkpoint, run)
     rows = list(measure(loaded, contexts, new_tokens, repeats))
     bandwidth = read_bandwidth()  # last: it takes memory of its own
     if json:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tgen.cli import options as p
-from tgen.cli.asked import asked_options
 from tgen.cli.interrupts import EXIT_CODES, Interrupts
-from tgen.cli.opening import chat_template, chosen_checkpoint, open_generator, require_kind
+from tgen.cli.opening import chat_template, open_checkpoint, open_generator, require_kind
 from tgen.cli.prompt import check_encoding
 from tgen.errors import TgenError, UsageError
 from tgen.events import Piece
-from tgen.options import RunOptions
+from tgen.options import CONSTRAINTS, RunOptions
 from tgen.ui import messages
 from tgen.ui.dialogue import PipedLines, Said, TypedLines, history_file, read_message
 from tgen.ui.output import open_stdout
@@ -48,30 +46,31 @@ NoHistory = Annotated[
     bool, p.option("--no-history", panel=p.PROMPT, help="Do not keep what you type in ~/.local/state/tgen/chat_history for the next time.")
 ]
 
+DECLARATIONS: dict[str, dict[str, Any]] = {
+    "overflow": {
+        "help": "What to do if the conversation exceeds the context: an error (so is shrink), after which it goes on; truncate-left leaves "
+        "out the oldest turns, but never the system message."
+    },
+    "max_new_tokens": {
+        "help": "Stop an answer after this many tokens.",
+        "default": "the model's, else what the context has room for",
+    },
+    "seed": {"help": "The random stream of the first answer; each later one has the next number. Without it they are chosen and shown."},
+}
 
+
+@p.takes(without=("num_beams", "ignore_eos", *CONSTRAINTS, "samples", "logprobs"), but=DECLARATIONS)
 def chat(
     system: p.SystemOfChat = None,
-    overflow: p.OverflowOfChat = None,
+    *,
+    asked: p.Asked,
     no_history: NoHistory = False,
-    max_new_tokens: p.MaxNewTokensOfChat = None,
-    repetition_penalty: p.RepetitionPenalty = None,
-    presence_penalty: p.PresencePenalty = None,
-    frequency_penalty: p.FrequencyPenalty = None,
-    no_repeat_ngram_size: p.NoRepeatNgramSize = None,
-    temperature: p.Temperature = None,
-    top_k: p.TopK = None,
-    top_p: p.TopP = None,
-    min_p: p.MinP = None,
-    seed: p.SeedOfChat = None,
-    stop: p.Stop = None,
     color: p.ColorOption = "auto",
-    quiet: p.Quiet = False,
+    quiet: p.Quiet = False,  # noqa: ARG001
     verbose: p.VerboseOfChat = False,
     raw: p.Raw = False,
     model: p.Model = None,
-    device: p.DeviceOption = None,
-    dtype: p.DtypeOption = None,
-    threads: p.Threads = None,
+    run: RunOptions,
 ) -> int:
     """Talk to a chat model: what you type is a message, the answer streams to standard output.
 
@@ -81,21 +80,18 @@ def chat(
     With a pipe as standard input each line is a message or a command, and each answer is followed by a newline; the exit code is that of
     the first message that failed, 0 if none did.
     """
-    values = locals()
-    messages.configure(color, quiet)
     check_encoding("--system", system or "")
-    asked = {**asked_options(values), "num_beams": 1}  # beams do not stream
-    run_options = RunOptions(device or "auto", dtype or "auto", threads)
+    asked = asked.preferring(num_beams=1)  # beams do not stream
     open_stdout()
-    checkpoint = chosen_checkpoint(model)
+    checkpoint = open_checkpoint(model)
     require_kind(checkpoint, "chat", "decoder-only")
     template = chat_template(checkpoint)
 
     from tgen.tasks.conversation import Conversation, check_system
 
     check_system(template, system)
-    generator, name = open_generator(model, run_options, checkpoint)
-    conversation = Conversation(generator, template, generator.resolve(asked, os.environ), system)
+    generator, name = open_generator(model, run, checkpoint)
+    conversation = Conversation(generator, template, generator.resolve(asked.values, asked.environment), system)
     chatting = Chatting(conversation, color, raw, verbose)
     if not is_terminal(sys.stdin):
         return chatting.listen(PipedLines())

@@ -8,7 +8,7 @@ import typer
 
 from tgen.batch.lines import Line, line_batches
 from tgen.cli import options as p
-from tgen.cli.opening import chosen_checkpoint, require_kind
+from tgen.cli.opening import open_checkpoint, require_kind
 from tgen.options import Pooling, RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_json
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 BATCH = 32
 
 
+@p.takes()
 def embed(
     text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text, or one on each line; - is standard input.")] = None,
     file: p.File = None,
@@ -35,9 +36,8 @@ def embed(
     ] = None,
     quiet: p.Quiet = False,
     model: p.Model = None,
-    device: p.DeviceOption = None,
-    dtype: p.DtypeOption = None,
-    threads: p.Threads = None,
+    *,
+    run: RunOptions,
 ) -> int:  # fmt: skip
     """Turn each line into a vector with an encoder: one JSON object a line, with index, text and embedding, in the order of the input.
 
@@ -45,9 +45,8 @@ def embed(
     loses its end, and a warning names it. A line without any token has a vector of zeros.
     """
     messages.configure("auto", quiet)
-    options = RunOptions(device or "auto", dtype or "auto", threads)
     batches = line_batches(text, file, BATCH)
-    checkpoint = chosen_checkpoint(model)
+    checkpoint = open_checkpoint(model)
     require_kind(checkpoint, "embed", "encoder-only")
 
     from tgen.tasks.embedding import folder_settings, pool
@@ -61,7 +60,7 @@ def embed(
     from tgen.executors.open import open_model
     from tgen.executors.torch.reading import Reader
 
-    reader = Reader(open_model(checkpoint, options))
+    reader = Reader(open_model(checkpoint, run))
     for lines in batches:
         rows = [_fitting(tokenizer, Line(line.number, line.text.lower()) if settings.lower else line, longest) for line in lines]
         for line, states in zip(lines, reader.encode(rows), strict=True):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Annotated
 
 import typer
 
 from tgen.cli import options as p
-from tgen.cli.asked import asked_options
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.opening import open_generator
 from tgen.cli.prompt import PromptSource
@@ -21,39 +19,23 @@ from tgen.ui.output import write_json, write_text
 TOKENS = 10
 
 
+@p.takes(
+    without=("num_beams", "stop", "samples", "logprobs"),
+    but={"max_new_tokens": {"help": "How many tokens to explain.", "aliases": ("-n",), "default": str(TOKENS)}},
+)
 def explain(
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The text to continue; - is standard input.")] = None,
     file: p.File = None,
-    overflow: p.OverflowOption = None,
+    *,
     top: Annotated[
         int,
         p.option("--top", panel=p.OUTPUT, metavar="INT", limits="1 or more", default=8, help="How many candidates to show at each step."),
     ] = 8,
-    max_new_tokens: Annotated[
-        int,
-        p.option(
-            "--max-new-tokens", "-n", panel=p.OUTPUT, metavar="INT", limits="1 or more", default=TOKENS, help="How many tokens to explain."
-        ),
-    ] = TOKENS,
-    repetition_penalty: p.RepetitionPenalty = None,
-    presence_penalty: p.PresencePenalty = None,
-    frequency_penalty: p.FrequencyPenalty = None,
-    no_repeat_ngram_size: p.NoRepeatNgramSize = None,
-    temperature: p.Temperature = None,
-    top_k: p.TopK = None,
-    top_p: p.TopP = None,
-    min_p: p.MinP = None,
-    seed: p.Seed = None,
-    ignore_eos: p.IgnoreEos = False,
-    json_schema: p.JsonSchema = None,
-    regex: p.Regex = None,
-    choices: p.Choices = None,
+    asked: p.Asked,
     json: p.Json = False,
-    quiet: p.Quiet = False,
+    quiet: p.Quiet = False,  # noqa: ARG001
     model: p.Model = None,
-    device: p.DeviceOption = None,
-    dtype: p.DtypeOption = None,
-    threads: p.Threads = None,
+    run: RunOptions,
 ) -> int:
     """Show each token's best candidates: raw logit and probability, then the probability after temperature, top-k, top-p and min-p.
 
@@ -61,24 +43,21 @@ def explain(
     the borders of its share. Where penalties or rules (--no-repeat-ngram-size, or others of the model's generation_config.json) changed a
     logit, the score that came of it is shown too. With --json, one object for each step. The same seed draws what `tgen generate` draws.
     """
-    values = locals()
-    messages.configure("auto", quiet)
     p.check_least("--top", top, 1)
-    asked = {**asked_options(values), "num_beams": 1}
-    options = RunOptions(device or "auto", dtype or "auto", threads)
+    asked = asked.preferring(max_new_tokens=TOKENS, num_beams=1)
     source = PromptSource(prompt, file)
-    generator, _ = open_generator(model, options)
+    generator, _ = open_generator(model, run)
 
     from tgen.tasks.explaining import Step
     from tgen.tasks.explaining import explain as explained
     from tgen.ui.steps import draw_step
 
     with Interrupts() as interrupts:
-        resolved = generator.resolve(asked, os.environ)
+        resolved = generator.resolve(asked.values, asked.environment)
         for event in explained(generator, source.read(), resolved, top, interrupts.asked):
             if isinstance(event, Note):
                 messages.warning(event.text)
-            elif isinstance(event, Started) and seed is None and resolved.options.temperature > 0:
+            elif isinstance(event, Started) and resolved.options.seed is None and resolved.options.temperature > 0:
                 messages.dim(f"seed {event.seed}")
             elif isinstance(event, Step) and json:
                 write_json(dataclasses.asdict(event))

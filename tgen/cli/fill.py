@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tgen.cli import options as p
-from tgen.cli.opening import chosen_checkpoint, require_kind
+from tgen.cli.opening import open_checkpoint, require_kind
 from tgen.cli.prompt import PromptSource
 from tgen.errors import CapacityError, UsageError
 from tgen.options import RunOptions
@@ -15,6 +15,7 @@ from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
 
+@p.takes()
 def fill(
     text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text with [MASK] or <mask> in it; - is standard input.")] = None,
     file: p.File = None,
@@ -23,9 +24,8 @@ def fill(
     ] = 5,
     json: p.Json = False,
     model: p.Model = None,
-    device: p.DeviceOption = None,
-    dtype: p.DtypeOption = None,
-    threads: p.Threads = None,
+    *,
+    run: RunOptions,
 ) -> int:
     """Fill masks with an encoder-only model (BERT, RoBERTa): for each mask the likeliest tokens, one a line.
 
@@ -34,9 +34,8 @@ def fill(
     """
     messages.configure("auto", quiet=False)
     p.check_least("--top", top, 1)
-    options = RunOptions(device or "auto", dtype or "auto", threads)
     source = PromptSource(text, file)
-    checkpoint = chosen_checkpoint(model)
+    checkpoint = open_checkpoint(model)
     require_kind(checkpoint, "fill", "encoder-only")
     if checkpoint.spec.head is None:
         raise UsageError(f"{checkpoint.name} has no head that could fill a mask", "it gives vectors only: tgen embed")
@@ -52,7 +51,7 @@ def fill(
     from tgen.executors.open import open_model
     from tgen.executors.torch.reading import Reader
 
-    logits = Reader(open_model(checkpoint, options)).logits_at(ids, places)
+    logits = Reader(open_model(checkpoint, run)).logits_at(ids, places)
     found = [candidates(tokenizer, row, top) for row in logits]
     if json:
         listed = [[{"token": c.text, "id": c.id, "probability": c.probability} for c in mask] for mask in found]

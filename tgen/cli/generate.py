@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tgen.cli import options as p
-from tgen.cli.asked import asked_options
 from tgen.cli.interrupts import Interrupts
-from tgen.cli.opening import chat_template, chosen_checkpoint, open_generator
+from tgen.cli.opening import chat_template, open_checkpoint, open_generator
 from tgen.cli.prompt import PromptSource, check_encoding
 from tgen.errors import UsageError
 from tgen.events import Started
@@ -69,42 +67,24 @@ class Wishes:
     verbose: bool
 
 
+@p.takes()
 def generate(
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The text to continue; - is standard input.")] = None,
     file: p.File = None,
     chat: p.Chat = False,
     system: p.System = None,
-    overflow: p.OverflowOption = None,
-    max_new_tokens: p.MaxNewTokens = None,
-    repetition_penalty: p.RepetitionPenalty = None,
-    presence_penalty: p.PresencePenalty = None,
-    frequency_penalty: p.FrequencyPenalty = None,
-    no_repeat_ngram_size: p.NoRepeatNgramSize = None,
-    num_beams: p.NumBeams = None,
-    temperature: p.Temperature = None,
-    top_k: p.TopK = None,
-    top_p: p.TopP = None,
-    min_p: p.MinP = None,
-    seed: p.Seed = None,
-    stop: p.Stop = None,
-    ignore_eos: p.IgnoreEos = False,
-    json_schema: p.JsonSchema = None,
-    regex: p.Regex = None,
-    choices: p.Choices = None,
-    samples: p.Samples = None,
+    *,
+    asked: p.Asked,
     echo: p.Echo = False,
     json: p.Json = False,
-    logprobs: p.Logprobs = None,
     show_probs: p.ShowProbs = False,
     fail_on_length: p.FailOnLength = False,
     color: p.ColorOption = "auto",
-    quiet: p.Quiet = False,
+    quiet: p.Quiet = False,  # noqa: ARG001
     verbose: p.Verbose = False,
     raw: p.Raw = False,
     model: p.Model = None,
-    device: p.DeviceOption = None,
-    dtype: p.DtypeOption = None,
-    threads: p.Threads = None,
+    run: RunOptions,
     prompt_cache: p.PromptCacheFile = None,
 ) -> int:
     """Continue a prompt, streaming the text to standard output and nothing else.
@@ -118,26 +98,24 @@ def generate(
     Exit codes: 0 done, 1 unexpected, 2 usage, 3 the model is missing, damaged or unsupported, 4 out of memory, 5 the prompt does not fit,
     6 cut by length under --fail-on-length, 130 interrupted, 143 terminated.
     """
-    values = locals()
-    messages.configure(color, quiet)
-    asked = asked_options({**values, "logprobs": 0 if logprobs is None and show_probs else logprobs})
-    if logprobs is not None and not json:
+    if "logprobs" in asked.values and not json:
         raise UsageError("--logprobs needs --json", "for eyes there is --show-probs")
+    if show_probs:
+        asked = asked.preferring(logprobs=0)
     check_encoding("--system", system or "")
-    run_options = RunOptions(device or "auto", dtype or "auto", threads)
     source = PromptSource(prompt, file)
     open_stdout()
-    checkpoint = chosen_checkpoint(model)
+    checkpoint = open_checkpoint(model)
     template = chat_template(checkpoint) if chat or system is not None else None
     cache = None
     if prompt_cache is not None:
         from tgen.engine.prompt_cache import PromptCache
 
         cache = PromptCache(prompt_cache, checkpoint)
-    generator, name = open_generator(model, run_options, checkpoint)
+    generator, name = open_generator(model, run, checkpoint)
     wishes = Wishes(echo, json, show_probs, raw, color, fail_on_length, verbose)
     request = Request(source.read(), template, system, cache)
-    return _show(generator, name, request, generator.resolve(asked, os.environ), wishes, run_options)
+    return _show(generator, name, request, generator.resolve(asked.values, asked.environment), wishes, run)
 
 
 def _show(generator: Generator, name: str, request: Request, resolved: Resolved, wishes: Wishes, run_options: RunOptions) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tgen.cli import options as p
-from tgen.cli.opening import chosen_checkpoint
+from tgen.cli.opening import open_checkpoint
 from tgen.errors import CheckpointError, UsageError
 from tgen.spec.records import Alibi
 from tgen.ui import messages
@@ -31,7 +31,7 @@ def info(
     messages.configure("auto", quiet=False)
     if name is not None and model is not None:
         raise UsageError("give the model as an argument or as --model, not both")
-    checkpoint = chosen_checkpoint(name or model)
+    checkpoint = open_checkpoint(name or model)
     facts = dict(_facts(checkpoint))
     problem = _tokenizer_problem(checkpoint, facts)
     facts["runs"] = problem is None
@@ -47,9 +47,11 @@ def info(
 
 
 def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
-    from tgen.checkpoint.container import end_tokens, start_token
+    from tgen.checkpoint.generation import read_generation
     from tgen.checkpoint.safetensors import weight_bytes
+    from tgen.executors.formats import BYTES, NAMES, automatic_format
     from tgen.options import FROM_MODEL, resolve
+    from tgen.spec.cache import row_numbers
     from tgen.spec.shapes import parameter_count
 
     spec = checkpoint.spec
@@ -72,14 +74,18 @@ def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
     yield "positions", _positions(stack)
     yield "vocabulary", spec.vocab
     yield "context", spec.context
-    kept = spec.decoder.layers if spec.decoder else ()
-    yield "cache_bytes_per_token", sum(8 * layer.mixer.kv_heads * layer.mixer.head_dim for layer in kept)
-    start = start_token(checkpoint)
-    yield "start_tokens", [] if start is None else [start]
-    yield "end_tokens", sorted(end_tokens(checkpoint))
-    resolved = resolve({}, {}, checkpoint.generation)
-    yield "defaults", {name: getattr(resolved.options, name) for name in FROM_MODEL}
-    yield "set_by_model", [name for name in FROM_MODEL if resolved.origins[name] == "model"]
+    stored = next(iter(checkpoint.matches.parameters.values())).tensor.dtype
+    number_format = automatic_format(stored, parameter_count(spec))
+    yield "computes_in", NAMES[number_format]
+    yield "cache_bytes_per_token", BYTES[number_format] * row_numbers(spec, 1)
+    generation = read_generation(checkpoint)
+    yield "start_tokens", [] if generation.start_token is None else [generation.start_token]
+    yield "end_tokens", sorted(generation.end_tokens)
+    if spec.decoder:
+        resolved = resolve({}, {}, generation.options)
+        unused = resolved.unused() - ({"temperature"} if resolved.options.temperature == 0 else set())
+        yield "defaults", {name: getattr(resolved.options, name) for name in FROM_MODEL if name not in unused}
+        yield "set_by_model", [name for name in FROM_MODEL if resolved.origins[name] == "model"]
 
 
 def _tokenizer_problem(checkpoint: Checkpoint, facts: dict[str, Any]) -> CheckpointError | None:
@@ -106,7 +112,8 @@ def _positions(stack: StackSpec) -> str:
 
 
 def _rope(rope: RopeSpec) -> str:
-    scaling = "" if rope.scaling is None else f", {type(rope.scaling).__name__} by {rope.scaling.factor:g}"
+    kind = type(rope.scaling).__name__.removesuffix("Scaling").lower()
+    scaling = "" if rope.scaling is None else f", {kind} scaling by {rope.scaling.factor:g}"
     return f"theta {rope.theta:g}{scaling}"
 
 

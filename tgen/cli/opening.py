@@ -1,4 +1,4 @@
-"""`--model` to a model, with what should be said about its folder on the way. Knows where names come from."""
+"""From `--model` to a model, with warnings about its folder on the way: `resolve`, `open_checkpoint`, `open_generator`."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ if TYPE_CHECKING:
     from tgen.text.chat import ChatTemplate
 
 
-def chosen_folder(model: str | None, *, translator: bool = False) -> Path:
+def resolve(model: str | None, *, translator: bool = False) -> Path:
     """The folder for --model, $TGEN_MODEL, or the shipped default for the task. Raises CheckpointError."""
-    from tgen.checkpoint.resolve import DEFAULT_MODEL, DEFAULT_TRANSLATOR, resolve_model
+    from tgen.checkpoint import resolve as names
 
-    return resolve_model(model or os.environ.get("TGEN_MODEL") or (DEFAULT_TRANSLATOR if translator else DEFAULT_MODEL))
+    return names.resolve(model or os.environ.get("TGEN_MODEL") or (names.DEFAULT_TRANSLATOR if translator else names.DEFAULT_MODEL))
 
 
-def chosen_checkpoint(model: str | None, *, translator: bool = False) -> Checkpoint:
-    """The same, opened and checked; config keys that nobody understood are named. Raises CheckpointError."""
-    folder = chosen_folder(model, translator=translator)
+def open_checkpoint(model: str | None, *, translator: bool = False) -> Checkpoint:
+    """The same, opened and checked; what its files ask for and tgen does not do is named. Raises CheckpointError."""
+    folder = resolve(model, translator=translator)
 
-    from tgen.checkpoint.container import not_honoured, open_checkpoint
+    from tgen.checkpoint import container
+    from tgen.checkpoint.generation import not_honoured
 
-    checkpoint = open_checkpoint(folder)
+    checkpoint = container.open_checkpoint(folder)
     if checkpoint.unread:
         messages.warning(f"config.json sets what tgen does not know: {', '.join(checkpoint.unread)}; the text may differ")
     if ignored := not_honoured(checkpoint):
@@ -66,7 +67,7 @@ def chat_template(checkpoint: Checkpoint) -> ChatTemplate:
 
 def open_generator(model: str | None, options: RunOptions, checkpoint: Checkpoint | None = None) -> tuple[Generator, str]:
     """A Generator, and the name to show for it; `checkpoint` if it is open already. Raises TgenError."""
-    checkpoint = checkpoint or chosen_checkpoint(model)
+    checkpoint = checkpoint or open_checkpoint(model)
 
     from tgen.engine import opening
 

@@ -1,20 +1,174 @@
-"""The options that commands share, each declared once. Knows names and help texts; ranges and defaults come from the option records."""
+"""The options of commands: typer's view of the option records, and the options that commands share beside them.
+
+A command says `@takes()` and has a keyword parameter of type `Asked` or `RunOptions`; its command line then has every option that the
+record declares, in the place of that parameter.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
+import functools
+import inspect
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
+from tgen.cli.prompt import check_encoding
+from tgen.declaration import BEAMS as BEAMS
+from tgen.declaration import OUTPUT as OUTPUT
+from tgen.declaration import PROMPT as PROMPT
+from tgen.declaration import RUNNING as RUNNING
+from tgen.declaration import SAMPLING as SAMPLING
+from tgen.declaration import Declaration, flag
 from tgen.errors import UsageError
-from tgen.options import FROM_MODEL, Device, Dtype, GenerationOptions, Overflow, RunOptions
+from tgen.options import GenerationOptions, RunOptions, check_early, declarations, read_constraint
+from tgen.ui import messages
 from tgen.ui.terminal import Color
 
-SAMPLING, OUTPUT, RUNNING, PROMPT = "Sampling (in this order)", "Output", "Running", "Prompt"
-BEAMS = "Beam search"
+Command = Callable[..., int]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a command line asks of `GenerationOptions`: `values` by their names, and the `environment` variables that the command heeds.
+
+    Making one raises UsageError for what is wrong whatever the model says, before anything heavy is imported.
+    """
+
+    values: Mapping[str, Any]
+    environment: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        check_early(self.values, self.environment)
+        constraint = read_constraint(self.values)
+        if constraint is not None:
+            from tgen.constraint.grammar import check
+
+            check(constraint)
+
+    def preferring(self, **values: Any) -> Asked:
+        """The same with values for options that were not asked for."""
+        return replace(self, values={**values, **self.values})
+
+
+def takes(
+    *, only: Sequence[str] = (), without: Sequence[str] = (), but: Mapping[str, Mapping[str, Any]] | None = None
+) -> Callable[[Command], Command]:
+    """Give a command the options of the records that it has parameters for: of GenerationOptions `only` some, if any are named, and
+    `without` some; `but` changes declarations.
+
+    What the command then does is said in the colour, and as quietly, as its own --color and --quiet ask for.
+    """
+    records: dict[object, type] = {Asked: GenerationOptions, RunOptions: RunOptions}
+
+    def decorate(function: Command) -> Command:
+        signature = inspect.signature(function, eval_str=True)
+        found: dict[str, list[inspect.Parameter]] = {
+            parameter.name: [
+                one
+                for one in _parameters(records[parameter.annotation], but or {})
+                if one.name not in without and not (only and parameter.annotation is Asked and one.name not in only)
+            ]
+            for parameter in signature.parameters.values()
+            if parameter.annotation in (Asked, RunOptions)
+        }
+
+        @functools.wraps(function)
+        def command(**values: Any) -> int:
+            messages.configure(values.get("color", "auto"), values.get("quiet", False))
+            for name, parameters in found.items():
+                given = {parameter.name: values.pop(parameter.name) for parameter in parameters}
+                values[name] = _asked(given) if signature.parameters[name].annotation is Asked else _run_options(given)
+            return function(**values)
+
+        expanded = [one for name, parameter in signature.parameters.items() for one in found.get(name, [parameter])]
+        command.__signature__ = signature.replace(parameters=expanded)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in expanded}
+        return command
+
+    return decorate
+
+
+def _parameters(record: type, but: Mapping[str, Mapping[str, Any]]) -> Iterable[inspect.Parameter]:
+    """A record's options as parameters for typer; one that is not given has None, or False for a flag."""
+    defaults = {one.name: one.default for one in fields(record)}
+    for name, declaration in declarations(record).items():
+        declaration = replace(declaration, **but.get(name, {}))
+        kind: Any = str
+        if declaration.choices:
+            kind = Literal[declaration.choices]
+        elif declaration.repeated:
+            kind = list[str]
+        elif declaration.number:
+            kind = {"INT": int, "FLOAT": float}[declaration.metavar]
+        is_flag = not declaration.metavar and kind is str
+        shown = option(
+            flag(name), *declaration.aliases, help=declaration.help, panel=declaration.panel, limits=declaration.limits(),
+            metavar="|".join(declaration.choices) or declaration.metavar or None, default=_default(declaration, defaults.get(name)),
+        )  # fmt: skip
+        annotation = Annotated[bool, shown] if is_flag else Annotated[kind | None, shown]
+        yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False if is_flag else None, annotation=annotation)
+
+
+def _default(declaration: Declaration, value: object) -> object:
+    """What help calls an option's default, if it calls it anything."""
+    if declaration.default is not None or declaration.choices:
+        return declaration.default or value
+    if not declaration.number or not isinstance(value, int | float):
+        return None
+    model = "the model's, else " if declaration.folder else ""
+    return f"{model}{value:g}"
+
+
+def _run_options(given: Mapping[str, Any]) -> RunOptions:
+    return RunOptions(**{name: value for name, value in given.items() if value is not None})
+
+
+def _asked(given: Mapping[str, Any]) -> Asked:
+    """The options that were given. Raises UsageError for one that is wrong whatever the model says."""
+    asked = {name: value for name, value in given.items() if value is not None and value is not False}
+    for name in ("stop", "json_schema", "regex", "choices"):
+        for text in [asked[name]] if isinstance(asked.get(name), str) else asked.get(name, ()):
+            check_encoding(flag(name), text)
+    if "stop" in asked:
+        asked["stop"] = tuple(asked["stop"])
+    if "json_schema" in asked:
+        asked["json_schema"] = _schema_text(asked["json_schema"])
+    if "choices" in asked:
+        asked["choices"] = _split_choices(asked["choices"])
+    heeded = {f"TGEN_{name.upper()}" for name in given}
+    return Asked(asked, {variable: text for variable, text in os.environ.items() if variable in heeded})
+
+
+def _schema_text(argument: str) -> str:
+    """The JSON text that an argument is (it starts with a brace, or is true), or that the file of this name holds. Raises UsageError."""
+    text = argument.strip()
+    if text.startswith("{") or text in ("true", "false"):
+        return text
+    try:
+        return Path(argument).read_text("utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"--json-schema: cannot read {argument}: {reason}", "give a file, or JSON text that starts with {") from error
+
+
+def _split_choices(arguments: Sequence[str]) -> list[str]:
+    """The choices of all arguments: each a list with commas or, to have a comma in a choice, a JSON list. Raises UsageError."""
+    choices: list[str] = []
+    for argument in arguments:
+        if argument.lstrip().startswith("["):
+            try:
+                values = json.loads(argument)
+            except ValueError as error:
+                raise UsageError(f"--choices is not a JSON list: {error}", "a list without brackets is split at its commas") from error
+            choices += values
+        else:
+            choices += argument.split(",")
+    return choices
 
 
 def option(*names: str, help: str, panel: str, metavar: str | None = None, limits: str = "", default: object = None) -> Any:  # noqa: A002
@@ -25,191 +179,10 @@ def option(*names: str, help: str, panel: str, metavar: str | None = None, limit
     return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel, show_default=False)
 
 
-def _option(*names: str, help: str, panel: str, record: type = GenerationOptions) -> Any:  # noqa: A002
-    """The same for a number, with range and default read from the record's field of the same name."""
-    field = next(f for f in fields(record) if f.name == names[0].removeprefix("--").replace("-", "_"))
-    low, high, above = field.metadata["low"], field.metadata["high"], field.metadata["above"]
-    if high != float("inf") and high < 2**32:
-        limits = f"{low:g} to {high:g}"
-    elif low != -float("inf"):
-        limits = f"above {low:g}" if above else f"{low:g} or more"
-    else:
-        limits = "any number"
-    model = "the model's, else " if field.name in FROM_MODEL else ""
-    default = None if field.default is None else f"{model}{field.default:g}"
-    metavar = "INT" if field.metadata["whole"] else "FLOAT"
-    return option(*names, help=help, panel=panel, metavar=metavar, limits=limits, default=default)
-
-
 def check_least(name: str, value: int, least: int) -> None:
     """Raise UsageError for a number that is too small."""
     if value < least:
         raise UsageError(f"{name} must be {least} or more, not {value}")
-
-
-Model = Annotated[
-    str | None,
-    option(
-        "--model", "-m", panel=RUNNING, metavar="PATH|NAME", default="$TGEN_MODEL, else the shipped model",
-        help="A Hugging Face folder, a shipped name, or org/name in the Hugging Face cache.",
-    ),
-]  # fmt: skip
-File = Annotated[Path | None, option("--file", "-f", panel=PROMPT, metavar="FILE", help="Read the text from a file; - is standard input.")]
-Chat = Annotated[bool, option("--chat", panel=PROMPT, help="The prompt is a message to a chat model: render the folder's chat template.")]
-System = Annotated[
-    str | None, option("--system", panel=PROMPT, metavar="TEXT", help="What a chat model is told before everything; implies --chat.")
-]
-SystemOfChat = Annotated[str | None, option("--system", panel=PROMPT, metavar="TEXT", help="What the model is told before everything.")]
-OverflowOfChat = Annotated[
-    Overflow | None,
-    option(
-        "--overflow", panel=PROMPT, metavar="|".join(get_args(Overflow)), default="error",
-        help="What if the conversation exceeds the context: an error (so is shrink), after which it goes on; truncate-left leaves out the "
-        "oldest turns, but never the system message.",
-    ),
-]  # fmt: skip
-MaxNewTokensOfChat = Annotated[
-    int | None,
-    option(
-        "--max-new-tokens", "-n", "--max-tokens", "--n-predict", panel=OUTPUT, metavar="INT", limits="1 or more",
-        default="the model's, else what the context has room for", help="Stop an answer after this many tokens.",
-    ),
-]  # fmt: skip
-SeedOfChat = Annotated[
-    int | None,
-    option(
-        "--seed", panel=SAMPLING, metavar="INT", limits="0 or more",
-        help="The random stream of the first answer; each later one has the next number. Without it they are chosen and shown.",
-    ),
-]  # fmt: skip
-VerboseOfChat = Annotated[bool, option("--verbose", "-v", panel=OUTPUT, help="Statistics on stderr even where it is no terminal.")]
-PromptCacheFile = Annotated[
-    Path | None,
-    option(
-        "--prompt-cache", panel=RUNNING, metavar="FILE",
-        help="Keep the KV cache of the prompt in a file: a later prompt that begins alike is read from there on.",
-    ),
-]  # fmt: skip
-MaxNewTokens = Annotated[
-    int | None, _option("--max-new-tokens", "-n", "--max-tokens", "--n-predict", panel=OUTPUT, help="Stop after this many tokens.")
-]
-RepetitionPenalty = Annotated[
-    float | None,
-    _option(
-        "--repetition-penalty", "--repeat-penalty", panel=SAMPLING,
-        help="1st: divide positive and multiply negative logits of tokens already in prompt or output; 1 is off.",
-    ),
-]  # fmt: skip
-PresencePenalty = Annotated[
-    float | None, _option("--presence-penalty", panel=SAMPLING, help="2nd: subtract from tokens already in the output; 0 is off.")
-]
-FrequencyPenalty = Annotated[
-    float | None, _option("--frequency-penalty", panel=SAMPLING, help="2nd: subtract once for each time in the output; 0 is off.")
-]
-NoRepeatNgramSize = Annotated[
-    int | None,
-    _option("--no-repeat-ngram-size", panel=SAMPLING, help="Never complete a sequence of this many tokens a second time; 0 is off."),
-]
-NumBeams = Annotated[
-    int | None,
-    _option("--num-beams", panel=BEAMS, help="Keep the likeliest few texts at each step, instead of sampling; the text comes at the end."),
-]
-Temperature = Annotated[
-    float | None,
-    _option("--temperature", "--temp", panel=SAMPLING, help="3rd: divide the logits; 0 takes the likeliest token and skips the rest."),
-]
-TopK = Annotated[int | None, _option("--top-k", panel=SAMPLING, help="4th: keep the k likeliest tokens; 0 is off.")]
-TopP = Annotated[
-    float | None, _option("--top-p", panel=SAMPLING, help="5th: keep the fewest likeliest tokens whose probabilities sum to p; 1 is off.")
-]
-MinP = Annotated[
-    float | None, _option("--min-p", panel=SAMPLING, help="6th: drop tokens less than p times as likely as the likeliest; 0 is off.")
-]
-Seed = Annotated[
-    int | None,
-    _option("--seed", panel=SAMPLING, help="The random stream; the same seed gives the same text. Without it one is chosen and shown."),
-]
-Stop = Annotated[list[str] | None, option("--stop", panel=OUTPUT, metavar="TEXT", help="End before this text; may be given several times.")]
-JsonSchema = Annotated[
-    str | None,
-    option(
-        "--json-schema", panel=OUTPUT, metavar="FILE|JSON",
-        help="Write JSON that this schema allows, closed within --max-new-tokens. What cannot be kept is an error. JSON starts with {.",
-    ),
-]  # fmt: skip
-Regex = Annotated[str | None, option("--regex", panel=OUTPUT, metavar="RE", help="Write a text that matches as a whole.")]
-Choices = Annotated[
-    list[str] | None,
-    option(
-        "--choices", panel=OUTPUT, metavar="A,B,...",
-        help='Write one of these; may be given several times. A choice with a comma needs a JSON list: ["a, b","c"].',
-    ),
-]  # fmt: skip
-IgnoreEos = Annotated[bool, option("--ignore-eos", panel=OUTPUT, help="Go on after the model's end tokens, instead of stopping there.")]
-Samples = Annotated[
-    int | None,
-    _option(
-        "--samples", "--num-return-sequences", panel=OUTPUT,
-        help="How many continuations; they are computed together and written one after another.",
-    ),
-]  # fmt: skip
-Echo = Annotated[bool, option("--echo", panel=OUTPUT, help="Write the prompt before its continuation, into a pipe or file too.")]
-Json = Annotated[bool, option("--json", panel=OUTPUT, help="Write JSON, on one line.")]
-Logprobs = Annotated[
-    int | None,
-    _option(
-        "--logprobs", panel=OUTPUT,
-        help="With --json: log-probabilities of each token and the N likeliest, of the model's raw distribution before sampling.",
-    ),
-]  # fmt: skip
-ShowProbs = Annotated[
-    bool,
-    option(
-        "--show-probs", panel=OUTPUT,
-        help="Colour each token by its raw probability, red to green; without colour, list the first sample's on stderr.",
-    ),
-]  # fmt: skip
-OverflowOption = Annotated[
-    Overflow | None,
-    option(
-        "--overflow", panel=PROMPT, metavar="|".join(get_args(Overflow)), default="error",
-        help="What if prompt and new tokens exceed the context: a prompt that leaves no room is an error (exit 5), fewer new tokens a "
-        "warning; truncate-left drops the prompt's oldest tokens instead; shrink is error without the warning.",
-    ),
-]  # fmt: skip
-FailOnLength = Annotated[
-    bool, option("--fail-on-length", panel=OUTPUT, help="Exit 6 if the text was cut by --max-new-tokens or the context.")
-]
-DeviceOption = Annotated[
-    Device | None,
-    option(
-        "--device", panel=RUNNING, metavar="|".join(get_args(Device)), default="auto: cuda, mps, cpu, the first there is",
-        help="Where to compute.",
-    ),
-]  # fmt: skip
-DtypeOption = Annotated[
-    Dtype | None,
-    option(
-        "--dtype", panel=RUNNING, metavar="|".join(get_args(Dtype)),
-        default="auto: float32 on a CPU with the memory for it, else as stored", help="Number format.",
-    ),
-]  # fmt: skip
-Threads = Annotated[
-    int | None, _option("--threads", "-t", panel=RUNNING, record=RunOptions, help="CPU threads; without it, one for each core.")
-]
-ColorOption = Annotated[
-    Color,
-    option(
-        "--color", panel=OUTPUT, metavar="|".join(get_args(Color)), default="auto: on a terminal",
-        help="Colour and dimming; goes before NO_COLOR and FORCE_COLOR.",
-    ),
-]  # fmt: skip
-Quiet = Annotated[bool, option("--quiet", "-q", panel=OUTPUT, help="No statistics, notes or warnings on stderr, only errors.")]
-Verbose = Annotated[
-    bool,
-    option("--verbose", "-v", panel=OUTPUT, help="Show on stderr every value, its source, a command that repeats the text, statistics."),
-]
-Raw = Annotated[bool, option("--raw", panel=OUTPUT, help="Send control characters to a terminal as they are; a pipe always gets them so.")]
 
 
 def require_text(flag: str, value: str) -> None:
@@ -231,3 +204,51 @@ def refuse_empty_values(parameters: Iterable[Any], given: Mapping[str, Any]) -> 
         for value in values if isinstance(values, list | tuple) else [values]:
             if isinstance(value, str):
                 require_text(parameter.metavar if is_argument else parameter.opts[0], value)
+
+
+Model = Annotated[
+    str | None,
+    option(
+        "--model", "-m", panel=RUNNING, metavar="PATH|NAME", default="$TGEN_MODEL, else the shipped model",
+        help="A Hugging Face folder, a shipped name, or org/name in the Hugging Face cache.",
+    ),
+]  # fmt: skip
+File = Annotated[Path | None, option("--file", "-f", panel=PROMPT, metavar="FILE", help="Read the text from a file; - is standard input.")]
+Chat = Annotated[bool, option("--chat", panel=PROMPT, help="The prompt is a message to a chat model: render the folder's chat template.")]
+System = Annotated[
+    str | None, option("--system", panel=PROMPT, metavar="TEXT", help="What a chat model is told before everything; implies --chat.")
+]
+SystemOfChat = Annotated[str | None, option("--system", panel=PROMPT, metavar="TEXT", help="What the model is told before everything.")]
+VerboseOfChat = Annotated[bool, option("--verbose", "-v", panel=OUTPUT, help="Statistics on stderr even where it is no terminal.")]
+PromptCacheFile = Annotated[
+    Path | None,
+    option(
+        "--prompt-cache", panel=RUNNING, metavar="FILE",
+        help="Keep the KV cache of the prompt in a file: a later prompt that begins alike is read from there on.",
+    ),
+]  # fmt: skip
+Echo = Annotated[bool, option("--echo", panel=OUTPUT, help="Write the prompt before its continuation, into a pipe or file too.")]
+Json = Annotated[bool, option("--json", panel=OUTPUT, help="Write JSON, on one line.")]
+ShowProbs = Annotated[
+    bool,
+    option(
+        "--show-probs", panel=OUTPUT,
+        help="Colour each token by its raw probability, red to green; without colour, list the first sample's on stderr.",
+    ),
+]  # fmt: skip
+FailOnLength = Annotated[
+    bool, option("--fail-on-length", panel=OUTPUT, help="Exit 6 if the text was cut by --max-new-tokens or the context.")
+]
+ColorOption = Annotated[
+    Color,
+    option(
+        "--color", panel=OUTPUT, metavar="|".join(get_args(Color)), default="auto: on a terminal",
+        help="Colour and dimming; goes before NO_COLOR and FORCE_COLOR.",
+    ),
+]  # fmt: skip
+Quiet = Annotated[bool, option("--quiet", "-q", panel=OUTPUT, help="No statistics, notes or warnings on stderr, only errors.")]
+Verbose = Annotated[
+    bool,
+    option("--verbose", "-v", panel=OUTPUT, help="Show on stderr every value, its source, a command that repeats the text, statistics."),
+]
+Raw = Annotated[bool, option("--raw", panel=OUTPUT, help="Send control characters to a terminal as they are; a pipe always gets them so.")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tgen.cli import options as p
-from tgen.cli.opening import chosen_checkpoint, require_kind
+from tgen.cli.opening import open_checkpoint, require_kind
 from tgen.cli.prompt import PromptSource
 from tgen.errors import UsageError
 from tgen.options import RunOptions
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tgen.checkpoint.container import Checkpoint
 
 
+@p.takes()
 def score(
     text: Annotated[str | None, typer.Argument(metavar="TEXT", help="The text to score; - is standard input.")] = None,
     file: p.File = None,
@@ -27,9 +28,8 @@ def score(
     ] = False,
     json: p.Json = False,
     model: p.Model = None,
-    device: p.DeviceOption = None,
-    dtype: p.DtypeOption = None,
-    threads: p.Threads = None,
+    *,
+    run: RunOptions,
 ) -> int:
     """Show how well a decoder-only model predicts a text: log-probability, perplexity, bits per byte.
 
@@ -37,12 +37,11 @@ def score(
     scored too; without one it is not. A text longer than the context is read in windows that overlap by half.
     """
     messages.configure("auto", quiet=False)
-    options = RunOptions(device or "auto", dtype or "auto", threads)
     source = PromptSource(text, file)
-    checkpoint = chosen_checkpoint(model)
+    checkpoint = open_checkpoint(model)
     require_kind(checkpoint, "score", "decoder-only")
 
-    from tgen.checkpoint.container import start_token
+    from tgen.checkpoint.generation import start_token
     from tgen.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
@@ -53,7 +52,7 @@ def score(
         ids = [start, *ids]
     if len(ids) < 2:
         raise UsageError("the text is too short to score", "give at least two tokens")
-    logprobs = _read(checkpoint, ids, options)
+    logprobs = _read(checkpoint, ids, run)
     pieces = [tokenizer.decode([token], special=True) for token in ids[1:]] if tokens else []
     _show(checkpoint.name, ids[1:], pieces, logprobs, len(content.encode()), json)
     return 0

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tgen.cli import options as p
-from tgen.cli.opening import chosen_folder
+from tgen.cli.opening import resolve
 from tgen.cli.prompt import PromptSource
 from tgen.errors import UsageError
 from tgen.text.tokenizer import Tokenizer
@@ -40,7 +40,7 @@ def tokenize(
     """Show how a text is cut into tokens: one line each, the id, a tab, the piece as the vocabulary spells it."""
     messages.configure("auto", quiet=False)
     source = PromptSource(text, file)
-    tokenizer = Tokenizer.load(chosen_folder(model))
+    tokenizer = Tokenizer.load(resolve(model))
     content = source.read()
     found = _parse(content, tokenizer.size()) if decode else tokenizer.encode(content, special=special)
     if decode and not json:

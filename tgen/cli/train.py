@@ -11,6 +11,7 @@ from tgen.cli import options as p
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.prompt import check_encoding
 from tgen.errors import UsageError
+from tgen.options import RunOptions
 from tgen.train.settings import TrainSettings
 from tgen.ui import messages
 from tgen.ui.report import shell_words
@@ -31,6 +32,7 @@ def _number(name: str, help: str, panel: str, limits: str = "above 0", default: 
     return p.option(f"--{name.replace('_', '-')}", help=help, panel=panel, metavar=metavar, limits=limits, default=default or f"{value:g}")
 
 
+@p.takes(without=("dtype",))
 def train(
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="FILE", help="Text files, .jsonl files with a text field, or - for standard input.")
@@ -142,8 +144,8 @@ def train(
             "--prompt", help="The prompt of the samples.", panel=TEXT, metavar="TEXT", default="the first words of the held-back text"
         ),
     ] = None,
-    device: p.DeviceOption = None,
-    threads: p.Threads = None,
+    *,
+    run: RunOptions,
 ) -> int:
     """Train a small model and its tokenizer on your own text: Llama layout on texts, Marian layout on sentence pairs.
 
@@ -175,12 +177,10 @@ def train(
     )
 
     from tgen.executors.torch.placement import choose_device, set_threads
-    from tgen.options import RunOptions
     from tgen.train.trainer import Trainer
     from tgen.train.workspace import Workspace
 
-    options = RunOptions(device=device or "auto", threads=threads)
-    set_threads(options)
+    set_threads(run)
     workspace = Workspace(output)
     with TrainingView() as view:
         if texts:
@@ -192,7 +192,7 @@ def train(
                 view.say(f"{dropped} pairs are longer than --context {settings.context} and were left out")
         elif asked:
             workspace.change_course(steps, minutes)
-        trainer = Trainer(workspace, choose_device(options), compiled=compiled, every=every, prompt=prompt)
+        trainer = Trainer(workspace, choose_device(run), compiled=compiled, every=every, prompt=prompt)
         with Interrupts() as interrupts:
             _run(trainer, view, interrupts)
         if interrupts.exit_code is not None:
@@ -230,10 +230,10 @@ def _begin(
     settings: TrainSettings,
 ) -> None:
     """Start a run on texts, from random weights or from the model `base` with `layers` layers."""
-    from tgen.checkpoint.resolve import resolve_model
+    from tgen.checkpoint.resolve import resolve
     from tgen.train.base_model import BaseModel
 
-    found = None if base is None else BaseModel(resolve_model(base), layers)
+    found = None if base is None else BaseModel(resolve(base), layers)
     settings = settings if found is None else found.settings(settings)
     view.say(f"reading the text and learning {settings.vocab} tokens" if found is None else "reading the text")
     workspace.create(texts, settings, held_back, found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +9,7 @@ import typer
 
 from tgen.batch.lines import Line, line_batches
 from tgen.cli import options as p
-from tgen.cli.asked import asked_options
-from tgen.cli.opening import chosen_checkpoint, open_generator, require_kind
+from tgen.cli.opening import open_checkpoint, open_generator, require_kind
 from tgen.options import RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_text
@@ -23,37 +21,33 @@ if TYPE_CHECKING:
 READ = 128
 
 
+@p.takes(
+    only=("num_beams", "max_new_tokens", "repetition_penalty", "no_repeat_ngram_size"),
+    but={"num_beams": {"help": "Keep the likeliest few texts at each step; 1 takes the likeliest token at each step."}},
+)
 def translate(
     text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text, or one on each line; - is standard input.")] = None,
     file: p.File = None,
-    num_beams: p.NumBeams = None,
-    max_new_tokens: p.MaxNewTokens = None,
-    repetition_penalty: p.RepetitionPenalty = None,
-    no_repeat_ngram_size: p.NoRepeatNgramSize = None,
-    quiet: p.Quiet = False,
+    *,
+    asked: p.Asked,
+    quiet: p.Quiet = False,  # noqa: ARG001
     model: p.Model = None,
-    device: p.DeviceOption = None,
-    dtype: p.DtypeOption = None,
-    threads: p.Threads = None,
+    run: RunOptions,
 ) -> int:
     """Translate with an encoder-decoder (Marian, BART, T5): one line in, one line out, in order; an empty line stays empty.
 
     A line is answered as soon as it comes; lines that come together are translated together. A line that is longer than the model reads
     loses its end, and a warning names it. Nothing is left to chance: the likeliest text is written, found with the folder's beams.
     """
-    values = locals()
-    messages.configure("auto", quiet)
-    asked = asked_options(values)
-    options = RunOptions(device or "auto", dtype or "auto", threads)
     batches = line_batches(text, file, READ)
-    checkpoint = chosen_checkpoint(model, translator=True)
+    checkpoint = open_checkpoint(model, translator=True)
     require_kind(checkpoint, "translate", "encoder-decoder")
 
     from tgen.tasks.translation import Translator
     from tgen.ui.counting import counting
 
-    generator, _ = open_generator(model, options, checkpoint)
-    translator = Translator(generator, generator.resolve(asked, os.environ))
+    generator, _ = open_generator(model, run, checkpoint)
+    translator = Translator(generator, generator.resolve(asked.values, asked.environment))
     with counting("lines", None, writing=True) as bar:
         for lines in batches:
             write_text("".join(f"{target}\n" for target in _targets(translator, lines)))

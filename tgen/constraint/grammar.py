@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from tgen.constraint.pattern import UnportableError, example, portable
 from tgen.constraint.schema import examples, required_names, safe_schema
-from tgen.constraints import Constraint
 from tgen.errors import UsageError
+from tgen.options import Constraint
 
 # No white space between JSON's signs: a small model would write it for ever. No \u escapes: under them a name that is taken
 # could be written a second time.

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from tgen.constraint.grammar import Grammar, Matcher, Vocabulary, byte_vocabulary
 from tgen.constraint.planner import NODE, Effort, Place, Plan, Planner
 from tgen.constraint.token_bytes import UNSPELLABLE, Spelling
-from tgen.constraints import Constraint
 from tgen.errors import UsageError
+from tgen.options import Constraint
 
 # At the start, where there is time, and at a step: in nodes.
 START, STEP = Effort(40_000, 4_000, 400, 5.0), Effort(600, 200)

@@ -5,17 +5,16 @@ The bookkeeping is that of transformers, so that the same settings give the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tgen.arrays import Logits
+from tgen.checkpoint.generation import GenerationConfig
 from tgen.engine.sample import Sample
 from tgen.engine.scheduler import Next
-from tgen.errors import CheckpointError
 from tgen.events import Event
 from tgen.options import GenerationOptions
 from tgen.sampling.logits import require_finite
@@ -24,9 +23,6 @@ from tgen.sampling.rules import Rules
 
 # What counts as "no score yet". Finite, so that sums of it stay numbers.
 NONE_YET = np.float32(-1e9)
-
-# Higher powers of a length leave the range of a float.
-LARGEST_PENALTY = 50
 
 Process = Callable[[Logits, Sequence[int], int], Logits]
 
@@ -167,18 +163,9 @@ def adjustment(options: GenerationOptions, rules: Rules) -> Process:
     return process
 
 
-def read_beams(generation: Mapping[str, Any], beams: int) -> BeamSettings:
-    """Beam settings in a generation_config.json. Raises CheckpointError for a value that cannot be meant."""
-    penalty, early = generation.get("length_penalty"), generation.get("early_stopping")
-    penalty = 1.0 if penalty is None else penalty
-    early = False if early is None else early
-    if isinstance(penalty, bool) or not isinstance(penalty, int | float) or not -LARGEST_PENALTY <= penalty <= LARGEST_PENALTY:
-        message = f"generation_config.json: length_penalty = {penalty!r} is not a number from -{LARGEST_PENALTY} to {LARGEST_PENALTY}"
-        raise CheckpointError(message, "correct it or leave it out")
-    if not isinstance(early, bool) and early != "never":
-        message = f"generation_config.json: early_stopping = {early!r} is neither true, false nor never"
-        raise CheckpointError(message, "correct it or leave it out")
-    return BeamSettings(beams, float(penalty), early)
+def read_beams(config: GenerationConfig, beams: int) -> BeamSettings:
+    """So many beams, which stop and are scored as the folder sets it."""
+    return BeamSettings(beams, config.length_penalty, config.early_stopping)
 
 
 def log_softmax32(logits: Logits) -> Logits:

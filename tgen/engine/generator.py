@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from tgen.checkpoint.generation import GenerationConfig
 from tgen.engine.beam import Beams, Search, adjustment, read_beams
 from tgen.engine.prefix import Prefix
 from tgen.engine.request import Limits, Prepared, Refused, Request
@@ -43,16 +44,16 @@ class Generator:
         end_tokens: frozenset[int] = frozenset(),
         start_token: int | None = None,
         answer_start: int | None = None,
-        defaults: dict[str, Any] | None = None,
+        defaults: GenerationConfig | None = None,
     ) -> None:
-        """`defaults` is generation_config.json; `answer_start` is the id an encoder-decoder's answer begins with.
+        """`defaults` is what the folder sets; `answer_start` is the id an encoder-decoder's answer begins with.
 
         `vocab` is how many logits the model has, where that is more than the tokenizer's entries.
         """
         self.executor = executor
         self.tokenizer = tokenizer
         self.end_tokens = end_tokens
-        self.defaults = defaults or {}
+        self.defaults = defaults or GenerationConfig()
         self.limits = Limits(context, tokenizer.size() if vocab is None else vocab, start_token, answer_start)
 
     @property
@@ -74,7 +75,7 @@ class Generator:
 
     def resolve(self, asked: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Resolved:
         """Options with every value settled, the folder's defaults included. Raises UsageError, CheckpointError."""
-        return resolve(asked, environment or {}, self.defaults, answer=self.limits.answer_start is not None)
+        return resolve(asked, environment or {}, self.defaults.options)
 
     def run(
         self,
@@ -156,7 +157,7 @@ class Generator:
     def _rules(self, prepared: Prepared) -> Rules:
         """What the options and generation_config.json forbid or force."""
         ends = frozenset() if prepared.options.ignore_eos else self.end_tokens
-        return read_rules(self.defaults, prepared.options, ends, self.limits.vocab, prompt=len(prepared.ids))
+        return read_rules(self.defaults, prepared.options, ends, prompt=len(prepared.ids))
 
     def _guard(self, prepared: Prepared) -> Guard | None:
         """What keeps a sample to the constraint, if one is asked for."""

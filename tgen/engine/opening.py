@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tgen.checkpoint.container import Checkpoint, decoder_start, end_tokens, generation_settings, open_checkpoint, start_token
-from tgen.checkpoint.resolve import DEFAULT_MODEL, resolve_model
+from tgen.checkpoint.container import Checkpoint, open_checkpoint
+from tgen.checkpoint.generation import read_generation
+from tgen.checkpoint.resolve import DEFAULT_MODEL, resolve
 from tgen.engine.generator import Generator
 from tgen.errors import UsageError
 from tgen.executors.session import Executor
@@ -20,19 +21,18 @@ def load(model: str | Path | None = None, **options: Any) -> Generator:
     None is the shipped default. Options are the fields of `RunOptions`: device, dtype, threads. Raises TgenError.
     """
     run = RunOptions(**options)
-    checkpoint = open_checkpoint(resolve_model(DEFAULT_MODEL if model is None else str(model)))
-    return open_generator(checkpoint, run)
+    return open_generator(open_checkpoint(resolve(DEFAULT_MODEL if model is None else str(model))), run)
 
 
 def open_generator(checkpoint: Checkpoint, options: RunOptions) -> Generator:
-    """The Generator for an opened checkpoint; its tokenizer is checked before torch is imported.
+    """The Generator for an opened checkpoint; its tokenizer and settings are checked before torch is imported.
 
     Raises UsageError for an encoder that stands alone: it writes nothing.
     """
     if checkpoint.spec.kind == "encoder-only":
         raise UsageError(f"{checkpoint.name} is encoder-only, so it writes no text", "for it there are tgen fill and tgen embed")
     tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
-    end_tokens(checkpoint)  # a bad one is an error before anything heavy is done
+    read_generation(checkpoint)
 
     from tgen.executors.open import open_executor
 
@@ -41,13 +41,14 @@ def open_generator(checkpoint: Checkpoint, options: RunOptions) -> Generator:
 
 def make_generator(checkpoint: Checkpoint, executor: Executor, tokenizer: Tokenizer) -> Generator:
     """The same for a model that is loaded already."""
+    generation = read_generation(checkpoint)
     return Generator(
         executor,
         tokenizer,
         context=checkpoint.spec.context,
         vocab=checkpoint.spec.vocab,
-        end_tokens=end_tokens(checkpoint),
-        start_token=start_token(checkpoint),
-        answer_start=decoder_start(checkpoint) if checkpoint.spec.kind == "encoder-decoder" else None,
-        defaults=generation_settings(checkpoint),
+        end_tokens=generation.end_tokens,
+        start_token=generation.start_token,
+        answer_start=generation.decoder_start if checkpoint.spec.kind == "encoder-decoder" else None,
+        defaults=generation,
     )

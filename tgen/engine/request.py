@@ -57,7 +57,8 @@ class Limits:
 
     def prepare(self, ids: Sequence[int], resolved: Resolved) -> Prepared:
         """Make a prompt fit under the overflow policy. Raises CapacityError, UsageError."""
-        options, notes, source = resolved.options, list[str](), None
+        options, source = resolved.options, None
+        notes = options.notes()
         ids = self._checked(list(ids))
         if self.answer_start is not None:
             source = self._source(ids, options)

@@ -5,13 +5,13 @@ The rules and their order are those of transformers, so that the same settings g
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tgen.arrays import Logits
+from tgen.checkpoint.generation import GenerationConfig
 from tgen.errors import CheckpointError, TgenError, UsageError
 from tgen.options import GenerationOptions
 
@@ -130,45 +130,23 @@ class RowRules:
         return other
 
 
-def read_rules(generation: Mapping[str, Any], options: GenerationOptions, end_tokens: frozenset[int], vocab: int, prompt: int = 0) -> Rules:
-    """The rules in a generation_config.json and in the options.
-
-    `prompt` is the number of ids before the text that will be written; min_length counts them. Raises CheckpointError for a bad value.
+def read_rules(config: GenerationConfig, options: GenerationOptions, end_tokens: frozenset[int], prompt: int = 0) -> Rules:
+    """The rules that a folder and the options set. `prompt` is the number of ids before the text that will be written: min_length counts
+    them.
     """
-
-    def bad_value(key: str, value: object, expected: str) -> CheckpointError:
-        return CheckpointError(f"generation_config.json: {key} = {value!r} {expected}", "correct it or leave it out")
-
-    def ids(key: str, value: Any) -> tuple[int, ...]:
-        values = value if isinstance(value, list) else [] if value is None else [value]
-        if not all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < vocab for i in values):
-            raise bad_value(key, value, f"does not name ids below the vocabulary's {vocab}")
-        return tuple(values)
-
-    def count(key: str) -> int:
-        value = generation.get(key) or 0
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise bad_value(key, value, "is not a whole number, 0 or more")
-        return value
-
-    words = generation.get("bad_words_ids") or []
-    if not isinstance(words, list):
-        raise bad_value("bad_words_ids", words, "is not a list of lists of ids")
-    bad_words = [ids("bad_words_ids", word) for word in words]
-    first = ids("forced_bos_token_id", generation.get("forced_bos_token_id"))
     return Rules(
         max_new_tokens=options.max_new_tokens,
         end_tokens=tuple(sorted(end_tokens)),
-        min_new_tokens=max(count("min_new_tokens"), count("min_length") - prompt),
+        min_new_tokens=max(config.min_new_tokens, config.min_length - prompt),
         no_repeat_ngram_size=options.no_repeat_ngram_size,
         # An end token alone is no bad word: transformers leaves it out as well.
-        bad_words=tuple(word for word in bad_words if word and word not in {(end,) for end in end_tokens}),
+        bad_words=tuple(word for word in config.bad_words if word not in {(end,) for end in end_tokens}),
         # Only after a decoder's start token: transformers ignores it where a longer prompt is continued.
-        forced_first=first[0] if first and prompt < 2 else None,
-        forced_last=ids("forced_eos_token_id", generation.get("forced_eos_token_id")),
-        suppressed=ids("suppress_tokens", generation.get("suppress_tokens")),
-        suppressed_first=ids("begin_suppress_tokens", generation.get("begin_suppress_tokens")),
-        ngram_asked=options.no_repeat_ngram_size != generation.get("no_repeat_ngram_size"),
+        forced_first=config.forced_first if prompt < 2 else None,
+        forced_last=config.forced_last,
+        suppressed=config.suppressed,
+        suppressed_first=config.suppressed_first,
+        ngram_asked=options.no_repeat_ngram_size != config.options.get("no_repeat_ngram_size"),
     )
 
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Protocol
 
-from tgen.constraints import Constraint
+from tgen.declaration import flag
 from tgen.events import Event, Finished, Note, Piece, Reading, Started, Token
-from tgen.options import GenerationOptions, Resolved, RunOptions
+from tgen.options import Constraint, GenerationOptions, Resolved, RunOptions
 from tgen.ui import messages
 from tgen.ui.counting import Bar, is_watched
 from tgen.ui.harmless import harmless
@@ -108,22 +108,31 @@ class Report:
 def show_settings(
     model: str, prompt: str, resolved: Resolved, started: Started, run_options: RunOptions, words: Sequence[str] = ()
 ) -> None:
-    """Every effective value with its source, and the command that gives the same text again, `words` among its options."""
-    words = ["tgen", "generate", "--model", model, *words]
-    for option in fields(GenerationOptions):
-        flag = f"--{option.name.replace('_', '-')}"
-        value: object = getattr(resolved.options, option.name)
-        origin: str = resolved.origins[option.name]
-        if option.name == "seed" and value is None:
+    """Every value that has an effect, with its source, and the command that writes the same text again, `words` among its options."""
+    command = ["tgen", "generate", "--model", model, *words]
+    unused = resolved.unused()
+    for name in [option.name for option in fields(GenerationOptions) if option.name not in unused]:
+        shown = flag(name)
+        value: object = getattr(resolved.options, name)
+        origin: str = resolved.origins[name]
+        if name == "seed" and value is None:
             value, origin = started.seed, "chosen"
         if isinstance(value, Constraint):
-            flag, value = value.flag, value.text
-        given = _words(flag, value) if option.name != "logprobs" else []
-        words += given
-        messages.dim(f"{flag:22} {shell_words(_values(value)) or 'none':14} {origin}")
+            shown, value = value.flag, value.text
+        if name != "logprobs":  # which changes no text, and needs --json
+            command += _words(shown, value)
+        messages.dim(f"{shown:22} {shell_words(_values(value)) or 'none':14} {origin}")
     for option in fields(RunOptions):
-        words += _words(f"--{option.name}", getattr(run_options, option.name))
-    messages.dim(shell_words([*words, "--", prompt]))
+        command += _words(flag(option.name), getattr(run_options, option.name))
+    messages.dim(_with_prompt(command, prompt))
+
+
+def _with_prompt(command: list[str], prompt: str) -> str:
+    """The command with its prompt: as an argument, or through a pipe where no argument says it."""
+    if prompt != "-" and "\0" not in prompt:
+        return shell_words([*command, "--", prompt])
+    text = prompt.replace("\\", "\\\\").replace("%", "%%").replace("\0", "\\000") + "\\n"
+    return f"{shell_words(['printf', '--', text])} | {shell_words(command)}"
 
 
 def _values(value: object) -> list[str]:
@@ -133,17 +142,24 @@ def _values(value: object) -> list[str]:
     return list(value) if isinstance(value, tuple) else ["on" if value is True else str(value)]
 
 
-def _words(flag: str, value: object) -> list[str]:
-    """What sets an option on a command line."""
+def _words(name: str, value: object) -> list[str]:
+    """The words that set an option on a command line."""
     if value is True:
-        return [flag]
-    return [word for text in _values(value) for word in (flag, text)]
+        return [name]
+    return [word for text in _values(value) for word in (name, text)]
 
 
-def shell_words(words: list[str]) -> str:
-    """Words for a shell to read back; those with characters that a terminal would obey in the $'...' notation."""
-    return " ".join(shlex.quote(word) if word == harmless(word) else f"$'{''.join(map(_escaped, word))}'" for word in words)
+def shell_words(words: Sequence[str]) -> str:
+    """Words on one line for a shell to read back: those with line breaks or control characters in the $'...' notation."""
+    return " ".join(shlex.quote(word) if all(map(_is_plain, word)) else f"$'{''.join(map(_escaped, word))}'" for word in words)
+
+
+def _is_plain(character: str) -> bool:
+    return character == harmless(character) and character not in "\n\t"
 
 
 def _escaped(character: str) -> str:
-    return character if character == harmless(character) and character not in "\\'" else f"\\u{ord(character):04x}"
+    """A character in the $'...' notation; its bytes in octal, which every locale reads alike, if a terminal would obey it."""
+    if character in "\\'\n\t":
+        return {"\n": "\\n", "\t": "\\t"}.get(character, f"\\{character}")
+    return character if _is_plain(character) else "".join(f"\\{byte:03o}" for byte in character.encode())

@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from tgen.constraints import NAMES as CONSTRAINTS
 from tgen.errors import TgenError, UsageError, shortened
-from tgen.options import GenerationOptions
+from tgen.options import CONSTRAINTS, GenerationOptions
 from tgen.text.chat import Message, read_messages
 
 Form = Literal["tgen", "completion", "chat"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from tgen.errors import MemoryLimitError, UsageError
+from tgen.executors.formats import available_memory as available_memory
+from tgen.executors.formats import fits_as_float32
 from tgen.options import RunOptions
 
 
@@ -30,28 +31,13 @@ def choose_dtype(options: RunOptions, device: torch.device, stored: torch.dtype,
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[options.dtype]
     if device.type != "cpu":
         return stored
-    free = available_memory()
-    return stored if free is not None and 4 * parameter_count > 0.7 * free else torch.float32
+    return torch.float32 if fits_as_float32(parameter_count, available_memory()) else stored
 
 
 def set_threads(options: RunOptions) -> None:
     """Let torch use as many threads as asked for."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-
-
-def available_memory() -> int | None:
-    """Bytes that can be taken without swapping; None where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            lines = dict(line.split(":", 1) for line in file)
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 @contextmanager

@@ -1,0 +1,46 @@
+"""The number format that a model runs in where nobody asks for one, as far as that is known without torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def fits_as_float32(parameter_count: int, free: int | None) -> bool:
+    """Whether float32 weights leave enough of the free memory, in bytes, for a CPU to compute in float32."""
+    return free is None or 4 * parameter_count <= 0.7 * free
+
+
+def available_memory() -> int | None:
+    """Bytes that can be taken without swapping; None where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def automatic_format(stored: str, parameter_count: int) -> str:
+    """The format that --dtype auto leads to on this machine, from the name that safetensors gives the stored one."""
+    if not has_accelerator() and fits_as_float32(parameter_count, available_memory()):
+        return "F32"
+    return stored
+
+
+def has_accelerator() -> bool:
+    """Whether torch would find CUDA or MPS, from what is installed and which devices there are."""
+    try:
+        if "+cpu" in version("torch"):
+            return False
+    except PackageNotFoundError:
+        return False
+    return os.path.exists("/dev/nvidiactl") or (sys.platform == "darwin" and os.uname().machine == "arm64")
