@@ -35,6 +35,5 @@ def sessions(model: Transformer) -> Callable[[int, Sequence[Sequence[int]] | Non
 
 def describe(model: Transformer) -> str:
     """Device, number format and threads, for people."""
-    weight = model.embedding.weight
-    threads = f", {torch.get_num_threads()} threads" if weight.device.type == "cpu" else ""
-    return f"{weight.device.type}, {str(weight.dtype).removeprefix('torch.')}{threads}"
+    threads = f", {torch.get_num_threads()} threads" if model.device.type == "cpu" else ""
+    return f"{model.device.type}, {str(model.dtype).removeprefix('torch.')}{threads}"
