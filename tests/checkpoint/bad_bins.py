@@ -91,6 +91,12 @@ def bin_with_a_storage_too_short(folder: Path) -> None:
 
 
 @bad("llama2", r"pytorch_model\.bin is damaged or truncated", BIN_HINT)
+def bin_with_tensors_that_go_beyond_their_storages(folder: Path) -> None:
+    """Each begins one number further, and so ends in whatever comes next in the file."""
+    edit_archive(folder, lambda name, content: content.replace(b"QK\x00", b"QK\x01") if name.endswith("data.pkl") else content)
+
+
+@bad("llama2", r"pytorch_model\.bin is damaged or truncated", BIN_HINT)
 def bin_of_the_other_byte_order(folder: Path) -> None:
     edit_archive(folder, lambda name, content: b"big" if name.endswith("byteorder") else content)
 

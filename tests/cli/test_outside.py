@@ -15,7 +15,7 @@ from tests.cli.processes import environment, golden, tgen
 from tests.fuzz.runner import Ended, Worker, verdict
 from tgen.errors import UsageError
 from tgen.options import ENVIRONMENT
-from tgen.train.pairs import read_pairs
+from tgen.train.inputs import read_pairs
 
 few = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SHORT = ("-n", "2", "-m", golden("gpt2"))

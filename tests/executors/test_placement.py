@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from tgen.errors import MemoryLimitError, UsageError
+from tgen.executors.formats import available_memory
 from tgen.executors.torch import placement
-from tgen.executors.torch.placement import available_memory, choose_device, choose_dtype, memory_errors
+from tgen.executors.torch.placement import choose_device, choose_dtype, memory_errors
 from tgen.options import RunOptions
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -123,6 +123,35 @@ WORDS: list[bytes] = [
 ]
 
 
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def storage(name: bytes = b"ctorch\nFloatStorage\n") -> bytes:
+    """What names a storage; it is remembered under 0, and the function that makes a tensor under 1."""
+    description = b"(" + text("storage") + name + text("0") + text("cpu") + b"K\x08tQq\x00"
+    return description + b"ctorch._utils\n_rebuild_tensor\nq\x01"
+
+
+# Tuples in tuples, each twice in the next: remembered under 240, and never to be gone through.
+NESTED = b")" + b"".join(b"q%ch%c\x86" % (number, number) for number in range(100)) + b"q\xf0"
+NUMBER = b"\x8a\xff" + b"\x7f" * 255
+# Small programs that would keep a reader busy for a minute, or for ever.
+ENDLESS: dict[str, bytes] = {
+    "sizes that are multiplied": storage() + b"(h\x00K\x00(" + NUMBER + b"q\x02" + b"h\x02" * 40_000 + b"K\x00tq\x03h\x03tR.",
+    "many axes": storage() + b"(h\x00K\x00(" + b"K\x01" * 300_000 + b"tq\x03h\x03tq\x04R" + b"h\x01h\x04R" * 200_000 + b".",
+    "many arguments": storage() + b"(h\x00K\x00))" + b"N" * 400_000 + b"tq\x04R" + b"h\x01h\x04R" * 200_000 + b".",
+    "many calls": storage() + b"(h\x00K\x00(" + b"K\x01" * 8 + b"tq\x03h\x03tq\x04R" + b"h\x01h\x04R" * 400_000 + b".",
+    "a nested key": NESTED + b"}h\xf0K\x01s.",
+    "a nested key among several": NESTED + b"}(h\xf0K\x01u.",
+    "a nested name": NESTED + storage(b"h\xf0") + b".",
+    "a key that is slow to hash": b"\x8b" + struct.pack("<i", 900_000) + b"\x7f" * 900_000 + b"q\x00}q\x01" + b"h\x00Ns" * 200_000 + b".",
+    "a class made many times": b"ccollections\nOrderedDict\nq\x00(" + b"N" * 500_000 + b"tq\x01\x81" + b"h\x00h\x01\x81" * 200_000 + b".",
+    "a set": NESTED + b"(h\xf0\x91.",
+}
+WORDS += [PROTOCOL + program for program in ENDLESS.values()]
+
+
 @mutation("pickles", ONE_BIN)
 def opcodes(folder: Path, random: Random) -> bool:
     """A program for the unpickler in place of the dictionary."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import GOLDEN
+from tests.fuzz.bins import ENDLESS
 from tests.fuzz.cases import KINDS, Fuzzer
 from tests.fuzz.runner import Ended, Worker, verdict
+from tgen.checkpoint.bins import OLD_MAGIC, OLD_VERSION
 
 pytest.importorskip("sentencepiece")
+# What stands before the dictionary of tensors, and the dictionary, in a file from before there were archives; then come its keys.
+OLD_START = b"".join(pickle.dumps(value, protocol=2) for value in (OLD_MAGIC, OLD_VERSION, {"little_endian": True}, {})) + b"\x80\x02"
 COUNT = 12 * len(KINDS)
 
 
@@ -40,6 +45,14 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(worker: Worker, copy_golden
     ended = worker.run("generate", "Once", "-m", str(folder))
     assert verdict(ended, refused=True) is None, ended
     assert name in ended.err
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_no_program_in_a_bin_keeps_a_reader_busy(worker: Worker, copy_golden: Callable[[str], Path], what: str) -> None:
+    folder = copy_golden("llama2")
+    for program in (b"\x80\x02" + ENDLESS[what], OLD_START + ENDLESS[what]):
+        (folder / "pytorch_model.bin").write_bytes(program)
+        assert verdict(worker.run("info", str(folder)), refused=True) is None
 
 
 def ended(code: int, err: str, killed: str | None = None, memory: int = 0) -> Ended:

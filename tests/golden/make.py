@@ -59,7 +59,7 @@ def main() -> None:
         rewrite_weights(folder, golden)
         if golden.dialect == 4:
             rewrite_config(folder / "config.json", golden.config)
-        np.savez_compressed(folder / "golden.npz", **expected)
+        np.savez_compressed(folder / "golden.npz", **expected, **rounded(folder, golden, expected))
         if written is not None:
             (folder / "written.json").write_text(json.dumps(written) + "\n")
         for path in folder.iterdir():
@@ -146,7 +146,17 @@ def run(
 
 def result(output: Any) -> np.ndarray:
     """Logits, or hidden states of a model without a head."""
-    return (output.logits if "logits" in output else output.last_hidden_state).numpy()
+    return (output.logits if "logits" in output else output.last_hidden_state).float().numpy()
+
+
+@torch.no_grad()
+def rounded(folder: Path, golden: Golden, expected: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The logits of a reference's texts once more, computed in bfloat16 from the written folder, and as its bits: uint16."""
+    model = auto_class(golden).from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="eager")
+    single = [torch.from_numpy(expected[key])[None] for key in ("ids", "source") if key in expected]
+    several = [expected[f"batch_{key}"] for key in ("ids", "positions", "source", "source_positions") if f"batch_{key}" in expected]
+    logits = {"logits": result(run(model, *single))[0], "batch_logits": batch_logits(model, *several)}
+    return {f"bfloat16_{key}": torch.from_numpy(array).bfloat16().view(torch.uint16).numpy() for key, array in logits.items()}
 
 
 @torch.no_grad()

@@ -1,7 +1,9 @@
 """Lists the tensors of a `.bin`: where each lies in the file, as for safetensors. Imports no torch and calls nothing that a file names.
 
-Such a file is a pickle, a program that builds the dictionary of tensors, and raw numbers. The program is run with the few names that
-PyTorch writes, each standing for a record here; it can be neither large nor compressed, so little memory is needed whatever it says.
+Such a file is a pickle, a program that builds the dictionary of tensors, and raw numbers. The program is run with the few names and
+instructions that PyTorch writes, and each name stands for a record here. A program can be neither large nor compressed, and no single
+instruction can make much work: numbers, tuples of sizes, arguments and keys are all short. So reading takes seconds and little memory,
+whatever the program says.
 Since PyTorch 1.6 program and numbers are the records of a zip archive; before, they stood in the file one after another.
 """
 
@@ -23,6 +25,9 @@ from tgen.errors import CheckpointError
 from tgen.files import DOWNLOAD_HINT
 
 MAX_PROGRAM = 2 * 2**20  # bytes; that of a model with a thousand tensors has a tenth of it
+MAX_CALLS = 50_000  # one a tensor; a program within its size has no room for as many tensors with names of their own
+MAX_AXES, MAX_ARGUMENTS, MAX_ROOT = 8, 8, 255
+MAX_INTEGER = 2**80  # the largest one that PyTorch writes is OLD_MAGIC
 OLD_MAGIC, OLD_VERSION = 0x1950A86A20F9469CFC6C, 1001
 STORAGES = {
     "BFloat16Storage": ("BF16", 2),
@@ -70,8 +75,10 @@ class _Tensor:
 
     def check(self) -> None:
         """Raise ValueError unless all numbers lie in the storage, and none stands for several."""
+        if not type(self.shape) is type(self.strides) is tuple or not len(self.shape) == len(self.strides) <= MAX_AXES:
+            raise ValueError("axes that are none")
         numbers = (self.offset, *self.shape, *self.strides)
-        if len(self.shape) != len(self.strides) or not all(type(number) is int and number >= 0 for number in numbers):
+        if not all(type(number) is int and number >= 0 for number in numbers):
             raise ValueError("sizes that are none")
         if self.offset + self.span > self.storage.count or math.prod(self.shape) > self.span:
             raise ValueError("a tensor outside its storage")
@@ -102,31 +109,77 @@ NAMES: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
+# Whatever torch.save writes for dictionaries of tensors and for training states, in every protocol of pickle from the second on.
+INSTRUCTIONS = """
+    APPEND APPENDS BINBYTES BINFLOAT BINGET BININT BININT1 BININT2 BINPERSID BINPUT BINSTRING BINUNICODE BINUNICODE8 BUILD EMPTY_DICT
+    EMPTY_LIST EMPTY_TUPLE FRAME GLOBAL LONG1 LONG_BINGET LONG_BINPUT MARK MEMOIZE NEWFALSE NEWTRUE NONE PROTO REDUCE SETITEM SETITEMS
+    SHORT_BINBYTES SHORT_BINSTRING SHORT_BINUNICODE STACK_GLOBAL STOP TUPLE TUPLE1 TUPLE2 TUPLE3
+""".split()
+CODES: dict[str, int] = {name: getattr(pickle, name)[0] for name in INSTRUCTIONS}
+PYTHON: dict[int, Callable[[Any], None]] = {**pickle._Unpickler.dispatch}
+
+
 class _Program(pickle._Unpickler):
     """Python's own unpickler over a table of names. Not the faster one in C, whose memory a few bytes of a program can make huge."""
 
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
+    calls = 0
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {code: PYTHON[code] for code in CODES.values()}
 
     def find_class(self, module: str, name: str) -> Any:
         """What a name stands for. Raises _CodeError for all but a few."""
         if module == "torch" and name in STORAGES:
             return name
         if (module, name) not in NAMES:
-            raise _CodeError(f"{module}.{name}")
+            raise _CodeError(ascii(f"{module}.{name}"[:80])[1:-1])
         return NAMES[module, name]
 
     def persistent_load(self, saved: Any) -> _Storage:
         """A storage, from its description."""
-        kind, name, key, _, count, *view = saved
-        if kind != "storage" or not isinstance(key, str) or type(count) is not int or count < 0 or view not in ([], [None]):
+        if type(saved) is not tuple or not 5 <= len(saved) <= 6 or saved[5:] not in ((), (None,)):
+            raise ValueError("a storage that is none")
+        kind, name, key, _, count = saved[:5]
+        if kind != "storage" or type(name) is not str or type(key) is not str or type(count) is not int or count < 0:
             raise ValueError("a storage that is none")
         return _Storage(key, *STORAGES[name], count)
 
     def load_build(self) -> None:
         """Attributes of dictionaries, such as versions of modules, are left out."""
-        self.stack.pop()  # type: ignore[attr-defined]
+        self.stack.pop()
 
-    dispatch[pickle.BUILD[0]] = load_build
+    def load_reduce(self) -> None:
+        """A call. A program can repeat one in four bytes, with the same tuple of arguments, so both are counted."""
+        self.calls += 1
+        if self.calls > MAX_CALLS or len(self.stack[-1]) > MAX_ARGUMENTS:
+            raise ValueError("more calls or arguments than any model has")
+        PYTHON[CODES["REDUCE"]](self)
+
+    def load_long1(self) -> None:
+        """A number, which later steps may multiply by others."""
+        PYTHON[CODES["LONG1"]](self)
+        if abs(self.stack[-1]) > MAX_INTEGER:
+            raise ValueError("a number larger than any in such a file")
+
+    def load_setitem(self) -> None:
+        """An entry of a dictionary. Only plain keys: to hash nested tuples can take forever."""
+        _check_keys(self.stack[-2:-1])
+        PYTHON[CODES["SETITEM"]](self)
+
+    def load_setitems(self) -> None:
+        """Several entries."""
+        _check_keys(self.stack[::2])
+        PYTHON[CODES["SETITEMS"]](self)
+
+    dispatch[CODES["BUILD"]] = load_build
+    dispatch[CODES["REDUCE"]] = load_reduce
+    dispatch[CODES["LONG1"]] = load_long1
+    dispatch[CODES["SETITEM"]] = load_setitem
+    dispatch[CODES["SETITEMS"]] = load_setitems
+
+
+def _check_keys(keys: list[Any]) -> None:
+    if not all(type(key) in (str, int) for key in keys):
+        raise ValueError("a key that is neither a text nor a number")
 
 
 def read_bin(path: Path) -> dict[str, StoredTensor]:
@@ -172,8 +225,8 @@ def _zipped(path: Path) -> tuple[Any, dict[str, int]]:
         if any(record.compress_type != zipfile.ZIP_STORED for record in records.values()):
             raise ValueError("compressed records")
         [program] = [name for name in records if name.count("/") == 1 and name.endswith("/data.pkl")]
-        if records[program].file_size > MAX_PROGRAM:
-            raise ValueError("a program of megabytes")
+        if records[program].file_size > MAX_PROGRAM or len(program) > MAX_ROOT:
+            raise ValueError("a program of megabytes, or a name of kilobytes")
         root = program.removesuffix("data.pkl")
         if (order := records.get(f"{root}byteorder")) is not None and (order.file_size > 9 or archive.read(order) != b"little"):
             raise ValueError("numbers in another order of bytes")
@@ -208,6 +261,8 @@ def _old(path: Path) -> tuple[Any, dict[str, int]]:
             raise ValueError("another version")
         tensors, storages = _run(head)
         keys, _ = _run(head)
+        if type(keys) is not list or not all(type(key) is str for key in keys) or sorted(keys) != sorted(storages):
+            raise ValueError("other storages than the tensors have")
         size, place, starts = os.fstat(file.fileno()).st_size, head.tell(), {}
         for key in keys:
             file.seek(place)

@@ -13,7 +13,7 @@ import numpy as np
 from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError, UnsupportedError
 from tgen.families.registry import Family
-from tgen.families.table import Source, Table, Take
+from tgen.families.table import Add, Source, Table, Take, moved
 from tgen.spec.records import ModelSpec
 from tgen.spec.shapes import parameters
 
@@ -51,8 +51,8 @@ def settle_head(family: Family, spec: ModelSpec, stored: dict[str, StoredTensor]
 
     if spec.decoder is None and spec.head.transform is not None and absent("head.transform.dense.weight"):
         return replace(spec, head=None)
-    bias = spec.head.bias and not ("head.bias" in table.optional and absent("head.bias"))
-    return replace(spec, head=replace(spec.head, tied=spec.head.tied and absent("head.weight"), bias=bias))
+    bias = spec.head.bias and not ("head.out.bias" in table.optional and absent("head.out.bias"))
+    return replace(spec, head=replace(spec.head, tied=spec.head.tied and absent("head.out.weight"), bias=bias))
 
 
 def match_tensors(table: Table, spec: ModelSpec, stored: dict[str, StoredTensor]) -> Matches:
@@ -92,14 +92,28 @@ def no_repeat(name: str) -> UnsupportedError:
     return UnsupportedError(f"{name} is not what it should repeat", hint)
 
 
+def no_number(name: str) -> CheckpointError:
+    """The error for a parameter that holds NaN or infinity."""
+    hint = "the file is damaged or the training diverged; get it again"
+    return CheckpointError(f"the weights of {name} hold NaN or infinity", hint)
+
+
 def _find(name: str, table: Table, stored: dict[str, StoredTensor]) -> str | None:
     """The name as the files have it."""
     return next((spelling for spelling in table.spellings(name) if spelling in stored), None)
 
 
+def _shape(stored: tuple[int, ...], take: Take) -> tuple[int, ...]:
+    """The shape of what the steps make of a tensor. Raises ValueError or IndexError for a tensor that they do not fit."""
+    array: np.ndarray = np.broadcast_to(np.False_, stored)  # holds one number, whatever its shape
+    for step in take:
+        array = array if isinstance(step, Add) else moved(step, array)
+    return array.shape
+
+
 def _check_shape(name: str, stored: tuple[int, ...], source: Source, expected: tuple[int, ...]) -> None:
     try:
-        taken = list(source.take(np.broadcast_to(np.False_, stored)).shape)
+        taken = list(_shape(stored, source.take))
     except (ValueError, IndexError):  # too few axes, or no number of parts fits
         taken = None
     if taken != list(expected):

@@ -30,6 +30,5 @@ def open_executor(checkpoint: Checkpoint, options: RunOptions) -> TorchExecutor:
 
 def describe(model: Transformer) -> str:
     """Device, number format and threads, for people."""
-    weight = model.embedding.weight
-    threads = f", {torch.get_num_threads()} threads" if weight.device.type == "cpu" else ""
-    return f"{weight.device.type}, {str(weight.dtype).removeprefix('torch.')}{threads}"
+    threads = f", {torch.get_num_threads()} threads" if model.device.type == "cpu" else ""
+    return f"{model.device.type}, {str(model.dtype).removeprefix('torch.')}{threads}"

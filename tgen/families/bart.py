@@ -6,7 +6,7 @@ BART learns its positions (the first two rows unused) and norms the embeddings; 
 from __future__ import annotations
 
 from tgen.families.config import Config
-from tgen.families.table import Names, Source, Table, flat, make_table, one_row
+from tgen.families.table import ONE_ROW, Names, Source, Table, make_table
 from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, PositionTable, StackSpec
 
 UNUSED_ROWS = 2
@@ -63,7 +63,7 @@ def tensors(spec: ModelSpec) -> Table:
     }
     for ours, theirs in (("mixer", "self_attn"), ("cross", "encoder_attn")):
         layer |= {f"{ours}.{part}": f"{theirs}.{part}_proj" for part in ("q", "k", "v", "out")}
-    modules: Names = {"embedding": "model.shared", "head": "lm_head", "head.bias": Source("final_logits_bias", flat, one_row)}
+    modules: Names = {"embedding": "model.shared", "head.out": "lm_head", "head.out.bias": Source("final_logits_bias", ONE_ROW)}
     for stack in ("encoder", "decoder"):
         modules[f"{stack}.positions"] = f"model.{stack}.embed_positions"
         modules[f"{stack}.embedding_norm"] = f"model.{stack}.layernorm_embedding"
@@ -72,4 +72,4 @@ def tensors(spec: ModelSpec) -> Table:
     # Marian's files may hold the sines that are computed here.
     positions = spec.stacks["encoder"].positions
     ignored = ("embed_positions.weight",) if positions and positions.kind == "sinusoid" else ()
-    return make_table(spec, modules, layers, prefixes=("model.",), repeated=repeated, ignored=ignored, optional=("head.bias",))
+    return make_table(spec, modules, layers, prefixes=("model.",), repeated=repeated, ignored=ignored, optional=("head.out.bias",))

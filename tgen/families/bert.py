@@ -65,11 +65,11 @@ def tensors(spec: ModelSpec) -> Table:
     }
     if root == "roberta":
         modules |= {"head.transform.dense": "lm_head.dense", "head.transform.norm": "lm_head.layer_norm"}
-        modules |= {"head.bias": "lm_head.bias", "head": "lm_head.decoder"}
+        modules |= {"head.out.bias": "lm_head.bias", "head.out": "lm_head.decoder"}
         repeated = {"lm_head.decoder.bias": "lm_head.bias"}
     else:
         modules |= {"head.transform.dense": "cls.predictions.transform.dense", "head.transform.norm": "cls.predictions.transform.LayerNorm"}
-        modules |= {"head.bias": "cls.predictions.bias", "head": "cls.predictions.decoder"}
+        modules |= {"head.out.bias": "cls.predictions.bias", "head.out": "cls.predictions.decoder"}
         repeated = {"cls.predictions.decoder.bias": "cls.predictions.bias"}
     # Heads of other tasks that the same files may carry.
     ignored = ("position_ids", "pooler.dense.weight", "pooler.dense.bias", "seq_relationship.weight", "seq_relationship.bias")

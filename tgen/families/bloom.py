@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tgen.families.config import Config
-from tgen.families.table import Names, Source, Table, interleaved, make_table
+from tgen.families.table import Interleaved, Names, Source, Table, make_table
 from tgen.spec.records import Alibi, AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 
 
@@ -40,9 +40,9 @@ def tensors(spec: ModelSpec) -> Table:
     heads = spec.stacks["decoder"].layers[0].mixer.heads
     layer: Names = {
         "mixer_norm": "input_layernorm",
-        "mixer.q": Source("self_attention.query_key_value", interleaved(0, 3, heads)),
-        "mixer.k": Source("self_attention.query_key_value", interleaved(1, 3, heads)),
-        "mixer.v": Source("self_attention.query_key_value", interleaved(2, 3, heads)),
+        "mixer.q": Source("self_attention.query_key_value", (Interleaved(0, 3, heads),)),
+        "mixer.k": Source("self_attention.query_key_value", (Interleaved(1, 3, heads),)),
+        "mixer.v": Source("self_attention.query_key_value", (Interleaved(2, 3, heads),)),
         "mixer.out": "self_attention.dense",
         "feed_forward_norm": "post_attention_layernorm",
         "feed_forward.up": "mlp.dense_h_to_4h",
@@ -52,6 +52,6 @@ def tensors(spec: ModelSpec) -> Table:
         "embedding": "transformer.word_embeddings",
         "decoder.embedding_norm": "transformer.word_embeddings_layernorm",
         "decoder.final_norm": "transformer.ln_f",
-        "head": "lm_head",
+        "head.out": "lm_head",
     }
     return make_table(spec, modules, {"decoder": ("transformer.h", layer)}, prefixes=("transformer.",))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from tgen.families.config import Config
-from tgen.families.table import Names, Source, Table, make_table, plus_one
+from tgen.families.table import PLUS_ONE, Names, Source, Table, make_table
 from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec, StackSpec
 
 
@@ -62,21 +62,21 @@ def spec(config: Config) -> ModelSpec:
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
     layer: Names = {
-        "mixer_norm": Source("input_layernorm", plus_one),
+        "mixer_norm": Source("input_layernorm", PLUS_ONE),
         "mixer.q": "self_attn.q_proj",
         "mixer.k": "self_attn.k_proj",
         "mixer.v": "self_attn.v_proj",
         "mixer.out": "self_attn.o_proj",
-        "mixer.q_norm": Source("self_attn.q_norm", plus_one),
-        "mixer.k_norm": Source("self_attn.k_norm", plus_one),
-        "mixer_out_norm": Source("post_attention_layernorm", plus_one),
-        "feed_forward_norm": Source("pre_feedforward_layernorm", plus_one),
-        "feed_forward_out_norm": Source("post_feedforward_layernorm", plus_one),
+        "mixer.q_norm": Source("self_attn.q_norm", PLUS_ONE),
+        "mixer.k_norm": Source("self_attn.k_norm", PLUS_ONE),
+        "mixer_out_norm": Source("post_attention_layernorm", PLUS_ONE),
+        "feed_forward_norm": Source("pre_feedforward_layernorm", PLUS_ONE),
+        "feed_forward_out_norm": Source("post_feedforward_layernorm", PLUS_ONE),
         "feed_forward.gate": "mlp.gate_proj",
         "feed_forward.up": "mlp.up_proj",
         "feed_forward.down": "mlp.down_proj",
     }
-    modules: Names = {"embedding": "model.embed_tokens", "decoder.final_norm": Source("model.norm", plus_one), "head": "lm_head"}
+    modules: Names = {"embedding": "model.embed_tokens", "decoder.final_norm": Source("model.norm", PLUS_ONE), "head.out": "lm_head"}
     return make_table(spec, modules, {"decoder": ("model.layers", layer)}, prefixes=("model.",))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tgen.families.config import Config
-from tgen.families.table import Names, Source, Table, make_table, part, transposed
+from tgen.families.table import TRANSPOSED, Names, Part, Source, Table, Transpose, make_table
 from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, PositionTable, StackSpec
 
 
@@ -44,19 +44,19 @@ def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
     layer: Names = {
         "mixer_norm": "ln_1",
-        "mixer.q": Source("attn.c_attn", part(0, 3, then=transposed)),
-        "mixer.k": Source("attn.c_attn", part(1, 3, then=transposed)),
-        "mixer.v": Source("attn.c_attn", part(2, 3, then=transposed)),
-        "mixer.out": Source("attn.c_proj", transposed),
+        "mixer.q": Source("attn.c_attn", (Transpose(), Part(0, 3))),
+        "mixer.k": Source("attn.c_attn", (Transpose(), Part(1, 3))),
+        "mixer.v": Source("attn.c_attn", (Transpose(), Part(2, 3))),
+        "mixer.out": Source("attn.c_proj", TRANSPOSED),
         "feed_forward_norm": "ln_2",
-        "feed_forward.up": Source("mlp.c_fc", transposed),
-        "feed_forward.down": Source("mlp.c_proj", transposed),
+        "feed_forward.up": Source("mlp.c_fc", TRANSPOSED),
+        "feed_forward.down": Source("mlp.c_proj", TRANSPOSED),
     }
     modules: Names = {
         "embedding": "transformer.wte",
         "decoder.positions": "transformer.wpe",
         "decoder.final_norm": "transformer.ln_f",
-        "head": "lm_head",
+        "head.out": "lm_head",
     }
     ignored = (".attn.bias", ".attn.masked_bias")
     return make_table(spec, modules, {"decoder": ("transformer.h", layer)}, prefixes=("transformer.",), ignored=ignored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tgen.families.config import Config
-from tgen.families.table import Names, Source, Table, interleaved, make_table
+from tgen.families.table import Interleaved, Names, Source, Table, make_table
 from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 
 
@@ -36,14 +36,14 @@ def tensors(spec: ModelSpec) -> Table:
     heads = spec.stacks["decoder"].layers[0].mixer.heads
     layer: Names = {
         "mixer_norm": "input_layernorm",
-        "mixer.q": Source("attention.query_key_value", interleaved(0, 3, heads)),
-        "mixer.k": Source("attention.query_key_value", interleaved(1, 3, heads)),
-        "mixer.v": Source("attention.query_key_value", interleaved(2, 3, heads)),
+        "mixer.q": Source("attention.query_key_value", (Interleaved(0, 3, heads),)),
+        "mixer.k": Source("attention.query_key_value", (Interleaved(1, 3, heads),)),
+        "mixer.v": Source("attention.query_key_value", (Interleaved(2, 3, heads),)),
         "mixer.out": "attention.dense",
         "feed_forward_norm": "post_attention_layernorm",
         "feed_forward.up": "mlp.dense_h_to_4h",
         "feed_forward.down": "mlp.dense_4h_to_h",
     }
-    modules: Names = {"embedding": "gpt_neox.embed_in", "decoder.final_norm": "gpt_neox.final_layer_norm", "head": "embed_out"}
+    modules: Names = {"embedding": "gpt_neox.embed_in", "decoder.final_norm": "gpt_neox.final_layer_norm", "head.out": "embed_out"}
     ignored = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
     return make_table(spec, modules, {"decoder": ("gpt_neox.layers", layer)}, prefixes=("gpt_neox.",), ignored=ignored)

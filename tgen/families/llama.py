@@ -67,7 +67,7 @@ def tensors(spec: ModelSpec) -> Table:
         "feed_forward.up": "mlp.up_proj",
         "feed_forward.down": "mlp.down_proj",
     }
-    modules: Names = {"embedding": "model.embed_tokens", "decoder.final_norm": "model.norm", "head": "lm_head"}
+    modules: Names = {"embedding": "model.embed_tokens", "decoder.final_norm": "model.norm", "head.out": "lm_head"}
     return make_table(spec, modules, {"decoder": ("model.layers", layer)}, prefixes=("model.",), ignored=("rotary_emb.inv_freq",))
 
 

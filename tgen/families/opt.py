@@ -55,6 +55,6 @@ def tensors(spec: ModelSpec) -> Table:
         "embedding": "model.decoder.embed_tokens",
         "decoder.positions": "model.decoder.embed_positions",
         "decoder.final_norm": "model.decoder.final_layer_norm",
-        "head": "lm_head",
+        "head.out": "lm_head",
     }
     return make_table(spec, modules, {"decoder": ("model.decoder.layers", layer)}, prefixes=("model.",))

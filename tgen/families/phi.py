@@ -53,5 +53,5 @@ def tensors(spec: ModelSpec) -> Table:
         "feed_forward.up": "mlp.fc1",
         "feed_forward.down": "mlp.fc2",
     }
-    modules: Names = {"embedding": "model.embed_tokens", "decoder.final_norm": "model.final_layernorm", "head": "lm_head"}
+    modules: Names = {"embedding": "model.embed_tokens", "decoder.final_norm": "model.final_layernorm", "head.out": "lm_head"}
     return make_table(spec, modules, {"decoder": ("model.layers", layer)}, prefixes=("model.",))

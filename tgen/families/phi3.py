@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tgen.families.config import Config
-from tgen.families.table import Names, Source, Table, make_table, part, rows
+from tgen.families.table import Names, Part, Rows, Source, Table, make_table
 from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 
 
@@ -35,14 +35,14 @@ def tensors(spec: ModelSpec) -> Table:
     q, kv = attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim
     layer: Names = {
         "mixer_norm": "input_layernorm",
-        "mixer.q": Source("self_attn.qkv_proj", rows(0, q)),
-        "mixer.k": Source("self_attn.qkv_proj", rows(q, q + kv)),
-        "mixer.v": Source("self_attn.qkv_proj", rows(q + kv, q + 2 * kv)),
+        "mixer.q": Source("self_attn.qkv_proj", (Rows(0, q),)),
+        "mixer.k": Source("self_attn.qkv_proj", (Rows(q, q + kv),)),
+        "mixer.v": Source("self_attn.qkv_proj", (Rows(q + kv, q + 2 * kv),)),
         "mixer.out": "self_attn.o_proj",
         "feed_forward_norm": "post_attention_layernorm",
-        "feed_forward.gate": Source("mlp.gate_up_proj", part(0, 2)),
-        "feed_forward.up": Source("mlp.gate_up_proj", part(1, 2)),
+        "feed_forward.gate": Source("mlp.gate_up_proj", (Part(0, 2),)),
+        "feed_forward.up": Source("mlp.gate_up_proj", (Part(1, 2),)),
         "feed_forward.down": "mlp.down_proj",
     }
-    modules: Names = {"embedding": "model.embed_tokens", "decoder.final_norm": "model.norm", "head": "lm_head"}
+    modules: Names = {"embedding": "model.embed_tokens", "decoder.final_norm": "model.norm", "head.out": "lm_head"}
     return make_table(spec, modules, {"decoder": ("model.layers", layer)}, prefixes=("model.",))

@@ -57,7 +57,7 @@ def spec(config: Config) -> ModelSpec:
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
     gated = spec.stacks["encoder"].layers[0].feed_forward.gated
-    modules: Names = {"embedding": "shared", "head": "lm_head"}
+    modules: Names = {"embedding": "shared", "head.out": "lm_head"}
     layers = {}
     for stack, last in (("encoder", 1), ("decoder", 2)):
         modules[f"{stack}.final_norm"] = f"{stack}.final_layer_norm"

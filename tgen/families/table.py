@@ -1,85 +1,113 @@
 """How a family says where each parameter is found in a checkpoint. Knows neither files nor a tensor framework.
 
-A table maps a parameter's name to a `Source`: the checkpoint's name for the tensor and what to take of it. The operations use only
-what NumPy arrays and torch tensors have in common, so one table serves every executor and the check that runs before any of them.
+A table maps a parameter's name to a `Source`: the checkpoint's name for the tensor, and the steps from that tensor to the parameter.
+Steps are data, so that each executor runs them on its own arrays and the shapes are checked before any of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from tgen.spec.records import ModelSpec
 from tgen.spec.shapes import parameters
 
-Take = Callable[[Any], Any]
+
+@dataclass(frozen=True, slots=True)
+class Transpose:
+    """Exchange rows and columns; a vector stays as it is. GPT-2 stores matrices [inputs, outputs]."""
 
 
-def whole(tensor: Any) -> Any:
-    """The tensor as it is."""
-    return tensor
+@dataclass(frozen=True, slots=True)
+class Reshape:
+    """Give the same numbers another shape, in which -1 stands for what is left; `back` is the shape they had."""
+
+    shape: tuple[int, ...]
+    back: tuple[int, ...]
 
 
-def transposed(tensor: Any) -> Any:
-    """Rows and columns exchanged: GPT-2 stores matrices [inputs, outputs]."""
-    return tensor.T if tensor.ndim == 2 else tensor
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Take some rows of a fused matrix."""
+
+    start: int
+    stop: int
 
 
-def plus_one(tensor: Any) -> Any:
-    """Gemma stores norm weights as their distance from 1; the sum is taken in float32."""
-    return (tensor.float() if hasattr(tensor, "float") else tensor.astype(np.float32)) + 1
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Take the `index`-th of equal parts along the first axis of a fused matrix."""
+
+    index: int
+    of: int
 
 
-def flat(tensor: Any) -> Any:
-    """[1, n] -> [n]"""
-    return tensor.reshape(-1)
+@dataclass(frozen=True, slots=True)
+class Interleaved:
+    """Take the `index`-th of parts that alternate within each head: [heads, of, head_dim, ...] -> [heads * head_dim, ...]."""
+
+    index: int
+    of: int
+    heads: int
 
 
-def one_row(tensor: Any) -> Any:
-    """[n] -> [1, n]"""
-    return tensor.reshape(1, -1)
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Add a number in float32, whatever the tensor is stored in. Gemma stores norm weights as their distance from 1."""
+
+    number: float
 
 
-def rows(start: int, stop: int) -> Take:
-    """Some rows of a fused matrix."""
-    return lambda tensor: tensor[start:stop]
+Move = Transpose | Reshape | Rows | Part | Interleaved
+Step = Move | Add
+Take = tuple[Step, ...]
+
+TRANSPOSED: Take = (Transpose(),)
+PLUS_ONE: Take = (Add(1.0),)
+ONE_ROW: Take = (Reshape((-1,), back=(1, -1)),)
 
 
-def part(index: int, of: int, then: Take = whole) -> Take:
-    """The index-th of equal parts along the first axis, after `then` was applied: fused matrices taken apart."""
+def moved(step: Move, tensor: Any) -> Any:
+    """The numbers that a step takes, in their new order. For NumPy arrays and torch tensors alike; a view where it can be one.
 
-    def take(tensor: Any) -> Any:
-        tensor = then(tensor)
-        size = tensor.shape[0] // of
-        return tensor[index * size : (index + 1) * size]
+    Raises ValueError for a tensor that the step does not fit.
+    """
+    match step:
+        case Transpose():
+            return tensor.T if tensor.ndim == 2 else tensor
+        case Reshape(shape, _):
+            return tensor.reshape(shape)
+        case Rows(start, stop):
+            return tensor[start:stop]
+        case Part(index, of):
+            return tensor.reshape(of, tensor.shape[0] // of, *tensor.shape[1:])[index]
+        case Interleaved(index, of, heads):
+            rest = tensor.shape[1:]
+            return tensor.reshape(heads, of, tensor.shape[0] // (heads * of), *rest)[:, index].reshape(-1, *rest)
 
-    return take
 
-
-def interleaved(index: int, of: int, heads: int) -> Take:
-    """The index-th of parts that alternate within each head: [heads, of, head_dim, ...] -> [heads * head_dim, ...]."""
-
-    def take(tensor: Any) -> Any:
-        head_dim = tensor.shape[0] // (heads * of)
-        split = tensor.reshape(heads, of, head_dim, *tensor.shape[1:])[:, index]
-        return split.reshape(heads * head_dim, *tensor.shape[1:])
-
-    return take
+def inverse(take: Take) -> Take | None:
+    """The steps from a parameter back to the checkpoint's tensor; None where the parameter is only a part of that tensor."""
+    steps: list[Step] = []
+    for step in reversed(take):
+        match step:
+            case Transpose():
+                steps.append(step)
+            case Reshape(shape, back):
+                steps.append(Reshape(back, shape))
+            case Add(number):
+                steps.append(Add(-number))
+            case _:
+                return None
+    return tuple(steps)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a parameter comes from: a tensor of the checkpoint, and the part of it to take.
-
-    `put` is the way back, for families that are trained here.
-    """
+    """Where a parameter comes from: a tensor of the checkpoint, and the steps from it to the parameter."""
 
     name: str
-    take: Take = whole
-    put: Take | None = None
+    take: Take = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +164,6 @@ def make_table(
             found, before, after = modules[parameter], "", ""
         else:
             found, before, after = modules[module], "", f".{kind}"
-        source = found if isinstance(found, Source) else Source(found, put=whole)
-        sources[parameter] = Source(f"{before}{source.name}{after}", source.take, source.put)
+        source = found if isinstance(found, Source) else Source(found)
+        sources[parameter] = Source(f"{before}{source.name}{after}", source.take)
     return Table(sources, prefixes, ignored, repeated or {}, optional, older or {})

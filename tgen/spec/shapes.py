@@ -38,9 +38,9 @@ def _model(spec: ModelSpec) -> Named:
             yield from _linear("head.transform.dense", spec.width, spec.width, bias=True)
             yield from _norm("head.transform.norm", spec.head.transform.norm, spec.width)
         if not spec.head.tied:
-            yield "head.weight", (spec.vocab, spec.width)
+            yield "head.out.weight", (spec.vocab, spec.width)
         if spec.head.bias:
-            yield "head.bias", (spec.vocab,)
+            yield "head.out.bias", (spec.vocab,)
 
 
 def _stack(name: str, stack: StackSpec, width: int) -> Named:

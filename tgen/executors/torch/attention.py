@@ -84,10 +84,9 @@ class Attention(nn.Module):
         self.q_norm = make_norm(spec.qk_norm, spec.head_dim) if spec.qk_norm else None
         self.k_norm = make_norm(spec.qk_norm, spec.head_dim) if spec.qk_norm else None
 
-    def make_cache(self) -> KeyValues:
-        """An empty cache for one row, on the device and in the number format of the weights."""
-        weight = self.k.weight
-        return empty_key_values(self.spec.kv_heads, self.spec.head_dim, weight.device, weight.dtype)
+    def make_cache(self, device: torch.device, dtype: torch.dtype) -> KeyValues:
+        """An empty cache for one row."""
+        return empty_key_values(self.spec.kv_heads, self.spec.head_dim, device, dtype)
 
     def forward(self, x: Tensor, this: ForwardPass, layer: int) -> Tensor:
         """x is [batch, n, width], and so is the result; keys and values go to the caches of the pass, where it has some."""

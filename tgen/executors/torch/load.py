@@ -5,71 +5,53 @@ Knows tables and files, no family.
 
 from __future__ import annotations
 
-import errno
-import mmap
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from tgen.checkpoint.container import Checkpoint
-from tgen.checkpoint.matching import Match, Matches, no_repeat
+from tgen.checkpoint.mapped import MappedFiles, check_repeats
+from tgen.checkpoint.matching import Match, no_number
 from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError
 from tgen.executors.torch.transformer import Transformer
+from tgen.families.table import Add, Take, moved
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
 
 def load_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Transformer:
-    """The model with its weights on `device` in `dtype`, ready to run. Raises CheckpointError for NaN or infinity in the weights
-    and UnsupportedError for a tensor that should repeat another one and does not."""
+    """The model with its weights on `device` in `dtype`, ready to run.
+
+    Raises CheckpointError for NaN or infinity in the weights and UnsupportedError for a tensor that should repeat another one and does
+    not.
+    """
     with torch.device("meta"):
         model = Transformer(checkpoint.spec)
+    precise = model.precise()
     files = MappedFiles()
-    state = {name: _load(name, match, files, device, dtype) for name, match in checkpoint.matches.parameters.items()}
-    _check_repeats(checkpoint.matches, files)
-    model.load_state_dict(state, strict=True, assign=True)
+    state = {
+        name: _load(name, match, files, device, torch.float32 if name in precise else dtype)
+        for name, match in checkpoint.matches.parameters.items()
+    }
+    check_repeats(checkpoint.matches, files)
+    model.assign(state, device, dtype)
     return model.requires_grad_(False).eval()
 
 
-class MappedFiles:
-    """Files of weights mapped into memory, each once; pages are given back as soon as a converted copy exists."""
+def tensor_of(stored: StoredTensor, files: MappedFiles) -> Tensor:
+    """A view of the file."""
+    return torch.from_numpy(files.array(stored)).view(DTYPES[stored.dtype])
 
-    def __init__(self) -> None:
-        self._maps: dict[Path, mmap.mmap] = {}
 
-    def tensor(self, stored: StoredTensor) -> Tensor:
-        """A view of the file. Private pages: writing to it would not change the file."""
-        count = (stored.stop - stored.start) // DTYPES[stored.dtype].itemsize
-        if count == 0:
-            return torch.empty(stored.shape, dtype=DTYPES[stored.dtype])
-        flat = torch.frombuffer(self._map(stored.file), dtype=DTYPES[stored.dtype], count=count, offset=stored.start)
-        return flat.view(stored.shape) if stored.strides is None else flat.as_strided(stored.shape, stored.strides)
-
-    def release(self, stored: StoredTensor) -> None:
-        """Let the system drop the pages of a tensor that was copied, so that loading needs little more than the weights."""
-        mapped = self._maps.get(stored.file)
-        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-            start = -(-stored.start // mmap.PAGESIZE) * mmap.PAGESIZE
-            length = stored.stop // mmap.PAGESIZE * mmap.PAGESIZE - start
-            if length > 0:
-                mapped.madvise(mmap.MADV_DONTNEED, start, length)
-
-    def _map(self, path: Path) -> mmap.mmap:
-        if path not in self._maps:
-            with open(path, "rb") as file:
-                try:
-                    self._maps[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-                except OSError as error:
-                    if error.errno == errno.ENOMEM:
-                        raise MemoryError(f"no room for {path.name}") from error
-                    raise
-        return self._maps[path]
+def taken(tensor: Tensor, take: Take) -> Tensor:
+    """What the steps of a table make of a tensor."""
+    for step in take:
+        tensor = tensor.float() + step.number if isinstance(step, Add) else moved(step, tensor)
+    return tensor
 
 
 def _load(name: str, match: Match, files: MappedFiles, device: torch.device, dtype: torch.dtype) -> Tensor:
-    part: Tensor = match.take(files.tensor(match.tensor))
+    part = taken(tensor_of(match.tensor, files), match.take)
     if part.dtype == dtype and part.is_contiguous():
         tensor = part
     else:
@@ -79,15 +61,8 @@ def _load(name: str, match: Match, files: MappedFiles, device: torch.device, dty
     if not torch.stack(torch.aminmax(tensor)).isfinite().all():
         if part.isfinite().all():
             raise CheckpointError(f"the weights of {name} hold numbers too large for {str(dtype)[6:]}", "use --dtype float32 or bfloat16")
-        raise CheckpointError(f"the weights of {name} hold NaN or infinity", "the file is damaged or the training diverged; get it again")
+        raise no_number(name)
     tensor = tensor.to(device)
     if tensor.data_ptr() != part.data_ptr():
         files.release(match.tensor)
     return tensor
-
-
-def _check_repeats(matches: Matches, files: MappedFiles) -> None:
-    """Raise UnsupportedError where a tensor that should hold another one once more holds something else."""
-    for name, (copy, original) in matches.repeats.items():
-        if not torch.equal(files.tensor(copy), files.tensor(original)):
-            raise no_repeat(name)

@@ -9,7 +9,10 @@ from tgen.spec.records import NormSpec
 
 
 class RmsNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight (arXiv:1910.07467); the mean is taken in float32."""
+    """x / sqrt(mean(x^2) + eps) * weight (arXiv:1910.07467), computed in float32 and rounded once.
+
+    The weight stays in float32 whatever the model's number format: some families store its distance from 1, which finer numbers hold.
+    """
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -20,7 +23,7 @@ class RmsNorm(nn.Module):
         """Norm over the last axis; the shape stays."""
         wide = x.float()
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight * wide.to(x.dtype)
+        return (wide * self.weight).to(x.dtype)
 
 
 def make_norm(spec: NormSpec, width: int) -> nn.Module:

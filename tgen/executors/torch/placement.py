@@ -8,8 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from tgen.errors import MemoryLimitError, UsageError
-from tgen.executors.formats import available_memory as available_memory
-from tgen.executors.formats import fits_as_float32
+from tgen.executors.formats import available_memory, fits_as_float32
 from tgen.options import RunOptions
 
 

@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tgen.executors.torch.load import taken
 from tgen.executors.torch.transformer import Transformer
 from tgen.families.config import Config
 from tgen.families.registry import find_family
+from tgen.families.table import inverse
 from tgen.files import write_atomically, write_text
 
 
@@ -25,9 +27,10 @@ def save_weights(folder: Path, config: dict[str, Any], model: Transformer, dtype
     parameters = model.state_dict()
     tensors = {}
     for ours, source in table.sources.items():
-        if source.put is None:
+        put = inverse(source.take)
+        if put is None:
             raise ValueError(f"cannot write the fused matrices of {model.spec.family}")
-        tensors[source.name] = source.put(parameters[ours].detach().to("cpu", dtype)).contiguous()
+        tensors[source.name] = taken(parameters[ours].detach().cpu(), put).to(dtype).contiguous()
     save_tensors(folder, {**config, "dtype": str(dtype).removeprefix("torch.")}, tensors)
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tgen.executors.formats import available_memory
 from tgen.executors.torch.cache import Row
-from tgen.executors.torch.placement import available_memory, memory_errors
+from tgen.executors.torch.placement import memory_errors
 from tgen.executors.torch.transformer import Transformer
 from tgen.spec.cache import row_numbers
 
@@ -21,7 +22,6 @@ class TorchExecutor:
 
     def __init__(self, model: Transformer) -> None:
         self.model = model
-        self._weight = model.embedding.weight
 
     def open(self) -> TorchSession:
         """A session without rows."""
@@ -29,12 +29,12 @@ class TorchExecutor:
 
     def row_bytes(self, tokens: int, source_tokens: int = 0) -> int:
         """Bytes of cache that a row takes after so many ids, and after so many ids of a source."""
-        return row_numbers(self.model.spec, tokens, source_tokens) * self._weight.element_size()
+        return row_numbers(self.model.spec, tokens, source_tokens) * self.model.dtype.itemsize
 
     def free_bytes(self) -> int | None:
         """Bytes of memory that caches may still take; None if the system does not say."""
-        if self._weight.device.type == "cuda":
-            return torch.cuda.mem_get_info(self._weight.device)[0]
+        if self.model.device.type == "cuda":
+            return torch.cuda.mem_get_info(self.model.device)[0]
         return available_memory()
 
 

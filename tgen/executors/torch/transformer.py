@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +13,11 @@ from tgen.executors.torch.attention import softcap
 from tgen.executors.torch.cache import Row, Source
 from tgen.executors.torch.forward_pass import ForwardPass, packed_pass, whole_pass
 from tgen.executors.torch.layers import Layer, activate
-from tgen.executors.torch.norms import make_norm
+from tgen.executors.torch.norms import RmsNorm, make_norm
 from tgen.executors.torch.positions import alibi_slopes, relative_buckets, sinusoids
 from tgen.spec.records import Alibi, HeadSpec, ModelSpec, PositionTable, RelativeBias, StackSpec, TransformSpec
+
+TIED = "head.out.weight"
 
 
 class Positions(nn.Module):
@@ -108,22 +111,23 @@ class Head(nn.Module):
         super().__init__()
         self.spec = spec
         self.transform = Transform(spec.transform, width) if spec.transform else None
-        self.weight = None if spec.tied else nn.Parameter(torch.empty(vocab, width))
-        self.bias = nn.Parameter(torch.empty(vocab)) if spec.bias else None
+        self.out = nn.Linear(width, vocab, bias=spec.bias)
 
-    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
-        """Logits [..., vocab] for hidden states [..., width]; `embedding` is the matrix of a tied head."""
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Logits [..., vocab] for hidden states [..., width]."""
         spec = self.spec
         if self.transform is not None:
             hidden = self.transform(hidden)
         if spec.scale is not None:
             hidden = hidden * spec.scale
-        logits = F.linear(hidden, embedding if self.weight is None else self.weight, self.bias)
+        logits: Tensor = self.out(hidden)
         return logits if spec.softcap is None else softcap(logits, spec.softcap)
 
 
 class Transformer(nn.Module):
     """A whole model: embedding, encoder or decoder or both, head."""
+
+    _place: Tensor
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -133,6 +137,30 @@ class Transformer(nn.Module):
         self.encoder = Stack(spec.encoder, spec.width) if spec.encoder else None
         self.decoder = Stack(spec.decoder, spec.width) if spec.decoder else None
         self.head = Head(spec.head, spec.vocab, spec.width) if spec.head else None
+        self.register_buffer("_place", torch.empty(0), persistent=False)
+        if spec.head is not None and spec.head.tied:
+            _share_embedding(self, None)
+            self.register_state_dict_post_hook(_without_tied_head)  # type: ignore[no-untyped-call]
+            self.register_load_state_dict_post_hook(_share_embedding)  # type: ignore[no-untyped-call]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs. Any matrix may be swapped for one of another kind, so none is asked."""
+        return self._place.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of hidden states and of the cache; that of weights may differ."""
+        return self._place.dtype
+
+    def precise(self) -> set[str]:
+        """The parameters that stay in float32 whatever the model's number format."""
+        return {f"{name}.weight" for name, module in self.named_modules() if isinstance(module, RmsNorm)}
+
+    def assign(self, state: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
+        """Use these tensors, which lie on `device`, as the parameters of a model that computes in `dtype`."""
+        self.load_state_dict(state, strict=True, assign=True)
+        self._place = torch.empty(0, device=device, dtype=dtype)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None, source: Source | None = None) -> Tensor:
         """Hidden states of the decoder, or of an encoder that stands alone: [batch, n, width] for ids [batch, n], read without a cache.
@@ -148,7 +176,8 @@ class Transformer(nn.Module):
         """A row that has read nothing. Raises ValueError without a decoder, or without the source that the decoder needs."""
         if self.decoder is None or (source is None) != (self.encoder is None):
             raise ValueError("rows need a decoder, and a source exactly where there is an encoder")
-        return Row(0, [layer.mixer.make_cache() for layer in self.decoder.layers], source)  # type: ignore[union-attr, operator]
+        layers = [layer for layer in self.decoder.layers if isinstance(layer, Layer)]
+        return Row(0, [layer.mixer.make_cache(self.device, self.dtype) for layer in layers], source)
 
     def read(self, rows: Sequence[Row], blocks: Sequence[Sequence[int]]) -> Tensor:
         """Let each row read its block of ids; the decoder's hidden states of all of them side by side, [total, width].
@@ -191,11 +220,24 @@ class Transformer(nn.Module):
 
     def _embedded(self, blocks: Sequence[Sequence[int]]) -> Tensor:
         """Embeddings [1, total, width] of blocks side by side."""
-        ids = torch.tensor([token for block in blocks for token in block], device=self.embedding.weight.device)
+        ids = torch.tensor([token for block in blocks for token in block], device=self.device)
         return self.embedding(ids)[None]  # type: ignore[no-any-return]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """A score per word of the vocabulary, [..., vocab], for hidden states [..., width]. Raises ValueError without a head."""
         if self.head is None:
             raise ValueError("this model has no head")
-        return self.head(hidden, self.embedding.weight)  # type: ignore[no-any-return]
+        return self.head(hidden)  # type: ignore[no-any-return]
+
+
+def _share_embedding(model: Transformer, incompatible: Any) -> None:
+    """Let the head of a tied model use the embedding's parameter, which may just have been loaded: one tensor, which learns once."""
+    if model.head is not None and isinstance(model.head.out, nn.Linear):
+        model.head.out.weight = model.embedding.weight
+    if incompatible is not None:
+        incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if not key.endswith(TIED)]
+
+
+def _without_tied_head(_model: Transformer, state: dict[str, Tensor], prefix: str, _metadata: object) -> None:
+    """Keep the shared tensor out of a state, so that whoever goes through its tensors meets each once."""
+    state.pop(prefix + TIED, None)

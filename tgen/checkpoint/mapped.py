@@ -1,0 +1,112 @@
+"""Weights as NumPy arrays: views of the mapped files, and the parameters that a family's table takes from them.
+
+Knows no tensor framework. NumPy lacks bfloat16, so its numbers are held as uint16 and every array goes with the name of its format.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
+
+from tgen.checkpoint.matching import Match, Matches, no_number, no_repeat
+from tgen.checkpoint.stored import StoredTensor
+from tgen.families.table import Add, Take, moved
+
+Array = npt.NDArray[Any]
+
+FORMATS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F64": np.dtype("<f8")}
+BLOCK = 2**20  # numbers that are checked at a time, so that what NumPy makes on the way stays small
+BF16_EXPONENT = np.uint16(0x7F80)  # all of its bits are set in infinity and NaN alone
+
+
+class MappedFiles:
+    """Files of weights mapped into memory, each once; pages are given back as soon as a converted copy exists."""
+
+    def __init__(self) -> None:
+        self._maps: dict[Path, mmap.mmap] = {}
+
+    def array(self, stored: StoredTensor) -> Array:
+        """A view of the file, bfloat16 as uint16. Its pages are private: writing to it would not change the file."""
+        number = FORMATS[stored.dtype]
+        count = (stored.stop - stored.start) // number.itemsize
+        if count == 0:
+            return np.empty(stored.shape, number)
+        flat = np.frombuffer(self._map(stored.file), number, count, stored.start)
+        if stored.strides is None:
+            return flat.reshape(stored.shape)
+        return as_strided(flat, stored.shape, [stride * number.itemsize for stride in stored.strides])
+
+    def release(self, stored: StoredTensor) -> None:
+        """Let the system drop the pages of a tensor that was copied, so that loading needs little more than the weights."""
+        mapped = self._maps.get(stored.file)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            start = -(-stored.start // mmap.PAGESIZE) * mmap.PAGESIZE
+            length = stored.stop // mmap.PAGESIZE * mmap.PAGESIZE - start
+            if length > 0:
+                mapped.madvise(mmap.MADV_DONTNEED, start, length)
+
+    def _map(self, path: Path) -> mmap.mmap:
+        if path not in self._maps:
+            with open(path, "rb") as file:
+                try:
+                    self._maps[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                except OSError as error:
+                    if error.errno == errno.ENOMEM:
+                        raise MemoryError(f"no room for {path.name}") from error
+                    raise
+        return self._maps[path]
+
+
+def read_parameter(name: str, match: Match, files: MappedFiles) -> tuple[Array, str]:
+    """A parameter and the name of its format; a view of the file where no step changes a number.
+
+    Raises CheckpointError for NaN or infinity.
+    """
+    array, dtype = taken(files.array(match.tensor), match.tensor.dtype, match.take)
+    if not is_finite(array, dtype):
+        raise no_number(name)
+    return array, dtype
+
+
+def check_repeats(matches: Matches, files: MappedFiles) -> None:
+    """Raise UnsupportedError where a tensor that should hold another one once more holds something else."""
+    for name, (copy, original) in matches.repeats.items():
+        if not np.array_equal(files.array(copy), files.array(original)):
+            raise no_repeat(name)
+
+
+def taken(array: Array, dtype: str, take: Take) -> tuple[Array, str]:
+    """What the steps of a table make of a tensor, and the format it is in then."""
+    for step in take:
+        if isinstance(step, Add):
+            array, dtype = widened(array, dtype) + np.float32(step.number), "F32"
+        else:
+            array = moved(step, array)
+    return array, dtype
+
+
+def widened(array: Array, dtype: str) -> npt.NDArray[np.float32]:
+    """The same numbers in float32."""
+    if dtype == "BF16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32)
+
+
+def is_finite(array: Array, dtype: str) -> bool:
+    """Whether no number is NaN or infinite."""
+    if dtype == "BF16":
+        return not any(((block & BF16_EXPONENT) == BF16_EXPONENT).any() for block in _blocks(array))
+    return all(np.isfinite(block).all() for block in _blocks(array))
+
+
+def _blocks(array: Array) -> Iterator[Array]:
+    """Some rows at a time."""
+    rows = max(1, BLOCK * len(array) // max(1, array.size))
+    return (array[start : start + rows] for start in range(0, len(array), rows))
