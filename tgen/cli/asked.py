@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -10,6 +11,7 @@ from typing import Any
 from tgen.cli.prompt import check_encoding
 from tgen.constraints import read_constraint, schema_text, split_choices
 from tgen.options import GenerationOptions, check_early
+from tgen.ui import messages
 
 NAMES = tuple(option.name for option in fields(GenerationOptions))
 
@@ -31,7 +33,8 @@ def asked_options(values: Mapping[str, Any]) -> dict[str, Any]:
     if constraint is not None:
         from tgen.constraint.grammar import check
 
-        check(constraint)
+        if unknown := check(constraint):
+            messages.note(f"--json-schema: JSON Schema has no {', '.join(map(json.dumps, unknown))}, so it is read as an annotation")
     return asked
 
 

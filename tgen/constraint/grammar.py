@@ -12,8 +12,9 @@ import llguidance
 import numpy as np
 import numpy.typing as npt
 
+from tgen.constraint.keywords import check_keywords, nearest, subschemas
 from tgen.constraint.pattern import UnportableError, example, portable
-from tgen.constraint.schema import examples, required_names, safe_schema
+from tgen.constraint.schema import SHORTEST, examples, narrow, required_names
 from tgen.constraints import Constraint
 from tgen.errors import UsageError
 
@@ -98,14 +99,21 @@ class Grammar:
     def __init__(self, constraint: Constraint, *, space: bool = False) -> None:
         """With `space` the text starts with a space that does not belong to it. Raises UsageError for what cannot be honoured."""
         self.constraint = constraint
+        self.unknown: list[str] = []
         self.names: frozenset[str] = frozenset()
         self.examples: frozenset[str] = frozenset()
         self.choices: list[str] = json.loads(constraint.text) if constraint.kind == "choices" else []
         if constraint.kind == "json-schema":
             schema = json.loads(constraint.text)
-            safe = safe_schema(schema)
-            self.names, self.examples = required_names(schema), examples(schema)
-            body = "%json " + json.dumps({**safe, "x-guidance": JSON_OPTIONS})
+            if schema is False:
+                raise UsageError("--json-schema is false, which no text satisfies", "use true, or an object")
+            schema = {} if schema is True else schema
+            schemas = subschemas(schema)
+            self.unknown = check_keywords(schemas)
+            self.names, self.examples = required_names(schemas), examples(schemas)
+            for each in schemas:
+                narrow(each)
+            body = "%json " + json.dumps({**schema, "x-guidance": JSON_OPTIONS})
         else:
             if constraint.kind == "regex" and (text := example(constraint.text)):
                 self.examples = frozenset({text})
@@ -128,9 +136,14 @@ def byte_vocabulary() -> Vocabulary:
     return Vocabulary([bytes([byte]) for byte in range(256)])
 
 
-def check(constraint: Constraint) -> None:
-    """Raise UsageError, naming the keyword, for a constraint that cannot be honoured; needs no model."""
-    Grammar(constraint).matcher(byte_vocabulary())
+def check(constraint: Constraint) -> list[str]:
+    """The words of a schema that are read as annotations because nobody knows them; needs no model.
+
+    Raises UsageError, naming the keyword, for a constraint that cannot be honoured.
+    """
+    grammar = Grammar(constraint)
+    grammar.matcher(byte_vocabulary())
+    return grammar.unknown
 
 
 def _expression(constraint: Constraint) -> str:
@@ -168,7 +181,7 @@ def _refused(constraint: Constraint, problem: str) -> UsageError:
         return UsageError('--json-schema: "oneOf" of alternatives that may overlap cannot be honoured', 'use "anyOf"')
     if first.startswith("Unknown format: "):
         name = first.removeprefix("Unknown format: ")
-        return UsageError(f'--json-schema: "format": "{name}" is not known', 'remove it, or use "pattern"')
+        return UsageError(f'--json-schema: "format": "{name}" is not known', nearest(name, SHORTEST, 'remove it, or use "pattern"'))
     if reason != first or "regex" in first or "lookaround" in first:
         key = "patternProperties" if first.startswith("patternProperty") else "pattern"
         return UsageError(f'--json-schema: "{key}" cannot be honoured: {reason}', "lookaround and back-references are not known")
@@ -176,5 +189,6 @@ def _refused(constraint: Constraint, problem: str) -> UsageError:
         reason = "it refers to itself beside other keywords" if "circular" in first else "what it refers to is not in the schema"
         return UsageError(f'--json-schema: "$ref" cannot be honoured: {reason}', "put what it refers to in its place")
     if first.startswith("Unsatisfiable schema: "):
-        return UsageError(f"--json-schema: no text satisfies it: {first.removeprefix('Unsatisfiable schema: ')}")
-    return UsageError(f"--json-schema cannot be honoured: {first}")
+        reason = first.removeprefix("Unsatisfiable schema: ")
+        return UsageError(f"--json-schema: no text satisfies it: {reason}", "change or remove one of the keywords that exclude each other")
+    return UsageError(f"--json-schema cannot be honoured: {first.replace('f64', 'number')}", "correct or remove what is named")
