@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tgen.constraint.keywords import check_keywords, nearest, subschemas
-from tgen.constraint.pattern import UnportableError, example, portable
+from tgen.constraint.pattern import example
 from tgen.constraint.schema import SHORTEST, examples, narrow, required_names
 from tgen.constraints import Constraint
 from tgen.errors import UsageError
@@ -21,6 +21,9 @@ from tgen.errors import UsageError
 # No white space between JSON's signs: a small model would write it for ever. No \u escapes: under them a name that is taken
 # could be written a second time.
 JSON_OPTIONS = {"whitespace_flexible": False, "lenient": False, "coerce_one_of": False, "json_allowed_escapes": 'nrbtf\\"'}
+# The digits, letters and spaces of --regex are those of ASCII: in other scripts they are seldom what is wanted.
+ASCII = "dws"
+# The library takes seconds for longer expressions.
 LARGEST_CHOICES = 1 << 20
 
 
@@ -117,7 +120,8 @@ class Grammar:
         else:
             if constraint.kind == "regex" and (text := example(constraint.text)):
                 self.examples = frozenset({text})
-            body = f"/{llguidance.regex_to_lark(_expression(constraint), '')}/"
+            expression = constraint.text if constraint.kind == "regex" else _any_of(self.choices)
+            body = f"/{llguidance.regex_to_lark(expression, ASCII)}/"
         # Without no_forcing the mask would leave, of several ways to spell what must come, only the tokenizer's own.
         start = '" " body' if space else "body"
         self.text = f'%llguidance {{"no_forcing": true}}\nstart: {start}\nbody: {body}\n'
@@ -146,17 +150,11 @@ def check(constraint: Constraint) -> list[str]:
     return grammar.unknown
 
 
-def _expression(constraint: Constraint) -> str:
-    """The regular expression for the whole text."""
-    if constraint.kind == "choices":
-        expression = "|".join("".join(map(_literal, text)) for text in json.loads(constraint.text))
-        if len(expression) > LARGEST_CHOICES:
-            raise UsageError("--choices are too many", "there is --regex, which can say the same in short")
-        return f"(?:{expression})"
-    try:
-        return f"(?:{portable(constraint.text, whole=True)[0]})"
-    except UnportableError as error:
-        raise UsageError(f"--regex cannot be honoured: {error}") from error
+def _any_of(choices: Sequence[str]) -> str:
+    expression = "|".join("".join(map(_literal, text)) for text in choices)
+    if len(expression) > LARGEST_CHOICES:
+        raise UsageError("--choices are too many", "use --regex, which can say the same in fewer bytes")
+    return expression
 
 
 def _literal(character: str) -> str:
@@ -169,7 +167,9 @@ def _refused(constraint: Constraint, problem: str) -> UsageError:
     first = lines[0].split("failed to compile JSON schema: ")[-1]
     reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error:")), first)
     if constraint.kind != "json-schema":
-        return UsageError(f"{constraint.flag} cannot be honoured: {reason}", "lookaround, back-references and word borders are not known")
+        reason = reason.split("(in regex): ")[-1]
+        hint = "the syntax is that of Rust's regex crate, without lookaround, back-references, word borders and anchors within the text"
+        return UsageError(f"{constraint.flag} cannot be honoured: {reason}", hint)
     if first.startswith("Unimplemented keys: "):
         keys = json.loads(first.removeprefix("Unimplemented keys: "))
         named = ", ".join(f'"{key}"' for key in keys)

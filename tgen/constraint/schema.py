@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, TypeGuard
 
 from tgen.constraint.keywords import KEYWORDS, TYPES, nearest
-from tgen.constraint.pattern import UnportableError, example, portable
+from tgen.constraint.pattern import Pattern, UnportableError, example, read_pattern
 from tgen.errors import UsageError
 
 # Beyond this neighbouring whole numbers are one and the same float.
@@ -152,7 +152,7 @@ def _make_whole(schema: dict[str, Any]) -> None:
 def _narrow_strings(schema: dict[str, Any]) -> None:
     """Patterns that mean the same to every validator, and formats that a validator checks more closely than the library does."""
     if isinstance(schema.get("pattern"), str):
-        schema["pattern"] = _portable("pattern", schema["pattern"])[0]
+        schema["pattern"] = _portable("pattern", schema["pattern"]).text
     kind = schema.get("format")
     if isinstance(kind, str) and kind in FORMATS:
         del schema["format"]
@@ -207,11 +207,11 @@ def _narrow_objects(schema: dict[str, Any]) -> None:
         closed = schema.get("additionalProperties") is False
         schema["patternProperties"] = {}
         for pattern, inner in patterns.items():
-            text, differs = _portable("patternProperties", pattern)
-            if differs and not closed:
+            found = _portable("patternProperties", pattern)
+            if found.differs and not closed:
                 # A name that only some readers see a match in would be an additional property to the others.
                 raise _refusal("patternProperties", f'"patternProperties" {pattern!r} beside open "additionalProperties"')
-            schema["patternProperties"][text] = inner
+            schema["patternProperties"][found.text] = inner
     least, required = schema.get("minProperties"), schema.get("required")
     named = len(set(required)) if isinstance(required, list) and all(isinstance(name, str) for name in required) else 0
     if isinstance(least, int) and least - named > 1:
@@ -250,9 +250,9 @@ def _opposite(schema: Any) -> Any | None:
     return None
 
 
-def _portable(key: str, pattern: str) -> tuple[str, bool]:
+def _portable(key: str, pattern: str) -> Pattern:
     try:
-        return portable(pattern)
+        return read_pattern(pattern)
     except UnportableError as error:
         raise UsageError(f'--json-schema: "{key}" {pattern!r} cannot be honoured: {error}', f'change or remove "{key}"') from error
 
