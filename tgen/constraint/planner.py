@@ -24,8 +24,6 @@ RANK = {byte: rank for rank, byte in enumerate(b'}],:0123456789"ntf[{-')}
 QUOTE, STOPS, BORDERS = frozenset(b'"'), frozenset(b",]}"), frozenset(b',:[{}]"')
 # In a string, and in a text that is not JSON, two bytes of a kind stand for all of that kind.
 KINDS = (b"0123456789", b"abcdefghijklmnopqrstuvwxyz", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", bytes(range(0x80, 0xC0)), bytes(range(0xC0, 0x100)))
-# Up to this many bytes are all tried: the ten digits and two signs between them.
-FEW = 12
 # A search gives up a way that is longer than this many bytes: the time for each byte grows with the length.
 LONGEST = 8192
 # A turn off the likeliest way, and an open bracket, each count as much as this many bytes.
@@ -116,20 +114,9 @@ class Planner:
         quoted = [json.dumps(name, ensure_ascii=False).encode()[1:] for name in names]
         self._starts = {name[:end] for name in quoted for end in range(1, len(name) + 1)}
         self.examples = sorted((text.encode() for text in examples), key=_by_length)
-        # Of a long example only every n-th end is tried; within as many bytes a search meets one of them.
-        self.stride = 1 + max(map(len, self.examples), default=0) // MOST_ENDS
+        # Of a long example only every n-th end is tried.
         self.ends = {text[start:] for text in self.examples for start in range(0, len(text), 1 + len(text) // MOST_ENDS)}
         self._offers: dict[bytes, _Offer] = {}
-        self._costs: dict[bytes, Sequence[int]] = {}
-
-    def costs_of(self, end: bytes) -> Sequence[int]:
-        """The costs of a text's last bytes, as far as they are known. Those of long examples are kept."""
-        example = next((text for text in self.examples if text.endswith(end)), b"") if len(end) >= MOST_ENDS else b""
-        if not example:
-            return (0,)
-        if example not in self._costs:
-            self._costs[example] = self.spelling.costs(example)
-        return self._costs[example][len(example) - len(end) :]
 
     def offer(self, matcher: Matcher) -> _Offer:
         """What may come next. A grammar has few such sets, so each is sorted once."""
@@ -219,10 +206,10 @@ class Search:
                     return None, (), None
                 text, place = text + step, place.after(step)
             if matcher.accepting:
-                return text, self._planner.costs_of(step), None
+                return text, (0,), None
         offer = self._planner.offer(matcher)
         choices = [bytes([byte]) for byte in self._planner.choices(offer, place)]
-        helpful = self._helpful(matcher, offer, place, not branch.text or len(text) < self._planner.stride)
+        helpful = self._helpful(matcher, offer, place, not branch.text)
         following = _Branch(matcher, text, place, branch.turn(rank), [*helpful, *choices])
         for start in self._tails:
             if self._known.text[start] in offer.allowed:
@@ -234,8 +221,8 @@ class Search:
     def _helpful(self, matcher: Matcher, offer: _Offer, place: Place, all_ends: bool) -> list[bytes]:
         """Ends of examples that fit where nothing can end yet, shortest first.
 
-        The search tries whole examples, and what each has after the bytes of the string or number so far. With `all_ends`, near the
-        start of a search, it tries the other ends as well: the model may have written a part in another way.
+        The search tries whole examples, and what each has after the bytes of the string or number so far. With `all_ends`, where a
+        search begins, it tries the other ends as well: the model may have written a part in another way.
         """
         planner = self._planner
         if not planner.examples or (place.json and offer.allowed & (QUOTE if place.string else STOPS)):
@@ -259,9 +246,7 @@ class Search:
 
 
 def _some(allowed: Sequence[int]) -> list[int]:
-    """All bytes where they are few; else two of each kind that is allowed as a whole, and all others."""
-    if len(allowed) <= FEW:
-        return list(allowed)
+    """Two bytes of each kind that is allowed as a whole, and all others."""
     kinds = [[byte for byte in kind if byte in allowed] for kind in KINDS]
     first = [byte for place in (0, 1) for kind in kinds for byte in kind[place : place + 1]]
     skipped = {byte for found, kind in zip(kinds, KINDS, strict=True) if len(found) == len(kind) or kind[0] >= 0x80 for byte in kind}
