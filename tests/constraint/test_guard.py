@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -321,6 +322,48 @@ def test_an_end_is_found_however_far_it_is(guards: Guards) -> None:
     text, used = write(guards, {"json_schema": schema}, 502, babbler)
     assert used <= 502
     Draft202012Validator(schema).validate(json.loads(text))
+
+
+# One constraint, many requests
+
+
+def test_another_budget_compiles_and_searches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    guards = Guards(SPELLING, frozenset([MERGED_END]))
+    schema = {"json_schema": SCHEMAS["nested"]}
+    fewest = least(guards, schema)
+    constraint = read_constraint(schema)
+    assert constraint is not None
+    monkeypatch.setattr(Grammar, "matcher", lambda *_: pytest.fail("compiled again"))
+    work = Work(monkeypatch)
+    for budget in (fewest, fewest + 1, 2 * fewest, 1000, 1001):
+        guards.guard(constraint, [1], budget)
+    assert work.done == 0
+
+
+def test_a_first_guard_with_room_is_little_work(guards: Guards, monkeypatch: pytest.MonkeyPatch) -> None:
+    constraint = read_constraint({"json_schema": SCHEMAS["optional before required"]})
+    assert constraint is not None
+    work = Work(monkeypatch)
+    guards.guard(constraint, [1], 1000)
+    assert work.done < 400
+
+
+def test_a_plan_does_not_depend_on_earlier_requests() -> None:
+    guards = Guards(SPELLING, frozenset([MERGED_END]))
+    constraint = read_constraint({"json_schema": {"enum": [1234567891234, "a"]}})
+    assert constraint is not None
+    first = guards.guard(constraint, [1], 90).safe()
+    assert guards.guard(constraint, [1], 3).safe() != first
+    assert guards.guard(constraint, [1], 90).safe() == first
+
+
+def test_threads_may_share_guards() -> None:
+    asked = [{"json_schema": SCHEMAS[name]} for name in ("person", "nested", "patterns")] + [{"regex": "[a-z]{3,9} [0-9]+"}]
+    jobs = [(each, budget) for budget in (90, 300, 91) for each in asked]
+    alone = [write(Guards(SPELLING, frozenset([MERGED_END])), *job, babbler) for job in jobs]
+    shared = Guards(SPELLING, frozenset([MERGED_END]))
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda job: write(shared, job[0], job[1], babbler), jobs)) == alone
 
 
 # What is long, and how much work it may be

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from tgen.constraint.grammar import Grammar, byte_vocabulary
+from tgen.constraint.grammar import Grammar, byte_vocabulary, check
 from tgen.errors import UsageError
 from tgen.options import read_constraint
 
@@ -47,10 +47,22 @@ OBJECT = {"type": "object"}
         ({**OBJECT, "patternProperties": {r"^\d$": {}}}, '"patternProperties"'),
         ({"multipleOf": 0.7}, '"multipleOf": 0.7'),
         ({"const": 2**53 + 1}, '"const" with a number beyond 2^53'),
-        ({"minimum": -(2**60)}, '"minimum" with a number beyond 2^53'),
+        ({"minimum": 2**60}, '"minimum" with a number beyond 2^53'),
+        ({"exclusiveMinimum": -(2**60)}, '"exclusiveMinimum" with a number beyond 2^53'),
         ({"$ref": "http://example.org/other"}, '"$ref" cannot be honoured'),
-        ({"type": "colour"}, "Invalid type: colour"),
-        ({"enum": []}, "no text satisfies it"),
+        ({"type": "colour"}, '"type": "colour" is not known'),
+        ({"type": ["string", {"type": "integer"}]}, '"type": {"type": "integer"} is not known'),
+        ({"enum": []}, '"enum" is empty, so no text satisfies it'),
+        ({"properties": {"a": {"anyOf": []}}}, '"anyOf" is empty, so no text satisfies it'),
+        ({"type": []}, '"type" is empty, so no text satisfies it'),
+        ({"type": "string", "const": 5}, "no text satisfies it: incompatible types"),
+        ({"type": "integer", "minimum": 5, "maximum": 3}, "no text satisfies it: minimum (5) is greater than maximum (3)"),
+        ({"type": "integer", "format": "uint8", "minimum": 256}, "no text satisfies it: minimum (256) is greater than maximum (255)"),
+        ({"properties": {"a": {"type": "string", "required": True}}}, '"required" must be a list of names, not true'),
+        ({"properties": {"a": 5}}, '"properties" holds 5, which is no schema'),
+        ({"$defs": {"unused": {"items": "a"}}}, '"items" holds "a", which is no schema'),
+        ({"definitions": []}, '"definitions" must be an object, not []'),
+        ({"minimum": "3"}, "Expected number for 'minimum', got \"3\""),
         ({**OBJECT, "required": ["a"], "additionalProperties": False}, "no text satisfies it: required property 'a'"),
         (False, "is false, which no text satisfies"),
     ],
@@ -60,6 +72,55 @@ def test_what_cannot_be_kept_is_refused_by_name(schema: Any, words: str) -> None
         allows(schema, "")
     assert words in refused.value.message
     assert "\n" not in refused.value.message
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("schema", "word", "hint"),
+    [
+        ({"type": "string", "maxlength": 5}, '"maxlength" is not known', 'do you mean "maxLength"? If not, call it "x-maxlength"'),
+        ({"items": {"anyOf": [{"additonalProperties": False}]}}, '"additonalProperties"', 'do you mean "additionalProperties"?'),
+        ({"$defs": {"unused": {"emum": ["a"]}}}, '"emum"', 'do you mean "enum"?'),
+        ({"properties": {"a": {"item": {}}}}, '"item"', 'do you mean "items"?'),
+        ({"min-length": 3}, '"min-length"', 'do you mean "minLength"?'),
+        ({"tpye": "string"}, '"tpye"', 'do you mean "type"?'),
+        ({"oneof": []}, '"oneof"', 'do you mean "oneOf"?'),
+        ({"min": 3}, '"min"', 'do you mean "minimum"?'),
+        ({"type": "integer", "divisibleBy": 3}, '"divisibleBy"', 'do you mean "multipleOf"?'),
+        ({"files": {"part": {"maxitems": 3}}, "$ref": "#/files/part"}, '"maxitems"', 'do you mean "maxItems"?'),
+        ({"type": "String"}, '"type": "String" is not known', 'do you mean "string"?'),
+        ({"type": "string", "format": "datetime"}, '"format": "datetime" is not known', 'do you mean "date-time"?'),
+        ({"type": "string", "format": "int64"}, '"format": "int64" is not known', 'use "pattern"'),
+        ({"type": "integer", "format": "Int32"}, '"format": "Int32" is not known', 'do you mean "int32"?'),
+        ({"type": "number", "format": "currency"}, '"format": "currency" is not known', 'use "minimum" and "maximum"'),
+    ],
+)
+def test_a_misspelt_word_is_refused_and_the_nearest_known_one_is_named(schema: Any, word: str, hint: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        allows(schema, "")
+    assert word in refused.value.message
+    assert refused.value.hint is not None
+    assert hint in refused.value.hint
+
+
+def test_an_annotation_changes_nothing_and_an_unknown_word_is_told() -> None:
+    annotations = {
+        "title": "t",
+        "readOnly": True,
+        "example": 3,
+        "discriminator": {"propertyName": "a"},
+        "xml": {},
+        "contentEncoding": "base64",
+    }
+    assert told({"type": "integer", **annotations, "x-maxlength": 5, "_format": "date", "@type": "a"}) == []
+    assert told({"properties": {"a": {"note": 1}, "maxlength": {"faker": {"maxlength": 3, "enum": []}}}}) == ["note", "faker"]
+    assert allows({"type": "integer", "x-view": {"pattern": "a*+", "maxlength": 3}}, "12")
+
+
+def told(schema: Any) -> list[str]:
+    constraint = read_constraint({"json_schema": schema})
+    assert constraint is not None
+    return check(constraint)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +152,21 @@ def test_what_cannot_be_kept_is_refused_by_name(schema: Any, words: str) -> None
         ({"properties": {"a": {"not": {}}}}, ["{}", '{"b":1}'], ['{"a":1}']),
         ({"not": {"required": ["a", "b"]}, "properties": {"a": {}, "b": {}}}, ['{"a":1}', '{"b":1}'], ['{"a":1,"b":1}', "1"]),
         ({"not": {"anyOf": [{"required": ["a"]}, {"required": ["b"]}]}}, ['{"c":1}'], ['{"a":1}', '{"b":1}']),
+        # Formats of numbers.
+        ({"type": "integer", "format": "int32"}, [str(2**31 - 1), str(-(2**31)), "0"], [str(2**31), str(-(2**31) - 1)]),
+        ({"type": "number", "format": "int64"}, ["200", str(2**53)], ["200.5", "1e5", str(2**63)]),
+        ({"format": "uint8"}, ["255", "0", '"a"', "null"], ["256", "-1", "0.5"]),
+        ({"type": "integer", "format": "uint16", "minimum": 5, "maximum": 10**6}, ["5", "65535"], ["4", "65536"]),
+        ({"type": "integer", "format": "uint32", "minimum": -5, "maximum": 9}, ["0", "9"], ["-1", "10"]),
+        ({"type": ["integer", "null"], "format": "uint64"}, ["7", "null"], ["-1", "7.5"]),
+        ({"type": "number", "format": "float", "exclusiveMinimum": 0}, ["0.5"], ["0", "1e999"]),
+        ({"type": "number", "format": "double"}, ["0.5", "-3"], ["1e999", "-1E999"]),
+        ({"properties": {"a": {"type": "integer", "format": "int8"}}}, ['{"a":-128}'], ['{"a":128}']),
+        ({"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}, ["-12", str(2**53)], ["0.5"]),
+        ({"type": "integer", "format": "date-time"}, ["12"], ['"2000-01-01T00:00:00Z"']),
+        ({"type": "array", "format": "table", "uniqueItems": False}, ["[1,1]"], ["1"]),
+        # Names that are required and not described.
+        ({**OBJECT, "properties": {"a": {}}, "required": ["b"]}, ['{"b":1}', '{"a":1,"b":2}'], ["{}", '{"a":1}']),
         # Whole numbers that are written as floats.
         ({"type": "array", "minItems": 2.0, "maxItems": 3.0}, ["[1,2]", "[1,2,3]"], ["[1]", "[1,2,3,4]"]),
         ({"type": "string", "minLength": 1.0, "maxLength": 2e0}, ['"a"', '"ab"'], ['""', '"abc"']),

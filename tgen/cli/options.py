@@ -48,7 +48,8 @@ class Asked:
         if constraint is not None:
             from tgen.constraint.grammar import check
 
-            check(constraint)
+            if unknown := check(constraint):
+                messages.note(f"--json-schema: JSON Schema has no {', '.join(map(json.dumps, unknown))}, so it is read as an annotation")
 
     def preferring(self, **values: Any) -> Asked:
         """The same with values for options that were not asked for."""

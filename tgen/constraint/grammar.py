@@ -12,14 +12,18 @@ import llguidance
 import numpy as np
 import numpy.typing as npt
 
-from tgen.constraint.pattern import UnportableError, example, portable
-from tgen.constraint.schema import examples, required_names, safe_schema
+from tgen.constraint.keywords import check_keywords, nearest, subschemas
+from tgen.constraint.pattern import example
+from tgen.constraint.schema import SHORTEST, examples, narrow, required_names
 from tgen.errors import UsageError
 from tgen.options import Constraint
 
 # No white space between JSON's signs: a small model would write it for ever. No \u escapes: under them a name that is taken
 # could be written a second time.
 JSON_OPTIONS = {"whitespace_flexible": False, "lenient": False, "coerce_one_of": False, "json_allowed_escapes": 'nrbtf\\"'}
+# The digits, letters and spaces of --regex are those of ASCII: in other scripts they are seldom what is wanted.
+ASCII = "dws"
+# The library takes seconds for longer expressions.
 LARGEST_CHOICES = 1 << 20
 
 
@@ -98,18 +102,26 @@ class Grammar:
     def __init__(self, constraint: Constraint, *, space: bool = False) -> None:
         """With `space` the text starts with a space that does not belong to it. Raises UsageError for what cannot be honoured."""
         self.constraint = constraint
+        self.unknown: list[str] = []
         self.names: frozenset[str] = frozenset()
         self.examples: frozenset[str] = frozenset()
         self.choices: list[str] = json.loads(constraint.text) if constraint.kind == "choices" else []
         if constraint.kind == "json-schema":
             schema = json.loads(constraint.text)
-            safe = safe_schema(schema)
-            self.names, self.examples = required_names(schema), examples(schema)
-            body = "%json " + json.dumps({**safe, "x-guidance": JSON_OPTIONS})
+            if schema is False:
+                raise UsageError("--json-schema is false, which no text satisfies", "use true, or an object")
+            schema = {} if schema is True else schema
+            schemas = subschemas(schema)
+            self.unknown = check_keywords(schemas)
+            self.names, self.examples = required_names(schemas), examples(schemas)
+            for each in schemas:
+                narrow(each)
+            body = "%json " + json.dumps({**schema, "x-guidance": JSON_OPTIONS})
         else:
             if constraint.kind == "regex" and (text := example(constraint.text)):
                 self.examples = frozenset({text})
-            body = f"/{llguidance.regex_to_lark(_expression(constraint), '')}/"
+            expression = constraint.text if constraint.kind == "regex" else _any_of(self.choices)
+            body = f"/{llguidance.regex_to_lark(expression, ASCII)}/"
         # Without no_forcing the mask would leave, of several ways to spell what must come, only the tokenizer's own.
         start = '" " body' if space else "body"
         self.text = f'%llguidance {{"no_forcing": true}}\nstart: {start}\nbody: {body}\n'
@@ -128,22 +140,21 @@ def byte_vocabulary() -> Vocabulary:
     return Vocabulary([bytes([byte]) for byte in range(256)])
 
 
-def check(constraint: Constraint) -> None:
-    """Raise UsageError, naming the keyword, for a constraint that cannot be honoured; needs no model."""
-    Grammar(constraint).matcher(byte_vocabulary())
+def check(constraint: Constraint) -> list[str]:
+    """The words of a schema that are read as annotations because nobody knows them; needs no model.
+
+    Raises UsageError, naming the keyword, for a constraint that cannot be honoured.
+    """
+    grammar = Grammar(constraint)
+    grammar.matcher(byte_vocabulary())
+    return grammar.unknown
 
 
-def _expression(constraint: Constraint) -> str:
-    """The regular expression for the whole text."""
-    if constraint.kind == "choices":
-        expression = "|".join("".join(map(_literal, text)) for text in json.loads(constraint.text))
-        if len(expression) > LARGEST_CHOICES:
-            raise UsageError("--choices are too many", "there is --regex, which can say the same in short")
-        return f"(?:{expression})"
-    try:
-        return f"(?:{portable(constraint.text, whole=True)[0]})"
-    except UnportableError as error:
-        raise UsageError(f"--regex cannot be honoured: {error}") from error
+def _any_of(choices: Sequence[str]) -> str:
+    expression = "|".join("".join(map(_literal, text)) for text in choices)
+    if len(expression) > LARGEST_CHOICES:
+        raise UsageError("--choices are too many", "use --regex, which can say the same in fewer bytes")
+    return expression
 
 
 def _literal(character: str) -> str:
@@ -156,7 +167,9 @@ def _refused(constraint: Constraint, problem: str) -> UsageError:
     first = lines[0].split("failed to compile JSON schema: ")[-1]
     reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error:")), first)
     if constraint.kind != "json-schema":
-        return UsageError(f"{constraint.flag} cannot be honoured: {reason}", "lookaround, back-references and word borders are not known")
+        reason = reason.split("(in regex): ")[-1]
+        hint = "the syntax is that of Rust's regex crate, without lookaround, back-references, word borders and anchors within the text"
+        return UsageError(f"{constraint.flag} cannot be honoured: {reason}", hint)
     if first.startswith("Unimplemented keys: "):
         keys = json.loads(first.removeprefix("Unimplemented keys: "))
         named = ", ".join(f'"{key}"' for key in keys)
@@ -168,7 +181,7 @@ def _refused(constraint: Constraint, problem: str) -> UsageError:
         return UsageError('--json-schema: "oneOf" of alternatives that may overlap cannot be honoured', 'use "anyOf"')
     if first.startswith("Unknown format: "):
         name = first.removeprefix("Unknown format: ")
-        return UsageError(f'--json-schema: "format": "{name}" is not known', 'remove it, or use "pattern"')
+        return UsageError(f'--json-schema: "format": "{name}" is not known', nearest(name, SHORTEST, 'remove it, or use "pattern"'))
     if reason != first or "regex" in first or "lookaround" in first:
         key = "patternProperties" if first.startswith("patternProperty") else "pattern"
         return UsageError(f'--json-schema: "{key}" cannot be honoured: {reason}', "lookaround and back-references are not known")
@@ -176,5 +189,6 @@ def _refused(constraint: Constraint, problem: str) -> UsageError:
         reason = "it refers to itself beside other keywords" if "circular" in first else "what it refers to is not in the schema"
         return UsageError(f'--json-schema: "$ref" cannot be honoured: {reason}', "put what it refers to in its place")
     if first.startswith("Unsatisfiable schema: "):
-        return UsageError(f"--json-schema: no text satisfies it: {first.removeprefix('Unsatisfiable schema: ')}")
-    return UsageError(f"--json-schema cannot be honoured: {first}")
+        reason = first.removeprefix("Unsatisfiable schema: ")
+        return UsageError(f"--json-schema: no text satisfies it: {reason}", "change or remove one of the keywords that exclude each other")
+    return UsageError(f"--json-schema cannot be honoured: {first.replace('f64', 'number')}", "correct or remove what is named")

@@ -1,7 +1,7 @@
-"""A constraint at work on one sample: which tokens may come next so that the text stays valid and can still be closed in time.
+"""A guard watches over one sample: it says which tokens may come next so that the text stays valid and can still be closed in time.
 
-Knows token ids, grammars and plans; no logits, no session. At every step there is a plan, a known way to the end that fits what is left
-of the budget. A token is let through only if there is a plan after it, too, so the text is closed by construction.
+It knows token ids, and neither logits nor sessions. At every step the guard holds a plan, a known way to the end that fits what is left of
+the token budget. It lets a token through only if it finds a plan that fits after that token, too, so every text is closed in time.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from tgen.constraint.grammar import Grammar, Matcher, Vocabulary, byte_vocabulary
-from tgen.constraint.planner import NODE, Effort, Place, Plan, Planner
+from tgen.constraint.place import Place
+from tgen.constraint.planner import EMPTY, NODE, Effort, Plan, Planner, Search
 from tgen.constraint.token_bytes import UNSPELLABLE, Spelling
 from tgen.errors import UsageError
 from tgen.options import Constraint
 
-# At the start, where there is time, and at a step: in nodes.
-START, STEP = Effort(40_000, 4_000, 400, 5.0), Effort(600, 200)
-# A plan that costs too much is nearly always the cheapest already. So what a sample may spend on a search for a cheaper one is limited: so
-# much for one search, so much earned by each token, and no more than so much saved. A search for any plan is always made.
-TIGHT, EARNED, SAVED = 48, 8, 600
-# How many bytes of a plan a token may stand for, where it is not its own number of bytes.
+# How much a search may cost: at the start, where a few seconds are better than a refusal, and at a step, where a user waits for a token.
+START, STEP = Effort(40_000, 2_000, 5.0), Effort(600, 200)
+# Each sample has a budget of nodes for searches that only look for a cheaper plan: every token tops it up, to the amount that it starts
+# with at most. Such a search mostly finds nothing. A search for any plan at all is always made.
+EARNED, SAVED = 8, 600
+# Up to this many bytes of a plan may be replaced by a token before the guard searches for another plan: most tokens are shorter.
 MOST_REPLACED = 8
+# How many constraints stay compiled: the lines of a batch, or the users of a server, mostly share a few.
 KEPT = 16
 # Numbers stay as short as a float is exact: a validator reads 0.99999999999999999999 as 1. Whole numbers are exact for longer.
 LONGEST_FRACTION, LONGEST_WHOLE = 17, 40
@@ -33,42 +35,45 @@ LONGEST_FRACTION, LONGEST_WHOLE = 17, 40
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """A text: where both matchers are, where in JSON, and a plan."""
+    """A text so far: both matchers, the place in JSON, and the plan."""
 
     tokens: Matcher
     bytes: Matcher
     place: Place
     plan: Plan
 
+    def copy(self) -> _State:
+        return _State(self.tokens.copy(), self.bytes.copy(), self.place, self.plan)
+
 
 class Guard:
-    """Watches over one sample."""
+    """The constraint of one sample, and how far its text has come. Each guard belongs to one thread at a time."""
 
-    def __init__(self, spelling: Spelling, planner: Planner, ends: Sequence[int], state: _State, budget: int, saved: int = SAVED) -> None:
-        self._spelling = spelling
+    def __init__(self, planner: Planner, ends: Sequence[int], state: _State, left: int, saved: int = SAVED) -> None:
+        """`left` is how many tokens may follow."""
         self._planner = planner
+        self._spelling = planner.spelling
         self._ends = list(ends)
         self._state = state
-        self._left = budget
+        self._left = left
         self._saved = saved
-        self._vain = 0  # searches at this step that found nothing
+        self._vain = 0  # how many searches at this step found nothing
         self._next: tuple[int, _State] | None = None
 
     def copy(self) -> Guard:
-        """The same for another sample."""
-        state = _State(self._state.tokens.copy(), self._state.bytes.copy(), self._state.place, self._state.plan)
-        return Guard(self._spelling, self._planner, self._ends, state, self._left, self._saved)
+        """A guard for another sample that goes on from here."""
+        return Guard(self._planner, self._ends, self._state.copy(), self._left, self._saved)
 
     @property
     def finished(self) -> bool:
-        """Whether the text is complete and nothing may follow it, be it that nothing fits the grammar or the budget."""
+        """Whether the text is complete and nothing may follow it, because the grammar or the budget ends here."""
         return not self._state.plan.text and (self._left == 0 or self._state.bytes.stopped)
 
     def allowed(self) -> npt.NDArray[np.bool_]:
         """Which tokens the grammar allows next, [vocab]; end tokens where the text may end."""
         mask = self._state.tokens.allowed()
         mask[self._ends] = not self._state.plan.text
-        if not mask.any():  # the library has reached one of its limits: from here on the plan is all there is
+        if not mask.any():  # the library has reached one of its limits, so the guard follows its plan from here on
             mask[self.safe()] = True
         return mask
 
@@ -80,12 +85,12 @@ class Guard:
             return False
         text, state = self._spelling.tokens[token], self._state
         place = state.place.after(text)
-        following = state.plan.text.startswith(text) and bool(text)
-        if not following and place.number > (LONGEST_FRACTION if place.point else LONGEST_WHOLE):
+        planned = state.plan.text.startswith(text) and bool(text)
+        if not planned and place.number > (LONGEST_FRACTION if place.point else LONGEST_WHOLE):
             return False
         matcher = state.bytes.copy()
         if not matcher.take(text):
-            if not following:
+            if not planned:
                 return False
             matcher = state.bytes
         plan = self._plan(matcher, place, text)
@@ -95,7 +100,7 @@ class Guard:
         return True
 
     def safe(self) -> int:
-        """A token that is always right: the plan's first, or an end token where nothing is left to write."""
+        """A token that is always right: the plan's first, or an end token where the plan is empty."""
         plan = self._state.plan
         return self._spelling.first(plan.text, plan.costs) if plan.text else self._ends[0]
 
@@ -109,22 +114,22 @@ class Guard:
             text = self._spelling.tokens[token]
             matcher = self._state.bytes.copy()
             matcher.take(text)
-            plan = Plan() if matcher.accepting else self._state.plan.rest(len(text))
+            plan = EMPTY if matcher.accepting else self._state.plan.rest(len(text))
             self._next = (token, _State(self._state.tokens, matcher, self._state.place.after(text), plan))
         self._state, self._next = self._next[1], None
         self._state.tokens.take([token])
 
     def _plan(self, matcher: Matcher, place: Place, text: bytes) -> Plan | None:
-        """A plan for the text that goes on with `text`, within the budget if one can be found."""
+        """A plan for the text that goes on with `text`; it fits the budget if the guard can find one that does."""
         old, budget = self._state.plan, self._left - 1
         if matcher.accepting:
-            return Plan()
-        # Mostly the token is the plan's own, or in the place of as many of its bytes, or goes between what is there and the plan, or is in
-        # the place of fewer or more. What is left of the plan then needs no search.
+            return EMPTY
+        # Mostly the token is the plan's own, stands for as many of its bytes, goes before the plan, or stands for fewer or more of its
+        # bytes. Then the rest of the plan is a plan.
         if old.text.startswith(text):
             known, true = old.rest(len(text)), True
         else:
-            starts = (len(text), 0, *range(1, min(len(text), MOST_REPLACED)), len(text) + 1)
+            starts = dict.fromkeys((len(text), 0, *range(1, MOST_REPLACED + 1)))
             asked = (start for start in starts if start <= len(old.text) and (start in (0, len(text)) or old.costs[start] <= budget))
             found = next((start for start in asked if matcher.ends(old.text[start:])), None)
             known, true = old.rest(found or 0), found is not None
@@ -133,56 +138,81 @@ class Guard:
         return self._search(matcher, place, known, true)
 
     def _search(self, matcher: Matcher, place: Place, known: Plan, true: bool) -> Plan | None:
-        """What a search finds from here, or the known plan if that is true and nothing may be spent on another."""
+        """The plan that a search finds; the known plan if that is true and the sample's search budget is used up."""
         if true and self._saved <= 0:
             return known
-        cheaper = min(TIGHT if true else STEP.cheaper, max(self._saved, 0))
-        nodes = cheaper if true else max(STEP.nodes >> self._vain, 1)
-        plan = self._planner.plan(matcher, place, self._left - 1, Effort(nodes, cheaper), known)
-        self._vain += plan is None and not true
+        cheaper = min(STEP.cheaper, max(self._saved, 0))
+        nodes = max(STEP.nodes >> self._vain, 1)
+        search = Search(self._planner, known)
+        plan = search.plan(matcher, place, self._left - 1, Effort(nodes, cheaper), known if true else None)
+        self._vain += plan is None
         if plan is not None and plan.cost > self._left - 1:
-            self._saved -= min(self._planner.work // NODE, cheaper)
+            self._saved -= min(search.work // NODE, cheaper)
         return plan
 
 
+class _Start:
+    """A constraint compiled for a model: the state of an empty text, and the plans for it. No token budget is part of it."""
+
+    def __init__(self, constraint: Constraint, space: bool, vocabulary: Vocabulary, alphabet: Vocabulary, spelling: Spelling) -> None:
+        grammar = Grammar(constraint, space=space)
+        self.constraint = constraint
+        self.planner = Planner(spelling, grammar.names, grammar.examples, is_json=constraint.kind == "json-schema")
+        place = Place(json=self.planner.is_json)
+        tokens, matcher = grammar.matcher(vocabulary), grammar.matcher(alphabet)
+        texts = [(" " * space + text).encode() for text in grammar.choices]
+        choices = [Plan(text, tuple(spelling.costs(text))) for text in texts]
+        quick = min(choices, key=lambda plan: plan.cost) if choices else Search(self.planner).straight(matcher, place)
+        self.quick, self.exact = quick, bool(choices)
+        self.state = _State(tokens, matcher, place, quick or EMPTY)
+
+    def plan(self, budget: int) -> Plan:
+        """A plan that fits a budget. Raises UsageError if there is none.
+
+        Which plan it is depends on the budget alone, so that a text does not depend on earlier requests.
+        """
+        quick = self.quick
+        # With twice the room that a plan needs, a cheaper plan changes nothing that the model notices.
+        if quick is not None and (self.exact or 2 * quick.cost <= budget):
+            plan: Plan | None = quick
+        else:
+            plan = self._cheapest
+        flag = self.constraint.flag
+        if plan is None or plan.cost >= UNSPELLABLE:
+            reason = "this model's vocabulary cannot spell" if plan else "no end was found for"
+            raise UsageError(f"{flag}: {reason} any text that satisfies it", "does it ask for something without an end?")
+        if plan.cost > budget:
+            raise UsageError(
+                f"{flag} needs at least {plan.cost} new tokens, --max-new-tokens is {budget}",
+                f"use --max-new-tokens {plan.cost} or more, and a prompt that leaves room for them",
+            )
+        return plan
+
+    @functools.cached_property
+    def _cheapest(self) -> Plan | None:
+        state = self.state
+        return Search(self.planner, state.plan).plan(state.bytes, state.place, 0, START, self.quick)
+
+
 class Guards:
-    """Makes guards for a model: what depends on its vocabulary alone is made once."""
+    """Makes the guards for a model. Any thread may ask for one."""
 
     def __init__(self, spelling: Spelling, ends: frozenset[int]) -> None:
         """Raises UsageError for a model that has no end token."""
         if not ends:
             raise UsageError("constrained output needs an end token, and this model has none", "name it in config.json: eos_token_id")
-        self._spelling = spelling
         self._ends = sorted(end for end in ends if end < len(spelling.tokens))
+        self._loses_space = spelling.loses_space
         silent = [b"" if token in ends else text for token, text in enumerate(spelling.tokens)]
-        self._usable = Spelling(silent, spelling.loses_space)
-        self._vocabulary = Vocabulary(silent)
-        self._bytes = byte_vocabulary()
-        # Many lines of a batch have one constraint.
-        self._kept = functools.lru_cache(maxsize=KEPT)(self._made)
+        # Two threads that ask at once for the same new constraint both compile it; one of the two results is kept.
+        compiled = functools.partial(_Start, vocabulary=Vocabulary(silent), alphabet=byte_vocabulary(), spelling=Spelling(silent))
+        self._start = functools.lru_cache(maxsize=KEPT)(compiled)
 
     def guard(self, constraint: Constraint, prompt: Sequence[int], budget: int) -> Guard:
         """The guard of a sample that continues a prompt by `budget` tokens at most.
 
         Raises UsageError for a constraint that cannot be honoured, or not within the budget.
         """
-        return self._kept(constraint, self._spelling.loses_space(prompt), budget).copy()
-
-    def _made(self, constraint: Constraint, space: bool, budget: int) -> Guard:
-        grammar = Grammar(constraint, space=space)
-        tokens, matcher = grammar.matcher(self._vocabulary), grammar.matcher(self._bytes)
-        planner = Planner(self._usable, grammar.names, grammar.examples, is_json=constraint.kind == "json-schema")
-        place = Place(json=planner.is_json)
-        # Of choices the cheapest is plain to see; for all else the search is the judge.
-        texts = [(" " * space + text).encode() for text in grammar.choices]
-        known = min((Plan(text, tuple(self._usable.costs(text))) for text in texts), key=lambda plan: plan.cost, default=Plan())
-        plan = planner.plan(matcher, place, budget, START, known)
-        if plan is None or plan.cost >= UNSPELLABLE:
-            reason = "this model's vocabulary cannot spell" if plan else "no end was found for"
-            raise UsageError(f"{constraint.flag}: {reason} any text that satisfies it", "does it ask for something without an end?")
-        if plan.cost > budget:
-            raise UsageError(
-                f"{constraint.flag} needs at least {plan.cost} new tokens, --max-new-tokens is {budget}",
-                f"use --max-new-tokens {plan.cost} or more, and a prompt that leaves room for them",
-            )
-        return Guard(self._usable, planner, self._ends, _State(tokens, matcher, place, plan), budget)
+        start = self._start(constraint, self._loses_space(prompt))
+        state = start.state.copy()
+        return Guard(start.planner, self._ends, _State(state.tokens, state.bytes, state.place, start.plan(budget)), budget)

@@ -1,7 +1,7 @@
-"""The shortest way to the end of a constrained text, searched byte by byte. Knows matchers and JSON's signs, no model and no logits.
+"""The planner searches for the shortest way to the end of a constrained text, byte by byte.
 
-A plan is a certificate: bytes that were seen to end the text. However good or bad the search is, a plan that it returns is true.
-The search counts its work, never seconds, so that the same text comes out on a slow machine.
+A plan is a known way to the end: bytes that the grammar has accepted as an ending. A search may miss the shortest plan, but no plan
+that it returns is wrong. A search counts its work, not seconds, so that a slow machine writes the same text.
 """
 
 from __future__ import annotations
@@ -16,88 +16,40 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tgen.constraint.grammar import Matcher
+from tgen.constraint.place import Place
 from tgen.constraint.token_bytes import Spelling
 
-OPEN, CLOSE = frozenset(b"{["), frozenset(b"}]")
-# Outside a JSON string: what ends something first, what starts something large last.
-ORDER = b'}],:0123456789"ntf[{-'
-RANK = {byte: rank for rank, byte in enumerate(ORDER)}
-QUOTE, STOPS = frozenset(b'"'), frozenset(b",]}")
-BORDERS = frozenset(b',:[{}]"')
-# In a string, or without JSON, two of each of these stand for their kind where many are allowed; of all other bytes each is tried.
+# Outside a JSON string the bytes that end something come first, those that start something large come last.
+RANK = {byte: rank for rank, byte in enumerate(b'}],:0123456789"ntf[{-')}
+QUOTE, STOPS, BORDERS = frozenset(b'"'), frozenset(b",]}"), frozenset(b',:[{}]"')
+# In a string, and in a text that is not JSON, two bytes of a kind stand for all of that kind.
 KINDS = (b"0123456789", b"abcdefghijklmnopqrstuvwxyz", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", bytes(range(0x80, 0xC0)), bytes(range(0xC0, 0x100)))
-FEW = 12
-# A plan may be this many bytes long; a detour costs as much as this many bytes on the way would.
+# A search gives up a way that is longer than this many bytes: the time for each byte grows with the length.
 LONGEST = 8192
-# A way that goes as deep as this without a turn has no end.
-DEEPEST = 64
-# More bytes than the best plan has may be fewer tokens, but not many more.
+# A turn off the likeliest way, and an open bracket, each count as much as this many bytes.
+DETOUR = 200
+# A plan that has this many more bytes than another may still have fewer tokens.
 SLACK = 6
-BYTE, DETOUR, DEPTH = 0.02, 4.0, 4.0
-FIRST_TAILS, LAST_TAILS, MOST_ENDS = 12, 36, 64
-# To look at a node is as much work as to check so many texts, a long one counting once more for so many bytes, or to spell so many bytes.
-NODE, CHECKED = 16, 128
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where in a JSON text one is: `length` bytes into a string or `number` bytes into a number. Outside JSON it only has a length."""
-
-    json: bool = True
-    string: bool = False
-    escaped: bool = False
-    name: bool = False
-    written: bytes = b""
-    objects: tuple[bool, ...] = ()
-    number: int = 0
-    point: bool = False
-    length: int = 0
-
-    def after(self, text: bytes) -> Place:
-        """Where one is when this was written, too."""
-        if not self.json:
-            return Place(False, length=self.length + len(text))
-        string, escaped, name, written = self.string, self.escaped, self.name, self.written
-        objects, number, point, length = list(self.objects), self.number, self.point, self.length
-        for byte in text:
-            if string:
-                if not escaped and byte == 0x22:
-                    string = False
-                written += bytes([byte]) if name else b""
-                length += 1
-                escaped = not escaped and byte == 0x5C
-                continue
-            if byte in b"0123456789+-.eE" and (number or byte in b"-0123456789"):
-                number, point = number + 1, point or byte in b".eE"
-                continue
-            number, point = 0, False
-            if byte == 0x22:
-                string, written, length = True, b"", 0
-            elif byte in OPEN:
-                objects.append(byte == 0x7B)
-                name = byte == 0x7B
-            elif byte in CLOSE and objects:
-                objects.pop()
-            elif byte == 0x2C:
-                name = bool(objects and objects[-1])
-            elif byte == 0x3A:
-                name = False
-        return Place(True, string, escaped, name, written, tuple(objects), number, point, length)
+# A search tries to join at most this many ends of an older plan, and this many ends of an example.
+MOST_TAILS, MOST_ENDS = 48, 64
+# A search counts 1 for each text that it checks and for each byte that it spells, and this much for each node that it visits.
+NODE = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A way to the end: its bytes, and for each of its suffixes the fewest tokens that spell it, [len(text) + 1]."""
+    """The bytes of a way to the end, and for each of its suffixes the fewest tokens that spell it, [len(text) + 1]."""
 
     text: bytes = b""
     costs: tuple[int, ...] = (0,)
 
     @property
     def cost(self) -> int:
+        """In tokens."""
         return self.costs[0]
 
     def rest(self, start: int) -> Plan:
-        """What is left of it after `start` bytes."""
+        """The plan after its first `start` bytes."""
         return Plan(self.text[start:], self.costs[start:])
 
 
@@ -106,21 +58,19 @@ EMPTY = Plan()
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How many nodes' work a search may be: without a plan; after one that costs too much; after one that will do.
+    """How many nodes a search may visit while it has no plan, and once it has one that costs too much.
 
-    `seconds` ends a search that has no plan that will do, where that is an error: a clock may refuse, but it must not decide what is
-    written. Such a search starts with the way that never turns.
+    `seconds` end a search that has no plan: the clock may refuse a constraint, but it never decides what is written.
     """
 
     nodes: int
     cheaper: int
-    better: int = 0
     seconds: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class _Branch:
-    """A text that may lead to the end, and what may be taken next, likeliest first. `detours` is what was not likeliest on its way."""
+    """A text that may lead to the end, and what may follow it, likeliest first. `detours` counts the turns off the likeliest way."""
 
     matcher: Matcher
     text: bytes
@@ -129,18 +79,18 @@ class _Branch:
     choices: Sequence[bytes]
 
     def turn(self, rank: int) -> float:
-        """The detours when a choice is taken."""
-        return self.detours + (DETOUR + 0.25 * rank if rank else 0.0)
+        """The detours after a choice: one more if it is not the likeliest, and a little more the less likely it is."""
+        return self.detours + (1 + rank / 16 if rank else 0)
 
     def score(self, rank: int) -> float:
         """How far from the end a choice seems to lead."""
         opens = self.choices[rank][:1] in (b"{", b"[") and not self.place.string
-        return self.turn(rank) + BYTE * len(self.text) + DEPTH * (len(self.place.objects) + opens)
+        return self.turn(rank) + len(self.place.objects) + opens + len(self.text) / DETOUR
 
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """Which bytes may come next; of these, those that are a token; these in JSON's order; some of them for a string."""
+    """The bytes that may come next; those of them that are a token; these in JSON's order; the few of these to try in a string."""
 
     allowed: frozenset[int]
     spellable: frozenset[int]
@@ -149,88 +99,102 @@ class _Offer:
 
 
 class Planner:
-    """Searches for plans in one grammar and one vocabulary."""
+    """Everything that the searches in one grammar and one vocabulary share. Threads may share it: it only remembers pure results."""
 
     def __init__(
         self, spelling: Spelling, names: frozenset[str] = frozenset(), examples: frozenset[str] = frozenset(), *, is_json: bool = True
     ) -> None:
-        """`names` are property names that may be required: where a name is to be written, these are tried first.
+        """`names` are property names that may be required: a search tries them first where it writes a name.
 
-        `examples` are parts of texts that end patterns or lie within bounds; ends of them are tried where nothing can end yet. That a
-        pattern is on its way to a match, or a number to a multiple, is not to be seen from what may come next.
+        `examples` are texts that end a pattern or lie within bounds: a search tries their ends where nothing can end yet. The next bytes
+        that a grammar allows do not show whether a pattern is near its match, or a number near a multiple.
         """
         self.spelling = spelling
         self.is_json = is_json
-        quoted = [_quoted(name) for name in names]
-        self._offers: dict[bytes, _Offer] = {}
-        # How much work the last search was, in NODEs' parts.
-        self.work = 0
+        quoted = [json.dumps(name, ensure_ascii=False).encode()[1:] for name in names]
         self._starts = {name[:end] for name in quoted for end in range(1, len(name) + 1)}
-        self._examples = sorted((text.encode() for text in examples), key=_by_length)
-        self._stride = 1 + max(map(len, self._examples), default=0) // MOST_ENDS
-        parts = {text[start:] for text in self._examples for start in range(0, len(text), 1 + len(text) // MOST_ENDS)}
-        self._ends = sorted(parts, key=_by_length)
-        self._costs: dict[bytes, Sequence[int]] = {}
+        self.examples = sorted((text.encode() for text in examples), key=_by_length)
+        # Of a long example only every n-th end is tried.
+        self.ends = {text[start:] for text in self.examples for start in range(0, len(text), 1 + len(text) // MOST_ENDS)}
+        self._offers: dict[bytes, _Offer] = {}
 
-    def plan(self, matcher: Matcher, place: Place, enough: int, effort: Effort, known: Plan = EMPTY) -> Plan | None:
-        """The cheapest plan found from here, None if none was. The matcher stays as it is.
+    def offer(self, matcher: Matcher) -> _Offer:
+        """What may come next. A grammar has few such sets, so each is sorted once."""
+        mask = matcher.allowed()
+        key = mask.tobytes()
+        if key not in self._offers:
+            allowed = [int(byte) for byte in np.flatnonzero(mask)]
+            spellable = [byte for byte in allowed if byte in self.spelling.singles] or allowed
+            order = sorted(spellable, key=lambda byte: RANK.get(byte, len(RANK)))
+            self._offers[key] = _Offer(frozenset(allowed), frozenset(spellable), order, _some(spellable))
+        return self._offers[key]
 
-        `enough` is what a plan may cost. `known` is one that was true a little earlier: ends of it are often ends of this one.
-        """
-        tails, clock = _tails(known), time.monotonic()
+    def choices(self, offer: _Offer, place: Place) -> Sequence[int]:
+        """The bytes worth trying, likeliest to lead to the end first."""
+        if place.json and not place.string:
+            return offer.order
+        first = [0x22] if place.json and 0x22 in offer.spellable else []
+        if place.name:
+            wanted = [byte for byte in sorted(offer.spellable) if place.written + bytes([byte]) in self._starts]
+            first = list(dict.fromkeys([*wanted, *first]))
+        return [*first, *(byte for byte in offer.some if byte not in first)] if first else offer.some
+
+
+class Search:
+    """One search for a plan. `work` is what it has cost so far, NODE for a node."""
+
+    def __init__(self, planner: Planner, known: Plan = EMPTY) -> None:
+        """`known` is a plan from a little earlier: ends of it are often ends of the new one."""
+        self._planner = planner
+        self._known = known
+        self._tails = _tails(known)
         self.work = 0
-        best = self._straight(matcher, place, NODE * effort.nodes // 2) if effort.seconds < math.inf else None
-        start, last = self.work, NODE * (effort.nodes if best is None else effort.cheaper)
-        heap = [(0.0, 0, _Branch(matcher.copy(), b"", place, 0.0, (b"",)), 0)]
-        number = 0
-        while heap and self.work - start < last:
-            if (best is None or best.cost > enough) and time.monotonic() - clock >= effort.seconds:
+
+    def straight(self, matcher: Matcher, place: Place) -> Plan | None:
+        """The likeliest way, without a turn; None where it does not end. It is quick, and seldom longer than the shortest."""
+        branch = _Branch(matcher.copy(), b"", place, 0, (b"",))
+        while len(branch.text) < LONGEST:
+            ended, costs, following = self._visit(replace(branch, choices=branch.choices[:1]), 0)
+            if ended is not None:
+                return self._spelled(ended, costs)
+            if following is None or not following.choices:
                 break
+            branch = following
+        return None
+
+    def plan(self, matcher: Matcher, place: Place, enough: int, effort: Effort, best: Plan | None = None) -> Plan | None:
+        """The cheapest plan found, None if none was: the first that costs no more than `enough`, or cheaper than `best`."""
+        clock = time.monotonic()
+        start, last = self.work, NODE * (effort.nodes if best is None else effort.cheaper)
+        heap = [(0.0, 0, _Branch(matcher.copy(), b"", place, 0, (b"",)), 0)]
+        number = 0
+        while heap and self.work - start < last and (best is not None or time.monotonic() - clock < effort.seconds):
             _, _, branch, rank = heapq.heappop(heap)
             if best is not None and len(branch.text) >= len(best.text) + SLACK:
                 continue
-            ended, costs, next_branch = self._visit(branch, rank, tails, known)
+            ended, costs, following = self._visit(branch, rank)
             if ended is not None and (best is None or len(ended) < len(best.text) + SLACK):
                 plan = self._spelled(ended, costs)
                 best = plan if best is None or plan.cost < best.cost else best
-                last = min(last, self.work - start + NODE * (effort.better if best.cost <= enough else effort.cheaper))
+                if best.cost <= enough:
+                    break
+                last = min(last, self.work - start + NODE * effort.cheaper)
             if rank + 1 < len(branch.choices):
                 heapq.heappush(heap, (branch.score(rank + 1), number + 1, branch, rank + 1))
-            if next_branch is not None and next_branch.choices and len(next_branch.text) < LONGEST:
-                heapq.heappush(heap, (next_branch.score(0), number + 2, next_branch, 0))
+            if following is not None and following.choices and len(following.text) < LONGEST:
+                heapq.heappush(heap, (following.score(0), number + 2, following, 0))
             number += 2
         return best
 
-    def _straight(self, matcher: Matcher, place: Place, most: int) -> Plan | None:
-        """The way that never turns: where the shortest text is long, a search tries all turns near its start before it sees the end."""
-        branch = _Branch(matcher.copy(), b"", place, 0.0, (b"",))
-        while len(branch.text) < LONGEST and len(branch.place.objects) < DEEPEST and self.work < most:
-            ended, costs, next_branch = self._visit(replace(branch, choices=branch.choices[:1]), 0, (), EMPTY)
-            if ended is not None:
-                return self._spelled(ended, costs)
-            if next_branch is None or not next_branch.choices:
-                break
-            branch = next_branch
-        return None
-
-    def _costs_of(self, end: bytes) -> Sequence[int]:
-        """The costs of a text's last bytes. Those of examples are kept, and no work: what a sample may spend is not another's business."""
-        example = next((text for text in self._examples if text.endswith(end)), b"") if len(end) >= MOST_ENDS else b""
-        if not example:
-            return (0,)
-        if example not in self._costs:
-            self._costs[example] = self.spelling.costs(example)
-        return self._costs[example][len(example) - len(end) :]
-
     def _spelled(self, text: bytes, costs: Sequence[int]) -> Plan:
-        """A plan of a text, the costs of whose last suffixes are known."""
+        """A plan of a text, given the costs of its last suffixes."""
         self.work += len(text) + 1 - len(costs)
-        return Plan(text, tuple(self.spelling.costs(text, costs)))
+        return Plan(text, tuple(self._planner.spelling.costs(text, costs)))
 
-    def _visit(self, branch: _Branch, rank: int, tails: Sequence[int], known: Plan) -> tuple[bytes | None, Sequence[int], _Branch | None]:
-        """Take a choice and all that must follow: a text that ends, with the costs of its last suffixes, and where to go on.
+    def _visit(self, branch: _Branch, rank: int) -> tuple[bytes | None, Sequence[int], _Branch | None]:
+        """Take a choice and all that must follow it. Returns a text that ends, the costs of its last suffixes, and where to go on.
 
-        The last choice takes the branch's own matcher: a copy is as large as all that was written.
+        The last choice takes the branch's own matcher: a copy costs as much as the text is long.
         """
         matcher = branch.matcher.copy() if rank + 1 < len(branch.choices) else branch.matcher
         text, place = branch.text, branch.place
@@ -242,36 +206,35 @@ class Planner:
                     return None, (), None
                 text, place = text + step, place.after(step)
             if matcher.accepting:
-                return text, self._costs_of(step), None
-        offer = self._offer(matcher)
-        choices = [bytes([byte]) for byte in self._choices(offer, place)]
-        helpful = self._helpful(matcher, offer, place, not branch.text or len(text) < self._stride)
-        found = _Branch(matcher, text, place, branch.turn(rank), [*helpful, *choices])
-        # The shortest end of the known plan that ends this text.
-        for start in tails:
-            if known.text[start] in offer.allowed:
-                self.work += 1 + (len(known.text) - start) // CHECKED
-                if matcher.ends(known.text[start:]):
-                    return text + known.text[start:], known.costs[start:], found
-        return None, (), found
+                return text, (0,), None
+        offer = self._planner.offer(matcher)
+        choices = [bytes([byte]) for byte in self._planner.choices(offer, place)]
+        helpful = self._helpful(matcher, offer, place, not branch.text)
+        following = _Branch(matcher, text, place, branch.turn(rank), [*helpful, *choices])
+        for start in self._tails:
+            if self._known.text[start] in offer.allowed:
+                self.work += 1
+                if matcher.ends(self._known.text[start:]):
+                    return text + self._known.text[start:], self._known.costs[start:], following
+        return None, (), following
 
     def _helpful(self, matcher: Matcher, offer: _Offer, place: Place, all_ends: bool) -> list[bytes]:
         """Ends of examples that fit where nothing can end yet, shortest first.
 
-        Tried are whole examples, and what is left of them at this length; near the start of a search, where somebody else has
-        written a part, the other ends, too.
+        The search tries whole examples, and what each has after the bytes of the string or number so far. With `all_ends`, where a
+        search begins, it tries the other ends as well: the model may have written a part in another way.
         """
-        if not self._examples or (place.json and offer.allowed & (QUOTE if place.string else STOPS)):
+        planner = self._planner
+        if not planner.examples or (place.json and offer.allowed & (QUOTE if place.string else STOPS)):
             return []
         length = place.length if place.string or not place.json else place.number
-        rests = [text[length:] for text in self._examples if len(text) > length]
-        ends = sorted({*(self._ends if all_ends else ()), *self._examples, *rests}, key=_by_length)
-        ends = [end for end in ends if end[0] in offer.allowed]
-        self.work += sum(1 + len(end) // CHECKED for end in ends)
-        return [end for end in ends if self._helps(matcher, end, place)]
+        rests = [text[length:] for text in planner.examples if len(text) > length]
+        ends = {end for end in (*(planner.ends if all_ends else ()), *planner.examples, *rests) if end[0] in offer.allowed}
+        self.work += len(ends)
+        return [end for end in sorted(ends, key=_by_length) if self._helps(matcher, end, place)]
 
     def _helps(self, matcher: Matcher, end: bytes, place: Place) -> bool:
-        """Whether an end of an example fits; a number must be over after it, where a string's quote says so itself."""
+        """Whether an end of an example fits. A string's end has its quote; after a number's end the number must be over."""
         if not place.json:
             return matcher.ends(end)
         if not matcher.fits(end):
@@ -279,39 +242,11 @@ class Planner:
         if place.string:
             return True
         after = matcher.copy()
-        return after.take(end) and bool(self._offer(after).allowed & STOPS)
-
-    def _offer(self, matcher: Matcher) -> _Offer:
-        """What may come next; there are few such sets in a grammar, so each is sorted once."""
-        mask = matcher.allowed()
-        key = mask.tobytes()
-        if key not in self._offers:
-            allowed = [int(byte) for byte in np.flatnonzero(mask)]
-            spellable = [byte for byte in allowed if byte in self.spelling.singles] or allowed
-            order = sorted(spellable, key=lambda byte: RANK.get(byte, len(ORDER)))
-            self._offers[key] = _Offer(frozenset(allowed), frozenset(spellable), order, _some(spellable))
-        return self._offers[key]
-
-    def _choices(self, offer: _Offer, place: Place) -> Sequence[int]:
-        """The bytes worth trying, likeliest to lead to the end first."""
-        if place.json and not place.string:
-            return offer.order
-        first = [0x22] if place.json and 0x22 in offer.spellable else []
-        if place.name:
-            wanted = [byte for byte in sorted(offer.spellable) if place.written + bytes([byte]) in self._starts]
-            first = list(dict.fromkeys([*wanted, *first]))
-        return [*first, *(byte for byte in offer.some if byte not in first)] if first else offer.some
-
-
-def _quoted(text: str) -> bytes:
-    """As JSON, without the first quote."""
-    return json.dumps(text, ensure_ascii=False).encode()[1:]
+        return after.take(end) and bool(self._planner.offer(after).allowed & STOPS)
 
 
 def _some(allowed: Sequence[int]) -> list[int]:
-    """All bytes where they are few; else, of kinds that are there as a whole, only the first."""
-    if len(allowed) <= FEW:
-        return list(allowed)
+    """Two bytes of each kind that is allowed as a whole, and all others."""
     kinds = [[byte for byte in kind if byte in allowed] for kind in KINDS]
     first = [byte for place in (0, 1) for kind in kinds for byte in kind[place : place + 1]]
     skipped = {byte for found, kind in zip(kinds, KINDS, strict=True) if len(found) == len(kind) or kind[0] >= 0x80 for byte in kind}
@@ -323,9 +258,7 @@ def _by_length(text: bytes) -> tuple[int, bytes]:
 
 
 def _tails(known: Plan) -> Sequence[int]:
-    """Where a plan can be joined: at JSON's signs, of many the first and the last, the shortest ends first; and at its start."""
+    """Where a search may join a plan: at JSON's signs, the shortest ends first, and at its start."""
     text = known.text
     places = [i for i in range(1, len(text)) if text[i] in BORDERS or text[i - 1] in BORDERS]
-    if len(places) > FIRST_TAILS + LAST_TAILS:
-        places = places[:FIRST_TAILS] + places[-LAST_TAILS:]
-    return [*reversed(places), 0] if text else ()
+    return [*reversed(places[-MOST_TAILS:]), 0] if text else ()

@@ -7,22 +7,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeGuard
 
-from tgen.constraint.pattern import UnportableError, example, portable
+from tgen.constraint.keywords import KEYWORDS, TYPES, nearest
+from tgen.constraint.pattern import Pattern, UnportableError, example, read_pattern
 from tgen.errors import UsageError
 
-# What holds values, not schemas.
-DATA = frozenset({"enum", "const", "default", "examples", "example"})
-ANNOTATIONS = frozenset({"$comment", "title", "description", "default", "examples"})
-# What maps names to schemas.
-MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"})
 # Beyond this neighbouring whole numbers are one and the same float.
 EXACT = 2**53
 COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
-TYPES = ("null", "boolean", "integer", "string", "array", "object")
 # How far a bound that is excluded is moved, as a part of it or, below 1, of 1.
 INWARDS = 1e-9
 # How many multiples are tried to see that a validator's division comes out whole.
@@ -42,6 +37,12 @@ FORMATS = {
     "hostname": rf"^{_LABEL}(?:\.{_LABEL}){{0,2}}\.[a-zA-Z]{{2,24}}$",
 }
 
+# The least and the greatest number of each format. Wider ones end where the library stops to tell whole numbers apart.
+NUMBERS = {f"int{bits}": (-(1 << bits - 1), (1 << bits - 1) - 1) for bits in (8, 16, 32)}
+NUMBERS |= {f"uint{bits}": (0, (1 << bits) - 1) for bits in (8, 16, 32)}
+FRACTIONS = ("float", "double")
+NUMBERS |= {"uint": (0, EXACT), "uint64": (0, EXACT), **dict.fromkeys(("int", "int64", *FRACTIONS), (-EXACT, EXACT))}
+
 # The shortest text of each format that the library knows.
 SHORTEST = {
     "date": "2000-01-01",
@@ -57,39 +58,22 @@ SHORTEST = {
 }
 
 
-def safe_schema(schema: dict[str, Any] | bool) -> dict[str, Any]:
-    """The schema to compile. Raises UsageError, naming the keyword, for what cannot be kept."""
-    if isinstance(schema, bool):
-        if not schema:
-            raise UsageError("--json-schema is false, which no text satisfies")
-        return {}
-    return _narrowed(schema)
+def required_names(schemas: Iterable[dict[str, Any]]) -> frozenset[str]:
+    """Every property name that one of these schemas requires."""
+    return frozenset(name for schema in schemas for name in schema.get("required", ()) if isinstance(name, str))
 
 
-def required_names(schema: Any) -> frozenset[str]:
-    """Every property name that is required anywhere."""
-    if isinstance(schema, list):
-        return frozenset().union(*map(required_names, schema))
-    if not isinstance(schema, dict):
-        return frozenset()
-    required = schema.get("required")
-    own = {name for name in required if isinstance(name, str)} if isinstance(required, list) else set()
-    return frozenset(own).union(*map(required_names, schema.values()))
-
-
-def examples(schema: Any) -> frozenset[str]:
-    """For each pattern, format and range of numbers in a schema a text that fits, as JSON; a string's first quote is left out."""
-    if isinstance(schema, list):
-        return frozenset().union(*map(examples, schema))
-    if not isinstance(schema, dict):
-        return frozenset()
-    names, kind, number = schema.get("patternProperties"), schema.get("format"), _number(schema)
-    patterns = [schema.get("pattern"), *(names if isinstance(names, dict) else ())]
-    texts = {text for pattern in patterns if isinstance(pattern, str) and (text := example(pattern))}
-    if isinstance(kind, str) and kind in SHORTEST:
-        texts.add(SHORTEST[kind])
-    own = {json.dumps(text, ensure_ascii=False)[1:] for text in texts} | ({number} if number else set())
-    return frozenset(own).union(*map(examples, schema.values()))
+def examples(schemas: Iterable[dict[str, Any]]) -> frozenset[str]:
+    """For each pattern, format and range of numbers in these schemas a text that fits, as JSON; a string's first quote is left out."""
+    found: set[str] = set()
+    for schema in schemas:
+        patterns = [schema.get("pattern"), *schema.get("patternProperties", ())]
+        texts = [text for pattern in patterns if isinstance(pattern, str) and (text := example(pattern))]
+        if isinstance(kind := schema.get("format"), str) and kind in SHORTEST:
+            texts.append(SHORTEST[kind])
+        found.update(json.dumps(text, ensure_ascii=False)[1:] for text in texts)
+        found.update([number] if (number := _number(schema)) else [])
+    return frozenset(found)
 
 
 def _number(schema: dict[str, Any]) -> str | None:
@@ -109,40 +93,66 @@ def _number(schema: dict[str, Any]) -> str | None:
     return min((str(number) for number in fits if "e" not in str(number)), key=len, default=None)
 
 
-def _narrowed(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """One schema and those within."""
-    found: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key in DATA:
-            _check_numbers(key, value)
-            found[key] = value
-        elif key in MAPS and isinstance(value, dict):
-            found[key] = {name: _narrowed(inner) if isinstance(inner, dict) else inner for name, inner in value.items()}
-        elif isinstance(value, dict):
-            found[key] = _narrowed(value)
-        elif isinstance(value, list):
-            found[key] = [_narrowed(inner) if isinstance(inner, dict) else inner for inner in value]
-        else:
-            found[key] = value
+def narrow(schema: dict[str, Any]) -> None:
+    """Change a schema, not those within it, into one to compile. Raises UsageError, naming the keyword, for what cannot be kept."""
+    for key in ("enum", "const"):
+        _check_numbers(key, schema.get(key))
     # A whole number may be written as 2.0; the library wants 2.
-    found.update({key: int(value) for key in COUNTS if isinstance(value := found.get(key), float) and value.is_integer()})
-    _narrow_strings(found)
-    _narrow_numbers(found)
-    _narrow_objects(found)
-    parts = _dependencies(found)
+    schema.update({key: int(value) for key in COUNTS if isinstance(value := schema.get(key), float) and value.is_integer()})
+    if schema.get("uniqueItems") is False:  # the library refuses it, although it asks for nothing
+        del schema["uniqueItems"]
+    _narrow_formats(schema)
+    _narrow_strings(schema)
+    _narrow_numbers(schema)
+    _narrow_objects(schema)
+    parts = _dependencies(schema)
     if "not" in schema and (opposite := _opposite(schema["not"])) is not None:
-        del found["not"]
+        del schema["not"]
         parts.append(opposite)
     if parts:
-        both = found.get("allOf")
-        found["allOf"] = [*(both if isinstance(both, list) else []), *parts]
-    return found
+        both = schema.get("allOf")
+        schema["allOf"] = [*(both if isinstance(both, list) else []), *parts]
+
+
+def _kinds(schema: dict[str, Any]) -> list[str]:
+    """The types that a schema names."""
+    kinds = schema.get("type", [])
+    return kinds if isinstance(kinds, list) else [kinds]
+
+
+def _narrow_formats(schema: dict[str, Any]) -> None:
+    """Bound numbers by their format. The library looks at formats of strings alone, and refuses those that it does not know."""
+    name, kinds = schema.get("format"), _kinds(schema)
+    if not isinstance(name, str) or "string" in kinds:
+        return
+    if name in NUMBERS:
+        low, high = NUMBERS[name]
+        del schema["format"]
+        for key, bound, narrower in (("minimum", low, max), ("maximum", high, min)):
+            known = schema.get(key)
+            schema[key] = narrower(known, bound) if _is_number(known) else bound
+        if name not in FRACTIONS:
+            _make_whole(schema)
+    elif name not in SHORTEST and {"integer", "number"} & set(kinds):
+        raise UsageError(
+            f'--json-schema: "format": "{name}" is not known', nearest(name, NUMBERS, 'remove it, or use "minimum" and "maximum"')
+        )
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return type(value) in (int, float)  # True is an int, too
+
+
+def _make_whole(schema: dict[str, Any]) -> None:
+    """Allow no number but a whole one."""
+    kinds = _kinds(schema) or [kind for kind in TYPES if kind != "number"]
+    schema["type"] = list(dict.fromkeys("integer" if kind == "number" else kind for kind in kinds))
 
 
 def _narrow_strings(schema: dict[str, Any]) -> None:
     """Patterns that mean the same to every validator, and formats that a validator checks more closely than the library does."""
     if isinstance(schema.get("pattern"), str):
-        schema["pattern"] = _portable("pattern", schema["pattern"])[0]
+        schema["pattern"] = _portable("pattern", schema["pattern"]).text
     kind = schema.get("format")
     if isinstance(kind, str) and kind in FORMATS:
         del schema["format"]
@@ -154,13 +164,16 @@ def _narrow_strings(schema: dict[str, Any]) -> None:
 
 
 def _narrow_numbers(schema: dict[str, Any]) -> None:
-    for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
-        if key in schema:
-            _check_numbers(key, schema[key])
+    for key, sign in (("minimum", 1), ("maximum", -1), ("exclusiveMinimum", 1), ("exclusiveMaximum", -1)):
+        value = schema.get(key)
+        if key in ("minimum", "maximum") and _is_number(value) and sign * value < -EXACT:
+            schema[key] = -sign * EXACT
+        else:
+            _check_numbers(key, value)
     _move_exclusive(schema, "minimum", "exclusiveMinimum", 1)
     _move_exclusive(schema, "maximum", "exclusiveMaximum", -1)
     step = schema.get("multipleOf")
-    if not isinstance(step, int | float) or isinstance(step, bool):
+    if not _is_number(step):
         return
     exact = Decimal(repr(step))
     if not 0 < exact < EXACT:
@@ -170,21 +183,17 @@ def _narrow_numbers(schema: dict[str, Any]) -> None:
     if isinstance(step, float) and any(int(n / step) != n / step for n in range(whole, whole * MULTIPLES, whole)):
         raise _refusal("multipleOf", f'"multipleOf": {step}')
     schema["multipleOf"] = whole
-    kinds = schema.get("type", list(TYPES))
-    if kinds == "number":
-        schema["type"] = "integer"
-    elif isinstance(kinds, list):
-        schema["type"] = list(dict.fromkeys("integer" if kind == "number" else kind for kind in kinds))
+    _make_whole(schema)
 
 
 def _move_exclusive(schema: dict[str, Any], bound: str, exclusive: str, sign: int) -> None:
     """Move a whole bound that is excluded a little inwards: the library allows it where the other is less than 1 away: 0 of 0 < n < 0.5."""
     value = schema.get(exclusive)
     value = schema.get(bound) if value is True else value  # as draft 4 says it
-    if not isinstance(value, int | float) or isinstance(value, bool) or value != int(value) or schema.get("type") == "integer":
+    if not _is_number(value) or value != int(value) or schema.get("type") == "integer":
         return
     others = [schema.get(key) for key in (("maximum", "exclusiveMaximum") if sign > 0 else ("minimum", "exclusiveMinimum"))]
-    gaps = [abs(other - value) / 2 for other in others if isinstance(other, int | float) and not isinstance(other, bool)]
+    gaps = [abs(other - value) / 2 for other in others if _is_number(other)]
     inner = value + sign * min(INWARDS * max(1, abs(value)), 0.5, *gaps)
     if inner != value:
         del schema[exclusive]
@@ -198,11 +207,11 @@ def _narrow_objects(schema: dict[str, Any]) -> None:
         closed = schema.get("additionalProperties") is False
         schema["patternProperties"] = {}
         for pattern, inner in patterns.items():
-            text, differs = _portable("patternProperties", pattern)
-            if differs and not closed:
+            found = _portable("patternProperties", pattern)
+            if found.differs and not closed:
                 # A name that only some readers see a match in would be an additional property to the others.
                 raise _refusal("patternProperties", f'"patternProperties" {pattern!r} beside open "additionalProperties"')
-            schema["patternProperties"][text] = inner
+            schema["patternProperties"][found.text] = inner
     least, required = schema.get("minProperties"), schema.get("required")
     named = len(set(required)) if isinstance(required, list) and all(isinstance(name, str) for name in required) else 0
     if isinstance(least, int) and least - named > 1:
@@ -226,7 +235,7 @@ def _opposite(schema: Any) -> Any | None:
         return not schema
     if not isinstance(schema, dict):
         return None
-    said = {key: value for key, value in schema.items() if key not in ANNOTATIONS}
+    said = {key: value for key, value in schema.items() if key in KEYWORDS}
     if not said:
         return False
     [key, *others] = said
@@ -241,9 +250,9 @@ def _opposite(schema: Any) -> Any | None:
     return None
 
 
-def _portable(key: str, pattern: str) -> tuple[str, bool]:
+def _portable(key: str, pattern: str) -> Pattern:
     try:
-        return portable(pattern)
+        return read_pattern(pattern)
     except UnportableError as error:
         raise UsageError(f'--json-schema: "{key}" {pattern!r} cannot be honoured: {error}', f'change or remove "{key}"') from error
 
@@ -253,7 +262,7 @@ def _check_numbers(key: str, value: Any) -> None:
     if isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             _check_numbers(key, inner)
-    elif isinstance(value, int | float) and abs(value) > EXACT and key not in ("default", "examples", "example"):
+    elif isinstance(value, int | float) and abs(value) > EXACT:
         raise _refusal(key, f'"{key}" with a number beyond 2^53')
 
 
