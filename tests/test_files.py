@@ -25,7 +25,7 @@ def test_one_byte_order_mark_at_the_very_start_is_dropped(data: bytes, text: str
 
 
 def test_the_first_byte_that_is_not_utf8_is_counted_from_the_start() -> None:
-    with pytest.raises(UsageError, match="^the text is not UTF-8 at byte 4$") as caught:
+    with pytest.raises(UsageError, match=r"^the text is not UTF-8 at byte 4$") as caught:
         decode_text(MARK + b"a\xff", "the text")
     assert "iconv" in (caught.value.hint or "")
 

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-import typer
-
 from tgen.cli import parameters as p
 from tgen.cli.model import chosen_checkpoint
-from tgen.cli.prompt import PromptSource
+from tgen.cli.prompt import PromptSource, TextArgument
 from tgen.errors import CapacityError, UsageError
 from tgen.options import RunOptions, resolve
 from tgen.ui import messages
@@ -34,7 +32,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {
 
 
 def attention(
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="The text to read; - is standard input.")] = None,
+    text: TextArgument = None,
     file: p.File = None,
     answer: Annotated[
         str | None,

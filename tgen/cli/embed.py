@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, get_args
 
-import typer
-
 from tgen.batch.lines import Line, line_batches
 from tgen.cli import parameters as p
 from tgen.cli.model import chosen_checkpoint, require_kind
+from tgen.cli.prompt import LinesArgument
 from tgen.options import Pooling, RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_json
@@ -20,7 +19,7 @@ BATCH = 32
 
 
 def embed(
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text, or one on each line; - is standard input.")] = None,
+    text: LinesArgument = None,
     file: p.File = None,
     pooling: Annotated[
         Pooling | None,

@@ -6,13 +6,11 @@ import dataclasses
 import os
 from typing import Annotated
 
-import typer
-
 from tgen.cli import parameters as p
 from tgen.cli.asked import asked_options
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.model import open_generator
-from tgen.cli.prompt import PromptSource
+from tgen.cli.prompt import PromptArgument, PromptSource
 from tgen.events import Note, Started
 from tgen.options import RunOptions
 from tgen.ui import messages
@@ -22,7 +20,7 @@ TOKENS = 10
 
 
 def explain(
-    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The text to continue; - is standard input.")] = None,
+    prompt: PromptArgument = None,
     file: p.File = None,
     overflow: p.OverflowOption = None,
     top: Annotated[

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from tgen.cli import parameters as p
 from tgen.cli.model import chosen_checkpoint, require_kind
-from tgen.cli.prompt import PromptSource
+from tgen.cli.prompt import PromptSource, TextArgument
 from tgen.errors import CapacityError, UsageError
 from tgen.options import RunOptions
 from tgen.ui import messages
@@ -16,7 +14,7 @@ from tgen.ui.output import write_json, write_text
 
 
 def fill(
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text with [MASK] or <mask> in it; - is standard input.")] = None,
+    text: TextArgument = None,
     file: p.File = None,
     top: Annotated[
         int, p.option("--top", panel=p.OUTPUT, metavar="INT", limits="1 or more", default=5, help="How many candidates for each mask.")

@@ -1,17 +1,19 @@
-"""Ctrl-C and SIGTERM as a question the loop can ask, instead of an exception in the middle of a token. Knows no model."""
+"""Ctrl-C and SIGTERM, by what there is to lose: the process ends at once, an exception is raised, or the loop asks whether to stop."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class Interrupts:
-    """While entered, a first signal is remembered if someone asks for it, and a second one, or one before anybody asked, raises."""
+    """While entered, the first signal only makes `asked` return True. A second one raises, and so does one before `asked` was called."""
 
     def __init__(self) -> None:
         self.exit_code: int | None = None
@@ -33,11 +35,12 @@ class Interrupts:
         self._asked = True
         return self.exit_code is not None
 
-    def _remember(self, number: int, _: FrameType | None) -> None:
-        code = EXIT_CODES[signal.Signals(number)]
-        if self.exit_code is not None or not self._asked:
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if not self._asked:
+            raise_for(number, frame)
+        if self.exit_code is not None:
             raise_for(number)
-        self.exit_code = code
+        self.exit_code = EXIT_CODES[signal.Signals(number)]
 
 
 def handle(number: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> None:
@@ -49,8 +52,38 @@ def handle(number: signal.Signals, handler: Callable[[int, FrameType | None], No
         signal.signal(number, handler)
 
 
-def raise_for(number: int, _: FrameType | None = None) -> None:
-    """What a signal means where nothing needs to be kept."""
+def leave_at_once() -> None:
+    """From now on a signal ends the process: nothing has begun yet, or all is done."""
+    for number in EXIT_CODES:
+        handle(number, _leave)
+
+
+def raise_exceptions() -> None:
+    """From now on a signal raises KeyboardInterrupt or SystemExit, so that what has begun can be put in order."""
+    for number in EXIT_CODES:
+        handle(number, raise_for)
+    sys.unraisablehook = _unraisable
+
+
+def raise_for(number: int, frame: FrameType | None = None) -> None:
+    """Raise what a signal means. During an import the process ends instead: modules may swallow an exception, or raise another for it."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            _leave(number)
+        frame = frame.f_back
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(EXIT_CODES[signal.Signals(number)])
+
+
+def _leave(number: int, _: FrameType | None = None) -> NoReturn:
+    os._exit(EXIT_CODES[signal.Signals(number)])
+
+
+def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """End the process where an exception that a signal raised is about to be swallowed, as in a `__del__`; Python would go on."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        _leave(signal.SIGINT)
+    if issubclass(unraisable.exc_type, SystemExit):
+        _leave(signal.SIGTERM)
+    sys.__unraisablehook__(unraisable)

@@ -5,7 +5,9 @@ Command files import nothing heavy at their top, so help and usage errors come a
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -39,9 +41,27 @@ from tgen.errors import TgenError, UsageError
 from tgen.ui import messages
 from tgen.ui.output import write_text
 
+# Arguments that are a text, which may be empty; `-` may stand beside them.
+TEXTS = ("prompt", "text")
+
 
 class Command(TyperCommand):
-    """A command whose help lists its options in groups."""
+    """A command whose help lists its options in groups, and whose options take no empty values."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Raise UsageError for an empty value: it is never meant, and as a path it would be the current folder."""
+        given, _, parameters = self.make_parser(ctx).parse_args(args=[*args])
+        for parameter in parameters:
+            values = given.get(parameter.name)
+            if parameter.name not in TEXTS and "" in (values if isinstance(values, list | tuple) else [values]):
+                name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar
+                raise UsageError(f"{name} must not be empty", "leave it out, or give a value; a variable in its place may be unset")
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Show that of the arguments of such a command one is the text and another `-`."""
+        texts = {f"[{one.metavar}]...": f"[{one.metavar}] [-]" for one in self.get_params(ctx) if one.name in TEXTS}
+        return [texts.get(piece, piece) for piece in super().collect_usage_pieces(ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options under the headings that `rich_help_panel` names."""
@@ -101,41 +121,61 @@ for function, summary in COMMANDS.items():
     app.command(cls=Command, short_help=summary)(function)
 
 
+# What to do about an error of the operating system.
+HINTS = {
+    0: "check where standard output goes",
+    errno.ENOSPC: "make room, or write to another disk",
+    errno.EDQUOT: "make room, or write to another disk",
+    errno.ENOENT: "check the path",
+    errno.EACCES: "check who may read and write it",
+    errno.EPERM: "check who may read and write it",
+    errno.EROFS: "write to another disk",
+}
+
+
 def main() -> None:
     """The installed entry point."""
-    code = run(sys.argv[1:])
-    if "torch._inductor.async_compile" not in sys.modules:
-        # Nothing is left to be done, and taking torch's modules apart one by one would take longer than a short text.
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    try:
+        interrupts.raise_exceptions()
+        code = run(sys.argv[1:])
+        interrupts.leave_at_once()
+    except KeyboardInterrupt:
+        code = interrupts.EXIT_CODES[signal.SIGINT]
+    # What was registered for the end runs, such as the end of a compiler's processes. After that Python would take torch's modules apart
+    # one by one, which takes longer than a short text.
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line; returns the exit code and never lets an exception through."""
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    options = [argument for argument in arguments[:end] if argument != "--debug"]
-    interrupts.handle(signal.SIGTERM, interrupts.raise_for)
     try:
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        options = [argument for argument in arguments[:end] if argument != "--debug"]
         code = _dispatch([*options, *arguments[end:]], debug=len(options) < end)
         if sys.stdout is not None:
             sys.stdout.flush()
+        return code
     except BrokenPipeError:
         # The reader has had enough. Python would complain once more while it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except OSError as error:
-        messages.error(f"{error.filename or 'cannot write'}: {error.strerror or error}")
+        messages.error(
+            f"{error.filename or 'cannot write'}: {error.strerror or error}", HINTS.get(error.errno or 0, "check the file and the disk")
+        )
         return 1
+    except KeyboardInterrupt:
+        return interrupts.EXIT_CODES[signal.SIGINT]
     except SystemExit as terminated:
         return int(terminated.code or 0)
-    return code
 
 
 def _dispatch(arguments: list[str], debug: bool) -> int:
-    command = typer.main.get_command(app)
     try:
+        command = typer.main.get_command(app)
         if not arguments:
             typer.echo(command.get_help(command.make_context("tgen", [], resilient_parsing=True)), err=True)
             return 2
@@ -151,8 +191,6 @@ def _dispatch(arguments: list[str], debug: bool) -> int:
             traceback.print_exc()
         messages.error(error.message, error.hint or (_where_to_look(arguments) if isinstance(error, UsageError) else None))
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
     except OSError:
         raise
     except MemoryError:

@@ -8,7 +8,7 @@ import typer
 
 from tgen.cli import parameters as p
 from tgen.cli.model import chosen_folder
-from tgen.cli.prompt import PromptSource
+from tgen.cli.prompt import PromptSource, TextArgument
 from tgen.errors import UsageError
 from tgen.text.tokenizer import Tokenizer
 from tgen.ui import messages
@@ -19,7 +19,7 @@ ONE_LINE = {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
 
 
 def tokenize(
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text, or with --decode ids; - is standard input.")] = None,
+    text: TextArgument = None,
     file: p.File = None,
     decode: Annotated[
         bool, typer.Option("--decode", help="Read ids, separated by spaces or commas, and write their text.", rich_help_panel=p.PROMPT)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from tgen.batch.lines import Line, line_batches
 from tgen.cli import parameters as p
 from tgen.cli.asked import asked_options
 from tgen.cli.model import chosen_checkpoint, require_kind
+from tgen.cli.prompt import LinesArgument
 from tgen.options import RunOptions, resolve
 from tgen.ui import messages
 from tgen.ui.output import write_text
@@ -23,7 +22,7 @@ READ, BATCH = 128, 16
 
 
 def translate(
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text, or one on each line; - is standard input.")] = None,
+    text: LinesArgument = None,
     file: p.File = None,
     num_beams: p.NumBeams = None,
     max_new_tokens: p.MaxNewTokens = None,
