@@ -78,8 +78,9 @@ def chat(
     The model's folder needs a chat template. /help lists the commands; Ctrl-C stops an answer, Ctrl-D ends the conversation. Of each turn
     only what is new is read.
 
-    With a pipe as standard input each line is a message or a command, and each answer is followed by a newline; the exit code is that of
-    the first message that failed, 0 if none did.
+    With a pipe as standard input there are no commands: each line is a message, whatever it begins with, and each answer is followed by a
+    newline. A message of several lines has a backslash at the end of each but the last, or stands between \"\"\" and \"\"\". The exit code
+    is that of the first message that failed, 0 if none did.
     """
     values = locals()
     messages.configure(color, quiet)
@@ -104,9 +105,7 @@ def chat(
     try:
         return chatting.listen(lines)
     finally:
-        from tgen.files import write_atomically
-
-        lines.close(lambda path, write: write_atomically(path, write, shared=True))
+        lines.close()
 
 
 @dataclass(slots=True)
@@ -159,8 +158,9 @@ class Chatting:
         return self.ended or (0 if typed else self.failed)
 
     def _obey(self, said: Said, typed: bool) -> None:
+        """Answer a message, or do what a command says: a person types commands, but a line of a script's data may begin in any way."""
         text = said.text
-        if said.quoted or not text.startswith("/"):
+        if said.quoted or not typed or not text.startswith("/"):
             if text.strip():
                 self._answer(text, typed)
         elif text.startswith("//"):
@@ -220,13 +220,13 @@ class Chatting:
         messages.dim("everything said is forgotten" + (", but not the system message" if self.conversation.system else ""))
 
     def _save(self, name: str) -> None:
-        from tgen.tasks.conversation import save_messages
+        from tgen.cli.talk import save_messages
 
         save_messages(_path("save", name), self.conversation.messages)
         messages.dim(f"{len(self.conversation.messages)} messages written to {name}")
 
     def _load(self, name: str) -> None:
-        from tgen.tasks.conversation import load_messages
+        from tgen.cli.talk import load_messages
 
         self.conversation.messages = load_messages(_path("load", name))
         messages.dim(f"{len(self.conversation.messages)} messages read from {name}")

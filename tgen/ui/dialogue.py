@@ -1,16 +1,16 @@
-"""What a person or a script says, one message after another: lines, longer messages, line editing and its history. Knows no model."""
+"""What a person or a script says, one message after another: lines, longer messages, line editing and its history."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from tgen.errors import UsageError
+from tgen.files import decode_text, write_atomically
 from tgen.ui.terminal import is_terminal
 
 HISTORY_LINES = 1000
@@ -43,11 +43,7 @@ class PipedLines:
         self._number += 1
         if not data:
             raise EOFError
-        try:
-            return data.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
-        except UnicodeDecodeError as error:
-            hint = "convert it, for example with iconv -t UTF-8"
-            raise UsageError(f"line {self._number} is not UTF-8 at byte {error.start}", hint) from error
+        return decode_text(data.removesuffix(b"\n").removesuffix(b"\r"), f"line {self._number}", start=self._number == 1)
 
 
 class TypedLines:
@@ -91,15 +87,15 @@ class TypedLines:
         readline = sys.modules.get("readline")
         return self._edits and readline is not None and bool(readline.get_line_buffer())
 
-    def close(self, write: Callable[[Path, Callable[[Path], None]], None]) -> None:
-        """Keep the history; `write` puts what is written to a temporary file in place of a file."""
+    def close(self) -> None:
+        """Keep the history."""
         if self._history is None or not self._edits or "readline" not in sys.modules:
             return
         import readline
 
         with contextlib.suppress(OSError):
             self._history.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write(self._history, readline.write_history_file)
+            write_atomically(self._history, readline.write_history_file, shared=True)
 
 
 def read_message(lines: Lines) -> Said:
