@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
+from tgen import files
 from tgen.cli import parameters as p
-from tgen.cli.model import chosen_checkpoint
 from tgen.cli.prompt import PromptSource, TextArgument
-from tgen.errors import CapacityError, UsageError
+from tgen.cli.reading import Opened, open_to_read
+from tgen.errors import UsageError
 from tgen.options import RunOptions, resolve
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
 if TYPE_CHECKING:
-    from tgen.checkpoint.container import Checkpoint
     from tgen.executors.torch.maps import Maps
-    from tgen.executors.torch.reading import Reader
-    from tgen.text.tokenizer import Tokenizer
     from tgen.ui.heatmap import HeatMap
 
 MAP = "Which map"
@@ -73,53 +71,46 @@ def attention(
     if svg is not None and not svg.parent.is_dir():
         raise UsageError(f"no folder {svg.parent} to write {svg.name} to", "make it first")
     source = PromptSource(text, file)
-    checkpoint = chosen_checkpoint(model)
+    opened = open_to_read(model, options, "attention")
+    checkpoint = opened.checkpoint
     kinds = KINDS[checkpoint.spec.kind]
     kind = kind or kinds[0]
     if kind not in kinds:
         raise UsageError(f"--kind {kind}: {checkpoint.name} is {checkpoint.spec.kind}", f"for it there is --kind {' or '.join(kinds)}")
     if answer is not None and checkpoint.spec.kind != "encoder-decoder":
         raise UsageError(f"--answer is for encoder-decoders; {checkpoint.name} is {checkpoint.spec.kind}", "leave it out")
-
-    from tgen.text.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
-    ids = tokenizer.encode(source.read())
+    ids = opened.tokenizer.encode(source.read())
     if not ids:
         raise UsageError("the text is empty", "give some text to look at")
-    _check_length("text", len(ids), checkpoint.spec.context)
-
-    from tgen.executors.open import open_model
-    from tgen.executors.torch.reading import Reader
-
-    reader = Reader(open_model(checkpoint, options))
-    maps, written = _record(reader, checkpoint, tokenizer, ids, answer)
-    labels = {"source": [_label(tokenizer, i) for i in ids], "written": [_label(tokenizer, i) for i in written]}
+    opened.check_length("text", len(ids))
+    maps, written = _record(opened, ids, answer)
+    labels = {
+        name: [opened.tokenizer.decode([token], special=True) for token in tokens]
+        for name, tokens in (("source", ids), ("written", written))
+    }
     queries = labels["source" if kind == "encoder" or not written else "written"]
     keys = labels["written" if kind == "decoder" and written else "source"]
     _show(_selected(maps, kind, layer, head, all_heads, queries, keys), all_heads, svg, json)
     return 0
 
 
-def _record(reader: Reader, checkpoint: Checkpoint, tokenizer: Tokenizer, ids: list[int], answer: str | None) -> tuple[Maps, list[int]]:
-    """The maps, and for an encoder-decoder the ids its decoder read: the start token and the answer, given or greedy."""
+def _record(opened: Opened, ids: list[int], answer: str | None) -> tuple[Maps, list[int]]:
+    """The maps, and for an encoder-decoder the ids its decoder read: the start token and the answer, given or its own."""
+    from tgen.executors.torch.reading import Reader
+
+    checkpoint, tokenizer, model = opened.checkpoint, opened.tokenizer, opened.load()
     if checkpoint.spec.kind != "encoder-decoder":
-        return reader.attention(ids), []
+        return Reader(model).attention(ids), []
     from tgen.checkpoint.container import generation_settings
     from tgen.engine.opening import make_translator
     from tgen.executors.open import sessions
 
     options = resolve({}, {}, generation_settings(checkpoint), answer=True).options
-    translator = make_translator(checkpoint, sessions(reader.model), tokenizer, options)
+    translator = make_translator(checkpoint, sessions(model), tokenizer, options)
     written = translator.answers([ids])[0] if answer is None else tokenizer.encode(answer, special=False)
     written = [translator.start_token, *written]
-    _check_length("answer", len(written), checkpoint.spec.context)
-    return reader.attention(written, source=ids), written
-
-
-def _check_length(what: str, count: int, context: int) -> None:
-    if count > context:
-        raise CapacityError(f"the {what} has {count} tokens, the model's context is {context}", "shorten it")
+    opened.check_length("answer", len(written))
+    return Reader(model).attention(written, source=ids), written
 
 
 def _selected(
@@ -150,13 +141,7 @@ def _show(heats: list[HeatMap], small: bool, svg: Path | None, json: bool) -> No
         listed = [{"title": heat.title, "queries": heat.queries, "keys": heat.keys} for heat in heats]
         write_json([{**one, "weights": weights} for one, weights in zip(listed, rounded, strict=True)])
     elif svg is not None:
-        from tgen.files import write_text as write_file
-
-        write_file(svg, draw_svg(heats))
+        files.write_text(svg, draw_svg(heats))
     else:
         width = shutil.get_terminal_size().columns
         write_text("\n".join(draw_small(heats, width) if small else draw_map(heats[0], width)).rstrip("\n") + "\n")
-
-
-def _label(tokenizer: Tokenizer, token: int) -> str:
-    return tokenizer.decode([token], special=True)

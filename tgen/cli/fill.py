@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from tgen.cli import parameters as p
-from tgen.cli.model import chosen_checkpoint, require_kind
 from tgen.cli.prompt import PromptSource, TextArgument
-from tgen.errors import CapacityError, UsageError
+from tgen.cli.reading import open_to_read
+from tgen.errors import UsageError
 from tgen.options import RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
@@ -34,27 +34,19 @@ def fill(
     p.check_least("--top", top, 1)
     options = RunOptions(device or "auto", dtype or "auto", threads)
     source = PromptSource(text, file)
-    checkpoint = chosen_checkpoint(model)
-    require_kind(checkpoint, "fill", "encoder-only")
-    if checkpoint.spec.head is None:
-        raise UsageError(f"{checkpoint.name} has no head that could fill a mask", "it gives vectors only: tgen embed")
+    opened = open_to_read(model, options, "fill", "encoder-only")
+    name = opened.checkpoint.name
+    if opened.checkpoint.spec.head is None:
+        raise UsageError(f"{name} has no head that could fill a mask", "it gives vectors only: tgen embed")
 
     from tgen.tasks.filling import candidates, prepare_masks
-    from tgen.text.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
-    ids, places = prepare_masks(tokenizer, source.read())
-    if len(ids) > checkpoint.spec.context:
-        raise CapacityError(f"the text has {len(ids)} tokens, the model's context is {checkpoint.spec.context}", "shorten it")
-
-    from tgen.executors.open import open_model
-    from tgen.executors.torch.reading import Reader
-
-    logits = Reader(open_model(checkpoint, options)).logits_at(ids, places)
-    found = [candidates(tokenizer, row, top) for row in logits]
+    ids, places = prepare_masks(opened.tokenizer, source.read())
+    opened.check_length("text", len(ids))
+    found = [candidates(opened.tokenizer, row, top) for row in opened.reader().logits_at(ids, places)]
     if json:
         listed = [[{"token": c.text, "id": c.id, "probability": c.probability} for c in mask] for mask in found]
-        write_json({"model": checkpoint.name, "masks": listed})
+        write_json({"model": name, "masks": listed})
     else:
         write_text("\n".join("".join(f"{c.probability:.4f}\t{c.text}\n" for c in mask) for mask in found))
     return 0

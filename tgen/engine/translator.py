@@ -10,6 +10,7 @@ from tgen.engine.beam import Search, adjustment, beam_search, read_beams
 from tgen.executors.session import OpenSession
 from tgen.options import GenerationOptions
 from tgen.sampling.rules import Rules, read_rules
+from tgen.text.fitting import fitting
 from tgen.text.tokenizer import Tokenizer
 
 
@@ -50,7 +51,7 @@ class Translator:
     def translate(self, texts: Sequence[str]) -> list[Translation]:
         """The target of each text, in order; a text without anything to read has an empty one. All share one batch."""
         sources = [self.tokenizer.encode(text) if text.strip() else [] for text in texts]
-        cut = [self._fitting(ids) for ids in sources]
+        cut = [fitting(ids, self.context) for ids in sources]
         targets = [self.tokenizer.decode(ids) for ids in self.answers(cut)]
         return [Translation(text, len(source) - len(ids)) for text, source, ids in zip(targets, sources, cut, strict=True)]
 
@@ -63,7 +64,3 @@ class Translator:
             beam_search(session, [[self.start_token]] * len(read), searches, adjustment(self.options, self.rules))
         found = iter(searches)
         return [next(found).best(1)[0] if ids else [] for ids in sources]
-
-    def _fitting(self, ids: list[int]) -> list[int]:
-        """A source that is too long loses its end, but not the tokenizer's own last token."""
-        return ids if len(ids) <= self.context else [*ids[: self.context - 1], ids[-1]]
