@@ -1,4 +1,4 @@
-"""Text and small files: read with one clear error for each way they can be wrong, and written so that they are whole or absent."""
+"""Text and small files: reading has one clear error for each way they can be wrong, and a written file is whole or absent."""
 
 from __future__ import annotations
 

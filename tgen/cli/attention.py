@@ -44,11 +44,11 @@ def attention(
         ),
     ] = None,
     layer: Annotated[
-        int, p.option("--layer", panel=MAP, metavar="INT", default=-1, help="From 0; negative numbers count from the last.")
+        int, p.option("--layer", panel=MAP, metavar="INT", default=-1, help="Counted from 0, negative ones from the last.")
     ] = -1,
     head: Annotated[
         int | None,
-        p.option("--head", panel=MAP, metavar="INT", default="the mean of all", help="From 0; negative numbers count from the last."),
+        p.option("--head", panel=MAP, metavar="INT", default="the mean of all", help="Counted from 0, negative ones from the last."),
     ] = None,
     all_heads: Annotated[bool, p.option("--all-heads", panel=MAP, help="Every head of the layer, each as a small map.")] = False,
     svg: Annotated[Path | None, p.option("--svg", panel=p.OUTPUT, metavar="FILE", help="Write a picture to a file instead.")] = None,
@@ -76,7 +76,7 @@ def attention(
     kinds = KINDS[checkpoint.spec.kind]
     kind = kind or kinds[0]
     if kind not in kinds:
-        raise UsageError(f"--kind {kind}: {checkpoint.name} is {checkpoint.spec.kind}", f"for it there is --kind {' or '.join(kinds)}")
+        raise UsageError(f"--kind {kind}: {checkpoint.name} is {checkpoint.spec.kind}", f"use --kind {' or '.join(kinds)}")
     if answer is not None and checkpoint.spec.kind != "encoder-decoder":
         raise UsageError(f"--answer is for encoder-decoders; {checkpoint.name} is {checkpoint.spec.kind}", "leave it out")
     ids = opened.tokenizer.encode(source.read())
@@ -95,7 +95,7 @@ def attention(
 
 
 def _record(opened: Opened, ids: list[int], answer: str | None) -> tuple[Maps, list[int]]:
-    """The maps, and for an encoder-decoder the ids its decoder read: the start token and the answer, given or its own."""
+    """The maps; for an encoder-decoder also the ids that its decoder read: the start token, then `answer` or what the model answers."""
     from tgen.executors.torch.reading import Reader
 
     checkpoint, tokenizer, model = opened.checkpoint, opened.tokenizer, opened.load()
@@ -116,7 +116,7 @@ def _record(opened: Opened, ids: list[int], answer: str | None) -> tuple[Maps, l
 def _selected(
     maps: Maps, kind: Kind, layer: int, head: int | None, all_heads: bool, queries: Sequence[str], keys: Sequence[str]
 ) -> list[HeatMap]:
-    """The maps asked for. Raises UsageError for a layer or a head that is not there."""
+    """The maps that the options ask for. Raises UsageError for a layer or a head that the model does not have."""
     from tgen.ui.heatmap import HeatMap
 
     layers = maps[kind]

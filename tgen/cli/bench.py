@@ -65,7 +65,7 @@ def bench(
     """Measure a decoder-only model: prefill and decode speed, time to first token, peak memory, and the share of the machine's read
     bandwidth that decode uses.
 
-    Random ids are read and written, so nothing depends on a text. Lengths of context take turns, and medians are shown. With --batch,
+    The model reads and writes random ids, so nothing depends on a text. Lengths of context take turns, and medians are shown. With --batch,
     measure what computing many rows at once gains.
     """
     messages.configure("auto", quiet=False)

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 HELP = """\
 /help          this list
-/system TEXT   tell the model TEXT before everything; without TEXT, nothing
-/retry         another answer to what you said last
-/clear         forget all but the system message
+/system TEXT   tell the model TEXT before everything; without TEXT, take it back
+/retry         answer your last message again
+/clear         forget everything but the system message
 /save FILE     write the messages as JSON
-/load FILE     go on from such a file
+/load FILE     read messages that /save wrote, and go on from there
 /exit          leave, like Ctrl-D
 
 A line that ends in \\ goes on in the next one; a text of several lines may
@@ -73,10 +73,10 @@ def chat(
     dtype: p.DtypeOption = None,
     threads: p.Threads = None,
 ) -> int:
-    """Talk to a chat model: what you type is a message, the answer streams to standard output.
+    """Talk to a chat model: you type a message, and the answer streams to standard output.
 
-    The model's folder needs a chat template. /help lists the commands; Ctrl-C stops an answer, Ctrl-D ends the conversation. Of each turn
-    only what is new is read.
+    The model's folder needs a chat template. /help lists the commands; Ctrl-C stops an answer, Ctrl-D ends the conversation. In each turn
+    the model reads only what is new.
 
     With a pipe as standard input there are no commands: each line is a message, whatever it begins with, and each answer is followed by a
     newline. A message of several lines has a backslash at the end of each but the last, or stands between \"\"\" and \"\"\". The exit code
@@ -131,7 +131,7 @@ class Chatting:
         }
 
     def listen(self, lines: PipedLines | TypedLines) -> int:
-        """Answer message after message; returns the exit code. Only a script needs to be told at its end what went wrong on the way."""
+        """Answer message after message; returns the exit code. A script learns from it whether a message failed; a person has seen it."""
         typed = isinstance(lines, TypedLines)
         leaving = False
         while self.ended is None:

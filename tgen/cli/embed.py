@@ -37,8 +37,9 @@ def embed(
 ) -> int:  # fmt: skip
     """Turn each line into a vector with an encoder: one JSON object a line, with index, text and embedding, in the order of the input.
 
-    A sentence-transformers folder's own settings are kept: pooling, length 1, lower case, how many tokens are read. A line that is longer
-    loses its end, and a warning names it. A line without any token has a vector of zeros.
+    The settings of a sentence-transformers folder are kept: pooling, length 1, lower case, how many tokens are read. A line that is too
+    long loses its end, and a warning names it. A line without any token has a vector of zeros. Standard input is read before TEXT; in a
+    `while read` loop, </dev/null keeps the loop's lines.
     """
     messages.configure("auto", quiet)
     options = RunOptions(device or "auto", dtype or "auto", threads)

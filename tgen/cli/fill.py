@@ -1,4 +1,4 @@
-"""`tgen fill`: what may stand in place of a mask."""
+"""`tgen fill`: tokens that may take the place of a mask."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def fill(
     """Fill masks with an encoder-only model (BERT, RoBERTa): for each mask the likeliest tokens, one a line.
 
     A line is the probability, a tab, the token; between the masks of a text is an empty line. [MASK] and <mask> both stand for the
-    model's own mask token. Several masks are filled each by itself.
+    model's own mask token. Each of several masks is filled by itself.
     """
     messages.configure("auto", quiet=False)
     p.check_least("--top", top, 1)
@@ -37,7 +37,7 @@ def fill(
     opened = open_to_read(model, options, "fill", "encoder-only")
     name = opened.checkpoint.name
     if opened.checkpoint.spec.head is None:
-        raise UsageError(f"{name} has no head that could fill a mask", "it gives vectors only: tgen embed")
+        raise UsageError(f"{name} has no head that could fill a mask", "it only makes vectors: use tgen embed")
 
     from tgen.tasks.filling import candidates, prepare_masks
 

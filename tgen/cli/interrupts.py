@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM, by what there is to lose: the process ends at once, an exception is raised, or the loop asks whether to stop."""
+"""What Ctrl-C and SIGTERM do: end the process at once, raise an exception, or answer the loop that asks whether to stop.
+
+A command chooses by what there would be to lose.
+"""
 
 from __future__ import annotations
 
@@ -46,27 +49,27 @@ class Interrupts:
 def handle(number: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> None:
     """Let a signal call `handler`, unless the process was started to ignore it.
 
-    A script's background job shall not hear the Ctrl-C that is meant for what runs in front.
+    A background job of a script must not hear the Ctrl-C that is meant for the job in front.
     """
     if signal.getsignal(number) is not signal.SIG_IGN:
         signal.signal(number, handler)
 
 
 def leave_at_once() -> None:
-    """From now on a signal ends the process: nothing has begun yet, or all is done."""
+    """From now on a signal ends the process. For times when no work has begun yet, or all is done."""
     for number in EXIT_CODES:
         handle(number, _leave)
 
 
 def raise_exceptions() -> None:
-    """From now on a signal raises KeyboardInterrupt or SystemExit, so that what has begun can be put in order."""
+    """From now on a signal raises KeyboardInterrupt or SystemExit, so that work that has begun can end in order."""
     for number in EXIT_CODES:
         handle(number, raise_for)
     sys.unraisablehook = _unraisable
 
 
 def raise_for(number: int, frame: FrameType | None = None) -> None:
-    """Raise what a signal means. During an import the process ends instead: modules may swallow an exception, or raise another for it."""
+    """Raise the exception of a signal. During an import the process ends instead: modules may swallow the exception, or raise another."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             _leave(number)
@@ -81,7 +84,7 @@ def _leave(number: int, _: FrameType | None = None) -> NoReturn:
 
 
 def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
-    """End the process where an exception that a signal raised is about to be swallowed, as in a `__del__`; Python would go on."""
+    """End the process where Python would swallow a signal's exception and go on, as in a `__del__`."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         _leave(signal.SIGINT)
     if issubclass(unraisable.exc_type, SystemExit):

@@ -41,7 +41,7 @@ from tgen.errors import TgenError, UsageError
 from tgen.ui import messages
 from tgen.ui.output import write_text
 
-# Arguments that are a text, which may be empty; `-` may stand beside them.
+# The arguments that are a text: it may be empty, and `-` may stand beside it.
 TEXTS = ("prompt", "text")
 
 
@@ -49,17 +49,17 @@ class Command(TyperCommand):
     """A command whose help lists its options in groups, and whose options take no empty values."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Raise UsageError for an empty value: it is never meant, and as a path it would be the current folder."""
+        """Raise UsageError for an empty value. It mostly comes from an unset variable, and as a path it would be the current folder."""
         given, _, parameters = self.make_parser(ctx).parse_args(args=[*args])
         for parameter in parameters:
             values = given.get(parameter.name)
             if parameter.name not in TEXTS and "" in (values if isinstance(values, list | tuple) else [values]):
                 name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar
-                raise UsageError(f"{name} must not be empty", "leave it out, or give a value; a variable in its place may be unset")
+                raise UsageError(f"{name} must not be empty", "give a value, or leave it out; if a variable stands there, it may be unset")
         return super().parse_args(ctx, args)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Show that of the arguments of such a command one is the text and another `-`."""
+        """Show that a command takes one text, and `-` beside it."""
         texts = {f"[{one.metavar}]...": f"[{one.metavar}] [-]" for one in self.get_params(ctx) if one.name in TEXTS}
         return [texts.get(piece, piece) for piece in super().collect_usage_pieces(ctx)]
 
@@ -98,23 +98,23 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; goes anywhere.")] = False,
 ) -> None:
-    """`run` looks for --debug itself."""
+    """Declares the options of tgen itself; `run` looks for --debug."""
 
 
 COMMANDS: dict[Callable[..., int], str] = {
     generate.generate: "Continue a prompt, streaming.",
     chat.chat: "Talk to a chat model.",
-    batch.batch: "JSON lines in, JSON lines out, many at once.",
-    translate.translate: "One line in, one line out, in another language.",
-    score.score: "How well a model predicts a text.",
-    fill.fill: "What may stand in place of a mask.",
-    embed.embed: "A vector for each line.",
-    explain.explain: "Each token's candidates on their way through the sampler.",
-    attention.attention: "Where each token looks, as a heat map.",
-    info.info: "What a model folder holds, and whether it will run.",
-    models.models: "The models on this machine.",
-    tokenize.tokenize: "Ids and pieces of a text, and back.",
-    bench.bench: "Prefill and decode speed, memory.",
+    batch.batch: "Answer JSON lines with JSON lines, many at once.",
+    translate.translate: "Translate line by line.",
+    score.score: "Show how well a model predicts a text.",
+    fill.fill: "Find tokens that may take the place of a mask.",
+    embed.embed: "Make a vector of each line.",
+    explain.explain: "Show each token's candidates on their way through the sampler.",
+    attention.attention: "Show where each token looks, as a heat map.",
+    info.info: "Show what a model folder holds, and whether it will run.",
+    models.models: "List the models on this machine.",
+    tokenize.tokenize: "Show the ids and pieces of a text, and turn ids back into text.",
+    bench.bench: "Measure prefill and decode speed, and memory.",
     train.train: "Train a small model on your own text.",
 }
 for function, summary in COMMANDS.items():
@@ -141,8 +141,8 @@ def main() -> None:
         interrupts.leave_at_once()
     except KeyboardInterrupt:
         code = interrupts.EXIT_CODES[signal.SIGINT]
-    # What was registered for the end runs, such as the end of a compiler's processes. After that Python would take torch's modules apart
-    # one by one, which takes longer than a short text.
+    # Whatever asked to run at the end runs now; torch's compiler ends its processes so. The rest of Python's own end only frees memory,
+    # module by module, which with torch takes longer than to write a short text.
     atexit._run_exitfuncs()
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stderr.flush()
@@ -150,7 +150,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command line; returns the exit code and never lets an exception through."""
+    """Run a command line. Returns the exit code; no exception leaves it."""
     try:
         end = arguments.index("--") if "--" in arguments else len(arguments)
         options = [argument for argument in arguments[:end] if argument != "--debug"]
@@ -159,7 +159,7 @@ def run(arguments: Sequence[str]) -> int:
             sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader has had enough. Python would complain once more while it closes stdout.
+        # The reader has read enough. Without this, Python would complain again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except OSError as error:
@@ -204,7 +204,7 @@ def _dispatch(arguments: list[str], debug: bool) -> int:
 
 
 def _explain(error: Any, arguments: list[str]) -> tuple[str, str]:
-    """What is wrong with a command line, and where to look it up."""
+    """The message and the hint for a command line that typer refuses."""
     hint = _where_to_look(arguments)
     message = _wrong_value(error) or error.format_message().rstrip(".")
     if "unexpected extra argument" in message:
@@ -213,13 +213,13 @@ def _explain(error: Any, arguments: list[str]) -> tuple[str, str]:
 
 
 def _where_to_look(arguments: list[str]) -> str:
-    """The hint for whoever asked for something that there is not."""
+    """The hint for a word that tgen does not know: the help to read."""
     command = [name for name in arguments[:1] if name in {function.__name__ for function in COMMANDS}]
     return f"`{' '.join(['tgen', *command, '--help'])}` lists what there is"
 
 
 def _wrong_value(error: Any) -> str | None:
-    """The message for a value that cannot be read, with option and value, from what pydantic told typer."""
+    """The message for a value of the wrong type, naming option and value; pydantic tells typer what is wrong. None for other errors."""
     if not hasattr(error.__cause__, "errors") or getattr(error, "param", None) is None:
         return None
     option, problem = error.param.opts[0], error.__cause__.errors()[0]

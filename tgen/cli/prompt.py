@@ -1,4 +1,4 @@
-"""A text that is read as a whole: a prompt, or what a command looks at."""
+"""The arguments for a text, and the text they ask for where it is read as a whole."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class PromptSource:
     """The text that a command line asks for. Standard input is left for `read`, so that a model can load meanwhile."""
 
     def __init__(self, words: Sequence[str] | None, file: Path | None) -> None:
-        """Reads the file. Raises UsageError for what is no text, and if there is nothing to read."""
+        """Reads the file. Raises UsageError if it is not UTF-8, and if there is nothing to read."""
         self._given = read_arguments(words, file)
         check_encoding("the argument", self._given.text or "")
         self._text = None if self._given.file is None else _decode(read_file(self._given.file), str(file))
 
     def read(self) -> str:
-        """The text: standard input, a newline and the argument where both are there. Waits for standard input. Raises UsageError."""
+        """The text. Waits for standard input; a newline joins it with an argument. Raises UsageError."""
         given = self._given
         if self._text is not None:
             return self._text
@@ -46,7 +46,7 @@ class PromptSource:
 
 
 def _decode(data: bytes, name: str) -> str:
-    """The text of a file or stream; the newline that ends its last line, which `echo` and editors add, is not part of it."""
+    """The text of a file or stream, without the newline that `echo` and editors put at the end of the last line."""
     return decode_text(data.removesuffix(b"\r\n" if data.endswith(b"\r\n") else b"\n"), name)
 
 

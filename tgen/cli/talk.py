@@ -1,4 +1,4 @@
-"""Files that hold the messages of a conversation, as `/save` writes and `/load` reads them."""
+"""Files of a conversation's messages, which `/save` writes and `/load` reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def save_messages(path: Path, messages: Sequence[Message]) -> None:
     except UsageError as error:
         raise UsageError(f"{path} is there already, and is no conversation", "name another file") from error
     except OSError:
-        pass  # writing will say what is wrong
+        pass  # the attempt to write will tell what is wrong
     try:
         write_text(path, json.dumps(list(map(asdict, messages)), ensure_ascii=False, indent=1) + "\n")
     except (OSError, ValueError) as error:

@@ -15,7 +15,7 @@ from tgen.text.tokenizer import Tokenizer
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
-# Some vocabularies spell a newline or a tab as itself.
+# Some vocabularies spell a newline or a tab as the character itself.
 ONE_LINE = {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
 
 
@@ -32,7 +32,7 @@ def tokenize(
         bool,
         typer.Option(
             "--special/--no-special",
-            help="With the start and end tokens that the tokenizer adds; with --decode, write such tokens too. [default: special]",
+            help="Add the start and end tokens that the tokenizer adds; with --decode, write such tokens too. [default: special]",
             rich_help_panel=p.PROMPT,
             show_default=False,
         ),
@@ -41,7 +41,7 @@ def tokenize(
     as_json: p.Json = False,
     model: p.Model = None,
 ) -> int:
-    """Show how a text is cut into tokens: one line each, the id, a tab, the piece as the vocabulary spells it."""
+    """Show how a text is cut into tokens: a line for each with the id, a tab, and the piece as the vocabulary spells it."""
     messages.configure("auto", quiet=False)
     source = PromptSource(text, file)
     tokenizer = Tokenizer.load(chosen_folder(model))

@@ -36,6 +36,8 @@ def translate(
 ) -> int:
     """Translate with an encoder-decoder (Marian, BART, T5): one line in, one line out, in order; an empty line stays empty.
 
+    Standard input is read before TEXT; in a `while read` loop, </dev/null keeps the loop's lines.
+
     A line is answered as soon as it comes; lines that come together are translated together. A line that is longer than the model reads
     loses its end, and a warning names it. Nothing is left to chance: the likeliest text is written, found with the folder's beams.
     """

@@ -1,6 +1,6 @@
-"""Which text a command works on: arguments, a file, standard input, or standard input beside an argument.
+"""Where a command's text comes from: an argument, a file, standard input, or standard input beside an argument.
 
-Nothing that is piped in is lost, and a pipe that stays silent is not waited for without a word.
+Text that is piped in is never lost, and tgen says so when it waits for a silent pipe.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from tgen.ui import messages
 from tgen.ui.terminal import is_terminal
 
 STDIN = "-"
-# How long standard input beside an argument may be silent until a person is told, and until tgen gives up.
+# How long standard input beside an argument may be silent until tgen says that it waits, and until it gives up.
 NOTE_SECONDS, GIVE_UP_SECONDS = 2.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A text from an argument, a file, and whether standard input was asked for by name. At most one of text and file is there."""
+    """The argument's text, the file, and whether standard input was asked for by name. Text and file are never both there."""
 
     text: str | None
     file: Path | None
@@ -31,7 +31,7 @@ class Given:
 
 
 def read_arguments(words: Sequence[str] | None, file: Path | None) -> Given:
-    """What a command's arguments and its --file say; `-` in any place, also as --file, is standard input.
+    """Read a command's arguments and its --file. `-` asks for standard input, at any place and as --file too.
 
     Raises UsageError for more than one text, and where there is nothing to read.
     """
@@ -49,10 +49,10 @@ def read_arguments(words: Sequence[str] | None, file: Path | None) -> Given:
 
 
 def has_companion(given: Given) -> bool:
-    """Whether standard input is to be read beside an argument. Waits until its first byte or its end has come.
+    """Whether to read standard input beside an argument. Returns when its first byte, or its end, has come.
 
-    Standard input that was asked for by name is waited for as long as it takes. Otherwise a silent pipe gets a note, and then raises
-    UsageError. A terminal, or no standard input at all, is no companion.
+    A pipe that stays silent gets a note, and after a while UsageError is raised; not if standard input was asked for by name, for then
+    reading it may take as long as it takes. A terminal is not read beside an argument.
     """
     if given.stdin:
         return True
@@ -60,7 +60,7 @@ def has_companion(given: Given) -> bool:
         return False
     try:
         number = sys.stdin.fileno()
-    except (OSError, ValueError):  # closed, or put in place by a program that calls this one
+    except (OSError, ValueError):  # it is closed, or the program that calls tgen has put something else in its place
         return False
     if not _ready(number, NOTE_SECONDS):
         way_out = "</dev/null goes on without it, - beside the text waits as long as it takes"
@@ -71,7 +71,7 @@ def has_companion(given: Given) -> bool:
 
 
 def _ready(number: int, seconds: float) -> bool:
-    """Whether a read would return at once. Where that cannot be known the answer is yes: to wait is better than to lose text."""
+    """Whether a read would return at once. Where the system cannot tell, the answer is yes: waiting is better than losing text."""
     try:
         return bool(select.select([number], [], [], seconds)[0])
     except (OSError, ValueError):
@@ -79,7 +79,7 @@ def _ready(number: int, seconds: float) -> bool:
 
 
 def read_stdin() -> bytes:
-    """Standard input to its end; nothing where there is none. Raises UsageError."""
+    """All of standard input; nothing if it is closed. Raises UsageError."""
     if sys.stdin is None:
         return b""
     try:
