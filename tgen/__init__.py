@@ -6,12 +6,15 @@ for event in model.stream("Once upon a time", seed=7):
     ...
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+TYPE_CHECKING = False  # `typing` takes longer to import than all of this file, and a Ctrl-C meanwhile would end in a traceback
 __version__ = "0.1.0"
 __all__ = ["GenerationOptions", "RunOptions", "TgenError", "__version__", "events", "load"]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from tgen import events
     from tgen.engine.opening import load
     from tgen.errors import TgenError

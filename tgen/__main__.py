@@ -1,14 +1,18 @@
-"""The installed command, and `python -m tgen`: a Ctrl-C that comes while the rest is still being imported ends quietly, too."""
+"""The installed command, and `python -m tgen`. A Ctrl-C ends it quietly from here on, also while the rest is being imported."""
 
-import sys
+import os
 
 
 def main() -> None:
     """Import the command line and run it."""
     try:
+        from tgen.cli.interrupts import leave_at_once
+
+        leave_at_once()
+
         from tgen.cli.main import main as run
     except KeyboardInterrupt:
-        sys.exit(130)
+        os._exit(130)
     run()
 
 

@@ -1,7 +1,9 @@
-"""Small files: read with one clear error for each way they can be wrong, and written so that they are whole or absent."""
+"""Text and small files: reading has one clear error for each way they can be wrong, and a written file is whole or absent."""
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
 import os
 import stat
@@ -15,6 +17,8 @@ LFS_MARK = b"version https://git-lfs"
 LFS_HINT = "run `git lfs pull` in the folder, or download the file itself"
 READ_HINT = "check that it is a file and that you may read it"
 DOWNLOAD_HINT = "download the file again"
+BYTE_ORDER_MARK = "\ufeff"
+TEMPORARY = ".partial"
 MAX_JSON_BYTES = 32 * 2**20  # Python needs up to forty times as much memory to hold it
 
 
@@ -47,46 +51,75 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def decode_text(data: bytes, name: str) -> str:
-    """The UTF-8 text of a file or stream without the byte order mark it may begin with. Raises UsageError, naming it and the bad byte."""
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{name} is not UTF-8 at byte {error.start}", "convert it, for example with iconv -t UTF-8") from error
-
-
 def read_optional_json(path: Path) -> dict[str, Any]:
     """The same for a file that may be absent: then an empty object."""
     return read_json(path) if path.exists() else {}
 
 
-def write_atomically(path: Path, write: Callable[[Path], None], *, shared: bool = False) -> None:
-    """Let `write` fill a temporary file in the same folder, then put it in place of `path` in one step.
+def decode_text(data: bytes, name: str, *, start: bool = True) -> str:
+    """The text of UTF-8 bytes, without a byte order mark if they are the `start` of a file or stream: Windows editors write one.
 
-    `shared` is for a file that several processes may write at once: each has a temporary file of its own, and the last one wins.
+    Raises UsageError, which calls the bytes `name`.
     """
-    temporary = path.with_name(f".{path.name}.{f'{os.getpid()}.' if shared else ''}partial")
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # what the user's umask gives; some writers make files that only their owner may read
-        write(temporary)
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name} is not UTF-8 at byte {error.start}", "convert it, for example with iconv -t UTF-8") from error
+    return text.removeprefix(BYTE_ORDER_MARK) if start else text
+
+
+def write_atomically(path: Path, write: Callable[[Path], None], *, shared: bool = False) -> None:
+    """Let `write` fill a temporary file in the same folder, then put it in place of `path` in one step. Raises OSError, naming `path`.
+
+    Like an editor, this keeps the permissions of a file that is there already, and a symbolic link: the file it leads to is replaced.
+    A pipe or a device is written to directly. `shared` says that several processes may write the file at once: the last one wins. Without
+    it, temporary files that killed processes left behind are removed.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        write(path)
+        return
+    if not shared:
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY}"):
+            left.unlink(missing_ok=True)
+    temporary = _temporary(path)
+    try:
+        mode = (path if path.exists() else temporary).stat().st_mode
         temporary.chmod(mode)
+        write(temporary)
+        temporary.chmod(mode)  # again: some writers make files that only their owner may read
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def try_writing(path: Path) -> None:
-    """Raise the OSError, if any, that writing this file would end in."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    temporary.touch()
-    temporary.unlink()
+    """Raise the OSError, if any, that `write_atomically` would raise for this path."""
+    path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not path.exists() or path.is_file():
+        _temporary(path).unlink()
+
+
+def _temporary(path: Path) -> Path:
+    """A new empty file beside `path`. Nobody can guess its name, so nobody can have put a link in its place."""
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}{TEMPORARY}")
+    try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # less what the user's umask takes away
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    return temporary
 
 
 def write_text(path: Path, text: str) -> None:
-    """A UTF-8 text file, whole or absent."""
+    """A UTF-8 text file, whole or absent. Raises OSError."""
     write_atomically(path, lambda temporary: _write(temporary, text))
 
 

@@ -1,13 +1,20 @@
-"""`tgen bench` measures what it says, whatever the figures are."""
+"""`tgen bench` measures what it says, and shows what was measured."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
 
 import pytest
 
+from tests.cli.conftest import Ask
+from tests.cli.processes import golden
 from tests.conftest import GOLDEN
 from tgen.cli.main import run
+from tgen.executors.measure import Measurement
+from tgen.tasks.throughput import Throughput
 
 FIGURES = ("prefill_speed", "first_token_seconds", "decode_speed", "bytes_per_second", "peak_memory")
 
@@ -33,6 +40,53 @@ def test_a_batch_beside_its_rows_one_by_one(capfd: pytest.CaptureFixture[str]) -
     assert [line.split()[0] for line in capfd.readouterr().out.splitlines()] == ["rows", "3"]
     assert run(["bench", "--batch", "1"]) == 2
     assert "--batch must be 2 or more, not 1" in capfd.readouterr().err
+
+
+FIRST = Measurement(
+    64, prefill_speed=1234.4, first_token_seconds=0.05185, decode_speed=98.76, bytes_per_second=3e9, peak_memory=345_600_000
+)
+SECOND = Measurement(1000, prefill_speed=99.5, first_token_seconds=10.05, decode_speed=7.04, bytes_per_second=1.24e10, peak_memory=2**30)
+TABLE = """\
+context  prefill tokens/s  first token ms  decode tokens/s  of bandwidth  peak MB
+     64              1234            51.9             98.8           24%      346
+   1000               100         10050.0              7.0           99%     1074
+"""
+
+
+def test_every_figure_of_the_table(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known measurements, in the units of the headings; what was measured is what was asked for."""
+    asked: list[Any] = []
+
+    def measured(_: object, *options: Any) -> Iterator[Measurement]:
+        asked.append(options)
+        yield from (FIRST, SECOND)
+
+    monkeypatch.setattr("tgen.executors.measure.measure", measured)
+    monkeypatch.setattr("tgen.executors.measure.read_bandwidth", lambda: 1.25e10)
+    arguments = ("bench", "-m", golden("llama3"), "-c", "9", "-c", "3", "-n", "4", "--repeats", "7")
+    said = ask(*arguments)
+    assert said.out == TABLE
+    assert said.err.endswith("; memory reads 12.5 GB/s; medians of 7\n")
+    found = ask(*arguments, "--json").json
+    assert (found["model"], found["bytes_per_second"]) == ("llama3", 1.25e10)
+    assert found["results"] == [asdict(FIRST), asdict(SECOND)]
+    assert asked == [([3, 9], 4, 7)] * 2
+
+
+def test_every_figure_of_a_batch(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def measured(_: object, *options: Any) -> Throughput:
+        asked.append(options)
+        return Throughput(4, one_after_another=99.7, at_once=1350.6, gain=13.547)
+
+    monkeypatch.setattr("tgen.tasks.throughput.throughput", measured)
+    said = ask("bench", "-m", golden("llama3"), "--batch", "4", "-c", "5", "-n", "6", "--repeats", "7")
+    assert said.out == "rows  one after another, tokens/s  at once, tokens/s    gain\n" + (
+        "   4                          100               1351  13.55x\n"
+    )
+    assert said.err == "llama3: 4 prompts of 5 tokens, 6 new ones each; medians of 7\n"
+    assert asked == [(4, 5, 6, 7)]
 
 
 def test_a_context_that_does_not_fit(capfd: pytest.CaptureFixture[str]) -> None:

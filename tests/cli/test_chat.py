@@ -24,6 +24,7 @@ import pytest
 from tests.cli.conftest import Ask
 from tests.cli.processes import TGEN, TIMEOUT, environment, golden, on_terminal, running, tgen
 from tests.conftest import GOLDEN
+from tgen.ui.harmless import harmless
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token if m.role == 'assistant' }}\n{% endfor %}assistant:"
 STRICT = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + TEMPLATE
@@ -91,7 +92,7 @@ def test_the_printed_command_repeats_the_text(model: str) -> None:
     assert again.stdout == done.stdout
 
 
-@pytest.mark.parametrize("arguments", [("generate", "x", "--chat"), ("generate", "x", "--system", ""), ("chat",)])
+@pytest.mark.parametrize("arguments", [("generate", "x", "--chat"), ("generate", "x", "--system", "s"), ("chat",)])
 def test_a_model_without_a_template_is_refused_before_torch_is_imported(arguments: tuple[str, ...]) -> None:
     done = tgen(*arguments, "-m", golden("qwen3"), check=2, env=environment(PYTHONPROFILEIMPORTTIME="1"))
     assert b"qwen3 has no chat template" in done.stderr
@@ -125,13 +126,22 @@ def test_each_line_is_a_message(ask: Ask, model: str) -> None:
     assert said.err == ""
 
 
-def test_commands(ask: Ask, model: str, tmp_path: Path) -> None:
+def test_a_line_of_data_is_no_command(ask: Ask, model: str, tmp_path: Path) -> None:
+    """Whatever it begins with: a script that feeds lines from elsewhere must not write files."""
     path = tmp_path / "talk.json"
-    script = f"Hello\n/save {path}\n/clear\n/system Be kind\nHello\n/load {path}\n/retry\n/clear\nHello\n/exit\nnever said\n"
-    plain, kind, again, anew = answers(ask("chat", "-m", model, *OPTIONS, stdin=script.encode()).out, *"abcd")
-    assert plain == again == anew
-    assert kind == ask("generate", "Hello", "--system", "Be kind", "-m", model, *OPTIONS).out
-    assert json.loads(path.read_text("utf-8")) == [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": plain}]
+    lines = [f"/save {path}", "/exit", "//one", "/nonsense", "/"]
+    said = ask("chat", "-m", model, *OPTIONS, stdin="\n".join(lines).encode())
+    assert len(answers(said.out, *lines)) == len(lines)
+    assert said.err == ""
+    assert not path.exists()
+    for line in ("/exit", "//one"):
+        alone = ask("generate", line, "--chat", "-m", model, *OPTIONS).out
+        assert ask("chat", "-m", model, *OPTIONS, stdin=line.encode()).out == f"{alone}\n"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_message(ask: Ask, model: str) -> None:
+    plain = ask("chat", "-m", model, *OPTIONS, stdin=b"Hello\n").out
+    assert ask("chat", "-m", model, *OPTIONS, stdin=b"\xef\xbb\xbfHello\n").out == plain
 
 
 @pytest.mark.parametrize(
@@ -140,7 +150,7 @@ def test_commands(ask: Ask, model: str, tmp_path: Path) -> None:
         (b"one\\\ntwo\n", "one\ntwo"),
         (b'"""one\n\n two"""\n', "one\n\n two"),
         (b'"""\n/one\n"""\n', "/one"),
-        (b"//one\n", "/one"),
+        (b"//one\n", "//one"),
         (b"one\r\n", "one"),
         (b"one\\", "one\n"),
         (b'"""one', "one"),
@@ -152,24 +162,13 @@ def test_messages_of_several_lines(ask: Ask, model: str, script: bytes, message:
 
 
 def test_a_mistake_is_told_and_the_conversation_goes_on(model: str) -> None:
-    script = b"/nonsense\n/load missing.json\n/load /dev/zero\n/save\n/save ~no-such-user/x\n/save " + b"x" * 300
-    script += b"\n/retry\n\xff\nHello\n" + b"x" * 9000 + b"\nHello\n"
+    script = b"\xff\nHello\n" + b"x" * 9000 + b"\nHello\n"
     done = tgen("chat", "-m", model, *OPTIONS, stdin=script, check=2)
     assert len(answers(done.stdout.decode(), "Hello", "Hello")) == 2
     said = done.stderr.decode()
-    for words in (
-        "no command /nonsense",
-        "cannot read missing.json",
-        "/dev/zero is not a file",
-        "needs the name of a file",
-        "~no-such-user/x: Could not determine home directory",
-        "File name too long",
-        "nothing to answer again",
-        "line 8 is not",
-    ):
-        assert words in said
+    assert "line 1 is not UTF-8 at byte 0" in said
     assert re.search(r"the conversation has \d+ tokens with this message, the model's context is 4000", said)
-    assert said.count("error: ") == said.count("hint: ") == 9
+    assert said.count("error: ") == said.count("hint: ") == 2
 
 
 def test_what_the_model_says_is_bytes_in_a_pipe_and_flushed(model: str) -> None:
@@ -265,6 +264,54 @@ def test_a_conversation_at_a_terminal(model: str, tmp_path: Path) -> None:
     history = tmp_path / "tgen" / "chat_history"
     assert history.read_text().splitlines() == ["Hello", "Who?", f"/save {path}", "/help"]
     assert history.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_commands(model: str, ask: Ask, tmp_path: Path) -> None:
+    path = tmp_path / "talk.json"
+    answer = r"\n((?:.|\n)*?)\n\d+ (?:\(\d+ cached\) )?\+ 6 tokens.*\n> "
+
+    def said(*lines: str) -> str:
+        for line in lines:
+            person.type(f"{line}\n")
+            shown = person.wait_for(answer if line in ("Hello", "/retry", "//Hello") else r"\n(.|\n)*?\n> ")
+        found = re.search(answer, shown)
+        assert found is not None
+        return found[1]
+
+    with terminal("chat", "-m", model, *OPTIONS, "--no-history") as person:
+        person.wait_for("> ")
+        plain = said("Hello")
+        kind = said(f"/save {path}", "/clear", "/system Be kind", "Hello")
+        again = said(f"/load {path}", "/retry")
+        anew = said("/clear", "Hello")
+        slash = said("/clear", "//Hello")
+        person.type("/exit\n")
+        assert person.process.wait(TIMEOUT) == 0
+    assert plain == again == anew
+    assert kind == harmless(ask("generate", "Hello", "--system", "Be kind", "-m", model, *OPTIONS).out)
+    assert slash == harmless(ask("generate", "/Hello", "--chat", "-m", model, *OPTIONS).out)
+    question, answered = json.loads(path.read_text("utf-8"))
+    assert question == {"role": "user", "content": "Hello"}
+    assert (answered["role"], harmless(answered["content"])) == ("assistant", plain)
+
+
+def test_a_mistaken_command_is_told(model: str) -> None:
+    mistakes = {
+        "/nonsense": "no command /nonsense",
+        "/load missing.json": "cannot read missing.json",
+        "/load /dev/zero": "/dev/zero is not a file",
+        "/save": "needs the name of a file",
+        "/save ~no-such-user/x": "~no-such-user/x: Could not determine home directory",
+        "/save " + "x" * 300: "File name too long",
+        "/retry": "nothing to answer again",
+    }
+    with terminal("chat", "-m", model, *OPTIONS, "--no-history") as person:
+        person.wait_for("> ")
+        for command, words in mistakes.items():
+            person.type(f"{command}\n")
+            person.wait_for(f"error: .*{words}.*\nhint: .*\n> ")
+        person.type("/exit\n")
+        assert person.process.wait(TIMEOUT) == 0
 
 
 def test_ctrl_c_stops_an_answer_and_then_the_line_and_then_leaves(model: str, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def invalid_at(data: bytes) -> int | None:
 @example(b"a" * 100_000)
 @example(b"a\xed\xa0\x80")
 def test_a_prompt_of_any_bytes(worker: Worker, tmp_path: Path, data: bytes) -> None:
-    """From standard input and from a file: the bytes come back before the answer, or the first wrong one is named."""
+    """From standard input and from a file: all but a byte order mark comes back before the answer, or the first wrong byte is named."""
     (tmp_path / "prompt").write_bytes(data)
     for arguments in (["generate"], ["generate", "-f", str(tmp_path / "prompt")]):
         ended = worker.run(*arguments, "--echo", *SHORT, stdin=data)
@@ -58,7 +58,9 @@ def test_a_prompt_of_any_bytes(worker: Worker, tmp_path: Path, data: bytes) -> N
         if (place := invalid_at(text)) is not None:
             assert ended.code == 2
             assert f"is not UTF-8 at byte {place}" in ended.err
-        elif ended.code == 0:
+            continue
+        text = text.removeprefix(b"\xef\xbb\xbf")
+        if ended.code == 0:
             assert ended.out.startswith(text)
         else:
             assert ended.code == (5 if len(text) > 2 else 2)
@@ -197,7 +199,7 @@ def test_an_option_of_any_value(worker: Worker, option: str, value: str) -> None
 def test_an_argument_of_any_text(worker: Worker, command: list[str], text: str) -> None:
     model = [] if command == ["info"] else ["-m", golden("marian" if command == ["translate"] else "gpt2")]
     ended = worker.run(*command, *model, "--", text)
-    assert_clear(ended, *([3] if command == ["info"] else [2, 5]))
+    assert_clear(ended, *([3] if command == ["info"] and text else [2, 5]))
 
 
 VARIABLES = [f"TGEN_{name.upper()}" for name in ENVIRONMENT]

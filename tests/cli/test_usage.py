@@ -8,8 +8,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from tests.cli.processes import environment, golden, tgen
 from tgen import __version__
@@ -71,8 +73,8 @@ def test_a_bad_value_is_named_with_its_option(capsys: Captured, option: str, val
         (["generate", "--echo=1"], ["does not take a value", "`tgen generate --help`"]),
         (["generate", "Once", "upon"], ["unexpected extra argument", "quotes"]),
         (["generate", "x", "-f", "y"], ["as an argument or as --file, not both"]),
-        (["generate", "-f", "missing\udcff"], ["cannot read missing\\udcff: No such file"]),
-        (["generate", "-f", "."], ["cannot read .: Is a directory"]),
+        (["generate", "-f", "missing\udcff"], ["cannot read missing\\udcff: No such file", "hint: check the path"]),
+        (["generate", "-f", "."], ["cannot read .: Is a directory", "hint: check the path"]),
         (["generate", "x\udcff"], ["argument is not UTF-8"]),
         (["info", "x", "-m", "y"], ["as an argument or as --model, not both"]),
         (["bench", "--repeats", "0"], ["--repeats must be 1 or more, not 0"]),
@@ -88,6 +90,39 @@ def test_a_mistake_is_explained(capsys: Captured, arguments: list[str], words: l
     assert [word for word in words if word not in message] == [], message
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_value_may_be_empty(capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """An unset variable of a script must not become the current folder, or the shipped model. Texts themselves may be empty."""
+    monkeypatch.chdir(tmp_path)
+    group: Any = typer.main.get_command(main.app)
+    for parameter in group.commands[command].params:
+        if parameter.name in ("prompt", "text") or getattr(parameter, "is_flag", False):
+            continue
+        option = parameter.param_type_name == "option"
+        for words in [[name, ""] for name in parameter.opts] if option else [[""]]:
+            name = parameter.opts[0] if option else parameter.metavar
+            assert mistake(capsys, command, *words).startswith(f"error: {name} must not be empty\nhint: ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["attention", "a b", "--svg", "", "-m", golden("gpt2")], "--svg"),
+        (["generate", "-f", "", "-n", "3"], "--file"),
+        (["generate", "x", "--prompt-cache="], "--prompt-cache"),
+        (["generate", "x", "--stop", "a", "--stop", ""], "--stop"),
+        (["batch", "-o", "", "q.jsonl"], "--output"),
+        (["batch", "q.jsonl", ""], "FILE"),
+        (["train", "t.txt", "-o", ""], "--out"),
+        (["generate", "hi", "-m", ""], "--model"),
+        (["info", ""], "MODEL"),
+    ],
+)
+def test_an_empty_value_among_others(capsys: Captured, arguments: list[str], name: str) -> None:
+    assert mistake(capsys, *arguments).startswith(f"error: {name} must not be empty\n")
+
+
 def test_a_bad_variable_is_named(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TGEN_TOP_K", "many")
     assert "TGEN_TOP_K='many'" in mistake(capsys, "generate", "x")
@@ -100,7 +135,13 @@ def test_a_bad_variable_is_named(capsys: Captured, monkeypatch: pytest.MonkeyPat
         (MemoryLimitError("out of memory while thinking", "think less"), 4, "error: out of memory while thinking\nhint: think less"),
         (MemoryError(), 4, "error: out of memory"),
         (KeyboardInterrupt(), 130, ""),
-        (PermissionError(13, "Permission denied", "weights"), 1, "error: weights: Permission denied"),
+        (
+            PermissionError(13, "Permission denied", "weights"),
+            1,
+            "error: weights: Permission denied\nhint: check who may read and write it",
+        ),
+        (OSError(28, "No space left on device"), 1, "error: cannot write: No space left on device\nhint: make room"),
+        (OSError(5, "Input/output error", "x"), 1, "error: x: Input/output error\nhint: check the file and the disk"),
     ],
 )
 def test_an_error_becomes_a_message_and_a_code(

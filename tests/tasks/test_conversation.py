@@ -1,10 +1,8 @@
-"""A conversation: what the model reads each turn, what stays after a turn that went wrong, what is left out, and files of messages."""
+"""A conversation: what the model reads each turn, what stays after a turn that went wrong, and what is left out."""
 
 from __future__ import annotations
 
-import json
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +10,10 @@ import pytest
 from tests.engine.scripted import END, Played, ScriptedExecutor, byte_tokenizer, only
 from tests.executors.test_session import model
 from tgen.engine.generator import Generator
-from tgen.errors import CapacityError, TgenError, UsageError
+from tgen.errors import CapacityError, UsageError
 from tgen.events import Note
 from tgen.executors.torch.session import TorchExecutor
-from tgen.tasks.conversation import Conversation, load_messages, save_messages
+from tgen.tasks.conversation import Conversation
 from tgen.text.chat import ChatTemplate, Message
 
 TEMPLATE = """\
@@ -149,52 +147,23 @@ def test_a_system_message_that_the_template_refuses() -> None:
     assert scene.talk.system == "x"
 
 
-# Files
-
-
-def test_messages_go_to_a_file_and_back(tmp_path: Path) -> None:
-    messages = [Message("system", "é"), Message("user", "\n\x1b"), Message("assistant", "")]
-    path = tmp_path / "talk.json"
-    for _ in range(2):  # one conversation may overwrite another
-        save_messages(path, messages)
-    assert json.loads(path.read_text("utf-8")) == [{"role": m.role, "content": m.content} for m in messages]
-    assert load_messages(path) == messages
-    scene = Scene()
-    scene.talk.messages = load_messages(path)
+def test_messages_from_elsewhere_take_the_place_of_all() -> None:
+    scene = Scene(system="x")
+    scene.say("a")
+    messages = [Message("system", "é"), Message("user", "\n"), Message("assistant", "")]
+    scene.talk.messages = messages
     assert scene.talk.messages == messages
     assert scene.talk.system == "é"
 
 
-def test_what_is_no_conversation_is_not_overwritten(tmp_path: Path) -> None:
-    path = tmp_path / "weights"
-    path.write_bytes(b"precious")
-    with pytest.raises(UsageError, match="is there already"):
-        save_messages(path, [])
-    assert path.read_bytes() == b"precious"
-    with pytest.raises(UsageError, match="cannot write"):
-        save_messages(tmp_path / "missing" / "talk.json", [])
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, "cannot read"),
-        (b"{", "is not JSON"),
-        (b"\xff", "is not JSON"),
-        (b"[" * 100_000, "is not JSON"),
-        (b"{}", "there is no list of messages"),
-        (b"[3]", "message 1 has no text"),
-        (b'[{"role": "user"}]', "message 1 has no text"),
-        (b'[{"role": "user", "content": ["a"]}]', "message 1 has no text"),
-        (b'[{"role": "tool", "content": ""}]', "message 1 has the role 'tool'"),
-        (b'[{"role": ["user"], "content": ""}]', "message 1 has the role"),
-        (b'[{"role": "user", "content": ""}, {"role": "system", "content": ""}]', "message 2 has the role 'system'"),
-        (b'[{"role": "user", "content": "\\ud800"}]', "half a surrogate pair"),
-    ],
-)
-def test_a_bad_file_is_explained(tmp_path: Path, content: bytes | None, words: str) -> None:
-    path = tmp_path / "talk.json"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(TgenError, match=words):
-        load_messages(path)
+def test_another_answer_after_loading_has_another_seed() -> None:
+    """A conversation that goes on from a file must not draw the answers of that file again."""
+    scene = Scene(temperature=1, seed=5)
+    assert scene.say("a").started.seed == 5
+    loaded = Scene(temperature=1, seed=5)
+    loaded.talk.messages = scene.talk.messages
+    question = loaded.talk.last_question()
+    assert question == "a"
+    assert loaded.say(question).started.seed == 6
+    loaded.talk.messages = []
+    assert loaded.say("b").started.seed == 7

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import IO, Generic, TypeVar
 
 from tgen.errors import TgenError, UsageError
+from tgen.files import decode_text
+from tgen.ui.input import Given, has_companion, read_arguments
 from tgen.ui.terminal import is_terminal
 
 T = TypeVar("T")
@@ -81,18 +83,27 @@ class Lines(Generic[T]):
         self._waiting.put(end)
 
 
-def line_batches(argument: str | None, file: Path | None, size: int) -> Iterator[list[Line]]:
+def line_batches(words: Sequence[str] | None, file: Path | None, size: int) -> Iterator[list[Line]]:
     """Lines in order: as many as are there, at most `size` at a time, waiting only while there is none.
 
-    Raises UsageError at once where there is nothing to read, and for a line that is not UTF-8 after those before it.
+    Those of standard input stand before those of an argument. Raises UsageError at once where there is nothing to read, and for a line
+    that is not UTF-8 after those before it.
     """
-    if argument is not None and file is not None:
-        raise UsageError("give the text as an argument or as --file, not both", "leave one out")
-    if argument is not None and argument != "-":
-        return iter([[_line(text, number) for number, text in enumerate(os.fsencode(argument).split(b"\n"), start=1)]])
-    named = argument == "-" or file is not None
-    streams = open_inputs([file or Path("-")] if named else [], "give one as an argument, pipe one in, or -f FILE")
-    return _drained(Lines(streams, _line, 4 * size), size)
+    given = read_arguments(words, file)
+    if given.text is not None:
+        lines = [_line(text, number) for number, text in enumerate(os.fsencode(given.text).split(b"\n"), start=1)]
+        return _after_stdin(given, lines, size)
+    return _drained(Lines(open_inputs([given.file or Path("-")], ""), _line, 4 * size), size)
+
+
+def _after_stdin(given: Given, lines: list[Line], size: int) -> Iterator[list[Line]]:
+    """Lines of an argument, after those of standard input if there are any. Raises UsageError where that stays silent."""
+    count = 0
+    if has_companion(given):
+        for batch in _drained(Lines(iter([_standard()]), _line, 4 * size), size):
+            count = batch[-1].number
+            yield batch
+    yield [Line(count + line.number, line.text) for line in lines]
 
 
 def open_inputs(files: Sequence[Path], hint: str) -> Iterator[IO[bytes]]:
@@ -139,7 +150,4 @@ def _drained(lines: Lines[Line], size: int) -> Iterator[list[Line]]:
 def _line(line: bytes, number: int) -> Line:
     if len(line) >= MOST_BYTES:
         raise UsageError(f"line {number} is longer than {MOST_BYTES // 2**20} MiB", "break it up")
-    try:
-        return Line(number, line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise UsageError(f"line {number} is not UTF-8 at byte {error.start}", "convert it, for example with iconv -t UTF-8") from error
+    return Line(number, decode_text(line, f"line {number}", start=number == 1))

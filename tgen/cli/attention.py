@@ -7,21 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-import typer
-
+from tgen import files
 from tgen.cli import options as p
-from tgen.cli.opening import open_checkpoint
-from tgen.cli.prompt import PromptSource
-from tgen.errors import CapacityError, UsageError
+from tgen.cli.prompt import PromptSource, TextArgument
+from tgen.cli.reading import Opened, open_to_read
+from tgen.errors import UsageError
 from tgen.options import RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
 if TYPE_CHECKING:
-    from tgen.checkpoint.container import Checkpoint
     from tgen.executors.torch.maps import Maps
-    from tgen.executors.torch.reading import Reader
-    from tgen.text.tokenizer import Tokenizer
+    from tgen.executors.torch.transformer import Transformer
     from tgen.ui.heatmap import HeatMap
 
 MAP = "Which map"
@@ -35,7 +32,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {
 
 @p.takes()
 def attention(
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="The text to read; - is standard input.")] = None,
+    text: TextArgument = None,
     file: p.File = None,
     answer: Annotated[
         str | None,
@@ -49,11 +46,11 @@ def attention(
         ),
     ] = None,
     layer: Annotated[
-        int, p.option("--layer", panel=MAP, metavar="INT", default=-1, help="From 0; negative numbers count from the last.")
+        int, p.option("--layer", panel=MAP, metavar="INT", default=-1, help="Counted from 0, negative ones from the last.")
     ] = -1,
     head: Annotated[
         int | None,
-        p.option("--head", panel=MAP, metavar="INT", default="the mean of all", help="From 0; negative numbers count from the last."),
+        p.option("--head", panel=MAP, metavar="INT", default="the mean of all", help="Counted from 0, negative ones from the last."),
     ] = None,
     all_heads: Annotated[bool, p.option("--all-heads", panel=MAP, help="Every head of the layer, each as a small map.")] = False,
     svg: Annotated[Path | None, p.option("--svg", panel=p.OUTPUT, metavar="FILE", help="Write a picture to a file instead.")] = None,
@@ -74,67 +71,60 @@ def attention(
     if svg is not None and not svg.parent.is_dir():
         raise UsageError(f"no folder {svg.parent} to write {svg.name} to", "make it first")
     source = PromptSource(text, file)
-    checkpoint = open_checkpoint(model)
+    opened = open_to_read(model, run, "attention")
+    checkpoint = opened.checkpoint
     kinds = KINDS[checkpoint.spec.kind]
     kind = kind or kinds[0]
     if kind not in kinds:
-        raise UsageError(f"--kind {kind}: {checkpoint.name} is {checkpoint.spec.kind}", f"for it there is --kind {' or '.join(kinds)}")
+        raise UsageError(f"--kind {kind}: {checkpoint.name} is {checkpoint.spec.kind}", f"use --kind {' or '.join(kinds)}")
     if answer is not None and checkpoint.spec.kind != "encoder-decoder":
         raise UsageError(f"--answer is for encoder-decoders; {checkpoint.name} is {checkpoint.spec.kind}", "leave it out")
-
-    from tgen.text.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
-    ids = tokenizer.encode(source.read())
+    ids = opened.tokenizer.encode(source.read())
     if not ids:
         raise UsageError("the text is empty", "give some text to look at")
-    _check_length("text", len(ids), checkpoint.spec.context)
-
-    from tgen.executors.open import open_model
-    from tgen.executors.torch.reading import Reader
-
-    reader = Reader(open_model(checkpoint, run))
-    maps, written = _record(reader, checkpoint, tokenizer, ids, answer)
-    labels = {"source": [_label(tokenizer, i) for i in ids], "written": [_label(tokenizer, i) for i in written]}
+    opened.check_length("text", len(ids))
+    maps, written = _record(opened, ids, answer)
+    labels = {
+        name: [opened.tokenizer.decode([token], special=True) for token in tokens]
+        for name, tokens in (("source", ids), ("written", written))
+    }
     queries = labels["source" if kind == "encoder" or not written else "written"]
     keys = labels["written" if kind == "decoder" and written else "source"]
     _show(_selected(maps, kind, layer, head, all_heads, queries, keys), all_heads, svg, json)
     return 0
 
 
-def _record(reader: Reader, checkpoint: Checkpoint, tokenizer: Tokenizer, ids: list[int], answer: str | None) -> tuple[Maps, list[int]]:
-    """The maps, and for an encoder-decoder the ids its decoder read: the start token and the answer, given or greedy."""
+def _record(opened: Opened, ids: list[int], answer: str | None) -> tuple[Maps, list[int]]:
+    """The maps; for an encoder-decoder also the ids that its decoder read: the start token, then `answer` or what the model answers."""
+    from tgen.executors.torch.reading import Reader
+
+    checkpoint, tokenizer, model = opened.checkpoint, opened.tokenizer, opened.load()
     if checkpoint.spec.kind != "encoder-decoder":
-        return reader.attention(ids), []
+        return Reader(model).attention(ids), []
     from tgen.checkpoint.generation import read_generation
 
-    written = _answer(reader, checkpoint, tokenizer, ids) if answer is None else tokenizer.encode(answer, special=False)
+    written = _answer(opened, model, ids) if answer is None else tokenizer.encode(answer, special=False)
     written = [read_generation(checkpoint).decoder_start or 0, *written]
-    _check_length("answer", len(written), checkpoint.spec.context)
-    return reader.attention(written, source=ids), written
+    opened.check_length("answer", len(written))
+    return Reader(model).attention(written, source=ids), written
 
 
-def _answer(reader: Reader, checkpoint: Checkpoint, tokenizer: Tokenizer, source: list[int]) -> list[int]:
+def _answer(opened: Opened, model: Transformer, source: list[int]) -> list[int]:
     """The likeliest answer to a source, as the folder's settings find it, without its end token."""
     from tgen.engine.opening import make_generator
     from tgen.events import Finished
     from tgen.executors.torch.session import TorchExecutor
 
-    generator = make_generator(checkpoint, TorchExecutor(reader.model), tokenizer)
+    generator = make_generator(opened.checkpoint, TorchExecutor(model), opened.tokenizer)
     events = generator.run(source, generator.resolve({}))
     ids = next(event.ids for event in events if isinstance(event, Finished))
     return [token for token in ids if token not in generator.end_tokens]
 
 
-def _check_length(what: str, count: int, context: int) -> None:
-    if count > context:
-        raise CapacityError(f"the {what} has {count} tokens, the model's context is {context}", "shorten it")
-
-
 def _selected(
     maps: Maps, kind: Kind, layer: int, head: int | None, all_heads: bool, queries: Sequence[str], keys: Sequence[str]
 ) -> list[HeatMap]:
-    """The maps asked for. Raises UsageError for a layer or a head that is not there."""
+    """The maps that the options ask for. Raises UsageError for a layer or a head that the model does not have."""
     from tgen.ui.heatmap import HeatMap
 
     layers = maps[kind]
@@ -159,13 +149,7 @@ def _show(heats: list[HeatMap], small: bool, svg: Path | None, json: bool) -> No
         listed = [{"title": heat.title, "queries": heat.queries, "keys": heat.keys} for heat in heats]
         write_json([{**one, "weights": weights} for one, weights in zip(listed, rounded, strict=True)])
     elif svg is not None:
-        from tgen.files import write_text as write_file
-
-        write_file(svg, draw_svg(heats))
+        files.write_text(svg, draw_svg(heats))
     else:
         width = shutil.get_terminal_size().columns
         write_text("\n".join(draw_small(heats, width) if small else draw_map(heats[0], width)).rstrip("\n") + "\n")
-
-
-def _label(tokenizer: Tokenizer, token: int) -> str:
-    return tokenizer.decode([token], special=True)

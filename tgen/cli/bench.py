@@ -15,9 +15,10 @@ from tgen.ui.output import write_json, write_text
 
 if TYPE_CHECKING:
     from tgen.checkpoint.container import Checkpoint
+    from tgen.executors.measure import Measurement
 
 MEASURING = "Measuring"
-BATCH_HEADINGS = ("rows", "one after another", "at once", "gain")
+BATCH_HEADINGS = ("rows", "one after another, tokens/s", "at once, tokens/s", "gain")
 HEADINGS = ("context", "prefill tokens/s", "first token ms", "decode tokens/s", "of bandwidth", "peak MB")
 
 
@@ -53,7 +54,7 @@ def bench(
             panel=MEASURING,
             metavar="INT",
             limits="2 or more",
-            help="Instead: so many requests one after another and at once, prefill and sampling included, in tokens/s.",
+            help="Measure this many requests instead, one after another and at once, prefill and sampling included.",
         ),
     ] = None,
     json: p.Json = False,
@@ -64,7 +65,7 @@ def bench(
     """Measure a decoder-only model: prefill and decode speed, time to first token, peak memory, and the share of the machine's read
     bandwidth that decode uses.
 
-    Random ids are read and written, so nothing depends on a text. Lengths of context take turns, and medians are shown. With --batch,
+    The model reads and writes random ids, so nothing depends on a text. Lengths of context take turns, and medians are shown. With --batch,
     measure what computing many rows at once gains.
     """
     messages.configure("auto", quiet=False)
@@ -79,7 +80,8 @@ def bench(
     if batch is not None and context and len(contexts) > 1:
         raise UsageError("--batch is measured at one --context", "give one, or none")
     if contexts[-1] + new_tokens > limit:
-        raise UsageError(f"--context {contexts[-1]} and {new_tokens} new tokens do not fit the model's context of {limit}")
+        message = f"--context {contexts[-1]} and {new_tokens} new tokens do not fit the model's context of {limit}"
+        raise UsageError(message, "give a smaller --context or --max-new-tokens")
 
     if batch is not None:
         return _batch(checkpoint, run, batch, contexts[0], new_tokens, repeats, json)
@@ -101,19 +103,19 @@ def bench(
         )
         return 0
     messages.dim(f"{checkpoint.name} on {describe(loaded)}; memory reads {bandwidth / 1e9:.1f} GB/s; medians of {repeats}")
-    table = [
-        (
-            f"{row.context}",
-            f"{row.prefill_speed:.0f}",
-            f"{row.first_token_seconds * 1e3:.1f}",
-            f"{row.decode_speed:.1f}",
-            f"{row.bytes_per_second / bandwidth:.0%}",
-            f"{row.peak_memory / 1e6:.0f}",
-        )
-        for row in rows
-    ]
-    _write_table(HEADINGS, table)
+    _write_table(HEADINGS, [_cells(row, bandwidth) for row in rows])
     return 0
+
+
+def _cells(row: Measurement, bandwidth: float) -> list[str]:
+    return [
+        f"{row.context}",
+        f"{row.prefill_speed:.0f}",
+        f"{row.first_token_seconds * 1e3:.1f}",
+        f"{row.decode_speed:.1f}",
+        f"{row.bytes_per_second / bandwidth:.0%}",
+        f"{row.peak_memory / 1e6:.0f}",
+    ]
 
 
 def _batch(checkpoint: Checkpoint, options: RunOptions, rows: int, context: int, new_tokens: int, repeats: int, json: bool) -> int:
@@ -125,11 +127,12 @@ def _batch(checkpoint: Checkpoint, options: RunOptions, rows: int, context: int,
         write_json({"model": checkpoint.name, "context": context, "new_tokens": new_tokens, **dataclasses.asdict(found)})
         return 0
     messages.dim(f"{checkpoint.name}: {rows} prompts of {context} tokens, {new_tokens} new ones each; medians of {repeats}")
-    _write_table(BATCH_HEADINGS, [(f"{rows}", f"{found.one_after_another:.0f} tokens/s", f"{found.at_once:.0f}", f"{found.gain:.2f}x")])
+    _write_table(BATCH_HEADINGS, [(f"{rows}", f"{found.one_after_another:.0f}", f"{found.at_once:.0f}", f"{found.gain:.2f}x")])
     return 0
 
 
 def _write_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns, each as wide as its widest cell, with the figures at the right."""
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     write_text(
         "".join("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)) + "\n" for line in [headings, *rows])

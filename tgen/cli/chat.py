@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 HELP = """\
 /help          this list
-/system TEXT   tell the model TEXT before everything; without TEXT, nothing
-/retry         another answer to what you said last
-/clear         forget all but the system message
+/system TEXT   tell the model TEXT before everything; without TEXT, take it back
+/retry         answer your last message again
+/clear         forget everything but the system message
 /save FILE     write the messages as JSON
-/load FILE     go on from such a file
+/load FILE     read messages that /save wrote, and go on from there
 /exit          leave, like Ctrl-D
 
 A line that ends in \\ goes on in the next one; a text of several lines may
@@ -72,13 +72,14 @@ def chat(
     model: p.Model = None,
     run: RunOptions,
 ) -> int:
-    """Talk to a chat model: what you type is a message, the answer streams to standard output.
+    """Talk to a chat model: you type a message, and the answer streams to standard output.
 
-    The model's folder needs a chat template. /help lists the commands; Ctrl-C stops an answer, Ctrl-D ends the conversation. Of each turn
-    only what is new is read.
+    The model's folder needs a chat template. /help lists the commands; Ctrl-C stops an answer, Ctrl-D ends the conversation. In each turn
+    the model reads only what is new.
 
-    With a pipe as standard input each line is a message or a command, and each answer is followed by a newline; the exit code is that of
-    the first message that failed, 0 if none did.
+    With a pipe as standard input there are no commands: each line is a message, whatever it begins with, and each answer is followed by a
+    newline. A message of several lines has a backslash at the end of each but the last, or stands between \"\"\" and \"\"\". The exit code
+    is that of the first message that failed, 0 if none did.
     """
     check_encoding("--system", system or "")
     asked = asked.preferring(num_beams=1)  # beams do not stream
@@ -100,9 +101,7 @@ def chat(
     try:
         return chatting.listen(lines)
     finally:
-        from tgen.files import write_atomically
-
-        lines.close(lambda path, write: write_atomically(path, write, shared=True))
+        lines.close()
 
 
 @dataclass(slots=True)
@@ -128,7 +127,7 @@ class Chatting:
         }
 
     def listen(self, lines: PipedLines | TypedLines) -> int:
-        """Answer message after message; returns the exit code. Only a script needs to be told at its end what went wrong on the way."""
+        """Answer message after message; returns the exit code. A script learns from it whether a message failed; a person has seen it."""
         typed = isinstance(lines, TypedLines)
         leaving = False
         while self.ended is None:
@@ -155,8 +154,9 @@ class Chatting:
         return self.ended or (0 if typed else self.failed)
 
     def _obey(self, said: Said, typed: bool) -> None:
+        """Answer a message, or do what a command says: a person types commands, but a line of a script's data may begin in any way."""
         text = said.text
-        if said.quoted or not text.startswith("/"):
+        if said.quoted or not typed or not text.startswith("/"):
             if text.strip():
                 self._answer(text, typed)
         elif text.startswith("//"):
@@ -216,13 +216,13 @@ class Chatting:
         messages.dim("everything said is forgotten" + (", but not the system message" if self.conversation.system else ""))
 
     def _save(self, name: str) -> None:
-        from tgen.tasks.conversation import save_messages
+        from tgen.cli.talk import save_messages
 
         save_messages(_path("save", name), self.conversation.messages)
         messages.dim(f"{len(self.conversation.messages)} messages written to {name}")
 
     def _load(self, name: str) -> None:
-        from tgen.tasks.conversation import load_messages
+        from tgen.cli.talk import load_messages
 
         self.conversation.messages = load_messages(_path("load", name))
         messages.dim(f"{len(self.conversation.messages)} messages read from {name}")

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import Annotated, get_args
 
-import typer
-
-from tgen.batch.lines import Line, line_batches
+from tgen.batch.lines import line_batches
 from tgen.cli import options as p
-from tgen.cli.opening import open_checkpoint, require_kind
+from tgen.cli.prompt import LinesArgument
+from tgen.cli.reading import open_to_read
 from tgen.options import Pooling, RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_json
-
-if TYPE_CHECKING:
-    from tgen.text.tokenizer import Tokenizer
 
 BATCH = 32
 
 
 @p.takes()
 def embed(
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text, or one on each line; - is standard input.")] = None,
+    text: LinesArgument = None,
     file: p.File = None,
     pooling: Annotated[
         Pooling | None,
@@ -41,38 +37,28 @@ def embed(
 ) -> int:  # fmt: skip
     """Turn each line into a vector with an encoder: one JSON object a line, with index, text and embedding, in the order of the input.
 
-    A sentence-transformers folder's own settings are kept: pooling, length 1, lower case, how many tokens are read. A line that is longer
-    loses its end, and a warning names it. A line without any token has a vector of zeros.
+    The settings of a sentence-transformers folder are kept: pooling, length 1, lower case, how many tokens are read. A line that is too
+    long loses its end, and a warning names it. A line without any token has a vector of zeros. Standard input is read before TEXT; in a
+    `while read` loop, </dev/null keeps the loop's lines.
     """
     messages.configure("auto", quiet)
     batches = line_batches(text, file, BATCH)
-    checkpoint = open_checkpoint(model)
-    require_kind(checkpoint, "embed", "encoder-only")
+    opened = open_to_read(model, run, "embed", "encoder-only")
 
     from tgen.tasks.embedding import folder_settings, pool
-    from tgen.text.tokenizer import Tokenizer
+    from tgen.text.fitting import fitting
 
-    settings = folder_settings(checkpoint.folder, pooling)
+    settings = folder_settings(opened.checkpoint.folder, pooling)
     normalize = settings.normalize if normalize is None else normalize
-    longest = min(checkpoint.spec.context, settings.longest or checkpoint.spec.context)
-    tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
-
-    from tgen.executors.open import open_model
-    from tgen.executors.torch.reading import Reader
-
-    reader = Reader(open_model(checkpoint, run))
+    context = opened.checkpoint.spec.context
+    longest = min(context, settings.longest or context)
+    reader = opened.reader()
     for lines in batches:
-        rows = [_fitting(tokenizer, Line(line.number, line.text.lower()) if settings.lower else line, longest) for line in lines]
-        for line, states in zip(lines, reader.encode(rows), strict=True):
+        rows = [opened.tokenizer.encode(line.text.lower() if settings.lower else line.text) for line in lines]
+        for line, ids in zip(lines, rows, strict=True):
+            if len(ids) > longest:
+                messages.warning(f"line {line.number} has {len(ids)} tokens, the model reads {longest}; its end is left out")
+        for line, states in zip(lines, reader.encode([fitting(ids, longest) for ids in rows]), strict=True):
             vector = pool(states, settings.pooling, normalize)
             write_json({"index": line.number - 1, "text": line.text, "embedding": [round(float(x), 7) for x in vector]})
     return 0
-
-
-def _fitting(tokenizer: Tokenizer, line: Line, longest: int) -> list[int]:
-    """Ids of a line; one that is too long loses its end, before the tokenizer's own last token, and that is said."""
-    ids = tokenizer.encode(line.text)
-    if len(ids) > longest:
-        messages.warning(f"line {line.number} has {len(ids)} tokens, the model reads {longest}; its end is left out")
-        ids = [*ids[: longest - 1], ids[-1]]
-    return ids

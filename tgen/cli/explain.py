@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated
 
-import typer
-
 from tgen.cli import options as p
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.opening import open_generator
-from tgen.cli.prompt import PromptSource
+from tgen.cli.prompt import PromptArgument, PromptSource
 from tgen.events import Note, Started
 from tgen.options import RunOptions
 from tgen.ui import messages
@@ -24,7 +22,7 @@ TOKENS = 10
     but={"max_new_tokens": {"help": "How many tokens to explain.", "aliases": ("-n",), "default": str(TOKENS)}},
 )
 def explain(
-    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The text to continue; - is standard input.")] = None,
+    prompt: PromptArgument = None,
     file: p.File = None,
     *,
     top: Annotated[

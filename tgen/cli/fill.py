@@ -1,15 +1,13 @@
-"""`tgen fill`: what may stand in place of a mask."""
+"""`tgen fill`: tokens that may take the place of a mask."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from tgen.cli import options as p
-from tgen.cli.opening import open_checkpoint, require_kind
-from tgen.cli.prompt import PromptSource
-from tgen.errors import CapacityError, UsageError
+from tgen.cli.prompt import PromptSource, TextArgument
+from tgen.cli.reading import open_to_read
+from tgen.errors import UsageError
 from tgen.options import RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
@@ -17,7 +15,7 @@ from tgen.ui.output import write_json, write_text
 
 @p.takes()
 def fill(
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text with [MASK] or <mask> in it; - is standard input.")] = None,
+    text: TextArgument = None,
     file: p.File = None,
     top: Annotated[
         int, p.option("--top", panel=p.OUTPUT, metavar="INT", limits="1 or more", default=5, help="How many candidates for each mask.")
@@ -30,32 +28,24 @@ def fill(
     """Fill masks with an encoder-only model (BERT, RoBERTa): for each mask the likeliest tokens, one a line.
 
     A line is the probability, a tab, the token; between the masks of a text is an empty line. [MASK] and <mask> both stand for the
-    model's own mask token. Several masks are filled each by itself.
+    model's own mask token. Each of several masks is filled by itself.
     """
     messages.configure("auto", quiet=False)
     p.check_least("--top", top, 1)
     source = PromptSource(text, file)
-    checkpoint = open_checkpoint(model)
-    require_kind(checkpoint, "fill", "encoder-only")
-    if checkpoint.spec.head is None:
-        raise UsageError(f"{checkpoint.name} has no head that could fill a mask", "it gives vectors only: tgen embed")
+    opened = open_to_read(model, run, "fill", "encoder-only")
+    name = opened.checkpoint.name
+    if opened.checkpoint.spec.head is None:
+        raise UsageError(f"{name} has no head that could fill a mask", "it only makes vectors: use tgen embed")
 
     from tgen.tasks.filling import candidates, prepare_masks
-    from tgen.text.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
-    ids, places = prepare_masks(tokenizer, source.read())
-    if len(ids) > checkpoint.spec.context:
-        raise CapacityError(f"the text has {len(ids)} tokens, the model's context is {checkpoint.spec.context}", "shorten it")
-
-    from tgen.executors.open import open_model
-    from tgen.executors.torch.reading import Reader
-
-    logits = Reader(open_model(checkpoint, run)).logits_at(ids, places)
-    found = [candidates(tokenizer, row, top) for row in logits]
+    ids, places = prepare_masks(opened.tokenizer, source.read())
+    opened.check_length("text", len(ids))
+    found = [candidates(opened.tokenizer, row, top) for row in opened.reader().logits_at(ids, places)]
     if json:
         listed = [[{"token": c.text, "id": c.id, "probability": c.probability} for c in mask] for mask in found]
-        write_json({"model": checkpoint.name, "masks": listed})
+        write_json({"model": name, "masks": listed})
     else:
         write_text("\n".join("".join(f"{c.probability:.4f}\t{c.text}\n" for c in mask) for mask in found))
     return 0

@@ -6,14 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from tgen.cli import options as p
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.opening import chat_template, open_checkpoint, open_generator
-from tgen.cli.prompt import PromptSource, check_encoding
+from tgen.cli.prompt import PromptArgument, PromptSource, check_encoding
 from tgen.errors import UsageError
 from tgen.events import Started
 from tgen.options import Resolved, RunOptions
@@ -69,7 +67,7 @@ class Wishes:
 
 @p.takes()
 def generate(
-    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The text to continue; - is standard input.")] = None,
+    prompt: PromptArgument = None,
     file: p.File = None,
     chat: p.Chat = False,
     system: p.System = None,

@@ -1,17 +1,22 @@
-"""Ctrl-C and SIGTERM as a question the loop can ask, instead of an exception in the middle of a token. Knows no model."""
+"""What Ctrl-C and SIGTERM do: end the process at once, raise an exception, or answer the loop that asks whether to stop.
+
+A command chooses by what there would be to lose.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class Interrupts:
-    """While entered, a first signal is remembered if someone asks for it, and a second one, or one before anybody asked, raises."""
+    """While entered, the first signal only makes `asked` return True. A second one raises, and so does one before `asked` was called."""
 
     def __init__(self) -> None:
         self.exit_code: int | None = None
@@ -33,24 +38,55 @@ class Interrupts:
         self._asked = True
         return self.exit_code is not None
 
-    def _remember(self, number: int, _: FrameType | None) -> None:
-        code = EXIT_CODES[signal.Signals(number)]
-        if self.exit_code is not None or not self._asked:
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if not self._asked:
+            raise_for(number, frame)
+        if self.exit_code is not None:
             raise_for(number)
-        self.exit_code = code
+        self.exit_code = EXIT_CODES[signal.Signals(number)]
 
 
 def handle(number: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> None:
     """Let a signal call `handler`, unless the process was started to ignore it.
 
-    A script's background job shall not hear the Ctrl-C that is meant for what runs in front.
+    A background job of a script must not hear the Ctrl-C that is meant for the job in front.
     """
     if signal.getsignal(number) is not signal.SIG_IGN:
         signal.signal(number, handler)
 
 
-def raise_for(number: int, _: FrameType | None = None) -> None:
-    """What a signal means where nothing needs to be kept."""
+def leave_at_once() -> None:
+    """From now on a signal ends the process. For times when no work has begun yet, or all is done."""
+    for number in EXIT_CODES:
+        handle(number, _leave)
+
+
+def raise_exceptions() -> None:
+    """From now on a signal raises KeyboardInterrupt or SystemExit, so that work that has begun can end in order."""
+    for number in EXIT_CODES:
+        handle(number, raise_for)
+    sys.unraisablehook = _unraisable
+
+
+def raise_for(number: int, frame: FrameType | None = None) -> None:
+    """Raise the exception of a signal. During an import the process ends instead: modules may swallow the exception, or raise another."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            _leave(number)
+        frame = frame.f_back
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(EXIT_CODES[signal.Signals(number)])
+
+
+def _leave(number: int, _: FrameType | None = None) -> NoReturn:
+    os._exit(EXIT_CODES[signal.Signals(number)])
+
+
+def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """End the process where Python would swallow a signal's exception and go on, as in a `__del__`."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        _leave(signal.SIGINT)
+    if issubclass(unraisable.exc_type, SystemExit):
+        _leave(signal.SIGTERM)
+    sys.__unraisablehook__(unraisable)

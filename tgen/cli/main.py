@@ -5,7 +5,9 @@ Command files import nothing heavy at their top, so help and usage errors come a
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -40,9 +42,17 @@ from tgen.errors import TgenError, UsageError
 from tgen.ui import messages
 from tgen.ui.output import write_text
 
+# The arguments that are a text: it may be empty, and `-` may stand beside it.
+TEXTS = ("prompt", "text")
+
 
 class Command(TyperCommand):
-    """A command whose help lists its options in groups."""
+    """A command whose help lists its options in groups, and whose options take no empty values."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Show that a command takes one text, and `-` beside it."""
+        texts = {f"[{one.metavar}]...": f"[{one.metavar}] [-]" for one in self.get_params(ctx) if one.name in TEXTS}
+        return [texts.get(piece, piece) for piece in super().collect_usage_pieces(ctx)]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse empty values as they were written: a path would turn one into the current folder."""
@@ -85,64 +95,84 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; goes anywhere.")] = False,
 ) -> None:
-    """`run` looks for --debug itself."""
+    """Declares the options of tgen itself; `run` looks for --debug."""
 
 
 COMMANDS: dict[Callable[..., int], str] = {
     generate.generate: "Continue a prompt, streaming.",
     chat.chat: "Talk to a chat model.",
-    batch.batch: "JSON lines in, JSON lines out, many at once.",
-    translate.translate: "One line in, one line out, in another language.",
-    score.score: "How well a model predicts a text.",
-    fill.fill: "What may stand in place of a mask.",
-    embed.embed: "A vector for each line.",
-    explain.explain: "Each token's candidates on their way through the sampler.",
-    attention.attention: "Where each token looks, as a heat map.",
-    info.info: "What a model folder holds, and whether it will run.",
-    models.models: "The models on this machine.",
-    tokenize.tokenize: "Ids and pieces of a text, and back.",
-    bench.bench: "Prefill and decode speed, memory.",
+    batch.batch: "Answer JSON lines with JSON lines, many at once.",
+    translate.translate: "Translate line by line.",
+    score.score: "Show how well a model predicts a text.",
+    fill.fill: "Find tokens that may take the place of a mask.",
+    embed.embed: "Make a vector of each line.",
+    explain.explain: "Show each token's candidates on their way through the sampler.",
+    attention.attention: "Show where each token looks, as a heat map.",
+    info.info: "Show what a model folder holds, and whether it will run.",
+    models.models: "List the models on this machine.",
+    tokenize.tokenize: "Show the ids and pieces of a text, and turn ids back into text.",
+    bench.bench: "Measure prefill and decode speed, and memory.",
     train.train: "Train a small model on your own text.",
 }
 for function, summary in COMMANDS.items():
     app.command(cls=Command, short_help=summary)(function)
 
 
+# What to do about an error of the operating system.
+HINTS = {
+    0: "check where standard output goes",
+    errno.ENOSPC: "make room, or write to another disk",
+    errno.EDQUOT: "make room, or write to another disk",
+    errno.ENOENT: "check the path",
+    errno.EACCES: "check who may read and write it",
+    errno.EPERM: "check who may read and write it",
+    errno.EROFS: "write to another disk",
+}
+
+
 def main() -> None:
     """The installed entry point."""
-    code = run(sys.argv[1:])
-    if "torch._inductor.async_compile" not in sys.modules:
-        # Nothing is left to be done, and taking torch's modules apart one by one would take longer than a short text.
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    try:
+        interrupts.raise_exceptions()
+        code = run(sys.argv[1:])
+        interrupts.leave_at_once()
+    except KeyboardInterrupt:
+        code = interrupts.EXIT_CODES[signal.SIGINT]
+    # Whatever asked to run at the end runs now; torch's compiler ends its processes so. The rest of Python's own end only frees memory,
+    # module by module, which with torch takes longer than to write a short text.
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command line; returns the exit code and never lets an exception through."""
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    options = [argument for argument in arguments[:end] if argument != "--debug"]
-    interrupts.handle(signal.SIGTERM, interrupts.raise_for)
+    """Run a command line. Returns the exit code; no exception leaves it."""
     try:
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        options = [argument for argument in arguments[:end] if argument != "--debug"]
         code = _dispatch([*options, *arguments[end:]], debug=len(options) < end)
         if sys.stdout is not None:
             sys.stdout.flush()
+        return code
     except BrokenPipeError:
-        # The reader has had enough. Python would complain once more while it closes stdout.
+        # The reader has read enough. Without this, Python would complain again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except OSError as error:
-        messages.error(f"{error.filename or 'cannot write'}: {error.strerror or error}")
+        messages.error(
+            f"{error.filename or 'cannot write'}: {error.strerror or error}", HINTS.get(error.errno or 0, "check the file and the disk")
+        )
         return 1
+    except KeyboardInterrupt:
+        return interrupts.EXIT_CODES[signal.SIGINT]
     except SystemExit as terminated:
         return int(terminated.code or 0)
-    return code
 
 
 def _dispatch(arguments: list[str], debug: bool) -> int:
-    command = typer.main.get_command(app)
     try:
+        command = typer.main.get_command(app)
         if not arguments:
             typer.echo(command.get_help(command.make_context("tgen", [], resilient_parsing=True)), err=True)
             return 2
@@ -158,8 +188,6 @@ def _dispatch(arguments: list[str], debug: bool) -> int:
             traceback.print_exc()
         messages.error(error.message, error.hint or (_where_to_look(arguments) if isinstance(error, UsageError) else None))
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
     except OSError:
         raise
     except MemoryError:
@@ -173,7 +201,7 @@ def _dispatch(arguments: list[str], debug: bool) -> int:
 
 
 def _explain(error: Any, arguments: list[str]) -> tuple[str, str]:
-    """What is wrong with a command line, and where to look it up."""
+    """The message and the hint for a command line that typer refuses."""
     hint = _where_to_look(arguments)
     message = _wrong_value(error) or error.format_message().rstrip(".")
     if "unexpected extra argument" in message:
@@ -182,13 +210,13 @@ def _explain(error: Any, arguments: list[str]) -> tuple[str, str]:
 
 
 def _where_to_look(arguments: list[str]) -> str:
-    """The hint for whoever asked for something that there is not."""
+    """The hint for a word that tgen does not know: the help to read."""
     command = [name for name in arguments[:1] if name in {function.__name__ for function in COMMANDS}]
     return f"`{' '.join(['tgen', *command, '--help'])}` lists what there is"
 
 
 def _wrong_value(error: Any) -> str | None:
-    """The message for a value that cannot be read, with option and value, from what pydantic told typer."""
+    """The message for a value of the wrong type, naming option and value; pydantic tells typer what is wrong. None for other errors."""
     if not hasattr(error.__cause__, "errors") or getattr(error, "param", None) is None:
         return None
     option, problem = error.param.opts[0], error.__cause__.errors()[0]

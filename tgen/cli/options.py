@@ -186,25 +186,19 @@ def check_least(name: str, value: int, least: int) -> None:
         raise UsageError(f"{name} must be {least} or more, not {value}")
 
 
-def require_text(flag: str, value: str) -> None:
-    """Raise UsageError for an empty value: an unset variable in a script must not choose the default, or the current folder."""
-    if not value:
-        raise UsageError(f"{flag} must not be empty", f"give a value, or leave {flag} out")
-
-
 def refuse_empty_values(parameters: Iterable[Any], given: Mapping[str, Any]) -> None:
     """Raise UsageError for an empty value among those `given` on a command line, before any is converted.
 
-    A text to work on may be empty; what names a file or a model may not.
+    It mostly comes from an unset variable, and as a path it would be the current folder. A text to work on may be empty.
     """
     for parameter in parameters:
         is_argument = parameter.param_type_name == "argument"
         if is_argument and parameter.metavar not in ("FILE", "MODEL"):
             continue
         values = given.get(parameter.name)
-        for value in values if isinstance(values, list | tuple) else [values]:
-            if isinstance(value, str):
-                require_text(parameter.metavar if is_argument else parameter.opts[0], value)
+        if "" in (values if isinstance(values, list | tuple) else [values]):
+            name = parameter.metavar if is_argument else parameter.opts[0]
+            raise UsageError(f"{name} must not be empty", "give a value, or leave it out; if a variable stands there, it may be unset")
 
 
 Model = Annotated[

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from tgen.cli import options as p
 from tgen.cli.opening import open_checkpoint, require_kind
-from tgen.cli.prompt import PromptSource
+from tgen.cli.prompt import PromptSource, TextArgument
 from tgen.errors import UsageError
 from tgen.options import RunOptions
 from tgen.ui import messages
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 @p.takes()
 def score(
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="The text to score; - is standard input.")] = None,
+    text: TextArgument = None,
     file: p.File = None,
     tokens: Annotated[
         bool, p.option("--tokens", panel=p.OUTPUT, help="Before the sums, a line for each token: log-probability, a tab, the token.")

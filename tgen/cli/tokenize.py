@@ -2,52 +2,56 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
 
 from tgen.cli import options as p
 from tgen.cli.opening import resolve
-from tgen.cli.prompt import PromptSource
+from tgen.cli.prompt import PromptSource, TextArgument
 from tgen.errors import UsageError
 from tgen.text.tokenizer import Tokenizer
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
-# Some vocabularies spell a newline or a tab as itself.
+# Some vocabularies spell a newline or a tab as the character itself.
 ONE_LINE = {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
 
 
 def tokenize(
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text, or with --decode ids; - is standard input.")] = None,
+    text: TextArgument = None,
     file: p.File = None,
     decode: Annotated[
-        bool, typer.Option("--decode", help="Read ids, separated by spaces or commas, and write their text.", rich_help_panel=p.PROMPT)
+        bool,
+        typer.Option(
+            "--decode", help="Read ids, separated by spaces or commas or as JSON, and write their text.", rich_help_panel=p.PROMPT
+        ),
     ] = False,
     special: Annotated[
         bool,
         typer.Option(
             "--special/--no-special",
-            help="With the start and end tokens that the tokenizer adds; with --decode, write such tokens too. [default: special]",
+            help="Add the start and end tokens that the tokenizer adds; with --decode, write such tokens too. [default: special]",
             rich_help_panel=p.PROMPT,
             show_default=False,
         ),
     ] = True,
     ids: Annotated[bool, typer.Option("--ids", help="Write the ids alone, on one line.", rich_help_panel=p.OUTPUT)] = False,
-    json: p.Json = False,
+    as_json: p.Json = False,
     model: p.Model = None,
 ) -> int:
-    """Show how a text is cut into tokens: one line each, the id, a tab, the piece as the vocabulary spells it."""
+    """Show how a text is cut into tokens: a line for each with the id, a tab, and the piece as the vocabulary spells it."""
     messages.configure("auto", quiet=False)
     source = PromptSource(text, file)
     tokenizer = Tokenizer.load(resolve(model))
     content = source.read()
     found = _parse(content, tokenizer.size()) if decode else tokenizer.encode(content, special=special)
-    if decode and not json:
+    if decode and not as_json:
         write_text(tokenizer.decode(found, special=special))
     elif decode:
         write_json({"ids": found, "text": tokenizer.decode(found, special=special)})
-    elif json:
+    elif as_json:
         write_json({"ids": found, "pieces": [tokenizer.piece(i) for i in found]})
     elif ids:
         write_text(" ".join(map(str, found)) + "\n")
@@ -57,10 +61,22 @@ def tokenize(
 
 
 def _parse(text: str, vocab: int) -> list[int]:
-    """Ids from text. Raises UsageError, naming the word, for what is none."""
-    found = []
-    for word in text.replace(",", " ").split():
+    """Ids from text: numbers, a JSON list of them, or what --json writes. Raises UsageError, naming the word, for anything else."""
+    words = _listed(text) if text.lstrip().startswith(("{", "[")) else text.replace(",", " ").split()
+    for word in words:
         if not word.isascii() or not word.isdigit() or len(word) > 9 or int(word) >= vocab:
             raise UsageError(f"{word!r} is not a token id", f"ids are whole numbers from 0 to {vocab - 1}")
-        found.append(int(word))
-    return found
+    return list(map(int, words))
+
+
+def _listed(text: str) -> list[str]:
+    """The ids of a JSON list, or of an object with a list `ids`, as words."""
+    hint = 'give ids as in 1 2 3, [1, 2, 3] or {"ids": [1, 2, 3]}'
+    try:
+        value = json.loads(text, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the ids are not JSON, though they begin like it: {error}", hint) from error
+    ids = value.get("ids") if isinstance(value, dict) else value
+    if not isinstance(ids, list):
+        raise UsageError("the JSON object holds no list of ids", hint)
+    return list(map(str, ids))

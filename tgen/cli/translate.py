@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from tgen.batch.lines import Line, line_batches
 from tgen.cli import options as p
 from tgen.cli.opening import open_checkpoint, open_generator, require_kind
+from tgen.cli.prompt import LinesArgument
 from tgen.options import RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_text
@@ -26,7 +25,7 @@ READ = 128
     but={"num_beams": {"help": "Keep the likeliest few texts at each step; 1 takes the likeliest token at each step."}},
 )
 def translate(
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text, or one on each line; - is standard input.")] = None,
+    text: LinesArgument = None,
     file: p.File = None,
     *,
     asked: p.Asked,
@@ -35,6 +34,8 @@ def translate(
     run: RunOptions,
 ) -> int:
     """Translate with an encoder-decoder (Marian, BART, T5): one line in, one line out, in order; an empty line stays empty.
+
+    Standard input is read before TEXT; in a `while read` loop, </dev/null keeps the loop's lines.
 
     A line is answered as soon as it comes; lines that come together are translated together. A line that is longer than the model reads
     loses its end, and a warning names it. Nothing is left to chance: the likeliest text is written, found with the folder's beams.

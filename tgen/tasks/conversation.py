@@ -1,23 +1,21 @@
-"""A conversation with a chat model: its messages, what of them fits the context, and the cache between turns. Knows no terminal."""
+"""A conversation with a chat model: its messages, what of them fits the context, and the cache between turns.
+
+Knows neither terminals nor files.
+"""
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from collections.abc import Generator as Yields
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
 from tgen.engine.generator import Generator
 from tgen.engine.prefix import Prefix
-from tgen.errors import CapacityError, UsageError
+from tgen.errors import CapacityError
 from tgen.events import Event, Finished, Note, Piece
-from tgen.files import write_text
 from tgen.options import Resolved
-from tgen.text.chat import MESSAGES_HINT, ChatTemplate, Message, read_messages
-
-MOST_BYTES = 100 * 2**20
+from tgen.text.chat import ChatTemplate, Message
 
 
 class Conversation:
@@ -48,6 +46,8 @@ class Conversation:
         self._system = messages[0].content if has_system else None
         self.clear()
         self._turns = list(messages[has_system:])
+        # As if these answers had been given here: with a seed, the next one has another random stream than they had.
+        self._replies = max(self._replies, sum(message.role == "assistant" for message in self._turns))
 
     @property
     def system(self) -> str | None:
@@ -141,34 +141,3 @@ def check_system(template: ChatTemplate, text: str | None) -> None:
     """Render a conversation as small as can be. Raises UsageError if the template refuses a system message, CheckpointError."""
     head = [] if text is None else [Message("system", text)]
     template.render([*head, Message("user", "")])
-
-
-def save_messages(path: Path, messages: Sequence[Message]) -> None:
-    """Write messages as JSON, [{role, content}]. Raises UsageError where that cannot be, or would overwrite something else."""
-    try:
-        if path.exists() and (not path.is_file() or path.stat().st_size):
-            load_messages(path)
-    except UsageError as error:
-        raise UsageError(f"{path} is there already, and is no conversation", "name another file") from error
-    except OSError:
-        pass  # writing will say what is wrong
-    try:
-        write_text(path, json.dumps(list(map(asdict, messages)), ensure_ascii=False, indent=1) + "\n")
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"cannot write {path}: {reason}", "name a file in a folder you may write to") from error
-
-
-def load_messages(path: Path) -> list[Message]:
-    """Read such a file. Raises UsageError, saying what is wrong with it."""
-    try:
-        if path.exists() and not path.is_file():
-            raise UsageError(f"{path} is not a file", "name a file that /save wrote")
-        if path.stat().st_size > MOST_BYTES:
-            raise UsageError(f"{path} is larger than {MOST_BYTES // 2**20} MiB", MESSAGES_HINT)
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}", "check the path") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not JSON: {error}", MESSAGES_HINT) from error
-    return read_messages(value, f"{path}: ")

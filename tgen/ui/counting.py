@@ -1,4 +1,4 @@
-"""A progress bar on stderr; silent unless stderr is a terminal, and under --quiet. Knows numbers only."""
+"""A progress bar on stderr. It is shown only where stderr is a terminal, and not under --quiet."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tgen.ui.terminal import console, is_terminal
 
 
 class Bar:
-    """What is done of how much, with a word beside it and how long it will take still. Goes away when it is stopped."""
+    """Shows how much of the work is done, a word beside it, and the time that is left. It disappears when it is stopped."""
 
     def __init__(self, what: str, total: int | None, start: int = 0) -> None:
-        """A total of None is not known."""
+        """The total is None where nobody knows it."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         said = TextColumn("{task.fields[said]}")
@@ -24,38 +24,38 @@ class Bar:
         self._progress.start()
 
     def add(self, done: int) -> None:
-        """So much more is done."""
+        """Count this much more as done."""
         self._progress.update(self._task, advance=done)
 
     def reach(self, done: int, said: str = "") -> None:
-        """So much is done in all."""
+        """Set how much is done in all."""
         self._progress.update(self._task, completed=done, said=said)
 
     def stop(self) -> None:
-        """Take it off the screen."""
+        """Remove the bar from the screen."""
         self._progress.stop()
 
 
 class NoBar:
-    """In place of a bar where nobody is looking."""
+    """Takes the place of a bar where nobody is looking, and shows nothing."""
 
     def add(self, done: int) -> None:
-        """Nothing is shown."""
+        """Show nothing."""
 
     def reach(self, done: int, said: str = "") -> None:
-        """Nothing is shown."""
+        """Show nothing."""
 
 
 def is_watched() -> bool:
-    """Whether there is somebody to show progress to."""
+    """Whether somebody can see the progress, and wants to."""
     return is_terminal(sys.stderr) and not messages.is_quiet()
 
 
 @contextmanager
 def counting(what: str, total: int | None, *, start: int = 0, writing: bool = False) -> Iterator[Bar | NoBar]:
-    """A bar for as long as the work goes on.
+    """Show a bar as long as the work goes on.
 
-    Work that is `writing` to stdout meanwhile shows nothing where that is a terminal too: there the text itself says how far it is.
+    Work that is `writing` to stdout has no bar where stdout is a terminal too: the text itself shows how far the work is.
     """
     if not is_watched() or (writing and is_terminal(sys.stdout)):
         yield NoBar()

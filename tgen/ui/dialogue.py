@@ -1,16 +1,16 @@
-"""What a person or a script says, one message after another: lines, longer messages, line editing and its history. Knows no model."""
+"""Reads what a person or a script says, message after message; a person has line editing and a history."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from tgen.errors import UsageError
+from tgen.files import decode_text, write_atomically
 from tgen.ui.terminal import is_terminal
 
 HISTORY_LINES = 1000
@@ -19,20 +19,20 @@ QUOTES = '"""'
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A message; a `quoted` one is never a command."""
+    """A message. One that is `quoted` is never a command."""
 
     text: str
     quoted: bool = False
 
 
 class Lines(Protocol):
-    """Where lines come from. Raises EOFError after the last one, UsageError for one that is no text."""
+    """A source of lines. It raises EOFError after the last one, and UsageError for one that is not UTF-8."""
 
     def line(self, prompt: str) -> str: ...
 
 
 class PipedLines:
-    """Standard input that is a pipe or a file: lines without prompts."""
+    """Reads lines from a pipe or a file, without prompts."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -43,18 +43,14 @@ class PipedLines:
         self._number += 1
         if not data:
             raise EOFError
-        try:
-            return data.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
-        except UnicodeDecodeError as error:
-            hint = "convert it, for example with iconv -t UTF-8"
-            raise UsageError(f"line {self._number} is not UTF-8 at byte {error.start}", hint) from error
+        return decode_text(data.removesuffix(b"\n").removesuffix(b"\r"), f"line {self._number}", start=self._number == 1)
 
 
 class TypedLines:
-    """A keyboard, with line editing and history where Python has readline and both sides are a terminal."""
+    """Reads lines from a keyboard, with line editing and history where Python has readline and stdout is a terminal too."""
 
     def __init__(self, history: Path | None) -> None:
-        """`history` is the file that earlier lines are in, if they are to be kept."""
+        """`history` is the file that keeps lines for the next time; None keeps none."""
         self._history = history
         self._edits = is_terminal(sys.stdout)
         if self._edits:
@@ -62,11 +58,11 @@ class TypedLines:
                 import readline
 
                 readline.set_history_length(HISTORY_LINES)
-                # Without this, which Python turns off and libedit has not, each line of a pasted text would be a message.
+                # Otherwise each line of a pasted text would be a message. Python turns this off, and libedit does not have it.
                 if os.environ.get("TERM", "dumb") != "dumb" and "libedit" not in (readline.__doc__ or ""):
                     readline.parse_and_bind("set enable-bracketed-paste on")
                 if history is not None:
-                    with contextlib.suppress(OSError):  # there is none, or one that another library wrote
+                    with contextlib.suppress(OSError):  # the file is missing, or another library wrote it
                         readline.read_history_file(history)
 
     def line(self, prompt: str) -> str:
@@ -87,25 +83,25 @@ class TypedLines:
         return text
 
     def pending(self) -> bool:
-        """After a KeyboardInterrupt: whether something had been typed already."""
+        """Whether a person had typed something before a KeyboardInterrupt."""
         readline = sys.modules.get("readline")
         return self._edits and readline is not None and bool(readline.get_line_buffer())
 
-    def close(self, write: Callable[[Path, Callable[[Path], None]], None]) -> None:
-        """Keep the history; `write` puts what is written to a temporary file in place of a file."""
+    def close(self) -> None:
+        """Write the history."""
         if self._history is None or not self._edits or "readline" not in sys.modules:
             return
         import readline
 
         with contextlib.suppress(OSError):
             self._history.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write(self._history, readline.write_history_file)
+            write_atomically(self._history, readline.write_history_file, shared=True)
 
 
 def read_message(lines: Lines) -> Said:
-    """The next message: a line, lines that end in a backslash and the one after them, or what stands between triple quotes.
+    """The next message: one line, several where each but the last ends in a backslash, or the text between triple quotes.
 
-    Raises EOFError when there are no more, and what the lines raise.
+    Raises EOFError after the last message, and what `lines` raises.
     """
     text = lines.line("> ")
     if text.startswith(QUOTES):
@@ -122,7 +118,7 @@ def read_message(lines: Lines) -> Said:
 
 
 def history_file() -> Path | None:
-    """Where lines are kept between conversations, as the XDG directories have it; None for a user without a home."""
+    """The file that keeps lines between conversations, where XDG has such files; None for a user without a home."""
     state = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):
         state = os.path.expanduser("~/.local/state")

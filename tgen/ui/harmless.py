@@ -1,4 +1,4 @@
-"""Make text harmless for a terminal: control characters become visible signs. Knows no terminal and no model."""
+"""Make text harmless for a terminal: control characters become visible signs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Attention maps as text for a terminal: darker where a query looks more. Knows numbers and labels, no model.
+"""Attention maps as text for a terminal: the more a query looks at a key, the darker the cell.
 
-Colour is a help, not a need: without it, shades of block characters say the same.
+Block characters of different shades need no colour.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SMALL, GAP = 16, 2
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """How much each query (row) looks at each key (column), [queries, keys], with their labels."""
+    """How much each query (row) looks at each key (column), [queries, keys], with the labels of both."""
 
     title: str
     weights: Weights
@@ -32,7 +32,7 @@ class HeatMap:
 
 
 def draw_map(heat: HeatMap, width: int) -> list[str]:
-    """One map, a line for each query. Where the keys do not fit the width, neighbours share a column that shows the largest of them."""
+    """One map, a line for each query. Where the keys do not fit the width, neighbours share a column, which shows their largest weight."""
     names = [set_cell_size(shown(name), min(LABEL, cell_len(shown(name)))) for name in heat.queries]
     digits, label = max(2, len(str(len(names) - 1))), max(map(cell_len, names), default=0)
     room = max(8, width - digits - label - 2)
@@ -51,7 +51,7 @@ def draw_map(heat: HeatMap, width: int) -> list[str]:
 
 
 def draw_small(heats: Sequence[HeatMap], width: int) -> list[str]:
-    """Several maps side by side, each shrunk to a thumbnail: for seeing which one to look at."""
+    """Several maps side by side, each shrunk to a thumbnail, so that a person can see which one to look at."""
     across = max(1, (width + GAP) // (SMALL + GAP))
     lines: list[str] = []
     for first in range(0, len(heats), across):
@@ -66,14 +66,14 @@ def draw_small(heats: Sequence[HeatMap], width: int) -> list[str]:
 
 
 def thumbnail(weights: Weights) -> Weights:
-    """At most SMALL columns and half as many rows, for characters are twice as high as wide; 1 is the map's largest weight."""
+    """A map of at most SMALL columns and half as many rows, for characters are twice as high as wide; 1 is its largest weight."""
     small = pooled(weights, -(-weights.shape[0] // (SMALL // 2)), -(-weights.shape[1] // SMALL))
     result: Weights = small / (small.max(initial=0.0) or 1.0)
     return result
 
 
 def pooled(weights: Weights, rows: int, columns: int) -> Weights:
-    """The largest of each block of rows times columns."""
+    """The largest weight of each block of this many rows and columns."""
     if rows == columns == 1:
         return weights
     height, width = -(-weights.shape[0] // rows), -(-weights.shape[1] // columns)
@@ -84,7 +84,7 @@ def pooled(weights: Weights, rows: int, columns: int) -> Weights:
 
 
 def shade(share: float) -> str:
-    """The character for a weight between 0 and 1; only what is nearly nothing is blank."""
+    """The character for a weight between 0 and 1; only a weight of nearly 0 is blank."""
     return SHADES[min(len(SHADES) - 1, int(np.ceil(share * (len(SHADES) - 1) - 0.15)))] if share > 0.01 else SHADES[0]
 
 
@@ -94,7 +94,7 @@ def shown(piece: str) -> str:
 
 
 def _ruler(columns: int, cell: int, shared: int) -> str:
-    """The numbers of the keys above their columns: of each one where there is room, else at every tenth character."""
+    """The numbers of the keys above their columns: every number where there is room, else one at every tenth character."""
     if cell == 2 and (columns - 1) * shared < 10:
         return "".join(f"{column * shared:>2}" for column in range(columns))
     numbers = [(column * cell, str(column * shared)) for column in range(0, columns, 10 // cell)]

@@ -1,4 +1,4 @@
-"""Attention maps as an SVG picture. Knows numbers and labels, no model."""
+"""Attention maps as an SVG picture."""
 
 from __future__ import annotations
 

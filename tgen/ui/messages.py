@@ -40,9 +40,9 @@ def warning(message: str) -> None:
         _say("warning", message)
 
 
-def note(message: str) -> None:
+def note(message: str, *, even_if_quiet: bool = False) -> None:
     """Something worth knowing."""
-    if not _settings["quiet"]:
+    if even_if_quiet or not _settings["quiet"]:
         _say("note", message)
 
 

@@ -1,4 +1,4 @@
-"""Data on stdout, in UTF-8 whatever the locale says. Knows no model."""
+"""Data on stdout, in UTF-8 whatever the locale says."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from tgen.ui.terminal import is_terminal
 
 
 def open_stdout() -> BinaryIO:
-    """Where bytes go. Raises OSError if stdout is closed."""
+    """The stream for bytes on stdout. Raises OSError if stdout is closed."""
     if sys.stdout is None:
         raise OSError("standard output is closed")
     return sys.stdout.buffer
 
 
 def write_text(text: str) -> None:
-    """Text as it is into a pipe; harmless, and ended by a newline, on a terminal. Raises OSError if stdout is closed or full."""
+    """Write text as it is into a pipe; on a terminal make it harmless and end it with a newline.
+
+    Raises OSError if stdout is closed or full.
+    """
     out = open_stdout()
     if is_terminal(sys.stdout):
         text = harmless(text)
@@ -28,5 +31,5 @@ def write_text(text: str) -> None:
 
 
 def write_json(value: Any) -> None:
-    """One JSON value on a line of its own."""
+    """Write one JSON value on a line of its own."""
     write_text(json.dumps(value, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""A step of the sampler as a table of 80 columns that reads without colour. Knows plain values only."""
+"""A step of the sampler as a table of 80 columns that can be read without colour."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ NAMES = {"temperature": "temp", "top_k": "top-k", "top_p": "top-p", "min_p": "mi
 
 
 def draw_step(step: dict[str, Any]) -> str:
-    """The lines of one step; `step` has the fields of the engine's Step."""
+    """The lines of one step; `step` has the fields of the Step that explaining yields."""
     stages = list(step["left"])
-    # The score only where it says something: penalties or rules changed a logit.
+    # The column of scores says nothing unless penalties or rules have changed a logit.
     scored = any(row["score"] != row["logit"] for row in step["rows"])
     heading = ["logit", "raw", *(["score"] if scored else []), *(NAMES[name] for name in stages)]
     lines = [f"token {step['number'] + 1}: {_quoted(step['text'])}", *_how(step)]
@@ -37,7 +37,7 @@ def _how(step: dict[str, Any]) -> list[str]:
 
 
 def _line(row: dict[str, Any], score: list[float | None], shares: list[float | None]) -> str:
-    """A candidate and its numbers, up to the first that is not there: so the heading names what cut it."""
+    """A candidate and its numbers, up to the first that is missing: the heading above it names the filter that cut the candidate."""
     text = _quoted(row["text"])
     if cell_len(text) > TOKEN:
         text = set_cell_size(text, TOKEN - 2) + '…"'

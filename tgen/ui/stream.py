@@ -1,4 +1,4 @@
-"""Streams text to stdout: exact bytes into a pipe, harmless and styled text on a terminal. Knows events, no model."""
+"""Streams text to stdout: exact bytes into a pipe, harmless and styled text on a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tgen.ui.harmless import harmless
 from tgen.ui.output import open_stdout
 from tgen.ui.terminal import Color, console, is_terminal, print_exactly, wants_color
 
-# From unlikely to likely; each holds up to the given probability.
+# From unlikely to likely: each colour is for probabilities up to the number beside it.
 HEAT = ((0.1, "red"), (0.3, "dark_orange"), (0.6, "yellow"), (0.9, "green_yellow"), (1.0, "green"))
 
 
@@ -26,32 +26,32 @@ class TextStream(Protocol):
 
 
 class PipeStream:
-    """The text as UTF-8 bytes, exactly, each piece at once."""
+    """Writes exactly the text, as UTF-8, and flushes each piece."""
 
     def __init__(self, echo: bool) -> None:
         self._echo = echo
         self._out = open_stdout()
 
     def prompt(self, text: str) -> None:
-        """The prompt itself, if asked for."""
+        """Write the prompt under --echo."""
         if self._echo:
             self.write(text)
 
     def write(self, text: str, tokens: Sequence[Token] = ()) -> None:  # noqa: ARG002
-        """A piece of text."""
+        """Write a piece of text."""
         self._out.write(text.encode("utf-8"))
         self._out.flush()
 
     def separate(self) -> None:
-        """A newline between two samples."""
+        """Write the newline between two samples."""
         self.write("\n")
 
     def close(self) -> None:
-        """Nothing is added."""
+        """Add nothing."""
 
 
 class TerminalStream:
-    """Text for eyes: the prompt dim, control characters visible, a newline at the end; tokens in the colour of their probability."""
+    """Writes text for a person: the prompt dim, control characters visible, tokens coloured by probability, a newline at the end."""
 
     def __init__(self, color: Color, *, raw: bool, show_probs: bool) -> None:
         if hasattr(sys.stdout, "reconfigure"):
@@ -62,11 +62,11 @@ class TerminalStream:
         self._column_zero = True
 
     def prompt(self, text: str) -> None:
-        """The prompt, dim."""
+        """Show the prompt, dim."""
         self._print(text, "dim")
 
     def write(self, text: str, tokens: Sequence[Token] = ()) -> None:
-        """A piece of text; with probabilities shown, token by token where the tokens spell the text."""
+        """Show a piece of text; with probabilities, token by token where the tokens spell the text."""
         spelled = "".join(token.score.text for token in tokens)
         if self._show and spelled and (spelled == text or spelled.strip() == text.strip()):
             for token in tokens:
@@ -76,12 +76,12 @@ class TerminalStream:
             self._print(text, heat(math.exp(least)) if self._show and tokens else None)
 
     def separate(self) -> None:
-        """A line of its own between two samples."""
+        """Show a line between two samples."""
         self.close()
         self._print("───\n", "dim")
 
     def close(self) -> None:
-        """End the line."""
+        """End the line if it is not ended."""
         if not self._column_zero:
             self._print("\n", None)
 
@@ -104,7 +104,7 @@ def open_stream(color: Color, *, echo: bool, raw: bool, show_probs: bool) -> Tex
 
 
 class SampleStream:
-    """Samples one after another: the first as it comes, the later ones as soon as those before them are done."""
+    """Shows samples one after another: the first as it comes, each later one as soon as those before it are done."""
 
     def __init__(self, stream: TextStream, prompt: str, count: int) -> None:
         self._stream = stream
@@ -115,7 +115,7 @@ class SampleStream:
         self._finished: set[int] = set()
 
     def add(self, event: Event) -> None:
-        """Show what can be shown by now."""
+        """Take an event, and show what can be shown by now."""
         if isinstance(event, Started):
             self._stream.prompt(self._prompt)
         elif isinstance(event, Piece) and event.index == self._current:
@@ -128,11 +128,11 @@ class SampleStream:
                 self._next()
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """End the text: nothing more will come."""
         self._stream.close()
 
     def abandon(self) -> None:
-        """An error came: what is there stays, and the message gets a line of its own."""
+        """End the line, so that the message of an error begins on a new one. What is shown already stays."""
         self._stream.close()
 
     def _next(self) -> None:

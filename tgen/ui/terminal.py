@@ -1,4 +1,4 @@
-"""What each standard stream is, and whether it takes colour: --color > NO_COLOR > FORCE_COLOR > terminal. Knows no command.
+"""What each standard stream is, and whether it takes colour: --color > NO_COLOR > FORCE_COLOR > terminal.
 
 Imports rich only where something is to be drawn.
 """

@@ -1,0 +1,54 @@
+"""Opening a model that reads a text: its folder is checked first, then the tokenizer loaded, and the weights when the text is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tgen.cli.opening import open_checkpoint, require_kind
+from tgen.errors import CapacityError
+from tgen.options import RunOptions
+
+if TYPE_CHECKING:
+    from tgen.checkpoint.container import Checkpoint
+    from tgen.executors.torch.reading import Reader
+    from tgen.executors.torch.transformer import Transformer
+    from tgen.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A model that is there and sound, whose weights are not loaded yet."""
+
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+    options: RunOptions
+
+    def load(self) -> Transformer:
+        """Its weights."""
+        from tgen.executors.open import open_model
+
+        return open_model(self.checkpoint, self.options)
+
+    def reader(self) -> Reader:
+        """Its weights, to read with."""
+        from tgen.executors.torch.reading import Reader
+
+        return Reader(self.load())
+
+    def check_length(self, what: str, count: int) -> None:
+        """Raise CapacityError for more tokens than the model reads."""
+        context = self.checkpoint.spec.context
+        if count > context:
+            raise CapacityError(f"the {what} has {count} tokens, the model's context is {context}", "shorten it")
+
+
+def open_to_read(model: str | None, options: RunOptions, command: str, *kinds: str) -> Opened:
+    """The model of --model for a command, which is for these kinds or, without any, for all. Raises TgenError."""
+    checkpoint = open_checkpoint(model)
+    if kinds:
+        require_kind(checkpoint, command, *kinds)
+
+    from tgen.text.tokenizer import Tokenizer
+
+    return Opened(checkpoint, Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab), options)
