@@ -32,6 +32,8 @@ LARGEST = 1e300
 class NumericalError(TgenError):
     """The model returned numbers that are not finite."""
 
+    type = "numerical"
+
 
 def require_finite(numbers: npt.NDArray[np.floating[Any]], where: str) -> None:
     """Raise NumericalError for NaN or infinity, saying where."""
