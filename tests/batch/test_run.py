@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.engine.scripted import END, Stage, only
-from tgen.batch.answers import Answers
 from tgen.batch.journal import Journal
+from tgen.batch.run import BatchRun
 from tgen.errors import MemoryLimitError, UsageError
 from tgen.text.chat import ChatTemplate
 
@@ -28,8 +28,8 @@ def no_template() -> ChatTemplate:
     raise UsageError("scripted models do not talk")
 
 
-def answers(generator: Any, journal: Journal) -> Answers:
-    return Answers(generator, "scripted", no_template, {}, journal, ordered=True, size=4)
+def batch_run(generator: Any, journal: Journal) -> BatchRun:
+    return BatchRun(generator, "scripted", no_template, {}, journal, ordered=True, size=4)
 
 
 def stream(values: list[Any]) -> Any:
@@ -43,11 +43,11 @@ def written(path: Path) -> list[int]:
 def test_what_was_answered_before_its_turn_is_kept_when_a_run_is_stopped(tmp_path: Path) -> None:
     path = tmp_path / "out"
     with Journal(path, resume=False) as journal:
-        run = answers(Stage(script).generator, journal)
+        run = batch_run(Stage(script).generator, journal)
         assert list(run.run(stream([SLOW, *[QUICK] * 5]), lambda: run.count >= 3)) == [2, 3, 4]
     assert written(path) == [2, 3, 4]
     with Journal(path, resume=True) as journal:
-        rest = answers(Stage(script).generator, journal)
+        rest = batch_run(Stage(script).generator, journal)
         assert sorted(rest.run(stream([{**SLOW, "max_tokens": 3}, *[QUICK] * 5]), lambda: False)) == [1, 5, 6]
     assert written(path) == [2, 3, 4, 1, 5, 6]
 
@@ -56,7 +56,7 @@ def test_and_when_memory_gives_out(tmp_path: Path) -> None:
     """Nobody knows whose fault it is: no line is answered by it, and all of them can be gone on with."""
     stage, path = Stage(script), tmp_path / "out"
     journal = Journal(path, resume=False)
-    run = answers(stage.generator, journal)
+    run = batch_run(stage.generator, journal)
 
     def full(read: tuple[int, ...]) -> np.ndarray:
         if run.count >= 3:
@@ -74,6 +74,6 @@ def test_and_when_memory_gives_out(tmp_path: Path) -> None:
 def test_progress_counts_every_line_that_needs_nothing_more(tmp_path: Path) -> None:
     lines = io.BytesIO(b'{"prompt": "Q"}\n\nnot JSON\n{"prompt": "Q", "top_k": -1}\n')
     with Journal(tmp_path / "out", resume=False) as journal:
-        run = answers(Stage(script).generator, journal)
+        run = batch_run(Stage(script).generator, journal)
         assert sorted(run.run(iter([lines]), lambda: False)) == [1, 3, 4]
     assert (run.done, run.count, run.failed) == (4, 3, 2)
