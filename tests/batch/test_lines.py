@@ -56,8 +56,9 @@ def test_long_lines_are_bounded_by_their_bytes() -> None:
     stream.limit = 3
     assert lines.take(True) == b"x" * 99
     assert not stream.beyond.wait(SILENCE), "a line longer than all the room is alone"
-    stream.limit = 100
+    stream.limit = 20
     assert lines.take(True) == b"y" * 999
+    assert stream.beyond.wait(30), "there is room for many again"
     assert [lines.take(True) for _ in range(52)] == [b"z" * 99, *[b"a"] * 50, None]
 
 

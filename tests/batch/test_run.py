@@ -100,6 +100,15 @@ def test_nor_may_their_records_take_memory_without_limit(tmp_path: Path, monkeyp
     assert 2 < answered_before_the_first(tmp_path, [{**QUICK, "id": "x" * 10_000}] * 30, size=2) < 6
 
 
+def test_records_that_were_written_take_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tgen.batch.run.AHEAD_BYTES", 30_000)
+    long = {**QUICK, "id": "x" * 10_000}
+    with Journal(tmp_path / "out") as journal:
+        run = BatchRun(Stage(script).generator, "scripted", no_template, {}, journal, ordered=True, size=2)
+        order = list(run.run(stream([*[long] * 8, SLOW, *[QUICK] * 5]), lambda: False))
+    assert order[-1] == 9, "the others were answered beside it"
+
+
 def record(number: int, *, failed: bool = False, text: str = "") -> bytes:
     return encode({"line": number, **({"error": {"message": text}} if failed else {"model": "m", "text": text})})
 
