@@ -118,6 +118,29 @@ def test_the_form_of_openai(ask: Ask, tmp_path: Path) -> None:
     assert third["choices"] == second["response"]["body"]["choices"]
 
 
+def test_log_probabilities_are_those_of_generate_and_openais_client_takes_them(ask: Ask, tmp_path: Path) -> None:
+    model = chat_model(tmp_path / "model")
+    options = {"max_tokens": 5, "seed": 1}
+    talk = {"messages": [{"role": "user", "content": "Hello"}], **options, "logprobs": True, "top_logprobs": 2}
+    wanted = [
+        {"custom_id": "a", "url": "/v1/completions", "body": {"prompt": "Hello", **options, "logprobs": 2}},
+        {"custom_id": "b", "url": "/v1/chat/completions", "body": talk},
+    ]
+    completed, spoken = (record["response"]["body"] for record in records(ask("batch", "-m", model, stdin=lines(wanted)).out))
+    more = ("-m", model, "-n", "5", "--seed", "1", "--json", "--logprobs", "2")
+    assert completed["choices"] == ask("generate", "Hello", *more).json["choices"]
+    assert [*completed["choices"][0]["logprobs"]] == [
+        "tokens", "token_logprobs", "top_logprobs", "text_offset", "token_bytes", "top_tokens",
+    ]  # fmt: skip
+    alone = ask("generate", "--chat", "Hello", *more).json["choices"][0]
+    content = spoken["choices"][0]["logprobs"]["content"]
+    assert [one["logprob"] for one in content] == alone["logprobs"]["token_logprobs"]
+    assert [one["top_logprobs"] for one in content] == alone["logprobs"]["top_tokens"]
+    types, chat = pytest.importorskip("openai.types"), pytest.importorskip("openai.types.chat")
+    assert types.Completion.model_validate(completed, strict=True).choices[0].logprobs.text_offset[0] == 0
+    assert len(chat.ChatCompletion.model_validate(spoken, strict=True).choices[0].logprobs.content) == 5
+
+
 def test_files_follow_one_another(ask: Ask, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(lines(PROMPTS[:2])[:-1])  # no newline at its end
