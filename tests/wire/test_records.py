@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.engine.scripted import Stage, speak
@@ -107,20 +108,36 @@ def test_openais_own_client_takes_them(events: list[Event]) -> None:
         assert all(isinstance(token.bytes, list) for token in (choice.logprobs.content if choice.logprobs else []))
 
 
+def with_bytes(event: Event) -> Event:
+    """The same, where each id is a byte."""
+    if not isinstance(event, Piece):
+        return event
+    scores = (replace(token.score, bytes=bytes([token.score.id]) if token.score.id < 256 else None) for token in event.tokens)
+    return replace(event, tokens=tuple(Token(found) for found in scores))
+
+
 @given(st.text(min_size=1, max_size=12), st.lists(st.text(min_size=1, max_size=3), max_size=3))
+@example("\x80", ["\x800"])
+@example("a\N{REPLACEMENT CHARACTER}b", [])
 def test_offsets_are_places_in_the_text(text: str, stops: list[str]) -> None:
     """Each token is one byte here, so that its character is known; what belongs to a stop string begins where the text ends."""
     played = Stage(speak(text)).play(temperature=0, logprobs=0, stop=tuple(stops), max_new_tokens=60)
-    choice = completion_object("m", played.events, "PRE")["choices"][0]
+    choice = completion_object("m", [*map(with_bytes, played.events)], "PRE")["choices"][0]
     wanted = [place for place, character in enumerate(text) for _ in character.encode()]
     wanted.append(len(text))  # the end token
     whole = len(choice["text"]) - 3
     offsets = choice["logprobs"]["text_offset"]
     assert offsets == [3 + min(place, whole) for place in wanted[: len(offsets)]]
+    without_bytes = completion_object("m", played.events, "PRE")["choices"][0]["logprobs"]["text_offset"]
+    assert without_bytes == sorted(without_bytes)
+    assert all(3 <= place <= len(choice["text"]) for place in without_bytes)
 
 
 def test_offsets_where_a_word_alone_loses_its_space_and_where_a_token_leaves_no_text() -> None:
-    tokens = [Token(score(n, text)) for n, text in enumerate(["The", "fox", "<special>", "ran", ""])]
+    tokens = [
+        Token(TokenScore(n, text, -1.0, data))
+        for n, (text, data) in enumerate([("The", b" The"), ("fox", None), ("<special>", None), ("ran", b" ran"), ("", b"")])
+    ]
     events: list[Event] = [Piece(0, "The", (tokens[0],)), Piece(0, " fox", (tokens[1],)), Piece(0, " ran", tuple(tokens[2:]))]
     events.append(Finished(0, "stop", 5, 0.0, 0.0))
     assert completion_object("m", events)["choices"][0]["logprobs"]["text_offset"] == [0, 3, 7, 7, 11]

@@ -131,7 +131,8 @@ def test_what_is_refused(value: Any, words: str) -> None:
     [
         (b"\xff", "it is not UTF-8 at byte 0"),
         (b"{", "it is not JSON"),
-        (b"[" * 100_000, "its lists and objects are nested too deeply"),
+        (b"[" * 100_000, "its lists and objects are nested more than 500 levels deep"),
+        (b'{"id": ' + b"[" * 980 + b"]" * 980 + b"}", "its lists and objects are nested more than 500 levels deep"),
         (b'{"id": 1e400}', "it is not JSON: a number is larger than any float"),
         (b'{"prompt": NaN}', "it is not JSON: NaN is not a JSON value"),
         (b'{"seed": ' + b"9" * 5000 + b"}", "it holds a whole number of more than 4,300 digits"),
@@ -172,6 +173,12 @@ def test_whatever_a_line_holds_is_understood_or_refused(value: Any) -> None:
         assert error.message
         assert "\n" not in error.message
     assert json.loads(json.dumps(record, allow_nan=False))["line"] == 1
+
+
+def test_what_is_read_can_be_written_again() -> None:
+    levels = 499
+    deep = read_object(b'{"id": ' + b"[" * levels + b"]" * levels + b"}")
+    assert json.dumps(error_record(line_key(1, deep), UsageError(repr(deep)))).count("[[") > 200
 
 
 def test_a_lines_constraint_takes_the_place_of_the_commands() -> None:

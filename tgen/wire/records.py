@@ -125,16 +125,23 @@ def _by_text(alternatives: Sequence[TokenScore]) -> dict[str, float]:
 def _offsets(pieces: Sequence[Piece], start: int) -> Iterator[int]:
     """Where each token's text begins, in characters. A token that is part of a character begins where the character does.
 
-    Each token is looked for in the text. Where it is not there, as part of a character or a special token, the next piece tells how far
-    the text has come; but a piece may begin with the text of earlier tokens, held back because it could have become a stop string.
+    Each token is looked for in the text. Where it is not there, as a special token, the next piece tells how far the text has come; but a
+    piece may begin with the text of earlier tokens, held back because it could have become a stop string.
     """
     text = "".join(piece.text for piece in pieces)
     place = begun = 0
     for piece in pieces:
         place = max(place, begun)
+        held = b""
         for token in piece.tokens:
             yield start + place
-            for word in (token.score.text, f" {token.score.text}"):  # some tokenizers drop the space before a word that stands alone
+            held += token.score.text.encode() if token.score.bytes is None else token.score.bytes
+            try:
+                whole = held.decode()
+            except UnicodeDecodeError:  # the rest of the character is still to come
+                continue
+            held = b""
+            for word in (whole, f" {whole}", whole.removeprefix(" ")):  # some tokenizers drop a space at the beginning of what they decode
                 if text.startswith(word, place):
                     place += len(word)
                     break

@@ -32,6 +32,8 @@ ALIASES = {
     "n": "samples",
     "num_return_sequences": "samples",
 }
+MOST_LEVELS = 500  # of lists and objects in one another: Python cannot write in a record all that it can just about read
+TOO_DEEP = f"its lists and objects are nested more than {MOST_LEVELS} levels deep"
 OBJECT_HINT = 'one object a line, such as {"prompt": "Once upon a time"}'
 # OpenAI's keys that change nothing at these values.
 NEUTRAL: dict[str, Any] = {"best_of": 1, "logit_bias": {}, "suffix": "", "stream": False, "n": 1}
@@ -73,11 +75,13 @@ def read_object(line: bytes) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise UsageError(f"it is not JSON: {error}", OBJECT_HINT) from error
     except RecursionError as error:
-        raise UsageError("its lists and objects are nested too deeply", OBJECT_HINT) from error
+        raise UsageError(TOO_DEEP, OBJECT_HINT) from error
     except ValueError as error:  # Python reads no whole number that is longer
         raise UsageError(f"it holds a whole number of more than {sys.get_int_max_str_digits():,} digits", "write fewer digits") from error
     if not isinstance(value, dict):
         raise UsageError(f"it is not a JSON object but {_kind(value)}", OBJECT_HINT)
+    if _is_deep(value):
+        raise UsageError(TOO_DEEP, OBJECT_HINT)
     return value
 
 
@@ -174,6 +178,14 @@ def _response_format(value: Any) -> dict[str, Any]:
 
 def _is_ids(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(type(token) is int for token in value)
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        inside = (inner for one in level for inner in (one.values() if isinstance(one, dict) else one))
+        level = [inner for inner in inside if isinstance(inner, dict | list)]
+    return bool(level)
 
 
 def _no_constant(name: str) -> None:
