@@ -1,12 +1,16 @@
-"""The errors a user can cause, each with an exit code and a hint. Knows nothing else of tgen.
+"""The errors a user can meet, each with an exit code, a name for programs and a hint.
 
-TgenError                1  something unexpected
-|-- UsageError           2  an option or an input that cannot be meant
-|-- CheckpointError      3  the model is missing or damaged
-|   `-- UnsupportedError 3  the model is whole, but asks for something not implemented
-|-- MemoryLimitError     4  the model or its cache does not fit into memory
-`-- CapacityError        5  the prompt does not fit the model's context
+class                    exit code, type
+TgenError                1 unexpected  anything that has no class of its own
+|-- NumericalError       1 numerical   the model computed NaN or infinity; it stands where logits are checked, in tgen.sampling
+|-- UsageError           2 usage       an option, a value or an input is wrong
+|-- CheckpointError      3 model       the model is missing or damaged
+|   `-- UnsupportedError 3 model       the model is whole, but needs something that tgen does not implement
+|-- MemoryLimitError     4 memory      the model or its cache does not fit into memory
+`-- CapacityError        5 context     the prompt does not fit into the model's context
 """
+
+from typing import ClassVar
 
 LONGEST = 900  # characters of a message
 
@@ -17,9 +21,13 @@ def shortened(message: str) -> str:
 
 
 class TgenError(Exception):
-    """One clear sentence about what went wrong, and a hint what to do about it."""
+    """One sentence that says what went wrong, and a hint that says what to do about it.
 
-    exit_code = 1
+    `type` never changes: programs read it in the records of a batch and in the error that --json writes.
+    """
+
+    exit_code: ClassVar[int] = 1
+    type: ClassVar[str] = "unexpected"
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -28,28 +36,32 @@ class TgenError(Exception):
 
 
 class UsageError(TgenError):
-    """An option, a value or an input that cannot be meant."""
+    """An option, a value or an input is wrong."""
 
     exit_code = 2
+    type = "usage"
 
 
 class CheckpointError(TgenError):
-    """A model folder that is missing, incomplete or damaged."""
+    """A model folder is missing, incomplete or damaged."""
 
     exit_code = 3
+    type = "model"
 
 
 class UnsupportedError(CheckpointError):
-    """A model that is whole but uses something tgen does not implement."""
+    """A model is whole but uses something that tgen does not implement."""
 
 
 class MemoryLimitError(TgenError):
     """The model or its KV cache does not fit into memory."""
 
     exit_code = 4
+    type = "memory"
 
 
 class CapacityError(TgenError):
     """The prompt does not fit into the model's context."""
 
     exit_code = 5
+    type = "context"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,11 +11,12 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class TokenScore:
-    """One token and its log-probability under the model's raw distribution (natural logarithm)."""
+    """One token and its log-probability under the model's raw distribution (natural logarithm); `bytes` is None where they are unknown."""
 
     id: int
     text: str
     logprob: float
+    bytes: builtins.bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,8 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
             assert found == code, said.err
             if code:
                 _, *hint = said.err[said.err.index("error: ") :].splitlines()
+                if "--json" in arguments and "--" not in arguments:
+                    assert json.loads(hint.pop())["error"]["exit_code"] == code
                 assert [line[:6] for line in hint] in ([], ["hint: "])
             return said
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import resource
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -116,6 +118,29 @@ def test_the_form_of_openai(ask: Ask, tmp_path: Path) -> None:
     assert third["choices"] == second["response"]["body"]["choices"]
 
 
+def test_log_probabilities_are_those_of_generate_and_openais_client_takes_them(ask: Ask, tmp_path: Path) -> None:
+    model = chat_model(tmp_path / "model")
+    options = {"max_tokens": 5, "seed": 1}
+    talk = {"messages": [{"role": "user", "content": "Hello"}], **options, "logprobs": True, "top_logprobs": 2}
+    wanted = [
+        {"custom_id": "a", "url": "/v1/completions", "body": {"prompt": "Hello", **options, "logprobs": 2}},
+        {"custom_id": "b", "url": "/v1/chat/completions", "body": talk},
+    ]
+    completed, spoken = (record["response"]["body"] for record in records(ask("batch", "-m", model, stdin=lines(wanted)).out))
+    more = ("-m", model, "-n", "5", "--seed", "1", "--json", "--logprobs", "2")
+    assert completed["choices"] == ask("generate", "Hello", *more).json["choices"]
+    assert [*completed["choices"][0]["logprobs"]] == [
+        "tokens", "token_logprobs", "top_logprobs", "text_offset", "token_bytes", "top_tokens",
+    ]  # fmt: skip
+    alone = ask("generate", "--chat", "Hello", *more).json["choices"][0]
+    content = spoken["choices"][0]["logprobs"]["content"]
+    assert [one["logprob"] for one in content] == alone["logprobs"]["token_logprobs"]
+    assert [one["top_logprobs"] for one in content] == alone["logprobs"]["top_tokens"]
+    types, chat = pytest.importorskip("openai.types"), pytest.importorskip("openai.types.chat")
+    assert types.Completion.model_validate(completed, strict=True).choices[0].logprobs.text_offset[0] == 0
+    assert len(chat.ChatCompletion.model_validate(spoken, strict=True).choices[0].logprobs.content) == 5
+
+
 def test_files_follow_one_another(ask: Ask, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(lines(PROMPTS[:2])[:-1])  # no newline at its end
@@ -135,7 +160,7 @@ def test_answers_come_while_the_input_goes_on() -> None:
         assert process.wait(TIMEOUT) == 0
 
 
-def killed_and_resumed(path: Path, output: Path, kills: int, *more: str) -> None:
+def killed_and_resumed(path: Path, output: Path, kills: int, *more: str, after_each: Callable[[], None] = lambda: None) -> None:
     """Kill a run again and again, each time some records later, and then let it finish."""
     choose = random.Random(kills)
     arguments = [*BATCH, str(path), "-o", str(output), *more]
@@ -149,6 +174,7 @@ def killed_and_resumed(path: Path, output: Path, kills: int, *more: str) -> None
             time.sleep(choose.uniform(0, 0.2))
             process.send_signal(signal.SIGKILL)
             killed += process.wait() == -signal.SIGKILL
+        after_each()
     assert killed, "at least one run was not over yet"
     tgen(*arguments, "--resume")
 
@@ -165,6 +191,62 @@ def test_a_run_that_is_killed_again_and_again_loses_and_doubles_nothing(ask: Ask
     whole = records(ask(*BATCH, path).out)
     assert sorted(found, key=lambda record: record["line"]) == whole
     assert (found == whole) == (not more)
+
+
+TOO_LONG = {"prompt": "x" * 900, "seed": 1}
+AGAIN = ("--retry-errors", "--overflow", "truncate-left")
+
+
+def some_too_long(count: int) -> list[dict[str, Any]]:
+    return [{**(PROMPTS[n % 40] if n % 3 else TOO_LONG), "id": n} for n in range(count)]
+
+
+@pytest.mark.parametrize("more", [[], ["--unordered"]])
+def test_a_retry_that_is_killed_again_and_again_loses_and_doubles_nothing(ask: Ask, tmp_path: Path, more: list[str]) -> None:
+    path, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    path.write_bytes(lines(some_too_long(600)))
+    ask(*BATCH, path, "-o", output, code=7)
+
+    def nothing_is_lost() -> None:
+        whole = output.read_bytes()
+        assert {record["line"] for record in records(whole[: whole.rindex(b"\n") + 1])} == {*range(1, 601)}
+
+    killed_and_resumed(path, output, 3, *AGAIN, *more, after_each=nothing_is_lost)
+    found = records(output.read_bytes())
+    whole = records(ask(*BATCH, path, "--overflow", "truncate-left").out)
+    assert sorted(found, key=lambda record: record["line"]) == whole
+    assert (found == whole) == (not more)
+    assert sorted(os.listdir(tmp_path)) == ["in.jsonl", "out.jsonl", "standard input"]
+
+
+def test_the_exit_code_is_7_while_the_output_holds_errors(ask: Ask, tmp_path: Path) -> None:
+    path, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    path.write_bytes(b"\n" + lines([TOO_LONG, *PROMPTS[:3], {"prompt": 5}, TOO_LONG]))
+    arguments: list[str | Path] = [*BATCH, path, "-o", output]
+    said = "error: {} of 6 lines failed\nhint: each is answered by a record with its error; --retry-errors asks those lines again\n"
+    assert ask(*arguments, code=7).err == said.format(3)
+    first = output.read_bytes()
+    assert ask(*arguments, "--resume", code=7).err == said.format(3)
+    assert output.read_bytes() == first
+    assert ask(*arguments, *AGAIN, code=7).err == said.format(1)
+    second = records(output.read_bytes())
+    assert [record["line"] for record in second] == [2, 3, 4, 5, 6, 7]
+    assert [record["line"] for record in second if "error" in record] == [6]
+    assert [record for record in second if record["line"] in (3, 4, 5)] == records(first)[1:4]
+    path.write_bytes(path.read_bytes().replace(b'{"prompt": 5}', b'{"prompt": "5"}'))
+    assert not ask(*arguments, "--resume", "--retry-errors").err
+    assert [record["line"] for record in records(output.read_bytes())] == [2, 3, 4, 5, 6, 7]
+
+
+def test_to_retry_errors_without_any_is_to_resume(ask: Ask, tmp_path: Path) -> None:
+    path, output, other = tmp_path / "in.jsonl", tmp_path / "out.jsonl", tmp_path / "other.jsonl"
+    path.write_bytes(lines(PROMPTS[:5]))
+    ask(*BATCH, path, "-o", output, "--retry-errors")
+    ask(*BATCH, path, "-o", other)
+    assert output.read_bytes() == other.read_bytes()
+    output.write_bytes(b"".join(other.read_bytes().splitlines(keepends=True)[:2]))
+    ask(*BATCH, path, "-o", output, "--retry-errors")
+    assert output.read_bytes() == other.read_bytes()
 
 
 def test_a_record_that_a_kill_cut_short_is_written_anew(ask: Ask, tmp_path: Path) -> None:
@@ -227,6 +309,7 @@ def test_a_file_that_is_something_else_is_left_alone(ask: Ask, tmp_path: Path, b
     ("arguments", "message"),
     [
         (["--resume"], "--resume needs --output"),
+        (["--retry-errors"], "--retry-errors needs --output"),
         (["missing.jsonl"], "cannot read missing.jsonl: No such file"),
         (["."], "cannot read .: Is a directory"),
         (["-b", "0"], "--batch-size must be 1 or more, not 0"),
@@ -330,6 +413,31 @@ def test_a_signal_to_all_processes_is_no_fault_of_a_chat_template(tmp_path: Path
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(TIMEOUT) == 130
     assert not [record for record in records(output.read_bytes()) if "error" in record]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_one_signal_is_enough_while_nobody_reads_the_records(number: signal.Signals, code: int) -> None:
+    with running(*BATCH, "--unordered") as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        feeding = threading.Thread(target=feed, args=(process.stdin,))
+        feeding.start()
+        first = process.stdout.readline()
+        time.sleep(1)  # until the pipe is full
+        process.send_signal(number)
+        assert process.wait(TIMEOUT) == code
+        rest = process.stdout.read()
+        feeding.join()
+        assert len(rest) > 30_000, "the pipe was full"
+        assert not process.stderr.read()
+    found = (first + rest).split(b"\n")
+    assert [json.loads(record)["line"] for record in found[:-1]] == [*range(1, len(found))]
+
+
+def feed(stream: IO[bytes]) -> None:
+    """Lines whose records are longer than what a pipe takes at once, without end."""
+    with contextlib.suppress(OSError):
+        while True:
+            os.write(stream.fileno(), lines([{"prompt": 5, "id": "x" * 9000}]))
 
 
 def test_a_signal_while_it_waits_for_lines() -> None:

@@ -13,7 +13,7 @@ import torch
 from tests.cli.conftest import Ask
 from tests.cli.processes import golden
 from tests.conftest import GOLDEN, golden_model
-from tgen.sampling.sampler import NumericalError
+from tgen.sampling.logits import NumericalError
 from tgen.tasks.filling import candidates
 from tgen.text.tokenizer import Tokenizer
 

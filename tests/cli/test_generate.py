@@ -79,9 +79,11 @@ def test_json_has_the_fields_of_a_completion(text: bytes) -> None:
     assert second["text"] != first["text"]
     assert len(first["tokens"]) == len(first["logprobs"]["token_logprobs"]) == 150
     assert all(logprob <= 0 for logprob in first["logprobs"]["token_logprobs"])
-    for best in first["logprobs"]["top_logprobs"]:
-        assert [set(candidate) for candidate in best] == [{"token", "id", "logprob"}] * 2
+    for likeliest, best in zip(first["logprobs"]["top_logprobs"], first["logprobs"]["top_tokens"], strict=True):
+        assert [set(candidate) for candidate in best] == [{"token", "id", "logprob", "bytes"}] * 2
         assert best[0]["logprob"] >= best[1]["logprob"]
+        assert likeliest == {candidate["token"]: candidate["logprob"] for candidate in reversed(best)}
+    assert first["logprobs"]["text_offset"] == sorted(first["logprobs"]["text_offset"])
 
 
 def test_values_have_their_source_and_the_printed_command_repeats_the_text() -> None:

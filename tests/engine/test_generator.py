@@ -18,7 +18,8 @@ from tgen.engine.scheduler import CHUNK
 from tgen.errors import CapacityError, UsageError
 from tgen.events import Finished, Note, Piece, Reading, Started
 from tgen.options import GenerationOptions, resolve
-from tgen.sampling.sampler import NumericalError, Sampler
+from tgen.sampling.logits import NumericalError
+from tgen.sampling.sampler import Sampler
 
 LETTERS = np.full(VOCAB, -50.0)
 LETTERS[[*b"abcdefgh"]] = 0.0

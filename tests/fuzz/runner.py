@@ -119,6 +119,8 @@ def verdict(ended: Ended, *, refused: bool = False, codes: tuple[int, ...] = REF
     damaged = ended.code == 1 and "the model's numbers are not finite" in ended.err
     if ended.code not in codes and not damaged:
         return f"ends with exit code {ended.code}"
+    if lines and lines[-1].startswith('{"error": '):  # what --json adds
+        del lines[-1]
     errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
     if len(errors) != 1 or not all(line.startswith("hint: ") for line in lines[errors[0] + 1 :]) or len(lines) > errors[0] + 2:
         return "ends without one clear error"

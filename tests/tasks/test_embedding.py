@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tgen.errors import CheckpointError, TgenError, UnsupportedError
-from tgen.sampling.sampler import NumericalError
+from tgen.sampling.logits import NumericalError
 from tgen.tasks.embedding import VectorSettings, folder_settings, pool
 
 STATES = np.array([[3, 4], [1, 0], [-1, 2]], dtype=np.float32)

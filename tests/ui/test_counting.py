@@ -40,7 +40,7 @@ def test_nothing_between_the_lines_of_a_text(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_nothing_under_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setitem(messages._settings, "quiet", True)
+        patch.setattr(messages, "is_quiet", lambda: True)
         assert shown(monkeypatch, 4, False, "stderr") == b""
 
 

@@ -1,4 +1,4 @@
-"""Lines of JSON as requests: what each form may say, what is refused and how, and the records that answer."""
+"""Lines of JSON as requests: what each form may say, what is refused and how."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgen.errors import CapacityError, TgenError, UsageError
+from tgen.errors import TgenError, UsageError
 from tgen.options import resolve
 from tgen.text.chat import Message
-from tgen.wire.requests import Asked, failure, identity, merged, read_object, read_request, success
+from tgen.wire.records import answer_record, error_record
+from tgen.wire.requests import JsonRequest, LineKey, line_key, merged, read_body, read_object, read_request
 
 
-def asked(value: Any) -> Asked:
+def asked(value: Any) -> JsonRequest:
     return read_request(read_object(json.dumps(value).encode()))
 
 
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        ({"prompt": "a"}, Asked(prompt="a")),
-        ({"prompt": ""}, Asked(prompt="")),
-        ({"prompt": [1, 2], "id": [7]}, Asked(prompt=[1, 2], id=[7])),
+        ({"prompt": "a"}, JsonRequest(prompt="a")),
+        ({"prompt": ""}, JsonRequest(prompt="")),
+        ({"prompt": [1, 2], "id": [7]}, JsonRequest(prompt=[1, 2])),
         (
             {"prompt": "a", "max_tokens": 3, "temp": 0, "n": 2},
-            Asked(prompt="a", options={"max_new_tokens": 3, "temperature": 0, "samples": 2}),
+            JsonRequest(prompt="a", options={"max_new_tokens": 3, "temperature": 0, "samples": 2}),
         ),
-        ({"prompt": "a", "stop": "x", "seed": None}, Asked(prompt="a", options={"stop": ("x",)})),
-        ({"prompt": "a", "stop": ["x", "y"], "echo": True}, Asked(prompt="a", echo=True, options={"stop": ("x", "y")})),
-        ({"prompt": "a", "json_schema": {"type": "null"}}, Asked(prompt="a", options={"json_schema": {"type": "null"}})),
-        ({"messages": [{"role": "user", "content": "a"}]}, Asked(messages=[Message("user", "a")])),
+        ({"prompt": "a", "stop": "x", "seed": None}, JsonRequest(prompt="a", options={"stop": ("x",)})),
+        ({"prompt": "a", "stop": ["x", "y"], "echo": True}, JsonRequest(prompt="a", echo=True, options={"stop": ("x", "y")})),
+        ({"prompt": "a", "json_schema": {"type": "null"}}, JsonRequest(prompt="a", options={"json_schema": {"type": "null"}})),
+        ({"messages": [{"role": "user", "content": "a"}]}, JsonRequest(messages=[Message("user", "a")])),
         (
             {
                 "custom_id": "q",
@@ -40,31 +41,40 @@ def asked(value: Any) -> Asked:
                 "url": "/v1/completions",
                 "body": {"model": "m", "prompt": "a", "user": "u", "stream": False},
             },
-            Asked("completion", "q", "a"),
+            JsonRequest("completion", "a"),
         ),
-        ({"body": {"prompt": "a", "suffix": None, "top_k": 3}}, Asked("completion", None, "a", options={"top_k": 3})),
-        ({"body": {"prompt": ["a"], "best_of": 1, "logit_bias": {}, "n": 1}}, Asked("completion", None, "a")),
-        ({"prompt": "a", "custom_id": "q"}, Asked(id="q", prompt="a")),
+        ({"body": {"prompt": "a", "suffix": None, "top_k": 3}}, JsonRequest("completion", "a", options={"top_k": 3})),
+        ({"body": {"prompt": ["a"], "best_of": 1, "logit_bias": {}, "n": 1}}, JsonRequest("completion", "a")),
+        ({"prompt": "a", "custom_id": "q"}, JsonRequest(prompt="a")),
         (
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]},
-            Asked(messages=[Message("user", "ab")]),
+            JsonRequest(messages=[Message("user", "ab")]),
         ),
         (
             {"custom_id": "q", "body": {"messages": [{"role": "user", "content": "a"}], "max_completion_tokens": 4, "logprobs": False}},
-            Asked("chat", "q", messages=[Message("user", "a")], options={"max_new_tokens": 4}),
+            JsonRequest("chat", messages=[Message("user", "a")], options={"max_new_tokens": 4}),
         ),
         (
+            {"body": {"messages": [{"role": "user", "content": "a"}], "logprobs": True}},
+            JsonRequest("chat", messages=[Message("user", "a")], options={"logprobs": 0}),
+        ),
+        (
+            {"body": {"messages": [{"role": "user", "content": "a"}], "logprobs": True, "top_logprobs": 3}},
+            JsonRequest("chat", messages=[Message("user", "a")], options={"logprobs": 3}),
+        ),
+        ({"body": {"prompt": "a", "logprobs": 3}}, JsonRequest("completion", "a", options={"logprobs": 3})),
+        (
             {"body": {"prompt": "a", "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "null"}}}}},
-            Asked("completion", prompt="a", options={"json_schema": {"type": "null"}}),
+            JsonRequest("completion", prompt="a", options={"json_schema": {"type": "null"}}),
         ),
         (
             {"body": {"prompt": "a", "response_format": {"type": "json_object"}}},
-            Asked("completion", prompt="a", options={"json_schema": {"type": "object"}}),
+            JsonRequest("completion", prompt="a", options={"json_schema": {"type": "object"}}),
         ),
-        ({"body": {"prompt": "a", "response_format": {"type": "text"}}}, Asked("completion", prompt="a")),
+        ({"body": {"prompt": "a", "response_format": {"type": "text"}}}, JsonRequest("completion", prompt="a")),
     ],
 )
-def test_what_is_understood(value: Any, expected: Asked) -> None:
+def test_what_is_understood(value: Any, expected: JsonRequest) -> None:
     assert asked(value) == expected
 
 
@@ -97,7 +107,16 @@ def test_what_is_understood(value: Any, expected: Asked) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "image", "text": "a"}]}]}, "message 1 has no text"),
         ({"body": {"prompt": "a"}, "url": "/v1/chat/completions"}, "it must have messages"),
         ({"body": {"prompt": "a", "logit_bias": {"1": 2}}}, "'logit_bias' is not known"),
-        ({"body": {"messages": [{"role": "user", "content": "a"}], "logprobs": True}}, "logprobs of a chat request cannot be honoured"),
+        (
+            {"body": {"messages": [{"role": "user", "content": "a"}], "logprobs": 2}},
+            "logprobs of a chat request must be true or false, not 2",
+        ),
+        ({"body": {"messages": [{"role": "user", "content": "a"}], "top_logprobs": 2}}, "top_logprobs needs logprobs to be true"),
+        (
+            {"body": {"messages": [{"role": "user", "content": "a"}], "logprobs": True, "top_logprobs": True}},
+            "top_logprobs must be a whole number of 0 or more, not True",
+        ),
+        ({"body": {"prompt": "a", "top_logprobs": 2}}, "'top_logprobs' is not known"),
         ({"body": {"prompt": "a", "response_format": {"type": "xml"}}}, "response_format must be of type"),
     ],
 )
@@ -112,10 +131,11 @@ def test_what_is_refused(value: Any, words: str) -> None:
     [
         (b"\xff", "it is not UTF-8 at byte 0"),
         (b"{", "it is not JSON"),
-        (b"[" * 100_000, "it is not JSON"),
+        (b"[" * 100_000, "its lists and objects are nested more than 500 levels deep"),
+        (b'{"id": ' + b"[" * 980 + b"]" * 980 + b"}", "its lists and objects are nested more than 500 levels deep"),
         (b'{"id": 1e400}', "it is not JSON: a number is larger than any float"),
         (b'{"prompt": NaN}', "it is not JSON: NaN is not a JSON value"),
-        (b'{"seed": ' + b"9" * 5000 + b"}", "it is not JSON"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "it holds a whole number of more than 4,300 digits"),
         (b"[1]", "it is not a JSON object but a list"),
         (b"null", "it is not a JSON object but null"),
         (b'{"prompt": "\\ud800"}', "it holds half a surrogate pair"),
@@ -125,6 +145,8 @@ def test_lines_that_are_no_object(line: bytes, words: str) -> None:
     with pytest.raises(UsageError) as refused:
         read_object(line)
     assert words in refused.value.message
+    assert "sys." not in refused.value.message
+    assert refused.value.hint
 
 
 VALUES = st.recursive(
@@ -132,23 +154,31 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-KEYS = st.sampled_from("prompt messages id echo stop top_k n temp seed samples regex choices json_schema overflow body url method".split())
+NAMES = "prompt messages id echo stop top_k n temp seed samples regex choices json_schema overflow body url method logprobs top_logprobs"
+KEYS = st.sampled_from(NAMES.split())
 
 
 @given(st.dictionaries(KEYS, VALUES | st.dictionaries(KEYS, VALUES, max_size=4), max_size=5) | VALUES)
 def test_whatever_a_line_holds_is_understood_or_refused(value: Any) -> None:
     line = json.dumps(value).encode()
-    found: dict[str, Any] = {}
+    key = LineKey(1)
     try:
         found = read_object(line)
+        key = line_key(1, found)
         request = read_request(found)
         resolve(request.options, {}, {})
-        record = success(1, request, {})
+        record = answer_record(key, request, "model", [])
     except TgenError as error:
-        record = failure(1, found, error)
+        record = error_record(key, error)
         assert error.message
         assert "\n" not in error.message
     assert json.loads(json.dumps(record, allow_nan=False))["line"] == 1
+
+
+def test_what_is_read_can_be_written_again() -> None:
+    levels = 499
+    deep = read_object(b'{"id": ' + b"[" * levels + b"]" * levels + b"}")
+    assert json.dumps(error_record(line_key(1, deep), UsageError(repr(deep)))).count("[[") > 200
 
 
 def test_a_lines_constraint_takes_the_place_of_the_commands() -> None:
@@ -161,23 +191,11 @@ def test_a_mark_of_the_byte_order_is_no_part_of_a_line() -> None:
     assert read_object(b'\xef\xbb\xbf{"prompt": "a"}') == {"prompt": "a"}
 
 
-def test_records() -> None:
-    error = CapacityError("too long", "shorten it")
-    said = {"code": "context", "message": "too long", "hint": "shorten it"}
-    assert success(3, Asked(id=0), {"choices": []}) == {"line": 3, "id": 0, "choices": []}
-    assert failure(3, {"prompt": "a"}, error) == {"line": 3, "error": said}
-    assert failure(3, {"prompt": "a", "id": "x"}, error) == {"line": 3, "id": "x", "error": said}
-    assert failure(3, {}, TgenError("bad")) == {"line": 3, "error": {"code": "unexpected", "message": "bad"}}
-    body = {"custom_id": "x", "body": {}, "id": "not this"}
-    assert identity(body) == "x"
-    assert failure(3, body, error) == {"line": 3, "id": "line-3", "custom_id": "x", "response": None, "error": said}
-    found = success(3, Asked("chat", "x"), {"choices": []})
-    answer = {"id": "cmpl-3", "object": "chat.completion", "created": 0, "choices": []}
-    assert found["response"] == {"status_code": 200, "request_id": "line-3", "body": answer}
-    words = UsageError("--top-k must be 0 or more, not -1", "use --overflow truncate-left or another --model")
-    assert failure(3, {}, words)["error"] == {
-        "code": "usage",
-        "message": "top_k must be 0 or more, not -1",
-        "hint": "use overflow truncate-left or another --model",
-    }
-    assert success(3, Asked("completion", "x"), {})["response"]["body"]["object"] == "text_completion"
+def test_the_key_of_a_line() -> None:
+    assert line_key(3, {"prompt": "a"}) == LineKey(3)
+    assert line_key(3, {"id": [7]}) == LineKey(3, [7])
+    assert line_key(3, {"custom_id": "x", "body": {}, "id": "not this"}) == LineKey(3, "x", enveloped=True)
+
+
+def test_a_body_alone_is_read_as_in_a_line() -> None:
+    assert read_body("completion", {"prompt": ["a"], "model": "m", "n": 2}) == JsonRequest("completion", "a", options={"samples": 2})

@@ -1,14 +1,14 @@
-"""Lines in: from an argument, files or standard input, as they come. Knows no model.
+"""Lines in: from an argument, files or standard input, as they come.
 
-A thread reads ahead, so that a slow writer gets each answer at once and a fast one gets batches.
+A thread reads ahead: lines that come one by one are answered one by one, and lines that come fast are answered in batches.
 """
 
 from __future__ import annotations
 
 import os
-import queue
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from tgen.ui.terminal import is_terminal
 
 T = TypeVar("T")
 MOST_BYTES = 16 * 2**20  # of a line
-PATIENCE_SECONDS = 0.1
+AHEAD_BYTES = 4 * MOST_BYTES  # of lines that wait to be taken
+PATIENCE_SECONDS = 0.1  # between two questions whether to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,14 @@ class Line:
 
 
 class Lines(Generic[T]):
-    """What `parse` makes of each line and its number, in order; a thread reads some ahead, no more."""
+    """What `parse` makes of each line and its number, in order. A thread reads ahead, at most `ahead` lines of `ahead_bytes` in all."""
 
-    def __init__(self, streams: Iterator[IO[bytes]], parse: Callable[[bytes, int], T], ahead: int) -> None:
-        self._waiting: queue.Queue[T | TgenError | None] = queue.Queue(maxsize=ahead)
+    def __init__(self, streams: Iterator[IO[bytes]], parse: Callable[[bytes, int], T], ahead: int, ahead_bytes: int = AHEAD_BYTES) -> None:
+        self._ahead = ahead
+        self._ahead_bytes = ahead_bytes
+        self._waiting: deque[tuple[T | TgenError | None, int]] = deque()  # with how long each line is
+        self._bytes = 0
+        self._changed = threading.Condition()
         self._end: TgenError | None = None
         self.ended = False
         threading.Thread(target=self._read_ahead, args=(streams, parse), daemon=True).start()
@@ -48,22 +53,33 @@ class Lines(Generic[T]):
         """
         if self._end is not None:
             raise self._end
-        while not self.ended:
-            try:
-                found = self._waiting.get(timeout=PATIENCE_SECONDS) if wait else self._waiting.get_nowait()
-            except queue.Empty:
-                if wait and not cancelled():
-                    continue
-                return None
-            if isinstance(found, TgenError):
-                self._end = found
-                raise found
-            self.ended = found is None
-            return found
-        return None
+        if self.ended:
+            return None
+        with self._changed:
+            while not self._waiting:
+                if not wait or cancelled():
+                    return None
+                self._changed.wait(PATIENCE_SECONDS)
+            found, length = self._waiting.popleft()
+            self._bytes -= length
+            self._changed.notify_all()
+        if isinstance(found, TgenError):
+            self._end = found
+            raise found
+        self.ended = found is None
+        return found
+
+    def _put(self, found: T | TgenError | None, length: int = 0) -> None:
+        """Let a line wait to be taken, once there is room. A line longer than all the room has it for itself."""
+        with self._changed:
+            while len(self._waiting) >= self._ahead or (self._waiting and self._bytes + length > self._ahead_bytes):
+                self._changed.wait()
+            self._waiting.append((found, length))
+            self._bytes += length
+            self._changed.notify_all()
 
     def _read_ahead(self, streams: Iterator[IO[bytes]], parse: Callable[[bytes, int], T]) -> None:
-        """Put every line, and at the end None or what went wrong."""
+        """Put every line, and at the end None or the error that ended the reading."""
         end: TgenError | None = None
         try:
             number = 0
@@ -71,16 +87,16 @@ class Lines(Generic[T]):
                 with stream:
                     while line := stream.readline(MOST_BYTES):
                         number += 1
-                        self._waiting.put(parse(line.removesuffix(b"\n").removesuffix(b"\r"), number))
+                        self._put(parse(line.removesuffix(b"\n").removesuffix(b"\r"), number), len(line))
                         while len(line) == MOST_BYTES and not line.endswith(b"\n"):  # the rest of a line that is too long
                             line = stream.readline(MOST_BYTES)
         except TgenError as error:
             end = error
         except OSError as error:
             end = UsageError(f"cannot read the input: {error.strerror}", "check where it comes from")
-        except BaseException as error:  # whoever takes lines would wait for ever
+        except BaseException as error:  # without an end, whoever takes lines would wait for ever
             end = TgenError(f"reading the input failed: {type(error).__name__}: {error}")
-        self._waiting.put(end)
+        self._put(end)
 
 
 def line_batches(words: Sequence[str] | None, file: Path | None, size: int) -> Iterator[list[Line]]:
@@ -109,7 +125,7 @@ def _after_stdin(given: Given, lines: list[Line], size: int) -> Iterator[list[Li
 def open_inputs(files: Sequence[Path], hint: str) -> Iterator[IO[bytes]]:
     """The streams of files in turn; `-`, or no file at all, is standard input. Raises UsageError now for those that cannot be read now.
 
-    `hint` is what to do where standard input is a terminal, which nobody meant.
+    `hint` says what to do where standard input is a terminal: lines are not typed.
     """
     if not files and (sys.stdin is None or is_terminal(sys.stdin)):
         raise UsageError("there is no text", hint)

@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from tgen.batch.answers import Answers
 from tgen.batch.journal import Journal, count_lines
 from tgen.batch.lines import open_inputs
+from tgen.batch.run import BatchRun
 from tgen.cli import options as p
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.opening import chat_template, open_checkpoint, open_generator
@@ -46,6 +46,14 @@ def batch(
         bool,
         p.option("--resume", panel=BATCHES, help="Go on after what --output holds already; with the same input, every line is there once."),
     ] = False,
+    retry_errors: Annotated[
+        bool,
+        p.option(
+            "--retry-errors",
+            panel=BATCHES,
+            help="With --resume, which it implies: ask again for the lines that --output answers by an error, and replace their records.",
+        ),
+    ] = False,
     unordered: Annotated[
         bool, p.option("--unordered", panel=BATCHES, help="Write each record as soon as it is done, instead of in the order of the input.")
     ] = False,
@@ -60,47 +68,63 @@ def batch(
 ) -> int:
     """Answer JSON lines with JSON lines: one load, many rows at once, each with the text that tgen generate has with its seed.
 
-    A line is {"prompt": "..."} or {"messages": [...]}, with an "id" if you like and any option by its name, "max_new_tokens" say, which
-    goes before the command's. Or it is a line of OpenAI's batches: {"custom_id": "...", "url": "/v1/completions", "body": {...}}. Each
-    answer has the number of its line. A line that fails is answered by its error; the others go on, and the exit code is 7.
+    A line is {"prompt": "..."} or {"messages": [...]}, with an "id" if you like and any option by its name, such as "max_new_tokens",
+    which wins over the command's. Or it is a line of OpenAI's batches: {"custom_id": "...", "url": "/v1/completions", "body": {...}}.
+    Each answer has the number of its line. A line that fails is answered by its error, and the others go on.
+
+    The exit code is 7 while the output holds errors: those of this run and, with --resume, those of earlier ones. --retry-errors asks
+    the lines that failed again. An error record stays in the output until the new record is written; when the run ends, however it
+    ends, or at the next --resume after a kill, each line has one record again, in the order of the input unless --unordered.
 
     --seed is every line's seed, unless it has its own. With beams (--num-beams, or the model's default) lines are computed one by one.
     Ctrl-C or a kill loses no more than what is not answered yet.
     """
     p.check_least("--batch-size", batch_size, 1)
     output = None if output == Path("-") else output
-    if resume and output is None:
-        raise UsageError("--resume needs --output", "name the file that the run wrote")
+    if (resume or retry_errors) and output is None:
+        raise UsageError(f"{'--resume' if resume else '--retry-errors'} needs --output", "name the file that the run wrote")
     inputs = files or []
     for file in inputs:
         if output is not None and output.exists() and file.exists() and output.samefile(file):
             raise UsageError(f"--output {output} is the input, too", "name another file")
     streams = open_inputs(inputs, "name a file of JSON lines, or pipe them in")
-    with Journal(output, resume=resume) as journal, Interrupts() as interrupts:
-        checkpoint = open_checkpoint(model)
-        generator, name = open_generator(model, run, checkpoint)
-        if journal.last is not None and journal.last.model not in (None, name):
-            messages.warning(f"{output} was begun with {journal.last.model}, and goes on with {name}")
-        answers = Answers(
-            generator, name, partial(chat_template, checkpoint), dict(asked.values), journal, ordered=not unordered, size=batch_size
+    with Interrupts() as interrupts:
+        journal = Journal(
+            output, resume=resume or retry_errors, retry_errors=retry_errors, ordered=not unordered, cancelled=interrupts.asked
         )
-        started = time.perf_counter()
-        total = count_lines(inputs) if is_terminal(sys.stderr) else None
-        with counting("lines", total, start=answers.done, writing=output is None) as bar:
-            for _ in answers.run(streams, interrupts.asked):
-                bar.reach(answers.done, _speed(answers, started))
+        with journal:
+            checkpoint = open_checkpoint(model)
+            generator, name = open_generator(model, run, checkpoint)
+            if journal.last is not None and journal.last.model not in (None, name):
+                messages.warning(f"{output} was begun with {journal.last.model}, and goes on with {name}")
+            find_template = partial(chat_template, checkpoint)
+            answers = BatchRun(
+                generator, name, find_template, asked.values, asked.environment, journal, ordered=not unordered, size=batch_size
+            )
+            started = time.perf_counter()
+            total = count_lines(inputs) if is_terminal(sys.stderr) else None
+            with counting("lines", total, start=answers.done, writing=output is None) as bar:
+                for _ in answers.run(streams, interrupts.asked):
+                    bar.reach(answers.done, _speed(answers, started))
     if is_terminal(sys.stderr):
         failed = f" ({answers.failed:,} failed)" if answers.failed else ""
         messages.dim(f"{answers.count:,} lines{failed} · {_speed(answers, started)}")
+    return _end(journal, interrupts, output)
+
+
+def _end(journal: Journal, interrupts: Interrupts, output: Path | None) -> int:
+    """The exit code, with a word on what to do next."""
     if interrupts.exit_code is not None:
         if output is not None:
             messages.note(f"the same command with --resume goes on with {output}")
         return interrupts.exit_code
-    if answers.failed:
-        messages.error(f"{answers.failed:,} of {answers.count:,} lines failed", "each is answered by a record with its error")
-    return SOME_FAILED if answers.failed else 0
+    if not journal.failed:
+        return 0
+    again = "" if output is None else "; --retry-errors asks those lines again"
+    messages.error(f"{journal.failed:,} of {journal.count:,} lines failed", f"each is answered by a record with its error{again}")
+    return SOME_FAILED
 
 
-def _speed(answers: Answers, started: float) -> str:
+def _speed(run: BatchRun, started: float) -> str:
     seconds = time.perf_counter() - started
-    return f"{answers.count / seconds:.1f} lines/s · {answers.tokens / seconds:,.0f} tokens/s"
+    return f"{run.count / seconds:.1f} lines/s · {run.tokens / seconds:,.0f} tokens/s"

@@ -41,7 +41,7 @@ def info(
         width = max(map(len, facts))
         write_text("".join(f"{key.replace('_', ' '):{width}}  {_shown(value)}\n" for key, value in facts.items()))
     if problem is not None:
-        messages.error(problem.message, problem.hint)
+        messages.report(problem)
         return problem.exit_code
     return 0
 

@@ -38,7 +38,7 @@ from tgen.cli import (
     translate,
 )
 from tgen.cli.options import refuse_empty_values
-from tgen.errors import TgenError, UsageError
+from tgen.errors import MemoryLimitError, TgenError, UsageError
 from tgen.ui import messages
 from tgen.ui.output import write_text
 
@@ -151,6 +151,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         end = arguments.index("--") if "--" in arguments else len(arguments)
         options = [argument for argument in arguments[:end] if argument != "--debug"]
+        messages.write_errors_as_json("--json" in options)
         code = _dispatch([*options, *arguments[end:]], debug=len(options) < end)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -160,9 +161,8 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except OSError as error:
-        messages.error(
-            f"{error.filename or 'cannot write'}: {error.strerror or error}", HINTS.get(error.errno or 0, "check the file and the disk")
-        )
+        hint = HINTS.get(error.errno or 0, "check the file and the disk")
+        messages.report(TgenError(f"{error.filename or 'cannot write'}: {error.strerror or error}", hint))
         return 1
     except KeyboardInterrupt:
         return interrupts.EXIT_CODES[signal.SIGINT]
@@ -181,22 +181,23 @@ def _dispatch(arguments: list[str], debug: bool) -> int:
     except typer.Exit as done:
         return done.exit_code
     except typer.TyperException as error:
-        messages.error(*_explain(error, arguments))
+        messages.report(UsageError(*_explain(error, arguments)))
         return error.exit_code
     except TgenError as error:
         if debug:
             traceback.print_exc()
-        messages.error(error.message, error.hint or (_where_to_look(arguments) if isinstance(error, UsageError) else None))
+        error.hint = error.hint or (_where_to_look(arguments) if isinstance(error, UsageError) else None)
+        messages.report(error)
         return error.exit_code
     except OSError:
         raise
     except MemoryError:
-        messages.error("out of memory", "use a smaller model")
+        messages.report(MemoryLimitError("out of memory", "use a smaller model"))
         return 4
     except Exception as error:
         if debug:
             traceback.print_exc()
-        messages.error(f"unexpected {type(error).__name__}: {error}", "this is a bug in tgen; `tgen --debug ...` shows where")
+        messages.report(TgenError(f"unexpected {type(error).__name__}: {error}", "this is a bug in tgen; `tgen --debug ...` shows where"))
         return 1
 
 

@@ -14,6 +14,8 @@ from tgen.errors import TgenError
 class NumericalError(TgenError):
     """The model returned numbers that are not finite."""
 
+    type = "numerical"
+
 
 def require_finite(numbers: npt.NDArray[np.floating[Any]], where: str) -> None:
     """Raise NumericalError for NaN or infinity, saying where."""

@@ -12,25 +12,12 @@ from typing import Protocol
 
 import numpy as np
 
-from tgen.arrays import Ids, Logits, Mask, Values
+from tgen.arrays import Ids, Logits, Mask
 from tgen.options import GenerationOptions
-from tgen.sampling.filters import FILTERS, Candidates, top_k
-from tgen.sampling.logits import NumericalError, log_softmax, require_finite
-from tgen.sampling.penalties import Penalties, penalise
+from tgen.sampling.filters import FILTERS, Candidates
+from tgen.sampling.logits import require_finite
+from tgen.sampling.penalties import Penalties
 from tgen.sampling.rules import RowRules, Rules
-
-__all__ = [  # the names that tgen.engine takes from here
-    "Candidates",
-    "Ids",
-    "NumericalError",
-    "Sampler",
-    "Trace",
-    "Values",
-    "log_softmax",
-    "penalise",
-    "require_finite",
-    "top_k",
-]
 
 
 @dataclass(frozen=True, slots=True)

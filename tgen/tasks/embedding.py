@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tgen.errors import CheckpointError, UnsupportedError
 from tgen.files import read_optional_json
 from tgen.options import Pooling
-from tgen.sampling.sampler import require_finite
+from tgen.sampling.logits import require_finite
 
 Floats = npt.NDArray[np.float32]
 POOLINGS: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first", "mean": "mean", "cls": "first"}

@@ -13,7 +13,9 @@ import numpy as np
 from tgen.engine.generator import Generator
 from tgen.events import Event, Finished, Piece
 from tgen.options import Resolved
-from tgen.sampling.sampler import Candidates, Trace, log_softmax
+from tgen.sampling.filters import Candidates
+from tgen.sampling.logits import log_softmax
+from tgen.sampling.sampler import Trace
 from tgen.text.tokenizer import Tokenizer
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tgen.arrays import Logits
 from tgen.errors import UsageError
-from tgen.sampling.sampler import log_softmax, require_finite
+from tgen.sampling.logits import log_softmax, require_finite
 from tgen.text.tokenizer import Tokenizer
 
 MASKS = ("[MASK]", "<mask>")

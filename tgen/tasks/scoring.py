@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tgen.sampling.sampler import require_finite
+from tgen.sampling.logits import require_finite
 
 LogProbabilities = Callable[[Sequence[int]], npt.NDArray[np.float32]]
 

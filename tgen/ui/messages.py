@@ -1,4 +1,4 @@
-"""One-line messages on stderr: errors, warnings, notes, statistics. Knows no command.
+"""One-line messages on stderr: errors, warnings, notes, statistics.
 
 Written without rich, so that an error is shown in the time it takes to find it.
 """
@@ -6,65 +6,98 @@ Written without rich, so that an error is shown in the time it takes to find it.
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from tgen.errors import shortened
+from tgen.errors import TgenError, shortened
 from tgen.ui.harmless import harmless
 from tgen.ui.terminal import Color, wants_color
 
 _CODES = {"error": "1;31", "hint": "36", "warning": "33", "note": "2", "dim": "2"}
-_settings: dict[str, Color | bool] = {"color": "auto", "quiet": False}
+
+
+@dataclass(frozen=True, slots=True)
+class _Manner:
+    """How the process speaks. stderr belongs to the process, so all threads share one manner; it changes as a whole."""
+
+    color: Color = "auto"
+    quiet: bool = False
+    json_errors: bool = False
+
+
+_manner = _Manner()
 
 
 def configure(color: Color, quiet: bool) -> None:
-    """How the process speaks from now on; errors are never quiet."""
-    _settings.update(color=color, quiet=quiet)
+    """Set colour and quietness for the process; errors are never quiet."""
+    global _manner
+    _manner = replace(_manner, color=color, quiet=quiet)
+
+
+def write_errors_as_json(wanted: bool) -> None:
+    """Let `report` write each error a second time, as JSON, or not."""
+    global _manner
+    _manner = replace(_manner, json_errors=wanted)
 
 
 def is_quiet() -> bool:
     """Whether only errors are wanted."""
-    return bool(_settings["quiet"])
+    return _manner.quiet
+
+
+def report(error: TgenError) -> None:
+    """Write an error as `error` does and, where --json was given, as one JSON object on a line of its own."""
+    lines = _error_lines(error.message, error.hint)
+    if _manner.json_errors:
+        said = {"message": shortened(error.message), "hint": error.hint, "type": error.type, "exit_code": error.exit_code}
+        lines.append(json.dumps({"error": said}))
+    _write(*lines)
 
 
 def error(message: str, hint: str | None = None) -> None:
-    """`error: what` and `hint: what to do`."""
-    _say("error", message)
-    if hint:
-        _say("hint", hint)
+    """Write `error: what` and `hint: what to do`."""
+    _write(*_error_lines(message, hint))
 
 
 def warning(message: str) -> None:
-    """Something that may not be what was meant."""
-    if not _settings["quiet"]:
-        _say("warning", message)
+    """Write something that may not be what the user meant."""
+    if not _manner.quiet:
+        _write(_labelled("warning", message))
 
 
 def note(message: str, *, even_if_quiet: bool = False) -> None:
-    """Something worth knowing."""
-    if even_if_quiet or not _settings["quiet"]:
-        _say("note", message)
+    """Write something worth knowing."""
+    if even_if_quiet or not _manner.quiet:
+        _write(_labelled("note", message))
 
 
 def dim(line: str) -> None:
-    """A line of statistics, without a label."""
-    if not _settings["quiet"]:
+    """Write a line of statistics, without a label."""
+    if not _manner.quiet:
         _write(_styled(harmless(line), "dim"))
 
 
-def _say(kind: Literal["error", "hint", "warning", "note"], message: str) -> None:
-    """One line, whatever names and values from outside are in the message: none of them shall pass for a message of its own."""
-    _write(f"{_styled(f'{kind}:', kind)} {' '.join(harmless(shortened(message)).splitlines())}")
+def _error_lines(message: str, hint: str | None) -> list[str]:
+    return [_labelled("error", message), *([_labelled("hint", hint)] if hint else [])]
+
+
+def _labelled(kind: Literal["error", "hint", "warning", "note"], message: str) -> str:
+    """One line, whatever names and values from outside are in the message: none of them may pass for a message of its own."""
+    return f"{_styled(f'{kind}:', kind)} {' '.join(harmless(shortened(message)).splitlines())}"
 
 
 def _styled(text: str, kind: str) -> str:
-    color: Color = _settings["color"]  # type: ignore[assignment]
-    return f"\x1b[{_CODES[kind]}m{text}\x1b[0m" if wants_color(sys.stderr, color) else text
+    return f"\x1b[{_CODES[kind]}m{text}\x1b[0m" if wants_color(sys.stderr, _manner.color) else text
 
 
-def _write(line: str) -> None:
+def _write(*lines: str) -> None:
+    """Write lines in one piece, so that those of another thread come before or after them."""
+    # Names of files and arguments that are not UTF-8 hold lone surrogates.
+    data = "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
     # A closed or full stderr must not hide the result on stdout.
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        # Names of files and arguments that are not UTF-8 hold lone surrogates.
-        sys.stderr.buffer.write(f"{line}\n".encode(errors="backslashreplace"))
         sys.stderr.flush()
+        sys.stderr.buffer.write(data)
+        sys.stderr.buffer.flush()

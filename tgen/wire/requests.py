@@ -1,4 +1,4 @@
-"""One line of JSON as a request: tgen's own form, and the form of OpenAI's batches. Knows names and types, no model.
+"""Requests in: from JSON to what it asks for, in tgen's own form or OpenAI's. Checks names and types; values are checked with the options.
 
 {"prompt": "Once", "id": 7, "max_new_tokens": 20}                  a prompt and any of `GenerationOptions`
 {"messages": [{"role": "user", "content": "Hello"}], "id": 8}      the same for a chat model
@@ -10,12 +10,12 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from tgen.errors import TgenError, UsageError, shortened
+from tgen.errors import UsageError
 from tgen.options import CONSTRAINTS, GenerationOptions
 from tgen.text.chat import Message, read_messages
 
@@ -31,23 +31,33 @@ ALIASES = {
     "n": "samples",
     "num_return_sequences": "samples",
 }
-CODES = {2: "usage", 3: "model", 4: "memory", 5: "context"}  # of errors, by the exit code that each is alone
+MOST_LEVELS = 500  # of lists and objects in one another: Python cannot write in a record all that it can just about read
+TOO_DEEP = f"its lists and objects are nested more than {MOST_LEVELS} levels deep"
+OBJECT_HINT = 'one object a line, such as {"prompt": "Once upon a time"}'
 # OpenAI's keys that change nothing at these values.
 NEUTRAL: dict[str, Any] = {"best_of": 1, "logit_bias": {}, "suffix": "", "stream": False, "n": 1}
-# What only tells a server whom to ask and whom to charge; the model is the one that was loaded.
+# Keys that only tell a server which model to ask and whom to charge: the model is the one that was loaded.
 UNHEEDED = frozenset({"model", "user", "metadata", "store", "service_tier"})
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a line asks for. `id` comes back with the answer; exactly one of `prompt` and `messages` is there."""
+class JsonRequest:
+    """What a JSON object asks for. Exactly one of `prompt` and `messages` is there; `options` are those that the object names."""
 
     form: Form = "tgen"
-    id: Any = None
     prompt: str | list[int] | None = None
     messages: list[Message] | None = None
     echo: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LineKey:
+    """A line's number, what its writer calls it (None: nothing), and whether it has OpenAI's envelope, a body beside other keys."""
+
+    number: int
+    identity: Any = None
+    enveloped: bool = False
 
 
 def read_object(line: bytes) -> dict[str, Any]:
@@ -61,22 +71,28 @@ def read_object(line: bytes) -> dict[str, Any]:
         raise UsageError(f"it is not UTF-8 at byte {error.start}", "convert it, for example with iconv -t UTF-8") from error
     except UnicodeEncodeError as error:
         raise UsageError("it holds half a surrogate pair, which is no character", "correct it") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"it is not JSON: {error}", 'one object a line, such as {"prompt": "Once upon a time"}') from error
+    except json.JSONDecodeError as error:
+        raise UsageError(f"it is not JSON: {error}", OBJECT_HINT) from error
+    except RecursionError as error:
+        raise UsageError(TOO_DEEP, OBJECT_HINT) from error
+    except ValueError as error:  # Python reads no whole number that is longer
+        raise UsageError(f"it holds a whole number of more than {sys.get_int_max_str_digits():,} digits", "write fewer digits") from error
     if not isinstance(value, dict):
-        raise UsageError(f"it is not a JSON object but {_kind(value)}", 'one object a line, such as {"prompt": "Once upon a time"}')
+        raise UsageError(f"it is not a JSON object but {_kind(value)}", OBJECT_HINT)
+    if _is_deep(value):
+        raise UsageError(TOO_DEEP, OBJECT_HINT)
     return value
 
 
-def identity(value: Mapping[str, Any]) -> Any:
-    """What tells a line from the others, for whoever wrote it; None if nothing does."""
-    return value.get("custom_id", value.get("id"))
+def line_key(number: int, value: Mapping[str, Any]) -> LineKey:
+    """The key of a line or of its record, as far as either could be read."""
+    return LineKey(number, value.get("custom_id", value.get("id")), "body" in value)
 
 
-def read_request(value: Mapping[str, Any]) -> Asked:
-    """What an object asks for. Raises UsageError for what is not known, not honoured or of the wrong type."""
+def read_request(value: Mapping[str, Any]) -> JsonRequest:
+    """What the object on a line asks for. Raises UsageError for an unknown key, a value of the wrong type, or one that is not honoured."""
     if "body" not in value:
-        return _read("tgen", identity(value), {key: item for key, item in value.items() if key not in ("id", "custom_id")})
+        return _read("tgen", {key: item for key, item in value.items() if key not in ("id", "custom_id")})
     body, method = value["body"], value.get("method", "POST")
     if not isinstance(body, dict):
         raise UsageError(f"body must be a JSON object, not {_kind(body)}")
@@ -85,13 +101,18 @@ def read_request(value: Mapping[str, Any]) -> Asked:
     url = value.get("url", "/v1/chat/completions" if "messages" in body else "/v1/completions")
     if method != "POST" or not isinstance(url, str) or url not in URLS:
         raise UsageError(f"there is no {method} {url}", f"there is POST {' and POST '.join(URLS)}")
+    return read_body(URLS[url], body)
+
+
+def read_body(form: Form, body: Mapping[str, Any]) -> JsonRequest:
+    """What the body of an OpenAI request asks for. Raises UsageError."""
     kept = {key: item for key, item in body.items() if key not in UNHEEDED and (key not in NEUTRAL or item != NEUTRAL[key])}
     if isinstance(kept.get("prompt"), list) and len(kept["prompt"]) == 1 and isinstance(kept["prompt"][0], str):
         kept["prompt"] = kept["prompt"][0]
-    return _read(URLS[url], value.get("custom_id"), kept)
+    return _read(form, kept)
 
 
-def _read(form: Form, identity: Any, value: dict[str, Any]) -> Asked:
+def _read(form: Form, value: dict[str, Any]) -> JsonRequest:
     prompt, messages, echo = (value.pop(key, None) for key in ("prompt", "messages", "echo"))
     wanted = {"tgen": "a prompt or messages, and not both", "completion": "a prompt, and no messages", "chat": "messages, and no prompt"}
     if (prompt is None) == (messages is None) or (prompt is None and form == "completion") or (messages is None and form == "chat"):
@@ -103,15 +124,15 @@ def _read(form: Form, identity: Any, value: dict[str, Any]) -> Asked:
         raise UsageError(f"prompt must be a text or a list of token ids, not {other}")
     if not isinstance(echo, bool | None) or (echo and not isinstance(prompt, str)):
         raise UsageError("echo must be true or false, and needs a prompt that is a text")
-    return Asked(form, identity, prompt, None if messages is None else read_messages(messages), bool(echo), _options(form, value))
+    return JsonRequest(form, prompt, None if messages is None else read_messages(messages), bool(echo), _options(form, value))
 
 
 def _options(form: Form, value: dict[str, Any]) -> dict[str, Any]:
-    """The rest of a line as `resolve` is asked for it."""
+    """The options that the other keys name, under the names of `GenerationOptions`."""
     if value.pop("stream", False) not in (False, None):
         raise UsageError("stream cannot be honoured in a batch", "leave it out")
-    if form == "chat" and value.pop("logprobs", None):
-        raise UsageError("logprobs of a chat request cannot be honoured", "ask for a completion, or leave it out")
+    if form == "chat":
+        value |= _chat_logprobs(value.pop("logprobs", None), value.pop("top_logprobs", None))
     if form != "tgen":
         value |= _response_format(value.pop("response_format", None))
     options: dict[str, Any] = {}
@@ -127,6 +148,19 @@ def _options(form: Form, value: dict[str, Any]) -> dict[str, Any]:
     if isinstance(stop, str | list):
         options["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
     return options
+
+
+def _chat_logprobs(wanted: Any, count: Any) -> dict[str, Any]:
+    """OpenAI's two keys for the log-probabilities of a chat: whether, and of how many alternatives."""
+    if not isinstance(wanted, bool | None):
+        raise UsageError(f"logprobs of a chat request must be true or false, not {wanted!r}", "top_logprobs says how many")
+    if count is None:
+        return {"logprobs": 0} if wanted else {}
+    if not wanted:
+        raise UsageError("top_logprobs needs logprobs to be true", 'add "logprobs": true')
+    if type(count) is not int or count < 0:
+        raise UsageError(f"top_logprobs must be a whole number of 0 or more, not {count!r}")
+    return {"logprobs": count}
 
 
 def _response_format(value: Any) -> dict[str, Any]:
@@ -145,15 +179,23 @@ def _is_ids(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(type(token) is int for token in value)
 
 
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        inside = (inner for one in level for inner in (one.values() if isinstance(one, dict) else one))
+        level = [inner for inner in inside if isinstance(inner, dict | list)]
+    return bool(level)
+
+
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON value")
+    raise UsageError(f"it is not JSON: {name} is not a JSON value", OBJECT_HINT)
 
 
 def _finite(text: str) -> float:
-    """A number that can be written again."""
+    """A number that JSON can hold, so that an id comes back as it was."""
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError("a number is larger than any float")
+        raise UsageError("it is not JSON: a number is larger than any float", OBJECT_HINT)
     return number
 
 
@@ -164,35 +206,6 @@ def _kind(value: Any) -> str:
 
 
 def merged(command: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
-    """A command's options with a line's own before them; a line's constraint takes the place of any other."""
+    """A command's options under a line's own, which win; a line's constraint replaces the command's, whatever its kind."""
     constrained = any(name in line for name in CONSTRAINTS)
     return {**{name: value for name, value in command.items() if not constrained or name not in CONSTRAINTS}, **line}
-
-
-def success(number: int, asked: Asked, answer: dict[str, Any]) -> dict[str, Any]:
-    """The record of a line that was answered, in the form it was asked in."""
-    if asked.form == "tgen":
-        return {"line": number, **({} if asked.id is None else {"id": asked.id}), **answer}
-    # Nothing that depends on the day: the same input gives the same output.
-    body = {"id": f"cmpl-{number}", "object": "chat.completion" if asked.form == "chat" else "text_completion", "created": 0, **answer}
-    response = {"status_code": 200, "request_id": f"line-{number}", "body": body}
-    return {"line": number, "id": f"line-{number}", "custom_id": asked.id, "response": response, "error": None}
-
-
-def failure(number: int, line: Mapping[str, Any], error: TgenError) -> dict[str, Any]:
-    """The record of a line, as far as it could be read, that was not."""
-    hint = {} if error.hint is None else {"hint": _in_json(error.hint)}
-    said = {"code": CODES.get(error.exit_code, "unexpected"), "message": shortened(_in_json(error.message)), **hint}
-    if "body" in line:
-        return {"line": number, "id": f"line-{number}", "custom_id": identity(line), "response": None, "error": said}
-    return {"line": number, **({} if identity(line) is None else {"id": identity(line)}), "error": said}
-
-
-def _in_json(message: str) -> str:
-    """A message about options as a line of JSON spells them: --top-k is top_k."""
-
-    def spelled(found: re.Match[str]) -> str:
-        name = found[1].replace("-", "_")
-        return name if name in OPTIONS else found[0]
-
-    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", spelled, message)
