@@ -14,7 +14,8 @@ import numpy as np
 
 from tgen.arrays import Ids, Logits, Mask, Values
 from tgen.options import GenerationOptions
-from tgen.sampling.filters import FILTERS, Candidates, top_k
+from tgen.sampling.candidates import Candidates
+from tgen.sampling.filters import FILTERS, top_k
 from tgen.sampling.logits import NumericalError, log_softmax, require_finite
 from tgen.sampling.penalties import Penalties, penalise
 from tgen.sampling.rules import RowRules, Rules
