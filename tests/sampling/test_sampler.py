@@ -129,7 +129,8 @@ def test_a_row_remembers_what_penalties_need(
         if step == len(output) // 2:
             copy = row.copy()
             copy.take(199)
-            expected = penalise(logits, Counter(prompt + [*output[: step + 1], 199]), Counter([*output[: step + 1], 199]), options)
+            ahead = [*output[: step + 1], 199]
+            expected = penalise(logits, Counter([*prompt, *ahead]), Counter(ahead), options)
             assert copy.apply(logits).tolist() == expected.tolist()
     assert row.apply(logits).tolist() == penalise(logits, Counter(prompt + output), Counter(output), options).tolist()
 
