@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tgen.sampling.sampler import NumericalError
+from tgen.sampling.logits import NumericalError
 from tgen.tasks.scoring import Score, windowed
 
 steady = settings(deadline=None, derandomize=True, database=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])

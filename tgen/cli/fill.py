@@ -41,7 +41,7 @@ def fill(
     if checkpoint.spec.head is None:
         raise UsageError(f"{checkpoint.name} has no head that could fill a mask", "it gives vectors only: tgen embed")
 
-    from tgen.tasks.filling import candidates, prepare_masks
+    from tgen.tasks.filling import fillings, prepare_masks
     from tgen.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
@@ -53,7 +53,7 @@ def fill(
     from tgen.executors.torch.reading import Reader
 
     logits = Reader(open_model(checkpoint, options)).logits_at(ids, places)
-    found = [candidates(tokenizer, row, top) for row in logits]
+    found = [fillings(tokenizer, row, top) for row in logits]
     if json:
         listed = [[{"token": c.text, "id": c.id, "probability": c.probability} for c in mask] for mask in found]
         write_json({"model": checkpoint.name, "masks": listed})
