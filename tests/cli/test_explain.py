@@ -34,11 +34,11 @@ def test_a_table_of_80_columns(ask: Ask, extra: list[str]) -> None:
         head, *rest = block.splitlines()
         assert head.startswith(f"token {step['number'] + 1}: ")
         rows = [line for line in rest if re.match(r'[* ] "', line)]
-        assert [line.startswith("*") for line in rows] == [row["drawn"] for row in step["rows"]]
-        for line, row in zip(rows, step["rows"], strict=True):
+        assert [line.startswith("*") for line in rows] == [row["drawn"] for row in step["candidates"]]
+        for line, row in zip(rows, step["candidates"], strict=True):
             assert f"{row['logit']:.3f}" in line
             assert line.endswith("cut") == (row["cut_by"] is not None)
-            assert ("   score" in block) == any(one["score"] != one["logit"] for one in step["rows"])
+            assert ("   score" in block) == any(one["score"] != one["logit"] for one in step["candidates"])
 
 
 def test_a_seed_that_was_chosen_is_shown(ask: Ask) -> None:

@@ -14,7 +14,7 @@ from tests.cli.conftest import Ask
 from tests.cli.processes import golden
 from tests.conftest import GOLDEN, golden_model
 from tgen.sampling.logits import NumericalError
-from tgen.tasks.filling import candidates
+from tgen.tasks.filling import fillings
 from tgen.text.tokenizer import Tokenizer
 
 OWN = {"bert": "[MASK]", "roberta": "<mask>"}
@@ -52,9 +52,9 @@ def test_white_space_is_spelled() -> None:
     (space,) = tokenizer.encode(" ")
     logits = np.zeros(288, dtype=np.float32)
     logits[space] = 9
-    assert candidates(tokenizer, logits, 1)[0].text == "Ġ"
+    assert fillings(tokenizer, logits, 1)[0].text == "Ġ"
     with pytest.raises(NumericalError, match="at a mask"):
-        candidates(tokenizer, logits + np.inf, 1)
+        fillings(tokenizer, logits + np.inf, 1)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""What a generation_config.json forbids or forces: each rule alone, their order, and values that cannot be meant."""
+"""What a generation_config.json forbids or forces: each rule alone, their order, and bad values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,9 @@ from tests.engine.oracle import search_alone
 from tests.engine.scripted import ScriptedExecutor
 from tgen.checkpoint.generation import parse_generation
 from tgen.engine.beam import Search, adjustment, read_beams
-from tgen.errors import CheckpointError
+from tgen.errors import CheckpointError, TgenError, UsageError
 from tgen.options import GenerationOptions, resolve
-from tgen.sampling.rules import Rules, read_rules
+from tgen.sampling.rules import RowRules, Rules, read_rules
 from tgen.sampling.sampler import Sampler
 
 steady = settings(deadline=None, derandomize=True, database=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
@@ -37,7 +37,8 @@ def left(found: Rules, ids: Sequence[int] = (0,), new: int = 0) -> set[int]:
     try:
         allowed = found.apply(logits, ids, new)
     except CheckpointError as error:
-        assert error.message == f"generation_config.json forbids every token at step {new}"
+        assert error.message.startswith("generation_config.json: ")
+        assert error.message.endswith(f" every token at step {new}")
         return set()
     assert (logits == LOGITS).all()
     kept = {token for token in range(VOCAB) if allowed[token] > -np.inf}
@@ -115,10 +116,67 @@ def test_penalties_come_before_the_rules_and_filters_after() -> None:
     assert adjustment(options, rules(suppress_tokens=[7]))(LOGITS, [6], 1).tolist() == [1, 2, 3, 4, 5, 6, 3.5, -np.inf]
 
 
-def test_rules_that_leave_nothing_are_an_error() -> None:
-    with pytest.raises(CheckpointError, match="forbids every token at step 2") as caught:
-        rules(suppress_tokens=[*EVERY]).apply(LOGITS, [0, 1], 2)
+@pytest.mark.parametrize(
+    ("generation", "size", "error", "message"),
+    [
+        ({"suppress_tokens": [*EVERY]}, None, CheckpointError, "generation_config.json: suppress_tokens forbids every token at step 2"),
+        ({"suppress_tokens": [*EVERY]}, 1, CheckpointError, "generation_config.json: suppress_tokens forbids every token at step 2"),
+        ({"bad_words_ids": [[0], [1, 3]], "suppress_tokens": [1, 2, 4, 5, 6, 7], "min_length": 1}, None, CheckpointError,
+         "generation_config.json: bad_words_ids and suppress_tokens together forbid every token at step 2"),
+        ({}, 1, UsageError, "--no-repeat-ngram-size 1 forbids every token at step 2"),
+        ({"no_repeat_ngram_size": 2}, 1, UsageError, "--no-repeat-ngram-size 1 forbids every token at step 2"),
+        ({"no_repeat_ngram_size": 1}, None, CheckpointError,
+         "generation_config.json: no_repeat_ngram_size forbids every token at step 2"),
+        ({"suppress_tokens": [7]}, 1, UsageError,
+         "--no-repeat-ngram-size 1 and suppress_tokens of generation_config.json together forbid every token at step 2"),
+    ],
+)  # fmt: skip
+def test_rules_that_leave_nothing_are_named(generation: dict[str, Any], size: int | None, error: type[TgenError], message: str) -> None:
+    config = parse_generation(generation, VOCAB)
+    options = resolve({"max_new_tokens": LENGTH, "no_repeat_ngram_size": size}, {}, config.options).options
+    found = read_rules(config, options, ENDS)
+    ids = [*range(VOCAB - ("suppress_tokens" in generation)), 1]  # where 7 is suppressed it is not needed
+    row = RowRules(found, ids[:-2])
+    for token in ids[-2:]:
+        row.take(token)
+    with pytest.raises(error) as caught:
+        found.apply(LOGITS, ids, 2)
+    with pytest.raises(error) as in_a_row:
+        row.apply(LOGITS)
+    assert caught.value.message == in_a_row.value.message == message
     assert caught.value.hint
+
+
+@steady
+@given(IDS, st.lists(st.integers(0, VOCAB - 1), max_size=8), st.lists(st.integers(0, VOCAB - 1), max_size=4), st.data())
+def test_a_row_remembers_what_the_rules_need(prompt: list[int], written: list[int], other: list[int], data: st.DataObject) -> None:
+    """At every step a row forbids what the rules forbid that read all ids; a copy goes its own way."""
+    words = data.draw(st.lists(IDS.filter(lambda word: len(word) < 4), max_size=3))
+    generation = {"bad_words_ids": words, "no_repeat_ngram_size": data.draw(st.integers(0, 4)), "min_new_tokens": 2}
+    generation |= {"begin_suppress_tokens": [2], "forced_eos_token_id": 7} if data.draw(st.booleans()) else {}
+    found = rules(**generation)
+
+    def outcome(apply: Callable[[], np.ndarray]) -> list[float] | str:
+        try:
+            return list(apply().tolist())
+        except CheckpointError as error:
+            return error.message
+
+    def assert_alike(row: RowRules, ids: list[int]) -> None:
+        assert outcome(lambda: row.apply(LOGITS)) == outcome(lambda: found.apply(LOGITS, ids, len(ids) - len(prompt)))
+
+    row, ids = RowRules(found, prompt), list(prompt)
+    forked = data.draw(st.integers(0, len(written)))
+    for step, token in enumerate([*written, 0]):
+        assert_alike(row, ids)
+        if step == forked:
+            copy, ahead = row.copy(), list(ids)
+            for new in other:
+                copy.take(new)
+                ahead.append(new)
+                assert_alike(copy, ahead)
+        row.take(token)
+        ids.append(token)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +202,7 @@ def test_rules_that_leave_nothing_are_an_error() -> None:
         ("early_stopping", [True]),
     ],
 )
-def test_a_value_that_cannot_be_meant_is_named_with_its_key(key: str, value: Any) -> None:
+def test_a_bad_value_is_named_with_its_key(key: str, value: Any) -> None:
     with pytest.raises(CheckpointError, match=rf"^generation_config.json: {key} = ") as caught:
         parse_generation({key: value}, VOCAB)
     assert caught.value.hint
@@ -170,6 +228,6 @@ def test_hostile_values_are_never_more_than_a_message(generation: dict[str, Any]
     try:
         search_alone(ScriptedExecutor(lambda _: LOGITS), [0], search, adjustment(GenerationOptions(), found))
     except CheckpointError as error:
-        assert "forbids every token" in error.message
+        assert "every token at step" in error.message
         return
     assert 1 <= len(search.best(1)[0]) <= LENGTH

@@ -18,9 +18,9 @@ from tests.sampling import naive
 from tgen.errors import UsageError
 from tgen.options import GenerationOptions
 from tgen.sampling import filters
-from tgen.sampling.filters import Candidates
+from tgen.sampling.candidates import Candidates
 from tgen.sampling.logits import NumericalError
-from tgen.sampling.penalties import penalise
+from tgen.sampling.penalties import Penalties, penalise
 from tgen.sampling.sampler import Sampler
 
 steady = settings(deadline=None, derandomize=True, database=None, max_examples=200)
@@ -107,6 +107,32 @@ def test_penalties(logits: list[float], prompt: list[int], output: list[int], re
         if token in output:
             logit -= presence + frequency * output.count(token)
         assert after[token] == pytest.approx(logit, rel=1e-6, abs=1e-6)
+
+
+@steady
+@given(
+    st.lists(st.integers(0, 199), max_size=100),
+    st.lists(st.integers(0, 199), max_size=100),
+    st.sampled_from([1.0, 1.7]),
+    st.sampled_from([0.0, 0.4]),
+    st.sampled_from([0.0, 0.3]),
+)
+def test_a_row_remembers_what_penalties_need(
+    prompt: list[int], output: list[int], repetition: float, presence: float, frequency: float
+) -> None:
+    """A row's penalties are those of all its ids; a copy goes its own way."""
+    options = GenerationOptions(repetition_penalty=repetition, presence_penalty=presence, frequency_penalty=frequency)
+    logits = np.random.default_rng(0).normal(0, 3, 200).astype(np.float32)
+    row = Penalties(options, prompt)
+    for step, token in enumerate(output):
+        row.take(token)
+        if step == len(output) // 2:
+            copy = row.copy()
+            copy.take(199)
+            ahead = [*output[: step + 1], 199]
+            expected = penalise(logits, Counter([*prompt, *ahead]), Counter(ahead), options)
+            assert copy.apply(logits).tolist() == expected.tolist()
+    assert row.apply(logits).tolist() == penalise(logits, Counter(prompt + output), Counter(output), options).tolist()
 
 
 def test_penalties_leave_the_logits_as_they_are() -> None:
@@ -205,7 +231,7 @@ def test_order_is_temperature_top_k_top_p_min_p() -> None:
         {"repetition_penalty": -1},
     ],
 )
-def test_what_cannot_be_meant_is_a_usage_error(options: dict[str, Any]) -> None:
+def test_a_bad_value_is_a_usage_error(options: dict[str, Any]) -> None:
     stage = Stage(speak("x"))
     with pytest.raises(UsageError, match=f"--{next(iter(options)).replace('_', '-')}") as caught:
         stage.play(**options)

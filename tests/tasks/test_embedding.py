@@ -1,4 +1,4 @@
-"""From states to a vector, and what of a sentence-transformers folder is kept or refused."""
+"""From states to a vector, and which settings of a sentence-transformers folder are kept or refused."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_a_folders_settings(tmp_path: Path, settings: dict[str, Any], expected: 
         ({"pooling": {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}}, UnsupportedError, "is not implemented"),
         ({"pooling": {"pooling_mode": "lasttoken"}}, UnsupportedError, "lasttoken is not implemented"),
         ({"modules": [TRANSFORMER, {"type": "sentence_transformers.models.Dense"}]}, UnsupportedError, "Dense is not implemented"),
-        ({"modules": {"type": "x"}}, CheckpointError, "no list of modules"),
-        ({"modules": [{}]}, CheckpointError, "no list of modules"),
+        ({"modules": {"type": "x"}}, CheckpointError, "not a list of modules"),
+        ({"modules": [{}]}, CheckpointError, "not a list of modules"),
         ({"reading": {"max_seq_length": 1}}, CheckpointError, "max_seq_length = 1"),
         ({"reading": {"max_seq_length": "128"}}, CheckpointError, "max_seq_length = '128'"),
     ],

@@ -40,15 +40,15 @@ OFF: dict[str, Any] = {"temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0}
 )
 def test_what_cut_a_candidate(filters: dict[str, Any], cut_by: dict[str, str]) -> None:
     (step,), _ = played(Stage(lambda _: LOGITS), count=5, **{**OFF, **filters}, seed=1)
-    assert {row.text: row.cut_by for row in step.rows} == {letter: cut_by.get(letter) for letter in CHANCES}
-    for row in step.rows:
-        assert row.logit == pytest.approx(np.log(CHANCES[row.text]), abs=1e-6)
-        assert row.probability == pytest.approx(CHANCES[row.text], abs=1e-6)
-        stages = list(row.after)
+    assert {one.text: one.cut_by for one in step.candidates} == {letter: cut_by.get(letter) for letter in CHANCES}
+    for one in step.candidates:
+        assert one.logit == pytest.approx(np.log(CHANCES[one.text]), abs=1e-6)
+        assert one.probability == pytest.approx(CHANCES[one.text], abs=1e-6)
+        stages = list(one.after)
         assert stages == ["temperature", "top_k", "top_p", "min_p"]
-        assert [name for name in stages if row.after[name] is None] == (stages[stages.index(row.cut_by) :] if row.cut_by else [])
+        assert [name for name in stages if one.after[name] is None] == (stages[stages.index(one.cut_by) :] if one.cut_by else [])
     kept = {letter: chance for letter, chance in CHANCES.items() if letter not in cut_by}
-    assert {row.text: row.after["min_p"] for row in step.rows if row.cut_by is None} == pytest.approx(
+    assert {one.text: one.after["min_p"] for one in step.candidates if one.cut_by is None} == pytest.approx(
         {letter: chance / sum(kept.values()) for letter, chance in kept.items()}, abs=1e-6
     )
 
@@ -59,45 +59,45 @@ def test_the_probabilities_left_sum_to_one_and_the_number_lies_in_the_share_it_d
     assert [step.number for step in steps] == list(range(6))
     for step in steps:
         assert step.left == {"temperature": VOCAB, "top_k": 3, "top_p": 3, "min_p": 3}
-        shares = {row.id: row.after["min_p"] or 0.0 for row in step.rows}
+        shares = {one.id: one.after["min_p"] or 0.0 for one in step.candidates}
         assert sum(shares.values()) == pytest.approx(1)
         assert step.uniform is not None
         assert 0 <= step.low <= step.uniform < step.high <= 1 + 1e-12
         assert step.high - step.low == pytest.approx(shares[step.token])
         assert step.low == pytest.approx(sum(share for token, share in shares.items() if token < step.token))
-        assert [row.id for row in step.rows if row.drawn] == [step.token]
+        assert [one.id for one in step.candidates if one.drawn] == [step.token]
     assert "".join(step.text for step in steps) == "".join(event.text for event in events if isinstance(event, Piece))
     assert len({step.uniform for step in steps}) == 6
 
 
 def test_the_drawn_token_is_shown_even_if_it_is_none_of_the_best() -> None:
     steps, _ = played(Stage(lambda _: LOGITS), count=1, **OFF, seed=2, max_new_tokens=30)
-    assert {len(step.rows) for step in steps} == {1}
-    assert {step.rows[0].text for step in steps} >= {"a", "b", "c"}
-    assert all(step.rows[0].drawn for step in steps)
+    assert {len(step.candidates) for step in steps} == {1}
+    assert {step.candidates[0].text for step in steps} >= {"a", "b", "c"}
+    assert all(step.candidates[0].drawn for step in steps)
 
 
 def test_penalties_show_in_the_score_alone() -> None:
     first, second = played(Stage(lambda _: LOGITS), temperature=0, presence_penalty=5, max_new_tokens=2)[0]
-    assert [row.score for row in first.rows] == [row.logit for row in first.rows]
+    assert [one.score for one in first.candidates] == [one.logit for one in first.candidates]
     assert (first.text, second.text) == ("a", "b")
-    scores = {row.text: (row.logit, row.score) for row in second.rows}
+    scores = {one.text: (one.logit, one.score) for one in second.candidates}
     assert scores["a"] == pytest.approx((np.log(0.4), np.log(0.4) - 5), abs=1e-6)
 
 
 def test_at_temperature_zero_nothing_is_drawn() -> None:
     (step,), _ = played(Stage(lambda _: LOGITS), temperature=0)
     assert (step.text, step.uniform, step.low, step.high, step.left) == ("a", None, 0, 1, {})
-    assert all(row.after == {} and row.cut_by is None for row in step.rows)
+    assert all(one.after == {} and one.cut_by is None for one in step.candidates)
 
 
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_a_forbidden_token_has_no_score_and_is_cut_by_rules(temperature: float) -> None:
     stage = Stage(lambda _: LOGITS, defaults={"forced_bos_token_id": ord("c")})
     (step,), _ = played(stage, count=3, temperature=temperature)
-    assert (step.rows[0].text, step.rows[0].cut_by) == ("c", None)
-    assert [(row.score, row.cut_by) for row in step.rows[1:]] == [(None, "rules")] * 2
-    assert all(share is None for row in step.rows[1:] for share in row.after.values())
+    assert (step.candidates[0].text, step.candidates[0].cut_by) == ("c", None)
+    assert [(one.score, one.cut_by) for one in step.candidates[1:]] == [(None, "rules")] * 2
+    assert all(share is None for one in step.candidates[1:] for share in one.after.values())
 
 
 def test_all_other_events_come_through_and_each_step_before_what_it_leads_to() -> None:

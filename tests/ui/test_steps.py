@@ -16,7 +16,7 @@ def step(*rows: dict[str, Any], uniform: float | None = 0.5) -> dict[str, Any]:
     plain = {"text": "x", "logit": 1.0, "probability": 0.5, "score": 1.0, "drawn": False, "cut_by": None}
     left = dict.fromkeys(STAGES, 9) if uniform is not None else {}
     filled = [{**plain, "after": dict.fromkeys(left, 0.5), **row} for row in rows]
-    return {"number": 0, "text": "x", "uniform": uniform, "low": 0.25, "high": 0.75, "left": left, "rows": filled}
+    return {"number": 0, "text": "x", "uniform": uniform, "low": 0.25, "high": 0.75, "left": left, "candidates": filled}
 
 
 def test_a_table() -> None:

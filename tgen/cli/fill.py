@@ -38,11 +38,11 @@ def fill(
     if opened.checkpoint.spec.head is None:
         raise UsageError(f"{name} has no head that could fill a mask", "it only makes vectors: use tgen embed")
 
-    from tgen.tasks.filling import candidates, prepare_masks
+    from tgen.tasks.filling import fillings, prepare_masks
 
     ids, places = prepare_masks(opened.tokenizer, source.read())
     opened.check_length("text", len(ids))
-    found = [candidates(opened.tokenizer, row, top) for row in opened.reader().logits_at(ids, places)]
+    found = [fillings(opened.tokenizer, row, top) for row in opened.reader().logits_at(ids, places)]
     if json:
         listed = [[{"token": c.text, "id": c.id, "probability": c.probability} for c in mask] for mask in found]
         write_json({"model": name, "masks": listed})

@@ -22,7 +22,8 @@ def score(
     text: TextArgument = None,
     file: p.File = None,
     tokens: Annotated[
-        bool, p.option("--tokens", panel=p.OUTPUT, help="Before the sums, a line for each token: log-probability, a tab, the token.")
+        bool,
+        p.option("--tokens", panel=p.OUTPUT, help="Before the sums, a line for each token: log-probability, id, token, tabs between."),
     ] = False,
     json: p.Json = False,
     model: p.Model = None,
@@ -31,28 +32,26 @@ def score(
 ) -> int:
     """Show how well a decoder-only model predicts a text: log-probability, perplexity, bits per byte.
 
-    Log-probabilities are natural logarithms. A start token, if the model has one, stands before the text, so that its first token is
-    scored too; without one it is not. A text longer than the context is read in windows that overlap by half.
+    A token has the log-probability (a natural logarithm) that `tgen generate --logprobs` shows for it after the same text. Nothing stands
+    before the first token, so that it is not scored, nor are its bytes counted - unless the tokenizer puts a start token in front. A text
+    longer than the context is read in windows that overlap by half.
     """
     messages.configure("auto", quiet=False)
     source = PromptSource(text, file)
     checkpoint = open_checkpoint(model)
     require_kind(checkpoint, "score", "decoder-only")
 
-    from tgen.checkpoint.generation import start_token
+    from tgen.tasks.scoring import scored_bytes
     from tgen.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
     content = source.read()
-    start = start_token(checkpoint)
     ids = tokenizer.encode(content)
-    if start is not None and ids[:1] != [start]:
-        ids = [start, *ids]
     if len(ids) < 2:
-        raise UsageError("the text is too short to score", "give at least two tokens")
+        raise UsageError("the text is too short to score", "give at least two tokens: the first one is not scored")
     logprobs = _read(checkpoint, ids, run)
     pieces = [tokenizer.decode([token], special=True) for token in ids[1:]] if tokens else []
-    _show(checkpoint.name, ids[1:], pieces, logprobs, len(content.encode()), json)
+    _show(checkpoint.name, ids[1:], pieces, logprobs, scored_bytes(tokenizer, content, ids), json)
     return 0
 
 
@@ -83,7 +82,7 @@ def _show(model: str, ids: list[int], pieces: list[str], logprobs: list[float], 
         listed = [{"id": i, "token": t, "logprob": v} for i, t, v in zip(ids, pieces, logprobs, strict=True)] if pieces else None
         write_json({"model": model, **sums, **({"token_logprobs": listed} if listed else {})})
         return
-    lines = [f"{value:.4f}\t{piece!r}" for value, piece in zip(logprobs, pieces, strict=True)] if pieces else []
+    lines = [f"{value:.4f}\t{i}\t{piece!r}" for i, piece, value in zip(ids, pieces, logprobs, strict=True)] if pieces else []
     lines += [
         f"tokens           {result.tokens}",
         f"bytes            {result.size}",

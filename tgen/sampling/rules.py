@@ -47,8 +47,7 @@ class Rules:
 
         It reads all ids at each step; `RowRules` gives the same without. Raises TgenError if no token is left.
         """
-        start = _start(ids, self.no_repeat_ngram_size)
-        return self.masked(scores, ids, new, _followers(ids, self.no_repeat_ngram_size).get(start, set()) if start is not None else set())
+        return self.masked(scores, ids, new, _repeats(ids, self.no_repeat_ngram_size))
 
     def masked(self, scores: Logits, ids: Sequence[int], new: int, *repeats: Collection[int]) -> Logits:
         """The same where it is known which tokens would repeat a sequence, and `ids` may be the last few."""
@@ -78,7 +77,7 @@ class Rules:
         return [
             *(("no_repeat_ngram_size", tokens) for tokens in repeats),
             ("bad_words_ids", ended),
-            ("min_length", self.end_tokens if new < self.min_new_tokens else ()),
+            ("min_length (or min_new_tokens)", self.end_tokens if new < self.min_new_tokens else ()),
             ("suppress_tokens", self.suppressed),
             ("begin_suppress_tokens", self.suppressed_first if new == 0 else ()),
         ]
@@ -148,6 +147,15 @@ def read_rules(config: GenerationConfig, options: GenerationOptions, end_tokens:
         suppressed_first=config.suppressed_first,
         ngram_asked=options.no_repeat_ngram_size != config.options.get("no_repeat_ngram_size"),
     )
+
+
+def _repeats(ids: Sequence[int], size: int) -> set[int]:
+    """The tokens that would complete a sequence of `size` ids for a second time."""
+    start = _start(ids, size)
+    if not start:
+        return set() if start is None else set(ids)
+    places = (i for i in range(len(ids) - size + 1) if ids[i] == start[0])  # few, and only they are worth a closer look
+    return {ids[i + size - 1] for i in places if tuple(ids[i : i + size - 1]) == start}
 
 
 def _followers(ids: Sequence[int], size: int) -> Followers:

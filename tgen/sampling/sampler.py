@@ -14,7 +14,8 @@ import numpy as np
 
 from tgen.arrays import Ids, Logits, Mask
 from tgen.options import GenerationOptions
-from tgen.sampling.filters import FILTERS, Candidates
+from tgen.sampling.candidates import Candidates
+from tgen.sampling.filters import FILTERS
 from tgen.sampling.logits import require_finite
 from tgen.sampling.penalties import Penalties
 from tgen.sampling.rules import RowRules, Rules

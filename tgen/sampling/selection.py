@@ -27,12 +27,18 @@ def highest(values: Logits | Values, count: int) -> Ids:
     # Group maxima are values too, so at least `count` values reach the count-th highest maximum. Fewer than `count` groups have a
     # higher one, so few values are above it.
     groups = size // max(1, min(GROUP, size // (16 * count)))
-    maxima = values[: size - size % groups].reshape(-1, groups).max(axis=0)
+    maxima = group_maxima(values, groups)
     border = np.partition(maxima, groups - count)[groups - count]
     above = values[np.flatnonzero(values > border)]
     if len(above) >= count:
         border = np.partition(above, len(above) - count)[len(above) - count]
     return _down_to(values, border, count)
+
+
+def group_maxima(values: Logits | Values, groups: int) -> Logits | Values:
+    """The highest of each of so many groups of values; a few values may be in none."""
+    maxima: Logits | Values = values[: len(values) - len(values) % groups].reshape(-1, groups).max(axis=0)
+    return maxima
 
 
 def ranked(values: Logits | Values, count: int) -> Ids:
@@ -85,5 +91,6 @@ def _down_to(values: Logits | Values, border: float | np.floating, count: int) -
     kept = values >= border
     surplus = int(np.count_nonzero(kept)) - count
     if surplus:
-        kept[np.flatnonzero(values == border)[-surplus:]] = False
+        first = np.flatnonzero(values == border)[-surplus]  # from here on, equals are too many
+        kept[first:] = values[first:] > border
     return np.flatnonzero(kept)

@@ -1,4 +1,4 @@
-"""From a state per token to one vector per text. Knows arrays and a folder's sentence-transformers settings, no model."""
+"""From a state per token to one vector per text, as a sentence-transformers folder asks for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HINT = "correct it or leave it out"
 
 @dataclass(frozen=True, slots=True)
 class VectorSettings:
-    """How a folder's vectors are made: pooling, whether they are of length 1, how many tokens are read at most, in lower case or not."""
+    """How a folder's vectors are made: pooling, whether to length 1, from how many tokens at most, whether from lower case."""
 
     pooling: Pooling = "mean"
     normalize: bool = False
@@ -47,9 +47,9 @@ def pool(states: Floats, pooling: Pooling, normalize: bool) -> Floats:
 
 
 def folder_settings(folder: Path, asked: Pooling | None = None) -> VectorSettings:
-    """What a sentence-transformers folder says; elsewhere the mean of all tokens. `asked` goes before the folder's pooling.
+    """The settings of a sentence-transformers folder; for another folder the mean of all tokens. `asked` wins over the folder's pooling.
 
-    Raises UnsupportedError for a way of pooling, or a further step, that is not implemented, CheckpointError for what cannot be meant.
+    Raises UnsupportedError for a pooling or a further step that is not implemented, CheckpointError for a bad value.
     """
     reading = read_optional_json(folder / "sentence_bert_config.json")
     longest = reading.get("max_seq_length")
@@ -71,14 +71,14 @@ def _folder_pooling(settings: dict[str, Any]) -> Pooling:
 
 
 def _steps(path: Path) -> list[str]:
-    """The names of the classes in a modules.json, none where there is no such file."""
+    """The names of the classes in a modules.json; none if there is no such file."""
     if not path.is_file():
         return []
     try:
         modules = json.loads(path.read_bytes())
         steps = [module["type"].rpartition(".")[2] for module in modules]
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is no list of modules", "download the file again") from error
+        raise CheckpointError(f"{path} is not a list of modules", "download the file again") from error
     unknown = [step for step in steps if step not in MODULES]
     if unknown:
         raise UnsupportedError(f"modules.json: {', '.join(unknown)} is not implemented", f"what is: {', '.join(MODULES)}")

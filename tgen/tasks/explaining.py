@@ -1,7 +1,4 @@
-"""What the sampler did at each step, as a table of candidates. The numbers are its own: taken from its trace, not computed again.
-
-Knows traces and a tokenizer, no model.
-"""
+"""What the sampler did at each step, as a table of candidates. The numbers come from its trace; nothing is computed again."""
 
 from __future__ import annotations
 
@@ -13,15 +10,16 @@ import numpy as np
 from tgen.engine.generator import Generator
 from tgen.events import Event, Finished, Piece
 from tgen.options import Resolved
-from tgen.sampling.filters import Candidates
+from tgen.sampling.candidates import Candidates
 from tgen.sampling.logits import log_softmax
 from tgen.sampling.sampler import Trace
+from tgen.sampling.selection import ranked
 from tgen.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One candidate: its raw logit and probability, its score (the logit after penalties), its probability after each filter.
+class Candidate:
+    """A token at one step: its raw logit and probability, its score (the logit after penalties), its probability after each filter.
 
     `cut_by` is the filter that cut it, or "rules" for a token that they forbid, which has no score; from there on its
     probability is None. `after` has the keys temperature, top_k, top_p, min_p, or none at temperature 0.
@@ -39,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One token: the candidates, likeliest first, how many each filter left, and the random number that drew it.
+    """One token: the candidates, likeliest first, how many of them each filter left, and the random number that drew it.
 
     `low` and `high` are the borders of the drawn token's share of the unit interval.
     """
@@ -51,7 +49,7 @@ class Step:
     low: float
     high: float
     left: dict[str, int]
-    rows: tuple[Row, ...]
+    candidates: tuple[Candidate, ...]
 
 
 def explain(
@@ -73,17 +71,17 @@ def explain(
 
 
 def make_step(trace: Trace, number: int, tokenizer: Tokenizer, count: int) -> Step:
-    """A trace as a table."""
-    best = [int(i) for i in np.argsort(-trace.scores, kind="stable")[:count]]
+    """A trace as a table of the `count` best candidates and the drawn one."""
+    best: list[int] = ranked(trace.scores, count).tolist()
     shown = best if trace.token in best else [*best[:-1], trace.token]
     probabilities = np.exp(log_softmax(trace.logits))
-    shares = {name: _shares(candidates, shown) for name, candidates in trace.stages}
-    rows = []
+    shares = {name: _shares(stage, shown) for name, stage in trace.stages}
+    candidates = []
     for token in shown:
         forbidden = trace.scores[token] == -np.inf
         after = {name: None if forbidden else shares[name][token] for name in shares}
-        rows.append(
-            Row(
+        candidates.append(
+            Candidate(
                 id=token,
                 text=tokenizer.decode([token], special=True),
                 logit=float(trace.logits[token]),
@@ -95,8 +93,8 @@ def make_step(trace: Trace, number: int, tokenizer: Tokenizer, count: int) -> St
             )
         )
     low, high = _borders(trace)
-    left = {name: len(candidates.ids) for name, candidates in trace.stages}
-    return Step(number, trace.token, tokenizer.decode([trace.token], special=True), trace.uniform, low, high, left, tuple(rows))
+    left = {name: len(stage.ids) for name, stage in trace.stages}
+    return Step(number, trace.token, tokenizer.decode([trace.token], special=True), trace.uniform, low, high, left, tuple(candidates))
 
 
 def _shares(candidates: Candidates, tokens: list[int]) -> dict[int, float | None]:
@@ -110,7 +108,7 @@ def _shares(candidates: Candidates, tokens: list[int]) -> dict[int, float | None
 
 
 def _borders(trace: Trace) -> tuple[float, float]:
-    """Where the drawn token lies on the unit interval, on which all that are left stand in the order of their ids."""
+    """The borders of the drawn token's share of the unit interval, on which candidates stand in the order of their ids."""
     if not trace.stages:
         return 0.0, 1.0
     last = trace.stages[-1][1]

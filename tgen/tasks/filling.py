@@ -1,4 +1,4 @@
-"""Masks in a text, and the likeliest tokens for them. Knows a tokenizer and logits, no model."""
+"""Masks in a text, and the likeliest tokens in their places."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import numpy as np
 from tgen.arrays import Logits
 from tgen.errors import UsageError
 from tgen.sampling.logits import log_softmax, require_finite
+from tgen.sampling.selection import ranked
 from tgen.text.tokenizer import Tokenizer
 
 MASKS = ("[MASK]", "<mask>")
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A token that may stand in place of a mask."""
+class Filling:
+    """A token in place of a mask, and its probability."""
 
     id: int
     text: str
@@ -37,9 +38,9 @@ def prepare_masks(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[int]
     return ids, places
 
 
-def candidates(tokenizer: Tokenizer, logits: Logits, count: int) -> list[Candidate]:
-    """The likeliest tokens, likeliest first; a token of white space alone is spelled as in the vocabulary."""
+def fillings(tokenizer: Tokenizer, logits: Logits, count: int) -> list[Filling]:
+    """The likeliest tokens for a mask with these logits, likeliest first. A token of white space alone is spelled as in the vocabulary."""
     require_finite(logits, "at a mask")
     logprobs = log_softmax(logits)
-    best = [int(i) for i in np.argsort(-logprobs, kind="stable")[:count]]
-    return [Candidate(i, tokenizer.decode([i], special=True).strip() or tokenizer.piece(i), float(np.exp(logprobs[i]))) for i in best]
+    best: list[int] = ranked(logprobs, count).tolist()
+    return [Filling(i, tokenizer.decode([i], special=True).strip() or tokenizer.piece(i), float(np.exp(logprobs[i]))) for i in best]

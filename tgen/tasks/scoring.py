@@ -1,4 +1,4 @@
-"""How well a model predicts a given text: log-probability per token, perplexity, bits per byte. Knows ids and numbers, no tensors."""
+"""How well a model predicts a given text: log-probability per token, perplexity, bits per byte."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tgen.sampling.logits import require_finite
+from tgen.text.tokenizer import Tokenizer
 
 LogProbabilities = Callable[[Sequence[int]], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Sums over a text: its log-probability in nats, the tokens that were scored, and its size in bytes."""
+    """Sums over the scored tokens of a text: log-probability in nats, number of tokens, and the bytes of text that they stand for."""
 
     log_probability: float
     tokens: int
@@ -33,11 +34,23 @@ class Score:
         return -self.log_probability / math.log(2) / self.size if self.size else math.nan
 
 
-def windowed(ids: Sequence[int], context: int, read: LogProbabilities) -> Iterator[npt.NDArray[np.float32]]:
-    """Log-probabilities of every id but the first, in parts that follow one another.
+def scored_bytes(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> int:
+    """The bytes of a text that its ids but the first stand for: all of them, if the first is a start token that the tokenizer adds.
 
-    A text longer than the context is read in windows that overlap by half, so that each id but those at the very start is predicted from
-    at least half a context. Raises NumericalError for one that is not finite.
+    A character that the first token only begins counts in full.
+    """
+    size, plain = len(text.encode()), tokenizer.encode(text, special=False)
+    if list(ids[1 : len(plain) + 1]) == plain:
+        return size
+    first = tokenizer.decode([ids[0]], special=True)
+    return size - len(first.encode()) if text.startswith(first) else size
+
+
+def windowed(ids: Sequence[int], context: int, read: LogProbabilities) -> Iterator[npt.NDArray[np.float32]]:
+    """Log-probabilities of every id but the first, in consecutive parts.
+
+    A text longer than the context is read in windows that overlap by half, so that all ids but the first few are predicted from at least
+    half a context. Raises NumericalError for one that is not finite.
     """
     scored = 1
     start = 0

@@ -16,11 +16,11 @@ def draw_step(step: dict[str, Any]) -> str:
     """The lines of one step; `step` has the fields of the Step that explaining yields."""
     stages = list(step["left"])
     # The column of scores says nothing unless penalties or rules have changed a logit.
-    scored = any(row["score"] != row["logit"] for row in step["rows"])
+    scored = any(row["score"] != row["logit"] for row in step["candidates"])
     heading = ["logit", "raw", *(["score"] if scored else []), *(NAMES[name] for name in stages)]
     lines = [f"token {step['number'] + 1}: {_quoted(step['text'])}", *_how(step)]
     lines.append(f"  {'candidate':{TOKEN}}" + "".join(f"{name:>8}" for name in heading))
-    for row in step["rows"]:
+    for row in step["candidates"]:
         lines.append(_line(row, [row["score"]] if scored else [], [row["after"][name] for name in stages]))
     return "\n".join(lines) + "\n"
 

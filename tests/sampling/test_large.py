@@ -1,0 +1,68 @@
+"""At a vocabulary of 152,064 the sampler keeps and draws exactly what a naive one does that sorts everything."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.benchmarks.sampling import DISTRIBUTIONS, VOCAB, peaked
+from tests.sampling import naive
+from tgen.options import GenerationOptions
+from tgen.sampling.candidates import Candidates
+from tgen.sampling.filters import top_p
+from tgen.sampling.sampler import Sampler, Trace
+
+OFF: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+PROMPT = [5, 5, 7, 150_000]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0.9, "top_k": 40, "top_p": 0.8, "min_p": 0.05, "repetition_penalty": 1.05},
+        {"temperature": 0.9, "top_p": 0.8, "min_p": 0.05, "repetition_penalty": 1.05},
+        {"temperature": 1.7, "top_p": 0.98},
+        {"top_k": 2000, "min_p": 0.5},
+        {},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", DISTRIBUTIONS)
+def test_the_same_as_a_naive_sampler(kind: str, options: dict[str, Any]) -> None:
+    settled = GenerationOptions(**{**OFF, **options})
+    logits = DISTRIBUTIONS[kind](np.random.default_rng(3))
+    traces: list[Trace] = []
+    token = Sampler(settled, 11, 0, PROMPT, watch=traces.append).draw(logits)
+    expected = naive.kept(naive.penalised(logits.tolist(), settled, PROMPT, []), settled, naive.ROUNDING)
+    (trace,) = traces
+    assert trace.uniform is not None
+    assert trace.stages[-1][1].ids.tolist() == sorted(token for token, _ in expected)
+    assert token == naive.drawn(expected, trace.uniform)
+
+
+def test_top_p_is_right_beside_each_border() -> None:
+    """Float32 cannot tell on which side of these borders p is."""
+    logits = peaked(np.random.default_rng(4))
+    tokens = sorted(range(VOCAB), key=lambda token: (-logits[token], token))
+    sums = list(accumulate(naive.softmax([float(logits[token]) for token in tokens])))
+    for place in range(40):
+        for beyond in (-1e-9, 1e-9):
+            kept = top_p(Candidates(np.arange(VOCAB), logits), sums[place] + naive.ROUNDING + beyond)
+            assert kept.ids.tolist() == sorted(tokens[: place + 1 + (beyond > 0)])
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-38, 1e-20, 1e20, 1e308])
+@pytest.mark.parametrize("high", [3e38, 1e-30])
+def test_extreme_temperatures(temperature: float, high: float) -> None:
+    """Without a warning: a cold one leaves the highest token alone, a hot one makes all alike."""
+    logits = np.full(VOCAB, -high, dtype=np.float32)
+    logits[77] = high
+    logits[99] = np.nextafter(np.float32(high), np.float32(0))
+    kept = top_p(Candidates(np.arange(VOCAB), logits, temperature), 0.9).ids
+    if high > temperature:
+        assert kept.tolist() == [77]
+    else:
+        assert len(kept) == np.ceil((0.9 - naive.ROUNDING) * VOCAB)

@@ -1,0 +1,68 @@
+"""The tokens that may be drawn at a step, and their shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tgen.arrays import Ids, Logits, Values
+from tgen.sampling.selection import crossing
+
+
+@dataclass(slots=True, eq=False)
+class Candidates:
+    """The tokens still in play: ids in ascending order, [n], and their logits before temperature, [n]."""
+
+    ids: Ids
+    logits: Logits | Values
+    temperature: float = 1.0
+    _weights: Values | None = None
+    _highest: float | None = None
+
+    def keep(self, places: Ids) -> Candidates:
+        """The candidates at these places, which are in ascending order."""
+        if len(places) == len(self.ids):
+            return self
+        weights = None if self._weights is None else self._weights.take(places)
+        return Candidates(self.ids.take(places), self.logits.take(places), self.temperature, weights)
+
+    @property
+    def weights(self) -> Values:
+        """Probabilities before they are normalised, [n]: the likeliest token has weight 1."""
+        if self._weights is None:
+            self._weights = self._compute(np.float64)
+        return self._weights
+
+    def rough_weights(self) -> Logits:
+        """The same in float32, in half the time."""
+        return self._compute(np.float32)
+
+    def probabilities(self) -> Values:
+        """Softmax over the candidates, [n]."""
+        shares: Values = self.weights / self.weights.sum()
+        return shares
+
+    def at(self, uniform: float) -> int:
+        """The token at a place in the unit interval, on which the candidates' shares stand in the order of their ids.
+
+        This is the inverse of the cumulative distribution. A change in the last bit of a logit moves a border, not the order.
+        """
+        return int(self.ids[crossing(self.weights, uniform * float(self.weights.sum()), "right")])
+
+    @property
+    def highest(self) -> float:
+        """The highest logit."""
+        if self._highest is None:
+            self._highest = float(self.logits.max())
+        return self._highest
+
+    def _compute(self, dtype: type[np.floating[Any]]) -> npt.NDArray[Any]:
+        # Differences first: a tiny temperature makes them infinite, and leaves the highest logit alone. A product takes half the time of
+        # a division.
+        with np.errstate(over="ignore"):
+            scaled = np.subtract(self.logits, self.highest, dtype=dtype)
+            scaled *= dtype(min(1 / self.temperature, float(np.finfo(dtype).max)))
+        return np.exp(scaled, out=scaled)

@@ -1,0 +1,59 @@
+"""The fewest likeliest candidates that have a given share of the whole probability."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tgen.arrays import Ids
+from tgen.sampling.candidates import Candidates
+from tgen.sampling.selection import GROUP, fewest, group_maxima
+
+# How wrong a sum of weights in float32 may be, as a share of the whole. Each exponent is rounded three times, and its mean is at most the
+# logarithm of the vocabulary; the sum adds its own roundings.
+ROUGH = 5e-6
+
+# A first look in float32 does not pay for fewer candidates, nor where the highest logit is so little above the average one, at temperature
+# 1, that many candidates are likely.
+FEW, FLAT = 16384, 8.0
+
+# The average is that of each STRIDE-th logit. The first border is the TOP-th highest group maximum.
+STRIDE, TOP = 512, 100
+
+
+def nucleus(candidates: Candidates, share: float) -> Ids:
+    """The places, in ascending order, of the fewest likeliest candidates whose share, from 0 to below 1, is at least this one.
+
+    A first look in float32 finds out which few candidates can be among them; mostly these are all that is computed in float64.
+    """
+    if _worth_a_look(candidates) and (found := _first_look(candidates, share)) is not None:
+        return found
+    return fewest(candidates.logits, candidates.weights, share * float(candidates.weights.sum()))[0]
+
+
+def _worth_a_look(candidates: Candidates) -> bool:
+    if len(candidates.ids) < FEW:
+        return False
+    average = float(candidates.logits[::STRIDE].mean(dtype=np.float64))
+    return candidates.highest - average > FLAT * candidates.temperature
+
+
+def _first_look(candidates: Candidates, share: float) -> Ids | None:
+    """The places of the nucleus, or None if float32 cannot tell where it ends."""
+    count, logits, rough = len(candidates.ids), candidates.logits, candidates.rough_weights()
+    total = float(rough.sum())
+    maxima = group_maxima(logits, count // GROUP)
+    # Few candidates reach the first border, and mostly those are enough; all below the second have less than 1 - share together.
+    sure = candidates.highest + candidates.temperature * (math.log((1 - share) * total / count) - 4 * ROUGH)
+    for border in (np.partition(maxima, -TOP)[-TOP], sure):
+        places = np.flatnonzero(logits >= border)
+        inside = float(rough.take(places).sum(dtype=np.float64))
+        if inside > (share + 2 * ROUGH) * total:
+            break
+    if 4 * len(places) > count:
+        return None
+    likely = candidates.keep(places)
+    total += float(likely.weights.sum()) - inside
+    kept, slack = fewest(likely.logits, likely.weights, share * total)
+    return places[kept] if slack > 2 * ROUGH * total else None
