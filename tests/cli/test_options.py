@@ -27,7 +27,7 @@ EMPTY = [
     (["batch", ""], "FILE"),
     (["batch", "-o", ""], "--output"),
     (["attention", "x", "--svg", ""], "--svg"),
-    (["train", "x", "-o", ""], "--out"),
+    (["train", "x", "-o", ""], "--output"),
     (["tokenize", "x", "-m", ""], "--model"),
 ]
 

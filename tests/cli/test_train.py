@@ -131,6 +131,9 @@ def test_a_run_goes_on_from_a_model_with_other_text(text: Path, whole: Path, tmp
     assert (stored["width"], stored["layers"], stored["context"]) == (64, 1, 32)
     ids = np.load(folder / "training" / "validation.npy")
     assert Tokenizer.from_file(str(folder / "tokenizer.json")).decode(ids[:-1].tolist()) == held.read_text()
+    characters = sum(len(json.loads(line)["text"]) for line in text.read_text().splitlines())
+    counted = f"200 documents, {characters:,} characters; measured on {len(held.read_text()):,} characters that were held back"
+    assert counted in (folder / "README.md").read_text()
     assert len(np.load(folder / "training" / "train.npy")) > len(np.load(whole / "training" / "train.npy"))  # nothing is held back from it
 
 

@@ -155,6 +155,25 @@ def test_the_optimiser_is_given_the_rate_that_is_reported(workspace: Workspace, 
     assert used == [rate for rate in rates for _ in run.optimiser.param_groups]
 
 
+@pytest.mark.usefixtures("workspace")
+def test_the_loss_of_two_half_batches_is_that_of_one(tmp_path: Path) -> None:
+    reports = []
+    for batch, accumulate in ((8, 1), (4, 2)):
+        other = Workspace(tmp_path / f"of {batch}")
+        settings = TrainSettings(**SHAPE, layers=1, batch=batch, accumulate=accumulate, steps=3, validation=0.2)
+        other.create([str(tmp_path / "few.txt")], settings)
+        reports.append([(event.loss, event.tokens) for event in trainer(other).run() if isinstance(event, Trained)])
+    assert [tokens for _, tokens in reports[0]] == [tokens for _, tokens in reports[1]] == [8 * 32 * step for step in (1, 2, 3)]
+    assert [loss for loss, _ in reports[0]] == pytest.approx([loss for loss, _ in reports[1]], rel=1e-4)
+
+
+def test_no_gradient_is_left_for_the_next_step(workspace: Workspace) -> None:
+    run = trainer(workspace)
+    for event in run.run():
+        if isinstance(event, Trained):
+            assert all(parameter.grad is None or not parameter.grad.any() for parameter in run.model.parameters())
+
+
 def test_only_matrices_decay() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Embedding(4, 3))
     for parameter in model.parameters():
@@ -208,3 +227,16 @@ def test_samples_are_of_the_model_that_is_written(tmp_path: Path, by_heart: tupl
     run = trainer(workspace, prompt="one two three")
     [sample] = [event for event in run.run() if isinstance(event, Sampled)]
     assert (sample.prompt, sample.text.startswith(" four five six seven")) == ("one two three", share == 1.0)
+
+
+def test_to_write_an_average_changes_nothing_of_what_is_learned(tmp_path: Path, by_heart: tuple[Path, list[TrainingEvent]]) -> None:
+    learned, base = [], BaseModel(by_heart[0])
+    text = written(tmp_path, "text.txt", "twelve eleven ten nine " * 300)
+    for every in (1, 4):
+        workspace = Workspace(tmp_path / f"model{every}")
+        settings = TrainSettings(steps=4, batch=8, learning_rate=0.01, validation=0.2, base_share=0.5)
+        workspace.create([text], base.settings(settings), None, base)
+        run = trainer(workspace, every=every)
+        list(run.run())
+        learned.append(run.model.state_dict())
+    assert all(torch.equal(value, learned[1][name]) for name, value in learned[0].items())

@@ -21,9 +21,9 @@ A small {kind} model in {layout} layout, trained with `tgen train`.
 | | |
 |---|---|
 | layers, heads, width | {layers}, {heads}, {width} |
-| vocabulary | {vocab} (byte-level BPE, learned from the training text) |
+| vocabulary | {vocab} (byte-level BPE) |
 | context | {context} tokens |
-| text | {text}, {characters:,} characters, {share:.1%} held back |
+| text | {text}, {characters:,} characters; measured on {held_back:,} characters that were held back |
 | trained on | {tokens:,} tokens in {steps:,} steps, {minutes:.0f} minutes |
 | optimiser | AdamW, peak learning rate {learning_rate:g}, warm-up, then a straight fall to zero, weight decay {weight_decay:g} |
 | loss at the end | {train_loss:.3f} nats a token in training, {bits_per_byte:.3f} bits per byte on held-back text |
@@ -53,7 +53,7 @@ def model_card(
         context=settings.context,
         text=f"{sizes['pairs']:,} sentence pairs" if pairs else f"{sizes['documents']:,} documents",
         characters=sizes["characters"],
-        share=settings.validation,
+        held_back=sizes.get("held_back", round(settings.validation * sizes["characters"])),  # a run may have begun before this was counted
         tokens=int(last["tokens"]),
         steps=int(last["step"]),
         minutes=last["seconds"] / 60,

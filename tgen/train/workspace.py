@@ -71,7 +71,8 @@ class Workspace:
         corpus.check(settings.length)
         if base is not None:
             base.copy(self.first)
-        self._save(tokenizer, settings, asdict(corpus), {"documents": len(documents), "characters": sum(map(len, documents))})
+        sizes = {"documents": len(documents), "characters": sum(map(len, documents)), "held_back": sum(map(len, validation))}
+        self._save(tokenizer, settings, asdict(corpus), sizes)
 
     def create_pairs(self, path: Path, settings: TrainSettings) -> int:
         """The same for a file of sentence pairs; returns how many pairs it left out because they do not fit the context."""
@@ -83,7 +84,8 @@ class Workspace:
         tokenizer = learn_tokenizer((text for pair in train for text in pair), settings.vocab, sentences=True)
         corpus, dropped = encode_pairs(tokenizer, train, held, settings.context)
         arrays = {f"{name}_{part}": array for name in SIDES for part, array in asdict(getattr(corpus, name)).items()}
-        sizes = {"pairs": len(pairs), "characters": sum(len(text) for pair in pairs for text in pair)}
+        characters, held_back = (sum(len(text) for pair in some for text in pair) for some in (pairs, held))
+        sizes = {"pairs": len(pairs), "characters": characters, "held_back": held_back}
         self._save(tokenizer, settings, {**arrays, "held_bytes": corpus.held_bytes}, sizes)
         return dropped
 
