@@ -16,7 +16,7 @@ from tgen.ui.output import write_text
 if TYPE_CHECKING:
     from tgen.engine.translator import Translator
 
-# Lines that are there are read together, sorted by length, and translated so many at a time.
+# Up to READ waiting lines are read together, sorted by length, and translated BATCH at a time.
 READ, BATCH = 128, 16
 
 
@@ -36,7 +36,7 @@ def translate(
     """Translate with an encoder-decoder (Marian, BART, T5): one line in, one line out, in order; an empty line stays empty.
 
     A line is answered as soon as it comes; lines that come together are translated together. A line that is longer than the model reads
-    loses its end, and a warning names it. Nothing is left to chance: the likeliest text is written, found with the folder's beams.
+    loses its end, and a warning names it. The result is the likeliest text that a search with the folder's beams finds.
     """
     batches = line_batches(text, file, READ)
     checkpoint = open_checkpoint(model, translator=True)
