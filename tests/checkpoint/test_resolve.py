@@ -40,15 +40,23 @@ def test_a_path_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert resolve("fables") == Path("fables")
 
 
-@pytest.mark.usefixtures("shipped")
-def test_an_unknown_name_names_the_nearest() -> None:
-    with pytest.raises(CheckpointError, match="no model 'fable'") as caught:
-        resolve("fable")
-    assert caught.value.hint == "nearest: fables; `tgen models` lists them"
-    for name in ("ORG/Tales", "Org/tale"):
-        with pytest.raises(CheckpointError, match=f"no model '{name}'") as caught:
-            resolve(name)
-        assert caught.value.hint == "nearest: org/tales; `tgen models` lists them"
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("fable", "fables"),
+        ("ORG/Tales", "org/tales"),
+        ("Org/tale", "org/tales"),
+        ("meta/llama-7b", "Meta/LLaMA-7B"),
+        ("META/LLAMA", "Meta/LLaMA-7B"),
+    ],
+)
+def test_an_unknown_name_names_the_nearest_whatever_the_case(shipped: Path, name: str, nearest: str) -> None:
+    other = shipped / "hub/models--Meta--LLaMA-7B/snapshots/one"
+    other.mkdir(parents=True)
+    (other / "config.json").touch()
+    with pytest.raises(CheckpointError, match=f"no model '{name}'") as caught:
+        resolve(name)
+    assert caught.value.hint == f"nearest: {nearest}; `tgen models` lists them"
 
 
 @pytest.mark.parametrize(("file", "hint"), [("model.gguf", "GGUF files are not read"), ("config.json", "give the folder")])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 
 import pytest
 
+import tgen
 from tests.cli.conftest import Ask
-from tests.cli.processes import environment
+from tests.cli.processes import environment, golden
+from tgen.events import Note
 from tgen.options import DECLARED, RunOptions, declarations
 
 EMPTY = [
@@ -97,3 +100,15 @@ def test_each_command_takes_its_options_and_no_others(ask: Ask, command: str, wi
 @pytest.mark.parametrize("flag", ["--top-k", "--temp", "-n", "--threads", "--repeat-penalty", "--num-return-sequences"])
 def test_every_name_of_an_option_is_checked_alike(ask: Ask, flag: str) -> None:
     assert "-3" in ask("generate", "x", flag, "-3", code=2).err
+
+
+@pytest.mark.parametrize("text", ["\\n", "a\\tb"])
+def test_a_backslash_and_a_letter_in_a_stop_string_get_a_note(ask: Ask, text: str) -> None:
+    """On the command line, in a line of a batch and in Python."""
+    note = f"--stop {text} holds a backslash and a letter, not a line break or a tab: a shell writes those as $'\\n' and $'\\t'"
+    command = ("x", "-m", golden("gpt2"), "-n", "2", "--seed", "1")
+    assert ask("generate", *command, "--stop", text).err == f"warning: {note}\n"
+    assert ask("generate", *command, "--stop", text.replace("\\n", "\n").replace("\\t", "\t"), "--stop", "\\").err == ""
+    line = json.dumps({"prompt": "x", "stop": [text]}).encode()
+    assert ask("batch", *command[1:], stdin=line).json["warnings"] == [note]
+    assert Note(note) in list(tgen.load(golden("gpt2")).stream("x", max_new_tokens=2, stop=[text]))

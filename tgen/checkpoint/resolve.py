@@ -1,6 +1,6 @@
 """From what a user types to a model folder: a path, a shipped model's name, or `org/name` in the Hugging Face cache.
 
-Never touches the network. Knows where folders are, not what they hold.
+It never touches the network, and knows where folders are, not what they hold.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class FoundModel:
 
 def resolve(name: str) -> Path:
     """The folder for `--model`. Raises CheckpointError with the nearest names that exist."""
-    path = Path(os.path.expanduser(name))  # unlike pathlib, os.path calls what cannot be a path no folder, and no error
+    path = Path(os.path.expanduser(name))  # for a name that no path can have, os.path says no where pathlib raises an error
     if os.path.isdir(path):
         return path
     if os.path.isfile(path):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The prompt as it was given, what turns it into a message if that is wished for, and where its cache is kept."""
+    """The prompt as it was given, the chat template and system message that make a conversation of it, if any, and its cache."""
 
     prompt: str
     template: ChatTemplate | None
@@ -39,7 +39,7 @@ class Request:
     cache: PromptCache | None
 
     def ids(self, generator: Generator) -> str | list[int]:
-        """What the model is to read."""
+        """What the model reads: the prompt, or the ids of a conversation."""
         if self.template is None:
             return self.prompt
         from tgen.text.chat import Message
@@ -48,13 +48,13 @@ class Request:
         return self.template.encode(generator.tokenizer, [*head, Message("user", self.prompt)])[0]
 
     def words(self) -> list[str]:
-        """The options that say so."""
+        """The options that ask for the conversation."""
         return ["--chat", *(["--system", self.system] if self.system is not None else [])] if self.template else []
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """How the result is to be shown."""
+    """How to show the result."""
 
     echo: bool
     json: bool
@@ -97,7 +97,7 @@ def generate(
     6 cut by length under --fail-on-length, 130 interrupted, 143 terminated.
     """
     if "logprobs" in asked.values and not json:
-        raise UsageError("--logprobs needs --json", "for eyes there is --show-probs")
+        raise UsageError("--logprobs needs --json", "--show-probs shows probabilities to people")
     if show_probs:
         asked = asked.preferring(logprobs=0)
     check_encoding("--system", system or "")
@@ -117,7 +117,7 @@ def generate(
 
 
 def _show(generator: Generator, name: str, request: Request, resolved: Resolved, wishes: Wishes, run_options: RunOptions) -> int:
-    """Generate, and hand the events to what was wished for."""
+    """Generate, and show the events as the user wishes."""
     prompt, ids = request.prompt, request.ids(generator)
     report = Report()
     sink: Sink
@@ -149,7 +149,7 @@ def _show(generator: Generator, name: str, request: Request, resolved: Resolved,
 
 @contextmanager
 def _remembered(generator: Generator, cache: PromptCache | None, report: Report) -> Iterator[Prefix | None]:
-    """The prefix behind --prompt-cache. What it read of the prompt is stored however the text ends, but not before."""
+    """The prefix behind --prompt-cache. However the text ends, the part of the prompt that was read is stored then."""
     if cache is None:
         yield None
         return

@@ -40,17 +40,17 @@ def open_checkpoint(model: str | None, *, translator: bool = False) -> Checkpoin
     if checkpoint.unread:
         messages.warning(f"config.json sets what tgen does not know: {', '.join(checkpoint.unread)}; the text may differ")
     if ignored := not_honoured(checkpoint):
-        messages.warning(f"generation_config.json sets what tgen does not do: {', '.join(ignored)}; the text may differ")
+        messages.warning(f"the model's folder sets what tgen does not do: {', '.join(ignored)}; the text may differ")
     return checkpoint
 
 
 def require_kind(checkpoint: Checkpoint, command: str, *kinds: str) -> None:
-    """Raise UsageError unless the model is of a kind that a command is for, naming commands that are."""
+    """Raise UsageError unless the command is for this kind of model; the hint names the commands that are."""
     if checkpoint.spec.kind not in kinds:
         others = ", ".join(f"tgen {name}" for name in COMMANDS_OF[checkpoint.spec.kind])
         raise UsageError(
             f"tgen {command} needs a model that is {' or '.join(kinds)}; {checkpoint.name} is {checkpoint.spec.kind}",
-            f"for it there is {others}",
+            f"commands for {checkpoint.spec.kind} models: {others}",
         )
 
 

@@ -238,7 +238,7 @@ ColorOption = Annotated[
     Color,
     option(
         "--color", panel=OUTPUT, metavar="|".join(get_args(Color)), default="auto: on a terminal",
-        help="Colour and dimming; goes before NO_COLOR and FORCE_COLOR.",
+        help="Colour and dimming; overrides NO_COLOR and FORCE_COLOR.",
     ),
 ]  # fmt: skip
 Quiet = Annotated[bool, option("--quiet", "-q", panel=OUTPUT, help="No statistics, notes or warnings on stderr, only errors.")]

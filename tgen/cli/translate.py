@@ -16,7 +16,7 @@ from tgen.ui.output import write_text
 if TYPE_CHECKING:
     from tgen.tasks.translation import Translator
 
-# So many lines that are there are read and translated together.
+# Up to this many waiting lines are read and translated together.
 READ = 128
 
 
@@ -38,7 +38,7 @@ def translate(
     Standard input is read before TEXT; in a `while read` loop, </dev/null keeps the loop's lines.
 
     A line is answered as soon as it comes; lines that come together are translated together. A line that is longer than the model reads
-    loses its end, and a warning names it. Nothing is left to chance: the likeliest text is written, found with the folder's beams.
+    loses its end, and a warning names it. The result is the likeliest text that a search with the folder's beams finds.
     """
     batches = line_batches(text, file, READ)
     checkpoint = open_checkpoint(model, translator=True)

@@ -1,4 +1,4 @@
-"""What is said on stderr about a generation: warnings, one line of statistics, and with --verbose every setting. Knows events."""
+"""What stderr says about a generation: warnings, one line of statistics, and with --verbose every setting and a command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tgen.ui.counting import Bar, is_watched
 from tgen.ui.harmless import harmless
 from tgen.ui.terminal import is_terminal
 
-PATIENCE_SECONDS = 0.5  # what takes no longer needs no bar
+PATIENCE_SECONDS = 0.5  # a prompt that is read within this time needs no bar
 REASONS = {"stop": "ended by itself", "length": "cut by length", "cancelled": "interrupted"}
 
 
@@ -72,7 +72,7 @@ class Report:
 
     @property
     def prompt_tokens(self) -> int:
-        """How long the prompt is; 0 while nobody knows."""
+        """How many tokens the prompt has; 0 before it is accepted."""
         return self._started.prompt_tokens if self._started else 0
 
     @property
@@ -81,7 +81,7 @@ class Report:
         return any(event.reason == "length" for event in self._finished)
 
     def show(self, verbose: bool) -> None:
-        """Late notes, and one dim line, if someone is looking or asked for it: tokens, speed, first token, why it stopped, seed."""
+        """Show the late notes and, on a terminal or if `verbose`, one dim line: tokens, speed, first token, why it stopped, seed."""
         for note in self._late:
             messages.warning(note.text)
         if self._started is None or not self._finished or not (verbose or is_terminal(sys.stderr)):
