@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
+import resource
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,6 @@ from tokenizers import Tokenizer as Library
 from tests.engine.scripted import byte_library
 from tests.text.make_chats import CONVERSATIONS, TEMPLATES, TOKENS, WANTED
 from tgen.errors import CheckpointError, UsageError
-from tgen.text import chat
 from tgen.text.chat import ChatTemplate, Message, Role, find_template
 from tgen.text.tokenizer import Tokenizer
 
@@ -23,6 +24,7 @@ NAMES = sorted(path.stem for path in TEMPLATES.glob("*.jinja"))
 STORED: dict[str, dict[str, dict[str, str]]] = json.loads(WANTED.read_text("utf-8"))
 HELLO = [Message("user", "hello")]
 CHATML = (TEMPLATES / "chatml.jinja").read_text("utf-8")
+SAID = "{{ messages[0].content }}"
 MARKS = ("<|im_start|>", "<|im_end|>", "<s>", "</s>")
 
 
@@ -77,12 +79,13 @@ def test_transformers_agrees_today() -> None:
 
 
 def test_json_and_time_are_as_in_transformers() -> None:
-    made = template("{{ messages | tojson }}{{ {'b': 1, 'a': 'é<'} | tojson(indent=1, sort_keys=true) }}{{ strftime_now('%Y') | length }}")
+    source = "{{ messages | tojson }}{{ {'b': 1, 'a': 'é<'} | tojson(indent=1, sort_keys=true) }}{{ strftime_now('%Y') | length }}"
+    made = template(source)
     assert made.render([Message("user", "é<")]) == ['[{"role": "user", "content": "é<"}]{\n "a": "é<",\n "b": 1\n}4']
 
 
 def test_a_token_that_is_not_set_is_empty() -> None:
-    assert ChatTemplate("[{{ bos_token }}]", "", {}).render(HELLO) == ["[]"]
+    assert ChatTemplate("[{{ bos_token }}]" + SAID, "", {}).render(HELLO) == ["[]hello"]
 
 
 # Ids
@@ -92,8 +95,8 @@ def test_the_start_token_is_not_doubled() -> None:
     tokenizer = Tokenizer(chat_library())
     start = tokenizer.id_of("<s>")
     assert tokenizer.encode("a") == [start, 97]
-    assert template("{{ bos_token }}a").encode(tokenizer, HELLO) == [[start, 97]]
-    assert template("a").encode(tokenizer, HELLO) == [[97]]
+    assert template("{{ bos_token }}" + SAID).encode(tokenizer, [Message("user", "a")]) == [[start, 97]]
+    assert template(SAID).encode(tokenizer, [Message("user", "a")]) == [[97]]
 
 
 @pytest.mark.parametrize("library", [chat_library, spaced_library])
@@ -157,12 +160,15 @@ def folder(path: Path, **files: object) -> Path:
 
 def test_where_a_template_stands(tmp_path: Path) -> None:
     assert find_template(folder(tmp_path, tokenizer_config={"bos_token": "<b>"})) is None
-    folder(tmp_path, tokenizer_config={"chat_template": "A{{ bos_token }}", "bos_token": {"content": "<b>", "lstrip": False}})
-    assert found(tmp_path).render(HELLO) == ["A<b>"]
-    folder(tmp_path, tokenizer_config={"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]})
-    assert found(tmp_path).render(HELLO) == ["D"]
-    folder(tmp_path, special_tokens_map={"eos_token": "</e>"}, chat_template_jinja="F\r\n{{ eos_token }}")
-    assert found(tmp_path).render(HELLO) == ["F\n</e>"]
+    folder(tmp_path, tokenizer_config={"chat_template": "\ufeffA{{ bos_token }}" + SAID, "bos_token": {"content": "<b>", "lstrip": False}})
+    assert found(tmp_path).render(HELLO) == ["A<b>hello"]
+    folder(
+        tmp_path,
+        tokenizer_config={"chat_template": [{"name": "tool_use", "template": "T" + SAID}, {"name": "default", "template": "D" + SAID}]},
+    )
+    assert found(tmp_path).render(HELLO) == ["Dhello"]
+    folder(tmp_path, special_tokens_map={"eos_token": "</e>"}, chat_template_jinja="\ufeffF\r\n{{ eos_token }}" + SAID)
+    assert found(tmp_path).render(HELLO) == ["F\n</e>hello"]
 
 
 def found(path: Path) -> ChatTemplate:
@@ -199,52 +205,3 @@ def test_what_is_no_file_or_no_template(tmp_path: Path) -> None:
     path.write_bytes(b" " * (2**20 + 1))
     with pytest.raises(CheckpointError, match="is larger than 1 MiB"):
         find_template(tmp_path)
-
-
-# Templates that do not work, by mistake or on purpose
-
-
-@pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        ("a\n{% for %}", "jinja, line 2: Expected an expression"),
-        ("a\n\n{{ x.y.z }}", "line 3: 'x' is undefined"),
-        ("{{ 1 / 0 }}", "line 1: ZeroDivisionError"),
-        ("{% include 'x' %}", "line 1: TypeError: no loader"),
-        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "line 1: access to attribute '__class__'"),
-        ("{{ cycler.__init__.__globals__.os.system('id') }}", "unsafe"),
-        ("{{ namespace(__class__=1) }}", "must not have a name"),
-        ("{{ messages.clear() }}", "unsafe"),
-        ("{{ raise_exception.__globals__.os }}", "unsafe"),
-        ("{{ 'a' * 10 ** 10 }}", "line 1: a repetition is too long"),
-        ("{{ 10 ** (10 ** 7) }}", "line 1: a power is too large"),
-        ("{{ '%9000000000d' % 1 }}", "line 1: it takes too much memory"),
-        ("{{ 'a' | center(9000000000) }}", "line 1: it takes too much memory"),
-        (
-            "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(40) %}\n{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
-            "line 2: it takes too much",
-        ),
-        ("{% for a in range(99999) %}{{ messages | string | center(999) }}{% endfor %}", "longer than 16777216 characters"),
-        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "RecursionError"),
-        ("{{ range(10 ** 9) }}", "Range too big"),
-    ],
-)
-def test_a_bad_template_is_one_clear_error(source: str, words: str) -> None:
-    with pytest.raises(CheckpointError) as error:
-        template(source).render(HELLO)
-    assert words in error.value.message
-    assert "folder/chat_template.jinja" in error.value.message
-    assert len(error.value.message.splitlines()) == 1
-
-
-def test_a_template_that_never_ends() -> None:
-    start = time.monotonic()
-    with pytest.raises(CheckpointError, match="line 2: it takes longer than 5 seconds"):
-        template("\n" + "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3).render(HELLO)
-    assert time.monotonic() - start < 10
-
-
-def test_one_long_call_is_stopped_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "SECONDS", 0.5)
-    with pytest.raises(CheckpointError, match=r"it takes longer than 0\.5 seconds"):
-        template("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}").render(HELLO)

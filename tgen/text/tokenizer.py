@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 
 
 MAX_BYTES, MAX_STRIP = 200 * 2**20, 100
-_one_at_a_time = threading.Lock()
 TRIAL = "Once upon a time, 12 [MASK]\n"
 
 
@@ -42,25 +39,6 @@ def _refuse_wide_strip(library: Library) -> None:
     state = b"" if library.decoder is None else library.decoder.__getstate__()
     if any(int(width) > MAX_STRIP for width in re.findall(rb'"(?:start|stop)":(\d+)', state)):
         raise ValueError("its decoder strips without end")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep from stderr what the library itself writes there when it panics, as over a pattern that backtracks without end."""
-    with _one_at_a_time:
-        try:
-            kept = os.dup(2)
-        except OSError:  # closed already
-            yield
-            return
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            os.close(nowhere)
 
 
 class Tokenizer:
@@ -84,7 +62,7 @@ class Tokenizer:
         refuse_lfs_pointer(path)
         if path.stat().st_size > MAX_BYTES:
             raise CheckpointError(f"{path} is larger than {MAX_BYTES // 2**20} MiB, which no such file is", DOWNLOAD_HINT)
-        with _quiet(), _damage(f"{path} is damaged"):
+        with _damage(f"{path} is damaged"):
             library = Library.from_file(str(path))
             library.no_padding()
             library.no_truncation()
@@ -104,7 +82,7 @@ class Tokenizer:
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Ids of a text, with the start and end tokens that the tokenizer itself adds if `special`."""
-        with _quiet(), _damage("the tokenizer cannot read this text"):
+        with _damage("the tokenizer cannot read this text"):
             return self.library.encode(text, add_special_tokens=special).ids
 
     def decode(self, ids: list[int], *, special: bool = False) -> str:
@@ -135,7 +113,7 @@ class Tokenizer:
         if not isinstance(self.library, Library):
             return self
         values = json.loads(self.library.to_str())
-        with _quiet(), _damage("the tokenizer cannot do without its added tokens"):
+        with _damage("the tokenizer cannot do without its added tokens"):
             return Tokenizer(Library.from_str(json.dumps({**values, "added_tokens": [], "post_processor": None})))
 
     def size(self) -> int:
