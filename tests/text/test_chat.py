@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +14,7 @@ from tokenizers import Tokenizer as Library
 from tests.engine.scripted import byte_library
 from tests.text.make_chats import CONVERSATIONS, TEMPLATES, TOKENS, WANTED
 from tgen.errors import CheckpointError, UsageError
-from tgen.text.chat import ChatTemplate, Message, Role, find_template
+from tgen.text.chat import ChatTemplate, Message, Role, find_template, read_arguments
 from tgen.text.tokenizer import Tokenizer
 
 NAMES = sorted(path.stem for path in TEMPLATES.glob("*.jinja"))
@@ -86,6 +83,111 @@ def test_json_and_time_are_as_in_transformers() -> None:
 
 def test_a_token_that_is_not_set_is_empty() -> None:
     assert ChatTemplate("[{{ bos_token }}]" + SAID, "", {}).render(HELLO) == ["[]hello"]
+
+
+# What was said
+
+
+PARTS = "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+TURNS = "{% for m in messages %}{{ m.role }}: SAID{{ '\\n' }}{% endfor %}assistant:"
+EITHER = "{% if m.content is string %}{{ m.content }}{% else %}" + PARTS + "{% endif %}"
+TALK = [Message("system", "Be brief."), Message("user", " a\n"), Message("assistant", "b"), Message("user", "a")]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{{ m.content }}",
+        PARTS,
+        EITHER,
+        "{{ m.content[0].text }}",
+        "{{ m.content | selectattr('type', 'equalto', 'text') | map(attribute='text') | join }}",
+        "{% if m.role == 'system' %}{{ '' + m.content }}{% else %}" + PARTS + "{% endif %}",
+        "{% if m.role == 'user' %}" + PARTS + "{% else %}{{ '' + m.content }}{% endif %}",
+        "{% if m.role == 'assistant' %}{{ '' + m.content }}{% else %}" + PARTS + "{% endif %}",
+        "{% if m.content is string %}{{ raise_exception('parts only') }}{% endif %}" + PARTS,
+    ],
+)
+def test_content_has_the_form_that_the_template_wants(said: str) -> None:
+    made = template(TURNS.replace("SAID", said))
+    assert made.render(TALK) == ["system: Be brief.\nuser:  a\n\nassistant: b\nuser: a\nassistant:"]
+    assert made.render(TALK[1:2]) == ["user:  a\n\nassistant:"]
+
+
+@pytest.mark.parametrize("change", ["m.content | trim", "m.content.split() | join('')", "m.content | tojson", "m.content.replace('\n', ' ')"])
+def test_white_space_and_json_may_change(change: str) -> None:
+    assert template(TURNS.replace("SAID", "{{ " + change + " }}")).render([Message("user", ' a "quote"\n\n b ')])
+
+
+@pytest.mark.parametrize(
+    ("source", "messages", "words"),
+    [
+        ("{{ messages | length }}", TALK[1:2], "leaves out what the user says in message 1"),
+        (TURNS.replace("SAID", "{{ m.content[0].image }}"), TALK[1:2], "leaves out what the user says in message 1"),
+        ("{{ messages[0].content }}{{ messages[1].content }}", TALK, "leaves out what the user says in message 4"),
+        (TURNS.replace("SAID", "{{ m.content if m.role != 'system' }}"), TALK, "leaves out the system message"),
+        (TURNS.replace("SAID", "{{ m.content.replace('word', '') }}"), [Message("user", "a word")], "leaves out what the user says"),
+        (TURNS.replace("SAID", "{{ m.content[:20] }}"), [Message("user", "word " * 9)], "leaves out what the user says"),
+    ],
+)
+def test_what_was_said_is_not_left_out_without_a_word(source: str, messages: list[Message], words: str) -> None:
+    with pytest.raises(UsageError, match=words) as error:
+        template(source).render(messages)
+    assert error.value.hint
+
+
+def test_what_the_assistant_thought_may_be_left_out() -> None:
+    source = TURNS.replace("SAID", "{{ m.content.split('</think>')[-1] }}")
+    [text] = template(source).render([*HELLO, Message("assistant", "<think>x</think>y"), *HELLO])
+    assert "x" not in text
+
+
+# Arguments
+
+
+THINKING = "{{ messages[0].content }}{% if enable_thinking is defined and enable_thinking is false %}!{% endif %}{{ name }}"
+
+
+def test_arguments_reach_the_template() -> None:
+    made = template(THINKING)
+    assert made.render(HELLO) == ["hello"]
+    assert made.render(HELLO, extra={"enable_thinking": False}) == ["hello!"]
+    assert made.with_arguments({"enable_thinking": False, "name": "x"}).render(HELLO, extra={"name": "y"}) == ["hello!y"]
+    tokenizer = Tokenizer(chat_library())
+    assert made.encode(tokenizer, HELLO, extra={"enable_thinking": False}) == [[*b"hello!"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("thinking", "no variable 'thinking'"),
+        ("", "no variable ''"),
+        ("enable_thinking.x", "no variable"),
+        ("messages", "'messages' is set by tgen itself"),
+        ("add_generation_prompt", "is set by tgen itself"),
+        ("bos_token", "is set by tgen itself"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused(name: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as error:
+        template(THINKING + "{{ bos_token }}").render(HELLO, extra={name: 1})
+    assert error.value.hint
+    if "no variable" in words:
+        assert error.value.hint == "its variables are enable_thinking, name"
+
+
+def test_arguments_are_read_as_json_if_they_are_json() -> None:
+    words = ["a=false", "b=1.5", "c=low", 'd={"x": [null]}', "e=", "f=a=b", 'g="1"', "h=NaN", "i=[", "a=true"]
+    assert read_arguments(words) == {
+        "a": True, "b": 1.5, "c": "low", "d": {"x": [None]}, "e": "", "f": "a=b", "g": "1", "h": "NaN", "i": "[",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("word", ["a", "=1", "", "a=\udcff", 'a="\\ud800"', "a=" + "[" * 100_000])
+def test_arguments_that_are_none(word: str) -> None:
+    with pytest.raises(UsageError, match="--template-arg") as error:
+        read_arguments([word])
+    assert error.value.hint
 
 
 # Ids

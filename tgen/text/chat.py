@@ -98,9 +98,7 @@ class ChatTemplate:
             if not lost:
                 return form
             left_out = left_out or _left_out(*lost[0])
-        error = left_out or failed
-        assert error is not None  # every form was tried, and none was returned
-        raise error
+        raise left_out or failed or AssertionError("no form was tried")
 
     def _text(self, messages: Sequence[Message], form: Collection[str]) -> str:
         from tgen.text.rendering import BrokenTemplateError, RefusalError, render
