@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tgen.constraint.grammar import Grammar, Matcher, Vocabulary, byte_vocabulary
 from tgen.constraint.planner import NODE, Effort, Place, Plan, Planner
-from tgen.constraint.token_bytes import UNSPELLABLE, Spelling
+from tgen.constraint.spelling import UNSPELLABLE, Spelling
 from tgen.constraints import Constraint
 from tgen.errors import UsageError
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tgen.constraint.grammar import Matcher
-from tgen.constraint.token_bytes import Spelling
+from tgen.constraint.spelling import Spelling
 
 OPEN, CLOSE = frozenset(b"{["), frozenset(b"}]")
 # Outside a JSON string: what ends something first, what starts something large last.

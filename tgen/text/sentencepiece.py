@@ -90,6 +90,10 @@ class SentencePieces:
         """The id of an entry."""
         return self._ids.get(piece)
 
+    def special(self) -> dict[int, str]:
+        """The entries that stand for themselves in a text, by their ids."""
+        return {self._ids[piece]: piece for piece in self._special}
+
     def get_vocab_size(self, with_added_tokens: bool = True) -> int:  # noqa: ARG002
         """How many entries there are."""
         return len(self._pieces)

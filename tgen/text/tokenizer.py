@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import codecs
 import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tgen.errors import CheckpointError
 from tgen.files import DOWNLOAD_HINT, refuse_lfs_pointer
+from tgen.text.token_bytes import SENTENCEPIECE, TokenBytes, read_token_bytes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
@@ -34,11 +37,34 @@ def _damage(what: str) -> Iterator[None]:
         raise CheckpointError(f"{what}: {error}", f"correct tokenizer.json, or {DOWNLOAD_HINT}") from error
 
 
-def _refuse_wide_strip(library: Library) -> None:
+def _refuse_panics(data: bytes) -> None:
+    """Raise ValueError for what the library would panic over, for then it writes to standard error itself: a damaged table of characters."""
+    for found in re.finditer(rb'"precompiled_charsmap"\s*:\s*"([^"]*)"', data):
+        table = base64.b64decode(found[1].replace(b"\\/", b"/"), validate=True)
+        size = int.from_bytes(table[:4], "little")
+        if len(table) < 4 or size > len(table) - 4:
+            raise ValueError("its precompiled_charsmap is cut off")
+        table[4 + size - size % 4 :].decode("utf-8")
+
+
+def _decoder(library: Library | SentencePieces) -> dict[str, Any] | None:
+    """The decoder as tokenizer.json spells it."""
+    from tokenizers import Tokenizer as Library
+    from tokenizers import models
+
+    if not isinstance(library, Library) or library.decoder is None:
+        return None
+    alone = Library(models.BPE())  # to write the vocabulary, too, would take a second where it is large
+    alone.decoder = library.decoder
+    decoder: dict[str, Any] = json.loads(alone.to_str())["decoder"]
+    return decoder
+
+
+def _refuse_wide_strip(decoder: dict[str, Any] | None) -> None:
     """Raise ValueError for a decoder that strips more characters than a token has: the library panics where a token is all of them."""
-    state = b"" if library.decoder is None else library.decoder.__getstate__()
-    if any(int(width) > MAX_STRIP for width in re.findall(rb'"(?:start|stop)":(\d+)', state)):
-        raise ValueError("its decoder strips without end")
+    for step in [] if decoder is None else decoder.get("decoders", [decoder]):
+        if step["type"] == "Strip" and max(step["start"], step["stop"]) > MAX_STRIP:
+            raise ValueError("its decoder strips without end")
 
 
 class Tokenizer:
@@ -63,10 +89,12 @@ class Tokenizer:
         if path.stat().st_size > MAX_BYTES:
             raise CheckpointError(f"{path} is larger than {MAX_BYTES // 2**20} MiB, which no such file is", DOWNLOAD_HINT)
         with _damage(f"{path} is damaged"):
-            library = Library.from_file(str(path))
+            data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+            _refuse_panics(data)
+            library = Library.from_buffer(data)
             library.no_padding()
             library.no_truncation()
-            _refuse_wide_strip(library)
+            _refuse_wide_strip(_decoder(library))
             trial = library.encode(TRIAL).ids  # some damage shows only when it is used
             library.decode(trial)
         largest = max([*library.get_vocab(with_added_tokens=True).values(), *trial], default=-1)
@@ -101,9 +129,44 @@ class Tokenizer:
 
     def added(self) -> dict[str, bool]:
         """The texts that become one token before anything else is done, and whether each is special."""
-        if not hasattr(self.library, "get_added_tokens_decoder"):
-            return {}
-        return {token.content: token.special for token in self.library.get_added_tokens_decoder().values()}
+        return {content: special for content, special in self._added.values()}
+
+    def special_id(self, text: str) -> int | None:
+        """The id of the special or added token that has exactly this text; None if there is none."""
+        return next((token for token, (content, _) in self._added.items() if content == text), None)
+
+    def written(self, token: int) -> str | None:
+        """The vocabulary entry that `decode` writes for an id; None for special tokens and ids without an entry, which it leaves out."""
+        return None if self._added.get(token, ("", False))[1] else self.library.id_to_token(token)
+
+    def bytes_of(self, token: int) -> bytes | None:
+        """The bytes that a token stands for, be they a part of a character; None for ids without an entry, or where that is not known.
+
+        A special token stands for its own text.
+        """
+        if token in self._added:
+            return self._added[token][0].encode()
+        piece, spelled = self.written(token), SENTENCEPIECE if self.kind == "SentencePieces" else self.token_bytes
+        return None if piece is None or spelled is None else spelled.spell(piece)
+
+    @cached_property
+    def token_bytes(self) -> TokenBytes | None:
+        """How the bytes of vocabulary entries are found; None for a tokenizer that gives them none."""
+        return read_token_bytes(self.decoder)
+
+    @cached_property
+    def decoder(self) -> dict[str, Any] | None:
+        """The "decoder" of tokenizer.json; None if there is none."""
+        return _decoder(self.library)
+
+    @cached_property
+    def _added(self) -> dict[int, tuple[str, bool]]:
+        """The text of each special or added token by its id, and whether it is special."""
+        from tokenizers import Tokenizer as Library
+
+        if not isinstance(self.library, Library):
+            return {number: (text, True) for number, text in self.library.special().items()}
+        return {number: (token.content, token.special) for number, token in self.library.get_added_tokens_decoder().items()}
 
     @cached_property  # making it takes a second where the vocabulary is large
     def without_added(self) -> Tokenizer:
