@@ -114,7 +114,9 @@ def test_content_has_the_form_that_the_template_wants(said: str) -> None:
     assert made.render(TALK[1:2]) == ["user:  a\n\nassistant:"]
 
 
-@pytest.mark.parametrize("change", ["m.content | trim", "m.content.split() | join('')", "m.content | tojson", "m.content.replace('\n', ' ')"])
+@pytest.mark.parametrize(
+    "change", ["m.content | trim", "m.content.split() | join('')", "m.content | tojson", "m.content.replace('\n', ' ')"]
+)
 def test_white_space_and_json_may_change(change: str) -> None:
     assert template(TURNS.replace("SAID", "{{ " + change + " }}")).render([Message("user", ' a "quote"\n\n b ')])
 

@@ -129,7 +129,7 @@ class Tokenizer:
 
     def added(self) -> dict[str, bool]:
         """The texts that become one token before anything else is done, and whether each is special."""
-        return {content: special for content, special in self._added.values()}
+        return dict(self._added.values())
 
     def special_id(self, text: str) -> int | None:
         """The id of the special or added token that has exactly this text; None if there is none."""
