@@ -125,7 +125,7 @@ class Answers:
             return asked.prompt or ""
         if self._template is None:
             self._template = self._find_template()
-        return self._template.encode(self._generator.tokenizer, asked.messages)[0]
+        return self._template.encode(self._generator.tokenizer, asked.messages, extra=asked.template_arguments)[0]
 
     def _take(self, lines: Lines[Read], cancelled: Callable[[], bool], wait: bool) -> Request | Refused | None:
         """The next line that needs an answer."""

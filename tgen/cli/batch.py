@@ -63,6 +63,7 @@ def batch(
         int, p.option("--batch-size", "-b", panel=BATCHES, metavar="INT", limits="1 or more", default=16, help="Rows computed at once.")
     ] = 16,
     overflow: OverflowOfBatch = None,
+    template_arg: p.TemplateArg = None,
     max_new_tokens: p.MaxNewTokens = None,
     repetition_penalty: p.RepetitionPenalty = None,
     presence_penalty: p.PresencePenalty = None,
@@ -114,7 +115,9 @@ def batch(
         generator, name = open_generator(model, run_options, checkpoint)
         if journal.last is not None and journal.last.model not in (None, name):
             messages.warning(f"{output} was begun with {journal.last.model}, and goes on with {name}")
-        answers = Answers(generator, name, partial(chat_template, checkpoint), asked, journal, ordered=not unordered, size=batch_size)
+        answers = Answers(
+            generator, name, partial(chat_template, checkpoint, template_arg), asked, journal, ordered=not unordered, size=batch_size
+        )
         started = time.perf_counter()
         total = count_lines(inputs) if is_terminal(sys.stderr) else None
         with counting("lines", total, start=answers.done, writing=output is None) as bar:

@@ -51,6 +51,7 @@ NoHistory = Annotated[
 
 def chat(
     system: p.SystemOfChat = None,
+    template_arg: p.TemplateArg = None,
     overflow: p.OverflowOfChat = None,
     no_history: NoHistory = False,
     max_new_tokens: p.MaxNewTokensOfChat = None,
@@ -89,7 +90,7 @@ def chat(
     open_stdout()
     checkpoint = chosen_checkpoint(model)
     require_kind(checkpoint, "chat", "decoder-only")
-    template = chat_template(checkpoint)
+    template = chat_template(checkpoint, template_arg)
 
     from tgen.tasks.conversation import Conversation, check_system
 

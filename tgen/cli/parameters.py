@@ -58,6 +58,13 @@ Chat = Annotated[bool, option("--chat", panel=PROMPT, help="The prompt is a mess
 System = Annotated[
     str | None, option("--system", panel=PROMPT, metavar="TEXT", help="What a chat model is told before everything; implies --chat.")
 ]
+TemplateArg = Annotated[
+    list[str] | None,
+    option(
+        "--template-arg", panel=PROMPT, metavar="KEY=VALUE",
+        help="A variable of the chat template, such as enable_thinking=false; VALUE is JSON, or else text. Repeatable.",
+    ),
+]  # fmt: skip
 SystemOfChat = Annotated[str | None, option("--system", panel=PROMPT, metavar="TEXT", help="What the model is told before everything.")]
 OverflowOfChat = Annotated[
     Overflow | None,

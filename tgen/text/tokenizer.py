@@ -38,7 +38,7 @@ def _damage(what: str) -> Iterator[None]:
 
 
 def _refuse_panics(data: bytes) -> None:
-    """Raise ValueError for what the library would panic over, for then it writes to standard error itself: a damaged table of characters."""
+    """Raise ValueError for a damaged table of characters: the library would panic over it, and say so on standard error itself."""
     for found in re.finditer(rb'"precompiled_charsmap"\s*:\s*"([^"]*)"', data):
         table = base64.b64decode(found[1].replace(b"\\/", b"/"), validate=True)
         size = int.from_bytes(table[:4], "little")

@@ -49,6 +49,7 @@ class Asked:
     messages: list[Message] | None = None
     echo: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    template_arguments: dict[str, Any] = field(default_factory=dict)
 
 
 def read_object(line: bytes) -> dict[str, Any]:
@@ -104,7 +105,11 @@ def _read(form: Form, identity: Any, value: dict[str, Any]) -> Asked:
         raise UsageError(f"prompt must be a text or a list of token ids, not {other}")
     if not isinstance(echo, bool | None) or (echo and not isinstance(prompt, str)):
         raise UsageError("echo must be true or false, and needs a prompt that is a text")
-    return Asked(form, identity, prompt, None if messages is None else read_messages(messages), bool(echo), _options(form, value))
+    arguments = value.pop("chat_template_kwargs", None)
+    if not isinstance(arguments, dict | None) or (arguments and messages is None):
+        raise UsageError("chat_template_kwargs must be an object, and needs messages", 'for example {"enable_thinking": false}')
+    said = None if messages is None else read_messages(messages)
+    return Asked(form, identity, prompt, said, bool(echo), _options(form, value), arguments or {})
 
 
 def _options(form: Form, value: dict[str, Any]) -> dict[str, Any]:
