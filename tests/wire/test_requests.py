@@ -34,6 +34,10 @@ def asked(value: Any) -> Asked:
         ({"prompt": "a", "json_schema": {"type": "null"}}, Asked(prompt="a", options={"json_schema": {"type": "null"}})),
         ({"messages": [{"role": "user", "content": "a"}]}, Asked(messages=[Message("user", "a")])),
         (
+            {"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": {"enable_thinking": False}},
+            Asked(messages=[Message("user", "a")], template_arguments={"enable_thinking": False}),
+        ),
+        (
             {
                 "custom_id": "q",
                 "method": "POST",
