@@ -20,7 +20,7 @@ LOOP = "{% for a in range(99999) %}"
     ("source", "line", "words"),
     [
         ("a\n{% for %}", 2, "unexpected end of block"),
-        ("a\n\n{{ x.y.z }}", 3, "`x` is undefined"),
+        ("a\n\n{{ x.y.z }}", 3, "'x' is undefined"),
         ("{{ 1 / 0 }}", 1, "unable to calculate 1 / 0"),
         ("{% include 'x' %}", 1, "non-existing template"),
         ("{{ nope() }}", 1, "nope is unknown"),

@@ -115,7 +115,8 @@ def _reason(error: TemplateError) -> str:
     """What is wrong, in one line and without the name of the template, which minijinja was not told."""
     if error.kind == "OutOfFuel":
         return "it takes too many steps, or its text is too long"
-    return " ".join(str(error.detail or error.message.removesuffix(f" (in template:{error.line})")).split())
+    reason = str(error.detail or error.message.removesuffix(f" (in template:{error.line})"))
+    return " ".join(reason.replace("`", "'").split())
 
 
 def _frozen(value: Any) -> Any:

@@ -120,7 +120,9 @@ def _found(folder: Path) -> SentencePieces | None:
         processor = _processor(folder / "spiece.model")
         count = read_optional_json(folder / "tokenizer_config.json").get("extra_ids", 100)
         if not isinstance(count, int) or not 0 <= count <= MOST_SENTINELS:
-            raise CheckpointError(f"tokenizer_config.json: extra_ids = {count!r} cannot be meant", "correct it or leave it out")
+            raise CheckpointError(
+                f"tokenizer_config.json: extra_ids is {count!r}, not a number from 0 to {MOST_SENTINELS}", "correct it or leave it out"
+            )
         # The sentinels of T5's training stand behind the pieces, the first one last.
         sentinels = [f"<extra_id_{number}>" for number in reversed(range(count))]
         pieces = [*map(processor.id_to_piece, range(processor.get_piece_size())), *sentinels]

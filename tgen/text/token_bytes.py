@@ -1,7 +1,7 @@
 """The bytes that each entry of a vocabulary stands for, read from the decoder of a tokenizer.json. Knows no ids.
 
-Only for decoders of which each entry becomes the same bytes wherever it stands, but for white space at the very start of a text. Others,
-like WordPiece's, which puts spaces between words, have no such bytes.
+That works for decoders that write an entry as the same bytes anywhere in a text, except for white space at its very start. WordPiece's
+decoder, for one, puts spaces between words, so its entries have no bytes of their own.
 """
 
 from __future__ import annotations
