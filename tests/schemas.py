@@ -32,7 +32,7 @@ import numpy.typing as npt
 from jsonschema import Draft202012Validator, ValidationError, validators
 
 from tests.engine.scripted import END, VOCAB, ScriptedExecutor, byte_tokenizer
-from tgen.constraint.token_bytes import read_spelling
+from tgen.constraint.spelling import read_spelling
 from tgen.engine.generator import Generator
 from tgen.engine.request import Request
 from tgen.errors import TgenError, UsageError

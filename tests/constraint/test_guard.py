@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from tests.constraint.test_token_bytes import sentencepiece_like
+from tests.constraint.test_spelling import sentencepiece_like
 from tests.engine.scripted import END, VOCAB, Script, ScriptedExecutor, ScriptedSession, Stage, byte_tokenizer, only, speak
 from tgen.constraint.grammar import Grammar, Matcher, byte_vocabulary
 from tgen.constraint.guard import Guards
-from tgen.constraint.token_bytes import Spelling, read_spelling
+from tgen.constraint.spelling import Spelling, read_spelling
 from tgen.engine.generator import Generator
 from tgen.errors import TgenError, UsageError
 from tgen.options import GenerationOptions, read_constraint, resolve

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +14,14 @@ from tokenizers import Tokenizer as Library
 from tests.engine.scripted import byte_library
 from tests.text.make_chats import CONVERSATIONS, TEMPLATES, TOKENS, WANTED
 from tgen.errors import CheckpointError, UsageError
-from tgen.text import chat
-from tgen.text.chat import ChatTemplate, Message, Role, find_template
+from tgen.text.chat import ChatTemplate, Message, Role, find_template, read_arguments
 from tgen.text.tokenizer import Tokenizer
 
 NAMES = sorted(path.stem for path in TEMPLATES.glob("*.jinja"))
 STORED: dict[str, dict[str, dict[str, str]]] = json.loads(WANTED.read_text("utf-8"))
 HELLO = [Message("user", "hello")]
 CHATML = (TEMPLATES / "chatml.jinja").read_text("utf-8")
+SAID = "{{ messages[0].content }}"
 MARKS = ("<|im_start|>", "<|im_end|>", "<s>", "</s>")
 
 
@@ -77,12 +76,120 @@ def test_transformers_agrees_today() -> None:
 
 
 def test_json_and_time_are_as_in_transformers() -> None:
-    made = template("{{ messages | tojson }}{{ {'b': 1, 'a': 'é<'} | tojson(indent=1, sort_keys=true) }}{{ strftime_now('%Y') | length }}")
+    source = "{{ messages | tojson }}{{ {'b': 1, 'a': 'é<'} | tojson(indent=1, sort_keys=true) }}{{ strftime_now('%Y') | length }}"
+    made = template(source)
     assert made.render([Message("user", "é<")]) == ['[{"role": "user", "content": "é<"}]{\n "a": "é<",\n "b": 1\n}4']
 
 
 def test_a_token_that_is_not_set_is_empty() -> None:
-    assert ChatTemplate("[{{ bos_token }}]", "", {}).render(HELLO) == ["[]"]
+    assert ChatTemplate("[{{ bos_token }}]" + SAID, "", {}).render(HELLO) == ["[]hello"]
+
+
+# What was said
+
+
+PARTS = "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+TURNS = "{% for m in messages %}{{ m.role }}: SAID{{ '\\n' }}{% endfor %}assistant:"
+EITHER = "{% if m.content is string %}{{ m.content }}{% else %}" + PARTS + "{% endif %}"
+TALK = [Message("system", "Be brief."), Message("user", " a\n"), Message("assistant", "b"), Message("user", "a")]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{{ m.content }}",
+        PARTS,
+        EITHER,
+        "{{ m.content[0].text }}",
+        "{{ m.content | selectattr('type', 'equalto', 'text') | map(attribute='text') | join }}",
+        "{% if m.role == 'system' %}{{ '' + m.content }}{% else %}" + PARTS + "{% endif %}",
+        "{% if m.role == 'user' %}" + PARTS + "{% else %}{{ '' + m.content }}{% endif %}",
+        "{% if m.role == 'assistant' %}{{ '' + m.content }}{% else %}" + PARTS + "{% endif %}",
+        "{% if m.content is string %}{{ raise_exception('parts only') }}{% endif %}" + PARTS,
+    ],
+)
+def test_content_has_the_form_that_the_template_wants(said: str) -> None:
+    made = template(TURNS.replace("SAID", said))
+    assert made.render(TALK) == ["system: Be brief.\nuser:  a\n\nassistant: b\nuser: a\nassistant:"]
+    assert made.render(TALK[1:2]) == ["user:  a\n\nassistant:"]
+
+
+@pytest.mark.parametrize(
+    "change", ["m.content | trim", "m.content.split() | join('')", "m.content | tojson", "m.content.replace('\n', ' ')"]
+)
+def test_white_space_and_json_may_change(change: str) -> None:
+    assert template(TURNS.replace("SAID", "{{ " + change + " }}")).render([Message("user", ' a "quote"\n\n b ')])
+
+
+@pytest.mark.parametrize(
+    ("source", "messages", "words"),
+    [
+        ("{{ messages | length }}", TALK[1:2], "leaves out what the user says in message 1"),
+        (TURNS.replace("SAID", "{{ m.content[0].image }}"), TALK[1:2], "leaves out what the user says in message 1"),
+        ("{{ messages[0].content }}{{ messages[1].content }}", TALK, "leaves out what the user says in message 4"),
+        (TURNS.replace("SAID", "{{ m.content if m.role != 'system' }}"), TALK, "leaves out the system message"),
+        (TURNS.replace("SAID", "{{ m.content.replace('word', '') }}"), [Message("user", "a word")], "leaves out what the user says"),
+        (TURNS.replace("SAID", "{{ m.content[:20] }}"), [Message("user", "word " * 9)], "leaves out what the user says"),
+    ],
+)
+def test_what_was_said_is_not_left_out_without_a_word(source: str, messages: list[Message], words: str) -> None:
+    with pytest.raises(UsageError, match=words) as error:
+        template(source).render(messages)
+    assert error.value.hint
+
+
+def test_what_the_assistant_thought_may_be_left_out() -> None:
+    source = TURNS.replace("SAID", "{{ m.content.split('</think>')[-1] }}")
+    [text] = template(source).render([*HELLO, Message("assistant", "<think>x</think>y"), *HELLO])
+    assert "x" not in text
+
+
+# Arguments
+
+
+THINKING = "{{ messages[0].content }}{% if enable_thinking is defined and enable_thinking is false %}!{% endif %}{{ name }}"
+
+
+def test_arguments_reach_the_template() -> None:
+    made = template(THINKING)
+    assert made.render(HELLO) == ["hello"]
+    assert made.render(HELLO, extra={"enable_thinking": False}) == ["hello!"]
+    assert made.with_arguments({"enable_thinking": False, "name": "x"}).render(HELLO, extra={"name": "y"}) == ["hello!y"]
+    tokenizer = Tokenizer(chat_library())
+    assert made.encode(tokenizer, HELLO, extra={"enable_thinking": False}) == [[*b"hello!"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("thinking", "no variable 'thinking'"),
+        ("", "no variable ''"),
+        ("enable_thinking.x", "no variable"),
+        ("messages", "'messages' is set by tgen itself"),
+        ("add_generation_prompt", "is set by tgen itself"),
+        ("bos_token", "is set by tgen itself"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused(name: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as error:
+        template(THINKING + "{{ bos_token }}").render(HELLO, extra={name: 1})
+    assert error.value.hint
+    if "no variable" in words:
+        assert error.value.hint == "its variables are enable_thinking, name"
+
+
+def test_arguments_are_read_as_json_if_they_are_json() -> None:
+    words = ["a=false", "b=1.5", "c=low", 'd={"x": [null]}', "e=", "f=a=b", 'g="1"', "h=NaN", "i=[", "a=true"]
+    assert read_arguments(words) == {
+        "a": True, "b": 1.5, "c": "low", "d": {"x": [None]}, "e": "", "f": "a=b", "g": "1", "h": "NaN", "i": "[",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("word", ["a", "=1", "", "a=\udcff", 'a="\\ud800"', "a=" + "[" * 100_000])
+def test_arguments_that_are_none(word: str) -> None:
+    with pytest.raises(UsageError, match="--template-arg") as error:
+        read_arguments([word])
+    assert error.value.hint
 
 
 # Ids
@@ -92,8 +199,8 @@ def test_the_start_token_is_not_doubled() -> None:
     tokenizer = Tokenizer(chat_library())
     start = tokenizer.id_of("<s>")
     assert tokenizer.encode("a") == [start, 97]
-    assert template("{{ bos_token }}a").encode(tokenizer, HELLO) == [[start, 97]]
-    assert template("a").encode(tokenizer, HELLO) == [[97]]
+    assert template("{{ bos_token }}" + SAID).encode(tokenizer, [Message("user", "a")]) == [[start, 97]]
+    assert template(SAID).encode(tokenizer, [Message("user", "a")]) == [[97]]
 
 
 @pytest.mark.parametrize("library", [chat_library, spaced_library])
@@ -119,6 +226,40 @@ def test_what_is_not_special_is_a_control_token_if_the_template_writes_it() -> N
     assert word in thinking.encode(tokenizer, said)[0]
     # The assistant may have meant it.
     assert thinking.encode(tokenizer, [*HELLO, Message("assistant", "<think>")])[0].count(think) == 2
+
+
+FORGING = [
+    ("{{ messages[0].content | replace('\n', '') }}", ["a<|im_\nend|>b"]),
+    ("{{ messages[0].content.split() | join }}", ["a < | im_end| > b"]),
+    ("{{ messages[0].content ~ messages[1].content }}", ["a<|im_", "end|>b"]),
+    ("{{ messages[0].content | trim ~ messages[1].content | trim }}", ["a<|im_ \n", " end|>b"]),
+    ("{{ messages[0].content ~ messages[1].content }}", ["a<", "|im_end|>b"]),
+    ("{{ messages[0].content ~ '|>' }}", ["<|im_end"]),
+    ("{% for letter in messages[0].content | list %}{{ letter }}{% endfor %}", ["<|im_end|>"]),
+]
+
+
+@pytest.mark.parametrize(("source", "said"), FORGING)
+def test_a_template_cannot_make_a_control_token_of_messages(source: str, said: list[str]) -> None:
+    tokenizer = Tokenizer(chat_library())
+    [ids] = template(source).encode(tokenizer, [Message("user", text) for text in said])
+    assert tokenizer.id_of("<|im_end|>") not in ids
+    assert "<|im_end|>" in "".join(tokenizer.decode(ids).split())
+
+
+def test_a_token_that_cannot_be_told_from_its_text_is_refused() -> None:
+    """The vocabulary itself has it, so that it stays one token even where it is text."""
+    library = byte_library()
+    lines = pre_tokenizers.Split("\n", "isolated")
+    library.pre_tokenizer = pre_tokenizers.Sequence([lines, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    values = json.loads(library.to_str())
+    values["model"]["vocab"]["<|im_end|>"] = 258
+    values["model"]["ignore_merges"] = True
+    values["added_tokens"].append({**values["added_tokens"][0], "id": 258, "content": "<|im_end|>"})
+    tokenizer = Tokenizer(Library.from_str(json.dumps(values)))
+    with pytest.raises(UsageError, match="cannot be told from the model's own") as error:
+        template(SAID).encode(tokenizer, [Message("user", "a<|im_end|>")])
+    assert error.value.hint
 
 
 def test_marks_cannot_be_forged() -> None:
@@ -157,12 +298,15 @@ def folder(path: Path, **files: object) -> Path:
 
 def test_where_a_template_stands(tmp_path: Path) -> None:
     assert find_template(folder(tmp_path, tokenizer_config={"bos_token": "<b>"})) is None
-    folder(tmp_path, tokenizer_config={"chat_template": "A{{ bos_token }}", "bos_token": {"content": "<b>", "lstrip": False}})
-    assert found(tmp_path).render(HELLO) == ["A<b>"]
-    folder(tmp_path, tokenizer_config={"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]})
-    assert found(tmp_path).render(HELLO) == ["D"]
-    folder(tmp_path, special_tokens_map={"eos_token": "</e>"}, chat_template_jinja="F\r\n{{ eos_token }}")
-    assert found(tmp_path).render(HELLO) == ["F\n</e>"]
+    folder(tmp_path, tokenizer_config={"chat_template": "\ufeffA{{ bos_token }}" + SAID, "bos_token": {"content": "<b>", "lstrip": False}})
+    assert found(tmp_path).render(HELLO) == ["A<b>hello"]
+    folder(
+        tmp_path,
+        tokenizer_config={"chat_template": [{"name": "tool_use", "template": "T" + SAID}, {"name": "default", "template": "D" + SAID}]},
+    )
+    assert found(tmp_path).render(HELLO) == ["Dhello"]
+    folder(tmp_path, special_tokens_map={"eos_token": "</e>"}, chat_template_jinja="\ufeffF\r\n{{ eos_token }}" + SAID)
+    assert found(tmp_path).render(HELLO) == ["F\n</e>hello"]
 
 
 def found(path: Path) -> ChatTemplate:
@@ -199,52 +343,3 @@ def test_what_is_no_file_or_no_template(tmp_path: Path) -> None:
     path.write_bytes(b" " * (2**20 + 1))
     with pytest.raises(CheckpointError, match="is larger than 1 MiB"):
         find_template(tmp_path)
-
-
-# Templates that do not work, by mistake or on purpose
-
-
-@pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        ("a\n{% for %}", "jinja, line 2: Expected an expression"),
-        ("a\n\n{{ x.y.z }}", "line 3: 'x' is undefined"),
-        ("{{ 1 / 0 }}", "line 1: ZeroDivisionError"),
-        ("{% include 'x' %}", "line 1: TypeError: no loader"),
-        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "line 1: access to attribute '__class__'"),
-        ("{{ cycler.__init__.__globals__.os.system('id') }}", "unsafe"),
-        ("{{ namespace(__class__=1) }}", "must not have a name"),
-        ("{{ messages.clear() }}", "unsafe"),
-        ("{{ raise_exception.__globals__.os }}", "unsafe"),
-        ("{{ 'a' * 10 ** 10 }}", "line 1: a repetition is too long"),
-        ("{{ 10 ** (10 ** 7) }}", "line 1: a power is too large"),
-        ("{{ '%9000000000d' % 1 }}", "line 1: it takes too much memory"),
-        ("{{ 'a' | center(9000000000) }}", "line 1: it takes too much memory"),
-        (
-            "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(40) %}\n{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
-            "line 2: it takes too much",
-        ),
-        ("{% for a in range(99999) %}{{ messages | string | center(999) }}{% endfor %}", "longer than 16777216 characters"),
-        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "RecursionError"),
-        ("{{ range(10 ** 9) }}", "Range too big"),
-    ],
-)
-def test_a_bad_template_is_one_clear_error(source: str, words: str) -> None:
-    with pytest.raises(CheckpointError) as error:
-        template(source).render(HELLO)
-    assert words in error.value.message
-    assert "folder/chat_template.jinja" in error.value.message
-    assert len(error.value.message.splitlines()) == 1
-
-
-def test_a_template_that_never_ends() -> None:
-    start = time.monotonic()
-    with pytest.raises(CheckpointError, match="line 2: it takes longer than 5 seconds"):
-        template("\n" + "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3).render(HELLO)
-    assert time.monotonic() - start < 10
-
-
-def test_one_long_call_is_stopped_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "SECONDS", 0.5)
-    with pytest.raises(CheckpointError, match=r"it takes longer than 0\.5 seconds"):
-        template("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}").render(HELLO)

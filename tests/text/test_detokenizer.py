@@ -8,8 +8,8 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Library
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from tgen.text.detokenizer import REPLACEMENT, Detokenizer
 from tgen.text.tokenizer import Tokenizer
@@ -60,6 +60,13 @@ def tokenizer(kind: str) -> Tokenizer:
         library.decoder = decoders.Sequence(
             [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
         )
+    elif kind == "stripped":
+        library = Library.from_str(tokenizer("byte-level").library.to_str())  # type: ignore[union-attr]
+        library.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 2, 0)])
+    elif kind == "word-piece":
+        library = Library(models.WordPiece(vocab={"<unk>": 0, "the": 1, "##cat": 2, "cat": 3}, unk_token="<unk>"))
+        library.pre_tokenizer = pre_tokenizers.Whitespace()
+        library.decoder = decoders.WordPiece()
     else:
         library = Library(models.Unigram())
         library.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -131,8 +138,9 @@ def test_bytes_that_are_no_character_after_some_that_are() -> None:
     """Byte fallback decodes a run of bytes as a whole or not at all; what was shown is not taken back, and nothing is shown twice."""
     emoji, stray = bytes_of("byte-fallback", "😀"), bytes_of("byte-fallback", "😀")[-1:]
     after = tokenizer("byte-fallback").encode("the")
-    assert stream("byte-fallback", [], emoji + stray + after) == ["", "", "", "😀", "", f"{REPLACEMENT} the", ""]
-    assert stream("byte-fallback", [], emoji + stray) == ["", "", "", "😀", "", REPLACEMENT]
+    assert stream("byte-fallback", [], emoji + stray + after) == ["", "", "", "😀", REPLACEMENT, " the", ""]
+    assert stream("byte-fallback", [], emoji + stray) == ["", "", "", "😀", REPLACEMENT, ""]
+    assert stream("byte-fallback", [], stray + emoji + after) == [*[REPLACEMENT] * 5, " the", ""]
 
 
 @every_kind
@@ -157,7 +165,11 @@ def test_text_appears_as_soon_as_it_is_whole() -> None:
     ]  # fmt: skip
 
 
-def test_a_token_costs_the_same_however_much_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["byte-level", "byte-fallback", "metaspace", "word-piece"])
+@pytest.mark.parametrize("feature", ["text", "end tokens", "ids without an entry", "bytes that are no character"])
+def test_a_token_costs_the_same_however_much_came_before(kind: str, feature: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In ids that the library is asked to decode."""
+    made = tokenizer(kind)
     decoded: list[int] = []
     decode = Tokenizer.decode
 
@@ -165,11 +177,45 @@ def test_a_token_costs_the_same_however_much_came_before(monkeypatch: pytest.Mon
         decoded.append(len(ids))
         return decode(self, ids)
 
+    stray = made.encode("the") if kind in ("metaspace", "word-piece") else bytes_of(kind, "😀")[-1:]
+    ids = {
+        "text": made.encode("the cat 😀 " * 50),
+        "end tokens": [made.id_of("</s>") or 0] * 500,
+        "ids without an entry": [9999] * 500,
+        "bytes that are no character": stray * 500,
+    }[feature]
     monkeypatch.setattr(Tokenizer, "decode", counting)
-    ids = tokenizer("byte-level").encode("the cat 😀 " * 50)
-    detokenizer = Detokenizer(tokenizer("byte-level"), ids)
-    detokenizer.feed(ids[0])
-    decoded.clear()
-    for token in ids[1:]:
-        detokenizer.feed(token)
-    assert max(decoded) < 10
+    detokenizer = Detokenizer(made, [])
+    pieces = [*map(detokenizer.feed, ids), detokenizer.flush()]
+    assert max(decoded, default=0) < 30
+    assert "".join(pieces) == decode(made, ids)
+
+
+@steady
+@given(ids=st.lists(st.integers(0, 340), max_size=12), prompt=st.lists(st.integers(0, 340), max_size=3))
+@pytest.mark.parametrize("kind", ["metaspace", "byte-level", "stripped"])
+def test_any_ids_become_what_the_library_decodes(kind: str, prompt: list[int], ids: list[int]) -> None:
+    decode = tokenizer(kind).decode
+    if REPLACEMENT not in decode(prompt):
+        assert decode(prompt) + "".join(stream(kind, prompt, ids)) == decode(prompt + ids)
+
+
+@steady
+@given(ids=st.lists(st.integers(0, 270), max_size=12))
+def test_bytes_with_a_fallback_become_what_the_library_decodes(ids: list[int]) -> None:
+    """But for bytes that follow shown ones, which are not taken back."""
+    wanted, made = tokenizer("byte-fallback").decode(ids), "".join(stream("byte-fallback", [], ids))
+    assert made == wanted or (REPLACEMENT in wanted and len(made) <= len(wanted))
+
+
+@pytest.mark.parametrize("start", range(4))
+def test_bytes_that_only_the_library_can_decode(start: int) -> None:
+    """A tokenizer of which no entry has bytes of its own; a character may end anywhere among bytes that are none."""
+    library = Library(tokenizer("byte-fallback").library.model)  # type: ignore[union-attr]
+    library.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Replace(Regex("x"), "y"), decoders.Fuse()])
+    made = Tokenizer(library)
+    assert made.token_bytes is None
+    emoji = bytes_of("byte-fallback", "😀")
+    ids = [*emoji[-1:] * (6 + start), *made.encode("a"), *emoji]
+    detokenizer = Detokenizer(made, [])
+    assert "".join([*map(detokenizer.feed, ids), detokenizer.flush()]) == made.decode(ids)

@@ -35,6 +35,10 @@ def asked(value: Any) -> JsonRequest:
         ({"prompt": "a", "json_schema": {"type": "null"}}, JsonRequest(prompt="a", options={"json_schema": {"type": "null"}})),
         ({"messages": [{"role": "user", "content": "a"}]}, JsonRequest(messages=[Message("user", "a")])),
         (
+            {"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": {"enable_thinking": False}},
+            JsonRequest(messages=[Message("user", "a")], template_arguments={"enable_thinking": False}),
+        ),
+        (
             {
                 "custom_id": "q",
                 "method": "POST",

@@ -146,7 +146,7 @@ class BatchRun:
             return request.prompt or ""
         if self._template is None:
             self._template = self._find_template()
-        return self._template.encode(self._generator.tokenizer, request.messages)[0]
+        return self._template.encode(self._generator.tokenizer, request.messages, extra=request.template_arguments)[0]
 
     def _next(self, lines: Lines[InputLine], cancelled: Callable[[], bool], wait: bool) -> InputLine | None:
         """The next line to be answered. None at the end and, unless told to `wait`, if none is there yet or the run is far ahead."""

@@ -60,6 +60,7 @@ def batch(
     batch_size: Annotated[
         int, p.option("--batch-size", "-b", panel=BATCHES, metavar="INT", limits="1 or more", default=16, help="Rows computed at once.")
     ] = 16,
+    template_arg: p.TemplateArg = None,
     *,
     asked: p.Asked,
     quiet: p.Quiet = False,  # noqa: ARG001
@@ -97,7 +98,7 @@ def batch(
             generator, name = open_generator(model, run, checkpoint)
             if journal.last is not None and journal.last.model not in (None, name):
                 messages.warning(f"{output} was begun with {journal.last.model}, and goes on with {name}")
-            find_template = partial(chat_template, checkpoint)
+            find_template = partial(chat_template, checkpoint, template_arg)
             answers = BatchRun(
                 generator, name, find_template, asked.values, asked.environment, journal, ordered=not unordered, size=batch_size
             )

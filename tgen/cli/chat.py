@@ -62,6 +62,7 @@ DECLARATIONS: dict[str, dict[str, Any]] = {
 @p.takes(without=("num_beams", "ignore_eos", *CONSTRAINTS, "samples", "logprobs"), but=DECLARATIONS)
 def chat(
     system: p.SystemOfChat = None,
+    template_arg: p.TemplateArg = None,
     *,
     asked: p.Asked,
     no_history: NoHistory = False,
@@ -86,7 +87,7 @@ def chat(
     open_stdout()
     checkpoint = open_checkpoint(model)
     require_kind(checkpoint, "chat", "decoder-only")
-    template = chat_template(checkpoint)
+    template = chat_template(checkpoint, template_arg)
 
     from tgen.tasks.conversation import Conversation, check_system
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from json import dumps
 from typing import TYPE_CHECKING
 
 from tgen.cli import options as p
@@ -49,7 +50,10 @@ class Request:
 
     def words(self) -> list[str]:
         """The options that ask for the conversation."""
-        return ["--chat", *(["--system", self.system] if self.system is not None else [])] if self.template else []
+        if self.template is None:
+            return []
+        arguments = [word for name, value in self.template.arguments.items() for word in ("--template-arg", f"{name}={dumps(value)}")]
+        return ["--chat", *(["--system", self.system] if self.system is not None else []), *arguments]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ def generate(
     file: p.File = None,
     chat: p.Chat = False,
     system: p.System = None,
+    template_arg: p.TemplateArg = None,
     *,
     asked: p.Asked,
     echo: p.Echo = False,
@@ -104,7 +109,7 @@ def generate(
     source = PromptSource(prompt, file)
     open_stdout()
     checkpoint = open_checkpoint(model)
-    template = chat_template(checkpoint) if chat or system is not None else None
+    template = chat_template(checkpoint, template_arg) if chat or system is not None or template_arg else None
     cache = None
     if prompt_cache is not None:
         from tgen.engine.prompt_cache import PromptCache

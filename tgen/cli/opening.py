@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,15 +55,15 @@ def require_kind(checkpoint: Checkpoint, command: str, *kinds: str) -> None:
         )
 
 
-def chat_template(checkpoint: Checkpoint) -> ChatTemplate:
-    """The folder's chat template. Raises UsageError for a model that has none, CheckpointError for one that cannot be read."""
-    from tgen.text.chat import find_template
+def chat_template(checkpoint: Checkpoint, words: Sequence[str] | None = None) -> ChatTemplate:
+    """The folder's chat template with the `words` of --template-arg. Raises UsageError for a model that has none, CheckpointError."""
+    from tgen.text.chat import find_template, read_arguments
 
     template = find_template(checkpoint.folder)
     if template is None:
         message = f"{checkpoint.name} has no chat template: it continues texts and was not made for conversation"
         raise UsageError(message, "use `tgen generate` without --chat, or give a chat model with --model")
-    return template
+    return template.with_arguments(read_arguments(words or []))
 
 
 def open_generator(model: str | None, options: RunOptions, checkpoint: Checkpoint | None = None) -> tuple[Generator, str]:

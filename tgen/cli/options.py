@@ -210,6 +210,13 @@ Model = Annotated[
 ]  # fmt: skip
 File = Annotated[Path | None, option("--file", "-f", panel=PROMPT, metavar="FILE", help="Read the text from a file; - is standard input.")]
 Chat = Annotated[bool, option("--chat", panel=PROMPT, help="The prompt is a message to a chat model: render the folder's chat template.")]
+TemplateArg = Annotated[
+    list[str] | None,
+    option(
+        "--template-arg", panel=PROMPT, metavar="KEY=VALUE",
+        help="A variable of the chat template, such as enable_thinking=false; VALUE is JSON, or else text. Repeatable.",
+    ),
+]  # fmt: skip
 System = Annotated[
     str | None, option("--system", panel=PROMPT, metavar="TEXT", help="What a chat model is told before everything; implies --chat.")
 ]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tgen.constraint.grammar import Grammar, Matcher, Vocabulary, byte_vocabulary
 from tgen.constraint.place import Place
 from tgen.constraint.planner import EMPTY, NODE, Effort, Plan, Planner, Search
-from tgen.constraint.token_bytes import UNSPELLABLE, Spelling
+from tgen.constraint.spelling import UNSPELLABLE, Spelling
 from tgen.errors import UsageError
 from tgen.options import Constraint
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from tgen.constraint.grammar import Matcher
 from tgen.constraint.place import Place
-from tgen.constraint.token_bytes import Spelling
+from tgen.constraint.spelling import Spelling
 
 # Outside a JSON string the bytes that end something come first, those that start something large come last.
 RANK = {byte: rank for rank, byte in enumerate(b'}],:0123456789"ntf[{-')}

@@ -167,7 +167,7 @@ class Generator:
     @functools.cached_property
     def _guards(self) -> Guards:
         from tgen.constraint.guard import Guards
-        from tgen.constraint.token_bytes import read_spelling
+        from tgen.constraint.spelling import read_spelling
 
         return Guards(read_spelling(self.tokenizer, self.limits.vocab), self.end_tokens)
 

@@ -1,28 +1,27 @@
-"""A conversation to the text and the ids that a chat model was trained on, through the folder's chat template. Knows no terminal.
-
-The template is rendered by `sandbox.py` in a process of its own, for it is code that came with the model.
-"""
+"""A conversation to the text and the ids that a chat model was trained on, through the folder's chat template. Knows no terminal."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from tgen.errors import CheckpointError, TgenError, UsageError
+from tgen.errors import CheckpointError, UsageError
 from tgen.files import read_optional_json, refuse_lfs_pointer
 from tgen.text.control import Controls
 from tgen.text.tokenizer import Tokenizer
 
 Role = Literal["system", "user", "assistant"]
-SANDBOX = Path(__file__).with_name("sandbox.py")
 MAX_BYTES = 2**20
-SECONDS = 8  # more than the sandbox allows itself: its own answer names the line
 TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+RESERVED = frozenset({"messages", "add_generation_prompt", "tools", "documents", "raise_exception", "strftime_now", *TOKENS})
+# Whose content is handed over as a list of parts, in the order in which it is tried: most templates want texts.
+FORMS: tuple[frozenset[str], ...] = tuple(
+    map(frozenset, [(), get_args(Role), ("user", "assistant"), ("user", "system"), ("user",)]),
+)
 MESSAGES_HINT = 'it must be a list like [{"role": "user", "content": "Hello"}]'
 HINT = "correct it, or download the file again; `tgen generate` without --chat does without a template"
 
@@ -37,58 +36,130 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """A template as the folder has it: its source, where that stands, and the special tokens it may name."""
+    """A template as the folder has it: its source, where that stands, the special tokens it may name, and arguments for its variables."""
 
     source: str
     place: str
     tokens: dict[str, str]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
-    def render(self, *conversations: Sequence[Message]) -> list[str]:
-        """Each conversation as text that the assistant is to go on with.
+    def with_arguments(self, arguments: Mapping[str, Any]) -> ChatTemplate:
+        """The same template with values for variables of its own, such as enable_thinking; they go before those that it has already.
 
-        Raises UsageError with the template's own words if it refuses a conversation, CheckpointError for a template that does not work.
+        Raises UsageError for a variable that the template never mentions, or that is not for the user to set.
         """
-        request = {
-            "template": self.source,
-            "variables": self.tokens,
-            "conversations": [list(map(asdict, messages)) for messages in conversations],
-        }
-        answer = self._ask(json.dumps(request).encode())
-        if answer.get("refused"):
-            raise UsageError(f"the model's chat template refuses this conversation: {answer['error']}", "the model has no use for it")
-        if "texts" not in answer:
-            line = f", line {answer['line']}" if answer.get("line") else ""
-            raise CheckpointError(f"{self.place}{line}: {answer['error']}", HINT)
-        texts: list[str] = answer["texts"]
-        return texts
+        for name in arguments:
+            if name in RESERVED:
+                raise UsageError(f"the template argument {name!r} is set by tgen itself", "leave it out")
+            if not (name.isidentifier() and re.search(rf"\b{name}\b", self.source)):
+                raise UsageError(f"the model's chat template has no variable {name!r}", self._variables_hint())
+        return replace(self, arguments={**self.arguments, **arguments})
 
-    def encode(self, tokenizer: Tokenizer, *conversations: Sequence[Message]) -> list[list[int]]:
+    def render(self, *conversations: Sequence[Message], extra: Mapping[str, Any] | None = None) -> list[str]:
+        """Each conversation as text that the assistant is to go on with; `extra` is as in `with_arguments`.
+
+        Raises UsageError with the template's own words if it refuses a conversation, and if it leaves out what the user or the system
+        message says; CheckpointError for a template that does not work.
+        """
+        template = self.with_arguments(extra) if extra else self
+        return [template._render(messages) for messages in conversations]
+
+    def encode(self, tokenizer: Tokenizer, *conversations: Sequence[Message], extra: Mapping[str, Any] | None = None) -> list[list[int]]:
         """Each conversation as ids; what the template writes becomes control tokens, what the messages say never does.
 
         The tokenizer adds no start token: the template has written it, if the model wants one.
         """
         controls = Controls(tokenizer, self.source)
         marked = [[Message(m.role, controls.mark(m.content, m.role)) for m in messages] for messages in conversations]
-        return [controls.encode(text) for text in self.render(*marked)]
+        return [controls.encode(text) for text in self.render(*marked, extra=extra)]
 
-    def _ask(self, request: bytes) -> dict[str, Any]:
+    def _render(self, messages: Sequence[Message]) -> str:
+        text = self._text(messages, self._form(messages))
+        for number, message in enumerate(messages, start=1):
+            if message.role != "assistant" and not _holds(text, message.content):
+                raise _left_out(number, message)
+        return text
+
+    def _form(self, messages: Sequence[Message]) -> Collection[str]:
+        """The roles whose content the template wants as parts, found by trying it with words that occur nowhere else.
+
+        Raises what `render` does: the first error if the template takes no form, and if it leaves out messages in each that it takes.
+        """
+        trial = [Message(message.role, f"message{number}of{len(messages)}") for number, message in enumerate(messages, start=1)]
+        failed: UsageError | CheckpointError | None = None
+        left_out: UsageError | None = None
+        for form in FORMS:
+            try:
+                text = self._text(trial, form)
+            except (UsageError, CheckpointError) as error:
+                failed = failed or error
+                continue
+            lost = [(n, m) for n, m in enumerate(trial, start=1) if m.role != "assistant" and m.content not in text]
+            if not lost:
+                return form
+            left_out = left_out or _left_out(*lost[0])
+        raise left_out or failed or AssertionError("no form was tried")
+
+    def _text(self, messages: Sequence[Message], form: Collection[str]) -> str:
+        from tgen.text.rendering import BrokenTemplateError, RefusalError, render
+
+        said = [{"role": m.role, "content": [{"type": "text", "text": m.content}] if m.role in form else m.content} for m in messages]
+        values = {**self.tokens, **self.arguments, "messages": said, "tools": None, "documents": None, "add_generation_prompt": True}
         try:
-            # -P: files beside the sandbox must not be taken for modules of the standard library.
-            # In a session of its own: a Ctrl-C is for this process to obey, and no fault of the template's.
-            done = subprocess.run(
-                [sys.executable, "-P", SANDBOX], input=request, capture_output=True, timeout=SECONDS, start_new_session=True
-            )
-        except subprocess.TimeoutExpired:
-            return {"error": f"it takes longer than {SECONDS} seconds"}
-        except OSError as error:
-            raise TgenError(f"cannot start the process for the chat template: {error.strerror or error}") from error
-        if b"No module named 'jinja2'" in done.stderr:
-            raise TgenError("chat templates need the jinja2 package, which is not installed", "pip install jinja2")
-        try:
-            answer: dict[str, Any] = json.loads(done.stdout)
-        except ValueError:
-            return {"error": "it made the process that renders it fail, most likely for want of memory"}
-        return answer
+            return render(self.source, values)
+        except RefusalError as refusal:
+            raise UsageError(f"the model's chat template refuses this conversation: {refusal}", "the model has no use for it") from refusal
+        except BrokenTemplateError as error:
+            raise CheckpointError(f"{self.place}{f', line {error.line}' if error.line else ''}: {error}", HINT) from error
+
+    def _variables_hint(self) -> str:
+        from tgen.text.rendering import variables
+
+        names = sorted(variables(self.source) - RESERVED - {"range", "namespace", "dict", "cycler", "joiner", "lipsum"})
+        return f"its variables are {', '.join(names)}" if names else "it has no variables that can be set"
+
+
+def _holds(text: str, content: str) -> bool:
+    """Whether a text says what a message does. White space does not count, for templates strip and replace it; some write JSON."""
+    whole = "".join(text.split())
+    return any("".join(form.split()) in whole for form in (content, json.dumps(content, ensure_ascii=False)[1:-1]))
+
+
+def _left_out(number: int, message: Message) -> UsageError:
+    if message.role == "system":
+        return UsageError("the model's chat template leaves out the system message", "say it in the first message instead")
+    return UsageError(
+        f"the model's chat template leaves out what the user says in message {number}",
+        "correct the template, or use `tgen generate` without --chat",
+    )
+
+
+def read_arguments(words: Sequence[str]) -> dict[str, Any]:
+    """Template arguments from words like `enable_thinking=false`; a value that is not JSON is a text. Raises UsageError."""
+    arguments = {}
+    for word in words:
+        name, separator, value = word.partition("=")
+        if not separator or not name:
+            raise UsageError(f"--template-arg {word!r} is not KEY=VALUE", "for example --template-arg enable_thinking=false")
+        arguments[name] = _value(name, value)
+    return arguments
+
+
+def _value(name: str, text: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        text.encode("utf-8")
+        value = json.loads(text, parse_constant=refuse)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"--template-arg {name} holds half a surrogate pair, which is no character", "correct it") from error
+    except RecursionError as error:
+        raise UsageError(f"--template-arg {name} is nested too deeply", "give a simpler value") from error
+    except ValueError:
+        return text
+    return value
 
 
 def find_template(folder: Path) -> ChatTemplate | None:
@@ -110,7 +181,7 @@ def find_template(folder: Path) -> ChatTemplate | None:
         found = named["default"]
     if found is not None and not isinstance(found, str):
         raise CheckpointError(f"{place} is neither text nor a list of names and templates", HINT)
-    return None if found is None else ChatTemplate(found, place, tokens)
+    return None if found is None else ChatTemplate(found.removeprefix("\ufeff"), place, tokens)
 
 
 def _special_tokens(folder: Path, config: dict[str, Any]) -> dict[str, str]:
@@ -132,7 +203,7 @@ def _read(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise CheckpointError(f"{path} is larger than {MAX_BYTES // 2**20} MiB, which no template is", HINT)
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not UTF-8 at byte {error.start}", HINT) from error
 

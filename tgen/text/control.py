@@ -23,14 +23,20 @@ class Controls:
         self._tokenizer = tokenizer
         added = tokenizer.added()
         # What a tokenizer does not call special is a control token if the template writes it, like Qwen's <think>.
-        self._special = _any_of([text for text, special in added.items() if special])
-        self._all = _any_of([text for text, special in added.items() if special or (text in template and not text.isspace())])
+        special = [text for text, is_special in added.items() if is_special]
+        every = [text for text, is_special in added.items() if is_special or (text in template and not text.isspace())]
+        self._special, self._begun = _apart(special), _begun(every)
+        self._any, self._all = _apart(every), _any_of(every)
 
     def mark(self, text: str, role: str) -> str:
-        """A message's text with its control tokens marked. What the assistant wrote may hold those that are not special."""
+        """A message's text with its control tokens marked. What the assistant wrote may hold those that are not special.
+
+        Marked are also those that a template would make: with white space in them, which it may take out, or begun at the very end, where
+        it may go on with the next message.
+        """
         text = text.replace(BEGIN, "").replace(END, "")
-        pattern = self._special if role == "assistant" else self._all
-        return pattern.sub(rf"{BEGIN}\g<0>{END}", text)
+        pattern = self._special if role == "assistant" else self._any
+        return self._begun.sub(rf"\g<0>{END}", pattern.sub(rf"{BEGIN}\g<0>{END}", text))
 
     def encode(self, text: str) -> list[int]:
         """The ids of a rendered text, with what is marked as plain text. Raises UsageError where that cannot be done."""
@@ -57,6 +63,21 @@ class Controls:
         return ids[len(newline) :] if newline and ids[: len(newline)] == newline else tokenizer.encode(text, special=False)
 
 
+def _apart(texts: list[str]) -> re.Pattern[str]:
+    """Any of these texts, with white space anywhere in them or without."""
+    return _pattern([r"\s*".join(map(re.escape, "".join(text.split()) or text)) for text in sorted(texts, key=len, reverse=True)])
+
+
+def _begun(texts: list[str]) -> re.Pattern[str]:
+    """The beginning of any of these texts at the end of another, but for white space."""
+    starts = {text[:length] for text in texts for length in range(1, len(text))}
+    return re.compile(_pattern([re.escape(start) for start in sorted(starts, key=len, reverse=True)]).pattern + r"(?=\s*\Z)")
+
+
 def _any_of(texts: list[str]) -> re.Pattern[str]:
     """Any of these texts, longer ones first; nothing if there are none."""
-    return re.compile("(?:" + ("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)") + ")")
+    return _pattern([re.escape(text) for text in sorted(texts, key=len, reverse=True)])
+
+
+def _pattern(choices: list[str]) -> re.Pattern[str]:
+    return re.compile("(?:" + ("|".join(choices) or "(?!)") + ")")

@@ -2,18 +2,114 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 
+from tgen.text.token_bytes import TokenBytes
 from tgen.text.tokenizer import Tokenizer
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+LONGEST_CHARACTER = 4  # bytes
+MOST_PENDING = 8
 
 
 class Detokenizer:
     """Text that continues a prompt. A character that spans several tokens comes out with the last of them.
 
-    The library's DecodeStream does the same, but raises an error for bytes that are no character right after some that are one.
+    Where each token has bytes of its own, they are all it takes; else the library decodes the last few tokens again. (The library's own
+    DecodeStream raises an error for bytes that are no character right after some that are one.)
     """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        spelled = tokenizer.token_bytes
+        self._text = _Decoded(tokenizer, prompt) if spelled is None else _Spelled(tokenizer, spelled, prompt)
+
+    def feed(self, token: int) -> str:
+        """The text that has become whole with this token; often one word, sometimes nothing."""
+        return "" if self._tokenizer.written(token) is None else self._text.feed(token)
+
+    def flush(self) -> str:
+        """What is left of a character whose rest never came, as U+FFFD."""
+        return self._text.flush()
+
+
+class _Spelled:
+    """The text of tokens whose bytes are known."""
+
+    def __init__(self, tokenizer: Tokenizer, spelled: TokenBytes, prompt: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._spelled = spelled
+        self._begun = False
+        self._strip = spelled.stripped
+        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
+        self._run = _Run()
+        for token in prompt:
+            if self._begun and not self._strip:
+                break
+            if tokenizer.written(token) is not None:
+                self.feed(token)
+        self.flush()
+
+    def feed(self, token: int) -> str:
+        piece = self._tokenizer.written(token) or ""
+        if not self._begun:
+            self._begun = True
+            if self._spelled.first_without:
+                piece = piece.replace(self._spelled.first_without, "")
+        data = self._spelled.spell(piece)
+        if not self._spelled.byte_fallback:
+            return self._without_start(self._characters.decode(data))
+        return self._without_start(self._run.feed(data) if self._spelled.is_byte(piece) else self._run.end() + data.decode())
+
+    def flush(self) -> str:
+        return self._without_start(self._run.end() + self._characters.decode(b"", final=True))
+
+    def _without_start(self, text: str) -> str:
+        """Take the spaces from the very start of the text that the decoder takes."""
+        while self._strip and text:
+            if text[0] != " ":
+                self._strip = 0
+            else:
+                self._strip, text = self._strip - 1, text[1:]
+        return text
+
+
+class _Run:
+    """Tokens in a row that are a byte each. The library writes a whole run as U+FFFD, one a byte, unless all of it is text.
+
+    What was shown is not taken back: only the bytes after it become U+FFFD then.
+    """
+
+    def __init__(self) -> None:
+        self._characters = codecs.getincrementaldecoder("utf-8")("strict")
+        self._pending = 0
+        self._broken = False
+
+    def feed(self, byte: bytes) -> str:
+        self._pending += 1
+        if not self._broken:
+            try:
+                text = self._characters.decode(byte)
+            except UnicodeDecodeError:
+                self._broken = True
+            else:
+                self._pending = 0 if text else self._pending
+                return text
+        return self._lost()
+
+    def end(self) -> str:
+        self._broken = False
+        self._characters.reset()
+        return self._lost()
+
+    def _lost(self) -> str:
+        lost, self._pending = REPLACEMENT * self._pending, 0
+        return lost
+
+
+class _Decoded:
+    """The text of tokens as the library decodes them after those that were shown last."""
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
         self._tokenizer = tokenizer
@@ -23,13 +119,19 @@ class Detokenizer:
         self._pending: list[int] = []
 
     def feed(self, token: int) -> str:
-        """The text that has become whole with this token; often one word, sometimes nothing."""
         self._pending.append(token)
         text = self._new_text()
-        return "" if text.endswith(REPLACEMENT) else self._show(text)
+        if not text.endswith(REPLACEMENT):
+            return self._show(text)
+        if len(self._pending) <= MOST_PENDING:
+            return ""
+        # Only the last tokens can be the beginning of a character.
+        self._pending, rest = self._pending[: 1 - LONGEST_CHARACTER], self._pending[1 - LONGEST_CHARACTER :]
+        text = self._show(self._new_text())
+        self._pending += rest
+        return text
 
     def flush(self) -> str:
-        """What is left of a character whose rest never came, as U+FFFD."""
         return self._show(self._new_text())
 
     def _new_text(self) -> str:
@@ -40,7 +142,7 @@ class Detokenizer:
         return self._tokenizer.decode(self._pending)
 
     def _show(self, text: str) -> str:
-        if text:
+        if text or len(self._pending) > MOST_PENDING:
             self._shown, self._pending = self._pending, []
             self._shown_text = self._tokenizer.decode(self._shown)
         return text

@@ -90,6 +90,10 @@ class SentencePieces:
         """The id of an entry."""
         return self._ids.get(piece)
 
+    def special(self) -> dict[int, str]:
+        """The entries that stand for themselves in a text, by their ids."""
+        return {self._ids[piece]: piece for piece in self._special}
+
     def get_vocab_size(self, with_added_tokens: bool = True) -> int:  # noqa: ARG002
         """How many entries there are."""
         return len(self._pieces)
@@ -116,7 +120,9 @@ def _found(folder: Path) -> SentencePieces | None:
         processor = _processor(folder / "spiece.model")
         count = read_optional_json(folder / "tokenizer_config.json").get("extra_ids", 100)
         if not isinstance(count, int) or not 0 <= count <= MOST_SENTINELS:
-            raise CheckpointError(f"tokenizer_config.json: extra_ids = {count!r} cannot be meant", "correct it or leave it out")
+            raise CheckpointError(
+                f"tokenizer_config.json: extra_ids is {count!r}, not a number from 0 to {MOST_SENTINELS}", "correct it or leave it out"
+            )
         # The sentinels of T5's training stand behind the pieces, the first one last.
         sentinels = [f"<extra_id_{number}>" for number in reversed(range(count))]
         pieces = [*map(processor.id_to_piece, range(processor.get_piece_size())), *sentinels]

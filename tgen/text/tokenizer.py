@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import codecs
 import json
-import os
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tgen.errors import CheckpointError
 from tgen.files import DOWNLOAD_HINT, refuse_lfs_pointer
+from tgen.text.token_bytes import SENTENCEPIECE, TokenBytes, read_token_bytes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 
 MAX_BYTES, MAX_STRIP = 200 * 2**20, 100
-_one_at_a_time = threading.Lock()
 TRIAL = "Once upon a time, 12 [MASK]\n"
 
 
@@ -37,30 +37,34 @@ def _damage(what: str) -> Iterator[None]:
         raise CheckpointError(f"{what}: {error}", f"correct tokenizer.json, or {DOWNLOAD_HINT}") from error
 
 
-def _refuse_wide_strip(library: Library) -> None:
+def _refuse_panics(data: bytes) -> None:
+    """Raise ValueError for a damaged table of characters: the library would panic over it, and say so on standard error itself."""
+    for found in re.finditer(rb'"precompiled_charsmap"\s*:\s*"([^"]*)"', data):
+        table = base64.b64decode(found[1].replace(b"\\/", b"/"), validate=True)
+        size = int.from_bytes(table[:4], "little")
+        if len(table) < 4 or size > len(table) - 4:
+            raise ValueError("its precompiled_charsmap is cut off")
+        table[4 + size - size % 4 :].decode("utf-8")
+
+
+def _decoder(library: Library | SentencePieces) -> dict[str, Any] | None:
+    """The decoder as tokenizer.json spells it."""
+    from tokenizers import Tokenizer as Library
+    from tokenizers import models
+
+    if not isinstance(library, Library) or library.decoder is None:
+        return None
+    alone = Library(models.BPE())  # to write the vocabulary, too, would take a second where it is large
+    alone.decoder = library.decoder
+    decoder: dict[str, Any] = json.loads(alone.to_str())["decoder"]
+    return decoder
+
+
+def _refuse_wide_strip(decoder: dict[str, Any] | None) -> None:
     """Raise ValueError for a decoder that strips more characters than a token has: the library panics where a token is all of them."""
-    state = b"" if library.decoder is None else library.decoder.__getstate__()
-    if any(int(width) > MAX_STRIP for width in re.findall(rb'"(?:start|stop)":(\d+)', state)):
-        raise ValueError("its decoder strips without end")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep from stderr what the library itself writes there when it panics, as over a pattern that backtracks without end."""
-    with _one_at_a_time:
-        try:
-            kept = os.dup(2)
-        except OSError:  # closed already
-            yield
-            return
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            os.close(nowhere)
+    for step in [] if decoder is None else decoder.get("decoders", [decoder]):
+        if step["type"] == "Strip" and max(step["start"], step["stop"]) > MAX_STRIP:
+            raise ValueError("its decoder strips without end")
 
 
 class Tokenizer:
@@ -84,11 +88,13 @@ class Tokenizer:
         refuse_lfs_pointer(path)
         if path.stat().st_size > MAX_BYTES:
             raise CheckpointError(f"{path} is larger than {MAX_BYTES // 2**20} MiB, which no such file is", DOWNLOAD_HINT)
-        with _quiet(), _damage(f"{path} is damaged"):
-            library = Library.from_file(str(path))
+        with _damage(f"{path} is damaged"):
+            data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+            _refuse_panics(data)
+            library = Library.from_buffer(data)
             library.no_padding()
             library.no_truncation()
-            _refuse_wide_strip(library)
+            _refuse_wide_strip(_decoder(library))
             trial = library.encode(TRIAL).ids  # some damage shows only when it is used
             library.decode(trial)
         largest = max([*library.get_vocab(with_added_tokens=True).values(), *trial], default=-1)
@@ -104,7 +110,7 @@ class Tokenizer:
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Ids of a text, with the start and end tokens that the tokenizer itself adds if `special`."""
-        with _quiet(), _damage("the tokenizer cannot read this text"):
+        with _damage("the tokenizer cannot read this text"):
             return self.library.encode(text, add_special_tokens=special).ids
 
     def decode(self, ids: list[int], *, special: bool = False) -> str:
@@ -123,13 +129,44 @@ class Tokenizer:
 
     def added(self) -> dict[str, bool]:
         """The texts that become one token before anything else is done, and whether each is special."""
-        if not hasattr(self.library, "get_added_tokens_decoder"):
-            return {}
-        return {token.content: token.special for token in self.library.get_added_tokens_decoder().values()}
+        return dict(self._added.values())
 
     def special_id(self, text: str) -> int | None:
-        """The id of a special token by its whole text, None if there is none."""
-        return self.id_of(text) if self.added().get(text) else None
+        """The id of the special token that has exactly this text; None if there is none."""
+        return next((token for token, (content, special) in self._added.items() if special and content == text), None)
+
+    def written(self, token: int) -> str | None:
+        """The vocabulary entry that `decode` writes for an id; None for special tokens and ids without an entry, which it leaves out."""
+        return None if self._added.get(token, ("", False))[1] else self.library.id_to_token(token)
+
+    def bytes_of(self, token: int) -> bytes | None:
+        """The bytes that a token stands for, be they a part of a character; None for ids without an entry, or where that is not known.
+
+        A special token stands for its own text.
+        """
+        if token in self._added:
+            return self._added[token][0].encode()
+        piece, spelled = self.written(token), SENTENCEPIECE if self.kind == "SentencePieces" else self.token_bytes
+        return None if piece is None or spelled is None else spelled.spell(piece)
+
+    @cached_property
+    def token_bytes(self) -> TokenBytes | None:
+        """How the bytes of vocabulary entries are found; None for a tokenizer that gives them none."""
+        return read_token_bytes(self.decoder)
+
+    @cached_property
+    def decoder(self) -> dict[str, Any] | None:
+        """The "decoder" of tokenizer.json; None if there is none."""
+        return _decoder(self.library)
+
+    @cached_property
+    def _added(self) -> dict[int, tuple[str, bool]]:
+        """The text of each special or added token by its id, and whether it is special."""
+        from tokenizers import Tokenizer as Library
+
+        if not isinstance(self.library, Library):
+            return {number: (text, True) for number, text in self.library.special().items()}
+        return {number: (token.content, token.special) for number, token in self.library.get_added_tokens_decoder().items()}
 
     @cached_property  # making it takes a second where the vocabulary is large
     def without_added(self) -> Tokenizer:
@@ -139,7 +176,7 @@ class Tokenizer:
         if not isinstance(self.library, Library):
             return self
         values = json.loads(self.library.to_str())
-        with _quiet(), _damage("the tokenizer cannot do without its added tokens"):
+        with _damage("the tokenizer cannot do without its added tokens"):
             return Tokenizer(Library.from_str(json.dumps({**values, "added_tokens": [], "post_processor": None})))
 
     def size(self) -> int:

@@ -49,6 +49,7 @@ class JsonRequest:
     messages: list[Message] | None = None
     echo: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    template_arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,11 @@ def _read(form: Form, value: dict[str, Any]) -> JsonRequest:
         raise UsageError(f"prompt must be a text or a list of token ids, not {other}")
     if not isinstance(echo, bool | None) or (echo and not isinstance(prompt, str)):
         raise UsageError("echo must be true or false, and needs a prompt that is a text")
-    return JsonRequest(form, prompt, None if messages is None else read_messages(messages), bool(echo), _options(form, value))
+    arguments = value.pop("chat_template_kwargs", None)
+    if not isinstance(arguments, dict | None) or (arguments and messages is None):
+        raise UsageError("chat_template_kwargs must be an object, and needs messages", 'for example {"enable_thinking": false}')
+    said = None if messages is None else read_messages(messages)
+    return JsonRequest(form, prompt, said, bool(echo), _options(form, value), arguments or {})
 
 
 def _options(form: Form, value: dict[str, Any]) -> dict[str, Any]:

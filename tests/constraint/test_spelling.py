@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, normalizers
 
 from tests.conftest import GOLDEN
-from tgen.constraint.token_bytes import UNSPELLABLE, Spelling, read_spelling
+from tgen.constraint.spelling import UNSPELLABLE, Spelling, read_spelling
 from tgen.errors import UsageError
 from tgen.text.tokenizer import Tokenizer
 
