@@ -130,15 +130,17 @@ def batch(
             generator, name = open_generator(model, run_options, checkpoint)
             if journal.last is not None and journal.last.model not in (None, name):
                 messages.warning(f"{output} was begun with {journal.last.model}, and goes on with {name}")
-            run = BatchRun(generator, name, partial(chat_template, checkpoint), asked, journal, ordered=not unordered, size=batch_size)
+            batch_run = BatchRun(
+                generator, name, partial(chat_template, checkpoint), asked, journal, ordered=not unordered, size=batch_size
+            )
             started = time.perf_counter()
             total = count_lines(inputs) if is_terminal(sys.stderr) else None
-            with counting("lines", total, start=run.done, writing=output is None) as bar:
-                for _ in run.run(streams, interrupts.asked):
-                    bar.reach(run.done, _speed(run, started))
+            with counting("lines", total, start=batch_run.done, writing=output is None) as bar:
+                for _ in batch_run.run(streams, interrupts.asked):
+                    bar.reach(batch_run.done, _speed(batch_run, started))
     if is_terminal(sys.stderr):
-        failed = f" ({run.failed:,} failed)" if run.failed else ""
-        messages.dim(f"{run.count:,} lines{failed} · {_speed(run, started)}")
+        failed = f" ({batch_run.failed:,} failed)" if batch_run.failed else ""
+        messages.dim(f"{batch_run.count:,} lines{failed} · {_speed(batch_run, started)}")
     return _end(journal, interrupts, output)
 
 
@@ -155,6 +157,6 @@ def _end(journal: Journal, interrupts: Interrupts, output: Path | None) -> int:
     return SOME_FAILED
 
 
-def _speed(run: BatchRun, started: float) -> str:
+def _speed(batch_run: BatchRun, started: float) -> str:
     seconds = time.perf_counter() - started
-    return f"{run.count / seconds:.1f} lines/s · {run.tokens / seconds:,.0f} tokens/s"
+    return f"{batch_run.count / seconds:.1f} lines/s · {batch_run.tokens / seconds:,.0f} tokens/s"
