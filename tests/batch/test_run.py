@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +192,20 @@ def test_a_model_whose_numbers_are_not_finite_has_its_own_code(tmp_path: Path) -
         run = batch_run(Stage(lambda _: np.full(VOCAB, np.nan)).generator, journal)
         list(run.run(stream([QUICK]), lambda: False))
     assert json.loads(path.read_text())["error"]["code"] == "numerical"
+
+
+def test_a_line_that_was_answered_takes_no_memory(tmp_path: Path) -> None:
+    """Not even until Python looks for circles: an error may hold on to all that was at hand when it was raised."""
+    wanted = [{"prompt": 5, "id": "x" * 10**6}, {"prompt": "a", "id": "x" * 10**6, "top_k": -1}, {"prompt": [10**9], "id": "x" * 10**6}]
+    lines = stream([line for line in wanted for _ in range(30)])
+    with Journal(tmp_path / "out") as journal:
+        run = BatchRun(Stage(script).generator, "scripted", no_template, {}, {}, journal, ordered=True, size=1)
+        gc.disable()
+        tracemalloc.start()
+        try:
+            assert len(list(run.run(lines, lambda: False))) == run.failed == 90
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+    assert peak < 30 * 10**6

@@ -24,7 +24,8 @@ from tgen.wire.requests import LineKey, line_key
 
 BEGINNING = b'{"line": '  # of every record
 RESUME_HINT = "--resume goes on with it; or remove it, or name another file"
-PATIENCE_SECONDS, PATIENCE_TURNS = 0.1, 5  # with a full pipe, once the run is to stop
+# How long to wait for a full pipe before asking whether to stop, and how many times to wait once the answer is yes.
+PATIENCE_SECONDS, PATIENCE_TURNS = 0.1, 5
 
 
 def encode(record: dict[str, Any]) -> bytes:
@@ -33,11 +34,11 @@ def encode(record: dict[str, Any]) -> bytes:
 
 
 class NobodyReadsError(Exception):
-    """The run is to stop, and the pipe that its records go to is full: whoever should read it does not."""
+    """The run is to stop, and the pipe for its records is full because nobody reads it."""
 
 
 class Written:
-    """Numbers of lines, most of them in order: all up to one, and a few after it."""
+    """A set of line numbers that needs little memory while they come nearly in order: all up to `all_up_to`, and some after it."""
 
     def __init__(self) -> None:
         self.all_up_to = 0
@@ -51,11 +52,11 @@ class Written:
 
     @property
     def highest(self) -> int:
-        """The greatest of them, 0 if there is none."""
+        """The greatest number, 0 if there is none."""
         return max(self._after, default=self.all_up_to)
 
     def add(self, number: int) -> None:
-        """Take a number that is not there yet."""
+        """Add a number that is not in the set yet."""
         self._after.add(number)
         while self.all_up_to + 1 in self._after:
             self.all_up_to += 1

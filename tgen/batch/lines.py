@@ -130,7 +130,7 @@ def open_inputs(files: Sequence[Path], hint: str) -> Iterator[IO[bytes]]:
     if not files and (sys.stdin is None or is_terminal(sys.stdin)):
         raise UsageError("there is no text", hint)
     for file in files:
-        if file != Path("-") and not file.is_fifo():  # to open and close a pipe would be the end of it
+        if file != Path("-") and not file.is_fifo():  # whoever writes into a pipe would take its closing for the end
             _opened(file).close()
     return (_standard() if file == Path("-") else _opened(file) for file in files or [Path("-")])
 

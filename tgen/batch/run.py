@@ -112,9 +112,9 @@ class BatchRun:
             if line is None:
                 return None
             pending = self._pending[line.key.number] = Pending(line)
+            if line.request is None:
+                return Refused(line.key.number, line.error or UsageError("it asks for nothing"))
             try:
-                if line.request is None:
-                    raise line.error or UsageError("it asks for nothing")
                 resolved = self._generator.resolve(merged(self._options, line.request.options), self._environment)
             except TgenError as error:
                 return Refused(line.key.number, error)
@@ -138,7 +138,8 @@ class BatchRun:
             request = read_request(value)
             return InputLine(key, request, self._prompt(request))
         except TgenError as error:
-            return InputLine(key, error=error)
+            error.__cause__ = error.__context__ = None  # like the traceback, they keep the whole line in memory
+            return InputLine(key, error=error.with_traceback(None))
 
     def _prompt(self, request: JsonRequest) -> str | Sequence[int]:
         """What the model is to read. Raises TgenError for messages without a chat template that takes them."""

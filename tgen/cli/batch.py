@@ -74,7 +74,7 @@ def batch(
     Each answer has the number of its line. A line that fails is answered by its error, and the others go on.
 
     The exit code is 7 while the output holds errors: those of this run and, with --resume, those of earlier ones. --retry-errors asks
-    the lines that failed again. An error record stays in the output until the new record is written; when the run ends, however it
+    the failed lines again. An error record stays in the output until the new record is written; when the run ends, however it
     ends, or at the next --resume after a kill, each line has one record again, in the order of the input unless --unordered.
 
     --seed is every line's seed, unless it has its own. With beams (--num-beams, or the model's default) lines are computed one by one.
@@ -126,6 +126,6 @@ def _end(journal: Journal, interrupts: Interrupts, output: Path | None) -> int:
     return SOME_FAILED
 
 
-def _speed(run: BatchRun, started: float) -> str:
+def _speed(batch_run: BatchRun, started: float) -> str:
     seconds = time.perf_counter() - started
-    return f"{run.count / seconds:.1f} lines/s · {run.tokens / seconds:,.0f} tokens/s"
+    return f"{batch_run.count / seconds:.1f} lines/s · {batch_run.tokens / seconds:,.0f} tokens/s"

@@ -62,7 +62,7 @@ class LineKey:
 
 
 def read_object(line: bytes) -> dict[str, Any]:
-    """The JSON object on a line. Raises UsageError, saying what is wrong."""
+    """The JSON object on a line. Raises UsageError for anything else."""
     try:
         text = line.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
         value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
