@@ -181,8 +181,14 @@ def shell(redirections: str) -> subprocess.CompletedProcess[bytes]:
 def test_streams_that_are_closed_or_full(text: bytes) -> None:
     assert shell("<&- 2>&-").stdout == text
     closed, full = shell(">&-"), shell(">/dev/full")
-    assert (closed.returncode, closed.stderr) == (1, b"error: cannot write: standard output is closed\n")
-    assert (full.returncode, full.stderr) == (1, b"error: cannot write: No space left on device\n")
+    assert (closed.returncode, closed.stderr) == (
+        1,
+        b"error: cannot write: standard output is closed\nhint: check where standard output goes\n",
+    )
+    assert (full.returncode, full.stderr) == (
+        1,
+        b"error: cannot write: No space left on device\nhint: make room, or write to another disk\n",
+    )
 
 
 def test_a_source_that_is_cut_is_said_to_be(capfd: pytest.CaptureFixture[str]) -> None:
