@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -101,6 +103,12 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     reader.join()
     assert read == ["through"]
     assert pipe.is_fifo()
+
+
+def test_standard_output_is_a_file_that_can_be_written_to() -> None:
+    """/dev/stdout is a link to what is no path at all where stdout is a pipe."""
+    program = "from pathlib import Path; from tgen.files import *; p = Path('/dev/stdout'); try_writing(p); write_text(p, 'through')"
+    assert subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True).stdout == b"through"
 
 
 @pytest.mark.parametrize("write", [try_writing, lambda path: write_text(path, "x")])

@@ -75,10 +75,10 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, shared: bool 
     A pipe or a device is written to directly. `shared` says that several processes may write the file at once: the last one wins. Without
     it, temporary files that killed processes left behind are removed.
     """
-    path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
         write(path)
         return
+    path = Path(os.path.realpath(path))
     if not shared:
         for left in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY}"):
             left.unlink(missing_ok=True)
@@ -101,11 +101,10 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, shared: bool 
 
 def try_writing(path: Path) -> None:
     """Raise the OSError, if any, that `write_atomically` would raise for this path."""
-    path = Path(os.path.realpath(path))
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not path.exists() or path.is_file():
-        _temporary(path).unlink()
+        _temporary(Path(os.path.realpath(path))).unlink()
 
 
 def _temporary(path: Path) -> Path:

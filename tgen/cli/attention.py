@@ -68,8 +68,8 @@ def attention(
         raise UsageError("--head and --all-heads exclude each other", "give one of them")
     if svg is not None and json:
         raise UsageError("--svg and --json exclude each other", "give one of them")
-    if svg is not None and not svg.parent.is_dir():
-        raise UsageError(f"no folder {svg.parent} to write {svg.name} to", "make it first")
+    if svg is not None:
+        _check_writable(svg)
     source = PromptSource(text, file)
     opened = open_to_read(model, run, "attention")
     checkpoint = opened.checkpoint
@@ -92,6 +92,14 @@ def attention(
     keys = labels["written" if kind == "decoder" and written else "source"]
     _show(_selected(maps, kind, layer, head, all_heads, queries, keys), all_heads, svg, json)
     return 0
+
+
+def _check_writable(svg: Path) -> None:
+    """Raise UsageError, before a model is loaded, if the picture could not be written."""
+    try:
+        files.try_writing(svg)
+    except OSError as error:
+        raise UsageError(f"cannot write {svg}: {error.strerror or error}", "name a file in a folder you may write to") from error
 
 
 def _record(opened: Opened, ids: list[int], answer: str | None) -> tuple[Maps, list[int]]:
