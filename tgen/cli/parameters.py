@@ -136,7 +136,9 @@ JsonSchema = Annotated[
         help="Write JSON that this schema allows, closed within --max-new-tokens. What cannot be kept is an error. JSON starts with {.",
     ),
 ]  # fmt: skip
-Regex = Annotated[str | None, option("--regex", panel=OUTPUT, metavar="RE", help="Write a text that matches as a whole.")]
+Regex = Annotated[
+    str | None, option("--regex", panel=OUTPUT, metavar="RE", help="Write a text that matches as a whole. Rust's syntax, no lookaround.")
+]
 Choices = Annotated[
     list[str] | None,
     option(
