@@ -34,7 +34,7 @@ def asked_options(values: Mapping[str, Any]) -> dict[str, Any]:
         from tgen.constraint.grammar import check
 
         if unknown := check(constraint):
-            messages.note(f"--json-schema: JSON Schema has no {', '.join(map(json.dumps, unknown))}, so it is read as an annotation")
+            messages.note(f"--json-schema: read as an annotation, which changes nothing: {', '.join(map(json.dumps, unknown))}")
     return asked
 
 
