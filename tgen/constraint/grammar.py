@@ -187,7 +187,7 @@ def _refused(constraint: Constraint, problem: str) -> UsageError:
     if reason != first or "regex" in first or "lookaround" in first:
         key = "patternProperties" if first.startswith("patternProperty") else "pattern"
         return UsageError(f'--json-schema: "{key}" cannot be honoured: {reason}', "lookaround and back-references are not known")
-    if "circular references" in first or first.startswith("Resource "):
+    if "circular references" in first or first.startswith(("Resource ", "Anchor ", "Pointer ")):
         reason = "it refers to itself beside other keywords" if "circular" in first else "what it refers to is not in the schema"
         return UsageError(f'--json-schema: "$ref" cannot be honoured: {reason}', "put what it refers to in its place")
     if first.startswith("Unsatisfiable schema: "):
