@@ -1,8 +1,8 @@
 """`python -m tests.schemas FILE`: hold --json-schema to its promise on a collection of schemas that others wrote.
 
-Every schema is refused at once, by naming a keyword, or it runs, and then each text closes within its budget and passes a validator that
-is not ours. FILE has a JSON object a line: group, name, schema; it may be compressed (.xz). Models are scripted: some write noise, others
-never want to end. Knows the engine's surface, and neither its grammars nor its search. Forks, so it runs where that is known.
+tgen refuses a schema at once and names a keyword, or it accepts the schema; then every text closes within its budget and passes an
+independent validator. FILE holds one JSON object a line: group, name, schema; it may be compressed (.xz). The models are scripted: some
+write noise, others never want to end. The run uses the engine as any program does. It forks, so it needs Linux or another Unix.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from tgen.events import Finished, Piece
 from tgen.text.tokenizer import Tokenizer
 
 SHIPPED = Path(__file__).parents[1] / "models" / "storyteller"
-# A start, a token, a compilation or a validation that takes longer is a hang; MEMORY is of addresses, so that a runaway harms nobody.
+# A start, a token, a compilation or a validation that takes more seconds is a hang. MEMORY, in bytes of addresses, stops a runaway.
 SECONDS, MEMORY = 10.0, 8 << 30
 # Tokens beyond the least, where there is room.
 ROOM = 80
-# The last two are told and counted, and no failure: a refusal that names no keyword, and a text that takes longer than a start may.
+# The last two are counted, but do not fail the run: a refusal that names no keyword, and a text that takes more than SECONDS.
 FAILURES = ("invalid", "hung", "crashed", "unnamed", "slow")
-# For each kind of model the bytes that it wants to write, and those that it loathes. All but the first loathe the end, too.
+# The bytes that each kind of model wants to write, and those that it avoids. All but the first avoid the end token, too.
 WISHES = {
     "noise": (b"", b""),
     "opens": (b'{["', b"}]"),
@@ -69,7 +69,7 @@ class Case:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one schema. `failures` are pairs of a kind and what was seen; seconds are the longest of their kind."""
+    """The result for one schema. `failures` are pairs of a kind and what happened; times are the longest of their kind, in seconds."""
 
     alone: bool = False
     run: bool = False
@@ -84,7 +84,7 @@ class Outcome:
 
     @property
     def keyword(self) -> str:
-        """What a refusal names: a keyword, that nothing satisfies the schema, or nothing."""
+        """The keyword that a refusal names; that no text satisfies the schema; or an empty text."""
         said = self.refusal or ""
         named = re.findall(r"""["'](\$?[a-zA-Z]\w*)["']|Invalid (type)""", said)
         return "".join(named[0]) if named else "(no text satisfies it)" if "no text satisfies" in said else ""
@@ -94,7 +94,7 @@ class Outcome:
 
 
 class Model:
-    """A tokenizer, and scripts that want what a constraint must not give them."""
+    """A tokenizer, and scripts that want to write what a constraint forbids."""
 
     def __init__(self, name: str, tokenizer: Tokenizer, end: int, vocab: int) -> None:
         self.name = name
@@ -109,13 +109,13 @@ class Model:
         self.script: Callable[[tuple[int, ...]], Logits] = lambda _: np.zeros(vocab, dtype=np.float32)
 
     def _wish(self, texts: Sequence[bytes], wanted: bytes, loathed: bytes) -> npt.NDArray[np.float64]:
-        """Logits that want tokens with these bytes, loathe those with the others, and the end most of all."""
+        """Logits, [vocab], that favour tokens with the wanted bytes, avoid those with the loathed, and avoid the end token most."""
         wishes = np.array([4.0 * sum(byte in wanted for byte in text) - 40.0 * any(byte in loathed for byte in text) for text in texts])
         wishes[self._end] = -90 if wanted else 0
         return wishes
 
     def least(self, schema: Any) -> int:
-        """How many tokens the engine says that it needs. Raises TgenError for what it refuses."""
+        """How many tokens the engine says that it needs. Raises TgenError if it refuses the schema."""
         try:
             self.generator.job(Request(0, "P", self.generator.resolve({"json_schema": schema, "max_new_tokens": 1}))).writer.result()
         except UsageError as error:
@@ -127,7 +127,7 @@ class Model:
 
 
 class Trial:
-    """One schema tried, in a process of its own. Whatever it does, it says so, and when it has said nothing for long it is killed."""
+    """One schema tried in a process of its own. It reports each step; the parent process ends it when it is silent for too long."""
 
     def __init__(self, case: Case, models: Sequence[Model], texts: int, seed: int, tell: Callable[[object], None]) -> None:
         self.case, self.models, self.texts, self.seed = case, models, texts, seed
@@ -164,7 +164,7 @@ class Trial:
             self.found.start = max(self.found.start, time.perf_counter() - begun)
 
     def _write(self, wish: str, model: Model, budget: int, seed: int) -> None:
-        """One text, and what is wrong with it."""
+        """Write one text and note each fault of it."""
         told = f"{model.name}, {wish}, {budget} tokens, seed {seed}"
         self._begin(told)
         times: list[float] = []
@@ -210,7 +210,7 @@ class Trial:
             self._validate(value)
         except ValidationError as error:
             return f"{error.json_path} {shorten(error.message)}"
-        except Exception as error:  # whatever it is, the validator cannot say
+        except Exception as error:  # the validator itself has failed
             self.found.unchecked = f"{type(error).__name__}: {shorten(str(error))}"
         return None
 
@@ -228,7 +228,7 @@ def shorten(text: str) -> str:
 
 
 def validator(schema: Any) -> Callable[[Any], None]:
-    """Raises ValidationError for a value that does not fit, under the draft that the schema says it is of."""
+    """A check that raises ValidationError for a value that does not fit, under the draft that the schema names."""
     kind = validators.validator_for(schema, default=Draft202012Validator)
     check: Callable[[Any], None] = kind(schema, format_checker=kind.FORMAT_CHECKER).validate
     return check
@@ -249,7 +249,7 @@ def _library() -> llguidance.LLTokenizer:
 
 
 def child(case: Case, models: Sequence[Model], texts: int, seed: int, line: Connection) -> None:
-    """Try a schema; a None is a sign of life, a text says what is done now, and a dictionary is the outcome."""
+    """Try a schema and send messages: None as a sign of life, a text that says what the trial does now, a dictionary as the outcome."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     trial = Trial(case, models, texts, seed, line.send)
     try:
@@ -261,7 +261,7 @@ def child(case: Case, models: Sequence[Model], texts: int, seed: int, line: Conn
 
 
 def attempt(case: Case, models: Sequence[Model], texts: int, seed: int) -> Outcome:
-    """What becomes of a schema in a process of its own, which is ended when it hangs."""
+    """The outcome of a schema, tried in a process of its own that is ended when it hangs."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=child, args=(case, models, texts, seed, theirs), daemon=True)
@@ -296,7 +296,7 @@ def read(path: Path, groups: Sequence[str]) -> Iterator[Case]:
 
 
 def table(found: Iterable[tuple[Case, Outcome]]) -> None:
-    """For each group how many schemas ended how, and the longest times."""
+    """Print for each group how many schemas ended in which way, and the longest times."""
     rows: dict[str, list[Outcome]] = defaultdict(list)
     for case, outcome in found:
         rows[case.group].append(outcome)
@@ -312,7 +312,7 @@ def table(found: Iterable[tuple[Case, Outcome]]) -> None:
 
 
 def refusals(found: Iterable[tuple[Case, Outcome]]) -> None:
-    """What was refused, by the keyword named; a star is for a schema that the library alone takes."""
+    """Print the refusals by the keyword that they name. A star marks a schema that the library alone accepts."""
     rows: dict[str, list[str]] = defaultdict(list)
     for case, outcome in found:
         if outcome.refusal is not None:

@@ -27,7 +27,7 @@ CONSTRAINTS = {
         OUTPUT,
         "FILE|JSON",
     ),
-    "regex": Declaration("Write a text that matches as a whole.", OUTPUT, "RE"),
+    "regex": Declaration("Write a text that matches as a whole. Rust syntax, no lookaround.", OUTPUT, "RE"),
     "choices": Declaration(
         'Write one of these; may be given several times. A choice with a comma needs a JSON list: ["a, b","c"].',
         OUTPUT,

@@ -62,11 +62,18 @@ def test_explain_draws_the_same(ask: Ask) -> None:
     ("options", "words"),
     [
         (["--json-schema", '{"not": {"enum": [1]}}'], ['--json-schema: "not" cannot be honoured', 'remove "not"']),
+        (["--json-schema", '{"items": {"maxlength": 5}}'], ['"maxlength" is not known', 'do you mean "maxLength"?']),
+        (
+            ["--json-schema", '{"type": "string", "format": "date_time"}'],
+            ['"format": "date_time" is not known', 'do you mean "date-time"?'],
+        ),
+        (["--json-schema", '{"enum": []}'], ['"enum" is empty, so no text satisfies it', "list what is allowed"]),
         (["--json-schema", '{"type": '], ["--json-schema is not JSON"]),
         (["--json-schema", "missing.json"], ["cannot read missing.json: No such file", "starts with {"]),
         (["--json-schema", "."], ["cannot read .: Is a directory"]),
         (["--json-schema", '{"pattern": "(?=a)"}'], ['"pattern" cannot be honoured: look-around']),
-        (["--regex", "("], ["--regex cannot be honoured", "unclosed group"]),
+        (["--regex", "("], ["--regex cannot be honoured: unclosed group", "Rust's regex crate"]),
+        (["--regex", "(?=a)b"], ["--regex cannot be honoured: look-around, including look-ahead", "without lookaround"]),
         (["--regex", r"\bno\b"], ["--regex cannot be honoured", "word borders"]),
         (["--choices", "a,,b"], ["--choices must not be empty", "commas"]),
         (["--choices", "[a"], ["--choices is not a JSON list"]),
@@ -80,6 +87,20 @@ def test_explain_draws_the_same(ask: Ask) -> None:
 def test_a_mistake_is_explained_before_a_model_is_looked_for(ask: Ask, options: list[str], words: list[str]) -> None:
     err = ask("generate", "x", "-m", "no such model", *options, code=2).err
     assert [word for word in words if word not in err] == [], err
+
+
+def test_numbers_keep_to_their_format(ask: Ask) -> None:
+    schema = '{"type":"array","items":{"type":"number","format":"uint8"},"minItems":4}'
+    for seed in range(3):
+        numbers = ask("generate", "x", *MODEL, "--seed", str(seed), "--json-schema", schema).json
+        assert [number for number in numbers if not (isinstance(number, int) and 0 <= number <= 255)] == []
+
+
+def test_a_note_names_words_that_are_read_as_annotations(ask: Ask) -> None:
+    schema = '{"type":"integer","faker":"age","items":{"alias":"a","x-view":1,"title":"t"}}'
+    err = ask("generate", "x", *MODEL, "--json-schema", schema).err
+    assert 'note: --json-schema: read as an annotation, which changes nothing: "faker", "alias"' in err
+    assert "annotation" not in ask("generate", "x", *MODEL, "--json-schema", SCHEMA).err
 
 
 def test_too_little_room_says_how_much_is_needed(ask: Ask) -> None:

@@ -360,7 +360,7 @@ def test_a_plan_does_not_depend_on_earlier_requests() -> None:
 def test_threads_may_share_guards() -> None:
     asked = [{"json_schema": SCHEMAS[name]} for name in ("person", "nested", "patterns")] + [{"regex": "[a-z]{3,9} [0-9]+"}]
     jobs = [(each, budget) for budget in (90, 300, 91) for each in asked]
-    alone = [write(Guards(SPELLING, frozenset([MERGED_END])), *job, babbler) for job in jobs]
+    alone = [write(Guards(SPELLING, frozenset([MERGED_END])), each, budget, babbler) for each, budget in jobs]
     shared = Guards(SPELLING, frozenset([MERGED_END]))
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(lambda job: write(shared, job[0], job[1], babbler), jobs)) == alone

@@ -1,6 +1,9 @@
-"""A constraint compiled by llguidance, the only library here that knows grammars. Knows bytes and token ids, no model and no search.
+"""A grammar is a constraint compiled: it says what a text must be. llguidance does the work, and no other module knows that library.
 
-Imported only when a constraint is asked for.
+How the folder works together: `schema`, `keywords` and `pattern` prepare a constraint for the library, a grammar compiles it, and a
+matcher follows one text through it. A guard (`guard`) keeps one sample to its grammar and its token budget. The planner (`planner`) finds
+the guard a short way to the end. `token_bytes` knows which bytes a token adds, `place` where in JSON a text is. This module knows bytes
+and token ids, and no model. It is imported only when a request has a constraint.
 """
 
 from __future__ import annotations
@@ -18,8 +21,7 @@ from tgen.constraint.schema import SHORTEST, examples, narrow, required_names
 from tgen.errors import UsageError
 from tgen.options import Constraint
 
-# No white space between JSON's signs: a small model would write it for ever. No \u escapes: under them a name that is taken
-# could be written a second time.
+# White space between JSON's signs is off: a small model writes it for ever. So are \u escapes: they would hide that a name comes twice.
 JSON_OPTIONS = {"whitespace_flexible": False, "lenient": False, "coerce_one_of": False, "json_allowed_escapes": 'nrbtf\\"'}
 # The digits, letters and spaces of --regex are those of ASCII: in other scripts they are seldom what is wanted.
 ASCII = "dws"
@@ -28,10 +30,10 @@ LARGEST_CHOICES = 1 << 20
 
 
 class Vocabulary:
-    """The tokens of a model, or the 256 bytes, as the library wants them."""
+    """The tokens of a model, or the 256 bytes, in the form that the library reads."""
 
     def __init__(self, tokens: Sequence[bytes]) -> None:
-        # An end token of our own, one beyond the vocabulary: which of the model's tokens end a text is not the grammar's business.
+        # The library needs an end token. It gets one beyond the vocabulary: a guard, not a grammar, knows which tokens end a text.
         self.size = len(tokens)
         self.eos_token_id = len(tokens)
         self.bos_token_id = None
@@ -40,13 +42,13 @@ class Vocabulary:
         self.library = llguidance.LLTokenizer(llguidance.TokenizerWrapper(self))
 
     def __call__(self, text: bytes | str) -> list[int]:
-        """Asked only to force the tokenizer's own choice of tokens, which the grammars here do without."""
+        """The library asks for a tokenization only where it forces one, and these grammars turn that off."""
         del text
         return []
 
 
 class Matcher:
-    """Where in its grammar a text is."""
+    """How far one text has come in its grammar."""
 
     __slots__ = ("_library", "_size")
 
@@ -58,7 +60,7 @@ class Matcher:
         return Matcher(self._library.deep_copy(), self._size)
 
     def take(self, tokens: Sequence[int]) -> bool:
-        """Go on by these tokens; False if they do not fit, and then the matcher is of no more use."""
+        """Go on by these tokens; False if they do not fit, and then nothing may be asked of the matcher again."""
         return self._library.try_consume_tokens(list(tokens)) == len(tokens) and not self._library.is_error()
 
     def fits(self, tokens: Sequence[int]) -> bool:
@@ -67,7 +69,7 @@ class Matcher:
 
     def ends(self, tokens: Sequence[int]) -> bool:
         """Whether these tokens may follow, and the text may end after them."""
-        # The end token is checked with them; where nothing can follow, the library does not know that one either.
+        # The end token is checked with them. Where no token can follow, the library refuses that one, too.
         return self._library.validate_tokens([*tokens, self._size]) == len(tokens) + 1 if tokens else self.accepting
 
     def forced(self) -> bytes:
@@ -75,7 +77,7 @@ class Matcher:
         return self._library.compute_ff_bytes()
 
     def allowed(self) -> npt.NDArray[np.bool_]:
-        """Which tokens may come next, [vocab]; none where the library has reached one of its limits."""
+        """Which tokens may come next, [vocab]; none once the library has reached one of its limits."""
         if self._library.is_stopped():
             return np.zeros(self._size, dtype=np.bool_)
         bits = np.frombuffer(self._library.compute_bitmask(), dtype=np.uint8)
@@ -93,14 +95,14 @@ class Matcher:
 
 
 class Grammar:
-    """A constraint as the library's grammar.
+    """A constraint in the library's language, and hints for a search.
 
-    Hints for a search: `names` are the property names that a schema requires somewhere, `examples` texts that its patterns match,
-    `choices` all texts there are.
+    `names` are the property names that a schema requires somewhere, `examples` texts that its patterns match, `choices` all texts that a
+    list of choices allows. `unknown` are the words of a schema that are read as annotations because JSON Schema does not know them.
     """
 
     def __init__(self, constraint: Constraint, *, space: bool = False) -> None:
-        """With `space` the text starts with a space that does not belong to it. Raises UsageError for what cannot be honoured."""
+        """With `space` the text starts with a space that is not part of it. Raises UsageError for what cannot be honoured."""
         self.constraint = constraint
         self.unknown: list[str] = []
         self.names: frozenset[str] = frozenset()
@@ -122,12 +124,12 @@ class Grammar:
                 self.examples = frozenset({text})
             expression = constraint.text if constraint.kind == "regex" else _any_of(self.choices)
             body = f"/{llguidance.regex_to_lark(expression, ASCII)}/"
-        # Without no_forcing the mask would leave, of several ways to spell what must come, only the tokenizer's own.
+        # Without no_forcing the mask allows only the tokenizer's own spelling of bytes that must come.
         start = '" " body' if space else "body"
         self.text = f'%llguidance {{"no_forcing": true}}\nstart: {start}\nbody: {body}\n'
 
     def matcher(self, vocabulary: Vocabulary) -> Matcher:
-        """At the start of a text. Raises UsageError for what the library refuses."""
+        """A matcher at the start of a text. Raises UsageError for what the library refuses."""
         library = llguidance.LLMatcher(vocabulary.library, self.text, log_level=0)
         problem = library.get_error() or next(iter(library.get_grammar_warnings()), "")
         if problem:
@@ -136,14 +138,14 @@ class Grammar:
 
 
 def byte_vocabulary() -> Vocabulary:
-    """Every byte is the token of its number."""
+    """A vocabulary in which every byte is the token of its number."""
     return Vocabulary([bytes([byte]) for byte in range(256)])
 
 
 def check(constraint: Constraint) -> list[str]:
-    """The words of a schema that are read as annotations because nobody knows them; needs no model.
+    """Raise UsageError, naming the keyword, for a constraint that cannot be honoured; this needs no model.
 
-    Raises UsageError, naming the keyword, for a constraint that cannot be honoured.
+    Returns the words of a schema that are read as annotations because JSON Schema does not know them.
     """
     grammar = Grammar(constraint)
     grammar.matcher(byte_vocabulary())
@@ -168,7 +170,7 @@ def _refused(constraint: Constraint, problem: str) -> UsageError:
     reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error:")), first)
     if constraint.kind != "json-schema":
         reason = reason.split("(in regex): ")[-1]
-        hint = "the syntax is that of Rust's regex crate, without lookaround, back-references, word borders and anchors within the text"
+        hint = "the syntax is that of Rust's regex crate, without lookaround, back-references, word borders, and anchors within a text"
         return UsageError(f"{constraint.flag} cannot be honoured: {reason}", hint)
     if first.startswith("Unimplemented keys: "):
         keys = json.loads(first.removeprefix("Unimplemented keys: "))
@@ -185,7 +187,7 @@ def _refused(constraint: Constraint, problem: str) -> UsageError:
     if reason != first or "regex" in first or "lookaround" in first:
         key = "patternProperties" if first.startswith("patternProperty") else "pattern"
         return UsageError(f'--json-schema: "{key}" cannot be honoured: {reason}', "lookaround and back-references are not known")
-    if "circular references" in first or first.startswith("Resource "):
+    if "circular references" in first or first.startswith(("Resource ", "Anchor ", "Pointer ")):
         reason = "it refers to itself beside other keywords" if "circular" in first else "what it refers to is not in the schema"
         return UsageError(f'--json-schema: "$ref" cannot be honoured: {reason}', "put what it refers to in its place")
     if first.startswith("Unsatisfiable schema: "):

@@ -14,16 +14,17 @@ from urllib.parse import unquote
 
 from tgen.errors import UsageError
 
-# Keywords that hold schemas by name, and keywords that hold one schema or a list of them.
-NAMED = frozenset(("properties", "patternProperties", "dependentSchemas", "dependencies", "$defs", "definitions"))
+# Keywords that hold schemas by name, and keywords that hold one schema or a list of them; some hold nothing but a list.
+NAMED = frozenset("properties patternProperties dependentSchemas dependentRequired dependencies $defs definitions".split())
 NESTED = frozenset(
     "items prefixItems additionalItems unevaluatedItems contains additionalProperties unevaluatedProperties propertyNames".split()
     + "allOf anyOf oneOf not if then else".split()
 )
+LISTS = ("prefixItems", "allOf", "anyOf", "oneOf")
 # Keywords that change what is valid: those above, and these.
 KEYWORDS = (NAMED - {"$defs", "definitions"}) | NESTED
 KEYWORDS |= frozenset(
-    "$ref $dynamicRef $dynamicAnchor $recursiveRef $recursiveAnchor type enum const required dependentRequired format pattern".split()
+    "$ref $dynamicRef $dynamicAnchor $recursiveRef $recursiveAnchor type enum const required format pattern".split()
     + "minLength maxLength minItems maxItems uniqueItems minContains maxContains minProperties maxProperties".split()
     + "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf".split()
 )
@@ -82,8 +83,10 @@ def _inner(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         if key in NAMED:
             if not isinstance(value, dict):
                 raise UsageError(f'--json-schema: "{key}" must be an object, not {json.dumps(value)[:60]}', "it maps names to schemas")
-            # Draft 4 lists the names that a name depends on.
-            yield from ((key, inner) for inner in value.values() if key != "dependencies" or not isinstance(inner, list))
+            # A dependency may be a list of names.
+            yield from ((key, inner) for inner in value.values() if not (key.startswith("depend") and isinstance(inner, list)))
+        elif key in LISTS and not isinstance(value, list):
+            raise UsageError(f'--json-schema: "{key}" must be a list of schemas, not {json.dumps(value)[:60]}', "write [ and ] around it")
         elif key in NESTED:
             yield from ((key, inner) for inner in (value if isinstance(value, list) else [value]))
 

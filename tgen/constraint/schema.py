@@ -1,6 +1,6 @@
-"""A JSON Schema made safe for the grammar library: whatever it would take in a wider sense than a validator does is narrowed or refused.
+"""A JSON Schema made safe for the grammar library: a keyword that it reads in a wider sense than a validator is narrowed or refused.
 
-Knows JSON Schema, and no grammar, tokens or models. Narrowing is sound because a text that fits the narrower schema fits the other.
+Narrowing is sound, since a text that fits the narrower schema fits the wider one. This module knows no grammar, tokens or models.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from tgen.constraint.keywords import KEYWORDS, TYPES, nearest
 from tgen.constraint.pattern import Pattern, UnportableError, example, read_pattern
 from tgen.errors import UsageError
 
-# Beyond this neighbouring whole numbers are one and the same float.
+# From here on a float cannot tell a whole number from its neighbours.
 EXACT = 2**53
 COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
-# How far a bound that is excluded is moved, as a part of it or, below 1, of 1.
+# An excluded bound moves inwards by this part of itself, or by this much where it is below 1. A float still shows the difference.
 INWARDS = 1e-9
-# How many multiples are tried to see that a validator's division comes out whole.
+# This many multiples of a step are divided as a validator does it, which takes a few milliseconds.
 MULTIPLES = 20_000
 
 _YEAR = "(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"
@@ -29,7 +29,7 @@ _DAY = "(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]
 _DATE = f"(?:{_YEAR}-{_DAY}|{_LEAP_YEAR}-02-29)"
 _TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 _LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
-# The library allows 30 February's neighbour, 29 February, in every year, the year 0 and second 60; and hosts of any length.
+# The library also allows 29 February in every year, the year 0, second 60, and hosts of any length.
 FORMATS = {
     "date": f"^{_DATE}$",
     "time": f"^{_TIME}$",
@@ -37,7 +37,7 @@ FORMATS = {
     "hostname": rf"^{_LABEL}(?:\.{_LABEL}){{0,2}}\.[a-zA-Z]{{2,24}}$",
 }
 
-# The least and the greatest number of each format. Wider ones end where the library stops to tell whole numbers apart.
+# The least and the greatest number of each format. The wide formats end where the library can no longer tell whole numbers apart.
 NUMBERS = {f"int{bits}": (-(1 << bits - 1), (1 << bits - 1) - 1) for bits in (8, 16, 32)}
 NUMBERS |= {f"uint{bits}": (0, (1 << bits) - 1) for bits in (8, 16, 32)}
 FRACTIONS = ("float", "double")
@@ -64,7 +64,7 @@ def required_names(schemas: Iterable[dict[str, Any]]) -> frozenset[str]:
 
 
 def examples(schemas: Iterable[dict[str, Any]]) -> frozenset[str]:
-    """For each pattern, format and range of numbers in these schemas a text that fits, as JSON; a string's first quote is left out."""
+    """A text that fits for each pattern, format and range of numbers in these schemas, as JSON without a string's first quote."""
     found: set[str] = set()
     for schema in schemas:
         patterns = [schema.get("pattern"), *schema.get("patternProperties", ())]
@@ -110,8 +110,7 @@ def narrow(schema: dict[str, Any]) -> None:
         del schema["not"]
         parts.append(opposite)
     if parts:
-        both = schema.get("allOf")
-        schema["allOf"] = [*(both if isinstance(both, list) else []), *parts]
+        schema["allOf"] = [*schema.get("allOf", []), *parts]
 
 
 def _kinds(schema: dict[str, Any]) -> list[str]:
@@ -121,7 +120,7 @@ def _kinds(schema: dict[str, Any]) -> list[str]:
 
 
 def _narrow_formats(schema: dict[str, Any]) -> None:
-    """Bound numbers by their format. The library looks at formats of strings alone, and refuses those that it does not know."""
+    """Bound numbers by their format. The library reads the formats of strings alone, and refuses those that it does not know."""
     name, kinds = schema.get("format"), _kinds(schema)
     if not isinstance(name, str) or "string" in kinds:
         return
@@ -134,9 +133,8 @@ def _narrow_formats(schema: dict[str, Any]) -> None:
         if name not in FRACTIONS:
             _make_whole(schema)
     elif name not in SHORTEST and {"integer", "number"} & set(kinds):
-        raise UsageError(
-            f'--json-schema: "format": "{name}" is not known', nearest(name, NUMBERS, 'remove it, or use "minimum" and "maximum"')
-        )
+        hint = nearest(name, NUMBERS, 'remove it, or use "minimum" and "maximum"')
+        raise UsageError(f'--json-schema: "format": "{name}" is not known', hint)
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -150,15 +148,14 @@ def _make_whole(schema: dict[str, Any]) -> None:
 
 
 def _narrow_strings(schema: dict[str, Any]) -> None:
-    """Patterns that mean the same to every validator, and formats that a validator checks more closely than the library does."""
+    """Write patterns so that they mean the same to every validator, and bound formats that a validator checks more closely."""
     if isinstance(schema.get("pattern"), str):
         schema["pattern"] = _portable("pattern", schema["pattern"]).text
     kind = schema.get("format")
     if isinstance(kind, str) and kind in FORMATS:
         del schema["format"]
         if "pattern" in schema:
-            both = schema.get("allOf")
-            schema["allOf"] = [*(both if isinstance(both, list) else []), {"pattern": FORMATS[kind]}]
+            schema["allOf"] = [*schema.get("allOf", []), {"pattern": FORMATS[kind]}]
         else:
             schema["pattern"] = FORMATS[kind]
 
@@ -178,7 +175,7 @@ def _narrow_numbers(schema: dict[str, Any]) -> None:
     exact = Decimal(repr(step))
     if not 0 < exact < EXACT:
         raise _refusal("multipleOf", f'"multipleOf": {step}')
-    # A validator divides floats: 0.3 / 0.1 is not 3. So only whole numbers are written, where these are sure to divide.
+    # A validator divides floats, and 0.3 / 0.1 is not 3. So only whole numbers are allowed, and only where their division comes out whole.
     whole = exact.as_integer_ratio()[0]
     if isinstance(step, float) and any(int(n / step) != n / step for n in range(whole, whole * MULTIPLES, whole)):
         raise _refusal("multipleOf", f'"multipleOf": {step}')
@@ -187,9 +184,9 @@ def _narrow_numbers(schema: dict[str, Any]) -> None:
 
 
 def _move_exclusive(schema: dict[str, Any], bound: str, exclusive: str, sign: int) -> None:
-    """Move a whole bound that is excluded a little inwards: the library allows it where the other is less than 1 away: 0 of 0 < n < 0.5."""
+    """Move an excluded whole bound a little inwards: of 0 < n < 0.5, whose bounds are less than 1 apart, the library allows 0."""
     value = schema.get(exclusive)
-    value = schema.get(bound) if value is True else value  # as draft 4 says it
+    value = schema.get(bound) if value is True else value  # draft 4 says so
     if not _is_number(value) or value != int(value) or schema.get("type") == "integer":
         return
     others = [schema.get(key) for key in (("maximum", "exclusiveMaximum") if sign > 0 else ("minimum", "exclusiveMinimum"))]
@@ -202,35 +199,32 @@ def _move_exclusive(schema: dict[str, Any], bound: str, exclusive: str, sign: in
 
 
 def _narrow_objects(schema: dict[str, Any]) -> None:
-    patterns = schema.get("patternProperties")
-    if isinstance(patterns, dict):
-        closed = schema.get("additionalProperties") is False
-        schema["patternProperties"] = {}
-        for pattern, inner in patterns.items():
-            found = _portable("patternProperties", pattern)
-            if found.differs and not closed:
-                # A name that only some readers see a match in would be an additional property to the others.
-                raise _refusal("patternProperties", f'"patternProperties" {pattern!r} beside open "additionalProperties"')
-            schema["patternProperties"][found.text] = inner
+    patterns = schema.get("patternProperties", {})
+    found = {pattern: _portable("patternProperties", pattern) for pattern in patterns}
+    for pattern in patterns:
+        # If readers differ on whether a name matches, it is an additional property to some of them.
+        if found[pattern].differs and schema.get("additionalProperties") is not False:
+            raise _refusal("patternProperties", f'"patternProperties" {pattern!r} beside open "additionalProperties"')
+    if patterns:
+        schema["patternProperties"] = {found[pattern].text: inner for pattern, inner in patterns.items()}
     least, required = schema.get("minProperties"), schema.get("required")
     named = len(set(required)) if isinstance(required, list) and all(isinstance(name, str) for name in required) else 0
     if isinstance(least, int) and least - named > 1:
-        # The library counts a name twice if it is written twice.
+        # The library counts a name twice if the text holds it twice.
         raise _refusal("minProperties", f'"minProperties": {least} with {named} required names')
 
 
 def _dependencies(schema: dict[str, Any]) -> list[Any]:
-    """What depends on a name, said in keywords that the library knows: the name is absent, or what depends on it holds."""
+    """Schemas that replace the keywords of dependency, which the library does not know: a name is absent, or its dependency holds."""
     parts = []
     for key in ("dependencies", "dependentRequired", "dependentSchemas"):
-        if isinstance(schema.get(key), dict):
-            for name, needed in schema.pop(key).items():
-                parts.append({"anyOf": [{"properties": {name: False}}, {"required": needed} if isinstance(needed, list) else needed]})
+        for name, needed in schema.pop(key, {}).items():
+            parts.append({"anyOf": [{"properties": {name: False}}, {"required": needed} if isinstance(needed, list) else needed]})
     return parts
 
 
 def _opposite(schema: Any) -> Any | None:
-    """What `not` of a schema allows, in keywords that the library knows; None where these cannot say it."""
+    """A schema that allows what this one forbids, without `not`, which the library does not know; None if there is none."""
     if isinstance(schema, bool):
         return not schema
     if not isinstance(schema, dict):
@@ -258,7 +252,7 @@ def _portable(key: str, pattern: str) -> Pattern:
 
 
 def _check_numbers(key: str, value: Any) -> None:
-    """Raise UsageError for whole numbers that the library would round."""
+    """Raise UsageError for numbers that the library would round."""
     if isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             _check_numbers(key, inner)
