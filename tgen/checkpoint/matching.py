@@ -36,6 +36,15 @@ class Matches:
     parameters: dict[str, Match]
     repeats: dict[str, tuple[StoredTensor, StoredTensor]]
 
+    @property
+    def number_format(self) -> str:
+        """The narrowest of F32, BF16 and F16 that holds every matrix as it is stored.
+
+        Vectors, which some checkpoints keep wider, do not count; F64 is narrowed, for no model needs it.
+        """
+        formats = {match.tensor.dtype for match in self.parameters.values() if len(match.tensor.shape) > 1}
+        return formats.pop() if formats in ({"BF16"}, {"F16"}) else "F32"
+
 
 def settle_head(family: Family, spec: ModelSpec, stored: dict[str, StoredTensor]) -> ModelSpec:
     """The file wins over flags: a head that is stored is used, whatever `tie_word_embeddings` says.

@@ -11,6 +11,9 @@ import torch
 from tgen.errors import MemoryLimitError, UsageError
 from tgen.options import RunOptions
 
+# The share of the free memory that float32 weights may take; the rest is for the cache, activations and other programs.
+WEIGHTS_SHARE = 0.7
+
 
 def choose_device(options: RunOptions) -> torch.device:
     """The device asked for; auto is CUDA, then MPS, then the CPU. Raises UsageError for one that is not there."""
@@ -24,14 +27,14 @@ def choose_device(options: RunOptions) -> torch.device:
 def choose_dtype(options: RunOptions, device: torch.device, stored: torch.dtype, parameter_count: int) -> torch.dtype:
     """The number format asked for; auto is float32 on a CPU, where it is exact and the same everywhere, and as stored elsewhere.
 
-    A model whose float32 weights would fill most of the memory stays as it is stored.
+    A model whose float32 weights would fill most of the memory stays as it is stored, which is the format of its matrices.
     """
     if options.dtype != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[options.dtype]
     if device.type != "cpu":
         return stored
     free = available_memory()
-    return stored if free is not None and 4 * parameter_count > 0.7 * free else torch.float32
+    return stored if free is not None and 4 * parameter_count > WEIGHTS_SHARE * free else torch.float32
 
 
 def set_threads(options: RunOptions) -> None:
