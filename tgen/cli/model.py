@@ -30,14 +30,12 @@ def chosen_folder(model: str | None, *, translator: bool = False) -> Path:
 
 
 def chosen_checkpoint(model: str | None, *, translator: bool = False) -> Checkpoint:
-    """The same, opened and checked; config keys that nobody understood are named. Raises CheckpointError."""
+    """The same, opened and checked. Raises CheckpointError."""
     folder = chosen_folder(model, translator=translator)
 
     from tgen.checkpoint.container import not_honoured, open_checkpoint
 
     checkpoint = open_checkpoint(folder)
-    if checkpoint.unread:
-        messages.warning(f"config.json sets what tgen does not know: {', '.join(checkpoint.unread)}; the text may differ")
     if ignored := not_honoured(checkpoint):
         messages.warning(f"generation_config.json sets what tgen does not do: {', '.join(ignored)}; the text may differ")
     return checkpoint
