@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tgen.checkpoint.container import open_checkpoint
+from tgen.cli.main import run
 from tgen.errors import MemoryLimitError, UsageError
 from tgen.executors.open import open_model
 from tgen.executors.torch import placement
@@ -83,6 +85,16 @@ def test_matrices_settle_what_a_model_is_stored_as(
     types = {1: getattr(torch, vectors), 2: getattr(torch, matrices)}
     save_file({name: tensor.to(types[tensor.ndim]) for name, tensor in tensors.items()}, folder / "model.safetensors")
     assert open_model(open_checkpoint(folder), RunOptions(device="cpu")).dtype == expected
+
+
+def test_info_names_every_format(copy_golden: Callable[[str], Path], capfd: pytest.CaptureFixture[str]) -> None:
+    folder = copy_golden("mistral")
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        {name: tensor.bfloat16() if tensor.ndim == 2 else tensor.float() for name, tensor in tensors.items()}, folder / "model.safetensors"
+    )
+    assert run(["info", str(folder), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["stored_as"] == ["BF16", "F32"]
 
 
 def test_one_wide_matrix_keeps_its_numbers(copy_golden: Callable[[str], Path]) -> None:

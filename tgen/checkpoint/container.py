@@ -1,4 +1,4 @@
-"""A model folder, opened and checked as far as that goes without torch: spec, tensors, generation defaults."""
+"""A model folder, opened and checked without torch: its spec, where its tensors lie, and its generation defaults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OLD_SETTINGS = frozenset(
 )
 
 
-# What transformers would do otherwise because of them, each with the value that changes nothing.
+# Settings that transformers obeys and tgen does not, each with the value that changes nothing.
 NOT_HONOURED: dict[str, object] = {
     "constraints": None,
     "diversity_penalty": 0.0,
@@ -86,7 +86,7 @@ def generation_settings(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def not_honoured(checkpoint: Checkpoint) -> list[str]:
-    """The keys of generation_config.json that ask for something tgen does not do."""
+    """The keys of generation_config.json that ask for something that tgen does not do."""
     settings = checkpoint.generation
     return [key for key, neutral in NOT_HONOURED.items() if settings.get(key) is not None and settings[key] != neutral]
 
@@ -111,7 +111,7 @@ def decoder_start(checkpoint: Checkpoint) -> int:
 
 
 def end_tokens(checkpoint: Checkpoint) -> frozenset[int]:
-    """The ids that end a text: generation_config.json, else config.json. Raises CheckpointError for what is no id."""
+    """The ids that end a text, from generation_config.json or else config.json. Raises CheckpointError for a value that is no id."""
     for source in (checkpoint.generation, checkpoint.config):
         value = source.get("eos_token_id")
         if value is None:

@@ -66,7 +66,7 @@ class Config:
 
     @property
     def model_type(self) -> str:
-        """What picks the family."""
+        """The name that picks the family."""
         return self.text("model_type")
 
     def raw(self, key: str) -> Any:
@@ -82,7 +82,7 @@ class Config:
         return value
 
     def layers(self, *keys: str) -> int:
-        """How many layers; a damaged number shall not fill the memory with their specs."""
+        """The number of layers; the limit keeps a damaged one from filling the memory with their specs."""
         return self.integer(*keys, maximum=MAX_LAYERS)
 
     def head_dim(self, width: int, heads: int) -> int:
@@ -127,7 +127,7 @@ class Config:
         return kv_heads
 
     def windows(self, count: int, sliding: Callable[[int], bool] | None = None) -> list[int | None]:
-        """Per layer, how many of the latest keys it sees; None is all.
+        """For each layer, how many of the latest keys a query sees; None is all of them.
 
         Where `layer_types` is absent, `sliding` says which layers have a window; without it all have.
         """
@@ -152,7 +152,7 @@ class Config:
         return ACTIVATIONS[name]
 
     def require(self, key: str, allowed: Collection[object]) -> None:
-        """Refuse any value of a key but the ones that are implemented (absent always is)."""
+        """Refuse every value of a key but those that are implemented; an absent key is always fine."""
         value = self.raw(key)
         if value is not None and value not in allowed:
             implemented = " or ".join(repr(one) for one in allowed) or "a folder without it"

@@ -80,7 +80,7 @@ def tensors(spec: ModelSpec) -> Table:
 
 
 def _windows(config: Config) -> list[int | None]:
-    """Per layer, how many of the latest keys it sees; None is all."""
+    """For each layer, how many of the latest keys a query sees; None is all of them."""
     count, kind = config.layers("num_hidden_layers"), config.model_type
     if kind in ("qwen2", "qwen3"):
         config.raw("max_window_layers")  # counts only with use_sliding_window

@@ -27,7 +27,7 @@ class Reader:
 
     def __init__(self, model: Transformer) -> None:
         self.model = model
-        self.device = model.embedding.weight.device
+        self.device = model.device
 
     @torch.inference_mode()
     def log_probabilities(self, ids: Sequence[int]) -> Floats:
