@@ -123,7 +123,7 @@ config("gpt2", r"c_fc\.weight has the shape \[24, 96\], which gives \[96, 24\]; 
 config("bloom", r"word_embeddings\.weight has the shape \[288, 16\]", "different models", hidden_size=32)
 
 
-@bad("bart", r"encoder\.embed_tokens\.weight is not what it should repeat", "one matrix of embeddings", UnsupportedError)
+@bad("bart", r"encoder\.embed_tokens\.weight should be a copy of another tensor", "one matrix of embeddings", UnsupportedError)
 def repeat_of_another_shape(folder: Path) -> None:
     edit_bin(folder, lambda tensors: tensors.update({"model.encoder.embed_tokens.weight": tensors["model.shared.weight"][:99]}))
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from tgen.checkpoint.container import open_checkpoint
+from tgen.cli.main import run
 from tgen.errors import MemoryLimitError, UsageError
 from tgen.executors.formats import available_memory
+from tgen.executors.open import open_model
 from tgen.executors.torch import placement
 from tgen.executors.torch.placement import choose_device, choose_dtype, memory_errors
 from tgen.options import RunOptions
@@ -44,7 +52,9 @@ def test_a_device_that_is_not_there(device: str) -> None:
     ("asked", "device", "parameters", "expected"),
     [
         ("auto", CPU, 10**8, torch.float32),
-        ("auto", CPU, 10**9, torch.bfloat16),  # 4 GB of float32 would fill the memory
+        ("auto", CPU, 650 * 10**6, torch.float32),  # 2.6 GB of float32 leave room
+        ("auto", CPU, 750 * 10**6, torch.bfloat16),  # 3 GB would not
+        ("auto", CPU, 10**9, torch.bfloat16),
         ("auto", CUDA, 10**8, torch.bfloat16),
         ("float32", CUDA, 10**9, torch.float32),
         ("float16", CPU, 10**8, torch.float16),
@@ -54,6 +64,46 @@ def test_a_device_that_is_not_there(device: str) -> None:
 def test_number_format(asked: str, device: torch.device, parameters: int, expected: torch.dtype) -> None:
     options = RunOptions(dtype=asked)  # type: ignore[arg-type]
     assert choose_dtype(options, device, torch.bfloat16, parameters) == expected
+
+
+@pytest.mark.parametrize(
+    ("matrices", "vectors", "expected"),
+    [
+        ("bfloat16", "float32", torch.bfloat16),
+        ("float16", "float32", torch.float16),
+        ("float32", "bfloat16", torch.float32),
+        ("float64", "float64", torch.float32),
+        ("float64", "float32", torch.float32),
+    ],
+)
+def test_matrices_settle_what_a_model_is_stored_as(
+    matrices: str, vectors: str, expected: torch.dtype, machine: pytest.MonkeyPatch, copy_golden: Callable[[str], Path]
+) -> None:
+    """Whatever comes first in the files. No machine has memory for float32 here, so the model stays as it is stored."""
+    machine.setattr(placement, "available_memory", lambda: 1)
+    folder = copy_golden("mistral")
+    tensors = load_file(folder / "model.safetensors")
+    types = {1: getattr(torch, vectors), 2: getattr(torch, matrices)}
+    save_file({name: tensor.to(types[tensor.ndim]) for name, tensor in tensors.items()}, folder / "model.safetensors")
+    assert open_model(open_checkpoint(folder), RunOptions(device="cpu")).dtype == expected
+
+
+def test_info_names_every_format(copy_golden: Callable[[str], Path], capfd: pytest.CaptureFixture[str]) -> None:
+    folder = copy_golden("mistral")
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        {name: tensor.bfloat16() if tensor.ndim == 2 else tensor.float() for name, tensor in tensors.items()}, folder / "model.safetensors"
+    )
+    assert run(["info", str(folder), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["stored_as"] == ["BF16", "F32"]
+
+
+def test_one_wide_matrix_keeps_its_numbers(copy_golden: Callable[[str], Path]) -> None:
+    folder = copy_golden("mistral")
+    tensors = {name: tensor.bfloat16() for name, tensor in load_file(folder / "model.safetensors").items()}
+    for other in (torch.float32, torch.float16):
+        save_file({**tensors, "lm_head.weight": tensors["lm_head.weight"].to(other)}, folder / "model.safetensors")
+        assert open_checkpoint(folder).matches.number_format == "F32"
 
 
 def test_available_memory_is_a_number_of_bytes() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,10 @@ import pytest
 import torch
 
 from tests.conftest import GOLDEN, GOLDENS, config_of, spec_of
-from tgen.checkpoint.container import open_checkpoint
+from tgen.checkpoint.container import Checkpoint, open_checkpoint
 from tgen.errors import TgenError, UnsupportedError
 from tgen.executors.torch.load import load_model
 from tgen.executors.torch.transformer import Transformer
-from tgen.families.config import Config
 from tgen.families.registry import FAMILIES, find_family
 from tgen.spec.records import LinearScaling, Llama3Scaling, ModelSpec, PositionTable, RopeSpec, StackSpec
 
@@ -69,18 +69,100 @@ def test_no_value_brings_it_down(name: str, copy_golden: Callable[[str], Path]) 
     assert len(messages) > 50
 
 
-@pytest.mark.parametrize("name", GOLDENS)
-def test_every_key_that_transformers_writes_is_understood(name: str) -> None:
-    assert open_checkpoint(GOLDEN / name).unread == {}
+def opened(values: dict[str, Any], folder: Path) -> Checkpoint:
+    """A golden's copy, opened with another config.json."""
+    (folder / "config.json").write_text(json.dumps(values))
+    return open_checkpoint(folder)
 
 
-def test_what_nobody_read_is_reported() -> None:
+@pytest.mark.parametrize("value", [0, 0.0, 1, 0.5, True, False, "x", [0], {"a": 0}])
+@pytest.mark.parametrize("key", ["logits_scale", "use_new_rope"])
+def test_a_key_that_nobody_knows_is_refused(key: str, value: object, copy_golden: Callable[[str], Path]) -> None:
+    """Naming it and its value: zero and false may switch something off that is on by default."""
+    with pytest.raises(UnsupportedError, match=re.escape(f"config.json: {key} = {value!r} is not implemented")) as caught:
+        opened({**config_of("llama3"), key: value}, copy_golden("llama3"))
+    assert caught.value.hint is not None and "take it out" in caught.value.hint
+
+
+@pytest.mark.parametrize("value", [None, "", [], {}])
+def test_a_value_that_says_nothing_is_left_alone(value: object, copy_golden: Callable[[str], Path]) -> None:
+    opened({**config_of("mistral"), "logits_scale": value}, copy_golden("mistral"))
+
+
+def test_several_unknown_keys(copy_golden: Callable[[str], Path]) -> None:
     values = config_of("llama3")
     values |= {"attn_logit_softcapping": 50.0, "sliding_window": 4, "unused": None, "off": False}
     values["rope_parameters"] = {**values["rope_parameters"], "attention_factor": 2.0}
-    config = Config(values)
-    find_family("llama").spec(config)
-    assert config.unread() == {"attn_logit_softcapping": 50.0, "sliding_window": 4, "rope_parameters.attention_factor": 2.0}
+    expected = "attn_logit_softcapping = 50.0, sliding_window = 4, off = False and 1 more is not implemented"
+    folder = copy_golden("llama3")
+    with pytest.raises(UnsupportedError, match=expected):
+        opened(values, folder)
+    with pytest.raises(UnsupportedError, match=r"json: rope_parameters\.attention_factor = 2\.0 is not implemented"):
+        opened({**config_of("llama3"), "rope_parameters": values["rope_parameters"]}, folder)
+    two = config_of("gemma3")
+    with pytest.raises(UnsupportedError, match=r"json: rope_parameters\.other = 3 is not implemented"):
+        opened({**two, "rope_parameters": {**two["rope_parameters"], "other": 3}}, copy_golden("gemma3"))
+
+
+# Keys that folders of the hub hold besides those that transformers writes today, and values under which a variant is another model.
+OFFICIAL: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_ctx": 64, "output_past": True, "_num_labels": 2, "torchscript": False, "num_labels": 2, "pruned_heads": {}, "top_k": 50},
+    "gpt_neox": {"custom_pipelines": {"text-generation": {"impl": "x.py"}}, "is_decoder": False, "torch_dtype": "float16"},
+    "llama3": {"max_sequence_length": 64, "rope_interleaved": False, "is_llama_config": True, "unsloth_fixed": True, "pretraining_tp": 1},
+    "mistral": {"attention_bias": False, "_flash_attn_2_enabled": True, "attn_implementation": "sdpa"},
+    "qwen2": {"use_mrope": False, "attention_bias": False, "transformers.js_config": {"dtype": "q4"}},
+    "qwen3": {"mlp_bias": False, "_attn_implementation_autoset": True},
+    "phi3": {"attention_bias": False, "mlp_bias": False, "lm_head_bias": False, "full_attn_mod": 1, "interpolate_factor": 1},
+    "gemma2": {"sliding_window_size": 5, "cache_implementation": "hybrid"},
+    "bloom": {"attention_softmax_in_fp32": True, "bias_dropout_fusion": True, "n_inner": None, "offset_alibi": 100},
+    "opt": {"prefix": "</s>", "learned_embeddings": True, "scale_embeddings": False, "output_past": True},
+    "bart": {
+        "add_bias_logits": False,
+        "static_position_embeddings": False,
+        "save_step": 58,
+        "replacing_rate": 0,
+        "extra_pos_embeddings": 2,
+    },
+    "marian": {"static_position_embeddings": True, "add_bias_logits": False, "num_beams": 4, "_num_labels": 3},
+    "bert": {"directionality": "bidi", "pooler_fc_size": 768, "pruned_heads": {}, "use_bfloat16": False},
+    "roberta": {"language": "english", "name": "Roberta", "is_decoder": False, "add_cross_attention": False},
+    "t5": {"output_past": True, "is_decoder": False, "num_return_sequences": 1, "xla_device": None, "do_sample": False},
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "gpt2": {"pruned_heads": {"0": [1]}, "add_cross_attention": True, "scale_attn_weights": False},
+    "llama3": {"rope_interleaved": True, "add_cross_attention": True},
+    "mistral": {"attention_bias": True},
+    "qwen2": {"use_mrope": True, "mlp_bias": True},
+    "phi3": {"attention_bias": True, "mlp_bias": True, "lm_head_bias": True, "full_attn_mod": 2, "interpolate_factor": 2},
+    "gemma2": {"sliding_window_size": 6},
+    "bloom": {"n_inner": 48},
+    "opt": {"learned_embeddings": False, "scale_embeddings": True},
+    "bart": {"static_position_embeddings": True, "add_bias_logits": True},
+    "marian": {"static_position_embeddings": False},
+    "bert": {"is_decoder": True},
+    "t5": {"is_decoder": True},
+}
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_official_keys_are_accepted(name: str, copy_golden: Callable[[str], Path]) -> None:
+    assert opened({**config_of(name), **OFFICIAL[name]}, copy_golden(name)).spec == open_checkpoint(GOLDEN / name).spec
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name, values in VARIANTS.items() for key in values])
+def test_variants_are_refused(name: str, key: str, copy_golden: Callable[[str], Path]) -> None:
+    with pytest.raises(UnsupportedError, match=f"config.json: {key} = "):
+        opened({**config_of(name), key: VARIANTS[name][key]}, copy_golden(name))
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_everything_that_transformers_writes_is_accepted(name: str, copy_golden: Callable[[str], Path]) -> None:
+    """Also what it leaves out when it has the default value."""
+    transformers = pytest.importorskip("transformers")
+    values = config_of(name)
+    written = json.loads(transformers.AutoConfig.from_pretrained(GOLDEN / name).to_json_string(use_diff=False))
+    assert len(written) > len(values) / 2
+    opened(written, copy_golden(name))
 
 
 @pytest.mark.parametrize("name", ["llama3", "qwen3", "qwen2_window", "phi"])

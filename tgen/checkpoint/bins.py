@@ -1,4 +1,4 @@
-"""Lists the tensors of a `.bin`: where each lies in the file, as for safetensors. Imports no torch and calls nothing that a file names.
+"""Where each tensor of a `.bin` lies in the file, as for safetensors. Imports no torch and calls nothing that a file names.
 
 Such a file is a pickle, a program that builds the dictionary of tensors, and raw numbers. The program is run with the few names and
 instructions that PyTorch writes, and each name stands for a record here. A program can be neither large nor compressed, and no single
@@ -76,10 +76,10 @@ class _Tensor:
     def check(self) -> None:
         """Raise ValueError unless all numbers lie in the storage, and none stands for several."""
         if not type(self.shape) is type(self.strides) is tuple or not len(self.shape) == len(self.strides) <= MAX_AXES:
-            raise ValueError("axes that are none")
+            raise ValueError("a tensor without proper axes")
         numbers = (self.offset, *self.shape, *self.strides)
         if not all(type(number) is int and number >= 0 for number in numbers):
-            raise ValueError("sizes that are none")
+            raise ValueError("sizes that are no whole numbers")
         if self.offset + self.span > self.storage.count or math.prod(self.shape) > self.span:
             raise ValueError("a tensor outside its storage")
 
@@ -137,10 +137,10 @@ class _Program(pickle._Unpickler):
     def persistent_load(self, saved: Any) -> _Storage:
         """A storage, from its description."""
         if type(saved) is not tuple or not 5 <= len(saved) <= 6 or saved[5:] not in ((), (None,)):
-            raise ValueError("a storage that is none")
+            raise ValueError("not a storage")
         kind, name, key, _, count = saved[:5]
         if kind != "storage" or type(name) is not str or type(key) is not str or type(count) is not int or count < 0:
-            raise ValueError("a storage that is none")
+            raise ValueError("not a storage")
         return _Storage(key, *STORAGES[name], count)
 
     def load_build(self) -> None:

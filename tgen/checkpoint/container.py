@@ -1,4 +1,4 @@
-"""A model folder, opened and checked as far as that goes without torch: spec, tensors, generation defaults."""
+"""A model folder, opened and checked without torch: its spec, where its tensors lie, and its generation defaults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tgen.spec.records import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a folder holds. `generation` is generation_config.json as it stands; `unread` are config keys nobody understood."""
+    """What a folder holds; `generation` is generation_config.json as it stands."""
 
     folder: Path
     model_type: str
@@ -27,7 +27,6 @@ class Checkpoint:
     matches: Matches
     config: dict[str, Any]
     generation: dict[str, Any]
-    unread: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -42,9 +41,12 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     config = Config(read_json(folder / "config.json"))
     family = find_family(config.model_type)
     config.require("quantization_config", [])
+    config.require("add_cross_attention", [False])
+    config.require("pruned_heads", [{}])
     spec = family.spec(config)
+    config.refuse_unread()
     generation = read_optional_json(folder / "generation_config.json")
     stored = stored_tensors(folder)
     spec = settle_head(family, spec, stored)
     matches = match_tensors(family.tensors(spec), spec, stored)
-    return Checkpoint(folder, config.model_type, spec, stored, matches, config.values, generation, config.unread())
+    return Checkpoint(folder, config.model_type, spec, stored, matches, config.values, generation)

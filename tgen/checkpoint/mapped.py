@@ -76,7 +76,7 @@ def read_parameter(name: str, match: Match, files: MappedFiles) -> tuple[Array, 
 
 
 def check_repeats(matches: Matches, files: MappedFiles) -> None:
-    """Raise UnsupportedError where a tensor that should hold another one once more holds something else."""
+    """Raise UnsupportedError where a tensor that should be a copy of another one differs from it."""
     for name, (copy, original) in matches.repeats.items():
         if not np.array_equal(files.array(copy), files.array(original)):
             raise no_repeat(name)

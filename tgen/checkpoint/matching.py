@@ -31,16 +31,25 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """A source for every parameter, and the tensors that must equal another one because the model has them only once."""
+    """A source for every parameter, and by the name of each copy in the files, the copy and its original: the model has one for both."""
 
     parameters: dict[str, Match]
     repeats: dict[str, tuple[StoredTensor, StoredTensor]]
 
+    @property
+    def number_format(self) -> str:
+        """The narrowest of F32, BF16 and F16 that holds every matrix as it is stored.
+
+        Vectors, which some checkpoints keep wider, do not count; F64 is narrowed, for no model needs it.
+        """
+        formats = {match.tensor.dtype for match in self.parameters.values() if len(match.tensor.shape) > 1}
+        return formats.pop() if formats in ({"BF16"}, {"F16"}) else "F32"
+
 
 def settle_head(family: Family, spec: ModelSpec, stored: dict[str, StoredTensor]) -> ModelSpec:
-    """The file wins over flags: a head that is stored is used, whatever `tie_word_embeddings` says.
+    """The spec with the head that the files hold: a stored head is used, whatever `tie_word_embeddings` says.
 
-    An encoder without the tensors of its head is a model that gives vectors only; a bias that may be absent is none then.
+    An encoder whose files lack its head becomes a model that gives vectors only; a head whose optional bias is absent has none.
     """
     if spec.head is None:
         return spec
@@ -87,9 +96,9 @@ def match_tensors(table: Table, spec: ModelSpec, stored: dict[str, StoredTensor]
 
 
 def no_repeat(name: str) -> UnsupportedError:
-    """The error for a tensor that should hold another one once more and holds something else."""
+    """The error for a tensor that should be a copy of another one and differs from it."""
     hint = "the family keeps one matrix of embeddings for all its parts; a model with several is not implemented"
-    return UnsupportedError(f"{name} is not what it should repeat", hint)
+    return UnsupportedError(f"{name} should be a copy of another tensor, and differs from it", hint)
 
 
 def no_number(name: str) -> CheckpointError:

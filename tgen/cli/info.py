@@ -74,8 +74,7 @@ def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
     yield "positions", _positions(stack)
     yield "vocabulary", spec.vocab
     yield "context", spec.context
-    stored = next(iter(checkpoint.matches.parameters.values())).tensor.dtype
-    number_format = automatic_format(stored, parameter_count(spec))
+    number_format = automatic_format(checkpoint.matches.number_format, parameter_count(spec))
     yield "computes_in", NAMES[number_format]
     yield "cache_bytes_per_token", BYTES[number_format] * row_numbers(spec, 1)
     generation = read_generation(checkpoint)

@@ -38,8 +38,6 @@ def open_checkpoint(model: str | None, *, translator: bool = False) -> Checkpoin
     from tgen.checkpoint.generation import not_honoured
 
     checkpoint = container.open_checkpoint(folder)
-    if checkpoint.unread:
-        messages.warning(f"config.json sets what tgen does not know: {', '.join(checkpoint.unread)}; the text may differ")
     if ignored := not_honoured(checkpoint):
         messages.warning(f"the model's folder sets what tgen does not do: {', '.join(ignored)}; the text may differ")
     return checkpoint

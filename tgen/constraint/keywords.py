@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote
@@ -35,6 +36,12 @@ ANNOTATIONS = frozenset(
 )
 # Words of older drafts and of other languages that do change what is valid.
 FOREIGN = {"divisibleBy": "multipleOf", "disallow": "not", "extends": "allOf", "min": "minimum", "max": "maximum", "constant": "const"}
+# An unknown word with one of these in it looks as if it bounded something: it is refused, for as an annotation it would bound nothing.
+BOUNDING = re.compile(
+    r"min(?!or|e|d)|max|len(?:gth)?(?![a-z])|lenght|size|regex|pattern|uniq|require|optional|choices|values?$|range|between|step$|precision"
+    r"|multiple|exclusive|prohibit|forbid|allow|property$|fields$",
+    re.IGNORECASE,
+)
 # A word that starts like this is an annotation by convention.
 MARKED = ("x-", "_", "@")
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
@@ -65,6 +72,8 @@ def check_keywords(schemas: Iterable[dict[str, Any]]) -> list[str]:
             if word in KEYWORDS or word in ANNOTATIONS or word.startswith(MARKED):
                 continue
             meant = FOREIGN.get(word) or next((keyword for keyword in sorted(KEYWORDS) if _alike(word, keyword)), None)
+            if meant is None and BOUNDING.search(word):
+                meant = difflib.get_close_matches(word, sorted(KEYWORDS), 1, cutoff=0)[0]
             if meant is not None:
                 raise UsageError(f'--json-schema: "{word}" is not known', f'do you mean "{meant}"? If not, call it "x-{word}"')
             unknown[word] = None

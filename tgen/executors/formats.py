@@ -7,12 +7,14 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+# The share of the free memory that float32 weights may take; the rest is for the cache, activations and other programs.
+WEIGHTS_SHARE = 0.7
 NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def fits_as_float32(parameter_count: int, free: int | None) -> bool:
     """Whether float32 weights leave enough of the free memory, in bytes, for a CPU to compute in float32."""
-    return free is None or 4 * parameter_count <= 0.7 * free
+    return free is None or 4 * parameter_count <= WEIGHTS_SHARE * free
 
 
 def available_memory() -> int | None:

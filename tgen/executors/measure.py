@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from tgen.executors.torch.session import TorchSession
 from tgen.executors.torch.transformer import Transformer
+from tgen.spec.cache import row_numbers
 
 READ_BYTES = 256 * 2**20
 
@@ -44,7 +46,7 @@ def measure(model: Transformer, contexts: list[int], new_tokens: int, repeats: i
     for context in contexts:
         prefill = statistics.median(run[0] for run in runs[context])
         step = statistics.median(run[1] for run in runs[context])
-        read = _bytes_per_step(model, context + new_tokens // 2)
+        read = bytes_per_step(model, context + new_tokens // 2)
         yield Measurement(context, context / prefill, prefill, 1 / step, read / step, peak_memory())
 
 
@@ -70,14 +72,26 @@ def _run(model: Transformer, context: int, new_tokens: int) -> tuple[float, floa
     return prefill, statistics.median(steps)
 
 
-def _bytes_per_step(model: Transformer, length: int) -> int:
-    """What one decode step reads: every weight but the embedding rows it does not look up, and the cache."""
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    embedding = model.embedding.weight
-    if model.head is not None:
-        weights -= embedding.numel() * embedding.element_size()
-    cache = sum(2 * layer.mixer.kv_heads * layer.mixer.head_dim * length for stack in model.spec.stacks.values() for layer in stack.layers)
-    return weights + cache * embedding.element_size()
+def bytes_per_step(model: Transformer, length: int) -> int:
+    """What a decode step reads after `length` tokens: all weights, of tables that are only looked up a row, and the whole cache."""
+    decoder = model.spec.decoder
+    cache = row_numbers(model.spec, length) * model.dtype.itemsize
+    # A tied head multiplies by the whole embedding.
+    tied = model.head is not None and getattr(model.head.out, "weight", None) is model.embedding.weight
+    unread = 0 if tied else _unread(model.embedding, model.spec.vocab)
+    if model.decoder is not None and decoder is not None and decoder.positions is not None and model.decoder.positions is not None:
+        unread += _unread(model.decoder.positions, decoder.positions.length)
+    return _size(model) - unread + cache
+
+
+def _unread(table: nn.Module, rows: int) -> int:
+    """The bytes of all rows but one."""
+    return _size(table) * (rows - 1) // rows
+
+
+def _size(module: nn.Module) -> int:
+    """The bytes of all weights, those counted once that several parts share."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -17,8 +17,7 @@ def open_model(checkpoint: Checkpoint, options: RunOptions) -> Transformer:
     """The model, loaded and placed. Raises UsageError for a device that is not there, MemoryLimitError, CheckpointError."""
     set_threads(options)
     device = choose_device(options)
-    stored = DTYPES[next(iter(checkpoint.matches.parameters.values())).tensor.dtype]
-    dtype = choose_dtype(options, device, stored, parameter_count(checkpoint.spec))
+    dtype = choose_dtype(options, device, DTYPES[checkpoint.matches.number_format], parameter_count(checkpoint.spec))
     with memory_errors("loading the weights"):
         return load_model(checkpoint, device, dtype)
 

@@ -15,8 +15,10 @@ UNUSED_ROWS = 2
 def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is bart or marian."""
     marian = config.model_type == "marian"
-    for key, allowed in (("normalize_before", False), ("add_final_layer_norm", False), ("normalize_embedding", not marian)):
-        config.require(key, [allowed])
+    for key in ("normalize_before", "add_final_layer_norm", "add_bias_logits", "do_blenderbot_90_layernorm"):
+        config.require(key, [False])
+    config.require("normalize_embedding", [not marian])
+    config.require("static_position_embeddings", [marian])
     config.require("share_encoder_decoder_embeddings", [True])
     config.require("is_decoder", [False])
     width, vocab = config.integer("d_model"), config.integer("vocab_size")

@@ -11,6 +11,7 @@ def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is bloom."""
     config.require("apply_residual_connection_post_layernorm", [False])
     width, heads = config.integer("n_embed", "hidden_size"), config.integer("n_head", "num_attention_heads")
+    config.require("n_inner", [4 * width])
     head_dim = config.head_dim(width, heads)
     norm = NormSpec("layer", config.number("layer_norm_epsilon", default=1e-5))
     layer = LayerSpec(

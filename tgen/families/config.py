@@ -14,6 +14,7 @@ from tgen.errors import CheckpointError, UnsupportedError
 from tgen.spec.records import Activation, LinearScaling, Llama3Scaling, RopeSpec
 
 MAX_INTEGER, MAX_LAYERS = 2**31 - 1, 1000
+MAX_NAMED = 3  # keys in one message
 HINT = "config.json is damaged or was edited; download it again"
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -26,22 +27,27 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
 }
 
-# Keys without influence on the logits of a forward pass: bookkeeping, training, token ids (read elsewhere), output selection.
+# Keys without influence on the logits of a forward pass: bookkeeping, training, token ids (read elsewhere), what to output, how to
+# generate, which kernel computes. They are what transformers has written by default for the supported types, versions 2 to 5, and what
+# known folders add. A key that matters to some family is no member: each family reads or refuses it by itself.
 HARMLESS = frozenset(
     """
-    _name_or_path _num_labels _sliding_window_pattern activation_dropout architectures attention_dropout
-    attention_probs_dropout_prob attn_pdrop auto_map bad_words_ids begin_suppress_tokens bos_token_id cache_implementation
-    chunk_size_feed_forward classif_dropout classifier_dropout classifier_dropout_prob d_head decoder_layerdrop
-    decoder_start_token_id dense_act_fn dropout dropout_rate dtype early_stopping embd_pdrop encoder_layerdrop eos_token_id
-    extra_pos_embeddings finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_dropout
-    hidden_dropout_prob id2label init_std initializer_factor initializer_range is_encoder_decoder is_gated_act
-    keys_to_ignore_at_inference label2id layer_norm_epsilon layerdrop length_penalty masked_softmax_fusion max_length
-    max_window_layers min_length model_type n_ctx n_inner n_positions no_repeat_ngram_size num_beams offset_alibi output_attentions
-    output_hidden_states output_past pad_token_id pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
-    pooler_size_per_head pooler_type prefix pretraining_tp problem_type reorder_and_upcast_attn repetition_penalty resid_pdrop
-    return_dict scale_attn_weights sep_token_id seq_length skip_bias_add skip_bias_add_qkv slow_but_exact static_position_embeddings
-    summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj suppress_tokens
-    task_specific_params tie_encoder_decoder tie_word_embeddings tokenizer_class torch_dtype transformers_version unk_token_id
+    _attn_implementation _attn_implementation_autoset _attn_implementation_internal _commit_hash _flash_attn_2_enabled _name_or_path
+    _num_labels activation_dropout architectures attention_dropout attention_probs_dropout_prob attention_softmax_in_fp32
+    attn_implementation attn_pdrop auto_map bad_words_ids begin_suppress_tokens bias_dropout_fusion bos_token_id cache_implementation
+    chunk_size_feed_forward classif_dropout classifier_dropout classifier_dropout_prob custom_pipelines decoder_layerdrop
+    decoder_start_token_id directionality diversity_penalty do_sample dropout dropout_rate dtype early_stopping embd_pdrop
+    encoder_layerdrop encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty extra_pos_embeddings finetuning_task
+    force_bos_token_to_be_generated forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_dropout hidden_dropout_prob
+    id2label init_std initializer_factor initializer_range is_decoder is_encoder_decoder is_llama_config keys_to_ignore_at_inference
+    label2id language layerdrop length_penalty masked_softmax_fusion max_length max_sequence_length min_length model_type n_ctx name
+    no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences offset_alibi output_attentions
+    output_hidden_states output_past output_scores pad_token_id pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
+    pooler_size_per_head pooler_type prefix pretraining_tp problem_type remove_invalid_values reorder_and_upcast_attn
+    repetition_penalty replacing_rate resid_pdrop return_dict return_dict_in_generate save_step sep_token_id skip_bias_add
+    skip_bias_add_qkv slow_but_exact summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
+    suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype
+    torchscript transformers.js_config transformers_version typical_p unk_token_id unsloth_fixed unsloth_version use_bfloat16
     use_cache vocab_size_or_config_json_file
     """.split()
 )
@@ -60,7 +66,7 @@ class Config:
 
     @property
     def model_type(self) -> str:
-        """What picks the family."""
+        """The name that picks the family."""
         return self.text("model_type")
 
     def raw(self, key: str) -> Any:
@@ -76,7 +82,7 @@ class Config:
         return value
 
     def layers(self, *keys: str) -> int:
-        """How many layers; a damaged number shall not fill the memory with their specs."""
+        """The number of layers; the limit keeps a damaged one from filling the memory with their specs."""
         return self.integer(*keys, maximum=MAX_LAYERS)
 
     def head_dim(self, width: int, heads: int) -> int:
@@ -121,7 +127,7 @@ class Config:
         return kv_heads
 
     def windows(self, count: int, sliding: Callable[[int], bool] | None = None) -> list[int | None]:
-        """Per layer, how many of the latest keys it sees; None is all.
+        """For each layer, how many of the latest keys a query sees; None is all of them.
 
         Where `layer_types` is absent, `sliding` says which layers have a window; without it all have.
         """
@@ -146,17 +152,26 @@ class Config:
         return ACTIVATIONS[name]
 
     def require(self, key: str, allowed: Collection[object]) -> None:
-        """Refuse any value of a key but the ones that are implemented (absent always is)."""
+        """Refuse every value of a key but those that are implemented; an absent key is always fine."""
         value = self.raw(key)
         if value is not None and value not in allowed:
             implemented = " or ".join(repr(one) for one in allowed) or "a folder without it"
             raise UnsupportedError(f"config.json: {key} = {_short(value)} is not implemented", f"implemented: {implemented}")
 
-    def unread(self) -> dict[str, Any]:
-        """Keys that no one read and that are not known to be harmless, where they hold something."""
-        own = {key: value for key, value in self.values.items() if key not in self._read and key not in HARMLESS and value}
+    def refuse_unread(self) -> None:
+        """Refuse keys that no one read and that are not known to be harmless: they may change what the model computes."""
+        unread = [f"{key} = {_short(value)}" for key, value in self._unread().items()]
+        if unread:
+            more = f" and {len(unread) - MAX_NAMED} more" if len(unread) > MAX_NAMED else ""
+            raise UnsupportedError(
+                f"config.json: {', '.join(unread[:MAX_NAMED])}{more} is not implemented",
+                "tgen does not know what the key means; take it out of config.json if it changes nothing",
+            )
+
+    def _unread(self) -> dict[str, Any]:
+        own = {key: value for key, value in self.values.items() if not (key in self._read or key in HARMLESS or _is_empty(value))}
         for name, nested in self._nested.items():
-            own |= {f"{name}.{key}": value for key, value in nested.unread().items()}
+            own |= {f"{name}.{key}": value for key, value in nested._unread().items()}
         return own
 
     def rope(self, head_dim: int, default_theta: float = 10000.0, partial: float | None = None, kind: str | None = None) -> RopeSpec:
@@ -167,7 +182,7 @@ class Config:
         """
         values = self.mapping("rope_parameters")
         if kind is not None and kind in values:
-            values = Config(values).mapping(kind)
+            values = self._nested.setdefault("rope_parameters", Config(values)).mapping(kind)
         nested = Config({**self.mapping("rope_scaling"), **values})
         self._nested["rope_parameters" if kind is None else f"rope_parameters.{kind}"] = nested
         theta = nested.number("rope_theta", default=self.number("rope_theta", "rotary_emb_base", default=default_theta))
@@ -189,6 +204,7 @@ class Config:
             case "default":
                 return None
             case "linear":
+                nested.raw("original_max_position_embeddings")  # the factor alone counts
                 return LinearScaling(nested.number("factor"))
             case "llama3":
                 return Llama3Scaling(
@@ -207,6 +223,11 @@ class Config:
         if value is None:
             return CheckpointError(f"config.json: {key} is missing", f"it should be {expected}")
         return CheckpointError(f"config.json: {key} = {_short(value)} is not {expected}", HINT)
+
+
+def _is_empty(value: object) -> bool:
+    """Whether a value says nothing. Zero and false do: they may switch something off."""
+    return value is None or (isinstance(value, str | list | dict) and not value)
 
 
 def _short(value: object) -> str:

@@ -17,6 +17,8 @@ def spec(config: Config) -> ModelSpec:
     third = config.model_type == "gemma3_text"
     config.require("use_bidirectional_attention", [False])
     config.raw("hidden_act")  # hidden_activation is what counts, whatever stands here
+    config.raw("_sliding_window_pattern")  # says sliding_window_pattern or layer_types once more
+    config.require("sliding_window_size", [config.raw("sliding_window")])
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     head_dim, kv_heads = config.integer("head_dim", default=256), config.kv_heads(heads)
     norm, bias = NormSpec("rms", config.number("rms_norm_eps", default=1e-6)), config.flag("attention_bias", default=False)

@@ -16,6 +16,14 @@ def spec(config: Config) -> ModelSpec:
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     head_dim, kv_heads = config.head_dim(width, heads), config.kv_heads(heads)
     norm = NormSpec("rms", config.number("rms_norm_eps", default=1e-6))
+    config.require("rope_interleaved", [False])
+    config.require("use_mrope", [False])
+    if kind != "llama":
+        config.require("mlp_bias", [False])
+    if kind == "mistral":
+        config.require("attention_bias", [False])
+    elif kind == "qwen2":
+        config.raw("attention_bias")  # it has biases whatever this says
     bias = kind == "qwen2" or (kind in ("llama", "qwen3") and config.flag("attention_bias", default=False))
     mlp = MlpSpec(
         width=config.integer("intermediate_size"),
@@ -72,8 +80,10 @@ def tensors(spec: ModelSpec) -> Table:
 
 
 def _windows(config: Config) -> list[int | None]:
-    """Per layer, how many of the latest keys it sees; None is all."""
+    """For each layer, how many of the latest keys a query sees; None is all of them."""
     count, kind = config.layers("num_hidden_layers"), config.model_type
+    if kind in ("qwen2", "qwen3"):
+        config.raw("max_window_layers")  # counts only with use_sliding_window
     if kind == "mistral":
         return config.windows(count)
     if kind in ("qwen2", "qwen3") and config.flag("use_sliding_window", default=False):

@@ -15,6 +15,8 @@ def spec(config: Config) -> ModelSpec:
     head_dim, context = config.head_dim(width, heads), config.integer("max_position_embeddings", default=2048)
     config.require("word_embed_proj_dim", [width])
     config.require("layer_norm_elementwise_affine", [True])
+    config.require("learned_embeddings", [True])
+    config.require("scale_embeddings", [False])
     norm, bias = NormSpec("layer", 1e-5), config.flag("enable_bias", default=True)
     before = config.flag("do_layer_norm_before", default=True)
     removed = config.flag("_remove_final_layer_norm", default=False)

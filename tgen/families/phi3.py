@@ -9,6 +9,10 @@ from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, Model
 
 def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is phi3."""
+    for key in ("attention_bias", "mlp_bias", "lm_head_bias"):
+        config.require(key, [False])
+    config.require("full_attn_mod", [1])
+    config.require("interpolate_factor", [1])
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     head_dim, kv_heads = config.head_dim(width, heads), config.kv_heads(heads)
     norm = NormSpec("rms", config.number("rms_norm_eps", default=1e-5))

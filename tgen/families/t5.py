@@ -17,6 +17,9 @@ FEED_FORWARD: dict[str, tuple[Activation, bool]] = {
 
 def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is t5."""
+    config.require("is_decoder", [False])
+    for key in ("dense_act_fn", "is_gated_act"):  # feed_forward_proj says both
+        config.raw(key)
     width, heads = config.integer("d_model"), config.integer("num_heads")
     kind = config.text("feed_forward_proj", default="relu")
     if kind not in FEED_FORWARD:

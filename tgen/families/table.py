@@ -114,9 +114,9 @@ class Source:
 class Table:
     """All sources of a family's checkpoint, by parameter name.
 
-    `prefixes` are what some checkpoints put before every name (`transformer.`) and others leave out; `ignored` are endings of names that
-    hold nothing the model needs; `repeated` are names that may hold another tensor once more, or in its place; `optional` are
-    parameters that are zero where the checkpoint lacks them; `older` are endings of names and how they were once spelt.
+    Some checkpoints put one of `prefixes` before every name (`transformer.`) and others leave it out. Tensors whose names end in one of
+    `ignored` hold nothing that the model needs. `repeated` maps the name of a copy to that of its original; a checkpoint may hold either
+    or both. A parameter in `optional` is zero where the checkpoint lacks it. `older` maps endings of names to their former spelling.
     """
 
     sources: dict[str, Source]

@@ -22,8 +22,8 @@ DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F
 def load_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Transformer:
     """The model with its weights on `device` in `dtype`, ready to run.
 
-    Raises CheckpointError for NaN or infinity in the weights and UnsupportedError for a tensor that should repeat another one and does
-    not.
+    Raises CheckpointError for NaN or infinity in the weights and UnsupportedError for a tensor that should be a copy of another one and
+    differs from it.
     """
     with torch.device("meta"):
         model = Transformer(checkpoint.spec)

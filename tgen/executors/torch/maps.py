@@ -20,7 +20,7 @@ Maps = dict[str, list[npt.NDArray[np.float32]]]
 
 @dataclass(slots=True)
 class Recorder:
-    """What was recorded: for each kind of attention, one map per layer, [rows, heads, queries, keys].
+    """The recorded maps: for each kind of attention, one per layer, [rows, heads, queries, keys].
 
     Kinds are "encoder", "decoder" (masked) and "cross" (from a decoder to its encoder).
     """

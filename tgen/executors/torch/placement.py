@@ -24,7 +24,7 @@ def choose_device(options: RunOptions) -> torch.device:
 def choose_dtype(options: RunOptions, device: torch.device, stored: torch.dtype, parameter_count: int) -> torch.dtype:
     """The number format asked for; auto is float32 on a CPU, where it is exact and the same everywhere, and as stored elsewhere.
 
-    A model whose float32 weights would fill most of the memory stays as it is stored.
+    A model whose float32 weights would fill most of the memory stays as it is stored, which is the format of its matrices.
     """
     if options.dtype != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[options.dtype]
