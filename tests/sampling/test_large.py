@@ -13,6 +13,7 @@ from tests.sampling import naive
 from tgen.options import GenerationOptions
 from tgen.sampling.candidates import Candidates
 from tgen.sampling.filters import top_p
+from tgen.sampling.rules import Rules
 from tgen.sampling.sampler import Sampler, Trace
 
 OFF: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
@@ -41,6 +42,22 @@ def test_the_same_as_a_naive_sampler(kind: str, options: dict[str, Any]) -> None
     assert trace.uniform is not None
     assert trace.stages[-1][1].ids.tolist() == sorted(token for token, _ in expected)
     assert token == naive.drawn(expected, trace.uniform)
+
+
+@pytest.mark.parametrize("kind", ["peaked", "flat: deviation 1"])
+@pytest.mark.parametrize("vocab", [4096, VOCAB])
+def test_what_the_rules_forbid_is_not_drawn(kind: str, vocab: int) -> None:
+    settled = GenerationOptions(**{**OFF, "top_p": 0.9})
+    logits = DISTRIBUTIONS[kind](np.random.default_rng(5))[:vocab]
+    suppressed = tuple(int(token) for token in np.argsort(-logits)[: vocab // 2 : 2])
+    scores = logits.copy()
+    scores[list(suppressed)] = -np.inf
+    traces: list[Trace] = []
+    token = Sampler(settled, 11, 0, PROMPT[:2], Rules(9, suppressed=suppressed), traces.append).draw(logits)
+    expected = naive.kept(scores.tolist(), settled, naive.ROUNDING)
+    assert traces[0].uniform is not None
+    assert traces[0].stages[-1][1].ids.tolist() == sorted(token for token, _ in expected)
+    assert token == naive.drawn(expected, traces[0].uniform)
 
 
 def test_top_p_is_right_beside_each_border() -> None:

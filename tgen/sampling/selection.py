@@ -12,9 +12,14 @@ import numpy as np
 
 from tgen.arrays import Ids, Logits, Values
 
-# Values in one group of `highest`, at most; values that `fewest` sorts, at most, and the buckets it makes of more; weights in one block
-# of `crossing`.
-GROUP, SORTED, BUCKETS, BLOCK = 128, 1024, 4096, 512
+# A group whose maximum is taken has at most so many values.
+GROUP = 128
+
+# `fewest` sorts so many values, and puts more than that into buckets first.
+SORTED, BUCKETS = 1024, 4096
+
+# `crossing` adds up blocks of so many weights.
+BLOCK = 512
 
 
 def highest(values: Logits | Values, count: int) -> Ids:
@@ -36,7 +41,7 @@ def highest(values: Logits | Values, count: int) -> Ids:
 
 
 def group_maxima(values: Logits | Values, groups: int) -> Logits | Values:
-    """The highest of each of so many groups of values; a few values may be in none."""
+    """The highest value of each group; a few of the values belong to no group."""
     maxima: Logits | Values = values[: len(values) - len(values) % groups].reshape(-1, groups).max(axis=0)
     return maxima
 
@@ -50,12 +55,15 @@ def ranked(values: Logits | Values, count: int) -> Ids:
 def fewest(values: Logits | Values, weights: Values, target: float) -> tuple[Ids, float]:
     """The places, in ascending order, of the fewest highest values whose weights sum to `target` or more; at least one.
 
-    Also how far the target may move, up or down, without another result. This is a selection by buckets: values fall into buckets by
-    their size, and only the bucket in which the sum reaches the target is looked at more closely.
+    The second result is how far the target may move, up or down, before the first one changes. Values are put into buckets by their
+    size; the bucket in which the sum reaches the target is put into finer buckets, until it is small enough to be sorted.
     """
     near, near_weights, missing, taken = values, weights, target, 0
+    if len(near) > SORTED and near.min() == -np.inf:  # a masked token, which has no weight
+        unmasked = np.flatnonzero(near > -np.inf)
+        near, near_weights = near[unmasked], near_weights[unmasked]
     while len(near) > SORTED and (high := float(near.max())) > (low := float(near.min())):
-        # Rounding keeps the order: a higher value is never in a later bucket, and the highest and the lowest are not in the same.
+        # Rounding keeps the order: a higher value is never in a later bucket. The highest and the lowest are in different ones.
         buckets = ((high - near.astype(np.float64)) * (BUCKETS / (high - low))).astype(np.int32)
         sums = np.bincount(buckets, weights=near_weights).astype(np.float64, copy=False)
         reached = crossing(sums, missing, "left")
@@ -77,7 +85,7 @@ def crossing(weights: Values, target: float, side: Literal["left", "right"]) -> 
 
     A target at or beyond the whole sum, as rounding may give, counts as just below it.
     """
-    if len(weights) > 4 * BLOCK:  # sums of blocks first: a running sum waits for each addition, a sum does not
+    if len(weights) > 4 * BLOCK:  # the sums of blocks first: a running sum is slow, since each addition waits for the one before
         sums = np.add.reduceat(weights, np.arange(0, len(weights), BLOCK))
         block = crossing(sums, target, side)
         start = block * BLOCK
@@ -91,6 +99,6 @@ def _down_to(values: Logits | Values, border: float | np.floating, count: int) -
     kept = values >= border
     surplus = int(np.count_nonzero(kept)) - count
     if surplus:
-        first = np.flatnonzero(values == border)[-surplus]  # from here on, equals are too many
+        first = np.flatnonzero(values == border)[-surplus]  # from here on, no more equals are kept
         kept[first:] = values[first:] > border
     return np.flatnonzero(kept)
