@@ -38,7 +38,7 @@ ANNOTATIONS = frozenset(
 FOREIGN = {"divisibleBy": "multipleOf", "disallow": "not", "extends": "allOf", "min": "minimum", "max": "maximum", "constant": "const"}
 # An unknown word with one of these in it looks as if it bounded something: it is refused, for as an annotation it would bound nothing.
 BOUNDING = re.compile(
-    r"min(?!or|e|d)|max|len(?:gth)?(?![a-z])|lenght|size|regex|pattern|uniq|require|optional|choices|values?$|range|between|step$|precision"
+    r"min(?!or|e|d)|max|len(?:gth)?(?![a-z])|lenght|size|regex|pattern|uniq|require|optional|choices|^values?$|range|between|step$|precision"
     r"|multiple|exclusive|prohibit|forbid|allow|property$|fields$",
     re.IGNORECASE,
 )

@@ -10,6 +10,7 @@ from tgen.engine.request import Request
 from tgen.errors import TgenError
 from tgen.events import Piece
 from tgen.options import Resolved
+from tgen.text.fitting import fitting
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Translator:
         """The target of each text, in order; a text of white space alone has an empty one. Raises TgenError."""
         context, encode = self._generator.context, self._generator.tokenizer.encode
         sources = [encode(text) if text.strip() else [] for text in texts]
-        cut = [_fitting(ids, context) for ids in sources]
+        cut = [fitting(ids, context) for ids in sources]
         # Texts of like lengths run side by side: then they end at about the same time, and little of a pass is spent on few rows.
         order = sorted((number for number, ids in enumerate(cut) if ids), key=lambda number: len(cut[number]))
         requests = iter([Request(number, cut[number], self._resolved) for number in order])
@@ -45,8 +46,3 @@ class Translator:
             if isinstance(event, Piece):
                 targets[number] += event.text
         return [Translation(text, len(source) - len(ids)) for text, source, ids in zip(targets, sources, cut, strict=True)]
-
-
-def _fitting(ids: list[int], context: int) -> list[int]:
-    """A source that is too long loses its end, but not the tokenizer's own last token."""
-    return ids if len(ids) <= context else [*ids[: context - 1], ids[-1]]
