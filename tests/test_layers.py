@@ -33,6 +33,22 @@ RANKS = {
     "files": 0,
     "arrays": 0,
 }
+# Inside a folder, a file imports only from files that stand before it.
+ORDER = {
+    "spec": ["records", "shapes", "cache"],
+    "checkpoint": ["stored", "bins", "safetensors", "matching", "container", "mapped", "generation", "resolve"],
+    "executors": ["session", "formats", "torch", "measure", "open"],
+    "executors/torch": [
+        *["cache", "positions", "norms", "forward_pass", "attention", "layers", "transformer"],
+        *["placement", "load", "save", "session", "maps", "reading"],
+    ],
+    "sampling": ["logits", "selection", "candidates", "nucleus", "filters", "penalties", "rules", "sampler"],
+    "constraint": ["spelling", "keywords", "pattern", "schema", "grammar", "place", "planner", "guard"],
+    "engine": ["request", "prefix", "scheduler", "sample", "beam", "generator", "opening", "prompt_cache"],
+    "wire": ["requests", "records", "result"],
+    "batch": ["lines", "journal", "run"],
+}
+MOST_FILES = 14
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 FREE = {Path("__init__.py"), Path("__main__.py")}
 
@@ -43,8 +59,8 @@ def parse(module: Path) -> ast.Module:
     return ast.parse((PACKAGE / module).read_text("utf-8"))
 
 
-def imported(tree: ast.AST) -> Iterator[str]:
-    """The part of tgen that each import takes from, inside functions too; relative imports are not used here."""
+def imported(tree: ast.AST) -> Iterator[list[str]]:
+    """The parts of the module that each import takes from tgen, inside functions too; relative imports are not used here."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -53,7 +69,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
             names = [f"tgen.{alias.name}" for alias in node.names] if node.module == "tgen" else [node.module or ""]
         else:
             continue
-        yield from (name.split(".")[1] for name in names if name.startswith("tgen."))
+        yield from (name.split(".")[1:] for name in names if name.startswith("tgen."))
 
 
 @every_module
@@ -62,10 +78,31 @@ def test_imports_go_down(module: Path) -> None:
     if module in FREE:
         return
     own = module.parts[0].removesuffix(".py")
-    for other in imported(parse(module)):
+    for other, *_ in imported(parse(module)):
         if other.startswith("__"):
             continue  # the version
         assert other == own or RANKS[other] < RANKS[own] or RANKS[other] == RANKS[own] == 0, f"{own} imports {other}"
+
+
+@pytest.mark.parametrize("folder", ORDER)
+def test_imports_go_down_inside_folders(folder: str) -> None:
+    """Every file has its place in the order, and imports only what stands before it."""
+    order, parts = ORDER[folder], folder.split("/")
+    names = {path.stem for path in (PACKAGE / folder).iterdir() if path.name not in ("__init__.py", "__pycache__")}
+    assert names == set(order)
+    for module in MODULES:
+        if list(module.parts[: len(parts)]) != parts or module.stem == "__init__":
+            continue
+        own = module.parts[len(parts)].removesuffix(".py")
+        for other in imported(parse(module)):
+            if other[: len(parts)] == parts and len(other) > len(parts) and other[len(parts)] != own:
+                assert order.index(other[len(parts)]) < order.index(own), f"{folder}/{own} imports {other[len(parts)]}"
+
+
+def test_no_folder_is_crowded() -> None:
+    """Families and commands are lists; any other folder with more files than this is two."""
+    for folder in {module.parent for module in MODULES} - {Path("families"), Path("cli")}:
+        assert sum(module.parent == folder for module in MODULES) <= MOST_FILES, folder
 
 
 @every_module
