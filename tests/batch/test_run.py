@@ -56,23 +56,22 @@ def test_what_was_answered_before_its_turn_is_kept_when_a_run_is_stopped(tmp_pat
     assert written(path) == [2, 3, 4, 1, 5, 6]
 
 
-def test_and_when_memory_gives_out(tmp_path: Path) -> None:
-    """Nobody knows whose fault it is: no line is answered by it, and all of them can be gone on with."""
+def test_a_line_that_memory_does_not_suffice_for_is_answered_by_an_error(tmp_path: Path) -> None:
+    """The others are answered as if it had not been there."""
     stage, path = Stage(script), tmp_path / "out"
-    journal = Journal(path, resume=False)
-    run = batch_run(stage.generator, journal)
 
-    def full(read: tuple[int, ...]) -> np.ndarray:
-        if run.count >= 3:
-            raise MemoryLimitError("out of memory", "buy some")
+    def small(read: tuple[int, ...]) -> np.ndarray:
+        if len(read) > 50:
+            raise MemoryLimitError("out of memory", "use a smaller model")
         return script(read)
 
-    stage.script = full
-    with journal, pytest.raises(MemoryLimitError) as failed:
-        list(run.run(stream([SLOW, *[QUICK] * 3, SLOW]), lambda: False))
-    assert "--batch-size" in str(failed.value.hint)
-    assert "--resume" in str(failed.value.hint)
-    assert written(path) == [2, 3, 4]
+    stage.script = small
+    with Journal(path) as journal:
+        run = batch_run(stage.generator, journal)
+        list(run.run(stream([*[QUICK] * 3, {"prompt": "Q" * 60}, QUICK]), lambda: False))
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [record.get("error", {}).get("code") for record in records] == [None, None, None, "memory", None]
+    assert run.failed == 1
 
 
 def test_progress_counts_every_line_that_needs_nothing_more(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_explain_draws_the_same(ask: Ask) -> None:
     options = ["x", *MODEL, "--regex", "[a-c]{5}", "--temperature", "2", "--seed", "2"]
     steps = [json.loads(line) for line in ask("explain", *options, "--json").out.splitlines()]
     assert "".join(step["text"] for step in steps) == ask("generate", *options).out
-    assert all(row["cut_by"] == "rules" for row in steps[0]["rows"] if row["text"] not in "abc")
+    assert all(row["cut_by"] == "rules" for row in steps[0]["candidates"] if row["text"] not in "abc")
     assert "cut" in ask("explain", *options).out
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import threading
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from tests.cli.conftest import Ask
 from tests.cli.processes import golden, tgen
-from tgen.cli.main import COMMANDS, run
+from tgen.cli.main import app, run
 from tgen.errors import CapacityError, CheckpointError, MemoryLimitError, TgenError, UnsupportedError, UsageError
 from tgen.sampling.logits import NumericalError
 from tgen.ui import messages
 
-WITH_JSON = sorted(function.__name__ for function in COMMANDS if "json" in inspect.signature(function).parameters)
+WITH_JSON = sorted(
+    name
+    for name, command in get_command(app).commands.items()  # type: ignore[attr-defined]
+    if any("--json" in parameter.opts for parameter in command.params)
+)
 TEXT = {"fill": "a [MASK]", "tokenize": "a", "score": "a b", "generate": "a", "explain": "a", "attention": "a b"}
 
 
@@ -97,7 +101,7 @@ def test_what_is_unexpected_is_said_so(monkeypatch: pytest.MonkeyPatch, capsys: 
     def fail(_: object) -> None:
         raise RuntimeError("oh")
 
-    monkeypatch.setattr("tgen.cli.generate.chosen_checkpoint", fail)
+    monkeypatch.setattr("tgen.cli.generate.open_checkpoint", fail)
     assert run(["generate", "a", "--json"]) == 1
     assert object_of(capsys.readouterr().err)["type"] == "unexpected"
 

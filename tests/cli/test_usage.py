@@ -80,9 +80,9 @@ def test_a_bad_value_is_named_with_its_option(capsys: Captured, option: str, val
         (["bench", "--repeats", "0"], ["--repeats must be 1 or more, not 0"]),
         (["train", "x", "--every", "0"], ["--every must be 1 or more, not 0"]),
         (["train", "x", "--width", "100"], ["--width must be a multiple of 64"]),
-        (["train"], ["give texts or --pairs to start a run, or --resume"]),
-        (["train", "x", "--resume"], ["not both"]),
-        (["train", "x", "--steps", "1", "--minutes", "1"], ["either --steps or --minutes"]),
+        (["train"], ["give exactly one of text files, --pairs and --resume"]),
+        (["train", "x", "--resume"], ["give exactly one of text files, --pairs and --resume"]),
+        (["train", "x", "--steps", "1", "--minutes", "1"], ["--steps or --minutes, and not both"]),
     ],
 )
 def test_a_mistake_is_explained(capsys: Captured, arguments: list[str], words: list[str]) -> None:
@@ -114,7 +114,7 @@ def test_no_value_may_be_empty(capsys: Captured, tmp_path: Path, monkeypatch: py
         (["generate", "x", "--stop", "a", "--stop", ""], "--stop"),
         (["batch", "-o", "", "q.jsonl"], "--output"),
         (["batch", "q.jsonl", ""], "FILE"),
-        (["train", "t.txt", "-o", ""], "--out"),
+        (["train", "t.txt", "-o", ""], "--output"),
         (["generate", "hi", "-m", ""], "--model"),
         (["info", ""], "MODEL"),
     ],

@@ -76,6 +76,9 @@ class TimedSession:
         type(self).opened += 1
         self.slow = 10 if self.opened <= 2 else 1
 
+    def admit(self, sources: Sequence[None]) -> None:
+        assert len(sources) == 1
+
     def extend(self, rows: Sequence[Sequence[int]]) -> None:
         ((*ids,),) = rows
         self.clock.now += self.slow * (0.01 * len(ids) if len(ids) > 1 else 0.002)

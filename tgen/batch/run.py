@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tgen.batch.journal import Journal, NobodyReadsError, encode
 from tgen.batch.lines import MOST_BYTES, Lines
-from tgen.errors import MemoryLimitError, TgenError, UsageError
+from tgen.errors import TgenError, UsageError
 from tgen.events import Event, Finished
 from tgen.wire.records import answer_record, error_record, token_count
 from tgen.wire.requests import JsonRequest, LineKey, line_key, merged, read_object, read_request
@@ -94,8 +94,6 @@ class BatchRun:
             for number, event in self._events(lines, cancelled):
                 if self._hear(number, event):
                     yield number
-        except MemoryLimitError as error:
-            raise MemoryLimitError(error.message, "a smaller --batch-size needs less; with --output, --resume goes on") from error
         except NobodyReadsError:
             return
         finally:

@@ -118,15 +118,14 @@ def _record(opened: Opened, ids: list[int], answer: str | None) -> tuple[Maps, l
 
 
 def _answer(opened: Opened, model: Transformer, source: list[int]) -> list[int]:
-    """The likeliest answer to a source, as the folder's settings find it, without its end token."""
+    """The ids of the likeliest answer to a source, as the folder's settings find it."""
     from tgen.engine.opening import make_generator
     from tgen.events import Finished
     from tgen.executors.torch.session import TorchExecutor
 
     generator = make_generator(opened.checkpoint, TorchExecutor(model), opened.tokenizer)
     events = generator.run(source, generator.resolve({}))
-    ids = next(event.ids for event in events if isinstance(event, Finished))
-    return [token for token in ids if token not in generator.end_tokens]
+    return next(list(event.ids) for event in events if isinstance(event, Finished))
 
 
 def _selected(

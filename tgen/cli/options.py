@@ -49,7 +49,7 @@ class Asked:
             from tgen.constraint.grammar import check
 
             if unknown := check(constraint):
-                messages.note(f"--json-schema: JSON Schema has no {', '.join(map(json.dumps, unknown))}, so it is read as an annotation")
+                messages.note(f"--json-schema: read as an annotation, which changes nothing: {', '.join(map(json.dumps, unknown))}")
 
     def preferring(self, **values: Any) -> Asked:
         """The same with values for options that were not asked for."""

@@ -25,8 +25,8 @@ CHUNK = 256
 # While no row writes, prompts are read together, up to so many ids in one step: more would only take more memory.
 TOGETHER = 2048
 # While rows write, a step reads this many ids of prompts, and two more for each row that writes. Then it takes about twice as long as a
-# step that only writes: a pass over few ids takes about the time that reading the weights takes, which is that of some 16 ids.
-BESIDE = 16
+# step that only writes: a pass over few ids takes about the time that reading the weights takes, which is that of a dozen ids.
+BESIDE = 12
 # The share of the free memory that caches may take; the rest is for what a pass computes.
 CACHE_SHARE = 0.8
 # A step that has nothing to do but to wait for a constraint returns after so many seconds, so that its caller may cancel.
