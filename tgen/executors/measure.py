@@ -75,8 +75,9 @@ def bytes_per_step(model: Transformer, length: int) -> int:
     decoder = model.spec.decoder
     layers = decoder.layers if decoder else ()
     cache = sum(2 * layer.mixer.kv_heads * layer.mixer.head_dim for layer in layers) * length * model.dtype.itemsize
-    # A tied head multiplies by the whole embedding.
-    tied = model.head is not None and getattr(model.head.out, "weight", None) is model.embedding.weight
+    # A tied head multiplies by the whole embedding, unless either was swapped for a matrix of its own.
+    table = getattr(model.embedding, "weight", None)
+    tied = table is not None and model.head is not None and getattr(model.head.out, "weight", None) is table
     unread = 0 if tied else _unread(model.embedding, model.spec.vocab)
     if model.decoder is not None and decoder is not None and decoder.positions is not None and model.decoder.positions is not None:
         unread += _unread(model.decoder.positions, decoder.positions.length)
