@@ -76,8 +76,9 @@ def bytes_per_step(model: Transformer, length: int) -> int:
     """What a decode step reads after `length` tokens: all weights, of tables that are only looked up a row, and the whole cache."""
     decoder = model.spec.decoder
     cache = row_numbers(model.spec, length) * model.dtype.itemsize
-    # A tied head multiplies by the whole embedding.
-    tied = model.head is not None and getattr(model.head.out, "weight", None) is model.embedding.weight
+    # A tied head multiplies by the whole embedding, unless either was swapped for a matrix of its own.
+    table = getattr(model.embedding, "weight", None)
+    tied = table is not None and model.head is not None and getattr(model.head.out, "weight", None) is table
     unread = 0 if tied else _unread(model.embedding, model.spec.vocab)
     if model.decoder is not None and decoder is not None and decoder.positions is not None and model.decoder.positions is not None:
         unread += _unread(model.decoder.positions, decoder.positions.length)

@@ -96,14 +96,15 @@ class Attention(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if spec.rope is not None:
-            rotation = this.rotations.of(spec.rope)
-            q, k = rotate(q, rotation), rotate(k, rotation)
+            q, k = rotate(torch.cat((q, k), dim=1), this.rotations.of(spec.rope)).split_with_sizes((spec.heads, spec.kv_heads), dim=1)
+        if this.counts is None:
+            return self._merge(self.attend(q, k, v, this.parts[0].frame, spec))
+        # Row by row, each over the keys and values of all that it has read.
         mixed = []
-        for part in this.parts:
-            keys, values = k[:, :, part.columns], v[:, :, part.columns]
-            if part.row is not None:
-                keys, values = part.row.layers[layer].store(part.row.length, keys, values)
-            mixed.append(self.attend(q[:, :, part.columns], keys, values, part.frame, spec))
+        queries, pairs = q.split_with_sizes(this.counts, dim=2), torch.cat((k, v)).split_with_sizes(this.counts, dim=2)
+        for part, query, pair in zip(this.parts, queries, pairs, strict=True):
+            keys, values = (pair if part.row is None else part.row.layers[layer].store(part.row.length, pair)).chunk(2)
+            mixed.append(self.attend(query, keys, values, part.frame, spec))
         return self._merge(joined(mixed))
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:

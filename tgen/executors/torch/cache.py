@@ -17,31 +17,30 @@ BLOCK = 16
 
 
 class KeyValues:
-    """One attention layer's keys and values of one row, each [kv_heads, capacity, head_dim]."""
+    """One attention layer's keys and values of one row, in one buffer [2, kv_heads, capacity, head_dim]."""
 
-    def __init__(self, k: Tensor, v: Tensor) -> None:
-        self.k = k
-        self.v = v
+    def __init__(self, buffer: Tensor) -> None:
+        self.buffer = buffer
 
-    def store(self, start: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write keys and values [1, kv_heads, n, head_dim] at positions start to start + n; return views of all up to there.
+    def store(self, start: int, kv: Tensor) -> Tensor:
+        """Write keys and values [2, kv_heads, n, head_dim] at positions start to start + n; return a view of all up to there.
 
         What stood there before is overwritten, so a step that failed can be repeated.
         """
-        end = start + k.shape[2]
-        if end > self.k.shape[1]:
-            self.k, self.v = _grown(self.k, start, end), _grown(self.v, start, end)
-        self.k[:, start:end], self.v[:, start:end] = k[0], v[0]
-        return self.k[None, :, :end], self.v[None, :, :end]
+        end = start + kv.shape[2]
+        if end > self.buffer.shape[2]:
+            self.buffer = _grown(self.buffer, start, end)
+        self.buffer.narrow(2, start, end - start).copy_(kv)
+        return self.buffer.narrow(2, 0, end)
 
     def copy(self, length: int) -> KeyValues:
-        """The first `length` positions in buffers of their own."""
-        return KeyValues(_grown(self.k, length, length), _grown(self.v, length, length))
+        """The first `length` positions in a buffer of their own."""
+        return KeyValues(_grown(self.buffer, length, length))
 
     @property
     def bytes(self) -> int:
-        """The memory that the buffers take."""
-        return self.k.nbytes + self.v.nbytes
+        """The memory that the buffer takes."""
+        return self.buffer.nbytes
 
 
 def capacity(start: int, end: int) -> int:
@@ -52,13 +51,13 @@ def capacity(start: int, end: int) -> int:
 
 def _grown(buffer: Tensor, start: int, end: int) -> Tensor:
     """A larger buffer with the first `start` positions of this one."""
-    heads, _, head_dim = buffer.shape
-    larger = buffer.new_empty(heads, capacity(start, end), head_dim)
-    larger[:, :start] = buffer[:, :start]
+    both, heads, _, head_dim = buffer.shape
+    larger = buffer.new_empty(both, heads, capacity(start, end), head_dim)
+    larger[:, :, :start] = buffer[:, :, :start]
     return larger
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Source:
     """Text that the encoder read, as the decoder's cross-attention sees it: its length m, and finished keys and values.
 
@@ -96,4 +95,4 @@ class Row:
 
 def empty_key_values(heads: int, head_dim: int, device: torch.device, dtype: torch.dtype) -> KeyValues:
     """A cache that holds nothing and takes no memory."""
-    return KeyValues(*(torch.empty(heads, 0, head_dim, device=device, dtype=dtype) for _ in "kv"))
+    return KeyValues(torch.empty(2, heads, 0, head_dim, device=device, dtype=dtype))

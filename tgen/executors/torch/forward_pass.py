@@ -7,8 +7,8 @@ lengths need no padding, and the prompt of one row is read in the same pass as t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate, groupby, pairwise
+from dataclasses import dataclass
+from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor
@@ -19,9 +19,8 @@ from tgen.executors.torch.positions import Bias, Frame, Rotations
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The columns of one row, or of a whole batch of equal rows; `row` has the cache that they extend, if there is one."""
+    """One row, or a whole batch of equal rows: its geometry, and the row whose cache it extends, if there is one."""
 
-    columns: slice
     frame: Frame
     row: Row | None = None
 
@@ -37,12 +36,13 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class ForwardPass:
-    """Positions [batch, n] of all ids, and who looks where."""
+    """Positions [batch, n] of all ids, and who looks where. `counts` are the ids of each part; None for a batch that is one part."""
 
     positions: Tensor
     rotations: Rotations
     parts: list[Part]
-    looks: list[Look] = field(default_factory=list)
+    looks: list[Look]
+    counts: list[int] | None = None
 
 
 def whole_pass(
@@ -55,7 +55,7 @@ def whole_pass(
     plain = positions is None
     if positions is None:
         positions = torch.arange(shape[1], device=like.device).expand(shape[0], -1)
-    parts = [Part(slice(None), Frame(positions, positions, like.dtype, bias, causal=causal, plain=plain))]
+    parts = [Part(Frame(positions, positions, like.dtype, bias, causal=causal, plain=plain))]
     looks = [] if source is None else [_look(slice(None), positions, source, like)]
     return ForwardPass(positions, Rotations(positions, like.dtype), parts, looks)
 
@@ -63,27 +63,26 @@ def whole_pass(
 def packed_pass(rows: Sequence[Row | None], counts: Sequence[int], like: Tensor, bias: Bias | None, *, causal: bool) -> ForwardPass:
     """Rows that read on, `counts` ids each, packed into one sequence [1, total]; None is a text that is read at once and not kept."""
     starts = [0 if row is None else row.length for row in rows]
-    spans = [torch.arange(start, start + count) for start, count in zip(starts, counts, strict=True)]
-    positions = torch.cat(spans).to(like.device)[None]
-    columns = [slice(start, stop) for start, stop in pairwise([0, *accumulate(counts)])]
+    places = [place for start, count in zip(starts, counts, strict=True) for place in range(start, start + count)]
+    positions = torch.tensor([places], device=like.device)
+    edges = [0, *accumulate(counts)]
     frames: dict[tuple[int, int], Frame] = {}  # rows of equal lengths, as beams have them, share a mask
-
-    def frame(start: int, place: slice) -> Frame:
-        key = (start, place.stop - place.start)
-        if key not in frames:
-            keys = torch.arange(place.stop - place.start + start, device=like.device)[None]
-            frames[key] = Frame(positions[:, place], keys, like.dtype, bias, causal=causal, plain=True)
-        return frames[key]
-
-    parts = [Part(place, frame(start, place), row) for row, start, place in zip(rows, starts, columns, strict=True)]
+    for start, count, edge in zip(starts, counts, edges, strict=False):
+        if (start, count) not in frames:
+            keys = torch.arange(start + count, device=like.device)[None]
+            frames[start, count] = Frame(positions[:, edge : edge + count], keys, like.dtype, bias, causal=causal, plain=True)
+    parts = [Part(frames[key], row) for key, row in zip(zip(starts, counts, strict=True), rows, strict=True)]
     looks = []
-    for _, group in groupby(parts, key=lambda part: id(part.row.source) if part.row else 0):
-        same = list(group)
-        source = same[0].row.source if same[0].row is not None else None
+    for source, group in groupby(range(len(rows)), key=lambda number: _source(rows[number])):
+        numbers = list(group)
         if source is not None:
-            place = slice(same[0].columns.start, same[-1].columns.stop)
-            looks.append(_look(place, positions[:, place], source, like))
-    return ForwardPass(positions, Rotations(positions, like.dtype), parts, looks)
+            columns = slice(edges[numbers[0]], edges[numbers[-1] + 1])
+            looks.append(_look(columns, positions[:, columns], source, like))
+    return ForwardPass(positions, Rotations(positions, like.dtype), parts, looks, list(counts))
+
+
+def _source(row: Row | None) -> Source | None:
+    return None if row is None else row.source
 
 
 def _look(columns: slice, queries: Tensor, source: Source, like: Tensor) -> Look:

@@ -105,7 +105,11 @@ class TorchSession:
     def state(self, length: int) -> dict[str, npt.NDArray[Any]]:
         """The first row's keys and values of its first `length` ids, by layer; bfloat16, which NumPy lacks, as uint16."""
         layers = self._rows[0].layers
-        return {f"{number}.{name}": _array(getattr(layer, name)[:, :length]) for number, layer in enumerate(layers) for name in "kv"}
+        return {
+            f"{number}.{name}": _array(half[:, :length])
+            for number, layer in enumerate(layers)
+            for name, half in zip("kv", layer.buffer, strict=True)
+        }
 
     @torch.inference_mode()
     def restore(self, length: int, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -113,12 +117,11 @@ class TorchSession:
         with memory_errors(f"restoring {length} tokens"):
             row = self._model.open_row()
             # The shapes come first: what a file says of its length must not set memory aside.
-            wanted = {f"{n}.{name}": _layout(getattr(layer, name), length) for n, layer in enumerate(row.layers) for name in "kv"}
+            wanted = {f"{number}.{name}": _layout(layer.buffer[0], length) for number, layer in enumerate(row.layers) for name in "kv"}
             if not length or {name: (array.dtype, array.shape) for name, array in state.items()} != wanted:
                 raise ValueError("the state is that of another model or number format")
             for number, layer in enumerate(row.layers):
-                k, v = (_tensor(state[f"{number}.{name}"], layer.k) for name in "kv")
-                layer.store(0, k, v)
+                layer.store(0, torch.stack([_tensor(state[f"{number}.{name}"], layer.buffer) for name in "kv"]))
             row.length = length
         self._rows.append(row)
 
@@ -135,6 +138,6 @@ def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
 
 
 def _tensor(array: npt.NDArray[Any], like: torch.Tensor) -> torch.Tensor:
-    """The opposite of `_array`, with a batch axis in front."""
+    """The opposite of `_array`."""
     tensor = torch.from_numpy(array)
-    return (tensor.view(torch.bfloat16) if like.dtype == torch.bfloat16 else tensor).to(like.device)[None]
+    return (tensor.view(torch.bfloat16) if like.dtype == torch.bfloat16 else tensor).to(like.device)
