@@ -20,9 +20,9 @@ from typing import Any, NoReturn
 
 from minijinja import Environment, TemplateError
 
-STEPS, STEPS_HERE = 200_000, 10_000  # a conversation of ten turns takes two thousand
-CHARACTERS_A_STEP, CHARACTERS_A_STEP_HERE = 4, 16  # of the values; each step may write 64
-MOST_CHARACTERS_HERE = 2**16
+STEPS = 200_000
+STEPS_HERE = 20_000  # a conversation of ten turns takes two thousand; to cut a list as often as this allows takes 0.5 s
+CHARACTERS_A_STEP = 4  # of the values; each step may write 64
 SECONDS, MEMORY = 8, 2**30  # a process takes 0.1 s and 0.2 GiB of addresses; the largest rendering within the limits 0.1 s more
 TOO_MANY_STEPS, TOO_MUCH = "it takes too many steps, or its text is too long", "it takes too much time or memory"
 MOST_CODE, MOST_INDENT = 2_000, 16
@@ -76,12 +76,11 @@ def render(source: str, values: Mapping[str, Any]) -> str:
     """The text that a template makes of values. Raises RefusalError with the template's own words, BrokenTemplateError."""
     from tgen.text.growth import grows  # not known to the program that this file is
 
-    size = len(json.dumps(values, ensure_ascii=False))
     prepared = _prepared(source)
-    if size <= MOST_CHARACTERS_HERE and not grows(prepared):
+    if not grows(prepared):
         with suppress(EndlessTemplateError):
-            return _rendered(prepared, values, STEPS_HERE + size // CHARACTERS_A_STEP_HERE)
-    return _apart(prepared, values, STEPS + size // CHARACTERS_A_STEP)
+            return _rendered(prepared, values, STEPS_HERE)
+    return _apart(prepared, values)
 
 
 def _rendered(source: str, values: Mapping[str, Any], fuel: int) -> str:
@@ -108,9 +107,10 @@ def _rendered(source: str, values: Mapping[str, Any], fuel: int) -> str:
         raise BrokenTemplateError(f"{type(error).__name__}: {error}") from error
 
 
-def _apart(source: str, values: Mapping[str, Any], fuel: int) -> str:
+def _apart(source: str, values: Mapping[str, Any]) -> str:
     """The same in a process of its own, whatever becomes of that."""
     command = [sys.executable, "-P", __file__]
+    fuel = STEPS + len(json.dumps(values, ensure_ascii=False)) // CHARACTERS_A_STEP
     asked = json.dumps({"source": source, "values": values, "fuel": fuel})
     try:
         done = subprocess.run(
