@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -125,7 +124,7 @@ GROWING = {
     "itself": "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}",
     "itself by another name": "{% set ns = namespace() %}{% set y = ns %}{% set ns.x = y %}{{ ns }}",
     "itself by a macro": "{% set ns = namespace() %}{% macro f(y) %}{% set y.x = y %}{{ y }}{% endmacro %}{{ f(ns) }}",
-    "depth": loop("{% set ns.x = [[[[[ns.x]]]]] %}", 15_000),
+    "depth": loop("{% set ns.x = " + "[" * 20 + "ns.x" + "]" * 20 + " %}", 5_000),
     "depth by a filter": loop("{% set ns.x = ns.x | batch(1) %}", 20_000),
     "no loop": "{% set x0 = [1] %}" + "".join(f"{{% set x{i + 1} = [x{i}, x{i}] %}}" for i in range(60)) + "{{ x60 }}",
     "sums, no loop": "{% set x = messages %}" + "{% set y = x %}{% set x = x + y %}" * 60 + "{{ x }}",
@@ -227,7 +226,7 @@ def test_both_processes_give_the_same_text(path: Path) -> None:
 
 def test_what_the_template_says_comes_from_both_processes() -> None:
     for source in ("{{ raise_exception('no \n é') }}", "{% set x = [1] * 2 %}{{ raise_exception('no \n é') }}"):
-        with pytest.raises(rendering.RefusalError, match="^no \n é$"):
+        with pytest.raises(rendering.RefusalError, match=r"^no \n é$"):
             render(source, {})
 
 

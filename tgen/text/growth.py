@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 _OPENING = re.compile(r"\{[{%#][-+]?\s*")
 _TOKEN = re.compile(r"""(?:("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(\d[\w.]*)|(\w+|[=!<>]=|[^\s"']))\s*""", re.DOTALL)
@@ -22,8 +23,9 @@ _TEXT_FUNCTIONS = frozenset(["raise_exception", "strftime_now"])
 _OTHER_FUNCTIONS = frozenset("range namespace dict cycler joiner lipsum debug".split())
 # None of these puts its value into a container, or makes a list of a length that only a number says.
 _FILTERS = frozenset(
-    "trim string length count lower upper title capitalize join replace int float bool abs round first last min max default d list select reject "
-    "selectattr rejectattr map unique sort reverse tojson items dictsort safe escape e indent split lines sum format urlencode".split()
+    "trim string length count lower upper title capitalize join replace int float bool abs round first last min max default d list select "
+    "reject selectattr rejectattr map unique sort reverse tojson items dictsort safe escape e indent "
+    "split lines sum format urlencode".split()
 )
 _METHODS = frozenset(
     "split rsplit splitlines strip lstrip rstrip startswith endswith replace upper lower title capitalize items keys values get join find "
@@ -118,9 +120,9 @@ def _tag(tokens: list[str]) -> _Tag:
     if keyword == "set" and rest[1:2] == ["."] and rest[3:4] == ["="]:
         return _Tag(keyword + ".", rest[:1], _one_value(rest[4:]))
     if keyword == "with":
-        return _Tag(keyword, [name for name, sign in zip(rest, rest[1:], strict=False) if sign == "="], rest)
+        return _Tag(keyword, [name for name, sign in pairwise(rest) if sign == "="], rest)
     if keyword == "macro" and rest[1:2] == ["("]:
-        return _Tag(keyword, [name for sign, name in zip(rest, rest[1:], strict=False) if sign in "(,"], rest)
+        return _Tag(keyword, [name for sign, name in pairwise(rest) if sign in "(,"], rest)
     raise _UnknownError
 
 
