@@ -22,7 +22,8 @@ from tests.fuzz.worker import SPRUNG
 SECONDS, MEMORY = 10.0, 2 * 2**30
 LONGEST_LINE = 1000  # characters of a message, folder names included
 REFUSALS = (2, 3, 4, 5)
-# What the tokenizers library writes when a pattern tries too many ways to match. Nothing can keep it from that; what counts is the error.
+# What the tokenizers library writes when a pattern tries too many ways to match a text. Which text that is cannot be known before, and the
+# library writes before Python hears of it; to point standard error elsewhere meanwhile would lose what other threads write there.
 PANIC = re.compile(
     r"\nthread '[^']*' \(\d+\) panicked at \S*onig\S*:\nOnig: Regex search error: retry-limit-in-match over\n"
     r"(stack backtrace:\n(?:.*\n)*?)?(note: .*\n)?(?=error: the tokenizer cannot read this text)"

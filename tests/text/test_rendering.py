@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.text.make_chats import TEMPLATES, TOKENS
+from tgen.errors import CheckpointError
+from tgen.text import rendering
+from tgen.text.chat import ChatTemplate, Message
 from tgen.text.rendering import BrokenTemplateError, render
 
 MESSAGES = {"messages": [{"role": "user", "content": "hello"}]}
@@ -103,15 +107,127 @@ def test_what_means_harm_takes_little_memory() -> None:
 
 
 ROOT = Path(__file__).parents[2]
-NESTED = "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}"
+SPACE = "{% set ns = namespace(x=[1]) %}"
+ENDLESS = "it takes too much time or memory"
 
 
-def test_what_no_fuel_counts_ends_with_the_process() -> None:
-    """A list of lists that is small, but endless to write out; nothing can interrupt the library, not even Ctrl-C."""
-    program = "import sys; from tgen.text import rendering; rendering.WATCHDOG = 0.5; rendering.render(sys.argv[1], {}); print('survived')"
-    done = subprocess.run([sys.executable, "-c", program, NESTED], capture_output=True, text=True, timeout=60, cwd=ROOT)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "in render" in done.stderr
+def loop(body: str, turns: int = 60) -> str:
+    return f"{SPACE}{{% for i in range({turns}) %}}{body}{{% endfor %}}{{{{ ns.x }}}}"
+
+
+GROWING = {
+    "pairs": loop("{% set ns.x = [ns.x, ns.x] %}"),
+    "pairs as JSON": loop("{% set ns.x = [ns.x, ns.x] %}").replace("{{ ns.x }}", "{{ ns.x | tojson }}"),
+    "sums": loop("{% set ns.x = ns.x + ns.x %}"),
+    "sums of two names": loop("{% set y = ns.x %}{% set ns.x = ns.x + y %}"),
+    "a sum in brackets": loop("{% set ns.x = (ns.x + ns.x) or ('a' + 'b') %}"),
+    "itself": "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}",
+    "itself by another name": "{% set ns = namespace() %}{% set y = ns %}{% set ns.x = y %}{{ ns }}",
+    "itself by a macro": "{% set ns = namespace() %}{% macro f(y) %}{% set y.x = y %}{{ y }}{% endmacro %}{{ f(ns) }}",
+    "depth": loop("{% set ns.x = " + "[" * 20 + "ns.x" + "]" * 20 + " %}", 5_000),
+    "depth by a filter": loop("{% set ns.x = ns.x | batch(1) %}", 20_000),
+    "no loop": "{% set x0 = [1] %}" + "".join(f"{{% set x{i + 1} = [x{i}, x{i}] %}}" for i in range(60)) + "{{ x60 }}",
+    "sums, no loop": "{% set x = messages %}" + "{% set y = x %}{% set x = x + y %}" * 60 + "{{ x }}",
+    "a loop's own name": loop("{% for a in [ns.x] %}{% set ns.x = [a, a] %}{% endfor %}"),
+    "the item before": "{% for a in messages + messages %}{% set x = [loop.previtem] %}{% endfor %}",
+    "messages": "{% set messages = [messages, messages] %}" * 60 + "{{ messages }}",
+    "a macro": "{% macro f(a, n) %}{{ f([a, a], n - 1) if n else a }}{% endmacro %}{{ f([1], 20) }}",
+    "with": "{% with a = [1] %}" + "{% with a = [a, a] %}" * 60 + "{{ a }}" + "{% endwith %}" * 61,
+    "dicts": loop("{% set ns.x = {'a': ns.x, 'b': ns.x} %}"),
+    "dict()": loop("{% set ns.x = dict(a=ns.x, b=ns.x) %}"),
+    "dict() by another name": "{% set f = dict %}" + loop("{% set ns.x = f(a=ns.x, b=ns.x) %}"),
+    "dict() as a method": SPACE + "{% set ns.get = dict %}" + loop("{% set ns.x = ns.get(a=ns.x) %}"),
+    "tuples": loop("{% set ns.x = (ns.x, ns.x) %}"),
+    "tuples without brackets": loop("{% set ns.x = ns.x, ns.x %}"),
+    "zip": loop("{% set ns.x = ns.x | zip(ns.x) %}"),
+    "chain": loop("{% set ns.x = ns.x | chain(ns.x) %}"),
+    "a filter by its name": loop("{% set ns.x = ns.x | map('batch', 1) | list %}"),
+    "a long list": "{{ [0] * 10 ** 9 }}",
+    "long lists of long lists": "{{ [[[0] * 99999] * 99999] * 99999 }}",
+    "a list of ranges": "{{ range(99999) | list }}",
+    "behind raw text": "{% raw %}{{ ' {% endraw %}" + loop("{% set ns.x = [ns.x, ns.x] %}") + "{# ' }} #}",
+    "behind a comment": "{# {{ ' #}" + loop("{% set ns.x = [ns.x, ns.x] %}") + "{# ' }} #}",
+    "a loop that calls itself": "{% for a in [1] recursive %}{{ loop([[a, a]]) }}{% endfor %}",
+    "a tag without an end": "{% set x = [1]",
+    "a name in quotes": "{{ 'a' }}{{ \"{{ '\" }}" + loop("{% set ns.x = [ns.x, ns.x] %}") + '{{ "\' }}" }}',
+}
+
+
+class AskedError(Exception):
+    """Another process would have been started."""
+
+
+def ask(*_: object, **__: object) -> None:
+    raise AskedError
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_what_may_grow_is_not_rendered_in_this_process(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "_rendered", lambda *_: pytest.fail("it was"))
+    monkeypatch.setattr(subprocess, "run", ask)
+    with pytest.raises(AskedError):
+        render(GROWING[name], MESSAGES)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        *((name, ENDLESS) for name in ["pairs", "sums", "itself", "itself by another name", "depth", "dict()", "sums, no loop"]),
+        ("pairs as JSON", ENDLESS),
+        ("a long list", "repeated sequence is too large"),
+        ("a loop that calls itself", "recursion limit exceeded"),
+        ("a tag without an end", "unexpected end of input"),
+    ],
+)
+def test_growth_is_one_clear_error(name: str, words: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(rendering, "SECONDS", 2)
+    with pytest.raises(BrokenTemplateError, match=words):
+        render(GROWING[name], MESSAGES)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is only limited there")
+def test_memory_is_limited_where_time_is_not_over() -> None:
+    program = (
+        "import resource, sys; from tgen.text import rendering\ntry: rendering.render(sys.argv[1], {})\n"
+        "except rendering.EndlessTemplateError: print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, GROWING["chain"]], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert 0 < int(done.stdout) <= rendering.MEMORY // 1024
+
+
+def test_endless_templates_are_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def end(*_: object) -> None:
+        calls.append(0)
+        raise rendering.EndlessTemplateError("too much")
+
+    monkeypatch.setattr(rendering, "_apart", end)
+    with pytest.raises(CheckpointError, match=r"^place: too much$"):
+        ChatTemplate(GROWING["pairs"], "place", {}).render([Message("user", "hello")])
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.jinja")), ids=lambda path: path.stem)
+def test_well_known_templates_are_rendered_in_this_process(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", ask)
+    said = [Message("user" if turn % 2 == 0 else "assistant", "word " * 100) for turn in range(19)]
+    assert ChatTemplate(path.read_text("utf-8"), "place", TOKENS).render(said)
+
+
+@pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.jinja")), ids=lambda path: path.stem)
+def test_both_processes_give_the_same_text(path: Path) -> None:
+    said = [Message("user", '\ud7ff "é" 😀\r\n'), Message("assistant", "b"), Message("user", "a")]
+    plain = path.read_text("utf-8")
+    growing = plain + "{% set grown = [bos_token] %}{% set grown = [grown, grown] %}"
+    assert ChatTemplate(growing, "", TOKENS).render(said) == ChatTemplate(plain, "", TOKENS).render(said)
+
+
+def test_what_the_template_says_comes_from_both_processes() -> None:
+    for source in ("{{ raise_exception('no \n é') }}", "{% set x = [1] * 2 %}{{ raise_exception('no \n é') }}"):
+        with pytest.raises(rendering.RefusalError, match=r"^no \n é$"):
+            render(source, {})
 
 
 def test_values_are_handed_over_unharmed() -> None:

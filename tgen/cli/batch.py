@@ -95,6 +95,8 @@ def batch(
         )
         with journal:
             checkpoint = open_checkpoint(model)
+            if template_arg:
+                chat_template(checkpoint, template_arg)  # what is wrong with an argument is wrong with the command, not with each line
             generator, name = open_generator(model, run, checkpoint)
             if journal.last is not None and journal.last.model not in (None, name):
                 messages.warning(f"{output} was begun with {journal.last.model}, and goes on with {name}")

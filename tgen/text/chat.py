@@ -26,6 +26,10 @@ MESSAGES_HINT = 'it must be a list like [{"role": "user", "content": "Hello"}]'
 HINT = "correct it, or download the file again; `tgen generate` without --chat does without a template"
 
 
+class _EndlessError(CheckpointError):
+    """A template that takes too much; to try it with another form would take as long again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation."""
@@ -91,6 +95,8 @@ class ChatTemplate:
         for form in FORMS:
             try:
                 text = self._text(trial, form)
+            except _EndlessError:
+                raise
             except (UsageError, CheckpointError) as error:
                 failed = failed or error
                 continue
@@ -101,7 +107,7 @@ class ChatTemplate:
         raise left_out or failed or AssertionError("no form was tried")
 
     def _text(self, messages: Sequence[Message], form: Collection[str]) -> str:
-        from tgen.text.rendering import BrokenTemplateError, RefusalError, render
+        from tgen.text.rendering import BrokenTemplateError, EndlessTemplateError, RefusalError, render
 
         said = [{"role": m.role, "content": [{"type": "text", "text": m.content}] if m.role in form else m.content} for m in messages]
         values = {**self.tokens, **self.arguments, "messages": said, "tools": None, "documents": None, "add_generation_prompt": True}
@@ -110,7 +116,8 @@ class ChatTemplate:
         except RefusalError as refusal:
             raise UsageError(f"the model's chat template refuses this conversation: {refusal}", "the model has no use for it") from refusal
         except BrokenTemplateError as error:
-            raise CheckpointError(f"{self.place}{f', line {error.line}' if error.line else ''}: {error}", HINT) from error
+            kind = _EndlessError if isinstance(error, EndlessTemplateError) else CheckpointError
+            raise kind(f"{self.place}{f', line {error.line}' if error.line else ''}: {error}", HINT) from error
 
     def _variables_hint(self) -> str:
         from tgen.text.rendering import variables

@@ -1,26 +1,30 @@
-"""Renders a chat template as transformers does, with limits. Knows templates and values, and nothing of messages or tokenizers.
+"""Renders a chat template as transformers does, with limits; as a program too. Knows templates and values, not messages or tokenizers.
 
 A template comes with a model from anywhere, so it is untrusted code. minijinja reaches no file, no module and no attribute that begins
 with an underscore; lists and dicts are handed over so that no template can change them. Its fuel limits the steps and the length of
-every text. What fuel does not count, work on lists that contain themselves many times over, is ended by a watchdog with the process:
-nothing gentler can interrupt it.
+every text, but not work on lists that contain one another, and nothing can interrupt that. So a template that might build such lists, or
+takes much fuel, is rendered by this file as a program: a process whose time and memory are limited, and whose crash is an error.
 """
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NoReturn
 
 from minijinja import Environment, TemplateError
 
-STEPS = 200_000  # a conversation of ten turns takes two thousand
+STEPS = 200_000
+STEPS_HERE = 20_000  # a conversation of ten turns takes two thousand; the slowest work found within it, slices of slices, takes 0.2 s
 CHARACTERS_A_STEP = 4  # of the values; each step may write 64
-WATCHDOG = 5.0  # seconds; the largest rendering within the limits takes a tenth of one
+SECONDS, MEMORY = 8, 2**30  # a process starts in 0.04 s and needs 20 MiB
+TOO_MANY_STEPS, TOO_MUCH = "it takes too many steps, or its text is too long", "it takes too much time or memory"
 MOST_CODE, MOST_INDENT = 2_000, 16
 
 _TEXT = r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'"""
@@ -40,6 +44,10 @@ class BrokenTemplateError(Exception):
     def __init__(self, reason: str, line: int | None = None) -> None:
         super().__init__(reason)
         self.line = line
+
+
+class EndlessTemplateError(BrokenTemplateError):
+    """A template that takes more than it may, which it does whatever its values are."""
 
 
 def _refuse_change(*_: Any, **__: Any) -> NoReturn:
@@ -66,28 +74,75 @@ class _Dict(dict[str, Any]):
 
 def render(source: str, values: Mapping[str, Any]) -> str:
     """The text that a template makes of values. Raises RefusalError with the template's own words, BrokenTemplateError."""
-    size = len(json.dumps(values, ensure_ascii=False))
-    source = _prepared(source)
+    from tgen.text.growth import grows  # not known to the program that this file is
+
+    prepared = _prepared(source)
+    if not grows(prepared):
+        with suppress(EndlessTemplateError):
+            return _rendered(prepared, values, STEPS_HERE)
+    return _apart(prepared, values)
+
+
+def _rendered(source: str, values: Mapping[str, Any], fuel: int) -> str:
     # One of its own for each text: it is locked while it renders, and a second thread would wait for it with the interpreter locked.
     environment = Environment(
-        fuel=STEPS + size // CHARACTERS_A_STEP,
+        fuel=fuel,
         trim_blocks=True,
         lstrip_blocks=True,
         auto_escape_callback=lambda _: False,
         globals={"raise_exception": _refuse, "strftime_now": lambda form: datetime.now().strftime(form)},
         filters={"tojson": _to_json},
     )
-    faulthandler.dump_traceback_later(WATCHDOG, exit=True, file=2)
     try:
         return str(environment.render_str(source, "template", **_frozen(values)))
     except TemplateError as error:
+        if error.kind == "OutOfFuel":
+            raise EndlessTemplateError(TOO_MANY_STEPS, error.line) from error
         raise BrokenTemplateError(_reason(error), error.line) from error
     except (RefusalError, BrokenTemplateError):
         raise
+    except MemoryError as error:
+        raise EndlessTemplateError(TOO_MUCH) from error
     except Exception as error:
         raise BrokenTemplateError(f"{type(error).__name__}: {error}") from error
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+
+
+def _apart(source: str, values: Mapping[str, Any]) -> str:
+    """The same in a process of its own, whatever becomes of that."""
+    command = [sys.executable, "-P", __file__]
+    fuel = STEPS + len(json.dumps(values, ensure_ascii=False)) // CHARACTERS_A_STEP
+    asked = json.dumps({"source": source, "values": values, "fuel": fuel})
+    try:
+        done = subprocess.run(
+            command, input=asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=SECONDS, start_new_session=True
+        )
+        answer = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError) as error:
+        raise EndlessTemplateError(TOO_MUCH) from error
+    match answer:
+        case {"text": text}:
+            return str(text)
+        case {"refused": words}:
+            raise RefusalError(words)
+    raise (EndlessTemplateError if answer["endless"] else BrokenTemplateError)(answer["reason"], answer["line"])
+
+
+def _main() -> None:
+    """Answer what `_apart` asks, from standard input to standard output."""
+    with suppress(ImportError, ValueError):  # where there are no such limits, time is limited from outside
+        import resource
+
+        for limit, most in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CPU, SECONDS), (resource.RLIMIT_CORE, 0)):
+            resource.setrlimit(limit, (most, most))
+    asked = json.load(sys.stdin)
+    answer: dict[str, Any]
+    try:
+        answer = {"text": _rendered(asked["source"], asked["values"], asked["fuel"])}
+    except RefusalError as refusal:
+        answer = {"refused": str(refusal)}
+    except BrokenTemplateError as error:
+        answer = {"reason": str(error), "line": error.line, "endless": isinstance(error, EndlessTemplateError)}
+    json.dump(answer, sys.stdout)
 
 
 def variables(source: str) -> set[str]:
@@ -113,8 +168,6 @@ def _prepared(source: str) -> str:
 
 def _reason(error: TemplateError) -> str:
     """What is wrong, in one line and without the name of the template, which minijinja was not told."""
-    if error.kind == "OutOfFuel":
-        return "it takes too many steps, or its text is too long"
     reason = str(error.detail or error.message.removesuffix(f" (in template:{error.line})"))
     return " ".join(reason.replace("`", "'").split())
 
@@ -133,3 +186,7 @@ def _to_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separat
 
 def _refuse(message: Any = "") -> NoReturn:
     raise RefusalError(str(message))
+
+
+if __name__ == "__main__":
+    _main()
