@@ -193,6 +193,7 @@ def killed_and_resumed(path: Path, output: Path, kills: int, *more: str, after_e
 
 
 @pytest.mark.parametrize("more", [[], ["--unordered"]])
+@pytest.mark.long
 def test_a_run_that_is_killed_again_and_again_loses_and_doubles_nothing(ask: Ask, tmp_path: Path, more: list[str]) -> None:
     path, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     wanted = [{**PROMPTS[n % 40], "id": n} for n in range(600)]
@@ -215,6 +216,7 @@ def some_too_long(count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("more", [[], ["--unordered"]])
+@pytest.mark.long
 def test_a_retry_that_is_killed_again_and_again_loses_and_doubles_nothing(ask: Ask, tmp_path: Path, more: list[str]) -> None:
     path, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     path.write_bytes(lines(some_too_long(600)))

@@ -56,6 +56,7 @@ def test_ctrl_c_while_torch_is_imported(point: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
+@pytest.mark.long
 def test_ctrl_c_at_any_moment() -> None:
     """Only Python's own start, and the script that pip wrote, may end in a traceback."""
     package = tgen.__file__.removesuffix("__init__.py")

@@ -48,6 +48,7 @@ def invalid_at(data: bytes) -> int | None:
 @example(b"\0" * 50)
 @example(b"a" * 100_000)
 @example(b"a\xed\xa0\x80")
+@pytest.mark.long
 def test_a_prompt_of_any_bytes(worker: Worker, tmp_path: Path, data: bytes) -> None:
     """From standard input and from a file: all but a byte order mark comes back before the answer, or the first wrong byte is named."""
     (tmp_path / "prompt").write_bytes(data)
@@ -101,6 +102,7 @@ LINES = st.lists(BYTES | (REQUESTS | OBJECTS | JSON).map(json.dumps).map(str.enc
 @example(
     [b'{"prompt": "a", "seed": ' + b"9" * 400 + b"}", b'{"prompt": "a", "stop": [""]}', b'{"prompt": "a", "' + b"\x7f[2J" * 3000 + b'": 1}']
 )
+@pytest.mark.long
 def test_a_batch_of_any_lines(worker: Worker, lines: list[bytes]) -> None:
     """Each line that is not blank is answered once, in order, by what was written or by what is wrong with it."""
     data = b"\n".join(lines)
@@ -172,6 +174,7 @@ OPTIONS = (
 @example("--file", "~nobody-here/text")
 @example("--model", "a" * 5000)
 @example("--file", "a" * 5000)
+@pytest.mark.long
 def test_an_option_of_any_value(worker: Worker, option: str, value: str) -> None:
     """A number that is none, a name that is none, a text that is none."""
     more = ["--json"] if option == "--logprobs" else []
@@ -196,6 +199,7 @@ def test_an_option_of_any_value(worker: Worker, option: str, value: str) -> None
 @example(["info"], "\0")
 @example(["score"], "")
 @example(["tokenize", "--decode"], "9" * 9)
+@pytest.mark.long
 def test_an_argument_of_any_text(worker: Worker, command: list[str], text: str) -> None:
     model = [] if command == ["info"] else ["-m", golden("marian" if command == ["translate"] else "gpt2")]
     ended = worker.run(*command, *model, "--", text)

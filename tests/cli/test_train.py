@@ -84,6 +84,7 @@ def test_the_folder_is_whole_and_generates(whole: Path) -> None:
     assert main.run(["info", str(whole)]) == 0
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_been(text: Path, whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     choose = random.Random(os.getpid())

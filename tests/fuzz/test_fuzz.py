@@ -21,6 +21,7 @@ OLD_START = b"".join(pickle.dumps(value, protocol=2) for value in (OLD_MAGIC, OL
 COUNT = 12 * len(KINDS)
 
 
+@pytest.mark.long
 def test_every_damaged_folder_ends_in_one_clear_error_or_in_text(worker: Worker, tmp_path: Path) -> None:
     fuzzer = Fuzzer(1, KINDS, tmp_path, worker, heavy=False)
     cases = [fuzzer.run(number) for number in range(COUNT)]
