@@ -1,4 +1,4 @@
-"""Ways to damage a folder, each with what must be said of it."""
+"""Ways to damage a folder, each with the error that it must cause."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Damage = Callable[[Path], object]
 
 @dataclass(frozen=True)
 class Case:
-    """A way to damage a copy of a golden, and what must be said of it: patterns of the message and of the hint."""
+    """A way to damage a copy of a golden, and patterns that the error's message and hint must match."""
 
     golden: str
     damage: Damage

@@ -1,4 +1,4 @@
-"""Loading: the numbers are the file's, whatever the file's form; numbers that are none are refused; little memory is needed."""
+"""Loading: the numbers are the file's, whatever the file's form; NaN and infinity are refused; loading needs little memory."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_form_of_file_gives_the_same(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", GOLDENS)
 def test_every_type_is_converted(name: str, dtype: torch.dtype) -> None:
-    """But for the weights of root-mean-square norms: they stay in float32."""
+    """The weights of root-mean-square norms are the exception: they stay in float32."""
     model, expected = load(GOLDEN / name, dtype), load(GOLDEN / name)
     for module in expected.modules():
         if not isinstance(module, RmsNorm):
@@ -88,7 +88,7 @@ def test_safetensors_win_over_bin(copy_golden: CopyGolden) -> None:
 
 
 def test_the_file_wins_over_the_flag(copy_golden: CopyGolden) -> None:
-    """A stored head is used although the config says that it is the embedding; a head that is not stored is not invented."""
+    """A stored head is used although the config says that it is the embedding; tgen does not invent a head that the files lack."""
     folder = copy_golden("mistral")
     config = json.loads((folder / "config.json").read_text())
     assert config["tie_word_embeddings"] is False

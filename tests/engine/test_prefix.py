@@ -1,4 +1,4 @@
-"""A session that is kept: what is read again and what is not, and that the text is the same."""
+"""A kept session: which ids the model reads again, and that the text stays the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Breaking(ScriptedSession):
 
     def extend(self, rows: Sequence[Sequence[int]]) -> Logits:
         if self.broken:
-            self.rows = [(1, 2, 3)]  # whatever is left half done
+            self.rows = [(1, 2, 3)]  # leaves the row half finished
             raise KeyboardInterrupt
         return super().extend(rows)
 

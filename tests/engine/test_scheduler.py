@@ -1,4 +1,4 @@
-"""Continuous batching: every request has the events it would have alone, whatever shares the batch with it."""
+"""Continuous batching: every request gets the events it would get alone, whatever other requests share the batch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def requests(generator: Generator, wanted: Sequence[tuple[str, Options]]) -> lis
 
 
 def taking(todo: list[Request], ready: Callable[[], bool] = lambda: True) -> Callable[[bool], Request | None]:
-    """Hands out requests; where none is ready, the batch has to come back for it."""
+    """Hands out requests; while none is ready, the batch has to ask again."""
     return lambda wait: todo.pop(0) if todo and (wait or ready()) else None
 
 
@@ -204,7 +204,7 @@ def test_requests_wait_until_their_cache_fits() -> None:
 
 
 def test_out_of_memory_ends_one_request() -> None:
-    """The one that came last; what the others write stays the same."""
+    """The newest request ends; the texts of the others stay the same."""
 
     class Small(ScriptedSession):
         def extend(self, rows: Sequence[Sequence[int]]) -> Logits:

@@ -1,4 +1,4 @@
-"""Masks, slopes and rotations, each against its source."""
+"""Masks, slopes and rotations, each compared with the paper that defines it."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_padding_is_seen_by_none_and_sees_something() -> None:
 
 @given(st.integers(1, 8), st.integers(1, 8), st.one_of(st.none(), st.integers(1, 9)), st.booleans())
 def test_shortcuts_say_what_the_mask_says(length: int, used: int, window: int | None, lone: bool) -> None:
-    """Where a frame promises that no mask is needed, building it would have shown the same."""
+    """If a frame says that no mask is needed, the mask that it would build agrees."""
     queries = torch.tensor([[used]]) if lone else torch.arange(length)[None]
     keys = torch.arange(used + 1)[None] if lone else queries
     short = Frame(queries, keys, torch.float32, plain=True)

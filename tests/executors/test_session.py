@@ -1,4 +1,4 @@
-"""The torch session: what is read at once, in steps, in batches, or after a detour gives the same logits as reading it all anew."""
+"""The torch session: ids read at once, in steps, in batches, or after a truncation give the same logits as reading all of them anew."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def full(family: str, read: Sequence[int]) -> np.ndarray:
 
 
 def oracle(family: str, prompt: Sequence[int], count: int) -> list[int]:
-    """Greedy generation as slow as can be."""
+    """A slow reference for greedy generation."""
     read = list(prompt)
     for _ in range(count):
         read.append(int(full(family, read).argmax()))
@@ -193,7 +193,7 @@ def test_sources_count_once() -> None:
 
 
 def test_samples_do_not_disturb_one_another() -> None:
-    """What a sample is, drawn along with others that end before and after it, it is alone."""
+    """A sample is the same alone as beside others that end before and after it."""
     generator = Generator(TorchExecutor(model("llama")), byte_tokenizer(), context=128, end_tokens=frozenset(range(0, VOCAB, 20)))
     together = Played(list(generator.stream("the cat", seed=1, samples=6, max_new_tokens=40, logprobs=0)))
     assert len({event.token_count for event in together.finished.values()}) > 2
@@ -275,5 +275,5 @@ def test_rows_have_their_own_source(name: str) -> None:
     assert_close(logits, np.stack([alone(sources[1], 2), alone(sources[1], 2), alone(sources[0], 2), alone(sources[2], 1)]))
     with pytest.raises(ValueError, match="at least one id"):
         session.admit([[]])
-    with pytest.raises(ValueError, match="a source exactly where there is an encoder"):
+    with pytest.raises(ValueError, match="a source if and only if the model has an encoder"):
         session.admit([None])
