@@ -72,7 +72,7 @@ def edit_bin(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def edit_header(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the header of a safetensors file by hand, for what the library would not write."""
+    """Change the header of a safetensors file by hand; the library would not write such headers."""
     content = (folder / WEIGHTS).read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])

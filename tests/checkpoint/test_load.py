@@ -67,7 +67,7 @@ def test_every_type_is_converted(name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("name", ["gpt2", "t5_flan"])
 def test_columns_before_rows_and_shared_storages(name: str, copy_golden: CopyGolden) -> None:
-    """How a tensor lies in a `.bin` is up to who wrote it."""
+    """The program that writes a `.bin` may order and share a tensor's numbers as it likes."""
     folder = copy_golden(name)
     tensors = load_file(folder / WEIGHTS)
     (folder / WEIGHTS).unlink()
@@ -159,7 +159,7 @@ def test_what_is_no_number_is_refused(name: str, tensor: str, value: float, copy
 
 
 def test_large_numbers_are_numbers(copy_golden: CopyGolden) -> None:
-    """Their sum may overflow; only where a single one does not fit the wanted type is it refused."""
+    """Their sum may overflow; loading fails only if a single number does not fit the wanted type."""
     folder = copy_golden("mistral")
     tensors = load_file(folder / WEIGHTS)
     tensors["lm_head.weight"].fill_(3e38)
@@ -218,7 +218,7 @@ for folder, dtype in zip(sys.argv[2::2], sys.argv[3::2]):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory(copy_golden: CopyGolden, tmp_path: Path) -> None:
-    """Loading needs at most 1.3 times what the weights take in the end."""
+    """Loading needs at most 1.3 times the memory of the loaded weights."""
     small = copy_golden("gpt2")  # whose matrices are stored transposed: the worst case
     arguments = [str(small)]
     for stored, wanted in (("bfloat16", "float32"), ("float32", "float32"), ("bfloat16", "bfloat16")):

@@ -26,7 +26,7 @@ LETTERS[[*b"abcdefgh"]] = 0.0
 
 
 def babble(read: tuple[int, ...]) -> np.ndarray:
-    """Letters that depend a little on what was read, and sometimes the end."""
+    """Logits for letters, which depend a little on the ids read, and sometimes for the end token."""
     logits = LETTERS.copy()
     logits[97 + sum(read) % 8] = 1.0
     logits[END] = 0.0

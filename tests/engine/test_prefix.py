@@ -29,7 +29,7 @@ class Breaking(ScriptedSession):
 
 
 class BreakingExecutor(ScriptedExecutor):
-    """Opens such sessions."""
+    """Opens sessions that can break."""
 
     broken = False
 
@@ -41,7 +41,7 @@ class BreakingExecutor(ScriptedExecutor):
 
 
 def echo(read: tuple[int, ...]) -> Any:
-    """Says the first byte of what it has read, and the number of ids; then ends."""
+    """A script that writes the first byte read and the number of ids read, and then ends."""
     return only([END, read[0], 48 + len(read) % 10][len(read) % 3])
 
 

@@ -41,9 +41,9 @@ def test_alibi_grows_with_distance() -> None:
 @pytest.mark.parametrize(
     ("bidirectional", "distances", "expected"),
     [
-        # Eight buckets for what was before: four exact, then 4 + 4 * log(d / 4) / log(16 / 4), and whatever is later as if at hand.
+        # Eight buckets for keys before the query: four exact, then 4 + 4 * log(d / 4) / log(16 / 4); later keys count as distance 0.
         (False, [5, 1, 0, -1, -3, -4, -5, -6, -7, -8, -10, -12, -16, -99], [0, 0, 0, 1, 3, 4, 4, 5, 5, 6, 6, 7, 7, 7]),
-        # Four for each side: two exact, then 2 + 2 * log(d / 2) / log(16 / 2); what is later counts from the fifth.
+        # Four for each side: two exact, then 2 + 2 * log(d / 2) / log(16 / 2); later keys have the buckets from 4 on.
         (True, [0, -1, -2, -5, -6, -99, 1, 2, 5, 6, 99], [0, 1, 2, 2, 3, 3, 5, 6, 6, 7, 7]),
     ],
 )

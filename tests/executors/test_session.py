@@ -40,7 +40,7 @@ every_family = pytest.mark.parametrize("family", CONFIGS)
 
 @functools.cache
 def model(family: str) -> Transformer:
-    """A model whose every number is random; biases and embeddings are small, or it would say one token again and again."""
+    """A model whose every number is random; biases and embeddings are small, because otherwise the model would repeat one token."""
     torch.set_num_threads(1)
     config = {"model_type": family, "vocab_size": VOCAB, **CONFIGS[family]}
     made = Transformer(find_family(family).spec(Config(config))).eval()
@@ -164,7 +164,7 @@ def test_a_step_copies_no_cache() -> None:
 
 
 def test_a_row_costs_memory_for_its_own_length() -> None:
-    """One row of 900 ids beside fifteen of 10: at most half as much again as is in use. Reserved bytes are what the executor foretells."""
+    """One row of 900 ids beside fifteen of 10: buffers take at most 1.5 times the bytes in use, which `row_bytes` predicts."""
     executor = TorchExecutor(model("llama"))
     session = executor.open()
     session.admit([None] * 16)
@@ -222,7 +222,7 @@ def test_a_pass_that_fails_has_not_happened(monkeypatch: pytest.MonkeyPatch) -> 
 
 @every_family
 def test_rows_that_join_at_random(family: str) -> None:
-    """A long life of a batch: rows join, some read several ids at once, some leave or are repeated, all keep their logits."""
+    """Over many steps rows join, some read several ids at once, some leave or are repeated, and all keep their logits."""
     choose = np.random.default_rng(len(family))
     session, read = opened(model(family), 2), [ids(5, 1), ids(2, 2)]
     session.extend(read)

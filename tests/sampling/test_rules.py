@@ -150,7 +150,7 @@ def test_rules_that_leave_nothing_are_named(generation: dict[str, Any], size: in
 @steady
 @given(IDS, st.lists(st.integers(0, VOCAB - 1), max_size=8), st.lists(st.integers(0, VOCAB - 1), max_size=4), st.data())
 def test_a_row_remembers_what_the_rules_need(prompt: list[int], written: list[int], other: list[int], data: st.DataObject) -> None:
-    """At every step a row forbids what the rules forbid that read all ids; a copy goes its own way."""
+    """At every step a row forbids the same tokens as rules that read all ids; a copy continues independently."""
     words = data.draw(st.lists(IDS.filter(lambda word: len(word) < 4), max_size=3))
     generation = {"bad_words_ids": words, "no_repeat_ngram_size": data.draw(st.integers(0, 4)), "min_new_tokens": 2}
     generation |= {"begin_suppress_tokens": [2], "forced_eos_token_id": 7} if data.draw(st.booleans()) else {}

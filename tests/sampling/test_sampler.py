@@ -120,7 +120,7 @@ def test_penalties(logits: list[float], prompt: list[int], output: list[int], re
 def test_a_row_remembers_what_penalties_need(
     prompt: list[int], output: list[int], repetition: float, presence: float, frequency: float
 ) -> None:
-    """A row's penalties are those of all its ids; a copy goes its own way."""
+    """A row's penalties count all its ids; a copy continues independently."""
     options = GenerationOptions(repetition_penalty=repetition, presence_penalty=presence, frequency_penalty=frequency)
     logits = np.random.default_rng(0).normal(0, 3, 200).astype(np.float32)
     row = Penalties(options, prompt)

@@ -1,4 +1,4 @@
-"""From what a user types to a model folder: a path, a shipped model's name, or `org/name` in the Hugging Face cache.
+"""Finds the model folder for the name that a user types: a path, a shipped model's name, or `org/name` in the Hugging Face cache.
 
 It never touches the network.
 """

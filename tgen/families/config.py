@@ -27,8 +27,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
 }
 
-# Keys without influence on the logits of a forward pass: bookkeeping, training, token ids (read elsewhere), what to output, how to
-# generate, which kernel computes. They are what transformers has written by default for the supported types, versions 2 to 5, and what
+# Keys without influence on the logits of a forward pass: bookkeeping, training, token ids (read elsewhere), extra outputs, generation
+# settings, choice of kernel. They are what transformers has written by default for the supported types, versions 2 to 5, and what
 # known folders add. A key that matters to any family is left out: each family must read or refuse it.
 HARMLESS = frozenset(
     """
@@ -159,7 +159,7 @@ class Config:
             raise UnsupportedError(f"config.json: {key} = {_short(value)} is not implemented", f"implemented: {implemented}")
 
     def refuse_unread(self) -> None:
-        """Refuse keys that no one read and that are not known to be harmless: they may change what the model computes."""
+        """Refuse keys that the family did not read and that are not known to be harmless: they may change the model's arithmetic."""
         unread = [f"{key} = {_short(value)}" for key, value in self._unread().items()]
         if unread:
             more = f" and {len(unread) - MAX_NAMED} more" if len(unread) > MAX_NAMED else ""

@@ -34,7 +34,7 @@ def spec(config: Config) -> ModelSpec:
     distance = config.integer("relative_attention_max_distance", default=128, minimum=buckets // 2 + 1)
     count = config.layers("num_layers")
     decoder_count = config.layers("num_decoder_layers") if config.raw("num_decoder_layers") is not None else count
-    # Version 1.0 divides the last hidden state by sqrt(width). Only a tied head shows version 1.0, until transformers 5 adds a key.
+    # Version 1.0 divides the last hidden state by sqrt(width). A tied head marks it, or a key of its own since transformers 5.
     scaled = config.flag("scale_decoder_outputs", default=config.flag("tie_word_embeddings", default=True))
     return ModelSpec(
         family="t5",

@@ -1,4 +1,4 @@
-"""How a family says where each parameter is found in a checkpoint. Knows neither files nor a tensor framework.
+"""Tables with which a family says where a checkpoint holds each parameter. Knows neither files nor a tensor framework.
 
 A table maps a parameter's name to a `Source`: the checkpoint's name for the tensor, and the steps from that tensor to the parameter.
 Steps are data, so that each executor runs them on its own arrays and the shapes are checked before any of them.

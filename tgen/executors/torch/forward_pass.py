@@ -36,7 +36,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class ForwardPass:
-    """Positions [batch, n] of all ids, and what they attend to. `counts` has the number of ids of each part; None for one equal batch."""
+    """Positions [batch, n] of all ids, and the keys that each attends to. `counts` has each part's size; None for one equal batch."""
 
     positions: Tensor
     rotations: Rotations

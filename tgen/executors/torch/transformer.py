@@ -145,7 +145,7 @@ class Transformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs. No matrix can tell: each may be swapped for a module of another kind."""
+        """Where the model runs. A buffer holds it, because any matrix may be swapped for a module of another kind."""
         return self._place.device
 
     @property
