@@ -1,4 +1,4 @@
-"""`.bin` files that are damaged, that ask for memory, or that want to run something."""
+"""`.bin` files that are damaged, that would take too much memory, or that would run code."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def edit_archive(folder: Path, change: Callable[[str, bytes], bytes], compressio
 
 @bad("llama2", r"pytorch_model\.bin is damaged or truncated", BIN_HINT)
 def bin_compressed(folder: Path) -> None:
-    """A kilobyte that becomes gigabytes is one of these; no file that PyTorch writes is."""
+    """A compressed kilobyte can become gigabytes; PyTorch compresses no file."""
     edit_archive(folder, lambda _, content: content, zipfile.ZIP_DEFLATED)
 
 
@@ -86,13 +86,13 @@ def bin_with_an_endless_program(folder: Path) -> None:
 
 @bad("llama2", r"pytorch_model\.bin is damaged or truncated", BIN_HINT)
 def bin_with_a_storage_too_short(folder: Path) -> None:
-    """PyTorch itself would give the tensor whatever bytes come next in the file."""
+    """PyTorch itself would fill the tensor with the bytes that follow in the file."""
     edit_archive(folder, lambda name, content: content[:-4] if name.endswith("data/0") else content)
 
 
 @bad("llama2", r"pytorch_model\.bin is damaged or truncated", BIN_HINT)
 def bin_with_tensors_that_go_beyond_their_storages(folder: Path) -> None:
-    """Each begins one number further, and so ends in whatever comes next in the file."""
+    """Each tensor begins one number later, and so ends beyond its storage."""
     edit_archive(folder, lambda name, content: content.replace(b"QK\x00", b"QK\x01") if name.endswith("data.pkl") else content)
 
 

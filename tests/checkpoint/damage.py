@@ -1,4 +1,4 @@
-"""Ways to damage a folder, each with what must be said of it."""
+"""Ways to damage a folder, each with the error that it must cause."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Damage = Callable[[Path], object]
 
 @dataclass(frozen=True)
 class Case:
-    """A way to damage a copy of a golden, and what must be said of it: patterns of the message and of the hint."""
+    """A way to damage a copy of a golden, and patterns that the error's message and hint must match."""
 
     golden: str
     damage: Damage
@@ -72,7 +72,7 @@ def edit_bin(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def edit_header(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the header of a safetensors file by hand, for what the library would not write."""
+    """Change the header of a safetensors file by hand; the library would not write such headers."""
     content = (folder / WEIGHTS).read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])

@@ -34,7 +34,7 @@ def as_bin_shards(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def as_file_with_odd_header(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Nothing in the format makes the numbers start at a multiple of their size."""
+    """The format does not require the numbers to start at a multiple of their size."""
     save_file(tensors, folder / WEIGHTS)
     content = (folder / WEIGHTS).read_bytes()
     length = int.from_bytes(content[:8], "little")

@@ -1,4 +1,4 @@
-"""A folder that cannot be run is refused with the one thing that is wrong, and with what to do about it."""
+"""tgen refuses a folder that it cannot run, and its error names the fault and says what to do."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def generation_config_not_json(folder: Path) -> None:
 
 
 UNSUPPORTED, EDITED = UnsupportedError, "config.json is damaged or was edited"
-config("llama3", "model_type = 'lama' is not implemented", "nearest that is: llama;", UNSUPPORTED, model_type="lama")
-config("llama3", "model_type = 'qwen3_moe' is not implemented", "nearest that is: qwen3;", UNSUPPORTED, model_type="qwen3_moe")
+config("llama3", "model_type = 'lama' is not implemented", "nearest implemented: llama;", UNSUPPORTED, model_type="lama")
+config("llama3", "model_type = 'qwen3_moe' is not implemented", "nearest implemented: qwen3;", UNSUPPORTED, model_type="qwen3_moe")
 config("llama3", "model_type is missing", "it should be a string", model_type=None)
 config("mistral", "rope_type = 'yarn' is not implemented", "default, linear, llama3", UNSUPPORTED, rope_scaling={"type": "yarn"})
 config("llama3", "partial_rotary_factor = 0.5 is not implemented", "1.0", UNSUPPORTED, partial_rotary_factor=0.5)

@@ -1,4 +1,4 @@
-"""What a folder sets for writing text: from generation_config.json, or from config.json where there is none; and what is wrong there."""
+"""A folder's settings from generation_config.json, or from config.json without that file; and errors for bad values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading: the numbers are the file's, whatever the file's form; numbers that are none are refused; little memory is needed."""
+"""Loading: the numbers are the file's, whatever the file's form; NaN and infinity are refused; loading needs little memory."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_form_of_file_gives_the_same(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", GOLDENS)
 def test_every_type_is_converted(name: str, dtype: torch.dtype) -> None:
-    """But for the weights of root-mean-square norms: they stay in float32."""
+    """The weights of root-mean-square norms are the exception: they stay in float32."""
     model, expected = load(GOLDEN / name, dtype), load(GOLDEN / name)
     for module in expected.modules():
         if not isinstance(module, RmsNorm):
@@ -67,7 +67,7 @@ def test_every_type_is_converted(name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("name", ["gpt2", "t5_flan"])
 def test_columns_before_rows_and_shared_storages(name: str, copy_golden: CopyGolden) -> None:
-    """How a tensor lies in a `.bin` is up to who wrote it."""
+    """The program that writes a `.bin` may order and share a tensor's numbers as it likes."""
     folder = copy_golden(name)
     tensors = load_file(folder / WEIGHTS)
     (folder / WEIGHTS).unlink()
@@ -88,7 +88,7 @@ def test_safetensors_win_over_bin(copy_golden: CopyGolden) -> None:
 
 
 def test_the_file_wins_over_the_flag(copy_golden: CopyGolden) -> None:
-    """A stored head is used although the config says that it is the embedding; a head that is not stored is not invented."""
+    """A stored head is used although the config says that it is the embedding; tgen does not invent a head that the files lack."""
     folder = copy_golden("mistral")
     config = json.loads((folder / "config.json").read_text())
     assert config["tie_word_embeddings"] is False
@@ -159,7 +159,7 @@ def test_what_is_no_number_is_refused(name: str, tensor: str, value: float, copy
 
 
 def test_large_numbers_are_numbers(copy_golden: CopyGolden) -> None:
-    """Their sum may overflow; only where a single one does not fit the wanted type is it refused."""
+    """Their sum may overflow; loading fails only if a single number does not fit the wanted type."""
     folder = copy_golden("mistral")
     tensors = load_file(folder / WEIGHTS)
     tensors["lm_head.weight"].fill_(3e38)
@@ -218,7 +218,7 @@ for folder, dtype in zip(sys.argv[2::2], sys.argv[3::2]):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory(copy_golden: CopyGolden, tmp_path: Path) -> None:
-    """Loading needs at most 1.3 times what the weights take in the end."""
+    """Loading needs at most 1.3 times the memory of the loaded weights."""
     small = copy_golden("gpt2")  # whose matrices are stored transposed: the worst case
     arguments = [str(small)]
     for stored, wanted in (("bfloat16", "float32"), ("float32", "float32"), ("bfloat16", "bfloat16")):

@@ -1,4 +1,4 @@
-"""From what a user types to a folder, and files that are whole or absent."""
+"""Names that a user types lead to the right folder, and writing leaves files complete or absent."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_write_that_fails_leaves_what_was_there(before: str | None, tmp_path: 
 
 @pytest.mark.parametrize("name", ["~nobody-here/model", "a" * 5000, "a\0b"])
 def test_what_cannot_be_a_path_is_no_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither as the name of a model nor as the place of the cache."""
+    """An impossible path is no model's name and no cache folder."""
     with pytest.raises(CheckpointError, match="no model"):
         resolve(name)
     if "\0" not in name:

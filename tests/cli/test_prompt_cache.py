@@ -39,7 +39,7 @@ def test_what_cannot_be_is_refused(ask: Ask, tmp_path: Path) -> None:
     assert "cannot be used: No such file" in ask(*COMMAND, "--prompt-cache", tmp_path / "no" / "cache", code=2).err
     assert "is not a file" in ask(*COMMAND, "--prompt-cache", tmp_path, code=2).err
     (tmp_path / "story.txt").write_text("precious")
-    assert "is there already, and is no prompt cache" in ask(*COMMAND, "--prompt-cache", tmp_path / "story.txt", code=2).err
+    assert "exists and is not a prompt cache" in ask(*COMMAND, "--prompt-cache", tmp_path / "story.txt", code=2).err
     assert (tmp_path / "story.txt").read_text() == "precious"
     assert "is encoder-decoder" in ask("generate", "x", "-m", GOLDEN / "t5", "--prompt-cache", tmp_path / "cache", code=2).err
 

@@ -1,4 +1,4 @@
-"""Beam search as slow as can be: every beam is read anew at every step, each by itself."""
+"""A slow reference for beam search: the model reads every beam anew at every step, each by itself."""
 
 from __future__ import annotations
 

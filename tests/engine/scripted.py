@@ -1,4 +1,4 @@
-"""What stands in for a model and its tokenizer: a session that follows a script, and ids that are bytes."""
+"""Stand-ins for a model and its tokenizer: a session that follows a script, and a tokenizer whose ids are bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Script = Callable[[tuple[int, ...]], Sequence[float] | np.ndarray]
 
 
 class ScriptedSession:
-    """Logits are a function of the ids a row has read so far. Records every call and refuses what the engine must never do."""
+    """Logits are a function of the ids a row has read so far. Records every call, and fails if the engine breaks the protocol."""
 
     def __init__(self, script: Script, context: int | None = None) -> None:
         self.script = script
@@ -116,14 +116,14 @@ def byte_tokenizer(*, starts: bool = False) -> Tokenizer:
 
 
 def only(token: int, vocab: int = VOCAB) -> np.ndarray:
-    """Logits under which one token is all but certain."""
+    """Logits that make one token almost certain."""
     logits = np.zeros(vocab)
     logits[token] = 60
     return logits
 
 
 def always(token: int) -> Script:
-    """The script of a model that knows one word."""
+    """The script of a model that always gives one token."""
     return lambda _: only(token)
 
 
@@ -137,7 +137,7 @@ def speak(text: str | bytes, after: str = "P") -> Script:
 def columns(
     executor: Executor, prompt: Sequence[int], samplers: Sequence[Sampler], count: int, source: Sequence[int] | None = None
 ) -> list[list[int]]:
-    """So many tokens of each of these samplers, drawn side by side by the scheduler; token by token, those of all rows."""
+    """A number of tokens of each of these samplers, drawn side by side by the scheduler; token by token, those of all rows."""
 
     drawn: list[list[int]] = []
 

@@ -29,7 +29,7 @@ def ends(name: str, settings: dict[str, Any]) -> frozenset[int]:
 
 
 def written(name: str, settings: dict[str, Any], prompts: list[Ids], rows: int) -> list[Ids]:
-    """What the model writes to all of these, at most so many rows at a time."""
+    """The model's answers to these prompts, at most `rows` rows at a time."""
     spec, config = golden_model(name).spec, config_of(name)
     generator = Generator(
         TorchExecutor(golden_model(name)),
@@ -48,7 +48,7 @@ def written(name: str, settings: dict[str, Any], prompts: list[Ids], rows: int) 
 
 @pytest.mark.parametrize(("name", "run"), RUNS)
 def test_one_by_one_and_together(name: str, run: dict[str, Any]) -> None:
-    """Neighbours that end sooner or later change nothing. A single beam is greedy: the sampler at temperature 0."""
+    """Requests beside it that end sooner or later do not change a text. A single beam is greedy: the sampler at temperature 0."""
     settings, prompts = run["settings"], run["prompts"]
     for rows in (1, 2 * settings["num_beams"], 100):
         assert written(name, settings, prompts, rows) == run["answers"]
@@ -56,5 +56,5 @@ def test_one_by_one_and_together(name: str, run: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_settings_show(name: str) -> None:
-    """The reference can fail: most settings lead to answers of their own."""
+    """The comparison can fail: most settings lead to different answers."""
     assert len({json.dumps(run["answers"]) for run in WRITTEN[name]}) > 9

@@ -1,4 +1,4 @@
-"""From a prompt to events: what is reported and when, how samples end, what fits, and that one seed is one text."""
+"""From a prompt to events: the order of events, how samples end, which prompts fit, and that a seed determines the text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LETTERS[[*b"abcdefgh"]] = 0.0
 
 
 def babble(read: tuple[int, ...]) -> np.ndarray:
-    """Letters that depend a little on what was read, and sometimes the end."""
+    """Logits for letters, which depend a little on the ids read, and sometimes for the end token."""
     logits = LETTERS.copy()
     logits[97 + sum(read) % 8] = 1.0
     logits[END] = 0.0
@@ -105,7 +105,7 @@ def test_length_cuts_a_character() -> None:
 
 
 def test_cancelled_keeps_and_flushes() -> None:
-    """The stop string's beginning and half a character are in the air."""
+    """The text held back is the beginning of a stop string and half a character."""
     asked = count(1)
     stage = Stage(speak("oneb😀"))
     played = list(stage.generator.stream("P", temperature=0, stop=["bX"], cancelled=lambda: next(asked) == 6))
@@ -221,7 +221,7 @@ def test_a_prompt_that_does_not_fit(length: int, over: int, overflow: str) -> No
 
 @pytest.mark.parametrize(("length", "new"), [(4, 6), (9, 1), (1, 9)])
 def test_the_context_is_used_to_its_end(length: int, new: int) -> None:
-    """Exactly, without a note; the session refuses one id more."""
+    """The text fills the context exactly, without a note; the session refuses one more id."""
     played = Stage(always(ord("x")), context=10).play("P" * length, temperature=0, max_new_tokens=new)
     assert (played.text(), played.notes, played.started.max_new_tokens) == ("x" * new, [], new)
 

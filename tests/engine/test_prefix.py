@@ -1,4 +1,4 @@
-"""A session that is kept: what is read again and what is not, and that the text is the same."""
+"""A kept session: which ids the model reads again, and that the text stays the same."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Breaking(ScriptedSession):
 
     def extend(self, rows: Sequence[Sequence[int]]) -> Logits:
         if self.broken:
-            self.rows = [(1, 2, 3)]  # whatever is left half done
+            self.rows = [(1, 2, 3)]  # leaves the row half finished
             raise KeyboardInterrupt
         return super().extend(rows)
 
 
 class BreakingExecutor(ScriptedExecutor):
-    """Opens such sessions."""
+    """Opens sessions that can break."""
 
     broken = False
 
@@ -41,7 +41,7 @@ class BreakingExecutor(ScriptedExecutor):
 
 
 def echo(read: tuple[int, ...]) -> Any:
-    """Says the first byte of what it has read, and the number of ids; then ends."""
+    """A script that writes the first byte read and the number of ids read, and then ends."""
     return only([END, read[0], 48 + len(read) % 10][len(read) % 3])
 
 

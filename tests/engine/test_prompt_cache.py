@@ -31,7 +31,7 @@ Copy = Callable[[str], Path]
 
 
 def played(checkpoint: Checkpoint, path: Path, prompt: str, dtype: Dtype = "float32", samples: int = 1) -> tuple[Played, str | None]:
-    """A run with the file, and what was said about it."""
+    """A run with the file, and the note about the file."""
     torch.set_num_threads(1)
     generator = open_generator(checkpoint, RunOptions("cpu", dtype))
     cache, prefix = PromptCache(path, checkpoint), Prefix(generator.executor)
@@ -100,7 +100,7 @@ def test_a_fingerprint_changes_with_what_counts(copy_golden: Copy) -> None:
     prints.add(fingerprint(open_checkpoint(folder)))
     assert len(prints) == 3
     status = (folder / "model.safetensors").stat()
-    with open(folder / "model.safetensors", "r+b") as file:  # one byte, where a sample would hardly look, and the time set back
+    with open(folder / "model.safetensors", "r+b") as file:  # one byte that a check of samples would miss, with mtime set back
         file.seek(status.st_size - 999)
         file.write(b"\x01")
     os.utime(folder / "model.safetensors", ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -132,7 +132,7 @@ def test_a_file_of_another_kind_is_kept(tmp_path: Path, content: bytes | None) -
         save_file({"weight": np.zeros(3, np.float32)}, path, {"format": "pt"})
         content = path.read_bytes()
     path.write_bytes(content)
-    with pytest.raises(UsageError, match="is there already, and is no prompt cache"):
+    with pytest.raises(UsageError, match="exists and is not a prompt cache"):
         PromptCache(path, checkpoint)
     assert path.read_bytes() == content
     assert [path] == list(tmp_path.iterdir())

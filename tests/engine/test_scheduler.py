@@ -1,4 +1,4 @@
-"""Continuous batching: every request has the events it would have alone, whatever shares the batch with it."""
+"""Continuous batching: every request gets the events it would get alone, whatever other requests share the batch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def requests(generator: Generator, wanted: Sequence[tuple[str, Options]]) -> lis
 
 
 def taking(todo: list[Request], ready: Callable[[], bool] = lambda: True) -> Callable[[bool], Request | None]:
-    """Hands out requests; where none is ready, the batch has to come back for it."""
+    """Hands out requests; while none is ready, the batch has to ask again."""
     return lambda wait: todo.pop(0) if todo and (wait or ready()) else None
 
 
@@ -121,7 +121,7 @@ def test_the_last_event_of_a_request_is_its_last_finished() -> None:
 
 
 def test_rows_never_wait_for_one_another() -> None:
-    """While one row is long, others enter and leave beside it, and no step has fewer rows than there are requests for it."""
+    """While one long row runs, others enter and leave beside it, and every step has as many rows as there are requests for them."""
     script = speak("a" * 30)
     stage = Stage(lambda read: only(END) if read[0] == ord("Q") and len(read) > 3 else script(read))
     wanted: list[tuple[str, Options]] = [("P", {}), *[("Q", {})] * 12]
@@ -191,7 +191,7 @@ def test_one_request_is_cancelled_and_the_others_do_not_notice() -> None:
 
 
 def test_requests_wait_until_their_cache_fits() -> None:
-    """Of requests that may come to need 100 bytes each, 350 free ones take two at a time beside what a pass needs."""
+    """With 350 free bytes, of which caches may take 80 %, two requests that may need 100 bytes each run at a time."""
     stage = Stage(lambda _: only(ord("a")))
     executor = ScriptedExecutor(stage.script, stage.context, free=350)
     generator = Generator(executor, byte_tokenizer(), context=1000)
@@ -204,7 +204,7 @@ def test_requests_wait_until_their_cache_fits() -> None:
 
 
 def test_out_of_memory_ends_one_request() -> None:
-    """The one that came last; what the others write stays the same."""
+    """The newest request ends; the texts of the others stay the same."""
 
     class Small(ScriptedSession):
         def extend(self, rows: Sequence[Sequence[int]]) -> Logits:

@@ -1,4 +1,4 @@
-"""Attention by hand, and what it must never do: look into the future, at padding, or return what is no number."""
+"""Attention computed by hand. It must never attend to the future or to padding, or return NaN."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_fused_is_plain(heads: int, kv_heads: int, bias: Alibi | None, simple: b
 
 
 def test_the_seam_is_used() -> None:
-    """What stands in `attend` is what a layer calls."""
+    """A layer calls the function in its `attend`."""
     attention = Attention(AttentionSpec(heads=4, kv_heads=2, head_dim=4, scale=0.5), width=8)
     shapes: list[tuple[int, ...]] = []
 
@@ -101,7 +101,7 @@ def test_the_seam_is_used() -> None:
 
 
 def sees(queries: np.ndarray, keys: np.ndarray, *, causal: bool, window: int | None = None) -> np.ndarray:
-    """Where a query that is no padding may look, [rows, n, m]."""
+    """Which keys a query other than padding may see, [rows, n, m]."""
     query, key = queries[:, :, None], keys[:, None, :]
     seen: np.ndarray = (key >= 0) & ((key <= query) | (not causal)) & (query - key < (window or 99))
     return seen
@@ -109,7 +109,7 @@ def sees(queries: np.ndarray, keys: np.ndarray, *, causal: bool, window: int | N
 
 @pytest.mark.parametrize("name", GOLDENS)
 def test_every_map_is_dark_where_nothing_may_be_seen(name: str) -> None:
-    """Of every family, in every layer: padding of a text or of its source, the future, and what left the window weigh nothing."""
+    """In every layer of every family: padding of a text or source, the future, and keys before the window have weight 0."""
     reference, model = golden_reference(name), golden_model(name)
     positions, source = reference["batch_positions"], reference.get("batch_source_positions")
     with torch.inference_mode(), recording(model) as recorder:

@@ -1,4 +1,4 @@
-"""Attention maps of every golden: what is recorded, and that recording leaves nothing behind."""
+"""Attention maps of every golden: the recorded maps are right, and recording changes nothing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_rows_sum_to_one_and_a_decoder_never_looks_ahead(name: str) -> None:
 
 
 def written(name: str, model: Transformer) -> list[int]:
-    """What the model writes, sampled."""
+    """Tokens sampled from the model."""
     both = model.spec.encoder is not None
     prompt = [config_of(name)["decoder_start_token_id"]] if both else IDS
     options = GenerationOptions(temperature=1.5)
@@ -58,7 +58,7 @@ def written(name: str, model: Transformer) -> list[int]:
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_recording_changes_nothing(name: str) -> None:
-    """Not what the model computes meanwhile, nor what it writes before and after, nor its parts."""
+    """The logits, the texts before and after, and the model's modules stay the same."""
     model = golden_model(name)
     before = [module.attend for module in model.modules() if isinstance(module, Attention)]
     text = written(name, model)
@@ -86,7 +86,7 @@ def test_a_second_pass_replaces_the_first() -> None:
 
 
 def test_the_maps_are_those_that_the_model_uses() -> None:
-    """A layer without queries looks everywhere alike; the one before it stays as it was."""
+    """A layer whose queries are zero attends to all keys equally; the layer before it does not change."""
     model = copy.deepcopy(golden_model("gpt2"))
     first, second = maps_of("gpt2")["decoder"]
     with torch.no_grad():

@@ -57,7 +57,7 @@ def test_half_the_format_is_half_the_bytes() -> None:
 
 
 class Clock:
-    """Seconds that pass only where something is said to take them."""
+    """A clock that advances only when a test says so."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -85,7 +85,7 @@ class TimedSession:
 
 
 def test_speeds_and_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contexts of 4 and 8 ids, each with 6 new ones; what warms up does not count."""
+    """Contexts of 4 and 8 ids, each with 6 new ones; the warm-up does not count."""
     model, clock = golden_model("llama3"), Clock()
     monkeypatch.setattr(TimedSession, "clock", clock, raising=False)
     monkeypatch.setattr(TimedSession, "opened", 0)

@@ -62,7 +62,7 @@ def one_text(name: str) -> Texts:
 
 
 def padded_texts(name: str) -> Texts:
-    """The golden's batch, whose logits are those of all that is no padding."""
+    """The golden's batch, with logits for every position except padding."""
     reference = golden_reference(name)
     keys = ("ids", "positions", "source", "source_positions", "logits")
     return Texts(*(reference.get(f"batch_{key}") for key in keys))  # type: ignore[arg-type]
@@ -91,7 +91,7 @@ def opened(model: Transformer, texts: Texts) -> list[Row]:
 
 
 def read(model: Transformer, rows: list[Row], ids: np.ndarray, positions: np.ndarray) -> torch.Tensor:
-    """Logits of a further block, [rows, n, vocab]; rows of which all is padding read nothing."""
+    """Logits of a further block, [rows, n, vocab]; rows of padding only read nothing."""
     real = positions >= 0
     reading = [row for number, row in enumerate(rows) if real[number].any()]
     blocks = [list(ids[number, real[number]]) for number in range(len(rows)) if real[number].any()]
@@ -166,7 +166,7 @@ def test_attention_maps(name: str) -> None:
 
 @every_decoder
 def test_truncate(name: str) -> None:
-    """What was read and cut off again leaves no trace."""
+    """Ids that were read and then cut off do not affect later logits."""
     texts, model = one_text(name), golden_model(name)
     ids, places = texts.ids, texts.positions
     state = opened(model, texts)
@@ -201,7 +201,7 @@ def test_select(name: str) -> None:
     expected[texts.positions >= 0] = texts.logits
     state = opened(model, texts)
     read(model, state, texts.ids[:, :6], texts.positions[:, :6])
-    for rows in ([2, 0, 2], [1, 0]):  # the second time of what the first left
+    for rows in ([2, 0, 2], [1, 0]):  # a second selection, from the rows of the first
         state = [state[row].copy() for row in rows]
         texts, expected = texts.rows(rows), expected[rows]
     assert difference(read(model, state, texts.ids[:, 6:], texts.positions[:, 6:]), expected[:, 6:]) < TOLERANCE
@@ -223,7 +223,7 @@ def test_every_parameter_shows(name: str) -> None:
 
 @every_golden
 def test_every_setting_shows(name: str) -> None:
-    """The reference can fail: so does every number of the spec that is no shape."""
+    """The reference can fail: so does changing any number of the spec that is not a shape."""
     texts, model = one_text(name), golden_model(name)
     settings = list(changed(model.spec))
     assert settings

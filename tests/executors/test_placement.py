@@ -1,4 +1,4 @@
-"""Where a model runs and in which number format, and what running out of memory says."""
+"""Where a model runs and in which number format, and the error when memory runs out."""
 
 from __future__ import annotations
 

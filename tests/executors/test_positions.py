@@ -1,4 +1,4 @@
-"""Masks, slopes and rotations, each against its source."""
+"""Masks, slopes and rotations, each compared with the paper that defines it."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_alibi_grows_with_distance() -> None:
 @pytest.mark.parametrize(
     ("bidirectional", "distances", "expected"),
     [
-        # Eight buckets for what was before: four exact, then 4 + 4 * log(d / 4) / log(16 / 4), and whatever is later as if at hand.
+        # Eight buckets for keys before the query: four exact, then 4 + 4 * log(d / 4) / log(16 / 4); later keys count as distance 0.
         (False, [5, 1, 0, -1, -3, -4, -5, -6, -7, -8, -10, -12, -16, -99], [0, 0, 0, 1, 3, 4, 4, 5, 5, 6, 6, 7, 7, 7]),
-        # Four for each side: two exact, then 2 + 2 * log(d / 2) / log(16 / 2); what is later counts from the fifth.
+        # Four for each side: two exact, then 2 + 2 * log(d / 2) / log(16 / 2); later keys have the buckets from 4 on.
         (True, [0, -1, -2, -5, -6, -99, 1, 2, 5, 6, 99], [0, 1, 2, 2, 3, 3, 5, 6, 6, 7, 7]),
     ],
 )
@@ -126,7 +126,7 @@ def test_padding_is_seen_by_none_and_sees_something() -> None:
 
 @given(st.integers(1, 8), st.integers(1, 8), st.one_of(st.none(), st.integers(1, 9)), st.booleans())
 def test_shortcuts_say_what_the_mask_says(length: int, used: int, window: int | None, lone: bool) -> None:
-    """Where a frame promises that no mask is needed, building it would have shown the same."""
+    """If a frame says that no mask is needed, the mask that it would build agrees."""
     queries = torch.tensor([[used]]) if lone else torch.arange(length)[None]
     keys = torch.arange(used + 1)[None] if lone else queries
     short = Frame(queries, keys, torch.float32, plain=True)

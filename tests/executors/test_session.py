@@ -1,4 +1,4 @@
-"""The torch session: what is read at once, in steps, in batches, or after a detour gives the same logits as reading it all anew."""
+"""The torch session: ids read at once, in steps, in batches, or after a truncation give the same logits as reading all of them anew."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ every_family = pytest.mark.parametrize("family", CONFIGS)
 
 @functools.cache
 def model(family: str) -> Transformer:
-    """A model whose every number is random; biases and embeddings are small, or it would say one token again and again."""
+    """A model whose every number is random; biases and embeddings are small, because otherwise the model would repeat one token."""
     torch.set_num_threads(1)
     config = {"model_type": family, "vocab_size": VOCAB, **CONFIGS[family]}
     made = Transformer(find_family(family).spec(Config(config))).eval()
@@ -64,7 +64,7 @@ def full(family: str, read: Sequence[int]) -> np.ndarray:
 
 
 def oracle(family: str, prompt: Sequence[int], count: int) -> list[int]:
-    """Greedy generation as slow as can be."""
+    """A slow reference for greedy generation."""
     read = list(prompt)
     for _ in range(count):
         read.append(int(full(family, read).argmax()))
@@ -164,7 +164,7 @@ def test_a_step_copies_no_cache() -> None:
 
 
 def test_a_row_costs_memory_for_its_own_length() -> None:
-    """One row of 900 ids beside fifteen of 10: at most half as much again as is in use. Reserved bytes are what the executor foretells."""
+    """One row of 900 ids beside fifteen of 10: buffers take at most 1.5 times the bytes in use, which `row_bytes` predicts."""
     executor = TorchExecutor(model("llama"))
     session = executor.open()
     session.admit([None] * 16)
@@ -193,7 +193,7 @@ def test_sources_count_once() -> None:
 
 
 def test_samples_do_not_disturb_one_another() -> None:
-    """What a sample is, drawn along with others that end before and after it, it is alone."""
+    """A sample is the same alone as beside others that end before and after it."""
     generator = Generator(TorchExecutor(model("llama")), byte_tokenizer(), context=128, end_tokens=frozenset(range(0, VOCAB, 20)))
     together = Played(list(generator.stream("the cat", seed=1, samples=6, max_new_tokens=40, logprobs=0)))
     assert len({event.token_count for event in together.finished.values()}) > 2
@@ -222,7 +222,7 @@ def test_a_pass_that_fails_has_not_happened(monkeypatch: pytest.MonkeyPatch) -> 
 
 @every_family
 def test_rows_that_join_at_random(family: str) -> None:
-    """A long life of a batch: rows join, some read several ids at once, some leave or are repeated, all keep their logits."""
+    """Over many steps rows join, some read several ids at once, some leave or are repeated, and all keep their logits."""
     choose = np.random.default_rng(len(family))
     session, read = opened(model(family), 2), [ids(5, 1), ids(2, 2)]
     session.extend(read)
@@ -275,5 +275,5 @@ def test_rows_have_their_own_source(name: str) -> None:
     assert_close(logits, np.stack([alone(sources[1], 2), alone(sources[1], 2), alone(sources[0], 2), alone(sources[2], 1)]))
     with pytest.raises(ValueError, match="at least one id"):
         session.admit([[]])
-    with pytest.raises(ValueError, match="a source exactly where there is an encoder"):
+    with pytest.raises(ValueError, match="a source if and only if the model has an encoder"):
         session.admit([None])

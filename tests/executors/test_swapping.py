@@ -14,7 +14,7 @@ from tgen.executors.torch.transformer import Transformer
 
 
 class Swapped(torch.nn.Module):
-    """A matrix that is kept in another form."""
+    """A matrix in another form."""
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Swapped(torch.nn.Module):
 
 
 class SwappedTable(torch.nn.Module):
-    """An embedding that is kept in another form."""
+    """An embedding in another form."""
 
     def __init__(self, embedding: torch.nn.Embedding) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class SwappedTable(torch.nn.Module):
 @torch.inference_mode()
 @pytest.mark.parametrize("name", GOLDENS)
 def test_every_matrix_may_be_swapped(name: str) -> None:
-    """Also that of the head, and the embedding: the model says where it runs without asking either."""
+    """The head's matrix and the embedding may be swapped too: the model still knows its device."""
     texts, model = one_text(name), copy.deepcopy(golden_model(name))
     for path, module in list(model.named_modules()):
         if isinstance(module, torch.nn.Linear):
@@ -53,7 +53,7 @@ def test_every_matrix_may_be_swapped(name: str) -> None:
 
 
 def test_a_tied_head_learns_with_the_embedding() -> None:
-    """They are one parameter: after loading, after a copy, and after a state was loaded."""
+    """The two are one parameter after loading, after a copy, and after `load_state_dict`."""
     tied = [name for name in GOLDENS if (head := golden_model(name).spec.head) is not None and head.tied]
     assert len(tied) > 3
     for name in tied:

@@ -262,5 +262,5 @@ def test_windows(name: str, changes: dict[str, Any], expected: list[int | None])
 def test_an_unknown_family_names_the_nearest(asked: str, nearest: str) -> None:
     with pytest.raises(UnsupportedError, match=asked) as caught:
         find_family(asked)
-    assert f"nearest that is: {nearest};" in str(caught.value.hint)
+    assert f"nearest implemented: {nearest};" in str(caught.value.hint)
     assert all(name in str(caught.value.hint) for name in FAMILIES)

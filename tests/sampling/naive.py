@@ -14,7 +14,7 @@ from tgen.options import GenerationOptions
 
 ALMOST = 1e-9
 
-# The sampler lets a sum that falls short of top-p by this count as enough, and min-p likewise: logits are no more exact.
+# The sampler accepts sums that miss top-p by this share, and min-p likewise, because logits are no more exact than this.
 ROUNDING = 1e-6
 
 

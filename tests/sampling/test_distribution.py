@@ -1,4 +1,4 @@
-"""What comes out of the loop is distributed as it should be: chi-square tests against a distribution computed naively."""
+"""The drawn tokens have the right distribution: chi-square tests against a distribution computed naively."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def draws(options: GenerationOptions, output: Sequence[int], keys: Sequence[tupl
 def assert_distributed(tokens: np.ndarray, expected: Sequence[float]) -> None:
     observed, wanted = np.bincount(tokens.ravel(), minlength=len(expected)), np.array(expected) * tokens.size
     assert not observed[wanted == 0].any(), "nothing is drawn that was filtered out"
-    common = wanted >= 5  # what is rarer is counted together
+    common = wanted >= 5  # rarer tokens are counted together
     observed = np.append(observed[common], observed[~common].sum())
     wanted = np.append(wanted[common], wanted[~common].sum())
     assert chisquare(observed[wanted > 0], wanted[wanted > 0]).pvalue > 1e-4

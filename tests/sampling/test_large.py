@@ -1,4 +1,4 @@
-"""At a vocabulary of 152,064 the sampler keeps and draws exactly what a naive one does that sorts everything."""
+"""At a vocabulary of 152,064 the sampler keeps and draws exactly the tokens of a naive one that sorts everything."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_top_p_is_right_beside_each_border() -> None:
 @pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-38, 1e-20, 1e20, 1e308])
 @pytest.mark.parametrize("high", [3e38, 1e-30])
 def test_extreme_temperatures(temperature: float, high: float) -> None:
-    """Without a warning: a cold one leaves the highest token alone, a hot one makes all alike."""
+    """Without a warning: a cold one leaves only the highest token, a hot one makes all equally likely."""
     logits = np.full(VOCAB, -high, dtype=np.float32)
     logits[77] = high
     logits[99] = np.nextafter(np.float32(high), np.float32(0))

@@ -1,4 +1,4 @@
-"""What a generation_config.json forbids or forces: each rule alone, their order, and bad values."""
+"""The rules of a generation_config.json: each rule alone, their order, and bad values."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rules(**generation: Any) -> Rules:
 
 
 def left(found: Rules, ids: Sequence[int] = (0,), new: int = 0) -> set[int]:
-    """What may come next; what is left keeps its logit, and the input stays as it is."""
+    """The tokens that may come next; they keep their logits, and the input does not change."""
     logits = LOGITS.copy()
     try:
         allowed = found.apply(logits, ids, new)
@@ -82,7 +82,7 @@ def test_bad_words_are_not_completed(ids: list[int], words: list[list[int]]) -> 
         ({"forced_eos_token_id": 7}, LENGTH - 2, set()),
         ({"forced_eos_token_id": 7}, LENGTH - 1, EVERY - {7}),
         ({"forced_eos_token_id": [6, 7]}, LENGTH - 1, EVERY - {6, 7}),
-        # A forced token wins over whatever forbids it.
+        # A forced token wins over rules that forbid it.
         ({"forced_bos_token_id": 3, "suppress_tokens": [3], "bad_words_ids": [[3]], "no_repeat_ngram_size": 1}, 0, EVERY - {3}),
         ({"forced_eos_token_id": 7, "min_new_tokens": 9, "suppress_tokens": [7]}, LENGTH - 1, EVERY - {7}),
     ],
@@ -150,7 +150,7 @@ def test_rules_that_leave_nothing_are_named(generation: dict[str, Any], size: in
 @steady
 @given(IDS, st.lists(st.integers(0, VOCAB - 1), max_size=8), st.lists(st.integers(0, VOCAB - 1), max_size=4), st.data())
 def test_a_row_remembers_what_the_rules_need(prompt: list[int], written: list[int], other: list[int], data: st.DataObject) -> None:
-    """At every step a row forbids what the rules forbid that read all ids; a copy goes its own way."""
+    """At every step a row forbids the same tokens as rules that read all ids; a copy continues independently."""
     words = data.draw(st.lists(IDS.filter(lambda word: len(word) < 4), max_size=3))
     generation = {"bad_words_ids": words, "no_repeat_ngram_size": data.draw(st.integers(0, 4)), "min_new_tokens": 2}
     generation |= {"begin_suppress_tokens": [2], "forced_eos_token_id": 7} if data.draw(st.booleans()) else {}

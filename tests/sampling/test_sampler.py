@@ -120,7 +120,7 @@ def test_penalties(logits: list[float], prompt: list[int], output: list[int], re
 def test_a_row_remembers_what_penalties_need(
     prompt: list[int], output: list[int], repetition: float, presence: float, frequency: float
 ) -> None:
-    """A row's penalties are those of all its ids; a copy goes its own way."""
+    """A row's penalties count all its ids; a copy continues independently."""
     options = GenerationOptions(repetition_penalty=repetition, presence_penalty=presence, frequency_penalty=frequency)
     logits = np.random.default_rng(0).normal(0, 3, 200).astype(np.float32)
     row = Penalties(options, prompt)
@@ -136,7 +136,7 @@ def test_a_row_remembers_what_penalties_need(
 
 
 def test_penalties_leave_the_logits_as_they_are() -> None:
-    """What the log-probabilities are computed from is the raw distribution."""
+    """Log-probabilities are computed from the raw distribution."""
     logits = np.ones(3, dtype=np.float32)
     options = GenerationOptions(repetition_penalty=2, presence_penalty=1, temperature=0)
     Sampler(options, 0, 0, [0, 1, 2]).draw(logits)
@@ -264,7 +264,7 @@ def test_logits_that_are_not_finite_name_the_step(bad: float, temperature: float
     ],
 )
 def test_extreme_values_still_draw(options: dict[str, float]) -> None:
-    """As far as numbers go: without a warning, and what a tiny temperature means is known."""
+    """The largest numbers draw without a warning, and a tiny temperature draws the highest token."""
     sampler = Sampler(GenerationOptions(**{**OFF, **options}), 0, 0, [0, 1])  # type: ignore[arg-type]
     tokens = [sampler.draw(np.array([-3e38, 1, 3e38, 5], dtype=np.float32)) for _ in range(20)]
     assert all(0 <= token < 4 for token in tokens)
@@ -273,7 +273,7 @@ def test_extreme_values_still_draw(options: dict[str, float]) -> None:
 
 
 def test_noise_in_the_last_bits_changes_hardly_a_draw() -> None:
-    """Another device rounds otherwise; the text is the same unless a border is hit, which nearly equal tokens do not make likelier."""
+    """Other devices round differently; a draw changes only at a border between tokens, which nearly equal tokens do not make likelier."""
     random = np.random.default_rng(0)
     logits = np.repeat(random.normal(0, 2, 25), 2)
     noisy = logits + random.normal(0, 1e-6, 50)

@@ -1,4 +1,4 @@
-"""Selection without a sort gives what a sort gives, for few values and for many, with and without equals."""
+"""Selection without a sort gives the result of a sort, for few values and for many, with and without equals."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Where each tensor of a `.bin` lies in the file, as for safetensors. Imports no torch and calls nothing that a file names.
+"""Finds where each tensor of a `.bin` lies in the file. It imports no torch and calls nothing that a file names.
 
-Such a file is a pickle, a program that builds the dictionary of tensors, and raw numbers. The program is run with the few names and
-instructions that PyTorch writes, and each name stands for a record here. A program can be neither large nor compressed, and no single
-instruction can make much work: numbers, tuples of sizes, arguments and keys are all short. So reading takes seconds and little memory,
-whatever the program says.
-Since PyTorch 1.6 program and numbers are the records of a zip archive; before, they stood in the file one after another.
+Such a file holds raw numbers and a pickle, which is a program that builds the dictionary of tensors. This reader runs the program with
+only the names and instructions that PyTorch writes, and puts a record of its own in place of each name. It refuses large or compressed
+programs, and limits numbers, tuples of sizes, arguments and keys, so that no single instruction makes much work. So reading takes seconds
+and little memory, whatever the program contains.
+Since PyTorch 1.6 the program and the numbers are records of a zip archive; in older files they follow one another.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError
 from tgen.files import DOWNLOAD_HINT
 
-MAX_PROGRAM = 2 * 2**20  # bytes; that of a model with a thousand tensors has a tenth of it
-MAX_CALLS = 50_000  # one a tensor; a program within its size has no room for as many tensors with names of their own
+MAX_PROGRAM = 2 * 2**20  # bytes; the program of a model with a thousand tensors has a tenth of this
+MAX_CALLS = 50_000  # one for each tensor; MAX_PROGRAM bytes have no room for so many tensor names
 MAX_AXES, MAX_ARGUMENTS, MAX_ROOT = 8, 8, 255
 MAX_INTEGER = 2**80  # the largest one that PyTorch writes is OLD_MAGIC
 OLD_MAGIC, OLD_VERSION = 0x1950A86A20F9469CFC6C, 1001
@@ -44,7 +44,7 @@ STORAGES = {
 
 
 class _CodeError(Exception):
-    """The program names something that is no part of a plain tensor."""
+    """The program names something that plain tensors do not need."""
 
 
 class _Dictionary(dict[Any, Any]):
@@ -56,7 +56,7 @@ class _Dictionary(dict[Any, Any]):
 
 @dataclass(frozen=True, slots=True)
 class _Storage:
-    """A run of numbers, which tensors are cut from."""
+    """A run of numbers; each tensor is a part of one."""
 
     key: str
     dtype: str
@@ -66,7 +66,7 @@ class _Storage:
 
 @dataclass(frozen=True, slots=True)
 class _Tensor:
-    """A part of a storage: how many numbers come before it, its shape, how far apart neighbours along each axis are."""
+    """A part of a storage: its offset, shape and strides, counted in numbers."""
 
     storage: _Storage
     offset: int
@@ -74,7 +74,7 @@ class _Tensor:
     strides: tuple[int, ...]
 
     def check(self) -> None:
-        """Raise ValueError unless all numbers lie in the storage, and none stands for several."""
+        """Raise ValueError unless the tensor lies in its storage and spans at least as many numbers as it has elements."""
         if not type(self.shape) is type(self.strides) is tuple or not len(self.shape) == len(self.strides) <= MAX_AXES:
             raise ValueError("a tensor without proper axes")
         numbers = (self.offset, *self.shape, *self.strides)
@@ -85,7 +85,7 @@ class _Tensor:
 
     @property
     def span(self) -> int:
-        """From the first number to the last."""
+        """How many numbers of the storage there are from the first element to the last."""
         if 0 in self.shape:
             return 0
         return 1 + sum((extent - 1) * stride for extent, stride in zip(self.shape, self.strides, strict=True))
@@ -109,7 +109,7 @@ NAMES: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-# Whatever torch.save writes for dictionaries of tensors and for training states, in every protocol of pickle from the second on.
+# The instructions that torch.save writes for dictionaries of tensors and for training states, in pickle protocol 2 and later.
 INSTRUCTIONS = """
     APPEND APPENDS BINBYTES BINFLOAT BINGET BININT BININT1 BININT2 BINPERSID BINPUT BINSTRING BINUNICODE BINUNICODE8 BUILD EMPTY_DICT
     EMPTY_LIST EMPTY_TUPLE FRAME GLOBAL LONG1 LONG_BINGET LONG_BINPUT MARK MEMOIZE NEWFALSE NEWTRUE NONE PROTO REDUCE SETITEM SETITEMS
@@ -120,14 +120,14 @@ PYTHON: dict[int, Callable[[Any], None]] = {**pickle._Unpickler.dispatch}
 
 
 class _Program(pickle._Unpickler):
-    """Python's own unpickler over a table of names. Not the faster one in C, whose memory a few bytes of a program can make huge."""
+    """Python's own unpickler with a table of names. In the faster one in C, a few bytes of a program could take huge memory."""
 
     stack: list[Any]
     calls = 0
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {code: PYTHON[code] for code in CODES.values()}
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name stands for. Raises _CodeError for all but a few."""
+        """The object that stands for a name. Raises _CodeError for a name that is not allowed."""
         if module == "torch" and name in STORAGES:
             return name
         if (module, name) not in NAMES:
@@ -144,29 +144,29 @@ class _Program(pickle._Unpickler):
         return _Storage(key, *STORAGES[name], count)
 
     def load_build(self) -> None:
-        """Attributes of dictionaries, such as versions of modules, are left out."""
+        """Leave out attributes of dictionaries, such as versions of modules."""
         self.stack.pop()
 
     def load_reduce(self) -> None:
-        """A call. A program can repeat one in four bytes, with the same tuple of arguments, so both are counted."""
+        """Run a call. Four bytes can repeat a call with the same tuple of arguments, so the numbers of calls and arguments are limited."""
         self.calls += 1
         if self.calls > MAX_CALLS or len(self.stack[-1]) > MAX_ARGUMENTS:
             raise ValueError("more calls or arguments than any model has")
         PYTHON[CODES["REDUCE"]](self)
 
     def load_long1(self) -> None:
-        """A number, which later steps may multiply by others."""
+        """Read an integer. It is limited, because later steps may multiply it by others."""
         PYTHON[CODES["LONG1"]](self)
         if abs(self.stack[-1]) > MAX_INTEGER:
             raise ValueError("a number larger than any in such a file")
 
     def load_setitem(self) -> None:
-        """An entry of a dictionary. Only plain keys: to hash nested tuples can take forever."""
+        """Set an entry of a dictionary. Only plain keys are allowed: hashing nested tuples can take forever."""
         _check_keys(self.stack[-2:-1])
         PYTHON[CODES["SETITEM"]](self)
 
     def load_setitems(self) -> None:
-        """Several entries."""
+        """Set several entries."""
         _check_keys(self.stack[::2])
         PYTHON[CODES["SETITEMS"]](self)
 
@@ -183,7 +183,7 @@ def _check_keys(keys: list[Any]) -> None:
 
 
 def read_bin(path: Path) -> dict[str, StoredTensor]:
-    """Every tensor by name. Raises CheckpointError for a damaged file, and for one that could run anything if it were let."""
+    """Every tensor by name. Raises CheckpointError for a damaged file, and for one that needs code to load."""
     try:
         tensors, starts = _zipped(path) if zipfile.is_zipfile(path) else _old(path)
     except _CodeError as error:
@@ -204,7 +204,7 @@ def _stored(path: Path, tensor: _Tensor, base: int) -> StoredTensor:
 
 
 def _run(file: IO[bytes]) -> tuple[Any, dict[str, _Storage]]:
-    """What a program builds, and the storages that it mentions."""
+    """The result of a program, and the storages that it names."""
     storages: dict[str, _Storage] = {}
 
     class Program(_Program):
@@ -218,7 +218,7 @@ def _run(file: IO[bytes]) -> tuple[Any, dict[str, _Storage]]:
 
 
 def _zipped(path: Path) -> tuple[Any, dict[str, int]]:
-    """What the program of an archive builds, and where each storage starts."""
+    """The result of an archive's program, and the offset in bytes of each storage."""
     with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
         records = {record.filename: record for record in archive.infolist()}
         size = os.fstat(file.fileno()).st_size
@@ -241,7 +241,7 @@ def _zipped(path: Path) -> tuple[Any, dict[str, int]]:
 
 
 def _start(file: IO[bytes], record: zipfile.ZipInfo) -> int:
-    """Where a record's bytes start: behind its header, whose name and notes may be longer than the table of contents says."""
+    """The offset of a record's bytes: after its own header, whose name and extra field may be longer than the directory says."""
     file.seek(record.header_offset)
     mark, name, notes = struct.unpack("<4s22xHH", file.read(30))
     if mark != b"PK\x03\x04":
@@ -250,7 +250,7 @@ def _start(file: IO[bytes], record: zipfile.ZipInfo) -> int:
 
 
 def _old(path: Path) -> tuple[Any, dict[str, int]]:
-    """The same for a file from before there were archives: five programs, then each storage behind its count of numbers."""
+    """The same for a file older than PyTorch 1.6: five programs, then the storages, each after its count of numbers."""
     with open(path, "rb") as file:
         head = io.BytesIO(file.read(MAX_PROGRAM))
         magic, _ = _run(head)

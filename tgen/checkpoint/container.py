@@ -18,7 +18,7 @@ from tgen.spec.records import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a folder holds; `generation` is generation_config.json as it stands."""
+    """The contents of a model folder; `generation` is generation_config.json, unchecked."""
 
     folder: Path
     model_type: str
@@ -35,9 +35,9 @@ class Checkpoint:
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
-    """Read and check a folder. Raises CheckpointError or UnsupportedError with the one thing that is wrong."""
+    """Read and check a folder. Raises CheckpointError or UnsupportedError naming the first fault."""
     if not folder.is_dir():
-        raise CheckpointError(f"no folder {folder}", "`tgen models` lists the models there are")
+        raise CheckpointError(f"no folder {folder}", "`tgen models` lists the models on this machine")
     config = Config(read_json(folder / "config.json"))
     family = find_family(config.model_type)
     config.require("quantization_config", [])

@@ -1,4 +1,4 @@
-"""The only reader of generation_config.json: what a folder sets for writing text, checked, whether tgen can do it or not."""
+"""The only reader of generation_config.json: checks a folder's settings for generation, and lists those that tgen does not support."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Ids = tuple[int, ...]
 # Higher powers of a length leave the range of a float.
 LARGEST_PENALTY = 50
 
-# Keys that make transformers write another text, and that tgen does not know, each with the value that changes nothing.
+# Keys that change the text of transformers but that tgen does not support, each with its neutral value.
 NOT_HONOURED: dict[str, object] = {
     "constraints": None,
     "diversity_penalty": 0.0,
@@ -49,11 +49,11 @@ SETTINGS = frozenset([*FROM_MODEL, *NOT_HONOURED, *OTHERS.split()])
 
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
-    """What a folder sets. `options` are values of GenerationOptions; the rest is what only a folder sets.
+    """A folder's settings. `options` are values for GenerationOptions; only a folder can set the other fields.
 
     `min_length` counts the prompt, `min_new_tokens` does not. `forced_first` is the decoder's first token after its start token, if
-    any; one of `forced_last` is the last token that the length allows. `suppressed` tokens never come, `suppressed_first` not as the
-    first.
+    any; the last token that the length allows must be one of `forced_last`. `suppressed` tokens are never generated, and
+    `suppressed_first` never as the first.
     """
 
     options: Mapping[str, int | float] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class GenerationConfig:
 
 
 def read_generation(checkpoint: Checkpoint) -> GenerationConfig:
-    """What an opened folder sets. Raises CheckpointError for a value that cannot be used, and for a decoder without its start token."""
+    """The settings of an opened folder. Raises CheckpointError for an invalid value, and for a decoder without its start token."""
     answers = checkpoint.spec.kind == "encoder-decoder"
     found = parse_generation(checkpoint.generation, checkpoint.spec.vocab, checkpoint.config, answers=answers)
     if answers and found.decoder_start is None:
@@ -84,10 +84,10 @@ def read_generation(checkpoint: Checkpoint) -> GenerationConfig:
 def parse_generation(
     generation: Mapping[str, Any], vocab: int, config: Mapping[str, Any] | None = None, *, answers: bool = False
 ) -> GenerationConfig:
-    """The same from JSON: generation_config.json and, for token ids and for folders from before that file, config.json.
+    """The same from JSON: generation_config.json, and config.json for token ids and for older folders, which lack that file.
 
-    A model that `answers` (an encoder-decoder) writes the likeliest text unless the folder says that it samples, and the folder's
-    max_length counts what it writes and its start token.
+    A model that `answers` (an encoder-decoder) is greedy unless the folder turns sampling on, and the folder's max_length counts
+    the answer and its start token.
     """
     config = config or {}
     reader = _reader(generation, vocab, config)
@@ -110,7 +110,7 @@ def parse_generation(
 
 
 def not_honoured(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The keys of an opened folder that ask for something tgen does not do, whatever the other values are."""
+    """The keys with which an opened folder asks for something that tgen does not support; other values may be invalid."""
     return _reader(checkpoint.generation, checkpoint.spec.vocab, checkpoint.config).not_honoured()
 
 
@@ -128,7 +128,7 @@ class Reader:
     vocab: int
 
     def options(self, answers: bool) -> dict[str, int | float]:
-        """Values for GenerationOptions. Without sampling that is temperature 0, and what temperature 0 does not use is left out."""
+        """Values for GenerationOptions. Without sampling, temperature is 0, and options without effect at temperature 0 are left out."""
         found: dict[str, int | float] = {name: self.values[name] for name in FROM_MODEL if self.values.get(name) is not None}
         longest, samples = self.values.get("max_length"), self.values.get("do_sample")
         if answers and "max_new_tokens" not in found and type(longest) is int:
@@ -181,7 +181,7 @@ class Reader:
         return "never"
 
     def not_honoured(self) -> tuple[str, ...]:
-        """The keys that ask for something tgen does not do."""
+        """The keys that ask for something that tgen does not support."""
         return tuple(key for key, neutral in NOT_HONOURED.items() if self.values.get(key) is not None and self.values[key] != neutral)
 
     def wrong(self, key: str, problem: str, hint: str = "correct it or leave it out") -> CheckpointError:
@@ -191,12 +191,12 @@ class Reader:
     def _ids(self, key: str, value: Any) -> Ids:
         values = value if isinstance(value, list) else [] if value is None else [value]
         if not all(_is_id(i, self.vocab) for i in values):
-            raise self.wrong(key, f"does not name ids below the vocabulary's {self.vocab}")
+            raise self.wrong(key, f"holds something other than token ids below {self.vocab}")
         return tuple(values)
 
 
 def _reader(generation: Mapping[str, Any], vocab: int, config: Mapping[str, Any]) -> Reader:
-    """The reader of generation_config.json; of the same keys in config.json for a folder from before there was one."""
+    """The reader of generation_config.json; of the same keys in config.json for an older folder, which lacks that file."""
     if generation:
         return Reader("generation_config.json", generation, vocab)
     return Reader("config.json", {key: value for key, value in config.items() if key in SETTINGS}, vocab)

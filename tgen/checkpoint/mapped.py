@@ -1,6 +1,6 @@
 """Weights as NumPy arrays: views of the mapped files, and the parameters that a family's table takes from them.
 
-Knows no tensor framework. NumPy lacks bfloat16, so its numbers are held as uint16 and every array goes with the name of its format.
+Knows no tensor framework. NumPy lacks bfloat16, so uint16 arrays hold such numbers, and every array comes with its format's name.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tgen.families.table import Add, Take, moved
 Array = npt.NDArray[Any]
 
 FORMATS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F64": np.dtype("<f8")}
-BLOCK = 2**20  # numbers that are checked at a time, so that what NumPy makes on the way stays small
-BF16_EXPONENT = np.uint16(0x7F80)  # all of its bits are set in infinity and NaN alone
+BLOCK = 2**20  # numbers checked at a time, to keep NumPy's temporary arrays small
+BF16_EXPONENT = np.uint16(0x7F80)  # only infinity and NaN have all of these bits set
 
 
 class MappedFiles:
@@ -83,7 +83,7 @@ def check_repeats(matches: Matches, files: MappedFiles) -> None:
 
 
 def taken(array: Array, dtype: str, take: Take) -> tuple[Array, str]:
-    """What the steps of a table make of a tensor, and the format it is in then."""
+    """A tensor after the steps of a table, and its format then."""
     for step in take:
         if isinstance(step, Add):
             array, dtype = widened(array, dtype) + np.float32(step.number), "F32"
@@ -107,6 +107,6 @@ def is_finite(array: Array, dtype: str) -> bool:
 
 
 def _blocks(array: Array) -> Iterator[Array]:
-    """Some rows at a time."""
+    """The array in blocks of rows."""
     rows = max(1, BLOCK * len(array) // max(1, array.size))
     return (array[start : start + rows] for start in range(0, len(array), rows))

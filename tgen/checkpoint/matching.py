@@ -1,6 +1,6 @@
-"""Hold a family's table against what a checkpoint stores: nothing missing, nothing left over, every shape right.
+"""Compares a family's table with the tensors of a checkpoint: none is missing, none is left over, and every shape is right.
 
-Runs on headers alone, with empty NumPy arrays in place of tensors, so a wrong folder is refused before torch is imported.
+It needs the headers only, with empty NumPy arrays in place of tensors, so a wrong folder is refused before torch is imported.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """A source for every parameter, and by the name of each copy in the files, the copy and its original: the model has one for both."""
+    """A match for every parameter. `repeats` maps a copy's name in the files to the copy and its original: one parameter."""
 
     parameters: dict[str, Match]
     repeats: dict[str, tuple[StoredTensor, StoredTensor]]
@@ -49,7 +49,7 @@ class Matches:
 def settle_head(family: Family, spec: ModelSpec, stored: dict[str, StoredTensor]) -> ModelSpec:
     """The spec with the head that the files hold: a stored head is used, whatever `tie_word_embeddings` says.
 
-    An encoder whose files lack its head becomes a model that gives vectors only; a head whose optional bias is absent has none.
+    An encoder whose files lack its head becomes a model that gives vectors only; a head whose files lack its optional bias has none.
     """
     if spec.head is None:
         return spec
@@ -108,12 +108,12 @@ def no_number(name: str) -> CheckpointError:
 
 
 def _find(name: str, table: Table, stored: dict[str, StoredTensor]) -> str | None:
-    """The name as the files have it."""
+    """The spelling of a tensor's name in the files; None if they lack it."""
     return next((spelling for spelling in table.spellings(name) if spelling in stored), None)
 
 
 def _shape(stored: tuple[int, ...], take: Take) -> tuple[int, ...]:
-    """The shape of what the steps make of a tensor. Raises ValueError or IndexError for a tensor that they do not fit."""
+    """The shape of a tensor after the steps. Raises ValueError or IndexError for a tensor that they do not fit."""
     array: np.ndarray = np.broadcast_to(np.False_, stored)  # holds one number, whatever its shape
     for step in take:
         array = array if isinstance(step, Add) else moved(step, array)
@@ -123,7 +123,7 @@ def _shape(stored: tuple[int, ...], take: Take) -> tuple[int, ...]:
 def _check_shape(name: str, stored: tuple[int, ...], source: Source, expected: tuple[int, ...]) -> None:
     try:
         taken = list(_shape(stored, source.take))
-    except (ValueError, IndexError):  # too few axes, or no number of parts fits
+    except (ValueError, IndexError):  # too few axes, or an axis that does not divide into the parts
         taken = None
     if taken != list(expected):
         gives = "" if taken is None or taken == list(stored) else f", which gives {taken}"

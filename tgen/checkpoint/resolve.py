@@ -1,6 +1,6 @@
-"""From what a user types to a model folder: a path, a shipped model's name, or `org/name` in the Hugging Face cache.
+"""Finds the model folder for the name that a user types: a path, a shipped model's name, or `org/name` in the Hugging Face cache.
 
-It never touches the network, and knows where folders are, not what they hold.
+It never touches the network.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class FoundModel:
 
 def resolve(name: str) -> Path:
     """The folder for `--model`. Raises CheckpointError with the nearest names that exist."""
-    path = Path(os.path.expanduser(name))  # for a name that no path can have, os.path says no where pathlib raises an error
+    path = Path(os.path.expanduser(name))  # for an impossible path, os.path returns False but pathlib raises an error
     if os.path.isdir(path):
         return path
     if os.path.isfile(path):
@@ -44,7 +44,7 @@ def resolve(name: str) -> Path:
 
 
 def _nearest(name: str, known: Iterable[str]) -> list[str]:
-    """Up to three of the known names that are spelt most alike, whatever the case."""
+    """Up to three known names with the most similar spelling; case does not matter."""
     folded = {one: one.casefold() for one in known}
     close = difflib.get_close_matches(name.casefold(), dict.fromkeys(folded.values()), n=3)
     return sorted((one for one in folded if folded[one] in close), key=lambda one: close.index(folded[one]))[:3]

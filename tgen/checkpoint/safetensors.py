@@ -1,6 +1,6 @@
-"""What tensors a folder holds and where: safetensors, whole or sharded, or a `.bin`. Reads headers only; knows no model.
+"""Lists a folder's tensors and where they lie: in safetensors or `.bin` files, single or sharded. It reads headers only.
 
-Headers are validated by the safetensors library.
+The safetensors library validates its own headers.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from tgen.files import DOWNLOAD_HINT, READ_HINT, read_json, refuse_lfs_pointer
 
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-MAX_HEADER = 16 * 2**20  # bytes; that of a model with ten thousand tensors has one or two million
-MAX_NAME = 200  # characters; beyond it a system may refuse even to look
-# What the safetensors library says of a bad header, and what that means to a person.
+MAX_HEADER = 16 * 2**20  # bytes; the header of a model with ten thousand tensors has one or two million
+MAX_NAME = 200  # characters; for a longer name the system may raise an error
+# Words of the safetensors library about a bad header, and their meaning for the user.
 REASONS = {
     "not fully covered": "the file is truncated, or longer than its header says",
     "invalid header length": "the file is truncated within its header",

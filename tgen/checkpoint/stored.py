@@ -1,4 +1,4 @@
-"""One tensor in a file: what it is and where it lies. Knows no format."""
+"""One tensor in a file: its type, its shape, and where it lies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 class StoredTensor:
     """One tensor of a checkpoint: its file, the type it is stored in ("F32", "BF16" ...), its shape.
 
-    `start` and `stop` are byte offsets into the file. `strides` count numbers; None is row by row.
+    `start` and `stop` are byte offsets into the file. `strides` count numbers; None means row-major order.
     """
 
     file: Path

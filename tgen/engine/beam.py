@@ -1,6 +1,6 @@
-"""Beam search: keep the likeliest few continuations, return the likeliest whole ones. Knows ids only.
+"""Beam search: keep the few likeliest continuations at each step, return the likeliest complete ones.
 
-The bookkeeping is that of transformers, so that the same settings give the same text.
+The bookkeeping follows transformers, so that the same settings give the same text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tgen.sampling.logits import require_finite
 from tgen.sampling.penalties import penalise
 from tgen.sampling.rules import Rules
 
-# What counts as "no score yet". Finite, so that sums of it stay numbers.
+# The score of a beam that does not count. It is finite, so that sums with it stay numbers.
 NONE_YET = np.float32(-1e9)
 
 Process = Callable[[Logits, Sequence[int], int], Logits]
@@ -29,9 +29,10 @@ Process = Callable[[Logits, Sequence[int], int], Logits]
 
 @dataclass(frozen=True, slots=True)
 class BeamSettings:
-    """How many beams, and when to stop: as soon as that many have ended, or (False) when no running one can win any more.
+    """How many beams, and when to stop.
 
-    Scores are sums of log-probabilities divided by length ** length_penalty.
+    `early_stopping` True stops as soon as that many beams have ended; False stops when no running beam beats the worst ended one at its
+    present length, "never" when none can at any length. Scores are sums of log-probabilities divided by length ** length_penalty.
     """
 
     beams: int
@@ -41,7 +42,7 @@ class BeamSettings:
 
 @dataclass(order=True, slots=True)
 class Ended:
-    """A whole continuation and its score."""
+    """A complete continuation and its score."""
 
     score: float
     ids: list[int] = field(compare=False)
@@ -55,7 +56,7 @@ class Search:
         self.end_tokens = end_tokens
         self.max_new_tokens = max_new_tokens
         self.running: list[list[int]] = [[] for _ in range(settings.beams)]
-        # All beams start alike: only the first one counts, or every beam would find the same.
+        # All beams start equal, so only the first one counts: otherwise every beam would find the same tokens.
         self.scores = np.full(settings.beams, NONE_YET, dtype=np.float32)
         self.scores[0] = 0
         self.ended: list[Ended] = []
@@ -68,7 +69,7 @@ class Search:
         """
         beams, vocab = log_probabilities.shape
         totals = (log_probabilities + self.scores[:, None]).ravel()
-        # Enough that `beams` of them go on even if the best ones all end.
+        # Enough candidates that `beams` of them continue even if all of the best ones end.
         keep = min(max(2, 1 + len(self.end_tokens)) * beams, totals.size)
         best = np.argpartition(-totals, keep - 1)[:keep]
         best = best[np.lexsort((best, -totals[best]))]
@@ -88,17 +89,17 @@ class Search:
         return chosen
 
     def best(self, count: int) -> list[list[int]]:
-        """The ids of the highest-scoring whole continuations."""
+        """The ids of the highest-scoring complete continuations."""
         return [ended.ids for ended in self.ended[:count]]
 
     def cut(self) -> None:
-        """End where the search is: the best running beam counts as whole if no other does."""
+        """End the search now; if no beam has ended, the best running one counts as complete."""
         if not self.ended:
             self.ended = [Ended(float(self.scores[0]), self.running[0])]
         self.done = True
 
     def _settled(self, length: int) -> bool:
-        """Whether nothing better is to be expected."""
+        """Whether the search is over by the rule of `early_stopping`."""
         settings = self.settings
         if len(self.ended) < settings.beams:
             return False
@@ -109,7 +110,7 @@ class Search:
 
 
 class Beams:
-    """Writes one request by a search; its text comes at the end, for until then any beam may win."""
+    """Continues one request by beam search; all text comes at the end, because any beam may win until then."""
 
     def __init__(self, search: Search, prompt: Sequence[int], process: Process, samples: Sequence[Sample]) -> None:
         """`process` adjusts the log-probabilities of each beam; the best beams become the samples."""
@@ -120,7 +121,7 @@ class Beams:
         self._step = 0
 
     def take(self, logits: Logits) -> tuple[list[Event], list[Next]]:
-        """Extend the beams by logits [rows, vocab]; at first there is one row for all of them.
+        """Extend the beams by logits [rows, vocab]; at first there is one row for all beams.
 
         Raises NumericalError for logits that are not finite.
         """
@@ -136,7 +137,7 @@ class Beams:
         return [], [Next(0 if shared else parent, ids[-1]) for parent, ids in zip(parents, search.running, strict=True)]
 
     def cancel(self) -> list[Event]:
-        """Cut the search short where it is."""
+        """End the search now; returns its events."""
         self._search.cut()
         return self._texts()
 
@@ -153,7 +154,7 @@ class Beams:
 
 
 def adjustment(options: GenerationOptions, rules: Rules) -> Process:
-    """Repetition penalty and rules, as a search applies them."""
+    """The repetition penalty and the rules as one function, which a search applies to each beam."""
 
     def process(scores: Logits, ids: Sequence[int], new: int) -> Logits:
         if options.repetition_penalty != 1:
@@ -164,12 +165,12 @@ def adjustment(options: GenerationOptions, rules: Rules) -> Process:
 
 
 def read_beams(config: GenerationConfig, beams: int) -> BeamSettings:
-    """So many beams, which stop and are scored as the folder sets it."""
+    """The settings of a search; the model folder sets how beams are scored and when the search stops."""
     return BeamSettings(beams, config.length_penalty, config.early_stopping)
 
 
 def log_softmax32(logits: Logits) -> Logits:
-    """Natural logarithms of the probabilities, [rows, vocab], in float32 as transformers has them."""
+    """Natural logarithms of the probabilities, [rows, vocab], in float32, as transformers computes them."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     result: Logits = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return result

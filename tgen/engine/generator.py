@@ -1,4 +1,4 @@
-"""The one entry the surfaces use: prompts and options in, a stream of events out. Imports neither a command line nor a tensor framework."""
+"""The engine's entry point: prompts and options in, a stream of events out. It imports neither a command line nor a tensor framework."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tgen.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from tgen.constraint.guard import Guard, Guards
 
-# Beside rows that write, a batch reads this many ids of prompts in a step.
+# While rows decode, a step of a batch reads this many ids of prompts.
 BATCH_READS = 512
 
-# Called for the next request. If it is to wait, None means that no request will come any more; otherwise, that none is there yet.
+# Returns the next request. Take(True) waits for it, and None means that no more will come; Take(False) returns None if none is ready.
 Take = Callable[[bool], Request | Refused | None]
 
 
@@ -46,9 +46,9 @@ class Generator:
         answer_start: int | None = None,
         defaults: GenerationConfig | None = None,
     ) -> None:
-        """`defaults` is what the folder sets; `answer_start` is the id an encoder-decoder's answer begins with.
+        """`defaults` are the model folder's settings; `answer_start` is the first id of an encoder-decoder's answer.
 
-        `vocab` is how many logits the model has, where that is more than the tokenizer's entries.
+        `vocab` is the model's number of logits; None means the number of the tokenizer's entries.
         """
         self.executor = executor
         self.tokenizer = tokenizer
@@ -66,15 +66,15 @@ class Generator:
         return "".join(event.text for event in self.stream(prompt, **options) if isinstance(event, Piece) and event.index == 0)
 
     def stream(self, prompt: str, *, cancelled: Callable[[], bool] = lambda: False, **options: Any) -> Iterator[Event]:
-        """The continuation as events: Started, Pieces as their characters become whole, one Finished for each sample; Notes around them,
-        and Reading before all of them where the prompt is long.
+        """The continuation as events: Reading while a long prompt is read, Started, Pieces of whole characters, and one Finished for each
+        sample. Notes may come before and between them.
 
         Raises UsageError for options that are out of range, CapacityError for a prompt that does not fit the context.
         """
         yield from self.run(prompt, self.resolve(options), cancelled)
 
     def resolve(self, asked: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Resolved:
-        """Options with every value settled, the folder's defaults included. Raises UsageError, CheckpointError."""
+        """The options with every value set, from the request, the environment or the folder. Raises UsageError, CheckpointError."""
         return resolve(asked, environment or {}, self.defaults.options)
 
     def run(
@@ -85,9 +85,9 @@ class Generator:
         watch: Callable[[Trace], None] | None = None,
         prefix: Prefix | None = None,
     ) -> Iterator[Event]:
-        """The same for options that were settled elsewhere, and for a prompt that may be ids.
+        """Like `stream`, but with resolved options and a prompt that may be ids.
 
-        `cancelled` is asked once a token; `watch` sees the first sample's draws; with a `prefix` only what is new to it is read.
+        `cancelled` is called after each step; `watch` gets the first sample's draws; the model does not read again what `prefix` has read.
         """
         job = self.job(Request(0, prompt, resolved), watch, prefix)
         scheduler = Scheduler(self.executor, job.rows)
@@ -97,15 +97,15 @@ class Generator:
                 yield from _raised(scheduler.step())
                 if cancelled():
                     yield from _raised(scheduler.cancel(job.key))
-        except GeneratorExit:  # nobody wants to hear more; the prefix keeps what was read
+        except GeneratorExit:  # the caller stopped reading events; the prefix keeps the row
             scheduler.cancel(job.key)
             raise
 
     def run_many(self, take: Take, rows: int, cancelled: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, Event | TgenError]]:
         """The events of many requests as they come, each with its request's key; a request that fails ends with its error.
 
-        At most `rows` rows run at once. `cancelled` is asked once a step, and then nothing more comes. Prompts are read as soon as there
-        is a row for them: nobody watches the single tokens, so all that counts is when everything is done.
+        At most `rows` rows run at once. `cancelled` is called once a step; once it returns True, no more events come. A step reads many
+        ids of prompts beside the rows that decode: for a batch, the total time counts and not the time between tokens.
         """
         scheduler = Scheduler(self.executor, rows, beside=BATCH_READS)
         over = False
@@ -127,12 +127,12 @@ class Generator:
             yield from scheduler.step()
 
     def job(self, request: Request, watch: Callable[[Trace], None] | None = None, prefix: Prefix | None = None) -> Job:
-        """A request as the scheduler takes it. Raises TgenError for a prompt that does not fit, and for rules that are not valid."""
+        """The scheduler's job for a request. Raises TgenError for a prompt that does not fit, and for rules that are not valid."""
         ids = self.tokenizer.encode(request.prompt) if isinstance(request.prompt, str) else request.prompt
         prepared = self.limits.prepare(ids, request.resolved)
         options = prepared.options
         if options.constraint is not None:
-            # Compiling takes up to seconds. It runs beside the loop, which goes on with the requests that are running.
+            # Compiling may take seconds. Another thread does it, while the loop continues the running requests.
             writer = self._compiler.submit(lambda: self._writer(prepared, watch))
         else:
             writer = Future()
@@ -140,7 +140,7 @@ class Generator:
         return Job(request.key, prepared, max(options.samples, options.num_beams), writer, prefix)
 
     def _writer(self, prepared: Prepared, watch: Callable[[Trace], None] | None) -> Writer:
-        """What continues a request. Raises UsageError for a constraint that cannot be kept."""
+        """The writer that continues a request. Raises UsageError for a constraint that no text can satisfy."""
         options, rules, ids = prepared.options, self._rules(prepared), prepared.ids
         samples = [Sample(index, self.tokenizer, ids, options, self.end_tokens) for index in range(options.samples)]
         if options.num_beams > 1:
@@ -155,12 +155,12 @@ class Generator:
         return Samples(samplers, samples)
 
     def _rules(self, prepared: Prepared) -> Rules:
-        """What the options and generation_config.json forbid or force."""
+        """The tokens that the options and generation_config.json forbid or force."""
         ends = frozenset() if prepared.options.ignore_eos else self.end_tokens
         return read_rules(self.defaults, prepared.options, ends, prompt=len(prepared.ids))
 
     def _guard(self, prepared: Prepared) -> Guard | None:
-        """What keeps a sample to the constraint, if one is asked for."""
+        """The guard that enforces the request's constraint; None without a constraint."""
         options = prepared.options
         return self._guards.guard(options.constraint, prepared.ids, options.max_new_tokens) if options.constraint else None
 
@@ -177,7 +177,7 @@ class Generator:
 
 
 def _raised(told: Told) -> Iterator[Event]:
-    """The events of a single request; its error is raised."""
+    """The events of a single request. Raises the request's error."""
     for _, event in told:
         if isinstance(event, TgenError):
             raise event

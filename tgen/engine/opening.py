@@ -1,4 +1,4 @@
-"""From a folder or a name to a Generator: where checkpoint, tokenizer and runtime meet. Imports torch only when called."""
+"""Opens a model folder or name as a Generator, from checkpoint, tokenizer and executor. It imports torch only when called."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tgen.text.tokenizer import Tokenizer
 def load(model: str | Path | None = None, **options: Any) -> Generator:
     """A model that continues prompts, from a Hugging Face folder, a shipped name, or `org/name` in the Hugging Face cache.
 
-    None is the shipped default. Options are the fields of `RunOptions`: device, dtype, threads. Raises TgenError.
+    None loads the shipped default. Options are the fields of `RunOptions`: device, dtype, threads. Raises TgenError.
     """
     run = RunOptions(**options)
     return open_generator(open_checkpoint(resolve(DEFAULT_MODEL if model is None else str(model))), run)
@@ -27,10 +27,10 @@ def load(model: str | Path | None = None, **options: Any) -> Generator:
 def open_generator(checkpoint: Checkpoint, options: RunOptions) -> Generator:
     """The Generator for an opened checkpoint; its tokenizer and settings are checked before torch is imported.
 
-    Raises UsageError for an encoder that stands alone: it writes nothing.
+    Raises UsageError for an encoder-only model, which generates no text.
     """
     if checkpoint.spec.kind == "encoder-only":
-        raise UsageError(f"{checkpoint.name} is encoder-only, so it writes no text", "for it there are tgen fill and tgen embed")
+        raise UsageError(f"{checkpoint.name} is encoder-only, so it generates no text", "use it with tgen fill or tgen embed")
     tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
     read_generation(checkpoint)
 
@@ -40,7 +40,7 @@ def open_generator(checkpoint: Checkpoint, options: RunOptions) -> Generator:
 
 
 def make_generator(checkpoint: Checkpoint, executor: Executor, tokenizer: Tokenizer) -> Generator:
-    """The same for a model that is loaded already."""
+    """The Generator for a model that is already loaded."""
     generation = read_generation(checkpoint)
     return Generator(
         executor,

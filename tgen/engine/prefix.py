@@ -1,4 +1,4 @@
-"""The cache of the last prompt and its continuation, so that the next prompt is read only from where it begins to differ."""
+"""Keeps the cache of the last prompt and its continuation: the model reads the next prompt only from the first id that differs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tgen.executors.session import Executor, Session, State, StorableSession
 class Prefix:
     """One row that outlives a generation, and the ids that it has read.
 
-    The row is taken out while a request works with it, so that what an error or a Ctrl-C leaves half done is never trusted again.
+    A request takes the row out while it works. If an error or Ctrl-C stops the request, no later request uses the unfinished row.
     """
 
     def __init__(self, executor: Executor) -> None:
@@ -20,13 +20,13 @@ class Prefix:
 
     @property
     def ids(self) -> list[int]:
-        """The ids that the row has read, in their order; none while it is taken out."""
+        """The ids that the row has read, in order; empty while a request has the row."""
         return list(self._ids)
 
     def take(self, ids: Sequence[int]) -> tuple[Session | None, int]:
-        """The row in a session, cut back to what it has in common with a prompt, and how many ids that is.
+        """Take out the row, cut back to the ids that it shares with a prompt; returns its session and the number of these ids.
 
-        It is never all of the prompt, for the logits after its last id are wanted. None where nothing is in common.
+        The prompt's last id is never among them, because the caller needs the logits after it. Returns None and 0 if no id is shared.
         """
         session, known = self._session, common(self._ids, ids[:-1])
         self._session, self._ids = None, []
@@ -36,18 +36,18 @@ class Prefix:
         return session, known
 
     def keep(self, session: Session, ids: Sequence[int]) -> None:
-        """Take over a session whose one row has read these ids, and perhaps more."""
+        """Keep a session whose one row has read these ids; the row forgets any ids after them."""
         session.truncate([len(ids)])
         self._session, self._ids = session, list(ids)
 
     def state(self, length: int) -> State | None:
-        """The cache of the row's first `length` ids; None if the executor cannot tell, or the row has not read as many."""
+        """The cache of the row's first `length` ids; None if the executor stores no cache, or if the row has read fewer ids."""
         if isinstance(self._session, StorableSession) and length <= len(self._ids):
             return self._session.state(length)
         return None
 
     def restore(self, ids: Sequence[int], state: State) -> None:
-        """Go on from a state of these ids that another process stored. Raises ValueError for one that this model cannot have made."""
+        """Continue from a stored state of these ids. Raises ValueError for a state that does not fit the ids or the model."""
         session = self._executor.open()
         if not isinstance(session, StorableSession):
             raise ValueError("this executor stores no cache")
@@ -56,6 +56,6 @@ class Prefix:
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids two sequences have in common before they differ."""
+    """The length of the longest common prefix of two sequences."""
     shorter = min(len(one), len(other))
     return next((place for place in range(shorter) if one[place] != other[place]), shorter)

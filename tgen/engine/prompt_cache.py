@@ -1,7 +1,7 @@
 """A file with the KV cache of a prompt, so that the next run need not read the prompt again.
 
-The file is in safetensors format: the prompt's ids, the session's state, and a note of the model and the version of tgen that it is good
-for. A file that is damaged or of another model costs no more than reading the prompt.
+The file is in safetensors format. It holds the prompt's ids, the session's state, and the model and the version of tgen that it is valid
+for. If the file is damaged or belongs to another model, the run reads the prompt as it would without the file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOST_HEADER_BYTES = 2**20
 
 
 class PromptCache:
-    """The file, and what it held before this run."""
+    """A prompt cache file, and the ids that it held before this run."""
 
     def __init__(self, path: Path, checkpoint: Checkpoint) -> None:
         """Raises UsageError for a model with an encoder, and for a path that cannot be written, before anything is computed."""
@@ -39,19 +39,19 @@ class PromptCache:
         self._check()
 
     def load(self, prefix: Prefix) -> str | None:
-        """Let a prefix begin with what the file holds; returns a note for people if that is of no use."""
+        """Restore the file's state into a prefix; returns a note for the user if the file is not usable."""
         if not self._path.exists() or not self._path.stat().st_size:
             return None
         try:
             ids, state = _read(self._path, self._model)
             prefix.restore(ids, state)
         except ValueError as error:
-            return f"{self._path} is not used, and will be written anew: {error}"
+            return f"{self._path} is not used and will be replaced: {error}"
         self._ids = ids
         return None
 
     def save(self, prefix: Prefix, prompt_tokens: int) -> str | None:
-        """Store the cache of a prefix's prompt, unless the file has it already; returns a note for people if that failed."""
+        """Store the cache of a prefix's prompt, unless the file has it already; returns a note for the user if that fails."""
         ids = prefix.ids[:prompt_tokens]
         state = prefix.state(len(ids)) if ids else None
         if state is None or common(ids, self._ids) == len(ids):
@@ -65,11 +65,11 @@ class PromptCache:
     def _check(self) -> None:
         try:
             if self._path.exists() and not self._path.is_file():
-                raise UsageError(f"--prompt-cache {self._path} is not a file", "name a file; it is made if there is none")
+                raise UsageError(f"--prompt-cache {self._path} is not a file", "name a file; tgen creates it if it does not exist")
             try_writing(self._path)
             if self._path.exists() and self._path.stat().st_size and "format" not in _header(self._path):
-                # Not written by tgen, so not tgen's to overwrite.
-                raise UsageError(f"--prompt-cache {self._path} is there already, and is no prompt cache", "name another file, or remove it")
+                # Another program wrote this file, so tgen must not overwrite it.
+                raise UsageError(f"--prompt-cache {self._path} exists and is not a prompt cache", "name another file, or remove it")
         except OSError as error:
             hint = "name a file in a folder you may write to"
             raise UsageError(f"--prompt-cache {self._path} cannot be used: {error.strerror or error}", hint) from error
@@ -78,8 +78,8 @@ class PromptCache:
 def fingerprint(checkpoint: Checkpoint) -> str:
     """A digest that changes whenever a folder's weights or settings do: config.json, and the size and times of every file of weights.
 
-    Reading all weights would take longer than the prompt. The time of the last change of status moves with every write and, unlike that
-    of the last write, cannot be set back. A copied folder gets another digest, which costs one reading of a prompt.
+    Hashing all weights would take longer than reading the prompt. Every write sets a file's ctime, and unlike its mtime, no program can set
+    it back. A copied folder gets another digest, so its first run reads the prompt again.
     """
     digest = hashlib.sha256((checkpoint.folder / "config.json").read_bytes())
     for path in sorted({tensor.file for tensor in checkpoint.stored.values()}):
@@ -107,7 +107,7 @@ def _write(path: Path, model: str, ids: list[int], state: State) -> None:
 
 
 def _read(path: Path, model: str) -> tuple[list[int], State]:
-    """Ids and state. Raises ValueError, saying why, for a file that is of no use."""
+    """Ids and state. Raises ValueError with the reason for a file that is not usable."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -125,7 +125,7 @@ def _read(path: Path, model: str) -> tuple[list[int], State]:
 
 
 def _header(path: Path) -> dict[str, str]:
-    """What tgen noted in the file; nothing in one that was not written by it. Raises OSError."""
+    """The metadata that tgen wrote into the file; empty for a file that another program wrote. Raises OSError."""
     try:
         with open(path, "rb") as file:
             size = int.from_bytes(file.read(8), "little")

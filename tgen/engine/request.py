@@ -1,4 +1,4 @@
-"""A request: a prompt with its options; and the same prepared for a model: ids and limits that fit its context."""
+"""A request (a prompt with its options), and the same request prepared for a model: ids and limits that fit the model's context."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tgen.options import GenerationOptions, Resolved
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt, as text or ids, and the options to continue it with; `key` is what its events are marked with."""
+    """A prompt, as text or ids, and the options to continue it with; its events carry `key`."""
 
     key: int
     prompt: str | Sequence[int]
@@ -21,7 +21,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The error that stands in place of a request that is not valid."""
+    """The key of an invalid request, and the error."""
 
     key: int
     error: TgenError
@@ -29,10 +29,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A prompt as ids that fit, options that fit, and what a person should know about how they were made to fit.
+    """A request that fits the context: the prompt's ids, the options, and notes that tell the user what was changed to make it fit.
 
-    A decoder reads `ids` first; an encoder, if there is one, reads `source`. `cut_note` is for a text that did not end before the context
-    did: only then does it matter that fewer tokens fit than were asked for.
+    The decoder reads `ids`; an encoder, if the model has one, reads `source`. `cut_note` says that fewer tokens fit than the user
+    asked for; it matters only if the context then cuts the text.
     """
 
     ids: list[int]
@@ -45,9 +45,9 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a model can read: so many ids, each below `vocab`, and the ids that it begins with.
+    """What a model can read: at most `context` ids, each below `vocab`.
 
-    `start_token` stands in for an empty prompt. `answer_start` is the first id of an encoder-decoder's answer, None for other models.
+    `start_token` replaces an empty prompt. `answer_start` is the first id of an encoder-decoder's answer, None for other models.
     """
 
     context: int
@@ -84,18 +84,18 @@ class Limits:
         return Prepared(ids, source, options, seed, tuple(notes), cut_note)
 
     def _checked(self, ids: list[int]) -> list[int]:
-        """The ids, or the start token for none. Raises UsageError for ids that the model does not have, and for none without a start."""
+        """The ids, or the start token if there are none. Raises UsageError for an unknown id, and for no ids without a start token."""
         if not all(0 <= token < self.vocab for token in ids):
             raise UsageError(
-                f"the prompt holds ids that are not below the vocabulary's {self.vocab}",
-                "the tokenizer has entries that the model has no embedding for; leave that text out",
+                f"the prompt holds ids outside the model's vocabulary of {self.vocab}",
+                "the tokenizer has entries for which the model has no embedding; leave that text out",
             )
         if not ids and self.start_token is None:
             raise UsageError("the prompt is empty and the model has no start token", "give a prompt")
         return ids or [self.start_token or 0]
 
     def _source(self, ids: list[int], options: GenerationOptions) -> list[int]:
-        """A source text that fits the encoder."""
+        """The source, truncated if the policy allows it. Raises CapacityError if it does not fit the encoder."""
         if len(ids) <= self.context:
             return ids
         if options.overflow == "truncate-left":
@@ -104,7 +104,7 @@ class Limits:
         raise CapacityError(f"the text has {len(ids)} tokens, the model's encoder reads {self.context}", hint)
 
     def _truncate(self, ids: list[int], new: int) -> list[int]:
-        """Drop the prompt's oldest ids until `new` more fit, but keep a start token, and at least half the context for the prompt."""
+        """Drop the prompt's first ids until `new` more fit, but keep the start token, and leave the prompt at least half of the context."""
         room = max(self.context - new, self.context // 2, 1)
         head = ids[:1] if ids[0] == self.start_token and room > 1 else []
         return head + ids[len(ids) - (room - len(head)) :] if len(ids) > room else ids

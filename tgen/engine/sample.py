@@ -1,4 +1,4 @@
-"""Samples on their way: logits to tokens, tokens to whole characters, characters to text without stop strings."""
+"""Samples: from logits to tokens, from tokens to whole characters, from characters to text without stop strings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tgen.text.tokenizer import Tokenizer
 
 
 class Sample:
-    """Takes the tokens of one text, gives the text."""
+    """One sample: turns its tokens into text."""
 
     def __init__(
         self, index: int, tokenizer: Tokenizer, prompt: Sequence[int], options: GenerationOptions, end_tokens: frozenset[int]
@@ -28,7 +28,7 @@ class Sample:
         self._tokenizer = tokenizer
         self._most = options.max_new_tokens
         self._logprobs = options.logprobs
-        # A stop text that is one special token never shows in the text, so it is known by its id.
+        # A stop string that is a special token never appears in the text, so its id stands for it.
         stops = {text: tokenizer.special_id(text) for text in options.stop}
         ends = frozenset() if options.ignore_eos else end_tokens
         self._end_tokens = ends | {token for token in stops.values() if token is not None}
@@ -37,9 +37,9 @@ class Sample:
         self._tokens: list[Token] = []
 
     def feed(self, token: int, logits: Logits | None = None, *, last: bool = False) -> list[Event]:
-        """Take a token, with the logits [vocab] that it was drawn from if they are to be told; `last` says that nothing may follow it.
+        """Take a token; `last` says that no token may follow it. Only log-probabilities need the `logits` [vocab].
 
-        Returns the text that has become whole with it, and the end, if this is one.
+        Returns the text that this token completes, and Finished if the sample ends here.
         """
         self.ids.append(token)
         if self._logprobs is not None and logits is not None:
@@ -54,7 +54,7 @@ class Sample:
         return [self._piece(text)] if text else []
 
     def end(self, reason: FinishReason) -> list[Event]:
-        """End here; the text that was held back, and the end."""
+        """End the sample; returns the text that was held back, and Finished."""
         return self._finish(reason, self._remainder())
 
     def _finish(self, reason: FinishReason, text: str) -> list[Event]:
@@ -78,7 +78,7 @@ class Samples:
         self._going = list(zip(samplers, samples, strict=True))
 
     def take(self, logits: Logits) -> tuple[list[Event], list[Next]]:
-        """Draw a token for each sample from its row of logits [rows, vocab]; at first all have the only row in common."""
+        """Draw a token for each sample from its row of logits [rows, vocab]; at first all samples share one row."""
         events: list[Event] = []
         following, going = [], []
         shared = len(logits) == 1
@@ -93,12 +93,12 @@ class Samples:
         return events, following
 
     def cancel(self) -> list[Event]:
-        """End all samples here."""
+        """End all samples now."""
         return [event for _, sample in self._going for event in sample.end("cancelled")]
 
 
 def _scored(tokenizer: Tokenizer, drawn: int, logits: Logits, count: int) -> Token:
-    """A token with its log-probability and those of the `count` likeliest."""
+    """A token with its log-probability, and those of the `count` likeliest tokens."""
     logprobs = log_softmax(logits)
     best = ranked(logprobs, count)
 

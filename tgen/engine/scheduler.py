@@ -1,7 +1,7 @@
-"""The one loop: requests enter a running batch, are read and continued together, and leave it, each at its own time.
+"""Continuous batching: requests join a running batch, advance together step by step, and each leaves when it ends.
 
-A step lets every row that writes read the token that was drawn for it last, and beside that reads a part of the prompts that wait; both
-go through the model in one pass. The loop knows no text, no end tokens and no sampling: a `Writer` turns logits into events and tokens.
+In a step every row that decodes reads its last token, and rows of new requests read a part of their prompts; one forward pass computes
+both. The loop knows no text, no end tokens and no sampling: a `Writer` turns logits into events and tokens.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from tgen.errors import MemoryLimitError, TgenError
 from tgen.events import Event, Finished, Note, Reading, Started
 from tgen.executors.session import Executor
 
-# A prompt is read at most so many ids at a time: enough to keep a machine busy, few enough to say how far it is and to be stopped.
+# A step reads at most this many ids of one prompt: enough to keep the machine busy, few enough to report progress and to stop soon.
 CHUNK = 256
-# While no row writes, prompts are read together, up to so many ids in one step: more would only take more memory.
+# While no row decodes, a step reads up to this many ids of several prompts: more would only take more memory.
 TOGETHER = 2048
-# While rows write, a step reads this many ids of prompts, and two more for each row that writes. Then it takes about twice as long as a
-# step that only writes: a pass over few ids takes about the time that reading the weights takes, which is that of a dozen ids.
+# While rows decode, a step reads this many ids of prompts, and two more for each row that decodes. It then takes about twice as long as a
+# step that only decodes: a pass over few ids spends its time on reading the weights, which takes as long as computing a dozen ids.
 BESIDE = 12
-# The share of the free memory that caches may take; the rest is for what a pass computes.
+# The share of the free memory that caches may take; the rest is for the activations of a pass.
 CACHE_SHARE = 0.8
-# A step that has nothing to do but to wait for a constraint returns after so many seconds, so that its caller may cancel.
+# A step that can only wait for a constraint to be compiled returns after this many seconds, so that its caller can cancel.
 PATIENCE_SECONDS = 0.05
 
 Told = list[tuple[int, Event | TgenError]]
@@ -37,19 +37,19 @@ Told = list[tuple[int, Event | TgenError]]
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """One row to go on with: the number of the row that it continues, and the token that it reads next."""
+    """One row of the next step: the number of the row that it continues, and the token that it reads."""
 
     parent: int
     token: int
 
 
 class Writer(Protocol):
-    """Continues one request: a beam search, or samples that are drawn side by side."""
+    """Continues one request, by beam search or by drawing samples side by side."""
 
     def take(self, logits: Logits) -> tuple[list[Event], list[Next]]:
-        """Take logits [rows, vocab], of one row at first; return events and the rows to go on with, none at the end.
+        """Take logits [rows, vocab], at first of a single row; return events and the rows of the next step, none when the request ends.
 
-        Raises TgenError where the request cannot go on.
+        Raises TgenError if the request cannot continue.
         """
         ...
 
@@ -60,7 +60,7 @@ class Writer(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A request on its way. Its prompt is read by one row; then it has as many as its writer wants, at most `rows`."""
+    """A request in the scheduler. One row reads its prompt; then it has as many rows as its writer returns, at most `rows`."""
 
     key: int
     prepared: Prepared
@@ -68,39 +68,39 @@ class Job:
     writer: Future[Writer]
     prefix: Prefix | None = None
     accepted: float = field(default_factory=time.perf_counter)
-    entered: float = 0.0  # the time at which the first token could be drawn
-    known: int = 0  # ids of the prompt that its prefix had read
-    done: int = 0  # ids of the prompt that are read
-    tokens: list[int] = field(default_factory=list)  # of each row, the token that it reads next
-    read: list[int] = field(default_factory=list)  # of a single row, the tokens that it read after the prompt
-    bytes: int = 0  # the most cache that its rows can come to need
-    left: int = 0  # samples that have not ended
-    cut: bool = False  # whether length ended a sample
+    entered: float = 0.0  # when the prompt was read
+    known: int = 0  # how many ids of the prompt its prefix had read
+    done: int = 0  # how many ids of the prompt have been read
+    tokens: list[int] = field(default_factory=list)  # the token that each row reads next
+    read: list[int] = field(default_factory=list)  # the tokens read after the prompt, if the job has a single row
+    bytes: int = 0  # the most cache that its rows may need
+    left: int = 0  # how many samples have not ended
+    cut: bool = False  # whether the length limit ended a sample
 
     @property
     def reading(self) -> bool:
-        """Whether a part of the prompt is still to be read."""
+        """Whether a part of the prompt is unread."""
         return self.done < len(self.prepared.ids)
 
     @property
     def width(self) -> int:
-        """How many rows of the session it has now."""
+        """How many rows of the session the job has now."""
         return 1 if self.reading else len(self.tokens)
 
     def block(self, most: int) -> list[Sequence[int]]:
-        """What its rows read in the next step: one token each, or up to `most` ids of the prompt, but at least one."""
+        """The ids that its rows read in the next step: one token each, or up to `most` ids of the prompt, but at least one."""
         if not self.reading:
             return [[token] for token in self.tokens]
         size = max(1, min(CHUNK, most))
         return [self.prepared.ids[self.done : self.done + size]]
 
     def started(self) -> Started:
-        """The event that says so."""
+        """The Started event of this request."""
         prepared = self.prepared
         return Started(len(prepared.source or prepared.ids), prepared.options.max_new_tokens, prepared.seed, self.known)
 
     def told(self, events: Sequence[Event]) -> Iterator[tuple[int, Event]]:
-        """A writer's events under the request's key, with times; before the last, a note if the context cut the text."""
+        """A writer's events with the request's key and times; a note comes before the last one if the context cut the text."""
         now = time.perf_counter()
         for event in events:
             if isinstance(event, Finished):
@@ -115,10 +115,10 @@ class Job:
 
 
 class Scheduler:
-    """Continues any number of requests, at most `rows` rows at once. Each request has the text that it would have alone."""
+    """Runs any number of requests, at most `rows` rows at once. Each request gets the text that it would get alone."""
 
     def __init__(self, executor: Executor, rows: int = 16, *, beside: int | None = None) -> None:
-        """`beside` is how many ids of prompts a step reads while rows write; None keeps the time between their tokens short."""
+        """`beside` is how many ids of prompts a step reads while rows decode; None reads few, to keep the time between tokens short."""
         self._executor = executor
         self._session = executor.open()
         self._rows = rows
@@ -134,16 +134,16 @@ class Scheduler:
 
     @property
     def room(self) -> int:
-        """How many rows no request has or waits for; below 0 if more requests wait than fit."""
+        """How many rows are free after every running and waiting request has its own; negative if more requests wait than fit."""
         return self._rows - sum(job.rows for job in (*self._running, *self._waiting))
 
     def add(self, job: Job) -> None:
-        """Let a request wait for its turn."""
+        """Add a request to the queue."""
         job.left = job.prepared.options.samples
         self._waiting.append(job)
 
     def cancel(self, key: int) -> Told:
-        """End a request wherever it is, without a change for the others. Returns its last events."""
+        """End a waiting or running request without affecting the others. Returns its last events."""
         for job in self._waiting:
             if job.key == key:
                 self._waiting.remove(job)
@@ -157,7 +157,7 @@ class Scheduler:
         return []
 
     def step(self) -> Told:
-        """Go on by one token for every row that writes, and by a part of the prompts that wait. Returns the events with their keys."""
+        """Advance every row that decodes by one token, and read a part of the new prompts. Returns the events with their keys."""
         told: Told = []
         blocks = self._blocks(told)
         if not blocks:
@@ -165,7 +165,7 @@ class Scheduler:
         try:
             logits = self._session.extend([row for rows in blocks for row in rows])
         except MemoryLimitError as error:
-            # No row has read anything. The last one to come gives way, and the next step tries again without it.
+            # No row has read anything. The newest request ends with this error, and the next step tries again without it.
             job = self._running[-1]
             self._drop(job)
             return [*told, (job.key, error)]
@@ -183,7 +183,7 @@ class Scheduler:
         return told
 
     def _advance(self, job: Job, rows: list[Sequence[int]], logits: Logits, offset: int, told: Told) -> list[int]:
-        """Take what a step computed for a job. Returns which of its rows go on, by their numbers among its own."""
+        """Pass a step's logits to a job. Returns the rows that the job's next rows continue, counted within the job."""
         if job.reading:
             job.done += len(rows[0])
             if job.reading:
@@ -205,7 +205,7 @@ class Scheduler:
         return [row.parent for row in following]
 
     def _blocks(self, told: Told) -> list[list[Sequence[int]]]:
-        """What each running job's rows read in this step. Lets jobs enter while there is room for them and ids to read."""
+        """The ids that each running job's rows read in this step. Starts waiting jobs while there is room and more ids may be read."""
         writing = sum(job.width for job in self._running if not job.reading)
         left = TOGETHER if not writing else BESIDE + 2 * writing if self._beside is None else self._beside
         blocks = []
@@ -218,7 +218,7 @@ class Scheduler:
         return blocks
 
     def _enter(self, told: Told) -> Job | None:
-        """Give the next job that is ready a row of the session; None if there is none, or no room for it yet."""
+        """Start the next ready job: give it a row of the session. Returns None if no job is ready, or if there is no room for it yet."""
         while (job := self._next_ready()) is not None:
             try:
                 job.writer.result()
@@ -237,13 +237,13 @@ class Scheduler:
         return None
 
     def _next_ready(self) -> Job | None:
-        """The first job whose writer is made. Constraints are compiled beside the loop; with nothing else to do, wait for one a while."""
+        """The first waiting job whose writer is ready. Another thread compiles constraints; if no job runs, wait briefly for one."""
         if not self._running and self._waiting:
             wait([job.writer for job in self._waiting], PATIENCE_SECONDS, FIRST_COMPLETED)
         return next((job for job in self._waiting if job.writer.done()), None)
 
     def _fits(self, job: Job) -> bool:
-        """Whether there are rows and bytes for a job. Alone it always fits: if memory does not suffice, the system will say so."""
+        """Whether rows and memory suffice for a job. A job that is alone always starts: if memory runs out, the pass fails."""
         ids, source = len(job.prepared.ids) + job.prepared.options.max_new_tokens, len(job.prepared.source or ())
         job.bytes = job.rows * self._executor.row_bytes(ids, source)
         if not self._running:
@@ -255,7 +255,7 @@ class Scheduler:
         return rows + job.rows <= self._rows and taken + job.bytes <= self._most_bytes
 
     def _open_row(self, job: Job) -> None:
-        """A row of the session for a job's prompt; the part that its prefix has read already counts as done."""
+        """Add a row for a job's prompt to the session; the ids that the job's prefix has already read count as done."""
         session = None
         if job.prefix is not None:
             session, job.known = job.prefix.take(job.prepared.ids)
@@ -266,12 +266,12 @@ class Scheduler:
             self._session.join(session)
 
     def _keep(self, job: Job, row: int) -> None:
-        """Give a job's prefix the cache of its row: of a single one all that it has read, of several the prompt, which they share."""
+        """Give a row's cache to the job's prefix: of a single row all ids that it has read, of several rows the prompt that they share."""
         if job.prefix is not None:
             job.prefix.keep(self._session.split(row), [*job.prepared.ids[: job.done], *job.read])
 
     def _drop(self, job: Job) -> None:
-        """Go on without a job and its rows."""
+        """Remove a job and its rows."""
         offset = self._offset(job)
         total = sum(one.width for one in self._running)
         self._running.remove(job)
@@ -285,7 +285,7 @@ class Scheduler:
         return [(job.key, Note(text)) for text in job.prepared.notes]
 
     def _cancelled(self, job: Job) -> Told:
-        """The last events of a job that ends before its time."""
+        """The last events of a cancelled job."""
         started: Told = [] if job.entered else [(job.key, job.started())]
         if job.writer.done() and job.writer.exception() is None:
             return [*started, *job.told(job.writer.result().cancel())]

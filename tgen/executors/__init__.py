@@ -1,8 +1,8 @@
-"""From weights to sessions that run. Imported before torch, whose threads it keeps from fighting over a busy machine.
+"""Runs models. Importing this package before torch sets how long torch's threads spin, which matters on a busy machine.
 
-GNU OpenMP's threads spin for a long while before they sleep. On a machine that has other work to do they then take turns with it, and a
-decode step, a hundred short parallel loops, waits for a thread that is not running: 3 tokens a second instead of 160 on two busy
-cores. Spinning for a shorter while costs nothing on an idle machine.
+GNU OpenMP's threads spin for a long time before they sleep. On a busy machine they then compete with other programs, and a decode step,
+which is a hundred short parallel loops, waits for threads that the system has not scheduled: 3 tokens a second instead of 160 on two
+busy cores. Shorter spinning costs nothing on an idle machine.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The number format that a model runs in where nobody asks for one, as far as that is known without torch."""
+"""The number format that --dtype auto chooses, found without importing torch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16
 
 
 def fits_as_float32(parameter_count: int, free: int | None) -> bool:
-    """Whether float32 weights leave enough of the free memory, in bytes, for a CPU to compute in float32."""
+    """Whether float32 weights leave enough of the `free` bytes of memory to compute; None, an unknown size, counts as enough."""
     return free is None or 4 * parameter_count <= WEIGHTS_SHARE * free
 
 
 def available_memory() -> int | None:
-    """Bytes that can be taken without swapping; None where the system does not say."""
+    """Bytes of memory that this process can take without swapping; None if the system does not say."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             lines = dict(line.split(":", 1) for line in file)
@@ -32,14 +32,14 @@ def available_memory() -> int | None:
 
 
 def automatic_format(stored: str, parameter_count: int) -> str:
-    """The format that --dtype auto leads to on this machine, from the name that safetensors gives the stored one."""
+    """The format that --dtype auto chooses on this machine for weights stored in a format; both are safetensors names."""
     if not has_accelerator() and fits_as_float32(parameter_count, available_memory()):
         return "F32"
     return stored
 
 
 def has_accelerator() -> bool:
-    """Whether torch would find CUDA or MPS, from what is installed and which devices there are."""
+    """Whether torch would find CUDA or MPS, judged by the installed torch and the machine's devices."""
     try:
         if "+cpu" in version("torch"):
             return False

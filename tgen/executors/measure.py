@@ -1,4 +1,4 @@
-"""How fast a model reads and writes, and what the machine could do at best. Knows sessions and clocks, no text."""
+"""Measures how fast a model reads and generates, and the machine's memory bandwidth, which limits decode."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _run(model: Transformer, context: int, new_tokens: int) -> tuple[float, floa
 
 
 def bytes_per_step(model: Transformer, length: int) -> int:
-    """What a decode step reads after `length` tokens: all weights, of tables that are only looked up a row, and the whole cache."""
+    """Bytes that a decode step reads after `length` tokens: all weights, but one row of each lookup table, and the whole cache."""
     decoder = model.spec.decoder
     cache = row_numbers(model.spec, length) * model.dtype.itemsize
     # A tied head multiplies by the whole embedding, unless either was swapped for a matrix of its own.
@@ -91,7 +91,7 @@ def _unread(table: nn.Module, rows: int) -> int:
 
 
 def _size(module: nn.Module) -> int:
-    """The bytes of all weights, those counted once that several parts share."""
+    """The bytes of all weights; weights that several parts share count once."""
     return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
 
 

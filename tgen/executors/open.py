@@ -1,4 +1,4 @@
-"""From an opened checkpoint to something that makes sessions: device, number format, weights. Knows no text and no sampling."""
+"""Loads an opened checkpoint as a model or an executor: chooses device and number format, reads the weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tgen.spec.shapes import parameter_count
 
 
 def open_model(checkpoint: Checkpoint, options: RunOptions) -> Transformer:
-    """The model, loaded and placed. Raises UsageError for a device that is not there, MemoryLimitError, CheckpointError."""
+    """The model, loaded and placed. Raises UsageError for a device that the machine lacks, MemoryLimitError, CheckpointError."""
     set_threads(options)
     device = choose_device(options)
     dtype = choose_dtype(options, device, DTYPES[checkpoint.matches.number_format], parameter_count(checkpoint.spec))
@@ -23,7 +23,7 @@ def open_model(checkpoint: Checkpoint, options: RunOptions) -> Transformer:
 
 
 def open_executor(checkpoint: Checkpoint, options: RunOptions) -> TorchExecutor:
-    """The same behind the engine's protocol."""
+    """The loaded model behind the engine's protocol."""
     return TorchExecutor(open_model(checkpoint, options))
 
 

@@ -1,4 +1,4 @@
-"""The engine's whole view of a model: two small protocols, without a tensor framework."""
+"""All that the engine sees of a model: small protocols, which name no tensor framework."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ State = dict[str, npt.NDArray[Any]]
 
 
 class Session(Protocol):
-    """Rows of ids that are continued together. The cache lives here, never on the model, and each row has one of its own length."""
+    """Rows of ids that the model continues together. The session holds the cache, never the model; each row's cache has its own length."""
 
     def admit(self, sources: Sequence[Sequence[int] | None]) -> None:
         """Append one row for each source; the rows have read nothing yet.
 
-        A source is the text that the row's encoder reads, here and once; None for a model without an encoder.
+        A source is the text that the encoder reads in this call; None for a model without an encoder.
         """
         ...
 
     def extend(self, rows: Sequence[Sequence[int]]) -> Logits:
         """Let every row read at least one more id; return logits [rows, vocab] float32 of each row's last position.
 
-        A whole prompt or a part of it is prefill, one id is a decode step; one call may mix them. After an error no row has read anything.
+        One call may mix prefill (several ids of a prompt) and decode (one id). After an error no row has read anything.
         """
         ...
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep, repeat or reorder rows. A repeated row is copied; every other one stays where it is."""
+        """Keep, repeat or reorder rows. A repeated row is copied; no other row is."""
         ...
 
     def truncate(self, lengths: Sequence[int]) -> None:
@@ -38,7 +38,7 @@ class Session(Protocol):
         ...
 
     def split(self, row: int) -> Self:
-        """A session of its own with this row, which both share until one of them is dropped: only one of them may go on."""
+        """A new session with this row. Both sessions share the row's cache, so only one of them may extend it."""
         ...
 
     def join(self, other: Self) -> None:
@@ -48,14 +48,14 @@ class Session(Protocol):
 
 @runtime_checkable
 class StorableSession(Session, Protocol):
-    """A session whose cache can leave the process. A state means something only to a session of the same model and number format."""
+    """A session whose cache can be stored. A state fits only sessions of the same model and number format."""
 
     def state(self, length: int) -> State:
         """The cache of the first row's first `length` ids."""
         ...
 
     def restore(self, length: int, state: State) -> None:
-        """Append a row that has read as many ids. Raises ValueError for a state that does not fit them or the model."""
+        """Append a row that has read `length` ids. Raises ValueError for a state that does not fit the length or the model."""
         ...
 
 
@@ -67,7 +67,7 @@ class Executor(Protocol):
         ...
 
     def row_bytes(self, tokens: int, source_tokens: int = 0) -> int:
-        """Bytes of cache that a row takes after so many ids, and after so many ids of a source for its encoder."""
+        """Bytes of cache that a row takes for `tokens` ids and for a source of `source_tokens` ids."""
         ...
 
     def free_bytes(self) -> int | None:

@@ -42,7 +42,7 @@ def spec(config: Config) -> ModelSpec:
             embedding_scale=width**0.5 if config.flag("scale_embedding", default=False) else None,
         )
 
-    config.raw("num_hidden_layers")  # says encoder_layers once more
+    config.raw("num_hidden_layers")  # repeats encoder_layers
     return ModelSpec(
         family="bart",
         vocab=vocab,
@@ -71,7 +71,7 @@ def tensors(spec: ModelSpec) -> Table:
         modules[f"{stack}.embedding_norm"] = f"model.{stack}.layernorm_embedding"
     layers = {stack: (f"model.{stack}.layers", layer) for stack in ("encoder", "decoder")}
     repeated = {f"model.{stack}.embed_tokens.weight": "model.shared.weight" for stack in layers}
-    # Marian's files may hold the sines that are computed here.
+    # Marian's files may hold the sines, which the executor computes.
     positions = spec.stacks["encoder"].positions
     ignored = ("embed_positions.weight",) if positions and positions.kind == "sinusoid" else ()
     return make_table(spec, modules, layers, prefixes=("model.",), repeated=repeated, ignored=ignored, optional=("head.out.bias",))

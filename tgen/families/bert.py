@@ -15,7 +15,7 @@ def spec(config: Config) -> ModelSpec:
     width, heads, length = config.integer("hidden_size"), config.integer("num_attention_heads"), config.integer("max_position_embeddings")
     head_dim, norm = config.head_dim(width, heads), NormSpec("layer", config.number("layer_norm_eps", default=1e-12))
     activation = config.activation("hidden_act", default="gelu")
-    # RoBERTa counts positions from the row after that of its padding token.
+    # In RoBERTa's table, position 0 has the row after that of the padding token.
     offset = config.integer("pad_token_id", default=1, minimum=0, maximum=length - 2) + 1 if config.model_type == "roberta" else 0
     layer = LayerSpec(
         mixer=AttentionSpec(heads, heads, head_dim, head_dim**-0.5, bias=True, out_bias=True),
@@ -71,7 +71,7 @@ def tensors(spec: ModelSpec) -> Table:
         modules |= {"head.transform.dense": "cls.predictions.transform.dense", "head.transform.norm": "cls.predictions.transform.LayerNorm"}
         modules |= {"head.out.bias": "cls.predictions.bias", "head.out": "cls.predictions.decoder"}
         repeated = {"cls.predictions.decoder.bias": "cls.predictions.bias"}
-    # Heads of other tasks that the same files may carry.
+    # The same files may hold heads for other tasks.
     ignored = ("position_ids", "pooler.dense.weight", "pooler.dense.bias", "seq_relationship.weight", "seq_relationship.bias")
     layers = {"encoder": (f"{root}.encoder.layer", layer)}
     older = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}  # as TensorFlow names them

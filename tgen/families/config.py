@@ -1,7 +1,7 @@
-"""One reader for `config.json` in both dialects of transformers, 4 and 5. Knows no family.
+"""Reads `config.json` as transformers 4 and transformers 5 write it. Knows no family.
 
-Every key that is read is remembered, so that what nobody read can be named: a key that changes arithmetic is read or refused, never
-ignored.
+The reader remembers which keys a family reads, and refuses all others unless they are known to be harmless. So it never ignores a key
+that changes the model's arithmetic.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
 }
 
-# Keys without influence on the logits of a forward pass: bookkeeping, training, token ids (read elsewhere), what to output, how to
-# generate, which kernel computes. They are what transformers has written by default for the supported types, versions 2 to 5, and what
-# known folders add. A key that matters to some family is no member: each family reads or refuses it by itself.
+# Keys without influence on the logits of a forward pass: bookkeeping, training, token ids (read elsewhere), extra outputs, generation
+# settings, choice of kernel. They are what transformers has written by default for the supported types, versions 2 to 5, and what
+# known folders add. A key that matters to any family is left out: each family must read or refuse it.
 HARMLESS = frozenset(
     """
     _attn_implementation _attn_implementation_autoset _attn_implementation_internal _commit_hash _flash_attn_2_enabled _name_or_path
@@ -82,7 +82,7 @@ class Config:
         return value
 
     def layers(self, *keys: str) -> int:
-        """The number of layers; the limit keeps a damaged one from filling the memory with their specs."""
+        """The number of layers; the limit keeps a damaged number from filling the memory with layer specs."""
         return self.integer(*keys, maximum=MAX_LAYERS)
 
     def head_dim(self, width: int, heads: int) -> int:
@@ -129,7 +129,7 @@ class Config:
     def windows(self, count: int, sliding: Callable[[int], bool] | None = None) -> list[int | None]:
         """For each layer, how many of the latest keys a query sees; None is all of them.
 
-        Where `layer_types` is absent, `sliding` says which layers have a window; without it all have.
+        Where `layer_types` is absent, `sliding` says which layers have a window; without `sliding`, all have one.
         """
         if self.raw("sliding_window") is None:
             return [None] * count
@@ -159,7 +159,7 @@ class Config:
             raise UnsupportedError(f"config.json: {key} = {_short(value)} is not implemented", f"implemented: {implemented}")
 
     def refuse_unread(self) -> None:
-        """Refuse keys that no one read and that are not known to be harmless: they may change what the model computes."""
+        """Refuse keys that the family did not read and that are not known to be harmless: they may change the model's arithmetic."""
         unread = [f"{key} = {_short(value)}" for key, value in self._unread().items()]
         if unread:
             more = f" and {len(unread) - MAX_NAMED} more" if len(unread) > MAX_NAMED else ""
@@ -177,8 +177,8 @@ class Config:
     def rope(self, head_dim: int, default_theta: float = 10000.0, partial: float | None = None, kind: str | None = None) -> RopeSpec:
         """Rotary settings from either dialect: `rope_parameters`, or `rope_theta` with `rope_scaling`.
 
-        `partial` is the share of each head that is turned, where the folder does not say; without it, only whole heads are. `kind` is
-        the kind of layer, where `rope_parameters` has a set for each.
+        `partial` is the share of each head that is rotated if the folder does not say; None allows only whole heads. `kind` is the kind
+        of layer whose settings to take if `rope_parameters` has a set for each kind.
         """
         values = self.mapping("rope_parameters")
         if kind is not None and kind in values:
@@ -226,7 +226,7 @@ class Config:
 
 
 def _is_empty(value: object) -> bool:
-    """Whether a value says nothing. Zero and false do: they may switch something off."""
+    """Whether a value is null or empty. Zero and false are neither: they may switch something off."""
     return value is None or (isinstance(value, str | list | dict) and not value)
 
 

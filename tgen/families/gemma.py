@@ -1,6 +1,6 @@
-"""Gemma 2 and Gemma 3 (text): norms before and after each part, scaled embeddings, layers that alternate between window and all.
+"""Gemma 2 and Gemma 3 (text): norms before and after each part, scaled embeddings, sliding-window and full layers in turns.
 
-Gemma 2 bounds scores and logits; Gemma 3 norms queries and keys instead, and rotates windowed layers by a base of their own.
+Gemma 2 bounds scores and logits; Gemma 3 norms queries and keys instead, and has a separate rotation base for windowed layers.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is gemma2 or gemma3_text."""
     third = config.model_type == "gemma3_text"
     config.require("use_bidirectional_attention", [False])
-    config.raw("hidden_act")  # hidden_activation is what counts, whatever stands here
-    config.raw("_sliding_window_pattern")  # says sliding_window_pattern or layer_types once more
+    config.raw("hidden_act")  # transformers uses hidden_activation instead
+    config.raw("_sliding_window_pattern")  # repeats sliding_window_pattern or layer_types
     config.require("sliding_window_size", [config.raw("sliding_window")])
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     head_dim, kv_heads = config.integer("head_dim", default=256), config.kv_heads(heads)

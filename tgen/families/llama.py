@@ -1,6 +1,6 @@
-"""Llama (1 to 3.x), Mistral, Qwen2, Qwen3: root-mean-square norms before, rotary positions, a gated feed-forward part.
+"""Llama (1 to 3.x), Mistral, Qwen2, Qwen3: root-mean-square norms before each part, rotary positions, a gated feed-forward part.
 
-Knows config.json and tensor names only. The four differ in biases, in a norm on queries and keys, and in which layers see a window.
+The four differ in biases, in a norm on queries and keys, and in which layers have a sliding window.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _windows(config: Config) -> list[int | None]:
     """For each layer, how many of the latest keys a query sees; None is all of them."""
     count, kind = config.layers("num_hidden_layers"), config.model_type
     if kind in ("qwen2", "qwen3"):
-        config.raw("max_window_layers")  # counts only with use_sliding_window
+        config.raw("max_window_layers")  # has no effect without use_sliding_window
     if kind == "mistral":
         return config.windows(count)
     if kind in ("qwen2", "qwen3") and config.flag("use_sliding_window", default=False):

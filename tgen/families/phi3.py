@@ -18,7 +18,7 @@ def spec(config: Config) -> ModelSpec:
     norm = NormSpec("rms", config.number("rms_norm_eps", default=1e-5))
     mlp = MlpSpec(config.integer("intermediate_size"), config.activation("hidden_act", default="silu"), gated=True, bias=False)
     rope = config.rope(head_dim, partial=1.0)
-    config.raw("original_max_position_embeddings")  # only a rope scaling that is refused looks at it
+    config.raw("original_max_position_embeddings")  # used only by a rope scaling that tgen refuses
     windows = config.windows(config.layers("num_hidden_layers"))
     layers = tuple(
         LayerSpec(AttentionSpec(heads, kv_heads, head_dim, head_dim**-0.5, window=window, rope=rope), mlp, norm) for window in windows

@@ -1,4 +1,4 @@
-"""Which family file reads which `model_type`: the one place where a name decides anything."""
+"""Maps each `model_type` to the family module that reads it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tgen.spec.records import ModelSpec
 
 
 class Family(Protocol):
-    """What a family module offers."""
+    """The functions of a family module."""
 
     def spec(self, config: Config) -> ModelSpec: ...
     def tensors(self, spec: ModelSpec) -> Table: ...
@@ -46,5 +46,5 @@ def find_family(model_type: str) -> Family:
         return FAMILIES[model_type]
     nearest = difflib.get_close_matches(model_type, FAMILIES, n=1, cutoff=0.0)[0]
     raise UnsupportedError(
-        f"config.json: model_type = {model_type!r} is not implemented", f"the nearest that is: {nearest}; all: {', '.join(FAMILIES)}"
+        f"config.json: model_type = {model_type!r} is not implemented", f"nearest implemented: {nearest}; all: {', '.join(FAMILIES)}"
     )

@@ -18,7 +18,7 @@ FEED_FORWARD: dict[str, tuple[Activation, bool]] = {
 def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is t5."""
     config.require("is_decoder", [False])
-    for key in ("dense_act_fn", "is_gated_act"):  # feed_forward_proj says both
+    for key in ("dense_act_fn", "is_gated_act"):  # feed_forward_proj determines both
         config.raw(key)
     width, heads = config.integer("d_model"), config.integer("num_heads")
     kind = config.text("feed_forward_proj", default="relu")
@@ -30,11 +30,11 @@ def spec(config: Config) -> ModelSpec:
     mlp = MlpSpec(config.integer("d_ff"), activation, gated, bias=False)
     norm = NormSpec("rms", config.number("layer_norm_epsilon", default=1e-6))
     buckets = config.integer("relative_attention_num_buckets", default=32, minimum=4)
-    # Half of the buckets are exact; the others need distances beyond those.
+    # Half of the buckets hold one distance each; max_distance must exceed these.
     distance = config.integer("relative_attention_max_distance", default=128, minimum=buckets // 2 + 1)
     count = config.layers("num_layers")
     decoder_count = config.layers("num_decoder_layers") if config.raw("num_decoder_layers") is not None else count
-    # Version 1.0 divides the last hidden state by sqrt(width). Its mark was a tied head, until transformers 5 gave it a key of its own.
+    # Version 1.0 divides the last hidden state by sqrt(width). A tied head marks it, or a key of its own since transformers 5.
     scaled = config.flag("scale_decoder_outputs", default=config.flag("tie_word_embeddings", default=True))
     return ModelSpec(
         family="t5",

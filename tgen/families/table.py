@@ -1,4 +1,4 @@
-"""How a family says where each parameter is found in a checkpoint. Knows neither files nor a tensor framework.
+"""Tables with which a family says where a checkpoint holds each parameter. Knows neither files nor a tensor framework.
 
 A table maps a parameter's name to a `Source`: the checkpoint's name for the tensor, and the steps from that tensor to the parameter.
 Steps are data, so that each executor runs them on its own arrays and the shapes are checked before any of them.
@@ -20,7 +20,7 @@ class Transpose:
 
 @dataclass(frozen=True, slots=True)
 class Reshape:
-    """Give the same numbers another shape, in which -1 stands for what is left; `back` is the shape they had."""
+    """Give the same numbers another shape, in which -1 stands for the size that remains; `back` is their first shape."""
 
     shape: tuple[int, ...]
     back: tuple[int, ...]
@@ -68,7 +68,7 @@ ONE_ROW: Take = (Reshape((-1,), back=(1, -1)),)
 
 
 def moved(step: Move, tensor: Any) -> Any:
-    """The numbers that a step takes, in their new order. For NumPy arrays and torch tensors alike; a view where it can be one.
+    """A NumPy array or torch tensor after a step; a view if possible.
 
     Raises ValueError for a tensor that the step does not fit.
     """
@@ -149,8 +149,8 @@ def make_table(
 ) -> Table:
     """A source for every parameter of the spec, from the checkpoint's names for our modules.
 
-    `modules` names those outside the layers, by module or by parameter where the checkpoint has no `.weight` or `.bias` at its end;
-    `layers` gives, for each stack, what stands before a layer's number and the names of the modules after it.
+    `modules` names those outside the layers, by module, or by parameter if the checkpoint's name does not end in `.weight` or `.bias`;
+    `layers` gives, for each stack, the prefix of a layer's number and the names of the modules after the number.
     """
     sources = {}
     for parameter in parameters(spec):

@@ -1,4 +1,4 @@
-"""The tokens that may be drawn at a step, and their shares."""
+"""The tokens that a step may draw, and their probabilities."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Candidates:
         return self._weights
 
     def rough_weights(self) -> Logits:
-        """The same in float32, in half the time."""
+        """The weights in float32, which takes half the time."""
         return self._compute(np.float32)
 
     def probabilities(self) -> Values:
@@ -46,9 +46,9 @@ class Candidates:
         return shares
 
     def at(self, uniform: float) -> int:
-        """The token at a place in the unit interval, on which the candidates' shares stand in the order of their ids.
+        """The token that a random number from 0 to 1 selects: the inverse of the cumulative distribution, in the order of ids.
 
-        This is the inverse of the cumulative distribution. A change in the last bit of a logit moves a border, not the order.
+        A change in the last bit of a logit moves a border between two tokens slightly, and never changes their order.
         """
         return int(self.ids[crossing(self.weights, uniform * float(self.weights.sum()), "right")])
 
@@ -60,8 +60,8 @@ class Candidates:
         return self._highest
 
     def _compute(self, dtype: type[np.floating[Any]]) -> npt.NDArray[Any]:
-        # Differences first: a tiny temperature makes them infinite, and leaves the highest logit alone. A product takes half the time of
-        # a division.
+        # Subtract first: then a tiny temperature makes the differences infinite, but that of the highest logit stays 0. Multiplying takes
+        # half the time of dividing.
         with np.errstate(over="ignore"):
             scaled = np.subtract(self.logits, self.highest, dtype=dtype)
             scaled *= dtype(min(1 / self.temperature, float(np.finfo(dtype).max)))

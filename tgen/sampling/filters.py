@@ -11,7 +11,7 @@ from tgen.sampling.candidates import Candidates
 from tgen.sampling.nucleus import nucleus
 from tgen.sampling.selection import highest
 
-# Logits are float32, and so exact are the probabilities: without this, eight of ten equal tokens would not always sum to 0.8.
+# Float32 logits make the probabilities inexact: without this margin, eight of ten equal tokens would not always sum to 0.8.
 ROUNDING = 1e-6
 
 
@@ -30,5 +30,5 @@ def min_p(candidates: Candidates, p: float) -> Candidates:
     return candidates if p == 0 else candidates.keep(np.flatnonzero(candidates.weights >= p * (1 - ROUNDING)))
 
 
-# By the name of the option whose value each takes, in their order.
+# Each filter with the option that it takes, in the order they run.
 FILTERS = (("top_k", top_k), ("top_p", top_p), ("min_p", min_p))

@@ -1,4 +1,4 @@
-"""The fewest likeliest candidates that have a given share of the whole probability."""
+"""Top-p: the smallest set of likeliest candidates that together have a given share of the probability."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from tgen.arrays import Ids
 from tgen.sampling.candidates import Candidates
 from tgen.sampling.selection import GROUP, fewest, group_maxima
 
-# How wrong a sum of weights in float32 may be, as a share of the whole. Each exponent is rounded three times, and its mean is at most the
+# The largest relative error of a sum of float32 weights. Each exponent is rounded three times, and its mean is at most the
 # logarithm of the vocabulary; the sum adds its own roundings.
 ROUGH = 5e-6
 
-# A first look in float32 does not pay for fewer candidates, nor where the highest logit is so little above the average one, at temperature
-# 1, that many candidates are likely.
+# A first look in float32 pays only with at least FEW candidates, and only if the highest logit is more than FLAT above the average one
+# (at temperature 1): otherwise many candidates are likely.
 FEW, FLAT = 16384, 8.0
 
-# The average is that of each STRIDE-th logit. The first border is the TOP-th highest group maximum.
+# The average is taken over every STRIDE-th logit. The first border is the TOP-th highest group maximum.
 STRIDE, TOP = 512, 100
 
 
 def nucleus(candidates: Candidates, share: float) -> Ids:
-    """The places, in ascending order, of the fewest likeliest candidates whose share, from 0 to below 1, is at least this one.
+    """The places, in ascending order, of the fewest likeliest candidates whose share is at least `share`, 0 <= share < 1.
 
-    A first look in float32 finds out which few candidates can be among them; mostly these are all that is computed in float64.
+    A first look in float32 finds the few candidates that can be among them; mostly, float64 is needed for these alone.
     """
     if _worth_a_look(candidates) and (found := _first_look(candidates, share)) is not None:
         return found
@@ -44,7 +44,7 @@ def _first_look(candidates: Candidates, share: float) -> Ids | None:
     count, logits, rough = len(candidates.ids), candidates.logits, candidates.rough_weights()
     total = float(rough.sum())
     maxima = group_maxima(logits, count // GROUP)
-    # Few candidates reach the first border, and mostly those are enough; all below the second have less than 1 - share together.
+    # Few candidates reach the first border, and mostly they suffice; all below the second border together have less than 1 - share.
     sure = candidates.highest + candidates.temperature * (math.log((1 - share) * total / count) - 4 * ROUGH)
     for border in (np.partition(maxima, -TOP)[-TOP], sure):
         places = np.flatnonzero(logits >= border)

@@ -1,7 +1,7 @@
-"""Penalties: they make the tokens that a row has already used less likely, or more.
+"""Penalties, which make the tokens that a row has already used less or more likely.
 
-Repetition (arXiv:1909.05858) looks at the tokens of prompt and output, once for each distinct one; presence and frequency look at the
-output alone, as OpenAI defines them.
+The repetition penalty (arXiv:1909.05858) applies once to each distinct token of prompt and output; the presence and frequency penalties
+count the output alone, as OpenAI defines them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from tgen.arrays import Ids, Logits, Values
 from tgen.options import GenerationOptions
 
-# Scores stop here, just inside float32: infinities cannot be subtracted from one another.
+# Scores are clipped to this, just inside float32, because infinity minus infinity is NaN.
 LARGEST = 3e38
 
 
@@ -28,7 +28,7 @@ class Penalties:
             self._seen.add(token)
 
     def apply(self, logits: Logits) -> Logits:
-        """Scores: the logits with penalties, finite; the input stays as it is."""
+        """The logits with penalties, all finite; the input does not change."""
         return _penalised(logits, self._seen.ids, self._written.ids, self._written.times, self._options)
 
     def take(self, token: int) -> None:
@@ -39,14 +39,14 @@ class Penalties:
             self._written.add(token)
 
     def copy(self) -> Penalties:
-        """The same for a row that begins alike, as a beam does."""
+        """The same for another row with the same ids so far."""
         other = Penalties(self._options, ())
         other._seen, other._written = self._seen.copy(), self._written.copy()
         return other
 
 
 def penalise(logits: Logits, seen: Collection[int], written: Mapping[int, int], options: GenerationOptions) -> Logits:
-    """The same without a memory: `seen` are the distinct tokens of prompt and output, `written` how often each is in the output."""
+    """Penalise without a row's memory: `seen` are the distinct tokens of prompt and output, `written` how often each is in the output."""
     ids, counted = np.fromiter(seen, np.intp), np.fromiter(written, np.intp)
     return _penalised(logits, ids, counted, np.fromiter(written.values(), np.float64), options)
 

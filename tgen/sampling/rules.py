@@ -1,6 +1,6 @@
-"""What options and generation_config.json forbid or force: a mask on the scores that depends on the ids so far.
+"""Rules: a mask on the scores for tokens that options and generation_config.json forbid or force, given the ids so far.
 
-The rules and their order are those of transformers, so that the same settings give the same text.
+The rules and their order follow transformers, so that the same settings give the same text.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Followers = dict[tuple[int, ...], set[int]]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Which tokens may not, or must, come next. A forced last token is due when `max_new_tokens` are full.
+    """Which tokens may not or must come next. A forced last token must be the last of `max_new_tokens`.
 
-    `ngram_asked` tells that an option, not generation_config.json, settled `no_repeat_ngram_size`.
+    `ngram_asked` says that an option, not generation_config.json, settled `no_repeat_ngram_size`.
     """
 
     max_new_tokens: int
@@ -39,25 +39,25 @@ class Rules:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to apply."""
+        """Whether no rule is set."""
         return self == Rules(self.max_new_tokens, self.end_tokens, ngram_asked=self.ngram_asked)
 
     def apply(self, scores: Logits, ids: Sequence[int], new: int) -> Logits:
         """Scores [vocab] with -inf for tokens that may not come next. `ids` are all ids so far, the last `new` of them written here.
 
-        It reads all ids at each step; `RowRules` gives the same without. Raises TgenError if no token is left.
+        It reads all ids at each step; `RowRules` gives the same without that. Raises TgenError if every token is forbidden.
         """
         return self.masked(scores, ids, new, _repeats(ids, self.no_repeat_ngram_size))
 
     def masked(self, scores: Logits, ids: Sequence[int], new: int, *repeats: Collection[int]) -> Logits:
-        """The same where it is known which tokens would repeat a sequence, and `ids` may be the last few."""
+        """The same for a caller that knows which tokens would repeat a sequence; then `ids` may be only the last few."""
         forced: tuple[int, ...] = ()
         if self.forced_first is not None and new == 0:
             forced = (self.forced_first,)
         elif self.forced_last and new == self.max_new_tokens - 1:
             forced = self.forced_last
         if forced:
-            # A forced token wins over every other rule, and with certainty.
+            # A forced token wins over every other rule, and has probability 1.
             scores = np.full_like(scores, -np.inf)
             scores[list(forced)] = 0
             return scores
@@ -94,12 +94,12 @@ class Rules:
 
 
 class RowRules:
-    """Rules at work on one row. It remembers what has followed what, so that a step costs the same however long the text is."""
+    """Applies rules to one row. It remembers the tokens after each sequence, so that a step costs the same however long the text is."""
 
     def __init__(self, rules: Rules, prompt: Sequence[int]) -> None:
         self._rules = rules
         self._size = rules.no_repeat_ngram_size
-        # What followed in the prompt, which copies share, and what followed since.
+        # The followers in the prompt, which copies share, and those in the text written since.
         self._prompt = _followers(prompt, self._size)
         self._written: Followers = {}
         # No rule looks further back than the longest sequence that it forbids.
@@ -108,7 +108,7 @@ class RowRules:
         self._new = 0
 
     def apply(self, scores: Logits) -> Logits:
-        """Scores [vocab] with -inf for tokens that may not come next. Raises TgenError if no token is left."""
+        """Scores [vocab] with -inf for tokens that may not come next. Raises TgenError if every token is forbidden."""
         start = _start(self._last, self._size)
         repeats = [] if start is None else [followers[start] for followers in (self._prompt, self._written) if start in followers]
         return self._rules.masked(scores, self._last, self._new, *repeats)
@@ -122,7 +122,7 @@ class RowRules:
         self._new += 1
 
     def copy(self) -> RowRules:
-        """The same for a row that begins alike, as a beam does."""
+        """The same for another row with the same ids so far."""
         other = RowRules(self._rules, ())
         other._prompt, other._written = self._prompt, {start: set(tokens) for start, tokens in self._written.items()}
         other._last, other._new = self._last, self._new
@@ -154,7 +154,7 @@ def _repeats(ids: Sequence[int], size: int) -> set[int]:
     start = _start(ids, size)
     if not start:
         return set() if start is None else set(ids)
-    places = (i for i in range(len(ids) - size + 1) if ids[i] == start[0])  # few, and only they are worth a closer look
+    places = (i for i in range(len(ids) - size + 1) if ids[i] == start[0])  # only these few places can match
     return {ids[i + size - 1] for i in places if tuple(ids[i : i + size - 1]) == start}
 
 
@@ -167,5 +167,5 @@ def _followers(ids: Sequence[int], size: int) -> Followers:
 
 
 def _start(ids: Sequence[int], size: int) -> tuple[int, ...] | None:
-    """The last `size` - 1 ids, which a next token would make a sequence of `size`; None if there are not so many or no such rule."""
+    """The last `size` - 1 ids, which the next token makes a sequence of `size`; None if there are fewer ids, or for size 0."""
     return tuple(ids[len(ids) - size + 1 :]) if 0 < size <= len(ids) + 1 else None

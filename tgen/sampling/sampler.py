@@ -1,6 +1,6 @@
 """From the logits of a step to its token: penalties, rules, temperature, top-k, top-p, min-p, draw - in Hugging Face's order.
 
-It works on NumPy arrays, one row at a time, and knows neither a model nor text.
+It works on NumPy arrays, one row at a time.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from tgen.sampling.rules import RowRules, Rules
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One step as the sampler saw it: raw logits and scores after penalties and rules, each [vocab]; what was left after each filter.
+    """One step of the sampler: raw logits and scores after penalties and rules, each [vocab], and the candidates after each filter.
 
-    `stages` begin with all candidates after temperature; at temperature 0 there are none, and no random number.
+    `stages` begin with all candidates after temperature. At temperature 0, `stages` is empty and `uniform` is None.
     """
 
     logits: Logits
@@ -35,12 +35,12 @@ class Trace:
     token: int
 
 
-# How many tokens a step draws, if a constraint turns each of them down, before the constraint chooses one itself.
+# If a constraint rejects this many drawn tokens in one step, it chooses a token itself.
 TRIES = 8
 
 
 class Guard(Protocol):
-    """A constraint on one row: a mask forbids some tokens, and some of the others would leave no way to end the text in time."""
+    """A constraint on one row: a mask forbids some tokens, and after some of the others the text could not be completed in time."""
 
     @property
     def finished(self) -> bool:
@@ -52,11 +52,11 @@ class Guard(Protocol):
         ...
 
     def admits(self, token: int) -> bool:
-        """Whether an allowed token leaves a way to the end."""
+        """Whether the text can be completed in time after an allowed token."""
         ...
 
     def safe(self) -> int:
-        """A token that leaves one."""
+        """An allowed token after which the text can be completed in time."""
         ...
 
     def take(self, token: int) -> None:
@@ -77,19 +77,19 @@ class Sampler:
         watch: Callable[[Trace], None] | None = None,
         guard: Guard | None = None,
     ) -> None:
-        """`watch` is shown every step; the numbers it sees are those that were used. `guard` is the constraint, if there is one."""
+        """`watch` gets a Trace of every step, with the very numbers that were used. `guard` is the constraint, if there is one."""
         self.options = options
         self.step = 0
         self._penalties = Penalties(options, prompt)
         self._rules = RowRules(rules, prompt) if rules is not None and not rules.empty else None
         self._watch = watch
         self._guard = guard
-        # Philox is counter-based: one number is taken a step, and (seed, row) is its key.
+        # Philox is a counter-based generator: (seed, row) is its key, and each step takes one number.
         self._random = np.random.Generator(np.random.Philox(key=np.array([seed, row], dtype=np.uint64)))
 
     @property
     def finished(self) -> bool:
-        """Whether the constraint, if there is one, lets nothing follow."""
+        """Whether the text is complete by the constraint, if there is one."""
         return self._guard is not None and self._guard.finished
 
     def draw(self, logits: Logits) -> int:
@@ -112,7 +112,7 @@ class Sampler:
         return token
 
     def _choose(self, scores: Logits, uniform: float | None) -> tuple[list[tuple[str, Candidates]], int]:
-        """The token that scores [vocab] and a random number give, and what each filter left on the way to it."""
+        """The candidates after each filter, and the token that the random number selects; None selects the highest score."""
         if uniform is None:
             return [], int(np.argmax(scores))
         stages = self._filtered(scores)
@@ -121,11 +121,11 @@ class Sampler:
     def _guarded(
         self, guard: Guard, penalised: Logits, ruled: Logits, uniform: float | None
     ) -> tuple[Logits, list[tuple[str, Candidates]], int]:
-        """The same among the tokens that a constraint allows, and the scores that were left.
+        """The same among the tokens that a constraint allows, preceded by the scores that were used.
 
-        A token that leaves no way to the end is taken out and the draw repeated with the same random number. A step takes one number,
-        so the text is that of plain masking until then. A constraint promises a whole text, so it wins over the rules: where these
-        forbid everything that it allows, they do not count.
+        If the text could not be completed in time after a token, the step masks the token and repeats the draw with the same random
+        number. So a step takes one number, and the text equals that of plain masking up to that token. A constraint promises a complete
+        text, so it wins over the rules: if these forbid everything that it allows, they do not count.
         """
         allowed = guard.allowed()
         scores = np.where(allowed, ruled, -np.inf)
@@ -145,9 +145,9 @@ class Sampler:
         return scores, stages, token
 
     def _filtered(self, scores: Logits) -> list[tuple[str, Candidates]]:
-        """What is left after each filter, by its name; the last is what is drawn from."""
+        """The candidates after each filter, with its name; the draw is from the last."""
         first = Candidates(_every(len(scores)), scores, self.options.temperature)
-        if self._guard is not None:  # nothing that is masked may stand in the way of a filter's count
+        if self._guard is not None:  # top-k must not count masked tokens
             first = first.keep(np.flatnonzero(scores > -np.inf))
         stages = [("temperature", first)]
         for name, keep in FILTERS:
@@ -157,7 +157,7 @@ class Sampler:
 
 @functools.lru_cache(maxsize=4)
 def _every(vocab: int) -> Ids:
-    """All ids; rows share them, and so nobody may write there."""
+    """All ids; rows share the array, so it is read-only."""
     ids = np.arange(vocab)
     ids.flags.writeable = False
     return ids

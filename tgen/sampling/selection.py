@@ -1,6 +1,6 @@
 """Selecting the highest of many values without sorting them all.
 
-A vocabulary has 150,000 entries: to sort them takes 10 ms, to read them once 10 us. Each function here reads them a few times and sorts
+A vocabulary has 150,000 entries: sorting them takes 10 ms, reading them once 10 us. Each function here reads them a few times and sorts
 only the few that are near the border. The result is the one a stable sort would give: among equals, lower places come first.
 """
 
@@ -12,13 +12,13 @@ import numpy as np
 
 from tgen.arrays import Ids, Logits, Values
 
-# A group whose maximum is taken has at most so many values.
+# The largest size of a group whose maximum is taken.
 GROUP = 128
 
-# `fewest` sorts so many values, and puts more than that into buckets first.
+# `fewest` sorts up to SORTED values; it first divides more values than that into BUCKETS buckets.
 SORTED, BUCKETS = 1024, 4096
 
-# `crossing` adds up blocks of so many weights.
+# `crossing` sums weights in blocks of this size.
 BLOCK = 512
 
 

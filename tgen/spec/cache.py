@@ -1,4 +1,4 @@
-"""What a row's cache holds, counted in numbers; a number's size is the executor's to know."""
+"""The size of a row's cache, counted in numbers; the executor knows how many bytes a number takes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tgen.spec.records import AttentionSpec, ModelSpec
 
 
 def row_numbers(spec: ModelSpec, tokens: int, source_tokens: int = 0) -> int:
-    """How many numbers a row's cache holds after so many ids, and after so many ids of a source for its encoder."""
+    """How many numbers a row's cache holds for `tokens` ids and for a source of `source_tokens` ids."""
     if spec.decoder is None:
         return 0
     own = sum(_per_token(layer.mixer) for layer in spec.decoder.layers)

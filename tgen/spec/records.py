@@ -1,4 +1,4 @@
-"""What a transformer is, as data. Knows no tensor framework, no checkpoint format and no model family.
+"""A transformer's architecture as data. Knows no tensor framework, no checkpoint format and no model family.
 
 A family file turns a `config.json` into these records; executors (torch now) run them. Layers are a tuple, so a model whose
 layers differ from one another needs no field that describes the pattern.
@@ -50,7 +50,7 @@ class RopeSpec:
 class PositionTable:
     """Position vectors that are added to the embeddings: learned, or sines and cosines (arXiv:1706.03762, section 3.5).
 
-    Position 0 has row `offset` of `length`: some families keep the first rows for padding.
+    Position p has row p + `offset` of the `length` rows, because some families keep the first rows for padding.
     """
 
     kind: Literal["learned", "sinusoid"]
@@ -69,7 +69,8 @@ class Alibi:
 class RelativeBias:
     """A learned number per head and bucket of distances added to the scores (arXiv:1910.10683, section 2.1).
 
-    Half of the buckets are exact, the others logarithmic up to `max_distance`; `bidirectional` ones tell before from after.
+    Half of the buckets hold one distance each, the others logarithmic ranges up to `max_distance`. `bidirectional` keeps separate buckets
+    for keys before and after the query.
     """
 
     heads: int
@@ -108,8 +109,8 @@ class MlpSpec:
     bias: bool
 
 
-# What moves information between positions, and what works on each position alone. A new kind joins its union as a record here, gets
-# the shapes of its parameters in `shapes.py`, and in each executor a class and a branch where layers are built.
+# A mixer moves information between positions; a feed-forward part works on each position alone. A new kind needs a record in its union
+# here, the shapes of its parameters in `shapes.py`, and in each executor a class and a branch where layers are built.
 Mixer = AttentionSpec
 FeedForward = MlpSpec
 
@@ -119,7 +120,7 @@ class LayerSpec:
     """One block: a mixer, attention to an encoder if `cross` is set, then a feed-forward part, each added to the residual stream.
 
     `residual` is where the norms stand: before each part ("pre"), after each sum ("post"), before and after each part ("sandwich"), or
-    before a mixer and a feed-forward part that both read the same input ("parallel"; `shared_norm` gives them one norm between them).
+    before a mixer and a feed-forward part that both read the same input ("parallel"; `shared_norm` gives both the same norm).
     """
 
     mixer: Mixer
@@ -134,7 +135,7 @@ class LayerSpec:
 class StackSpec:
     """The layers between embeddings and head, and how positions enter them.
 
-    `types` is how many segment types have a vector of their own (BERT); texts here are all of type 0.
+    `types` is the number of segment types, each with its own vector (BERT); tgen gives every token type 0.
     """
 
     layers: tuple[LayerSpec, ...]

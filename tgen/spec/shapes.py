@@ -1,6 +1,6 @@
-"""The name and shape of every parameter a spec asks for. Knows no tensor framework.
+"""The name and shape of every parameter of a spec. Knows no tensor framework.
 
-This is the list that a checkpoint is checked against before anything heavy is imported; a test holds the torch modules to it.
+A checkpoint is checked against this list before torch is imported; a test compares the list with the torch modules.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _stack(name: str, stack: StackSpec, width: int) -> Named:
 
 
 def norm_names(layer: LayerSpec) -> list[str]:
-    """The norms of a layer, in the order they are met."""
+    """The names of a layer's norms, in the order they run."""
     names = ["mixer_norm"]
     if layer.residual == "sandwich":
         names.append("mixer_out_norm")

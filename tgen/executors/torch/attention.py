@@ -1,7 +1,7 @@
-"""Attention: queries, keys and values from the residual stream, scores, weights, and their sum. Knows no family.
+"""Attention: queries, keys and values from the residual stream, scores, weights, and the weighted sum.
 
-How scores become a weighted sum is a function held in `Attention.attend`, an instance attribute: another kernel or a recorder of
-attention maps can take its place without this file knowing.
+The instance attribute `Attention.attend` holds the function that turns queries, keys and values into the weighted sum: another kernel or
+a recorder of attention maps can replace it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def fused_attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionS
     head are stacked along the query axis, so keys are never copied to match them.
     """
     if spec.softcap is not None:
-        return plain_attend(q, k, v, frame, spec)  # no kernel bounds its scores
+        return plain_attend(q, k, v, frame, spec)  # the fused kernel has no softcap
     if frame.causal_only(spec.window):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=spec.scale, enable_gqa=spec.heads != spec.kv_heads)
     mask = frame.mask(spec.window)
@@ -45,13 +45,13 @@ def fused_attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionS
 
 
 def plain_attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionSpec) -> Tensor:
-    """The same, step by step as the textbook has it (arXiv:1706.03762, section 3.2.1). Shapes as in `fused_attend`."""
+    """The same as `fused_attend`, step by step (arXiv:1706.03762, section 3.2.1). Shapes are the same, too."""
     weights = attention_weights(q, k, frame, spec)
     return weights @ v.repeat_interleave(spec.heads // spec.kv_heads, dim=1)
 
 
 def attention_weights(q: Tensor, k: Tensor, frame: Frame, spec: AttentionSpec) -> Tensor:
-    """How much each query looks at each key: [batch, heads, n, m], every row sums to 1."""
+    """The weight that each query gives to each key: [batch, heads, n, m]; every row sums to 1."""
     k = k.repeat_interleave(spec.heads // spec.kv_heads, dim=1)
     scores = (q @ k.transpose(-1, -2)) * spec.scale
     if spec.softcap is not None:
@@ -66,12 +66,12 @@ def attention_weights(q: Tensor, k: Tensor, frame: Frame, spec: AttentionSpec) -
 
 
 def softcap(x: Tensor, cap: float) -> Tensor:
-    """Bound to +-cap, smoothly (Gemma 2, arXiv:2408.00118)."""
+    """Bound x smoothly to +-cap (Gemma 2, arXiv:2408.00118)."""
     return cap * torch.tanh(x / cap)
 
 
 class Attention(nn.Module):
-    """Attention of one layer to its own stack, or to an encoder's. Every matrix is an `nn.Linear`, so each may be swapped."""
+    """One layer's self-attention or cross-attention. Every matrix is an `nn.Linear`, so each may be swapped."""
 
     def __init__(self, spec: AttentionSpec, width: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Attention(nn.Module):
         return empty_key_values(self.spec.kv_heads, self.spec.head_dim, device, dtype)
 
     def forward(self, x: Tensor, this: ForwardPass, layer: int) -> Tensor:
-        """x is [batch, n, width], and so is the result; keys and values go to the caches of the pass, where it has some."""
+        """x and the result are [batch, n, width]; new keys and values go to the rows' caches, if the pass has rows."""
         spec = self.spec
         q = self._split(self.q(x), spec.heads)
         k, v = self.project(x)
@@ -99,7 +99,7 @@ class Attention(nn.Module):
             q, k = rotate(torch.cat((q, k), dim=1), this.rotations.of(spec.rope)).split_with_sizes((spec.heads, spec.kv_heads), dim=1)
         if this.counts is None:
             return self._merge(self.attend(q, k, v, this.parts[0].frame, spec))
-        # Row by row, each over the keys and values of all that it has read.
+        # Each row attends to the keys and values of all ids that it has read.
         mixed = []
         queries, pairs = q.split_with_sizes(this.counts, dim=2), torch.cat((k, v)).split_with_sizes(this.counts, dim=2)
         for part, query, pair in zip(this.parts, queries, pairs, strict=True):
@@ -112,7 +112,7 @@ class Attention(nn.Module):
         return self._split(self.k(x), self.spec.kv_heads), self._split(self.v(x), self.spec.kv_heads)
 
     def look(self, x: Tensor, this: ForwardPass, layer: int) -> Tensor:
-        """Attention to the keys and values of sources. Raises ValueError for rows without a source."""
+        """Cross-attention to the keys and values of the rows' sources. Raises ValueError for rows without a source."""
         q = self._split(self.q(x), self.spec.heads)
         if sum(q[:, :, look.columns].shape[2] for look in this.looks) != q.shape[2]:
             raise ValueError("a decoder with cross-attention needs a source for every row")

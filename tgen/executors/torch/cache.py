@@ -1,6 +1,6 @@
-"""The cache: for each row of a session, what each of its layers keeps of the ids that the row has read.
+"""The cache: for each row of a session, each layer's keys and values of the ids that the row has read.
 
-Rows share nothing, so a row costs memory for its own length, leaves without a copy of the others, and moves between sessions as it is.
+Rows share no buffers, so a row takes memory for its own length, leaves without a copy of the others, and can move to another session.
 Each kind of mixer makes its own kind of layer cache; attention makes `KeyValues`.
 """
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Buffers are multiples of this many positions. A buffer that is full grows by a quarter: then a step rarely copies, and at most a fifth
-# of a long row's memory is not in use.
+# A buffer's size is a multiple of this many positions. A full buffer grows by a quarter, so a step rarely copies, and at most a fifth of a
+# long row's buffer is unused.
 BLOCK = 16
 
 
@@ -23,9 +23,9 @@ class KeyValues:
         self.buffer = buffer
 
     def store(self, start: int, kv: Tensor) -> Tensor:
-        """Write keys and values [2, kv_heads, n, head_dim] at positions start to start + n; return a view of all up to there.
+        """Write keys and values [2, kv_heads, n, head_dim] at positions start to start + n; return a view of all positions before the end.
 
-        What stood there before is overwritten, so a step that failed can be repeated.
+        It overwrites whatever these positions held, so a failed step can be repeated.
         """
         end = start + kv.shape[2]
         if end > self.buffer.shape[2]:
@@ -44,7 +44,7 @@ class KeyValues:
 
 
 def capacity(start: int, end: int) -> int:
-    """How many positions a buffer gets that has to hold `end`: room to spare if it held `start` before, none for a first block."""
+    """The size of a buffer that must hold `end` positions: a quarter larger if it already holds some (`start` > 0)."""
     wanted = end + end // 4 if start else end
     return -(-wanted // BLOCK) * BLOCK
 
@@ -59,7 +59,7 @@ def _grown(buffer: Tensor, start: int, end: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """Text that the encoder read, as the decoder's cross-attention sees it: its length m, and finished keys and values.
+    """A text that the encoder has read: its length m, and its keys and values for the decoder's cross-attention.
 
     `layers` holds a pair [batch, kv_heads, m, head_dim] for each layer. Rows of a session that answer the same text share one source, of
     batch 1. A padded batch has `positions` [batch, m], which are -1 at padding.

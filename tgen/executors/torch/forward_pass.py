@@ -1,7 +1,7 @@
 """One forward pass: the ids of many rows side by side in one sequence, each row with a geometry and a cache of its own.
 
-Matrices and norms work on all ids at once, so that every weight is read once; only attention goes from part to part. So rows of any
-lengths need no padding, and the prompt of one row is read in the same pass as the next token of another.
+Matrices and norms work on all ids at once, so that every weight is read once; only attention treats each row by itself. So rows of
+different lengths need no padding, and one pass can read the prompt of one row and the next token of another.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The columns of the rows that answer one source, and the geometry between them and it."""
+    """One source, the columns of the rows that attend to it, and the geometry between those queries and its keys."""
 
     columns: slice
     frame: Frame
@@ -36,7 +36,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class ForwardPass:
-    """Positions [batch, n] of all ids, and who looks where. `counts` are the ids of each part; None for a batch that is one part."""
+    """Positions [batch, n] of all ids, and the keys that each attends to. `counts` has each part's size; None for one equal batch."""
 
     positions: Tensor
     rotations: Rotations
@@ -50,7 +50,7 @@ def whole_pass(
 ) -> ForwardPass:
     """A batch [batch, n] that is read at once without a cache. `like` gives device and number format.
 
-    `positions` mark padding by -1; None is 0..n-1 in every row. Every query sees every position of the source that is no padding.
+    `positions` mark padding by -1; None is 0..n-1 in every row. Every query sees every position of the source except padding.
     """
     plain = positions is None
     if positions is None:
@@ -61,12 +61,12 @@ def whole_pass(
 
 
 def packed_pass(rows: Sequence[Row | None], counts: Sequence[int], like: Tensor, bias: Bias | None, *, causal: bool) -> ForwardPass:
-    """Rows that read on, `counts` ids each, packed into one sequence [1, total]; None is a text that is read at once and not kept."""
+    """Rows packed into one sequence [1, total]; row r reads counts[r] more ids. None stands for a text that is read without a cache."""
     starts = [0 if row is None else row.length for row in rows]
     places = [place for start, count in zip(starts, counts, strict=True) for place in range(start, start + count)]
     positions = torch.tensor([places], device=like.device)
     edges = [0, *accumulate(counts)]
-    frames: dict[tuple[int, int], Frame] = {}  # rows of equal lengths, as beams have them, share a mask
+    frames: dict[tuple[int, int], Frame] = {}  # rows of equal length, such as beams, share a mask
     for start, count, edge in zip(starts, counts, edges, strict=False):
         if (start, count) not in frames:
             keys = torch.arange(start + count, device=like.device)[None]

@@ -1,4 +1,4 @@
-"""One block of a stack: a mixer, attention to an encoder, a feed-forward part, and the norms around them. Knows no family."""
+"""One block of a stack: a mixer, cross-attention, a feed-forward part, and the norms around them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
 
 
 class Mlp(nn.Module):
-    """The feed-forward part of a layer: each position by itself, wider inside than outside."""
+    """The feed-forward part of a layer. It works on each position alone, with a wider inner vector."""
 
     def __init__(self, spec: MlpSpec, width: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ def make_feed_forward(spec: FeedForward, width: int) -> Mlp:
 
 
 class Layer(nn.Module):
-    """What the mixer and the feed-forward part find is added to the residual stream; where the norms stand is the spec's choice."""
+    """Adds the outputs of its mixer and its feed-forward part to the residual stream; the spec says where the norms stand."""
 
     mixer_norm: nn.Module
     mixer_out_norm: nn.Module
@@ -77,7 +77,7 @@ class Layer(nn.Module):
             self.add_module(name, make_norm(spec.norm, width))
 
     def forward(self, x: Tensor, this: ForwardPass, number: int) -> Tensor:
-        """x is [batch, n, width], and so is the result; `number` tells this layer's cache from those of the others."""
+        """x is [batch, n, width], and so is the result; `number` selects this layer's cache."""
         match self.spec.residual:
             case "pre":
                 x = x + self.mixer(self.mixer_norm(x), this, number)

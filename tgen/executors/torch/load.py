@@ -1,7 +1,4 @@
-"""Bring a checkpoint's weights into a torch model: mapped, not copied, where the stored type is the wanted one.
-
-Knows tables and files, no family.
-"""
+"""Load a checkpoint's weights into a torch model: mapped, not copied, if they are stored in the wanted number format."""
 
 from __future__ import annotations
 
@@ -39,12 +36,12 @@ def load_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype)
 
 
 def tensor_of(stored: StoredTensor, files: MappedFiles) -> Tensor:
-    """A view of the file."""
+    """A stored tensor as a view of its file."""
     return torch.from_numpy(files.array(stored)).view(DTYPES[stored.dtype])
 
 
 def taken(tensor: Tensor, take: Take) -> Tensor:
-    """What the steps of a table make of a tensor."""
+    """A tensor after the steps of a table."""
     for step in take:
         tensor = tensor.float() + step.number if isinstance(step, Add) else moved(step, tensor)
     return tensor
@@ -55,9 +52,9 @@ def _load(name: str, match: Match, files: MappedFiles, device: torch.device, dty
     if part.dtype == dtype and part.is_contiguous():
         tensor = part
     else:
-        # Converted and reordered in one step: a temporary of each size would leave holes in the heap.
+        # Convert and reorder in one step: temporary tensors would fragment the heap.
         tensor = torch.empty(part.shape, dtype=dtype).copy_(part)
-    # NaN is the least and the greatest of any numbers that it is among.
+    # aminmax returns NaN if any number is NaN.
     if not torch.stack(torch.aminmax(tensor)).isfinite().all():
         if part.isfinite().all():
             raise CheckpointError(f"the weights of {name} hold numbers too large for {str(dtype)[6:]}", "use --dtype float32 or bfloat16")

@@ -1,4 +1,4 @@
-"""Records attention maps by swapping `attend`: the model's own code, and a run that records nothing, stay as they are."""
+"""Records attention maps by replacing `attend` for a while, so that the model's own code needs no hooks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Recorder:
 
 @contextmanager
 def recording(model: Transformer) -> Iterator[Recorder]:
-    """Record every attention map of the next forward pass; a second pass replaces what the first one left."""
+    """Record every attention map of the next forward pass; a second pass replaces the maps of the first."""
     recorder = Recorder({})
     places: list[tuple[Attention, Attend]] = []
     for name, module in model.named_modules():

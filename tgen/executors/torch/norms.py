@@ -1,4 +1,4 @@
-"""Layer norm and root-mean-square norm. Knows no family."""
+"""Layer norm and root-mean-square norm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tgen.spec.records import NormSpec
 class RmsNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight (arXiv:1910.07467), computed in float32 and rounded once.
 
-    The weight stays in float32 whatever the model's number format: some families store its distance from 1, which finer numbers hold.
+    The weight stays in float32 whatever the model's number format: some families store weight - 1, and bfloat16 would round the sum.
     """
 
     def __init__(self, width: int, eps: float) -> None:
@@ -20,7 +20,7 @@ class RmsNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Norm over the last axis; the shape stays."""
+        """Normalise over the last axis; the result has x's shape."""
         wide = x.float()
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
         return (wide * self.weight).to(x.dtype)

@@ -1,4 +1,4 @@
-"""Where and in which number format a model runs. Knows torch and memory sizes, no model."""
+"""Chooses the device and the number format that a model runs in, and reports when memory runs out."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tgen.options import RunOptions
 
 
 def choose_device(options: RunOptions) -> torch.device:
-    """The device asked for; auto is CUDA, then MPS, then the CPU. Raises UsageError for one that is not there."""
+    """The requested device; auto is CUDA, else MPS, else the CPU. Raises UsageError for a device that the machine lacks."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     name = options.device if options.device != "auto" else next(name for name, there in available.items() if there)
     if not available[name]:
-        raise UsageError(f"--device {name}: this machine has none that torch can use", "use --device cpu")
+        raise UsageError(f"--device {name}: torch finds no such device on this machine", "use --device cpu")
     return torch.device(name)
 
 
 def choose_dtype(options: RunOptions, device: torch.device, stored: torch.dtype, parameter_count: int) -> torch.dtype:
-    """The number format asked for; auto is float32 on a CPU, where it is exact and the same everywhere, and as stored elsewhere.
+    """The requested number format; auto is float32 on a CPU, which rounds least, and the stored format on other devices.
 
-    A model whose float32 weights would fill most of the memory stays as it is stored, which is the format of its matrices.
+    If float32 weights would fill most of the memory, the model keeps its stored format, which is that of its matrices.
     """
     if options.dtype != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[options.dtype]
@@ -41,7 +41,7 @@ def set_threads(options: RunOptions) -> None:
 
 @contextmanager
 def memory_errors(what: str) -> Iterator[None]:
-    """Turn torch's ways of running out of memory into MemoryLimitError."""
+    """Turn torch's out-of-memory errors into MemoryLimitError."""
     hint = "use a smaller model, fewer --samples, a shorter prompt, or --dtype bfloat16"
     try:
         yield

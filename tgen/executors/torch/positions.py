@@ -18,7 +18,7 @@ Bias = Callable[[Tensor], Tensor]
 
 
 class Frame:
-    """The geometry between n queries and m keys, which are told by their positions.
+    """The geometry between n queries and m keys, which their positions describe.
 
     `bias` turns distances [batch, n, m] (key minus query) into numbers added to the scores, [batch, heads, n, m].
     """
@@ -46,12 +46,12 @@ class Frame:
         self._masks: dict[int | None, Tensor | None] = {}
 
     def causal_only(self, window: int | None) -> bool:
-        """Whether the kernel's own causal mask says all there is to say."""
+        """Whether the kernel's built-in causal mask suffices."""
         n, m = self.queries.shape[-1], self.keys.shape[-1]
         return self.causal and self._plain and n == m and (window is None or n <= window)
 
     def mask(self, window: int | None) -> Tensor | None:
-        """The numbers added to the scores: [batch, 1 or heads, n, m], -inf where a query may not look; None where it may look anywhere."""
+        """The numbers added to the scores: [batch, 1 or heads, n, m], -inf where a query may not see a key; None if all see all."""
         if window not in self._masks:
             self._masks[window] = self._build_mask(window)
         return self._masks[window]
@@ -71,14 +71,14 @@ class Frame:
             visible = visible & (keys <= queries)
         if window is not None:
             visible = visible & (keys > queries - window)
-        # A padding query sees everything: softmax over an empty row is NaN, and nobody reads this one.
+        # A padding query sees everything: softmax over an empty row is NaN, and the result of padding is not used.
         visible = visible | (queries < 0)
         mask = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device).masked_fill_(~visible, -math.inf).unsqueeze(1)
         return mask if self.bias is None else mask + self.bias(keys - queries).to(self.dtype)
 
 
 class Rotations:
-    """Cosines and sines for the queries of one forward pass; each kind of rotation is computed once."""
+    """Cosines and sines for the positions of one forward pass; each kind of rotation is computed once."""
 
     def __init__(self, positions: Tensor, dtype: torch.dtype) -> None:
         """`positions` are [batch, n]."""
@@ -121,7 +121,7 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def alibi_slopes(heads: int, device: torch.device) -> Tensor:
-    """A slope per head, [heads]: powers of 2^(-8/n), and in between for head counts that are no power of two."""
+    """A slope per head, [heads]: powers of 2^(-8/n) for n heads; if n is no power of two, some slopes lie between those."""
     closest = 2 ** math.floor(math.log2(heads))
     slopes = [2.0 ** (-8.0 * (i + 1) / closest) for i in range(closest)]
     slopes += [2.0 ** (-4.0 * (2 * i + 1) / closest) for i in range(heads - closest)]
@@ -129,7 +129,7 @@ def alibi_slopes(heads: int, device: torch.device) -> Tensor:
 
 
 def relative_buckets(distances: Tensor, buckets: int, max_distance: int, bidirectional: bool) -> Tensor:
-    """T5's bucket for each distance (key minus query): near ones exact, far ones logarithmic, the farthest all in the last."""
+    """T5's bucket for each distance (key minus query): near distances have one each, far ones share, on a logarithmic scale."""
     first = torch.zeros_like(distances)
     if bidirectional:
         buckets //= 2

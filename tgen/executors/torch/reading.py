@@ -1,6 +1,6 @@
-"""Models that read instead of write: log-probabilities of a given text, hidden states, logits at masks, attention maps.
+"""Reads texts with a model instead of generating: log-probabilities of a given text, hidden states, logits at masks, attention maps.
 
-Ids and NumPy arrays outside, tensors inside. Knows no text.
+It takes ids and returns NumPy arrays.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from tgen.executors.torch.transformer import Transformer
 
 Floats = npt.NDArray[np.float32]
 
-# Logits of this many positions at a time: a vocabulary of 150,000 times a whole context would be gigabytes.
+# Logits are computed for this many positions at a time: a vocabulary of 150,000 times a whole context would be gigabytes.
 POSITIONS = 256
 
 
 class Reader:
-    """A model that was loaded to read."""
+    """Reads ids with a loaded model."""
 
     def __init__(self, model: Transformer) -> None:
         self.model = model
@@ -30,7 +30,7 @@ class Reader:
 
     @torch.inference_mode()
     def log_probabilities(self, ids: Sequence[int]) -> Floats:
-        """What the model thought of each id but the first, given those before it: natural logarithms, [n - 1]."""
+        """The natural logarithm of each id's probability given the ids before it, [n - 1]: all ids but the first."""
         with memory_errors(f"reading {len(ids)} tokens"):
             tokens = torch.tensor(ids, device=self.device)
             hidden = self.model(tokens[None, :-1])[0]

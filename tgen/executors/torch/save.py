@@ -1,4 +1,4 @@
-"""Write a model as a plain Hugging Face folder. Knows formats, not how the model came to be."""
+"""Write a model as a plain Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def save_weights(folder: Path, config: dict[str, Any], model: Transformer, dtype
 
 
 def save_tensors(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write config.json and model.safetensors as they are given, under the names that transformers uses."""
+    """Write a config and tensors, which must have the names that transformers uses, to config.json and model.safetensors."""
     write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     write_json(folder / "config.json", config)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """An indented JSON file, whole or absent."""
+    """Write an indented JSON file, completely or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""The torch executor behind the engine's protocols: ids and NumPy logits outside, tensors inside."""
+"""The engine's protocols on torch: sessions take ids and return NumPy logits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TorchExecutor:
         return TorchSession(self.model)
 
     def row_bytes(self, tokens: int, source_tokens: int = 0) -> int:
-        """Bytes of cache that a row takes after so many ids, and after so many ids of a source."""
+        """Bytes of cache that a row takes for `tokens` ids and for a source of `source_tokens` ids."""
         return row_numbers(self.model.spec, tokens, source_tokens) * self.model.dtype.itemsize
 
     def free_bytes(self) -> int | None:
@@ -39,7 +39,7 @@ class TorchExecutor:
 
 
 class TorchSession:
-    """Rows of ids and their caches; rows that answer a text share what its encoder made of it."""
+    """Rows of ids and their caches; copies of a row share its encoded source."""
 
     def __init__(self, model: Transformer) -> None:
         self._model = model
@@ -76,7 +76,7 @@ class TorchSession:
 
     @torch.inference_mode()
     def select(self, rows: Sequence[int]) -> None:
-        """Keep, repeat or reorder rows. A repeated row is copied; every other one stays where it is."""
+        """Keep, repeat or reorder rows. A repeated row is copied; no other row is."""
         taken: set[int] = set()
         chosen = []
         with memory_errors(f"copying the cache for {len(rows)} rows"):
@@ -91,7 +91,7 @@ class TorchSession:
             row.length = min(row.length, length)
 
     def split(self, row: int) -> TorchSession:
-        """A session of its own with this row, which both share until one of them is dropped."""
+        """A new session with this row. Both sessions share the row's cache, so only one of them may extend it."""
         other = TorchSession(self._model)
         other._rows = [self._rows[row]]
         return other
@@ -113,10 +113,10 @@ class TorchSession:
 
     @torch.inference_mode()
     def restore(self, length: int, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Append a row that has read as many ids. Raises ValueError for a state that does not fit them or the model."""
+        """Append a row that has read `length` ids. Raises ValueError for a state that does not fit the length or the model."""
         with memory_errors(f"restoring {length} tokens"):
             row = self._model.open_row()
-            # The shapes come first: what a file says of its length must not set memory aside.
+            # Check the shapes first, so that a wrong length in a file cannot allocate memory.
             wanted = {f"{number}.{name}": _layout(layer.buffer[0], length) for number, layer in enumerate(row.layers) for name in "kv"}
             if not length or {name: (array.dtype, array.shape) for name, array in state.items()} != wanted:
                 raise ValueError("the state is that of another model or number format")
@@ -127,17 +127,17 @@ class TorchSession:
 
 
 def _layout(buffer: torch.Tensor, length: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Number format and shape of `length` positions of a buffer [kv_heads, capacity, head_dim], as `_array` has them."""
+    """Number format and shape of `length` positions of a buffer [kv_heads, capacity, head_dim], as `_array` returns them."""
     return _array(buffer[:0]).dtype, (buffer.shape[0], length, buffer.shape[2])
 
 
 def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
-    """A tensor as NumPy can hold it, without a number changed."""
+    """A tensor as a NumPy array with the same bits; bfloat16 becomes uint16."""
     array: npt.NDArray[Any] = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).contiguous().cpu().numpy()
     return array
 
 
 def _tensor(array: npt.NDArray[Any], like: torch.Tensor) -> torch.Tensor:
-    """The opposite of `_array`."""
+    """The inverse of `_array`."""
     tensor = torch.from_numpy(array)
     return (tensor.view(torch.bfloat16) if like.dtype == torch.bfloat16 else tensor).to(like.device)

@@ -54,7 +54,7 @@ class Distances(nn.Module):
 
 
 class Stack(nn.Module):
-    """All layers, with what comes before the first and after the last."""
+    """All layers of an encoder or a decoder, with position vectors and norms before and after them."""
 
     def __init__(self, spec: StackSpec, width: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Stack(nn.Module):
         return self(x, whole_pass((batch, n), positions, source, x, self.bias, causal=self.spec.causal))  # type: ignore[no-any-return]
 
     def packed(self, x: Tensor, rows: Sequence[Row | None], counts: Sequence[int]) -> Tensor:
-        """The hidden states of rows side by side in x [1, total, width]: `counts` ids of each, which its cache then holds."""
+        """The hidden states of rows packed into x [1, total, width], counts[r] ids of row r; the rows' caches then hold these ids."""
         return self(x, packed_pass(rows, counts, x, self.bias, causal=self.spec.causal))  # type: ignore[no-any-return]
 
 
@@ -100,7 +100,7 @@ class Transform(nn.Module):
         self.norm = make_norm(spec.norm, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape."""
+        """The result has the shape of x."""
         return self.norm(activate(self.dense(x), self.spec.activation))  # type: ignore[no-any-return]
 
 
@@ -132,7 +132,7 @@ class Transformer(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        # With a weight given, torch does not draw random numbers, which imports its whole compiler: 1.2 s for nothing.
+        # Given a weight, torch draws no random numbers; drawing them would import its whole compiler, which takes 1.2 s.
         self.embedding = nn.Embedding(spec.vocab, spec.width, _weight=torch.empty(spec.vocab, spec.width))
         self.encoder = Stack(spec.encoder, spec.width) if spec.encoder else None
         self.decoder = Stack(spec.decoder, spec.width) if spec.decoder else None
@@ -145,7 +145,7 @@ class Transformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs. Any matrix may be swapped for one of another kind, so none is asked."""
+        """Where the model runs. A buffer holds it, because any matrix may be swapped for a module of another kind."""
         return self._place.device
 
     @property
@@ -163,9 +163,9 @@ class Transformer(nn.Module):
         self._place = torch.empty(0, device=device, dtype=dtype)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None, source: Source | None = None) -> Tensor:
-        """Hidden states of the decoder, or of an encoder that stands alone: [batch, n, width] for ids [batch, n], read without a cache.
+        """Hidden states of the decoder, or of an encoder-only model: [batch, n, width] for ids [batch, n], read without a cache.
 
-        Positions are [batch, n], -1 at padding; None is 0..n-1 in every row. A decoder that looks at an encoder needs the source that
+        Positions are [batch, n], -1 at padding; None is 0..n-1 in every row. A decoder with cross-attention needs the source that
         `read_source` returned.
         """
         if self.decoder is None:
@@ -173,29 +173,29 @@ class Transformer(nn.Module):
         return self.decoder.whole(self.embedding(ids), positions, source)
 
     def open_row(self, source: Source | None = None) -> Row:
-        """A row that has read nothing. Raises ValueError without a decoder, or without the source that the decoder needs."""
+        """A row that has read nothing. Raises ValueError if the model has no decoder, or if a source is missing or not needed."""
         if self.decoder is None or (source is None) != (self.encoder is None):
-            raise ValueError("rows need a decoder, and a source exactly where there is an encoder")
+            raise ValueError("rows need a decoder, and a source if and only if the model has an encoder")
         layers = [layer for layer in self.decoder.layers if isinstance(layer, Layer)]
         return Row(0, [layer.mixer.make_cache(self.device, self.dtype) for layer in layers], source)
 
     def read(self, rows: Sequence[Row], blocks: Sequence[Sequence[int]]) -> Tensor:
         """Let each row read its block of ids; the decoder's hidden states of all of them side by side, [total, width].
 
-        The caches hold the blocks afterwards, but a row's length is for the caller to change: until then, nothing has happened.
+        The caches hold the blocks afterwards, but the caller must change each row's length: until then, the blocks do not count.
         """
         if self.decoder is None:
             raise ValueError("this model has no decoder")
         return self.decoder.packed(self._embedded(blocks), rows, list(map(len, blocks)))[0]
 
     def encode(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Hidden states of the encoder, [batch, n, width]. Raises ValueError if there is none."""
+        """Hidden states of the encoder, [batch, n, width]. Raises ValueError if the model has no encoder."""
         if self.encoder is None:
             raise ValueError("this model has no encoder")
         return self.encoder.whole(self.embedding(ids), positions)
 
     def encode_texts(self, texts: Sequence[Sequence[int]]) -> list[Tensor]:
-        """The same for texts of unlike lengths, at least one id each: [n, width] for each."""
+        """Hidden states of the encoder for texts of different lengths, at least one id each: [n, width] for each text."""
         if self.encoder is None:
             raise ValueError("this model has no encoder")
         counts = list(map(len, texts))
@@ -203,11 +203,11 @@ class Transformer(nn.Module):
         return list(torch.split(hidden[0], counts))
 
     def read_source(self, ids: Tensor, positions: Tensor | None = None) -> Source:
-        """A batch of source texts [batch, m], encoded once. Raises ValueError without both stacks."""
+        """A batch of source texts [batch, m], encoded once. Raises ValueError if the model lacks an encoder or a decoder."""
         return Source(ids.shape[1], self._project(self.encode(ids, positions)), positions)
 
     def read_sources(self, texts: Sequence[Sequence[int]]) -> list[Source]:
-        """The same for texts of unlike lengths: a source for each."""
+        """A source for each text; the texts may differ in length."""
         return [Source(len(hidden), self._project(hidden[None])) for hidden in self.encode_texts(texts)]
 
     def _project(self, hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -215,7 +215,7 @@ class Transformer(nn.Module):
         layers = self.decoder.layers if self.decoder is not None else ()
         projected = [layer.cross.project(hidden) for layer in layers if isinstance(layer, Layer) and layer.cross is not None]
         if not projected:
-            raise ValueError("this model has no decoder that looks at its encoder")
+            raise ValueError("this model has no decoder with cross-attention")
         return projected
 
     def _embedded(self, blocks: Sequence[Sequence[int]]) -> Tensor:
@@ -224,14 +224,14 @@ class Transformer(nn.Module):
         return self.embedding(ids)[None]  # type: ignore[no-any-return]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """A score per word of the vocabulary, [..., vocab], for hidden states [..., width]. Raises ValueError without a head."""
+        """A score for each token of the vocabulary, [..., vocab], for hidden states [..., width]. Raises ValueError without a head."""
         if self.head is None:
             raise ValueError("this model has no head")
         return self.head(hidden)  # type: ignore[no-any-return]
 
 
 def _share_embedding(model: Transformer, incompatible: Any) -> None:
-    """Let the head of a tied model use the embedding's parameter, which may just have been loaded: one tensor, which learns once."""
+    """Let the head of a tied model use the embedding's parameter, also after loading: they stay one tensor, which training updates once."""
     if model.head is not None and isinstance(model.head.out, nn.Linear):
         model.head.out.weight = model.embedding.weight
     if incompatible is not None:
@@ -239,5 +239,5 @@ def _share_embedding(model: Transformer, incompatible: Any) -> None:
 
 
 def _without_tied_head(_model: Transformer, state: dict[str, Tensor], prefix: str, _metadata: object) -> None:
-    """Keep the shared tensor out of a state, so that whoever goes through its tensors meets each once."""
+    """Remove the shared tensor from a state, so that the state holds every tensor once."""
     state.pop(prefix + TIED, None)
