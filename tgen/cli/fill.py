@@ -1,4 +1,4 @@
-"""`tgen fill`: tokens that may take the place of a mask."""
+"""`tgen fill`: finds tokens that may take the place of a mask."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def save_messages(path: Path, messages: Sequence[Message]) -> None:
     except UsageError as error:
         raise UsageError(f"{path} is there already, and is no conversation", "name another file") from error
     except OSError:
-        pass  # the attempt to write will tell what is wrong
+        pass  # the attempt to write will report the fault
     try:
         write_text(path, json.dumps(list(map(asdict, messages)), ensure_ascii=False, indent=1) + "\n")
     except (OSError, ValueError) as error:
