@@ -40,7 +40,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"no {path.name} in {path.parent}", "a model folder holds config.json, tokenizer.json and the weights")
     if path.stat().st_size > MAX_JSON_BYTES:
-        raise CheckpointError(f"{path} is larger than {MAX_JSON_BYTES // 2**20} MiB, which no such file is", DOWNLOAD_HINT)
+        raise CheckpointError(f"{path} is larger than {MAX_JSON_BYTES // 2**20} MiB, too large for such a file", DOWNLOAD_HINT)
     refuse_lfs_pointer(path)
     try:
         value = json.loads(path.read_bytes())

@@ -139,7 +139,9 @@ class GenerationOptions:
             raise UsageError(f"the constraint must be a Constraint, not {constraint!r}", "give json_schema, regex or choices")
         for name, used in (("num-beams", self.num_beams > 1), ("stop", bool(self.stop)), ("ignore-eos", self.ignore_eos)):
             if used:
-                raise UsageError(f"{constraint.flag} and --{name} exclude each other", f"{constraint.flag} settles where the text ends")
+                raise UsageError(
+                    f"{constraint.flag} and --{name} exclude each other", f"{constraint.flag} alone decides where the text ends"
+                )
 
     def notes(self) -> list[str]:
         """Sentences that warn of values that are allowed but hardly intended."""
@@ -274,7 +276,7 @@ def read_constraint(asked: Mapping[str, Any]) -> Constraint | None:
     given = {name: asked[name] for name in CONSTRAINTS if asked.get(name) is not None}
     if len(given) > 1:
         first, second = map(flag, list(given)[:2])
-        raise UsageError(f"{first} and {second} exclude each other", "one constraint says what the whole text must be")
+        raise UsageError(f"{first} and {second} exclude each other", "give only one of them")
     for name, value in given.items():
         return {"json_schema": _json_schema, "regex": _regex, "choices": _choices}[name](value)
     return None

@@ -155,7 +155,7 @@ class Journal:
             if begun and self._is_file:
                 end = os.lseek(self._file, -begun, os.SEEK_CUR)
                 os.ftruncate(self._file, end)
-            hint = "what was written is whole" + ("; --resume goes on with it" if self._path else "")
+            hint = "all written records are whole" + ("; --resume goes on with it" if self._path else "")
             raise TgenError(f"cannot write {self._path or 'to standard output'}: {error.strerror}", hint) from error
         self.whole = True
 
@@ -171,12 +171,12 @@ class Journal:
         """Open the file, and read what it holds."""
         try:
             if resume and path.exists() and not path.is_file():
-                raise UsageError(f"--resume needs an --output that is a file, which {path} is not", "leave --resume out")
+                raise UsageError(f"--resume needs a plain file as --output, and {path} is not one", "leave --resume out")
             file = self._open(path)
             try:
                 if os.fstat(file).st_size:
                     if not resume:
-                        raise UsageError(f"--output {path} is there already", RESUME_HINT)
+                        raise UsageError(f"--output {path} exists already", RESUME_HINT)
                     self._resume(path, retry_errors)
             except BaseException:
                 os.close(file)
@@ -270,7 +270,7 @@ def _old_record(path: Path, line: bytes) -> OldRecord:
             return OldRecord(line_key(number, record), model, bool(record.get("error")))
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
         pass
-    raise UsageError(f"{path} holds something other than records of a batch", "it is left as it was; name another file")
+    raise UsageError(f"{path} holds something other than records of a batch", "tgen did not change it; name another file")
 
 
 def count_lines(files: list[Path]) -> int | None:

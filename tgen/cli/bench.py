@@ -78,7 +78,7 @@ def bench(
     limit = checkpoint.spec.context
     contexts = sorted(set(context)) if context else [length for length in (64, 1000) if length + new_tokens <= limit] or [limit // 2]
     if batch is not None and context and len(contexts) > 1:
-        raise UsageError("--batch is measured at one --context", "give --context once, or leave it out")
+        raise UsageError("--batch takes only one --context", "give --context once, or leave it out")
     if contexts[-1] + new_tokens > limit:
         message = f"--context {contexts[-1]} and {new_tokens} new tokens do not fit the model's context of {limit}"
         raise UsageError(message, "give a smaller --context or --max-new-tokens")

@@ -216,7 +216,7 @@ def _explain(error: Any, arguments: list[str]) -> tuple[str, str]:
 def _where_to_look(arguments: list[str]) -> str:
     """The hint for a word that tgen does not know: it names the help page to read."""
     command = [name for name in arguments[:1] if name in {function.__name__ for function in COMMANDS}]
-    return f"`{' '.join(['tgen', *command, '--help'])}` lists what there is"
+    return f"`{' '.join(['tgen', *command, '--help'])}` explains its use"
 
 
 def _wrong_value(error: Any) -> str | None:

@@ -23,7 +23,7 @@ from tgen.options import Constraint
 
 # White space between JSON's signs is off: a small model may write it for ever. \u escapes are off: they would hide a repeated name.
 JSON_OPTIONS = {"whitespace_flexible": False, "lenient": False, "coerce_one_of": False, "json_allowed_escapes": 'nrbtf\\"'}
-# The digits, letters and spaces of --regex are those of ASCII: in other scripts they are seldom what is wanted.
+# The digits, letters and spaces of --regex are those of ASCII: users seldom want those of other scripts.
 ASCII = "dws"
 # The library takes seconds for longer expressions.
 LARGEST_CHOICES = 1 << 20
@@ -188,9 +188,9 @@ def _refused(constraint: Constraint, problem: str) -> UsageError:
         key = "patternProperties" if first.startswith("patternProperty") else "pattern"
         return UsageError(f'--json-schema: "{key}" cannot be honoured: {reason}', "lookaround and back-references are not known")
     if "circular references" in first or first.startswith(("Resource ", "Anchor ", "Pointer ")):
-        reason = "it refers to itself beside other keywords" if "circular" in first else "what it refers to is not in the schema"
-        return UsageError(f'--json-schema: "$ref" cannot be honoured: {reason}', "put what it refers to in its place")
+        reason = "it refers to itself beside other keywords" if "circular" in first else "the schema does not hold its target"
+        return UsageError(f'--json-schema: "$ref" cannot be honoured: {reason}', "replace it by the schema that it refers to")
     if first.startswith("Unsatisfiable schema: "):
         reason = first.removeprefix("Unsatisfiable schema: ")
         return UsageError(f"--json-schema: no text satisfies it: {reason}", "change or remove one of the keywords that exclude each other")
-    return UsageError(f"--json-schema cannot be honoured: {first.replace('f64', 'number')}", "correct or remove what is named")
+    return UsageError(f"--json-schema cannot be honoured: {first.replace('f64', 'number')}", "correct or remove the named part")

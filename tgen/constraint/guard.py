@@ -1,7 +1,7 @@
 """A guard watches over one sample: it says which tokens may come next so that the text stays valid and can still be closed in time.
 
-At every step the guard holds a plan, a known way to the end that fits what is left of
-the token budget. It lets a token through only if it finds a plan that fits after that token, too, so every text is closed in time.
+At every step the guard holds a plan, a known way to the end that fits the rest of the token budget. It lets a token through
+only if it finds a plan that fits after that token, too, so every text is closed in time.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def subschemas(root: dict[str, Any]) -> list[dict[str, Any]]:
         key, schema = waiting.pop()
         if not isinstance(schema, dict | bool):
             raise UsageError(
-                f'--json-schema: "{key}" holds {json.dumps(schema)[:60]}, which is no schema', "a schema is an object, true or false"
+                f'--json-schema: "{key}" holds {json.dumps(schema)[:60]}, not a schema', "a schema is an object, true or false"
             )
         if isinstance(schema, dict) and id(schema) not in found:
             found[id(schema)] = schema

@@ -81,5 +81,5 @@ def _steps(path: Path) -> list[str]:
         raise CheckpointError(f"{path} is not a list of modules", "download the file again") from error
     unknown = [step for step in steps if step not in MODULES]
     if unknown:
-        raise UnsupportedError(f"modules.json: {', '.join(unknown)} is not implemented", f"what is: {', '.join(MODULES)}")
+        raise UnsupportedError(f"modules.json: {', '.join(unknown)} is not implemented", f"tgen implements {', '.join(MODULES)}")
     return steps

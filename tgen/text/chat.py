@@ -108,7 +108,9 @@ class ChatTemplate:
         try:
             return render(self.source, values)
         except RefusalError as refusal:
-            raise UsageError(f"the model's chat template refuses this conversation: {refusal}", "the model has no use for it") from refusal
+            raise UsageError(
+                f"the model's chat template refuses this conversation: {refusal}", "change the messages so that the template accepts them"
+            ) from refusal
         except BrokenTemplateError as error:
             raise CheckpointError(f"{self.place}{f', line {error.line}' if error.line else ''}: {error}", HINT) from error
 
@@ -202,7 +204,7 @@ def _read(path: Path) -> str:
     refuse_lfs_pointer(path)
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise CheckpointError(f"{path} is larger than {MAX_BYTES // 2**20} MiB, which no template is", HINT)
+            raise CheckpointError(f"{path} is larger than {MAX_BYTES // 2**20} MiB, too large for a template", HINT)
         return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not UTF-8 at byte {error.start}", HINT) from error

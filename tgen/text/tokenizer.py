@@ -87,7 +87,7 @@ class Tokenizer:
             raise CheckpointError(f"no tokenizer.json in {folder}", "save it with transformers: AutoTokenizer...save_pretrained(folder)")
         refuse_lfs_pointer(path)
         if path.stat().st_size > MAX_BYTES:
-            raise CheckpointError(f"{path} is larger than {MAX_BYTES // 2**20} MiB, which no such file is", DOWNLOAD_HINT)
+            raise CheckpointError(f"{path} is larger than {MAX_BYTES // 2**20} MiB, too large for such a file", DOWNLOAD_HINT)
         with _damage(f"{path} is damaged"):
             data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
             _refuse_panics(data)
@@ -176,7 +176,7 @@ class Tokenizer:
         if not isinstance(self.library, Library):
             return self
         values = json.loads(self.library.to_str())
-        with _damage("the tokenizer cannot do without its added tokens"):
+        with _damage("the tokenizer does not work without its added tokens"):
             return Tokenizer(Library.from_str(json.dumps({**values, "added_tokens": [], "post_processor": None})))
 
     def size(self) -> int:

@@ -101,7 +101,7 @@ def read_request(value: Mapping[str, Any]) -> JsonRequest:
         raise UsageError(f"{unknown[0]!r} is not known beside a body", "a line has custom_id, method, url and body")
     url = value.get("url", "/v1/chat/completions" if "messages" in body else "/v1/completions")
     if method != "POST" or not isinstance(url, str) or url not in URLS:
-        raise UsageError(f"there is no {method} {url}", f"there is POST {' and POST '.join(URLS)}")
+        raise UsageError(f"tgen does not answer {method} {url}", f"use POST {' or POST '.join(URLS)}")
     return read_body(URLS[url], body)
 
 
