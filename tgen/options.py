@@ -101,7 +101,7 @@ class GenerationOptions:
         SAMPLING, "FLOAT", low=0, high=1, environment=True, folder=True, greedy=False, beams="exclude it", neutral=0,
     ))  # fmt: skip
     seed: int | None = field(default=None, metadata=declared(
-        "The seed of the random stream; the same seed gives the same text. Without --seed, tgen chooses one; --verbose shows it.",
+        "The seed of the random stream; the same seed gives the same text. Without --seed, tgen chooses one and reports it.",
         SAMPLING, "INT", low=0, high=2**64 - 1, environment=True, beams="ignore it",
     ))  # fmt: skip
     stop: tuple[str, ...] = field(default=(), metadata=declared(
