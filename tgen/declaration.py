@@ -1,4 +1,4 @@
-"""How an option is declared: its help, its names, the values that it may have, and what else may set or ignore it."""
+"""How an option is declared: its help, its names, its allowed values, and which other sources may set or ignore it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SAMPLING, BEAMS, OUTPUT, RUNNING, PROMPT = "Sampling (in this order)", "Beam sea
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """How people ask for an option, which values it may have, and what else may set or ignore it.
+    """How people ask for an option, which values it may have, and which other sources may set or ignore it.
 
     The metavar INT or FLOAT makes it a number from `low` to `high` (`above`: not `low` itself); `choices` are the only values. Without
     either and without a metavar it is a flag; `repeated` options may be given several times.
@@ -29,7 +29,7 @@ class Declaration:
     low: float = -math.inf
     high: float = math.inf
     above: bool = False
-    default: str | None = None  # what help calls the default, where the record's own value says too little
+    default: str | None = None  # the default as help shows it, where the record's own value says too little
     environment: bool = False  # TGEN_<NAME> sets it
     folder: bool = False  # generation_config.json may set it
     greedy: bool = True  # temperature 0 uses it

@@ -2,7 +2,7 @@
 
 class                    exit code, type
 TgenError                1 unexpected  anything that has no class of its own
-|-- NumericalError       1 numerical   the model computed NaN or infinity; it stands where logits are checked, in tgen.sampling
+|-- NumericalError       1 numerical   the model computed NaN or infinity; its class is in tgen.sampling, which checks logits
 |-- UsageError           2 usage       an option, a value or an input is wrong
 |-- CheckpointError      3 model       the model is missing or damaged
 |   `-- UnsupportedError 3 model       the model is whole, but needs something that tgen does not implement
@@ -16,7 +16,7 @@ LONGEST = 900  # characters of a message
 
 
 def shortened(message: str) -> str:
-    """A message without its middle where that is long: names and values from outside may be of any length."""
+    """The message, without its middle if it is long: names and values from outside may have any length."""
     return message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
 
 

@@ -1,4 +1,4 @@
-"""What work reports while it runs. Plain records: who shows them, and how, is not known here."""
+"""The events that a generation or a training run reports while it runs, as plain records."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A prompt was accepted: its length, how much may follow, the seed of what will be drawn, and how much of it was read before."""
+    """A prompt was accepted: its length, how many tokens may follow, the seed of the draws, and how many tokens a cache held."""
 
     prompt_tokens: int
     max_new_tokens: int
@@ -39,7 +39,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """So much of a long prompt was read, in tokens. Comes before Started, for until then there is nothing to show but this."""
+    """How many tokens of a long prompt have been read. These events come before Started: until then there is nothing else to show."""
 
     done: int
     total: int

@@ -1,4 +1,4 @@
-"""Text and small files: reading has one clear error for each way they can be wrong, and a written file is whole or absent."""
+"""Reads and writes text and small files: each fault of a file has one clear error, and a written file is whole or absent."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ READ_HINT = "check that it is a file and that you may read it"
 DOWNLOAD_HINT = "download the file again"
 BYTE_ORDER_MARK = "\ufeff"
 TEMPORARY = ".partial"
-MAX_JSON_BYTES = 32 * 2**20  # Python needs up to forty times as much memory to hold it
+MAX_JSON_BYTES = 32 * 2**20  # Python needs up to forty times as much memory to hold the values
 
 
 def refuse_lfs_pointer(path: Path) -> None:
     """Raises CheckpointError where a Git-LFS pointer, a pipe or a device stands in place of the file, or where it cannot be read."""
     try:
-        if not stat.S_ISREG(mode := path.stat().st_mode):  # to open a pipe would be to wait for whoever writes into it
+        if not stat.S_ISREG(mode := path.stat().st_mode):  # opening a pipe would block until somebody writes into it
             raise CheckpointError(f"cannot read {path}: it is {'a directory' if stat.S_ISDIR(mode) else 'no regular file'}", READ_HINT)
         with open(path, "rb") as file:
             start = file.read(len(LFS_MARK))
@@ -40,7 +40,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"no {path.name} in {path.parent}", "a model folder holds config.json, tokenizer.json and the weights")
     if path.stat().st_size > MAX_JSON_BYTES:
-        raise CheckpointError(f"{path} is larger than {MAX_JSON_BYTES // 2**20} MiB, which no such file is", DOWNLOAD_HINT)
+        raise CheckpointError(f"{path} is larger than {MAX_JSON_BYTES // 2**20} MiB, too large for such a file", DOWNLOAD_HINT)
     refuse_lfs_pointer(path)
     try:
         value = json.loads(path.read_bytes())
@@ -52,7 +52,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_optional_json(path: Path) -> dict[str, Any]:
-    """The same for a file that may be absent: then an empty object."""
+    """A JSON object from a file, or an empty object if the file is absent. Raises CheckpointError, naming the file."""
     return read_json(path) if path.exists() else {}
 
 
@@ -111,7 +111,7 @@ def _temporary(path: Path) -> Path:
     """A new empty file beside `path`. Nobody can guess its name, so nobody can have put a link in its place."""
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}{TEMPORARY}")
     try:
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # less what the user's umask takes away
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # the user's umask removes some of these permissions
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     return temporary

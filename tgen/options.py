@@ -1,6 +1,6 @@
-"""What a user may ask for: each option is declared once, checked when its record is made, and settled once.
+"""The options of a generation: each is declared once, checked when its record is made, and resolved once.
 
-Precedence: what is asked for > environment (`TGEN_TOP_K` ...) > the folder's generation_config.json > built-in.
+Precedence: command line or call > environment (`TGEN_TOP_K` ...) > the folder's generation_config.json > built-in.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ConstraintKind = Literal["json-schema", "regex", "choices"]
 # Each of these makes the field `constraint`.
 CONSTRAINTS = {
     "json_schema": Declaration(
-        "Write JSON that this schema allows, closed within --max-new-tokens. What cannot be kept is an error. JSON starts with {.",
+        "Write JSON that this schema allows, closed within --max-new-tokens. A schema tgen cannot keep is an error. JSON starts with {.",
         OUTPUT,
         "FILE|JSON",
     ),
@@ -39,7 +39,7 @@ CONSTRAINTS = {
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """What a written text must be: its kind, and the text that says it on a command line: a schema, an expression, a JSON list."""
+    """A rule for the whole text that is written: its kind, and its text on a command line (a schema, an expression, a JSON list)."""
 
     kind: ConstraintKind
     text: str
@@ -55,8 +55,8 @@ class GenerationOptions:
     """How to continue a prompt. Making one raises UsageError, naming option, value and range, for a value that is not allowed."""
 
     overflow: Overflow = field(default="error", metadata=declared(
-        "What to do if prompt and new tokens exceed the context: a prompt that leaves no room is an error (exit 5), fewer new tokens a "
-        "warning; truncate-left drops the prompt's oldest tokens instead; shrink is error without the warning.",
+        "What to do if prompt and new tokens exceed the context. error: exit 5 if the prompt leaves no room, else write fewer tokens and "
+        "warn. truncate-left: drop the prompt's oldest tokens. shrink: as error, without the warning.",
         PROMPT, choices=get_args(Overflow),
     ))  # fmt: skip
     max_new_tokens: int = field(default=256, metadata=declared(
@@ -68,11 +68,11 @@ class GenerationOptions:
         SAMPLING, "FLOAT", aliases=("--repeat-penalty",), low=0, above=True, environment=True, folder=True,
     ))  # fmt: skip
     presence_penalty: float = field(default=0.0, metadata=declared(
-        "2nd: subtract from tokens already in the output; 0 is off.",
+        "2nd: subtract this from tokens already in the output; 0 is off.",
         SAMPLING, "FLOAT", environment=True, beams="exclude it", neutral=0,
     ))  # fmt: skip
     frequency_penalty: float = field(default=0.0, metadata=declared(
-        "2nd: subtract once for each time in the output; 0 is off.",
+        "2nd: subtract from a token once for each time it is in the output; 0 is off.",
         SAMPLING, "FLOAT", environment=True, beams="exclude it", neutral=0,
     ))  # fmt: skip
     no_repeat_ngram_size: int = field(default=0, metadata=declared(
@@ -80,8 +80,8 @@ class GenerationOptions:
         SAMPLING, "INT", low=0, environment=True, folder=True,
     ))  # fmt: skip
     num_beams: int = field(default=1, metadata=declared(
-        "Keep the likeliest few texts at each step, instead of sampling; the text comes at the end. Where only the model asks for beams, "
-        "a sampling option goes before them, by flag or environment.",
+        "Keep this many of the likeliest texts at each step, instead of sampling; the text appears only at the end. If only the model's "
+        "folder asks for beams, a sampling option by flag or environment turns them off.",
         BEAMS, "INT", low=1, high=256, folder=True,
     ))  # fmt: skip
     temperature: float = field(default=0.8, metadata=declared(
@@ -93,7 +93,7 @@ class GenerationOptions:
         SAMPLING, "INT", low=0, environment=True, folder=True, greedy=False, beams="exclude it", neutral=0,
     ))  # fmt: skip
     top_p: float = field(default=0.95, metadata=declared(
-        "5th: keep the fewest likeliest tokens whose probabilities sum to p; 1 is off.",
+        "5th: keep the fewest likeliest tokens whose probabilities sum to p or more; 1 is off.",
         SAMPLING, "FLOAT", low=0, high=1, environment=True, folder=True, greedy=False, beams="exclude it", neutral=1,
     ))  # fmt: skip
     min_p: float = field(default=0.0, metadata=declared(
@@ -101,7 +101,7 @@ class GenerationOptions:
         SAMPLING, "FLOAT", low=0, high=1, environment=True, folder=True, greedy=False, beams="exclude it", neutral=0,
     ))  # fmt: skip
     seed: int | None = field(default=None, metadata=declared(
-        "The random stream; the same seed gives the same text. Without it one is chosen and shown.",
+        "The seed of the random stream; the same seed gives the same text. Without --seed, tgen chooses one and reports it.",
         SAMPLING, "INT", low=0, high=2**64 - 1, environment=True, beams="ignore it",
     ))  # fmt: skip
     stop: tuple[str, ...] = field(default=(), metadata=declared(
@@ -125,7 +125,7 @@ class GenerationOptions:
         if not isinstance(self.stop, tuple | list) or not all(isinstance(text, str) for text in self.stop):
             raise UsageError(f"--stop must be a sequence of texts, not {self.stop!r}")
         if self.samples > self.num_beams > 1:
-            raise UsageError(f"--samples {self.samples} is more than --num-beams {self.num_beams}", "each sample is the end of a beam")
+            raise UsageError(f"--samples {self.samples} is more than --num-beams {self.num_beams}", "each sample takes a beam of its own")
         if not all(self.stop):
             raise UsageError("--stop must not be empty")
         if not isinstance(self.ignore_eos, bool):
@@ -139,10 +139,12 @@ class GenerationOptions:
             raise UsageError(f"the constraint must be a Constraint, not {constraint!r}", "give json_schema, regex or choices")
         for name, used in (("num-beams", self.num_beams > 1), ("stop", bool(self.stop)), ("ignore-eos", self.ignore_eos)):
             if used:
-                raise UsageError(f"{constraint.flag} and --{name} exclude each other", f"{constraint.flag} settles where the text ends")
+                raise UsageError(
+                    f"{constraint.flag} and --{name} exclude each other", f"{constraint.flag} alone decides where the text ends"
+                )
 
     def notes(self) -> list[str]:
-        """What a person should know about values that are allowed but hardly intended."""
+        """Sentences that warn of values that are allowed but hardly intended."""
         return [
             f"--stop {text} holds a backslash and a letter, not a line break or a tab: a shell writes those as $'\\n' and $'\\t'"
             for text in self.stop
@@ -155,13 +157,13 @@ class RunOptions:
     """Where and in which number format to compute; `threads` None leaves the choice to torch."""
 
     device: Device = field(default="auto", metadata=declared(
-        "Where to compute.", RUNNING, choices=get_args(Device), default="auto: cuda, mps, cpu, the first there is",
+        "Where to compute.", RUNNING, choices=get_args(Device), default="auto: the first available of cuda, mps, cpu",
     ))  # fmt: skip
     dtype: Dtype = field(default="auto", metadata=declared(
         "Number format.", RUNNING, choices=get_args(Dtype), default="auto: float32 on a CPU with the memory for it, else as stored",
     ))  # fmt: skip
     threads: int | None = field(default=None, metadata=declared(
-        "CPU threads; without it, one for each core.", RUNNING, "INT", aliases=("-t",), low=1, high=4096,
+        "CPU threads. Without --threads, one for each core.", RUNNING, "INT", aliases=("-t",), low=1, high=4096,
     ))  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -169,7 +171,7 @@ class RunOptions:
 
 
 def declarations(record: type) -> dict[str, Declaration]:
-    """The options that a record declares, in the order of a help page; `constraint` is asked for by three of them."""
+    """The options that a record declares, in the order of a help page; three of them set `constraint`."""
     found: dict[str, Declaration] = {}
     for option in fields(record):
         found |= CONSTRAINTS if option.name == "constraint" else {option.name: option.metadata["declaration"]}
@@ -201,7 +203,7 @@ class Resolved:
 def resolve(asked: Mapping[str, Any], environment: Mapping[str, str], model: Mapping[str, Any]) -> Resolved:
     """Settle every option. A value of None in `asked` counts as not asked; `json_schema`, `regex` or `choices` make the constraint.
 
-    `model` holds the values that the model's folder sets. Raises UsageError for what is asked for or set in the environment.
+    `model` holds the values that the model's folder sets. Raises UsageError for a wrong value in `asked` or `environment`.
     """
     constraint = read_constraint(asked) or asked.get("constraint")
     asked = {**{key: value for key, value in asked.items() if key not in CONSTRAINTS}, "constraint": constraint}
@@ -243,12 +245,12 @@ def _reconcile_beams(settled: dict[str, Any], origins: dict[str, Origin]) -> Non
 
 
 def check_early(asked: Mapping[str, Any], environment: Mapping[str, str]) -> None:
-    """Raise UsageError for what is wrong whatever the model says, before anything heavy is imported."""
+    """Raise UsageError for options that are wrong with every model, before anything heavy is imported."""
     resolve(asked, environment, {})
 
 
 def _environment_values(environment: Mapping[str, str]) -> dict[str, Any]:
-    """What TGEN_... variables set; an empty one counts as unset."""
+    """The values that TGEN_... variables set; an empty variable counts as unset."""
     values: dict[str, Any] = {}
     for name in ENVIRONMENT:
         variable, whole = f"TGEN_{name.upper()}", DECLARED[name].metavar == "INT"
@@ -269,12 +271,12 @@ def _environment_values(environment: Mapping[str, str]) -> dict[str, Any]:
 def read_constraint(asked: Mapping[str, Any]) -> Constraint | None:
     """The constraint among `json_schema` (a schema or its JSON text), `regex` and `choices` (texts); None if there is none.
 
-    Raises UsageError for more than one, and for a value that no model can keep.
+    Raises UsageError for more than one, and for a value that is no valid constraint.
     """
     given = {name: asked[name] for name in CONSTRAINTS if asked.get(name) is not None}
     if len(given) > 1:
         first, second = map(flag, list(given)[:2])
-        raise UsageError(f"{first} and {second} exclude each other", "one constraint says what the whole text must be")
+        raise UsageError(f"{first} and {second} exclude each other", "give only one of them")
     for name, value in given.items():
         return {"json_schema": _json_schema, "regex": _regex, "choices": _choices}[name](value)
     return None

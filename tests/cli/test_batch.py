@@ -304,7 +304,7 @@ def test_a_dash_is_standard_output(ask: Ask, tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("before", "more", "message"),
     [
-        (b'{"line": 1, "id": 0}\n', [], "is there already"),
+        (b'{"line": 1, "id": 0}\n', [], "exists already"),
         (b"notes of mine", ["--resume"], "holds something other than records of a batch"),
         (b'{"line": 1, "id": 0}\nnotes\n', ["--resume"], "holds something other than records of a batch"),
         (b'{"line": 1, "id": 0}\n{"line": 1, "id": 0}\n', ["--resume"], "has two records of line 1"),
@@ -332,7 +332,7 @@ def test_a_file_that_is_something_else_is_left_alone(ask: Ask, tmp_path: Path, b
         (["-o", "."], "cannot write ."),
         (["-o", "nowhere/out"], "cannot write nowhere/out: No such file"),
         (["in.jsonl", "-o", "in.jsonl"], "--output in.jsonl is the input, too"),
-        (["--resume", "-o", "/dev/full"], "--resume needs an --output that is a file"),
+        (["--resume", "-o", "/dev/full"], "--resume needs a plain file as --output"),
     ],
 )
 def test_what_cannot_be_meant(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
@@ -356,7 +356,7 @@ def test_a_full_disk_leaves_whole_lines(ask: Ask, tmp_path: Path, redirected: bo
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
         )  # fmt: skip
     assert done.returncode == 1
-    assert b"File too large\nhint: what was written is whole" in done.stderr
+    assert b"File too large\nhint: all written records are whole" in done.stderr
     found = output.read_bytes()
     assert whole.startswith(found)
     assert 1 < found.count(b"\n") == len(records(found))
@@ -372,7 +372,7 @@ def test_no_room_at_all(tmp_path: Path, more: list[str]) -> None:
     with open("/dev/full", "wb") as full, running(*BATCH, str(path), *more, stdout=full) as process:
         assert process.stderr is not None
         assert process.wait(TIMEOUT) == 1
-        assert b"No space left on device\nhint: what was written is whole" in process.stderr.read()
+        assert b"No space left on device\nhint: all written records are whole" in process.stderr.read()
 
 
 def test_a_reader_that_has_had_enough() -> None:

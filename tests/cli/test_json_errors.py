@@ -43,7 +43,7 @@ def test_a_mistake_in_the_options(ask: Ask, command: str) -> None:
     said = ask(command, "--json", "--zzz", code=2)
     assert object_of(said.err) == {
         "message": "no such option: --zzz",
-        "hint": f"`tgen {command} --help` lists what there is",
+        "hint": f"`tgen {command} --help` explains its use",
         "type": "usage",
         "exit_code": 2,
     }

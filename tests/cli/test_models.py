@@ -121,7 +121,7 @@ def test_generation_settings_that_are_not_honoured_are_named(capsys: Captured, c
     folder = copy_golden("llama3")
     (folder / "generation_config.json").write_text('{"typical_p": 0.9, "eta_cutoff": 0.0, "guidance_scale": null}')
     assert main.run(["info", str(folder)]) == 0
-    assert "sets what tgen does not do: typical_p; the text may differ" in capsys.readouterr().err
+    assert "sets options that tgen does not implement: typical_p; the text may differ" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("model", ["english-french", "storyteller", "gpt2", "marian", "t5"])

@@ -38,7 +38,7 @@ EMPTY = [
 @pytest.mark.parametrize(("arguments", "name"), EMPTY)
 def test_an_empty_value_is_refused_by_name(ask: Ask, arguments: list[str], name: str) -> None:
     said = ask(*arguments, code=2)
-    hint = "give a value, or leave it out; if a variable stands there, it may be unset"
+    hint = "give a value, or leave it out; a shell variable there may be unset"
     assert said.err == f"error: {name} must not be empty\nhint: {hint}\n"
     assert said.out == ""
 

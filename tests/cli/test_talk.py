@@ -26,7 +26,7 @@ def test_messages_go_to_a_file_and_back(tmp_path: Path) -> None:
 def test_what_is_no_conversation_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(b"precious")
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         save_messages(path, [])
     assert path.read_bytes() == b"precious"
     with pytest.raises(UsageError, match="cannot write"):

@@ -1,4 +1,4 @@
-"""Where a batch's records go, and which lines of the input have one already.
+"""Writes a batch's records, and knows which lines of the input have one already.
 
 A record is written whole or, should the disk be full, not at all; one that a kill cut short is removed when the run is resumed. A line that
 is asked again has two records for a while, and the later one counts: the earlier is an error, and goes when the run ends.
@@ -24,7 +24,7 @@ from tgen.wire.requests import LineKey, line_key
 
 BEGINNING = b'{"line": '  # of every record
 RESUME_HINT = "--resume goes on with it; or remove it, or name another file"
-# How long to wait for a full pipe before asking whether to stop, and how many times to wait once the answer is yes.
+# How long the run waits for a full pipe before it asks whether to stop, and how many times it waits once the answer is yes.
 PATIENCE_SECONDS, PATIENCE_TURNS = 0.1, 5
 
 
@@ -38,7 +38,7 @@ class NobodyReadsError(Exception):
 
 
 class Written:
-    """A set of line numbers that needs little memory while they come nearly in order: all up to `all_up_to`, and some after it."""
+    """A set of line numbers: all up to `all_up_to`, and some after it. It needs little memory while numbers come nearly in order."""
 
     def __init__(self) -> None:
         self.all_up_to = 0
@@ -73,7 +73,7 @@ class OldRecord:
 
 
 class Journal:
-    """Records out, to standard output or to a file that a later run can go on with; a context manager, for it locks the file.
+    """Writes records to standard output, or to a file that a later run can go on with. A context manager, for it locks the file.
 
     `written` are the lines that need no answer; of the `count` records, `failed` are errors; `last` is the file's last record.
     """
@@ -102,7 +102,7 @@ class Journal:
         self._superseded = False
         self._file = open_stdout().fileno() if path is None else self._begin(path, resume, retry_errors)
         self._is_file = stat.S_ISREG(os.fstat(self._file).st_mode)
-        self._may_be_full = not self._is_file and hasattr(select, "PIPE_BUF")  # which Windows has not
+        self._may_be_full = not self._is_file and hasattr(select, "PIPE_BUF")  # Windows lacks it
 
     def __enter__(self) -> Journal:
         return self
@@ -126,7 +126,7 @@ class Journal:
         return max(self.written.highest, max(self._asked_again, default=0))
 
     def write(self, number: int, record: bytes, *, failed: bool) -> None:
-        """Write the record of a line. Raises TgenError if that is impossible, and then nothing of it is in a file; BrokenPipeError;
+        """Write the record of a line. Raises TgenError if that fails, and then a file holds no part of the record; BrokenPipeError;
         NobodyReadsError."""
         if self._path is None and is_terminal(sys.stdout):
             write_text(record.decode())
@@ -155,7 +155,7 @@ class Journal:
             if begun and self._is_file:
                 end = os.lseek(self._file, -begun, os.SEEK_CUR)
                 os.ftruncate(self._file, end)
-            hint = "what was written is whole" + ("; --resume goes on with it" if self._path else "")
+            hint = "all written records are whole" + ("; --resume goes on with it" if self._path else "")
             raise TgenError(f"cannot write {self._path or 'to standard output'}: {error.strerror}", hint) from error
         self.whole = True
 
@@ -171,12 +171,12 @@ class Journal:
         """Open the file, and read what it holds."""
         try:
             if resume and path.exists() and not path.is_file():
-                raise UsageError(f"--resume needs an --output that is a file, which {path} is not", "leave --resume out")
+                raise UsageError(f"--resume needs a plain file as --output, and {path} is not one", "leave --resume out")
             file = self._open(path)
             try:
                 if os.fstat(file).st_size:
                     if not resume:
-                        raise UsageError(f"--output {path} is there already", RESUME_HINT)
+                        raise UsageError(f"--output {path} exists already", RESUME_HINT)
                     self._resume(path, retry_errors)
             except BaseException:
                 os.close(file)
@@ -202,7 +202,7 @@ class Journal:
             os.close(file)  # another run has just put a new file in its place
 
     def _resume(self, path: Path, retry_errors: bool) -> None:
-        """Read which records are there, and cut off what comes after the last whole line."""
+        """Read which lines have a record, and cut off a partial record at the end."""
         failed: set[int] = set()
         with open(path, "rb+") as file:
             whole = 0
@@ -270,11 +270,11 @@ def _old_record(path: Path, line: bytes) -> OldRecord:
             return OldRecord(line_key(number, record), model, bool(record.get("error")))
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
         pass
-    raise UsageError(f"{path} holds something other than records of a batch", "it is left as it was; name another file")
+    raise UsageError(f"{path} holds something other than records of a batch", "tgen did not change it; name another file")
 
 
 def count_lines(files: list[Path]) -> int | None:
-    """How many lines files have; None where one is not a plain file, so that nobody knows yet."""
+    """How many lines these files have together; None if one is not a plain file, whose length is unknown until its end."""
     if not files or not all(file.is_file() for file in files):
         return None
     return sum(_lines(file) for file in files)

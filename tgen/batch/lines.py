@@ -1,4 +1,4 @@
-"""Lines in: from an argument, files or standard input, as they come.
+"""Reads lines from an argument, files or standard input, as they come.
 
 A thread reads ahead: lines that come one by one are answered one by one, and lines that come fast are answered in batches.
 """
@@ -21,8 +21,8 @@ from tgen.ui.terminal import is_terminal
 
 T = TypeVar("T")
 MOST_BYTES = 16 * 2**20  # of a line
-AHEAD_BYTES = 4 * MOST_BYTES  # of lines that wait to be taken
-PATIENCE_SECONDS = 0.1  # between two questions whether to stop
+AHEAD_BYTES = 4 * MOST_BYTES  # of lines that wait in the queue
+PATIENCE_SECONDS = 0.1  # from one check of `cancelled` to the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Line:
 
 
 class Lines(Generic[T]):
-    """What `parse` makes of each line and its number, in order. A thread reads ahead, at most `ahead` lines of `ahead_bytes` in all."""
+    """The result of `parse` for each line and number, in order. A thread reads ahead, at most `ahead` lines of `ahead_bytes` in all."""
 
     def __init__(self, streams: Iterator[IO[bytes]], parse: Callable[[bytes, int], T], ahead: int, ahead_bytes: int = AHEAD_BYTES) -> None:
         self._ahead = ahead
@@ -47,9 +47,9 @@ class Lines(Generic[T]):
         threading.Thread(target=self._read_ahead, args=(streams, parse), daemon=True).start()
 
     def take(self, wait: bool, cancelled: Callable[[], bool] = lambda: False) -> T | None:
-        """The next one. None if there is none yet, unless told to wait; None at the end and when `cancelled`.
+        """The next result. None at the end, when `cancelled`, and, without `wait`, if none is ready yet.
 
-        Raises TgenError, in its turn, for what could not be parsed or read; that is the end, too.
+        Raises TgenError, after the results before it, for a line that cannot be parsed or read; no result follows an error.
         """
         if self._end is not None:
             raise self._end
@@ -70,7 +70,7 @@ class Lines(Generic[T]):
         return found
 
     def _put(self, found: T | TgenError | None, length: int = 0) -> None:
-        """Let a line wait to be taken, once there is room. A line longer than all the room has it for itself."""
+        """Put a line into the queue once there is room. A line larger than the whole queue waits until the queue is empty."""
         with self._changed:
             while len(self._waiting) >= self._ahead or (self._waiting and self._bytes + length > self._ahead_bytes):
                 self._changed.wait()
@@ -79,7 +79,7 @@ class Lines(Generic[T]):
             self._changed.notify_all()
 
     def _read_ahead(self, streams: Iterator[IO[bytes]], parse: Callable[[bytes, int], T]) -> None:
-        """Put every line, and at the end None or the error that ended the reading."""
+        """Put every line into the queue, and at the end None or the error that ended the reading."""
         end: TgenError | None = None
         try:
             number = 0
@@ -94,7 +94,7 @@ class Lines(Generic[T]):
             end = error
         except OSError as error:
             end = UsageError(f"cannot read the input: {error.strerror}", "check where it comes from")
-        except BaseException as error:  # without an end, whoever takes lines would wait for ever
+        except BaseException as error:  # without an end in the queue, `take` would wait for ever
             end = TgenError(f"reading the input failed: {type(error).__name__}: {error}")
         self._put(end)
 
@@ -113,7 +113,7 @@ def line_batches(words: Sequence[str] | None, file: Path | None, size: int) -> I
 
 
 def _after_stdin(given: Given, lines: list[Line], size: int) -> Iterator[list[Line]]:
-    """Lines of an argument, after those of standard input if there are any. Raises UsageError where that stays silent."""
+    """Lines of an argument, after those of standard input if there are any. Raises UsageError if standard input stays silent."""
     count = 0
     if has_companion(given):
         for batch in _drained(Lines(iter([_standard()]), _line, 4 * size), size):
@@ -123,14 +123,14 @@ def _after_stdin(given: Given, lines: list[Line], size: int) -> Iterator[list[Li
 
 
 def open_inputs(files: Sequence[Path], hint: str) -> Iterator[IO[bytes]]:
-    """The streams of files in turn; `-`, or no file at all, is standard input. Raises UsageError now for those that cannot be read now.
+    """The streams of files in turn; `-`, or no file at all, is standard input. Raises UsageError at once for a file that cannot be read.
 
     `hint` says what to do where standard input is a terminal: lines are not typed.
     """
     if not files and (sys.stdin is None or is_terminal(sys.stdin)):
         raise UsageError("there is no text", hint)
     for file in files:
-        if file != Path("-") and not file.is_fifo():  # whoever writes into a pipe would take its closing for the end
+        if file != Path("-") and not file.is_fifo():  # a program that writes into a pipe would take this closing for the end of its reader
             _opened(file).close()
     return (_standard() if file == Path("-") else _opened(file) for file in files or [Path("-")])
 

@@ -1,4 +1,4 @@
-"""A run over lines of JSON: each becomes a request, requests share a running batch, and each answer becomes a record."""
+"""A run over lines of JSON: each line becomes a request, requests share a running batch, and each answer becomes a record."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class BatchRun:
             raise self._end
 
     def _events(self, lines: Lines[InputLine], cancelled: Callable[[], bool]) -> Iterator[tuple[int, Event | TgenError]]:
-        """What the engine says of each line, by its number: events, or the error that ends it. Here alone the run meets the engine."""
+        """The engine's events for each line, by its number, or the error that ends it. Only this method calls the engine."""
         from tgen.engine.request import Refused, Request
 
         def take(wait: bool) -> Request | Refused | None:
@@ -136,11 +136,11 @@ class BatchRun:
             request = read_request(value)
             return InputLine(key, request, self._prompt(request))
         except TgenError as error:
-            error.__cause__ = error.__context__ = None  # like the traceback, they keep the whole line in memory
+            error.__cause__ = error.__context__ = None  # like the traceback, these keep the whole line in memory
             return InputLine(key, error=error.with_traceback(None))
 
     def _prompt(self, request: JsonRequest) -> str | Sequence[int]:
-        """What the model is to read. Raises TgenError for messages without a chat template that takes them."""
+        """The prompt as text or ids. Raises TgenError for messages if the model has no chat template, or its template refuses them."""
         if request.messages is None:
             return request.prompt or ""
         if self._template is None:
@@ -148,7 +148,7 @@ class BatchRun:
         return self._template.encode(self._generator.tokenizer, request.messages, extra=request.template_arguments)[0]
 
     def _next(self, lines: Lines[InputLine], cancelled: Callable[[], bool], wait: bool) -> InputLine | None:
-        """The next line to be answered. None at the end and, unless told to `wait`, if none is there yet or the run is far ahead."""
+        """The next line to be answered. None at the end and, without `wait`, if none is ready or the run is far ahead."""
         while not cancelled() and (wait or self._may_go_on()):
             try:
                 line = lines.take(wait, cancelled)
@@ -174,7 +174,7 @@ class BatchRun:
         return ahead < AHEAD * self._size and self._ready_bytes < AHEAD_BYTES
 
     def _hear(self, number: int, event: Event | TgenError) -> bool:
-        """Take an event of a line; whether it was the last one, so that the line is answered."""
+        """Take an event of a line. Returns whether it was the last one, so that the line is answered."""
         pending = self._pending[number]
         key, request = pending.line.key, pending.line.request
         if isinstance(event, TgenError):
@@ -190,7 +190,7 @@ class BatchRun:
         return True
 
     def _answer(self, number: int, record: bytes, *, failed: bool) -> None:
-        """Have a line's record written, now or when its turn comes."""
+        """Write a line's record now, or keep it until its turn comes."""
         del self._pending[number]
         self.count += 1
         if self._ordered:
@@ -206,7 +206,7 @@ class BatchRun:
             self._write_ready(number)
 
     def _write_all(self) -> None:
-        """Write the records that wait for their turn, now that the run is over and it will not come."""
+        """Write the records that still wait for their turn: the run is over, so their turn will not come."""
         with contextlib.suppress(NobodyReadsError):
             for number in sorted(self._ready) if self._journal.whole else ():
                 self._write_ready(number)

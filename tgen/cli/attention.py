@@ -1,4 +1,4 @@
-"""`tgen attention`: where each token looks."""
+"""`tgen attention`: shows where each token looks."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def attention(
     file: p.File = None,
     answer: Annotated[
         str | None,
-        p.option("--answer", panel=p.PROMPT, metavar="TEXT", default="what it writes itself", help="An encoder-decoder's answer to TEXT."),
+        p.option("--answer", panel=p.PROMPT, metavar="TEXT", default="the model's own answer", help="An encoder-decoder's answer to TEXT."),
     ] = None,
     kind: Annotated[
         Kind | None,
         p.option(
-            "--kind", panel=MAP, metavar="|".join(get_args(Kind)), default="cross, or what there is",
+            "--kind", panel=MAP, metavar="|".join(get_args(Kind)), default="cross, else the only kind there is",
             help="Self-attention of the encoder, masked self-attention of the decoder, or cross-attention from the decoder to the encoder.",
         ),
     ] = None,
@@ -103,7 +103,7 @@ def _check_writable(svg: Path) -> None:
 
 
 def _record(opened: Opened, ids: list[int], answer: str | None) -> tuple[Maps, list[int]]:
-    """The maps; for an encoder-decoder also the ids that its decoder read: the start token, then `answer` or what the model answers."""
+    """The maps; for an encoder-decoder also the ids that its decoder read: the start token, then `answer` or the model's own answer."""
     from tgen.executors.torch.reading import Reader
 
     checkpoint, tokenizer, model = opened.checkpoint, opened.tokenizer, opened.load()

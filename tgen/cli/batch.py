@@ -26,8 +26,8 @@ BATCHES = "Batches"
 SOME_FAILED = 7
 DECLARATIONS = {
     "overflow": {
-        "help": "What to do if prompt and new tokens exceed the context: a prompt that leaves no room is answered by an error, fewer new "
-        "tokens with a warning; truncate-left drops the prompt's oldest tokens instead; shrink is error without the warning."
+        "help": "What to do if prompt and new tokens exceed the context. error: answer with an error if the prompt leaves no room, else "
+        "write fewer tokens and warn. truncate-left: drop the prompt's oldest tokens. shrink: as error, without the warning."
     },
     "samples": {"help": "Answers to each line."},
     "logprobs": {"help": "Log-probabilities of each token and the N likeliest, of the model's raw distribution before sampling."},
@@ -44,7 +44,7 @@ def batch(
     ] = None,
     resume: Annotated[
         bool,
-        p.option("--resume", panel=BATCHES, help="Go on after what --output holds already; with the same input, every line is there once."),
+        p.option("--resume", panel=BATCHES, help="Go on after the records in --output; with the same input, each line gets exactly one."),
     ] = False,
     retry_errors: Annotated[
         bool,
@@ -67,18 +67,18 @@ def batch(
     model: p.Model = None,
     run: RunOptions,
 ) -> int:
-    """Answer JSON lines with JSON lines: one load, many rows at once, each with the text that tgen generate has with its seed.
+    """Answer JSON lines with JSON lines, many rows at once. Each text is the one that tgen generate writes with the same seed.
 
-    A line is {"prompt": "..."} or {"messages": [...]}, with an "id" if you like and any option by its name, such as "max_new_tokens",
-    which wins over the command's. Or it is a line of OpenAI's batches: {"custom_id": "...", "url": "/v1/completions", "body": {...}}.
+    A line is {"prompt": "..."} or {"messages": [...]}, with an optional "id" and any option by its name, such as "max_new_tokens",
+    which overrides the command's. Or it is a line of OpenAI's batches: {"custom_id": "...", "url": "/v1/completions", "body": {...}}.
     Each answer has the number of its line. A line that fails is answered by its error, and the others go on.
 
     The exit code is 7 while the output holds errors: those of this run and, with --resume, those of earlier ones. --retry-errors asks
     the failed lines again. An error record stays in the output until the new record is written; when the run ends, however it
     ends, or at the next --resume after a kill, each line has one record again, in the order of the input unless --unordered.
 
-    --seed is every line's seed, unless it has its own. With beams (--num-beams, or the model's default) lines are computed one by one.
-    Ctrl-C or a kill loses no more than what is not answered yet.
+    --seed is every line's seed, unless it has its own. Each beam (--num-beams, or the model's default) counts as a row.
+    Ctrl-C or a kill loses only answers that are not finished yet.
     """
     p.check_least("--batch-size", batch_size, 1)
     output = None if output == Path("-") else output
@@ -116,7 +116,7 @@ def batch(
 
 
 def _end(journal: Journal, interrupts: Interrupts, output: Path | None) -> int:
-    """The exit code, with a word on what to do next."""
+    """Say how the run ended and what to do next. Returns the exit code."""
     if interrupts.exit_code is not None:
         if output is not None:
             messages.note(f"the same command with --resume goes on with {output}")

@@ -1,4 +1,4 @@
-"""`tgen bench`: how fast a model runs on this machine."""
+"""`tgen bench`: measures how fast a model runs on this machine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def bench(
     ] = 24,
     repeats: Annotated[
         int,
-        p.option("--repeats", panel=MEASURING, metavar="INT", limits="1 or more", default=5, help="Runs after a first one that warms up."),
+        p.option("--repeats", panel=MEASURING, metavar="INT", limits="1 or more", default=5, help="Measured runs, after one warm-up run."),
     ] = 5,
     batch: Annotated[
         int | None,
@@ -65,8 +65,8 @@ def bench(
     """Measure a decoder-only model: prefill and decode speed, time to first token, peak memory, and the share of the machine's read
     bandwidth that decode uses.
 
-    The model reads and writes random ids, so nothing depends on a text. Lengths of context take turns, and medians are shown. With --batch,
-    measure what computing many rows at once gains.
+    The model reads and writes random ids, so nothing depends on a text. The runs of different contexts take turns; the
+    table shows medians. With --batch, measure how much faster many rows at once are.
     """
     messages.configure("auto", quiet=False)
     for name, values in (("--context", context or ()), ("--max-new-tokens", [new_tokens]), ("--repeats", [repeats])):
@@ -78,7 +78,7 @@ def bench(
     limit = checkpoint.spec.context
     contexts = sorted(set(context)) if context else [length for length in (64, 1000) if length + new_tokens <= limit] or [limit // 2]
     if batch is not None and context and len(contexts) > 1:
-        raise UsageError("--batch is measured at one --context", "give one, or none")
+        raise UsageError("--batch takes only one --context", "give --context once, or leave it out")
     if contexts[-1] + new_tokens > limit:
         message = f"--context {contexts[-1]} and {new_tokens} new tokens do not fit the model's context of {limit}"
         raise UsageError(message, "give a smaller --context or --max-new-tokens")
@@ -91,7 +91,7 @@ def bench(
 
     loaded = open_model(checkpoint, run)
     rows = list(measure(loaded, contexts, new_tokens, repeats))
-    bandwidth = read_bandwidth()  # last: it takes memory of its own
+    bandwidth = read_bandwidth()  # last, because this measurement takes memory of its own
     if json:
         write_json(
             {

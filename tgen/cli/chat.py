@@ -48,14 +48,16 @@ NoHistory = Annotated[
 
 DECLARATIONS: dict[str, dict[str, Any]] = {
     "overflow": {
-        "help": "What to do if the conversation exceeds the context: an error (so is shrink), after which it goes on; truncate-left leaves "
-        "out the oldest turns, but never the system message."
+        "help": "What to do if the conversation exceeds the context. error, shrink: report an error, then wait for the next message. "
+        "truncate-left: leave out the oldest turns, but never the system message."
     },
     "max_new_tokens": {
         "help": "Stop an answer after this many tokens.",
-        "default": "the model's, else what the context has room for",
+        "default": "the model's, else all the room in the context",
     },
-    "seed": {"help": "The random stream of the first answer; each later one has the next number. Without it they are chosen and shown."},
+    "seed": {
+        "help": "The seed of the first answer; each later one has the next number. Without --seed, tgen chooses; --verbose shows them."
+    },
 }
 
 
@@ -76,7 +78,7 @@ def chat(
     """Talk to a chat model: you type a message, and the answer streams to standard output.
 
     The model's folder needs a chat template. /help lists the commands; Ctrl-C stops an answer, Ctrl-D ends the conversation. In each turn
-    the model reads only what is new.
+    the model reads only the new text.
 
     With a pipe as standard input there are no commands: each line is a message, whatever it begins with, and each answer is followed by a
     newline. A message of several lines has a backslash at the end of each but the last, or stands between \"\"\" and \"\"\". The exit code
@@ -114,7 +116,7 @@ class Chatting:
     raw: bool
     verbose: bool
     failed: int = 0
-    ended: int | None = None  # the exit code, once the conversation is over
+    ended: int | None = None  # the exit code, set when the conversation is over
     commands: dict[str, Callable[[str], None]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -128,7 +130,7 @@ class Chatting:
         }
 
     def listen(self, lines: PipedLines | TypedLines) -> int:
-        """Answer message after message; returns the exit code. A script learns from it whether a message failed; a person has seen it."""
+        """Answer message after message. Returns the exit code: in a pipe that of the first error; a person at a terminal saw it."""
         typed = isinstance(lines, TypedLines)
         leaving = False
         while self.ended is None:
@@ -155,7 +157,7 @@ class Chatting:
         return self.ended or (0 if typed else self.failed)
 
     def _obey(self, said: Said, typed: bool) -> None:
-        """Answer a message, or do what a command says: a person types commands, but a line of a script's data may begin in any way."""
+        """Answer a message or run a command. Only a typed line can be a command: data from a pipe may begin with a slash by chance."""
         text = said.text
         if said.quoted or not typed or not text.startswith("/"):
             if text.strip():

@@ -1,4 +1,4 @@
-"""`tgen embed`: a vector for each line."""
+"""`tgen embed`: makes a vector for each line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def embed(
     ] = None,
     normalize: Annotated[
         bool | None,
-        p.option("--normalize/--no-normalize", panel=p.OUTPUT, default="the folder's, else not", help="Make every vector of length 1."),
+        p.option("--normalize/--no-normalize", panel=p.OUTPUT, default="the folder's, else no", help="Make every vector of length 1."),
     ] = None,
     quiet: p.Quiet = False,
     model: p.Model = None,
@@ -37,9 +37,9 @@ def embed(
 ) -> int:  # fmt: skip
     """Turn each line into a vector with an encoder: one JSON object a line, with index, text and embedding, in the order of the input.
 
-    The settings of a sentence-transformers folder are kept: pooling, length 1, lower case, how many tokens are read. A line that is too
-    long loses its end, and a warning names it. A line without any token has a vector of zeros. Standard input is read before TEXT; in a
-    `while read` loop, </dev/null keeps the loop's lines.
+    The command keeps the settings of a sentence-transformers folder: pooling, length 1, lower case, most tokens read. A line that is too
+    long loses its end, and a warning names it. A line without any token has a vector of zeros. Standard input is read before TEXT: in a
+    `while read` loop, add </dev/null, or the command takes the loop's lines.
     """
     messages.configure("auto", quiet)
     batches = line_batches(text, file, BATCH)

@@ -1,4 +1,4 @@
-"""`tgen explain`: what the sampler did, token by token."""
+"""`tgen explain`: shows each decision of the sampler, token by token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tgen fill`: tokens that may take the place of a mask."""
+"""`tgen fill`: finds tokens that may take the place of a mask."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fill(
     opened = open_to_read(model, run, "fill", "encoder-only")
     name = opened.checkpoint.name
     if opened.checkpoint.spec.head is None:
-        raise UsageError(f"{name} has no head that could fill a mask", "it only makes vectors: use tgen embed")
+        raise UsageError(f"{name} has no head that could fill a mask", "this model only makes vectors: use tgen embed")
 
     from tgen.tasks.filling import fillings, prepare_masks
 

@@ -40,7 +40,7 @@ class Request:
     cache: PromptCache | None
 
     def ids(self, generator: Generator) -> str | list[int]:
-        """What the model reads: the prompt, or the ids of a conversation."""
+        """The model's input: the prompt, or the ids of a conversation."""
         if self.template is None:
             return self.prompt
         from tgen.text.chat import Message
@@ -92,10 +92,10 @@ def generate(
 ) -> int:
     """Continue a prompt, streaming the text to standard output and nothing else.
 
-    The prompt is PROMPT, or --file, or standard input; standard input and PROMPT together are joined by a newline (in a `while read` loop,
-    </dev/null keeps the loop's lines). One newline at the very end of a file or of standard input is not part of it.
+    The prompt is PROMPT, or --file, or standard input; a newline joins standard input and PROMPT if both are there (in a `while read` loop,
+    add </dev/null, or the command takes the loop's lines). One newline at the very end of a file or of standard input is not part of it.
 
-    Each sampling option and --max-new-tokens has an environment variable (TGEN_TOP_K ...), which goes before the model's
+    Each sampling option and --max-new-tokens has an environment variable (TGEN_TOP_K ...), which overrides the model's
     generation_config.json.
 
     Exit codes: 0 done, 1 unexpected, 2 usage, 3 the model is missing, damaged or unsupported, 4 out of memory, 5 the prompt does not fit,
@@ -154,7 +154,7 @@ def _show(generator: Generator, name: str, request: Request, resolved: Resolved,
 
 @contextmanager
 def _remembered(generator: Generator, cache: PromptCache | None, report: Report) -> Iterator[Prefix | None]:
-    """The prefix behind --prompt-cache. However the text ends, the part of the prompt that was read is stored then."""
+    """The prefix behind --prompt-cache. When the text ends, for whatever reason, the part of the prompt that was read is stored."""
     if cache is None:
         yield None
         return

@@ -1,4 +1,4 @@
-"""`tgen info`: what a folder holds, whether it will run, its defaults; and what is wrong with it."""
+"""`tgen info`: shows the contents of a model folder, whether the model will run, its defaults, and its faults."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
 
 
 def _tokenizer_problem(checkpoint: Checkpoint, facts: dict[str, Any]) -> CheckpointError | None:
-    """Add what the tokenizer holds; what is wrong with it is returned, so that the rest is still shown."""
+    """Add facts about the tokenizer. A fault of it is returned, not raised, so that the other facts are still shown."""
     from tgen.text.tokenizer import Tokenizer
 
     try:

@@ -1,6 +1,6 @@
-"""What Ctrl-C and SIGTERM do: end the process at once, raise an exception, or answer the loop that asks whether to stop.
+"""Ctrl-C and SIGTERM end the process at once, raise an exception, or set a flag that a loop reads.
 
-A command chooses by what there would be to lose.
+A command chooses by how much work a sudden end would lose.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class Interrupts:
 def handle(number: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> None:
     """Let a signal call `handler`, unless the process was started to ignore it.
 
-    A background job of a script must not hear the Ctrl-C that is meant for the job in front.
+    A background job of a script must not stop at a Ctrl-C that is meant for the foreground job.
     """
     if signal.getsignal(number) is not signal.SIG_IGN:
         signal.signal(number, handler)
 
 
 def leave_at_once() -> None:
-    """From now on a signal ends the process. For times when no work has begun yet, or all is done."""
+    """From now on a signal ends the process. For times when no work has begun yet, or all work is done."""
     for number in EXIT_CODES:
         handle(number, _leave)
 

@@ -55,7 +55,7 @@ class Command(TyperCommand):
         return [texts.get(piece, piece) for piece in super().collect_usage_pieces(ctx)]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Refuse empty values as they were written: a path would turn one into the current folder."""
+        """Refuse empty values before typer converts them: as a path, an empty value would be the current folder."""
         given, *_ = self.make_parser(ctx).parse_args(args=[*args])
         refuse_empty_values(self.get_params(ctx), given)
         return super().parse_args(ctx, args)
@@ -93,7 +93,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; goes anywhere.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
 ) -> None:
     """Declares the options of tgen itself; `run` looks for --debug."""
 
@@ -118,7 +118,7 @@ for function, summary in COMMANDS.items():
     app.command(cls=Command, short_help=summary)(function)
 
 
-# What to do about an error of the operating system.
+# Hints for errors of the operating system.
 HINTS = {
     0: "check where standard output goes",
     errno.ENOSPC: "make room, or write to another disk",
@@ -141,8 +141,8 @@ def main() -> None:
         interrupts.leave_at_once()
     except KeyboardInterrupt:
         code = interrupts.EXIT_CODES[signal.SIGINT]
-    # Whatever asked to run at the end runs now; torch's compiler ends its processes so. The rest of Python's own end only frees memory,
-    # module by module, which with torch takes longer than to write a short text.
+    # Exit handlers run here; torch's compiler ends its processes in one. The rest of Python's shutdown only frees memory,
+    # module by module, which with torch loaded takes longer than writing a short text.
     atexit._run_exitfuncs()
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stderr.flush()
@@ -179,7 +179,7 @@ def _dispatch(arguments: list[str], debug: bool) -> int:
         if not arguments:
             typer.echo(command.get_help(command.make_context("tgen", [], resilient_parsing=True)), err=True)
             return 2
-        with command.make_context("tgen", [*arguments]) as context:  # which it empties
+        with command.make_context("tgen", [*arguments]) as context:  # a copy, because typer empties the list
             return int(command.invoke(context) or 0)
     except typer.Exit as done:
         return done.exit_code
@@ -214,9 +214,9 @@ def _explain(error: Any, arguments: list[str]) -> tuple[str, str]:
 
 
 def _where_to_look(arguments: list[str]) -> str:
-    """The hint for a word that tgen does not know: the help to read."""
+    """The hint for a word that tgen does not know: it names the help page to read."""
     command = [name for name in arguments[:1] if name in {function.__name__ for function in COMMANDS}]
-    return f"`{' '.join(['tgen', *command, '--help'])}` lists what there is"
+    return f"`{' '.join(['tgen', *command, '--help'])}` explains its use"
 
 
 def _wrong_value(error: Any) -> str | None:

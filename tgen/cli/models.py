@@ -1,4 +1,4 @@
-"""`tgen models`: the models on this machine."""
+"""`tgen models`: lists the models on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tgen.ui.output import write_json, write_text
 
 
 def models(json: p.Json = False) -> int:
-    """List the shipped models and those in the Hugging Face cache, with what --model calls them. Nothing is downloaded."""
+    """List the shipped models and those in the Hugging Face cache, by the names that --model takes. The command downloads nothing."""
     from tgen.checkpoint.resolve import DEFAULT_MODEL, found_models
 
     messages.configure("auto", quiet=False)

@@ -31,7 +31,7 @@ def resolve(model: str | None, *, translator: bool = False) -> Path:
 
 
 def open_checkpoint(model: str | None, *, translator: bool = False) -> Checkpoint:
-    """The same, opened and checked; what its files ask for and tgen does not do is named. Raises CheckpointError."""
+    """Open and check that folder. A warning names settings in its files that tgen does not implement. Raises CheckpointError."""
     folder = resolve(model, translator=translator)
 
     from tgen.checkpoint import container
@@ -39,7 +39,7 @@ def open_checkpoint(model: str | None, *, translator: bool = False) -> Checkpoin
 
     checkpoint = container.open_checkpoint(folder)
     if ignored := not_honoured(checkpoint):
-        messages.warning(f"the model's folder sets what tgen does not do: {', '.join(ignored)}; the text may differ")
+        messages.warning(f"the model's folder sets options that tgen does not implement: {', '.join(ignored)}; the text may differ")
     return checkpoint
 
 

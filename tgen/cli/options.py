@@ -1,7 +1,7 @@
 """The options of commands: typer's view of the option records, and the options that commands share beside them.
 
-A command says `@takes()` and has a keyword parameter of type `Asked` or `RunOptions`; its command line then has every option that the
-record declares, in the place of that parameter.
+A command has the decorator `@takes()` and a keyword parameter of type `Asked` or `RunOptions`; its command line then has every option
+that the record declares, in the place of that parameter.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Command = Callable[..., int]
 class Asked:
     """What a command line asks of `GenerationOptions`: `values` by their names, and the `environment` variables that the command heeds.
 
-    Making one raises UsageError for what is wrong whatever the model says, before anything heavy is imported.
+    Making one raises UsageError for options that are wrong with every model, before anything heavy is imported.
     """
 
     values: Mapping[str, Any]
@@ -52,7 +52,7 @@ class Asked:
                 messages.note(f"--json-schema: read as an annotation, which changes nothing: {', '.join(map(json.dumps, unknown))}")
 
     def preferring(self, **values: Any) -> Asked:
-        """The same with values for options that were not asked for."""
+        """A copy with these values for options that the command line leaves out."""
         return replace(self, values={**values, **self.values})
 
 
@@ -62,7 +62,7 @@ def takes(
     """Give a command the options of the records that it has parameters for: of GenerationOptions `only` some, if any are named, and
     `without` some; `but` changes declarations.
 
-    What the command then does is said in the colour, and as quietly, as its own --color and --quiet ask for.
+    The command's own --color and --quiet also set the colour and quietness of its messages.
     """
     records: dict[object, type] = {Asked: GenerationOptions, RunOptions: RunOptions}
 
@@ -116,7 +116,7 @@ def _parameters(record: type, but: Mapping[str, Mapping[str, Any]]) -> Iterable[
 
 
 def _default(declaration: Declaration, value: object) -> object:
-    """What help calls an option's default, if it calls it anything."""
+    """An option's default as help shows it; None if help shows none."""
     if declaration.default is not None or declaration.choices:
         return declaration.default or value
     if not declaration.number or not isinstance(value, int | float):
@@ -130,7 +130,7 @@ def _run_options(given: Mapping[str, Any]) -> RunOptions:
 
 
 def _asked(given: Mapping[str, Any]) -> Asked:
-    """The options that were given. Raises UsageError for one that is wrong whatever the model says."""
+    """The options that were given. Raises UsageError for one that is wrong with every model."""
     asked = {name: value for name, value in given.items() if value is not None and value is not False}
     for name in ("stop", "json_schema", "regex", "choices"):
         for text in [asked[name]] if isinstance(asked.get(name), str) else asked.get(name, ()):
@@ -146,7 +146,7 @@ def _asked(given: Mapping[str, Any]) -> Asked:
 
 
 def _schema_text(argument: str) -> str:
-    """The JSON text that an argument is (it starts with a brace, or is true), or that the file of this name holds. Raises UsageError."""
+    """The JSON text of --json-schema: the argument if it starts with { or is `true`, else the content of that file. Raises UsageError."""
     text = argument.strip()
     if text.startswith("{") or text in ("true", "false"):
         return text
@@ -189,7 +189,7 @@ def check_least(name: str, value: int, least: int) -> None:
 def refuse_empty_values(parameters: Iterable[Any], given: Mapping[str, Any]) -> None:
     """Raise UsageError for an empty value among those `given` on a command line, before any is converted.
 
-    It mostly comes from an unset variable, and as a path it would be the current folder. A text to work on may be empty.
+    An empty value mostly comes from an unset variable, and as a path it would be the current folder. Only a text to work on may be empty.
     """
     for parameter in parameters:
         is_argument = parameter.param_type_name == "argument"
@@ -198,7 +198,7 @@ def refuse_empty_values(parameters: Iterable[Any], given: Mapping[str, Any]) -> 
         values = given.get(parameter.name)
         if "" in (values if isinstance(values, list | tuple) else [values]):
             name = parameter.metavar if is_argument else parameter.opts[0]
-            raise UsageError(f"{name} must not be empty", "give a value, or leave it out; if a variable stands there, it may be unset")
+            raise UsageError(f"{name} must not be empty", "give a value, or leave it out; a shell variable there may be unset")
 
 
 Model = Annotated[
@@ -217,16 +217,14 @@ TemplateArg = Annotated[
         help="A variable of the chat template, such as enable_thinking=false; VALUE is JSON, or else text. Repeatable.",
     ),
 ]  # fmt: skip
-System = Annotated[
-    str | None, option("--system", panel=PROMPT, metavar="TEXT", help="What a chat model is told before everything; implies --chat.")
-]
-SystemOfChat = Annotated[str | None, option("--system", panel=PROMPT, metavar="TEXT", help="What the model is told before everything.")]
-VerboseOfChat = Annotated[bool, option("--verbose", "-v", panel=OUTPUT, help="Statistics on stderr even where it is no terminal.")]
+System = Annotated[str | None, option("--system", panel=PROMPT, metavar="TEXT", help="The system message of a chat; implies --chat.")]
+SystemOfChat = Annotated[str | None, option("--system", panel=PROMPT, metavar="TEXT", help="The system message.")]
+VerboseOfChat = Annotated[bool, option("--verbose", "-v", panel=OUTPUT, help="Show statistics on stderr even if it is not a terminal.")]
 PromptCacheFile = Annotated[
     Path | None,
     option(
         "--prompt-cache", panel=RUNNING, metavar="FILE",
-        help="Keep the KV cache of the prompt in a file: a later prompt that begins alike is read from there on.",
+        help="Keep the KV cache of the prompt in a file: for a later prompt with the same beginning, the model reads only the rest.",
     ),
 ]  # fmt: skip
 Echo = Annotated[bool, option("--echo", panel=OUTPUT, help="Write the prompt before its continuation, into a pipe or file too.")]
@@ -248,9 +246,11 @@ ColorOption = Annotated[
         help="Colour and dimming; overrides NO_COLOR and FORCE_COLOR.",
     ),
 ]  # fmt: skip
-Quiet = Annotated[bool, option("--quiet", "-q", panel=OUTPUT, help="No statistics, notes or warnings on stderr, only errors.")]
+Quiet = Annotated[bool, option("--quiet", "-q", panel=OUTPUT, help="Write only errors to stderr, no statistics, notes or warnings.")]
 Verbose = Annotated[
     bool,
-    option("--verbose", "-v", panel=OUTPUT, help="Show on stderr every value, its source, a command that repeats the text, statistics."),
+    option(
+        "--verbose", "-v", panel=OUTPUT, help="Show on stderr every value with its source, a command that repeats the text, and statistics."
+    ),
 ]
-Raw = Annotated[bool, option("--raw", panel=OUTPUT, help="Send control characters to a terminal as they are; a pipe always gets them so.")]
+Raw = Annotated[bool, option("--raw", panel=OUTPUT, help="Send control characters unchanged to a terminal, as always to a pipe.")]

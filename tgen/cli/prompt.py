@@ -1,4 +1,4 @@
-"""The arguments for a text, and the text they ask for where it is read as a whole."""
+"""The arguments that give a command its text, and how that text is read as a whole."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from tgen.files import decode_text
 from tgen.ui.input import has_companion, read_arguments, read_file, read_stdin
 
 PromptArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="PROMPT", help="The text to continue; - is standard input, beside PROMPT too.")
+    list[str] | None, typer.Argument(metavar="PROMPT", help="The text to continue; - reads standard input, also beside PROMPT.")
 ]
-TextArgument = Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="The text to read; - is standard input, beside TEXT too.")]
+TextArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="TEXT", help="The text to read; - reads standard input, also beside TEXT.")
+]
 
 LinesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="TEXT", help="A text, or one on each line; - is standard input, beside TEXT too.")
+    list[str] | None, typer.Argument(metavar="TEXT", help="A text, or one on each line; - reads standard input, also beside TEXT.")
 ]
 
 
 class PromptSource:
-    """The text that a command line asks for. Standard input is left for `read`, so that a model can load meanwhile."""
+    """The text that a command line asks for. Only `read` waits for standard input, so that a model can load meanwhile."""
 
     def __init__(self, words: Sequence[str] | None, file: Path | None) -> None:
         """Reads the file. Raises UsageError if it is not UTF-8, and if there is nothing to read."""

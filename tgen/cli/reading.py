@@ -1,4 +1,4 @@
-"""Opening a model that reads a text: its folder is checked first, then the tokenizer loaded, and the weights when the text is there."""
+"""Opens a model that reads a text: checks its folder first, then loads the tokenizer, and the weights once the text has come."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A model that is there and sound, whose weights are not loaded yet."""
+    """A model whose folder passed its checks and whose weights are not loaded yet."""
 
     checkpoint: Checkpoint
     tokenizer: Tokenizer
@@ -44,7 +44,7 @@ class Opened:
 
 
 def open_to_read(model: str | None, options: RunOptions, command: str, *kinds: str) -> Opened:
-    """The model of --model for a command, which is for these kinds or, without any, for all. Raises TgenError."""
+    """Open the model that --model names, for a command that takes these `kinds` of model; none means all. Raises TgenError."""
     checkpoint = open_checkpoint(model)
     if kinds:
         require_kind(checkpoint, command, *kinds)

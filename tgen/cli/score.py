@@ -1,4 +1,4 @@
-"""`tgen score`: how well a model predicts a text."""
+"""`tgen score`: measures how well a model predicts a text."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def score(
 ) -> int:
     """Show how well a decoder-only model predicts a text: log-probability, perplexity, bits per byte.
 
-    A token has the log-probability (a natural logarithm) that it has in `tgen generate --json` after the same text. The first token stands
-    after nothing, so it is not scored and its bytes do not count, unless the tokenizer puts a start token in front. A text longer than the
-    context is read in windows that overlap by half.
+    A token has the log-probability (a natural logarithm) that it has in `tgen generate --json` after the same text. Nothing predicts
+    the first token, so it is not scored and its bytes do not count, unless the tokenizer puts a start token in front. A text longer
+    than the context is read in windows that overlap by half.
     """
     messages.configure("auto", quiet=False)
     source = PromptSource(text, file)

@@ -20,9 +20,9 @@ def save_messages(path: Path, messages: Sequence[Message]) -> None:
         if path.exists() and (not path.is_file() or path.stat().st_size):
             load_messages(path)
     except UsageError as error:
-        raise UsageError(f"{path} is there already, and is no conversation", "name another file") from error
+        raise UsageError(f"{path} exists already and holds no conversation", "name another file") from error
     except OSError:
-        pass  # the attempt to write will tell what is wrong
+        pass  # the attempt to write will report the fault
     try:
         write_text(path, json.dumps(list(map(asdict, messages)), ensure_ascii=False, indent=1) + "\n")
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""`tgen tokenize`: ids and pieces of a text, and back."""
+"""`tgen tokenize`: turns a text into ids and pieces, and ids back into text."""
 
 from __future__ import annotations
 

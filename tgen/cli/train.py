@@ -1,4 +1,4 @@
-"""`tgen train`: a small model and its tokenizer from your own text."""
+"""`tgen train`: trains a small model and its tokenizer on your own text."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def train(
         float,
         _number(
             "base_share",
-            "Write an average of --base, with this share, and of what was learned: such a model forgets less.",
+            "Write an average of the weights of --base, with this share, and the trained weights: such a model forgets less.",
             COURSE,
             "0 to 1",
         ),
@@ -92,13 +92,13 @@ def train(
         int | None,
         _number(
             "sequence",
-            "Tokens in a sequence, with --base: fewer than its context train faster, and are enough for beginnings.",
+            "With --base: tokens in a sequence. Fewer than the context of --base train faster, and suffice to learn beginnings.",
             COURSE,
             default="the context",
         ),
     ] = DEFAULTS.sequence,
     learning_rate: Annotated[
-        float, _number("learning_rate", "The highest learning rate, which is that after warm-up.", COURSE)
+        float, _number("learning_rate", "The highest learning rate, which the run reaches at the end of warm-up.", COURSE)
     ] = DEFAULTS.learning_rate,
     every: Annotated[
         int,
@@ -213,7 +213,7 @@ def _check_apart(base: str | None, held_back: list[str] | None, given: dict[str,
 
 
 def _check_company(texts: list[str] | None, base: str | None, for_texts: dict[str, Any], for_base: dict[str, Any]) -> None:
-    """Raise UsageError for an option that needs a run on texts, or a base model, and does not have it."""
+    """Raise UsageError for an option that needs a run on texts, or a base model, in a run without one."""
     for options, there, what in ((for_base, base, "with --base"), (for_texts, texts, "that starts from texts")):
         for name, value in options.items():
             if value and not there:

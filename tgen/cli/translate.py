@@ -1,4 +1,4 @@
-"""`tgen translate`: one line in, one line out."""
+"""`tgen translate`: translates line by line."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def translate(
 ) -> int:
     """Translate with an encoder-decoder (Marian, BART, T5): one line in, one line out, in order; an empty line stays empty.
 
-    Standard input is read before TEXT; in a `while read` loop, </dev/null keeps the loop's lines.
+    Standard input is read before TEXT: in a `while read` loop, add </dev/null, or the command takes the loop's lines.
 
     A line is answered as soon as it comes; lines that come together are translated together. A line that is longer than the model reads
-    loses its end, and a warning names it. The result is the likeliest text that a search with the folder's beams finds.
+    loses its end, and a warning names it. Each translation is the likeliest text that a search with the folder's number of beams finds.
     """
     batches = line_batches(text, file, READ)
     checkpoint = open_checkpoint(model, translator=True)

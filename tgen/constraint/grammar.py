@@ -1,9 +1,9 @@
-"""A grammar is a constraint compiled: it says what a text must be. llguidance does the work, and no other module knows that library.
+"""A grammar is a compiled constraint: it tells which texts are valid. llguidance does the work, and no other module uses that library.
 
 How the folder works together: `schema`, `keywords` and `pattern` prepare a constraint for the library, a grammar compiles it, and a
 matcher follows one text through it. A guard (`guard`) keeps one sample to its grammar and its token budget. The planner (`planner`) finds
-the guard a short way to the end. `token_bytes` knows which bytes a token adds, `place` where in JSON a text is. This module knows bytes
-and token ids, and no model. It is imported only when a request has a constraint.
+the guard a short way to the end. `token_bytes` gives the bytes that a token adds, `place` the position of a text within JSON. This module
+is imported only when a request has a constraint.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tgen.constraint.schema import SHORTEST, examples, narrow, required_names
 from tgen.errors import UsageError
 from tgen.options import Constraint
 
-# White space between JSON's signs is off: a small model writes it for ever. So are \u escapes: they would hide that a name comes twice.
+# White space between JSON's signs is off: a small model may write it for ever. \u escapes are off: they would hide a repeated name.
 JSON_OPTIONS = {"whitespace_flexible": False, "lenient": False, "coerce_one_of": False, "json_allowed_escapes": 'nrbtf\\"'}
-# The digits, letters and spaces of --regex are those of ASCII: in other scripts they are seldom what is wanted.
+# The digits, letters and spaces of --regex are those of ASCII: users seldom want those of other scripts.
 ASCII = "dws"
 # The library takes seconds for longer expressions.
 LARGEST_CHOICES = 1 << 20
@@ -60,7 +60,7 @@ class Matcher:
         return Matcher(self._library.deep_copy(), self._size)
 
     def take(self, tokens: Sequence[int]) -> bool:
-        """Go on by these tokens; False if they do not fit, and then nothing may be asked of the matcher again."""
+        """Go on by these tokens. Returns False if they do not fit; after that nobody may use the matcher."""
         return self._library.try_consume_tokens(list(tokens)) == len(tokens) and not self._library.is_error()
 
     def fits(self, tokens: Sequence[int]) -> bool:
@@ -98,11 +98,11 @@ class Grammar:
     """A constraint in the library's language, and hints for a search.
 
     `names` are the property names that a schema requires somewhere, `examples` texts that its patterns match, `choices` all texts that a
-    list of choices allows. `unknown` are the words of a schema that are read as annotations because JSON Schema does not know them.
+    list of choices allows. `unknown` are the words of a schema that count as annotations because JSON Schema does not know them.
     """
 
     def __init__(self, constraint: Constraint, *, space: bool = False) -> None:
-        """With `space` the text starts with a space that is not part of it. Raises UsageError for what cannot be honoured."""
+        """With `space`, the tokens begin with a space that the text lacks. Raises UsageError if tgen cannot honour `constraint`."""
         self.constraint = constraint
         self.unknown: list[str] = []
         self.names: frozenset[str] = frozenset()
@@ -129,7 +129,7 @@ class Grammar:
         self.text = f'%llguidance {{"no_forcing": true}}\nstart: {start}\nbody: {body}\n'
 
     def matcher(self, vocabulary: Vocabulary) -> Matcher:
-        """A matcher at the start of a text. Raises UsageError for what the library refuses."""
+        """A matcher at the start of a text. Raises UsageError if the library refuses the constraint."""
         library = llguidance.LLMatcher(vocabulary.library, self.text, log_level=0)
         problem = library.get_error() or next(iter(library.get_grammar_warnings()), "")
         if problem:
@@ -143,7 +143,7 @@ def byte_vocabulary() -> Vocabulary:
 
 
 def check(constraint: Constraint) -> list[str]:
-    """Raise UsageError, naming the keyword, for a constraint that cannot be honoured; this needs no model.
+    """Raise UsageError, naming the keyword, for a constraint that tgen cannot honour; this needs no model.
 
     Returns the words of a schema that are read as annotations because JSON Schema does not know them.
     """
@@ -188,9 +188,9 @@ def _refused(constraint: Constraint, problem: str) -> UsageError:
         key = "patternProperties" if first.startswith("patternProperty") else "pattern"
         return UsageError(f'--json-schema: "{key}" cannot be honoured: {reason}', "lookaround and back-references are not known")
     if "circular references" in first or first.startswith(("Resource ", "Anchor ", "Pointer ")):
-        reason = "it refers to itself beside other keywords" if "circular" in first else "what it refers to is not in the schema"
-        return UsageError(f'--json-schema: "$ref" cannot be honoured: {reason}', "put what it refers to in its place")
+        reason = "it refers to itself beside other keywords" if "circular" in first else "the schema does not hold its target"
+        return UsageError(f'--json-schema: "$ref" cannot be honoured: {reason}', "replace it by the schema that it refers to")
     if first.startswith("Unsatisfiable schema: "):
         reason = first.removeprefix("Unsatisfiable schema: ")
         return UsageError(f"--json-schema: no text satisfies it: {reason}", "change or remove one of the keywords that exclude each other")
-    return UsageError(f"--json-schema cannot be honoured: {first.replace('f64', 'number')}", "correct or remove what is named")
+    return UsageError(f"--json-schema cannot be honoured: {first.replace('f64', 'number')}", "correct or remove the named part")

@@ -1,7 +1,7 @@
 """A guard watches over one sample: it says which tokens may come next so that the text stays valid and can still be closed in time.
 
-It knows token ids, and neither logits nor sessions. At every step the guard holds a plan, a known way to the end that fits what is left of
-the token budget. It lets a token through only if it finds a plan that fits after that token, too, so every text is closed in time.
+At every step the guard holds a plan, a known way to the end that fits the rest of the token budget. It lets a token through
+only if it finds a plan that fits after that token, too, so every text is closed in time.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from tgen.constraint.spelling import UNSPELLABLE, Spelling
 from tgen.errors import UsageError
 from tgen.options import Constraint
 
-# How much a search may cost: at the start, where a few seconds are better than a refusal, and at a step, where a user waits for a token.
+# The most that a search may cost: at the start, where a few seconds are better than a refusal, and at a step, where a user waits.
 START, STEP = Effort(40_000, 2_000, 5.0), Effort(600, 200)
-# Each sample has a budget of nodes for searches that only look for a cheaper plan: every token tops it up, to the amount that it starts
-# with at most. Such a search mostly finds nothing. A search for any plan at all is always made.
+# Each sample has a search budget, in nodes: SAVED at the start, topped up by EARNED with every token, capped at SAVED. It pays for
+# searches for a cheaper plan, which mostly find nothing. A search for any plan at all needs no budget.
 EARNED, SAVED = 8, 600
 # Up to this many bytes of a plan may be replaced by a token before the guard searches for another plan: most tokens are shorter.
 MOST_REPLACED = 8
-# How many constraints stay compiled: the lines of a batch, or the users of a server, mostly share a few.
+# How many constraints stay compiled: the lines of a batch mostly share a few.
 KEPT = 16
 # Numbers stay as short as a float is exact: a validator reads 0.99999999999999999999 as 1. Whole numbers are exact for longer.
 LONGEST_FRACTION, LONGEST_WHOLE = 17, 40
@@ -124,7 +124,7 @@ class Guard:
         old, budget = self._state.plan, self._left - 1
         if matcher.accepting:
             return EMPTY
-        # Mostly the token is the plan's own, stands for as many of its bytes, goes before the plan, or stands for fewer or more of its
+        # Mostly the token is the plan's own, replaces as many of its bytes, goes before the plan, or replaces fewer or more of its
         # bytes. Then the rest of the plan is a plan.
         if old.text.startswith(text):
             known, true = old.rest(len(text)), True
@@ -138,7 +138,7 @@ class Guard:
         return self._search(matcher, place, known, true)
 
     def _search(self, matcher: Matcher, place: Place, known: Plan, true: bool) -> Plan | None:
-        """The plan that a search finds; the known plan if that is true and the sample's search budget is used up."""
+        """The plan that a search finds. If `known` is a `true` plan, it is the result once the sample's search budget is used up."""
         if true and self._saved <= 0:
             return known
         cheaper = min(STEP.cheaper, max(self._saved, 0))
@@ -152,7 +152,7 @@ class Guard:
 
 
 class _Start:
-    """A constraint compiled for a model: the state of an empty text, and the plans for it. No token budget is part of it."""
+    """A constraint compiled for a model: the state of an empty text, and plans for it. All token budgets share it."""
 
     def __init__(self, constraint: Constraint, space: bool, vocabulary: Vocabulary, alphabet: Vocabulary, spelling: Spelling) -> None:
         grammar = Grammar(constraint, space=space)
@@ -172,7 +172,7 @@ class _Start:
         Which plan it is depends on the budget alone, so that a text does not depend on earlier requests.
         """
         quick = self.quick
-        # With twice the room that a plan needs, a cheaper plan changes nothing that the model notices.
+        # With twice the room that a plan needs, a cheaper plan would hardly change the text.
         if quick is not None and (self.exact or 2 * quick.cost <= budget):
             plan: Plan | None = quick
         else:
@@ -180,7 +180,7 @@ class _Start:
         flag = self.constraint.flag
         if plan is None or plan.cost >= UNSPELLABLE:
             reason = "this model's vocabulary cannot spell" if plan else "no end was found for"
-            raise UsageError(f"{flag}: {reason} any text that satisfies it", "does it ask for something without an end?")
+            raise UsageError(f"{flag}: {reason} any text that satisfies it", "change a part that may have no end")
         if plan.cost > budget:
             raise UsageError(
                 f"{flag} needs at least {plan.cost} new tokens, --max-new-tokens is {budget}",

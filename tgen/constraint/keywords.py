@@ -1,4 +1,4 @@
-"""The words of JSON Schema: where a schema holds other schemas, and which unknown word is likely to be a misspelt keyword.
+"""The words of JSON Schema: finds the schemas within a schema, and the unknown words that are likely to be misspelt keywords.
 
 JSON Schema reads a word that it does not know as an annotation, and an annotation cannot change what is valid. So a schema may hold any
 unknown word, unless that word looks like a keyword that does change it.
@@ -29,7 +29,7 @@ KEYWORDS |= frozenset(
     + "minLength maxLength minItems maxItems uniqueItems minContains maxContains minProperties maxProperties".split()
     + "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf".split()
 )
-# Keywords of JSON Schema that do not, and those of OpenAPI. `nullable` allows more: without it a text is valid as well.
+# Keywords of JSON Schema and OpenAPI that tgen may ignore. `nullable` only allows more: a text is valid without it, too.
 ANNOTATIONS = frozenset(
     "$schema $id id $anchor $vocabulary $comment $defs definitions title description default examples deprecated readOnly".split()
     + "writeOnly contentEncoding contentMediaType contentSchema example nullable discriminator xml externalDocs".split()
@@ -48,14 +48,14 @@ TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 
 
 def subschemas(root: dict[str, Any]) -> list[dict[str, Any]]:
-    """The schema and every schema within it, wherever a keyword or a reference leads to. Raises UsageError for what is no schema."""
+    """The schema and every schema that its keywords and references lead to. Raises UsageError for a value that is not a schema."""
     found: dict[int, dict[str, Any]] = {}
     waiting: list[tuple[str, Any]] = [("", root)]
     while waiting:
         key, schema = waiting.pop()
         if not isinstance(schema, dict | bool):
             raise UsageError(
-                f'--json-schema: "{key}" holds {json.dumps(schema)[:60]}, which is no schema', "a schema is an object, true or false"
+                f'--json-schema: "{key}" holds {json.dumps(schema)[:60]}, not a schema', "a schema is an object, true or false"
             )
         if isinstance(schema, dict) and id(schema) not in found:
             found[id(schema)] = schema
@@ -64,7 +64,7 @@ def subschemas(root: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def check_keywords(schemas: Iterable[dict[str, Any]]) -> list[str]:
-    """The unknown words of these schemas. Raises UsageError for a word or a value that changes what is valid and cannot be understood."""
+    """The unknown words of these schemas. Raises UsageError for an unknown word or value that may change what is valid."""
     unknown: dict[str, None] = {}
     for schema in schemas:
         _check_values(schema)
@@ -101,7 +101,7 @@ def _inner(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _referred(root: Any, reference: object) -> list[tuple[str, Any]]:
-    """What a reference into the same schema leads to; the grammar library refuses one that leads nowhere."""
+    """The target of a reference into the same schema; the grammar library refuses a reference without a target."""
     if not isinstance(reference, str) or not reference.startswith("#/"):
         return []
     try:

@@ -1,7 +1,7 @@
 r"""The patterns of schemas, written so that they mean the same to Python, to JavaScript and to the grammar library.
 
-They disagree on whether `é` is a `\w` and a non-breaking space a `\s`. There the narrower meaning is taken, so that all of them accept what
-is written. This module knows no tokens and no schema.
+They disagree on whether `é` is a `\w` and a non-breaking space a `\s`. tgen takes the narrower meaning, so that all of them accept the text
+that a model writes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 META = set(r"\.+*?()|[]{}^$#&-~/")
-# Python, JavaScript or Unicode, but not all of them, call these spaces; all call the six of ASCII so.
+# Python, JavaScript or Unicode, but not all of them, call these characters spaces; all three call ASCII's six spaces.
 SPACES = r"\x{1C}-\x{1F}\x{85}\x{A0}\x{1680}\x{180E}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}\x{FEFF}"
 BEYOND = r"\x{80}-\x{10FFFF}"
 # The digits, letters and spaces of all readers, and those of any reader.
@@ -30,7 +30,7 @@ LONGEST_EXAMPLE = 4096
 
 
 class UnportableError(ValueError):
-    """Readers understand the expression in different ways."""
+    """Python, JavaScript and the library read the expression in different ways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Pattern:
 
 
 def read_pattern(expression: str) -> Pattern:
-    """Read an expression of Python's or JavaScript's syntax. Raises UnportableError for what these read in different ways."""
+    """Read an expression of Python's or JavaScript's syntax. Raises UnportableError if the two read it in different ways."""
     return _Reader(expression).read()
 
 
@@ -128,7 +128,7 @@ class _Reader:
             if found is None:
                 raise UnportableError(rf"\{character} is a property only as in \{character}{{L}} or \{character}{{Script=Greek}}")
             self.place = found.end()
-            self.differs = True  # each version of Unicode has more
+            self.differs = True  # each version of Unicode adds some
             return found[0]
         self.place += 2
         if character in classes and character:
@@ -139,7 +139,7 @@ class _Reader:
         return f"\\{character}"
 
     def _class(self) -> str:
-        """A bracketed class. Everybody knows ranges, characters and escapes in one, and no more, so all else stands for itself."""
+        """A bracketed class. All readers know ranges, characters and escapes in a class; anything else stands for itself."""
         negated = self.expression.startswith("[^", self.place)
         self.place += 2 if negated else 1
         written = ["[^" if negated else "["]

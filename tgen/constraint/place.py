@@ -1,4 +1,4 @@
-"""Where in a JSON text its end is: in a string, a name or a number, and how deep. It trusts that the text is JSON so far."""
+"""The position at the end of a partial JSON text: in a string, a name or a number, and how deep. It trusts that the text is JSON so far."""
 
 from __future__ import annotations
 

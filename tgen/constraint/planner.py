@@ -22,7 +22,7 @@ from tgen.constraint.spelling import Spelling
 # Outside a JSON string the bytes that end something come first, those that start something large come last.
 RANK = {byte: rank for rank, byte in enumerate(b'}],:0123456789"ntf[{-')}
 QUOTE, STOPS, BORDERS = frozenset(b'"'), frozenset(b",]}"), frozenset(b',:[{}]"')
-# In a string, and in a text that is not JSON, two bytes of a kind stand for all of that kind.
+# In a string, and in a text that is not JSON, the search tries two bytes of each kind in place of all.
 KINDS = (b"0123456789", b"abcdefghijklmnopqrstuvwxyz", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", bytes(range(0x80, 0xC0)), bytes(range(0xC0, 0x100)))
 # A search gives up a way that is longer than this many bytes: the time for each byte grows with the length.
 LONGEST = 8192
@@ -90,7 +90,7 @@ class _Branch:
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """The bytes that may come next; those of them that are a token; these in JSON's order; the few of these to try in a string."""
+    """The bytes that may come next; those among them that are tokens; the same in JSON's order; the few of them to try in a string."""
 
     allowed: frozenset[int]
     spellable: frozenset[int]
@@ -141,7 +141,7 @@ class Planner:
 
 
 class Search:
-    """One search for a plan. `work` is what it has cost so far, NODE for a node."""
+    """One search for a plan. `work` is its cost so far, NODE for a node."""
 
     def __init__(self, planner: Planner, known: Plan = EMPTY) -> None:
         """`known` is a plan from a little earlier: ends of it are often ends of the new one."""
@@ -163,7 +163,7 @@ class Search:
         return None
 
     def plan(self, matcher: Matcher, place: Place, enough: int, effort: Effort, best: Plan | None = None) -> Plan | None:
-        """The cheapest plan found, None if none was: the first that costs no more than `enough`, or cheaper than `best`."""
+        """The cheapest plan found, None without any: the first that costs no more than `enough`, or one cheaper than `best`."""
         clock = time.monotonic()
         start, last = self.work, NODE * (effort.nodes if best is None else effort.cheaper)
         heap = [(0.0, 0, _Branch(matcher.copy(), b"", place, 0, (b"",)), 0)]

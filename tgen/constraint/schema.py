@@ -1,6 +1,6 @@
 """A JSON Schema made safe for the grammar library: a keyword that it reads in a wider sense than a validator is narrowed or refused.
 
-Narrowing is sound, since a text that fits the narrower schema fits the wider one. This module knows no grammar, tokens or models.
+Narrowing is sound, since a text that fits the narrower schema fits the wider one.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _number(schema: dict[str, Any]) -> str | None:
 
 
 def narrow(schema: dict[str, Any]) -> None:
-    """Change a schema, not those within it, into one to compile. Raises UsageError, naming the keyword, for what cannot be kept."""
+    """Change a schema, not those within it, into one to compile. Raises UsageError, naming a keyword that tgen cannot keep."""
     for key in ("enum", "const"):
         _check_numbers(key, schema.get(key))
     # A whole number may be written as 2.0; the library wants 2.

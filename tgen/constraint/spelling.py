@@ -1,4 +1,4 @@
-"""How a vocabulary spells a text: the bytes of each token, and the fewest tokens for a text. Knows no model and no grammar."""
+"""How a vocabulary spells a text: the bytes of each token, and the fewest tokens for a text."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A conversation with a chat model: its messages, what of them fits the context, and the cache between turns.
-
-Knows neither terminals nor files.
-"""
+"""A conversation with a chat model: its messages, the turns that fit the context, and the cache between turns."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ class Conversation:
     """Messages so far. A turn that fails leaves them as they were; one that is interrupted keeps what was said."""
 
     def __init__(self, generator: Generator, template: ChatTemplate, resolved: Resolved, system: str | None = None) -> None:
-        """A reply is as long as the context lets it be, unless someone or the model's folder sets a limit."""
+        """A reply may fill the context, unless the user or the model's folder sets a limit."""
         self._generator = generator
         self._template = template
         self._resolved = resolved
@@ -37,7 +34,7 @@ class Conversation:
 
     @property
     def messages(self) -> list[Message]:
-        """All that was said, a system message first if there is one."""
+        """All messages, a system message first if there is one."""
         return [*self._head(), *self._turns]
 
     @messages.setter
@@ -46,17 +43,17 @@ class Conversation:
         self._system = messages[0].content if has_system else None
         self.clear()
         self._turns = list(messages[has_system:])
-        # As if these answers had been given here: with a seed, the next one has another random stream than they had.
+        # These answers count as given here: with a seed, the next answer then has another random stream than they had.
         self._replies = max(self._replies, sum(message.role == "assistant" for message in self._turns))
 
     @property
     def system(self) -> str | None:
-        """What the model is told before everything."""
+        """The system message, which the model reads first."""
         return self._system
 
     @system.setter
     def system(self, text: str | None) -> None:
-        """Raises UsageError if the template has no use for it."""
+        """Raises UsageError if the template takes no system message."""
         check_system(self._template, text)
         self._system = text
 
@@ -65,7 +62,7 @@ class Conversation:
         self._turns, self._dropped, self._unanswered = [], 0, None
 
     def last_question(self) -> str | None:
-        """What the user said last, None if nothing was; a turn that it led to is taken back."""
+        """The user's last message, None if there is none. The turn that it began is taken back."""
         if self._unanswered is not None:
             return self._unanswered
         places = [place for place, message in enumerate(self._turns) if message.role == "user"]
@@ -76,7 +73,7 @@ class Conversation:
         return question
 
     def reply(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> Yields[Event, None, None]:
-        """Say something and stream the answer. Raises CapacityError where it does not fit, UsageError where the template refuses it."""
+        """Add a user's message and stream the answer. Raises CapacityError if it does not fit, UsageError if the template refuses it."""
         before = self._turns
         self._turns = [*before, Message("user", text)]
         said: list[str] = []
@@ -92,21 +89,21 @@ class Conversation:
                 if isinstance(event, Finished) and event.reason == "length" and len(ids) + event.token_count >= self._generator.context:
                     yield Note(f"the reply was cut: the conversation fills the model's context of {self._generator.context} tokens")
         finally:
-            # Also where nobody wants to hear more.
+            # This also runs when the caller stops early.
             kept = over or any(said)
             self._unanswered = None if kept else text
             self._turns = [*self._turns, Message("assistant", "".join(said))] if kept else before
 
     def _turn_options(self) -> Resolved:
         """The options for one more reply: with a seed, each has one of its own, or `retry` would say the same again."""
-        options, number = replace(self._resolved.options, overflow="shrink"), self._replies  # what does not fit was left out already
+        options, number = replace(self._resolved.options, overflow="shrink"), self._replies  # turns that do not fit were left out already
         self._replies += 1
         if options.seed is not None:
             options = replace(options, seed=(options.seed + number) % 2**64)
         return replace(self._resolved, options=options)
 
     def _fitting(self) -> Yields[Event, None, list[int]]:
-        """The ids of what the model is to read: everything, or under --overflow truncate-left what is left without the oldest turns."""
+        """The ids that the model reads: of the whole conversation, or under --overflow truncate-left of its newest turns."""
         context, options, before = self._generator.context, self._resolved.options, self._dropped
         ids = self._encode(self._dropped)
         if options.overflow != "truncate-left":
@@ -116,7 +113,7 @@ class Conversation:
             return ids
         if len(ids) + min(options.max_new_tokens, context // 4) <= context:
             return ids
-        # Down to half the context at once: each time turns are left out, all the others have to be read again.
+        # Go down to half the context at once: each time turns are left out, the model has to read all the others again.
         starts = [place for place, message in enumerate(self._turns) if message.role == "user" and place > self._dropped]
         if starts:
             enough = bisect_left(starts, True, key=lambda start: len(self._encode(start)) <= context // 2)

@@ -23,7 +23,7 @@ HINT = "correct it or leave it out"
 
 @dataclass(frozen=True, slots=True)
 class VectorSettings:
-    """How a folder's vectors are made: pooling, whether to length 1, from how many tokens at most, whether from lower case."""
+    """How a folder's vectors are made: the pooling, whether they have length 1, the most tokens read, whether text is lower-cased."""
 
     pooling: Pooling = "mean"
     normalize: bool = False
@@ -49,7 +49,7 @@ def pool(states: Floats, pooling: Pooling, normalize: bool) -> Floats:
 def folder_settings(folder: Path, asked: Pooling | None = None) -> VectorSettings:
     """The settings of a sentence-transformers folder; for another folder the mean of all tokens. `asked` wins over the folder's pooling.
 
-    Raises UnsupportedError for a pooling or a further step that is not implemented, CheckpointError for a bad value.
+    Raises UnsupportedError for a pooling or a further step that tgen does not implement, CheckpointError for a bad value.
     """
     reading = read_optional_json(folder / "sentence_bert_config.json")
     longest = reading.get("max_seq_length")
@@ -81,5 +81,5 @@ def _steps(path: Path) -> list[str]:
         raise CheckpointError(f"{path} is not a list of modules", "download the file again") from error
     unknown = [step for step in steps if step not in MODULES]
     if unknown:
-        raise UnsupportedError(f"modules.json: {', '.join(unknown)} is not implemented", f"what is: {', '.join(MODULES)}")
+        raise UnsupportedError(f"modules.json: {', '.join(unknown)} is not implemented", f"tgen implements {', '.join(MODULES)}")
     return steps

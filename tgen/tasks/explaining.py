@@ -1,4 +1,4 @@
-"""What the sampler did at each step, as a table of candidates. The numbers come from its trace; nothing is computed again."""
+"""Each step of the sampler as a table of candidates. The numbers come from the sampler's trace; nothing is computed again."""
 
 from __future__ import annotations
 

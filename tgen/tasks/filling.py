@@ -1,4 +1,4 @@
-"""Masks in a text, and the likeliest tokens in their places."""
+"""Finds the masks in a text and the likeliest tokens in their places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well a model predicts a given text: log-probability per token, perplexity, bits per byte."""
+"""Measures how well a model predicts a given text: log-probability per token, perplexity, bits per byte."""
 
 from __future__ import annotations
 

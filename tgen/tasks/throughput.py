@@ -1,4 +1,4 @@
-"""What a batch gains: the same requests one after another and at once. Knows generators and clocks, no text."""
+"""Measures how much a batch gains: runs the same requests one after another, and all at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Throughput:
 
 
 def throughput(generator: Generator, rows: int, context: int, new_tokens: int, repeats: int) -> Throughput:
-    """Random prompts of `context` ids, continued by the model's own settings. Both ways take turns, so that a drifting machine is fair."""
+    """Continue random prompts of `context` ids. Both ways take turns, so that a machine that slows down slows both."""
     turns: list[tuple[float, float]] = []
     for turn in range(repeats + 1):
         pair = _speed(generator, rows, 1, context, new_tokens), _speed(generator, rows, rows, context, new_tokens)
@@ -34,7 +34,7 @@ def throughput(generator: Generator, rows: int, context: int, new_tokens: int, r
 
 
 def _speed(generator: Generator, rows: int, size: int, context: int, new_tokens: int) -> float:
-    """New tokens per second, prefill included, at `size` rows at once."""
+    """New tokens per second with `size` rows at once; the time includes prefill."""
     resolved = generator.resolve({"max_new_tokens": new_tokens, "ignore_eos": True, "seed": 1, "num_beams": 1})
     random = np.random.default_rng(context)
     waiting = [Request(key, random.integers(0, generator.limits.vocab, context).tolist(), resolved) for key in range(rows)]

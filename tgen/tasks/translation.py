@@ -25,7 +25,7 @@ class Translator:
     """Answers each text with its likeliest target, by greedy or beam search."""
 
     def __init__(self, generator: Generator, resolved: Resolved, at_once: int = 16) -> None:
-        """So many texts are translated at once; `resolved` settles beams, length and penalties, and chance plays no part."""
+        """`at_once` texts are translated together; `resolved` gives beams, length and penalties. The search never samples."""
         options = replace(resolved.options, temperature=0.0, samples=1, overflow="shrink")
         self._generator = generator
         self._resolved = replace(resolved, options=options)

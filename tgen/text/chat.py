@@ -1,4 +1,4 @@
-"""A conversation to the text and the ids that a chat model was trained on, through the folder's chat template. Knows no terminal."""
+"""Turns a conversation into the text and the ids that a chat model was trained on, through the folder's chat template."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Role = Literal["system", "user", "assistant"]
 MAX_BYTES = 2**20
 TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 RESERVED = frozenset({"messages", "add_generation_prompt", "tools", "documents", "raise_exception", "strftime_now", *TOKENS})
-# Whose content is handed over as a list of parts, in the order in which it is tried: most templates want texts.
+# The roles whose content the template gets as a list of parts, in the order of the trials: most templates want texts.
 FORMS: tuple[frozenset[str], ...] = tuple(
     map(frozenset, [(), get_args(Role), ("user", "assistant"), ("user", "system"), ("user",)]),
 )
@@ -40,7 +40,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """A template as the folder has it: its source, where that stands, the special tokens it may name, and arguments for its variables."""
+    """A folder's chat template: its source, the place of that source, the special tokens it may name, and arguments for its variables."""
 
     source: str
     place: str
@@ -62,8 +62,8 @@ class ChatTemplate:
     def render(self, *conversations: Sequence[Message], extra: Mapping[str, Any] | None = None) -> list[str]:
         """Each conversation as text that the assistant is to go on with; `extra` is as in `with_arguments`.
 
-        Raises UsageError with the template's own words if it refuses a conversation, and if it leaves out what the user or the system
-        message says; CheckpointError for a template that does not work.
+        Raises UsageError, with the template's own words, if it refuses a conversation, and if it drops the text of a user or system
+        message; CheckpointError for a template that does not work.
         """
         template = self.with_arguments(extra) if extra else self
         return [template._render(messages) for messages in conversations]
@@ -114,7 +114,9 @@ class ChatTemplate:
         try:
             return render(self.source, values)
         except RefusalError as refusal:
-            raise UsageError(f"the model's chat template refuses this conversation: {refusal}", "the model has no use for it") from refusal
+            raise UsageError(
+                f"the model's chat template refuses this conversation: {refusal}", "change the messages so that the template accepts them"
+            ) from refusal
         except BrokenTemplateError as error:
             kind = _EndlessError if isinstance(error, EndlessTemplateError) else CheckpointError
             raise kind(f"{self.place}{f', line {error.line}' if error.line else ''}: {error}", HINT) from error
@@ -209,7 +211,7 @@ def _read(path: Path) -> str:
     refuse_lfs_pointer(path)
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise CheckpointError(f"{path} is larger than {MAX_BYTES // 2**20} MiB, which no template is", HINT)
+            raise CheckpointError(f"{path} is larger than {MAX_BYTES // 2**20} MiB, too large for a template", HINT)
         return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not UTF-8 at byte {error.start}", HINT) from error

@@ -1,6 +1,6 @@
-"""Keeps what a message says apart from what a chat template writes: `<|im_end|>` in a message stays text. Knows no template language.
+"""Keeps the text of messages apart from the text of the chat template: `<|im_end|>` in a message stays text.
 
-Control tokens in messages are marked before the template is rendered; then the text is cut at the marks, and what is marked is encoded
+Control tokens in messages are marked before the template is rendered; then the text is cut at the marks, and each marked part is encoded
 without special tokens. A conversation that has none of them is encoded in one piece, exactly as transformers does it. (transformers has
 this, too, as `sanitize_control_tokens`.)
 """
@@ -12,7 +12,7 @@ import re
 from tgen.errors import UsageError
 from tgen.text.tokenizer import Tokenizer
 
-# For private use, and so in nobody's vocabulary.
+# Characters for private use, so no vocabulary has them.
 BEGIN, END = "\U000f0000", "\U000f0001"
 
 
@@ -22,7 +22,7 @@ class Controls:
     def __init__(self, tokenizer: Tokenizer, template: str) -> None:
         self._tokenizer = tokenizer
         added = tokenizer.added()
-        # What a tokenizer does not call special is a control token if the template writes it, like Qwen's <think>.
+        # A token that the tokenizer does not call special is a control token if the template writes it, like Qwen's <think>.
         special = [text for text, is_special in added.items() if is_special]
         every = [text for text, is_special in added.items() if is_special or (text in template and not text.isspace())]
         self._special, self._begun = _apart(special), _begun(every)
@@ -31,15 +31,15 @@ class Controls:
     def mark(self, text: str, role: str) -> str:
         """A message's text with its control tokens marked. What the assistant wrote may hold those that are not special.
 
-        Marked are also those that a template would make: with white space in them, which it may take out, or begun at the very end, where
-        it may go on with the next message.
+        It also marks tokens that the template could complete: those with white space inside, which it may strip, and a beginning of one at
+        the end of the message, where the next message may follow.
         """
         text = text.replace(BEGIN, "").replace(END, "")
         pattern = self._special if role == "assistant" else self._any
         return self._begun.sub(rf"\g<0>{END}", pattern.sub(rf"{BEGIN}\g<0>{END}", text))
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a rendered text, with what is marked as plain text. Raises UsageError where that cannot be done."""
+        """The ids of a rendered text, with the marked parts as plain text. Raises UsageError where the tokenizer cannot tell them apart."""
         # A template may have cut a message between a mark and its token; then the lone mark still keeps the two sides apart.
         first, *pieces = re.split(f"({BEGIN}{self._all.pattern}{END}|[{BEGIN}{END}])", text)
         ids = self._tokenizer.encode(first, special=False) if first else []
@@ -57,7 +57,7 @@ class Controls:
 
     @staticmethod
     def _continued(tokenizer: Tokenizer, text: str) -> list[int]:
-        """Ids of what stands in the middle of a text, where some tokenizers put no space that they put at its beginning."""
+        """Ids of a part from the middle of a text: some tokenizers put a space before the beginning of a text alone."""
         newline = tokenizer.encode("\n", special=False)
         ids = tokenizer.encode("\n" + text, special=False)
         return ids[len(newline) :] if newline and ids[: len(newline)] == newline else tokenizer.encode(text, special=False)

@@ -1,4 +1,4 @@
-"""Ids to text as they arrive, whole characters only. Knows one sequence of ids and nothing of where it comes from."""
+"""Turns ids into text as they arrive, whole characters only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_PENDING = 8
 class Detokenizer:
     """Text that continues a prompt. A character that spans several tokens comes out with the last of them.
 
-    Where each token has bytes of its own, they are all it takes; else the library decodes the last few tokens again. (The library's own
+    Where each token has bytes of its own, those are enough; else the library decodes the last few tokens again. (The library's own
     DecodeStream raises an error for bytes that are no character right after some that are one.)
     """
 
@@ -26,11 +26,11 @@ class Detokenizer:
         self._text = _Decoded(tokenizer, prompt) if spelled is None else _Spelled(tokenizer, spelled, prompt)
 
     def feed(self, token: int) -> str:
-        """The text that has become whole with this token; often one word, sometimes nothing."""
+        """The text that this token completes; often one word, sometimes nothing."""
         return "" if self._tokenizer.written(token) is None else self._text.feed(token)
 
     def flush(self) -> str:
-        """What is left of a character whose rest never came, as U+FFFD."""
+        """The bytes of a character that no token completed, as U+FFFD."""
         return self._text.flush()
 
 
@@ -78,7 +78,7 @@ class _Spelled:
 class _Run:
     """Tokens in a row that are a byte each. The library writes a whole run as U+FFFD, one a byte, unless all of it is text.
 
-    What was shown is not taken back: only the bytes after it become U+FFFD then.
+    Text that was shown is not taken back: only the bytes after it become U+FFFD then.
     """
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class _Decoded:
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        # What was shown last tells whether the next piece starts a word: some tokenizers drop a leading space.
+        # The text shown last tells whether the next piece starts a word: some tokenizers drop a leading space.
         self._shown = list(prompt)
         self._shown_text = tokenizer.decode(self._shown)
         self._pending: list[int] = []
@@ -138,7 +138,7 @@ class _Decoded:
         text = self._tokenizer.decode(self._shown + self._pending)
         if text.startswith(self._shown_text):
             return text[len(self._shown_text) :]
-        # Bytes that are no character: byte fallback gives up those right before them too, which were shown as what they are.
+        # These bytes are no character, so byte fallback turns the bytes right before them into U+FFFD too; but those were shown already.
         return self._tokenizer.decode(self._pending)
 
     def _show(self, text: str) -> str:

@@ -1,6 +1,6 @@
 """T5's and Marian's SentencePiece models, for folders that have no tokenizer.json. Needs the sentencepiece package.
 
-Offers the few methods of the tokenizers library that tgen uses, so that nothing else has to know.
+The class offers the few methods of the tokenizers library that tgen uses, so that no other module needs to tell the two apart.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class SentencePieces:
     ) -> None:
         """`sentinels` are among the pieces; like the end token they stand for themselves in a text, and so do `codes` that begin it.
 
-        Raises CheckpointError for a vocabulary that lacks what every text needs.
+        Raises CheckpointError for a vocabulary without the end token or the unknown token.
         """
         self._codes = codes
         self._read = read
@@ -78,7 +78,7 @@ class SentencePieces:
 
     def _written(self, pieces: list[str], before: str) -> str:
         """The text of pieces without special tokens; only at the very beginning of a text the model leaves out a space."""
-        # Pieces that only the reading model knows come back as they are spelled.
+        # A piece that only the reading model knows is decoded to its spelling.
         text: str = self._write.decode(pieces).replace(SPACE, " ")
         return f" {text}" if before and pieces and pieces[0].startswith(SPACE) else text
 
@@ -102,7 +102,7 @@ class SentencePieces:
 def find_sentencepieces(folder: Path, vocab: int | None = None) -> SentencePieces | None:
     """The SentencePiece models of a folder, None if it has none.
 
-    Raises CheckpointError for what is damaged or larger than the model's `vocab`, UnsupportedError without the package.
+    Raises CheckpointError for a damaged file or more entries than the model's `vocab`, UnsupportedError without the package.
     """
     found = _found(folder)
     if found is not None and vocab is not None and found.get_vocab_size() > vocab:

@@ -1,4 +1,4 @@
-"""Stop strings in a stream of text, wherever they fall. Knows no tokens."""
+"""Finds stop strings in a stream of text, also where they span several pieces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class StopStrings:
     def feed(self, text: str) -> tuple[str, bool]:
         """The text that is safe to show, and whether a stop string was met: it and all after it are dropped.
 
-        The one that is complete first wins, so that it does not matter in which pieces the text arrives.
+        The stop string that is complete first wins, so the result does not depend on the pieces in which the text arrives.
         """
         self._held += text
         found = [(start + len(stop), start) for stop in self._stops if (start := self._held.find(stop)) >= 0]
@@ -26,7 +26,7 @@ class StopStrings:
         return shown, False
 
     def flush(self) -> str:
-        """What was held back, when no more text will come."""
+        """The text that was held back, when no more text will come."""
         held, self._held = self._held, ""
         return held
 

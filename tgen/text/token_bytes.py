@@ -1,4 +1,4 @@
-"""The bytes that each entry of a vocabulary stands for, read from the decoder of a tokenizer.json. Knows no ids.
+"""The bytes that each entry of a vocabulary stands for, read from the decoder of a tokenizer.json.
 
 That works for decoders that write an entry as the same bytes anywhere in a text, except for white space at its very start. WordPiece's
 decoder, for one, puts spaces between words, so its entries have no bytes of their own.
@@ -24,8 +24,8 @@ class TokenBytes:
     byte_level: bool = False
     replacements: tuple[tuple[str, str], ...] = ()
     byte_fallback: bool = False
-    stripped: int = 0  # so many spaces are taken from the very start of a text
-    first_without: str = ""  # what the first piece of a text loses wherever it stands in it
+    stripped: int = 0  # how many spaces the decoder takes from the very start of a text
+    first_without: str = ""  # a string that the decoder removes from the first piece of a text, at any place
 
     def spell(self, piece: str) -> bytes:
         """The bytes of an entry in the middle of a text."""
@@ -47,7 +47,7 @@ SENTENCEPIECE = TokenBytes(replacements=(("▁", " "),), byte_fallback=True)
 
 
 def read_token_bytes(decoder: dict[str, Any] | None) -> TokenBytes | None:
-    """What the "decoder" of a tokenizer.json says; None for one whose entries have no bytes of their own."""
+    """The spelling that the "decoder" of a tokenizer.json describes; None for a decoder whose entries have no bytes of their own."""
     steps = [] if decoder is None else list(decoder["decoders"]) if decoder["type"] == "Sequence" else [decoder]
     stripped = 0
     if len(steps) > 1 and steps[-1]["type"] == "Strip" and steps[-2]["type"] in ("ByteLevel", "Fuse"):  # which join the pieces first

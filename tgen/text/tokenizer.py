@@ -1,4 +1,4 @@
-"""Text to ids and back, through the tokenizers or the sentencepiece library. Knows no model but the size of its vocabulary."""
+"""Turns text into ids and back, through the tokenizers or the sentencepiece library."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRIAL = "Once upon a time, 12 [MASK]\n"
 
 @contextmanager
 def _damage(what: str) -> Iterator[None]:
-    """Turn whatever the library raises into CheckpointError: bare Exceptions, and panics, which are not even those."""
+    """Turn whatever the library raises into CheckpointError: bare Exceptions, and panics, which are only BaseExceptions."""
     try:
         yield
     except BaseException as error:
@@ -38,7 +38,7 @@ def _damage(what: str) -> Iterator[None]:
 
 
 def _refuse_panics(data: bytes) -> None:
-    """Raise ValueError for a damaged table of characters: the library would panic over it, and say so on standard error itself."""
+    """Raise ValueError for a damaged table of characters: the library would panic over it, and itself write to standard error."""
     for found in re.finditer(rb'"precompiled_charsmap"\s*:\s*"([^"]*)"', data):
         table = base64.b64decode(found[1].replace(b"\\/", b"/"), validate=True)
         size = int.from_bytes(table[:4], "little")
@@ -87,7 +87,7 @@ class Tokenizer:
             raise CheckpointError(f"no tokenizer.json in {folder}", "save it with transformers: AutoTokenizer...save_pretrained(folder)")
         refuse_lfs_pointer(path)
         if path.stat().st_size > MAX_BYTES:
-            raise CheckpointError(f"{path} is larger than {MAX_BYTES // 2**20} MiB, which no such file is", DOWNLOAD_HINT)
+            raise CheckpointError(f"{path} is larger than {MAX_BYTES // 2**20} MiB, too large for such a file", DOWNLOAD_HINT)
         with _damage(f"{path} is damaged"):
             data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
             _refuse_panics(data)
@@ -105,7 +105,7 @@ class Tokenizer:
 
     @property
     def kind(self) -> str:
-        """What cuts the text: BPE, Unigram, WordPiece ... or SentencePiece."""
+        """The algorithm that cuts the text: BPE, Unigram, WordPiece ... or SentencePiece."""
         return type(getattr(self.library, "model", self.library)).__name__
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
@@ -128,7 +128,7 @@ class Tokenizer:
         return self.library.token_to_id(piece)
 
     def added(self) -> dict[str, bool]:
-        """The texts that become one token before anything else is done, and whether each is special."""
+        """The texts that the tokenizer turns into one token before any other step, and whether each is special."""
         return dict(self._added.values())
 
     def special_id(self, text: str) -> int | None:
@@ -170,13 +170,13 @@ class Tokenizer:
 
     @cached_property  # making it takes a second where the vocabulary is large
     def without_added(self) -> Tokenizer:
-        """The same tokenizer, to which those texts are texts like any other. Raises CheckpointError."""
+        """A copy of this tokenizer that treats those texts like any other text. Raises CheckpointError."""
         from tokenizers import Tokenizer as Library
 
         if not isinstance(self.library, Library):
             return self
         values = json.loads(self.library.to_str())
-        with _damage("the tokenizer cannot do without its added tokens"):
+        with _damage("the tokenizer does not work without its added tokens"):
             return Tokenizer(Library.from_str(json.dumps({**values, "added_tokens": [], "post_processor": None})))
 
     def size(self) -> int:

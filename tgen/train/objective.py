@@ -1,4 +1,4 @@
-"""What a run learns, as the trainer sees it: batches, a loss for each token, and text held back. Knows no files and no optimiser."""
+"""The trainer's interface to what it trains on: batches, a loss for each token, and held-back text."""
 
 from __future__ import annotations
 
@@ -51,5 +51,5 @@ class Objective(Protocol):
         ...
 
     def describe(self) -> str:
-        """How much there is to learn from, for people."""
+        """The size of the training data, in words for people."""
         ...

@@ -1,4 +1,4 @@
-"""What a run leaves beside the weights for people to read: the model card and the picture of its loss."""
+"""Writes the files for people that stand beside the weights: the model card and the picture of the loss."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class PairObjective:
         self.generation |= {key: self.config[key] for key in keys}
         self._tokenizer = tokenizer
         self._batches = max(1, len(corpus.source) // settings.batch)  # in an epoch
-        self._epoch = lru_cache(maxsize=1)(self._make_epoch)  # to sort many pairs takes longer than a step
+        self._epoch = lru_cache(maxsize=1)(self._make_epoch)  # sorting many pairs takes longer than a step
 
     def batch(self, number: int) -> Arrays:
         """Source ids and positions, and targets, each [batch, n] and padded with -1."""
@@ -99,7 +99,7 @@ class PairObjective:
         return self._arrays(self.corpus.source, self.corpus.target, self._epoch(epoch)[place])
 
     def losses(self, model: Transformer, *arrays: Tensor) -> Tensor:
-        """[batch, n]. Labels are smoothed (arXiv:1512.00567) in training, and plain where no gradients are wanted."""
+        """[batch, n]. Labels are smoothed (arXiv:1512.00567) in training, and plain where gradients are off."""
         ids, positions, target = arrays
         source = model.read_source(ids, positions)
         hidden = model(target[:, :-1].clamp(min=0), source=source)

@@ -1,4 +1,4 @@
-"""The few words that a training run shows of its model as it is now."""
+"""Writes the short sample that shows how good a model in training is by now."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ NEW_TOKENS = 40
 
 
 def write_sample(model: Transformer, tokenizer: Tokenizer, objective: Objective, prompt: str, seed: int) -> Sampled | Note | None:
-    """What the model writes after as much of the prompt as fits its context; None if no word of it fits.
+    """A continuation of as much of the prompt as fits the model's context; None if no word of it fits.
 
-    A sample is decoration: whatever goes wrong becomes a Note, and training goes on.
+    A sample is decoration: any error becomes a Note, and training goes on.
     """
     try:
         context = objective.config["max_position_embeddings"]

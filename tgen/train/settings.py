@@ -1,4 +1,4 @@
-"""What a training run is asked to do, checked on creation."""
+"""The settings of a training run, checked on creation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes a training step fast on this machine: memory that is kept, the number format, the compiler."""
+"""Finds what makes a training step fast on this machine: reused memory, the number format, the compiler."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def keep_freed_memory() -> None:
 
 
 def bfloat16_is_faster(device: torch.device) -> bool:
-    """Whether matrices multiply faster in bfloat16, as on GPUs since Ampere and CPUs with AMX. On a CPU this is measured."""
+    """Whether matrices multiply faster in bfloat16, as on GPUs since Ampere and CPUs with AMX. On a CPU the function times both."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":

@@ -84,7 +84,7 @@ class TextObjective:
         return F.cross_entropy(logits.flatten(0, 1), sequences[:, 1:].flatten(), reduction="none").view(len(sequences), -1)
 
     def held_back(self, limit: int | None) -> Iterator[HeldBack]:
-        """Consecutive sequences. The last batch is filled up with copies of its first row, for a compiled step has one shape."""
+        """Consecutive sequences. Copies of its first row fill up the last batch, for a compiled step has one shape."""
         settings = self.settings
         for batch in validation_batches(self.corpus.validation, settings.length, settings.batch, limit):
             filled = np.concatenate([batch, np.repeat(batch[:1], settings.batch - len(batch), axis=0)])
@@ -110,7 +110,7 @@ class Sequences:
     def __init__(self, ids: Ids, length: int, seed: int) -> None:
         self._ids, self._length, self._seed = ids, length, seed
         self._per_epoch = max(1, (len(ids) - 1 - length) // length)
-        self._epoch = lru_cache(maxsize=2)(self._make_epoch)  # a batch can touch two; to shuffle a large text takes longer than a step
+        self._epoch = lru_cache(maxsize=2)(self._make_epoch)  # a batch may span two epochs; shuffling a large text takes longer than a step
 
     def batch(self, number: int, size: int) -> Rows:
         """The number-th batch, [size, length + 1], a function of the seed and its number alone."""

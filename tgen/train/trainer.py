@@ -1,4 +1,4 @@
-"""The training loop: batches in, events out, a checkpoint now and then. It does not know how progress is shown."""
+"""The training loop: takes batches, yields events, and writes a checkpoint now and then."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Trainer:
         self.train_loss = math.nan
         self.history: list[dict[str, float]] = []
         self.warm = False
-        # A resumed run keeps the format it began with, whatever is measured now.
+        # A resumed run keeps the number format that it began with, whatever this machine would choose now.
         self.dtype = torch.bfloat16 if bfloat16_is_faster(device) else torch.float32
         if state is not None:
             self._restore(state)
@@ -82,7 +82,7 @@ class Trainer:
         return model.to(self.device)
 
     def _base(self) -> Transformer:
-        """The base model, which the run began with."""
+        """The base model that the run began with."""
         return load_model(open_checkpoint(self.workspace.first), self.device, torch.float32)
 
     @property
@@ -198,7 +198,7 @@ class Trainer:
         )
 
     def _checkpoint(self, limit: int | None) -> Iterator[TrainingEvent]:
-        """Measure the model, store it, and only then sample: whatever happens to the sample, no step is lost."""
+        """Measure the model, store it, and only then sample: an error in the sample loses no step."""
         yield self._measure_and_store(limit)
         with self._as_written():
             sample = write_sample(self.model, self.tokenizer, self.objective, self.prompt, self.settings.seed)
@@ -233,7 +233,7 @@ class Trainer:
 
     @contextmanager
     def _as_written(self) -> Iterator[None]:
-        """Within this context the model is the one that is written: with a share of the base model, an average of the weights of both.
+        """Within this context the model has the weights that the run writes: with `base_share`, their average with those of the base model.
 
         Such an average knows most of what either model knows (WiSE-FT, arXiv:2109.01903).
         """

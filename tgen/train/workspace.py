@@ -51,7 +51,7 @@ class Workspace:
         self.first = self.inner / "base"  # a copy of the base model, if there is one
 
     def create(self, texts: list[str], settings: TrainSettings, held_back: list[str] | None = None, base: BaseModel | None = None) -> None:
-        """Read the files `texts`, learn a tokenizer from them, encode them. `held_back` names files to measure on, in place of a share.
+        """Read the files `texts`, learn a tokenizer from them, and encode them. `held_back` names files to measure on, in place of a share.
 
         With a `base` the run begins with its weights, and uses its tokenizer. Raises UsageError for a folder that is not empty, and for
         too little text.
@@ -130,7 +130,7 @@ class Workspace:
         write_text(self.folder / CURVE, curve(history))
 
     def _check_empty(self) -> None:
-        """Raise UsageError unless the folder is new, empty, or what a run left that was killed before it had saved its settings."""
+        """Raise UsageError unless the folder is new, empty, or left by a run that was killed before it had saved its settings."""
         unfinished = self.inner.is_dir() and not (self.inner / SETTINGS).exists()
         if self.folder.exists() and not unfinished and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise UsageError(f"{self.folder} is not empty", "choose another folder, or --resume to go on with what it holds")
@@ -153,7 +153,7 @@ def _write_array(array: Any, path: Path) -> None:
 
 
 def _objective(settings: TrainSettings, arrays: dict[str, Any], tokenizer: Tokenizer) -> Objective:
-    """Texts or pairs, depending on which arrays there are."""
+    """The objective for texts or pairs, depending on the names of the arrays."""
     if "held_bytes" not in arrays:
         return TextObjective(settings, TextCorpus(**arrays), tokenizer)
     sides = {name: Side(arrays[f"{name}_ids"], arrays[f"{name}_starts"]) for name in SIDES}

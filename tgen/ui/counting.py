@@ -14,7 +14,7 @@ class Bar:
     """Shows how much of the work is done, a word beside it, and the time that is left. It disappears when it is stopped."""
 
     def __init__(self, what: str, total: int | None, start: int = 0) -> None:
-        """The total is None where nobody knows it."""
+        """`total` is None if it is unknown."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         said = TextColumn("{task.fields[said]}")
@@ -37,7 +37,7 @@ class Bar:
 
 
 class NoBar:
-    """Takes the place of a bar where nobody is looking, and shows nothing."""
+    """Takes the place of a bar where no person watches, and shows nothing."""
 
     def add(self, done: int) -> None:
         """Show nothing."""

@@ -1,4 +1,4 @@
-"""Reads what a person or a script says, message after message; a person has line editing and a history."""
+"""Reads the messages of a person or a script; a person has line editing and a history."""
 
 from __future__ import annotations
 

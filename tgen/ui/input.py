@@ -23,7 +23,7 @@ NOTE_SECONDS, GIVE_UP_SECONDS = 2.0, 10.0
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The argument's text, the file, and whether standard input was asked for by name. Text and file are never both there."""
+    """The argument's text, the file, and whether standard input was asked for by name. At most one of text and file is set."""
 
     text: str | None
     file: Path | None
@@ -51,8 +51,8 @@ def read_arguments(words: Sequence[str] | None, file: Path | None) -> Given:
 def has_companion(given: Given) -> bool:
     """Whether to read standard input beside an argument. Returns when its first byte, or its end, has come.
 
-    A pipe that stays silent gets a note, and after a while UsageError is raised; not if standard input was asked for by name, for then
-    reading it may take as long as it takes. A terminal is not read beside an argument.
+    A pipe that stays silent gets a note, and after a while UsageError is raised; but if standard input was asked for by name,
+    the wait has no limit. A terminal is not read beside an argument.
     """
     if given.stdin:
         return True

@@ -1,6 +1,6 @@
 """One-line messages on stderr: errors, warnings, notes, statistics.
 
-Written without rich, so that an error is shown in the time it takes to find it.
+This module does not import rich, which would delay an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CODES = {"error": "1;31", "hint": "36", "warning": "33", "note": "2", "dim": "2
 
 @dataclass(frozen=True, slots=True)
 class _Manner:
-    """How the process speaks. stderr belongs to the process, so all threads share one manner; it changes as a whole."""
+    """The colour and quietness of messages. stderr belongs to the process, so all threads share one record, replaced as a whole."""
 
     color: Color = "auto"
     quiet: bool = False
@@ -31,7 +31,7 @@ _manner = _Manner()
 
 
 def configure(color: Color, quiet: bool) -> None:
-    """Set colour and quietness for the process; errors are never quiet."""
+    """Set colour and quietness for the process; --quiet never hides errors."""
     global _manner
     _manner = replace(_manner, color=color, quiet=quiet)
 
@@ -84,7 +84,7 @@ def _error_lines(message: str, hint: str | None) -> list[str]:
 
 
 def _labelled(kind: Literal["error", "hint", "warning", "note"], message: str) -> str:
-    """One line, whatever names and values from outside are in the message: none of them may pass for a message of its own."""
+    """A labelled message on one line: a line break in a name or value from outside must not start a false message."""
     return f"{_styled(f'{kind}:', kind)} {' '.join(harmless(shortened(message)).splitlines())}"
 
 

@@ -1,4 +1,4 @@
-"""What stderr says about a generation: warnings, one line of statistics, and with --verbose every setting and a command."""
+"""Reports a generation on stderr: warnings, one line of statistics, and with --verbose every setting and a command."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Report:
             self._finished.append(event)
 
     def close(self) -> None:
-        """Take the bar away: whatever is written next has the screen for itself."""
+        """Remove the bar before other output."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -119,7 +119,7 @@ def show_settings(
             value, origin = started.seed, "chosen"
         if isinstance(value, Constraint):
             shown, value = value.flag, value.text
-        if name != "logprobs":  # which changes no text, and needs --json
+        if name != "logprobs":  # --logprobs changes no text, and needs --json
             command += _words(shown, value)
         messages.dim(f"{shown:22} {shell_words(_values(value)) or 'none':14} {origin}")
     for option in fields(RunOptions):
@@ -128,7 +128,7 @@ def show_settings(
 
 
 def _with_prompt(command: list[str], prompt: str) -> str:
-    """The command with its prompt: as an argument, or through a pipe where no argument says it."""
+    """The command with its prompt: as an argument, or through a pipe where no argument can hold it."""
     if prompt != "-" and "\0" not in prompt:
         return shell_words([*command, "--", prompt])
     text = prompt.replace("\\", "\\\\").replace("%", "%%").replace("\0", "\\000") + "\\n"
@@ -136,7 +136,7 @@ def _with_prompt(command: list[str], prompt: str) -> str:
 
 
 def _values(value: object) -> list[str]:
-    """An option's value or values as words; none for what is off."""
+    """An option's value or values as words; no word for an option that is off."""
     if value is None or value is False:
         return []
     return list(value) if isinstance(value, tuple) else ["on" if value is True else str(value)]

@@ -15,7 +15,7 @@ NAMES = {"temperature": "temp", "top_k": "top-k", "top_p": "top-p", "min_p": "mi
 def draw_step(step: dict[str, Any]) -> str:
     """The lines of one step; `step` has the fields of the Step that explaining yields."""
     stages = list(step["left"])
-    # The column of scores says nothing unless penalties or rules have changed a logit.
+    # The column of scores repeats the logits unless penalties or rules have changed one.
     scored = any(row["score"] != row["logit"] for row in step["candidates"])
     heading = ["logit", "raw", *(["score"] if scored else []), *(NAMES[name] for name in stages)]
     lines = [f"token {step['number'] + 1}: {_quoted(step['text'])}", *_how(step)]

@@ -97,7 +97,7 @@ def heat(probability: float) -> str:
 
 
 def open_stream(color: Color, *, echo: bool, raw: bool, show_probs: bool) -> TextStream:
-    """The stream that fits what stdout is."""
+    """The stream for this stdout: a terminal or a pipe."""
     if is_terminal(sys.stdout) or (show_probs and wants_color(sys.stdout, color)):
         return TerminalStream(color, raw=raw, show_probs=show_probs)
     return PipeStream(echo)
@@ -115,7 +115,7 @@ class SampleStream:
         self._finished: set[int] = set()
 
     def add(self, event: Event) -> None:
-        """Take an event, and show what can be shown by now."""
+        """Take an event, and show all text whose turn has come."""
         if isinstance(event, Started):
             self._stream.prompt(self._prompt)
         elif isinstance(event, Piece) and event.index == self._current:

@@ -1,6 +1,6 @@
-"""What each standard stream is, and whether it takes colour: --color > NO_COLOR > FORCE_COLOR > terminal.
+"""Tells whether a standard stream is a terminal, and whether it takes colour: --color > NO_COLOR > FORCE_COLOR > terminal.
 
-Imports rich only where something is to be drawn.
+Only functions that draw import rich.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def console(stream: IO[str], color: Color) -> Console:
 
 
 def print_exactly(console: Console, text: str, style: str | None) -> None:
-    """Write text without markup, wrapping, expanded tabs or a newline added, unlike `Console.print` for a string."""
+    """Write text unchanged: no markup, wrapping, expanded tabs or added newline, unlike `Console.print` for a string."""
     from rich.segment import Segment, Segments
     from rich.style import Style
 

@@ -1,6 +1,6 @@
-"""Records out: from events and errors to JSON objects, with the field names of OpenAI's.
+"""Turns events and errors into JSON objects with OpenAI's field names.
 
-Each is a function of its arguments alone, not of the day or the machine: the same input gives the same bytes.
+A record depends on its arguments alone, not on the day or the machine: the same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _answer(model: str, events: Sequence[Event], choice: Callable[[Finished, Seq
 
 
 def _logprobs(tokens: Sequence[Token], offsets: Iterator[int]) -> dict[str, Any]:
-    """A completion's log-probabilities: OpenAI's four lists, then what those cannot hold, bytes and alternatives that look alike."""
+    """A completion's log-probabilities: OpenAI's four lists, then two of tgen: bytes, and alternatives that may share a text."""
     return {
         "tokens": [token.score.text for token in tokens],
         "token_logprobs": [token.score.logprob for token in tokens],

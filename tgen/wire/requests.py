@@ -1,8 +1,8 @@
-"""Requests in: from JSON to what it asks for, in tgen's own form or OpenAI's. Checks names and types; values are checked with the options.
+"""Reads JSON requests, in tgen's own form or OpenAI's. This module checks names and types; `GenerationOptions` checks values.
 
 {"prompt": "Once", "id": 7, "max_new_tokens": 20}                  a prompt and any of `GenerationOptions`
 {"messages": [{"role": "user", "content": "Hello"}], "id": 8}      the same for a chat model
-{"custom_id": "9", "url": "/v1/completions", "body": {...}}        what a server would be sent
+{"custom_id": "9", "url": "/v1/completions", "body": {...}}        a line of OpenAI's batches
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ALIASES = {
     "n": "samples",
     "num_return_sequences": "samples",
 }
-MOST_LEVELS = 500  # of lists and objects in one another: Python cannot write in a record all that it can just about read
+MOST_LEVELS = 500  # of nested lists and objects: Python reads slightly deeper nesting than it can write into a record
 TOO_DEEP = f"its lists and objects are nested more than {MOST_LEVELS} levels deep"
 OBJECT_HINT = 'one object a line, such as {"prompt": "Once upon a time"}'
 # OpenAI's keys that change nothing at these values.
@@ -42,7 +42,7 @@ UNHEEDED = frozenset({"model", "user", "metadata", "store", "service_tier"})
 
 @dataclass(frozen=True, slots=True)
 class JsonRequest:
-    """What a JSON object asks for. Exactly one of `prompt` and `messages` is there; `options` are those that the object names."""
+    """The request that a JSON object makes. Exactly one of `prompt` and `messages` is set; `options` are those that the object names."""
 
     form: Form = "tgen"
     prompt: str | list[int] | None = None
@@ -54,7 +54,7 @@ class JsonRequest:
 
 @dataclass(frozen=True, slots=True)
 class LineKey:
-    """A line's number, what its writer calls it (None: nothing), and whether it has OpenAI's envelope, a body beside other keys."""
+    """A line's number, its id (None without one), and whether it has OpenAI's envelope, a body beside other keys."""
 
     number: int
     identity: Any = None
@@ -91,7 +91,7 @@ def line_key(number: int, value: Mapping[str, Any]) -> LineKey:
 
 
 def read_request(value: Mapping[str, Any]) -> JsonRequest:
-    """What the object on a line asks for. Raises UsageError for an unknown key, a value of the wrong type, or one that is not honoured."""
+    """The request of an object on a line. Raises UsageError for an unknown key, a value of the wrong type, or one that is not honoured."""
     if "body" not in value:
         return _read("tgen", {key: item for key, item in value.items() if key not in ("id", "custom_id")})
     body, method = value["body"], value.get("method", "POST")
@@ -101,12 +101,12 @@ def read_request(value: Mapping[str, Any]) -> JsonRequest:
         raise UsageError(f"{unknown[0]!r} is not known beside a body", "a line has custom_id, method, url and body")
     url = value.get("url", "/v1/chat/completions" if "messages" in body else "/v1/completions")
     if method != "POST" or not isinstance(url, str) or url not in URLS:
-        raise UsageError(f"there is no {method} {url}", f"there is POST {' and POST '.join(URLS)}")
+        raise UsageError(f"tgen does not answer {method} {url}", f"use POST {' or POST '.join(URLS)}")
     return read_body(URLS[url], body)
 
 
 def read_body(form: Form, body: Mapping[str, Any]) -> JsonRequest:
-    """What the body of an OpenAI request asks for. Raises UsageError."""
+    """The request of an OpenAI body. Raises UsageError."""
     kept = {key: item for key, item in body.items() if key not in UNHEEDED and (key not in NEUTRAL or item != NEUTRAL[key])}
     if isinstance(kept.get("prompt"), list) and len(kept["prompt"]) == 1 and isinstance(kept["prompt"][0], str):
         kept["prompt"] = kept["prompt"][0]

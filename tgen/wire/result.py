@@ -7,7 +7,7 @@ from tgen.ui.output import write_json
 
 
 class JsonResult:
-    """Stands where text would be streamed otherwise; `prefix` is put before each text (`--echo`)."""
+    """Takes the place of a text stream; `prefix` is put before each text (`--echo`)."""
 
     def __init__(self, model: str, prefix: str) -> None:
         self._model = model
