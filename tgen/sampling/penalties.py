@@ -38,12 +38,6 @@ class Penalties:
         if self._options.presence_penalty or self._options.frequency_penalty:
             self._written.add(token)
 
-    def copy(self) -> Penalties:
-        """The same for another row with the same ids so far."""
-        other = Penalties(self._options, ())
-        other._seen, other._written = self._seen.copy(), self._written.copy()
-        return other
-
 
 def penalise(logits: Logits, seen: Collection[int], written: Mapping[int, int], options: GenerationOptions) -> Logits:
     """Penalise without a row's memory: `seen` are the distinct tokens of prompt and output, `written` how often each is in the output."""
@@ -86,8 +80,3 @@ class _Tally:
             self._ids, self._times = (np.concatenate([array, np.zeros_like(array)]) for array in (self._ids, self._times))
         self._ids[place] = token
         self._times[place] += 1
-
-    def copy(self) -> _Tally:
-        other = _Tally()
-        other._places, other._ids, other._times = self._places.copy(), self._ids.copy(), self._times.copy()
-        return other

@@ -121,13 +121,6 @@ class RowRules:
         self._last = (*self._last, token)[-self._reach :]
         self._new += 1
 
-    def copy(self) -> RowRules:
-        """The same for another row with the same ids so far."""
-        other = RowRules(self._rules, ())
-        other._prompt, other._written = self._prompt, {start: set(tokens) for start, tokens in self._written.items()}
-        other._last, other._new = self._last, self._new
-        return other
-
 
 def read_rules(config: GenerationConfig, options: GenerationOptions, end_tokens: frozenset[int], prompt: int = 0) -> Rules:
     """The rules that a folder and the options set. `prompt` is the number of ids before the text that will be written: min_length counts
