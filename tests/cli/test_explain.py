@@ -53,7 +53,7 @@ def test_a_seed_that_was_chosen_is_shown(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words", "code"),
     [
-        (["x", "-m", golden("bert")], ["bert is encoder-only", "tgen fill and tgen embed"], 2),
+        (["x", "-m", golden("bert")], ["bert is encoder-only", "tgen fill or tgen embed"], 2),
         (["x", "-m", golden("gpt2"), "--top", "0"], ["--top must be 1 or more, not 0"], 2),
         (["x", "-m", golden("gpt2"), "-n", "0"], ["--max-new-tokens must be 1 or more, not 0"], 2),
         (["x" * 99, "-m", golden("gpt2")], ["99 tokens, the model's context is 64"], 5),

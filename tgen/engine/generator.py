@@ -94,8 +94,10 @@ class Generator:
         scheduler.add(job)
         try:
             while not scheduler.idle:
-                yield from _raised(scheduler.step())
-                if cancelled():
+                told = scheduler.step()
+                stop = cancelled()  # before anything is shown: whoever sees text can rely on being heard
+                yield from _raised(told)
+                if stop:
                     yield from _raised(scheduler.cancel(job.key))
         except GeneratorExit:  # the caller stopped reading events; the prefix keeps the row
             scheduler.cancel(job.key)
