@@ -25,8 +25,8 @@ CHUNK = 256
 # While no row decodes, a step reads up to this many ids of several prompts: more would only take more memory.
 TOGETHER = 2048
 # While rows decode, a step reads this many ids of prompts, and two more for each row that decodes. It then takes about twice as long as a
-# step that only decodes: a pass over few ids spends its time on reading the weights, which takes as long as computing a dozen ids.
-BESIDE = 12
+# step that only decodes: a pass over few ids spends its time on reading the weights, which takes as long as computing some 16 ids.
+BESIDE = 16
 # The share of the free memory that caches may take; the rest is for the activations of a pass.
 CACHE_SHARE = 0.8
 # A step that can only wait for a constraint to be compiled returns after this many seconds, so that its caller can cancel.
