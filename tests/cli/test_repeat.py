@@ -132,12 +132,23 @@ def test_the_printed_command_repeats_the_text(
 )
 def test_as_processes(words: list[str]) -> None:
     """The same with a person's shell on both sides, and variables that are still set."""
-    env = environment(TGEN_TOP_P="0.9", PATH=f"{Path(TGEN).parent}:{os.environ['PATH']}")
-    first = subprocess.run([TGEN, "generate", "-v", "-n", "9", *words], env=env, input=b"", capture_output=True, timeout=TIMEOUT)
+    repeat(["-n", "9", *words], b"", {"TGEN_TOP_P": "0.9"})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", range(1000, 1016))
+def test_any_mix_as_processes(number: int, chat_model: str) -> None:
+    words, variables, prompt, stdin = draw(random.Random(number), chat_model)
+    repeat([*words, "--", prompt], stdin, variables)
+
+
+def repeat(words: list[str], stdin: bytes, variables: dict[str, str]) -> None:
+    """Run tgen, and then the command that it prints, each as a process of its own."""
+    env = environment(**variables, PATH=f"{Path(TGEN).parent}:{os.environ['PATH']}")
+    first = subprocess.run([TGEN, "generate", "-v", *words], env=env, input=stdin, capture_output=True, timeout=TIMEOUT)
     command = printed_command(first.stderr.decode())
     again = subprocess.run(["bash", "-c", command], env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT)
     assert (again.stdout, again.returncode) == (first.stdout, 0), again.stderr
-    assert first.stdout
 
 
 def test_words_that_a_shell_reads_back() -> None:
