@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tgen.errors import CheckpointError, UsageError
 
@@ -54,6 +54,11 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_optional_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file, or an empty object if the file is absent. Raises CheckpointError, naming the file."""
     return read_json(path) if path.exists() else {}
+
+
+def refuse_constant(name: str) -> NoReturn:
+    """Raise ValueError for NaN or Infinity, which Python's JSON reader takes and JSON does not have; for its `parse_constant`."""
+    raise ValueError(f"{name} is not a JSON value")
 
 
 def decode_text(data: bytes, name: str, *, start: bool = True) -> str:

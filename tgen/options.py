@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from tgen.declaration import BEAMS, OUTPUT, PROMPT, RUNNING, SAMPLING, Declaration, check_fields, declared, flag
 from tgen.errors import UsageError
+from tgen.files import refuse_constant
 
 Overflow = Literal["error", "truncate-left", "shrink"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -285,7 +286,7 @@ def read_constraint(asked: Mapping[str, Any]) -> Constraint | None:
 def _json_schema(value: object) -> Constraint:
     if isinstance(value, str):
         try:
-            value = json.loads(value, parse_constant=_no_constant)
+            value = json.loads(value, parse_constant=refuse_constant)
         except (ValueError, RecursionError) as error:
             raise UsageError(f"--json-schema is not JSON: {error}", "give a file, or JSON text that starts with {") from error
     if not isinstance(value, dict | bool):
@@ -294,10 +295,6 @@ def _json_schema(value: object) -> Constraint:
         return Constraint("json-schema", json.dumps(value, ensure_ascii=False, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"--json-schema cannot be written as JSON: {error}") from error
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON value")
 
 
 def _regex(value: object) -> Constraint:

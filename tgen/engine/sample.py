@@ -103,9 +103,8 @@ def _scored(tokenizer: Tokenizer, drawn: int, logits: Logits, count: int) -> Tok
     best = ranked(logprobs, count)
 
     def score(token: int) -> TokenScore:
-        text = tokenizer.decode([token], special=True)
         # A special token is no part of the text, so it adds no bytes to it.
-        spelled = None if tokenizer.special_id(text) == token else tokenizer.bytes_of(token)
-        return TokenScore(token, text, float(logprobs[token]), spelled)
+        spelled = None if tokenizer.written(token) is None else tokenizer.bytes_of(token)
+        return TokenScore(token, tokenizer.decode([token], special=True), float(logprobs[token]), spelled)
 
     return Token(score(drawn), tuple(score(int(token)) for token in best))

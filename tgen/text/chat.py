@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tgen.errors import CheckpointError, UsageError
-from tgen.files import read_optional_json, refuse_lfs_pointer
+from tgen.files import read_optional_json, refuse_constant, refuse_lfs_pointer
 from tgen.text.control import Controls
 from tgen.text.tokenizer import Tokenizer
 
@@ -155,12 +155,9 @@ def read_arguments(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(name: str, text: str) -> Any:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
     try:
         text.encode("utf-8")
-        value = json.loads(text, parse_constant=refuse)
+        value = json.loads(text, parse_constant=refuse_constant)
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
         raise UsageError(f"--template-arg {name} holds half a surrogate pair, which is no character", "correct it") from error
