@@ -1,0 +1,1 @@
+"""Runs models on the CPU with a small C++ library: one call a step, no torch."""
