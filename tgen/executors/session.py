@@ -22,10 +22,11 @@ class Session(Protocol):
         """
         ...
 
-    def extend(self, rows: Sequence[Sequence[int]]) -> Logits:
-        """Let every row read at least one more id; return logits [rows, vocab] float32 of each row's last position.
+    def extend(self, rows: Sequence[Sequence[int]], tails: Sequence[int] | None = None) -> Logits:
+        """Let every row read at least one more id; return the logits of row r's last `tails[r]` positions, row after row.
 
-        One call may mix prefill (several ids of a prompt) and decode (one id). After an error no row has read anything.
+        The result is float32 [sum(tails), vocab]; tails are 0 to len(rows[r]), and None means 1 for each row. One call may mix prefill
+        (several ids of a prompt) and decode (one id). After an error no row has read anything.
         """
         ...
 

@@ -62,13 +62,17 @@ class TorchSession:
             self._rows += [self._model.open_row(None if source is None else next(read)) for source in sources]
 
     @torch.inference_mode()
-    def extend(self, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
-        """Read more ids, row by row; returns logits [rows, vocab] of each row's last position."""
+    def extend(self, rows: Sequence[Sequence[int]], tails: Sequence[int] | None = None) -> npt.NDArray[np.float32]:
+        """Read more ids, row by row; returns logits [sum(tails), vocab] of each row's last `tails[r]` positions."""
         if len(rows) != len(self._rows) or not rows or not all(rows):
             raise ValueError(f"expected at least one id for each of {len(self._rows)} rows")
+        tails = [1] * len(rows) if tails is None else tails
+        if len(tails) != len(rows) or any(not 0 <= tail <= len(ids) for tail, ids in zip(tails, rows, strict=True)):
+            raise ValueError("expected a tail for each row, from 0 to its number of ids")
         with memory_errors(f"reading {sum(map(len, rows))} tokens"):
             hidden = self._model.read(self._rows, rows)
-            last = [stop - 1 for stop in accumulate(map(len, rows))]
+            stops = accumulate(map(len, rows))
+            last = [place for stop, tail in zip(stops, tails, strict=True) for place in range(stop - tail, stop)]
             logits = self._model.logits(hidden if len(last) == len(hidden) else hidden[last]).float().cpu().numpy()
         for row, ids in zip(self._rows, rows, strict=True):
             row.length += len(ids)
