@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from tgen.executors.formats import available_memory
+from tgen.executors.torch import reading
 from tgen.executors.torch.cache import Row
 from tgen.executors.torch.placement import memory_errors
 from tgen.executors.torch.transformer import Transformer
@@ -36,6 +37,22 @@ class TorchExecutor:
         if self.model.device.type == "cuda":
             return torch.cuda.mem_get_info(self.model.device)[0]
         return available_memory()
+
+    def encode(self, texts: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
+        """The encoder's hidden states of each text, [n, width]."""
+        return reading.encode(self.model, texts)
+
+    def masked_logits(self, texts: Sequence[Sequence[int]], places: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """Logits at some positions of each text, text after text: [all places, vocab]."""
+        return reading.masked_logits(self.model, texts, places)
+
+    def step_bytes(self, length: int) -> int:
+        """Bytes that a decode step of one row reads after `length` ids: weights and cache."""
+        return reading.step_bytes(self.model, length)
+
+    def describe(self) -> str:
+        """Executor, device, number format and threads, for people."""
+        return reading.describe(self.model)
 
 
 class TorchSession:
