@@ -1,1 +1,1 @@
-"""Runs models on the CPU with a small C++ library: one call a step, no torch."""
+"""Runs models on the CPU through a C++ library of tgen's own, without torch."""

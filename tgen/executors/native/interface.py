@@ -11,7 +11,6 @@ EMBED, JOIN, MULTIPLY, ATTEND, SELECT, STORE_KEYS = range(6)
 HIDDEN, MIXED, INNER, OUTPUT, PROJECTED, LOGITS = range(6)
 ACTIVATIONS = {None: 0, "gelu": 1, "gelu_tanh": 2, "silu": 3, "relu": 4, "relu_squared": 5}
 LANES = 16
-ABI = 1
 
 
 class Matrix(Structure):

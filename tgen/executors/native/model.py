@@ -16,6 +16,7 @@ from tgen.executors.native import interface as c
 from tgen.executors.native.program import compile_spec
 from tgen.executors.native.tables import distance_table, rotations, sinusoids
 from tgen.executors.native.weights import StoredMatrix, Weights, address
+from tgen.executors.session import Hidden
 from tgen.spec.records import ModelSpec, StackSpec
 
 MOST_TOKENS = 512  # of one run: the buffers of a run grow with its tokens
@@ -76,12 +77,13 @@ class NativeModel:
         self.library = library
         self.kernel = kernel
         self.weights = weights
+        self.cache_item_bytes = 4 if cache_format == c.FLOAT32 else 2
         self._handle = handle
         weakref.finalize(self, library.tgen_model_free, handle)
         for name, stack in spec.stacks.items():
             if stack.positions is not None and stack.positions.kind == "sinusoid":
                 table = sinusoids(stack.positions.length, spec.width)
-                weights.put(f"{name}.positions", StoredMatrix(c.FLOAT32, *table.shape, table))
+                weights.put(f"{name}.positions", StoredMatrix(c.FLOAT32, table.shape[0], table.shape[1], table))
         self.programs = compile_spec(
             spec, lambda name: weights.matrix(name).rows, lambda name: weights.matrix(name).format, weights.address
         )
@@ -108,16 +110,16 @@ class NativeModel:
         """Bytes per second that all threads read together, from a block of `size` bytes."""
         return float(self.library.tgen_read_bandwidth(self._handle, size))
 
-    def encode(self, texts: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
+    def encode(self, texts: Sequence[Sequence[int]]) -> list[Hidden]:
         """The encoder's hidden states of each text, [n, width]."""
-        hidden: list[npt.NDArray[np.float32]] = []
+        hidden: list[Hidden] = []
         for some in _packs(texts):
             rows = [self.caches["encoder"].new_row() for _ in some]
             states = self.run("encode", rows, list(map(len, some)), ids=some)
             hidden += np.split(states, np.cumsum([len(text) for text in some])[:-1])
         return hidden
 
-    def project(self, hidden: Sequence[npt.NDArray[np.float32]]) -> list[CachedRow]:
+    def project(self, hidden: Sequence[Hidden]) -> list[CachedRow]:
         """A row of keys and values for cross-attention to each of these encoder states."""
         sources = []
         for states in hidden:
@@ -133,7 +135,7 @@ class NativeModel:
         rows: Sequence[CachedRow],
         counts: Sequence[int],
         ids: Sequence[Sequence[int]] | None = None,
-        vectors: npt.NDArray[np.float32] | None = None,
+        vectors: Hidden | None = None,
         selected: npt.NDArray[np.int32] | None = None,
     ) -> Logits:
         """Let row r read counts[r] ids, or states that stand side by side in `vectors`; they count only when the row grows.

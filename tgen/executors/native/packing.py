@@ -10,7 +10,6 @@ import numpy as np
 
 from tgen.checkpoint.mapped import Array
 from tgen.errors import MemoryLimitError
-from tgen.executors.native import interface as c
 from tgen.executors.native.weights import StoredMatrix, address
 
 ROWS_AT_ONCE = 256  # of one task; a multiple of a panel's 16
@@ -33,9 +32,7 @@ def pack(library: ctypes.CDLL, matrix: StoredMatrix, number_format: int, threads
 
     def some(first: int) -> None:
         last = min(matrix.rows, first + ROWS_AT_ONCE)
-        library.tgen_pack(
-            number_format, matrix.format, matrix.rows, matrix.columns, address(matrix.data), address(packed), first, last
-        )
+        library.tgen_pack(number_format, matrix.format, matrix.rows, matrix.columns, address(matrix.data), address(packed), first, last)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(some, range(0, matrix.rows, ROWS_AT_ONCE)))

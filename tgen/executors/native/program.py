@@ -33,7 +33,9 @@ class Programs:
     named: dict[str, list[c.Instruction]] = field(default_factory=dict)
 
 
-def compile_spec(spec: ModelSpec, rows_of: Callable[[str], int], format_of: Callable[[str], int], constant_of: Callable[[str], int]) -> Programs:
+def compile_spec(
+    spec: ModelSpec, rows_of: Callable[[str], int], format_of: Callable[[str], int], constant_of: Callable[[str], int]
+) -> Programs:
     """The programs "decode" (ids to logits), "encode" (ids to hidden states), "project" (encoder states to keys and values) and "fill"
     (ids of an encoder to logits), as far as the model has these parts.
 

@@ -13,13 +13,17 @@ from tgen.arrays import Logits
 from tgen.executors.formats import available_memory
 from tgen.executors.native import interface as c
 from tgen.executors.native.model import MOST_TOKENS, CachedRow, NativeModel
+from tgen.executors.session import Hidden
+from tgen.spec.cache import row_numbers
 
 
 class NativeExecutor:
     """A loaded model that opens sessions."""
 
-    def __init__(self, model: NativeModel) -> None:
+    def __init__(self, model: NativeModel, description: str) -> None:
+        """`description` names kernel, number format and threads."""
         self.model = model
+        self._description = description
 
     def open(self) -> NativeSession:
         """A session without rows."""
@@ -33,6 +37,27 @@ class NativeExecutor:
     def free_bytes(self) -> int | None:
         """Bytes of memory that caches may still take; None if the system does not say."""
         return available_memory()
+
+    def encode(self, texts: Sequence[Sequence[int]]) -> list[Hidden]:
+        """The encoder's hidden states of each text, float32 [n, width]. Every text has at least one id."""
+        return self.model.encode(texts)
+
+    def masked_logits(self, texts: Sequence[Sequence[int]], places: Sequence[Sequence[int]]) -> Logits:
+        """Logits at some positions of each text that an encoder-only model reads, text after text: float32 [all places, vocab]."""
+        cache = self.model.caches["encoder"]
+        found = []
+        for text, wanted in zip(texts, places, strict=True):
+            selected = np.array(wanted, np.int32)
+            found.append(self.model.run("fill", [cache.new_row()], [len(text)], ids=[text], selected=selected))
+        return np.concatenate(found)
+
+    def step_bytes(self, length: int) -> int:
+        """Bytes that a decode step of one row reads after `length` ids: the matrices that it multiplies by, and the cache."""
+        return self.model.weights.step_bytes() + row_numbers(self.model.spec, length) * self.model.cache_item_bytes
+
+    def describe(self) -> str:
+        """The executor, device, number format and threads, for people."""
+        return f"native, {self._description}"
 
 
 class NativeSession:
@@ -140,7 +165,7 @@ class NativeSession:
         """Append a row that has read `length` ids. Raises ValueError for a state that does not fit the length or the model."""
         size = self._model.caches["decoder"].page_bytes
         pages = state.get("pages")
-        if length < 1 or set(state) != {"pages"} or pages is None or (pages.dtype, pages.shape) != (np.uint8, (_pages(length), size)):
+        if length < 1 or set(state) != {"pages"} or pages is None or pages.dtype != np.uint8 or pages.shape != (_pages(length), size):
             raise ValueError("the state is that of another model or number format")
         row = self._model.caches["decoder"].new_row()
         if self._model.library.tgen_row_reserve(row.address, length):

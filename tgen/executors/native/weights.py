@@ -1,4 +1,4 @@
-"""A checkpoint's parameters as the library reads them: matrices straight from the mapped file where that is possible, vectors in float32."""
+"""A checkpoint's parameters as the library reads them: matrices from the mapped file without a copy if possible, vectors in float32."""
 
 from __future__ import annotations
 
@@ -70,6 +70,13 @@ class Weights:
         """The address of a parameter in float32; 0 if the model lacks it."""
         vector = self.vector(name)
         return 0 if vector is None else vector.ctypes.data
+
+    def step_bytes(self) -> int:
+        """The bytes of all matrices that a decode step multiplies by; of a table that it only looks up, nothing counts."""
+        untied = "head.out.weight" in self.matches.parameters
+        looked_up = {"embedding"} if untied else set()
+        looked_up |= {name for name in self._matrices if name.endswith(".positions")}
+        return sum(matrix.data.nbytes for name, matrix in self._matrices.items() if name not in looked_up)
 
     def _taken(self, match: Match) -> tuple[Array, str]:
         return taken(self.files.array(match.tensor), match.tensor.dtype, match.take)

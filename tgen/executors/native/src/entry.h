@@ -3,8 +3,6 @@
 
 #include "model.h"
 
-#define TGEN_ABI 1
-
 extern "C" {
 
 // A number that changes with every change of this interface.
