@@ -13,7 +13,7 @@ import numpy as np
 from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError, UnsupportedError
 from tgen.families.registry import Family
-from tgen.families.table import Add, Source, Table, Take, moved
+from tgen.families.table import Add, Reorder, Source, Table, Take, moved
 from tgen.spec.records import ModelSpec
 from tgen.spec.shapes import parameters
 
@@ -86,7 +86,7 @@ def match_tensors(table: Table, spec: ModelSpec, stored: dict[str, StoredTensor]
         if (one.dtype, one.shape) != (other.dtype, other.shape):
             raise no_repeat(copy)
     for name, tensor in stored.items():
-        if name.endswith(table.ignored) or (name in repeats and name not in taken):
+        if name.endswith(table.ignored) or name.startswith(table.apart) or (name in repeats and name not in taken):
             continue
         if name not in taken:
             raise CheckpointError(f"the weights hold a tensor that the model has no place for: {name}", WRONG_MODEL_HINT)
@@ -116,7 +116,7 @@ def _shape(stored: tuple[int, ...], take: Take) -> tuple[int, ...]:
     """The shape of a tensor after the steps. Raises ValueError or IndexError for a tensor that they do not fit."""
     array: np.ndarray = np.broadcast_to(np.False_, stored)  # holds one number, whatever its shape
     for step in take:
-        array = array if isinstance(step, Add) else moved(step, array)
+        array = array if isinstance(step, Add | Reorder) else moved(step, array)
     return array.shape
 
 

@@ -111,8 +111,9 @@ def _positions(stack: StackSpec) -> str:
 
 
 def _rope(rope: RopeSpec) -> str:
+    factor = getattr(rope.scaling, "factor", None)
     kind = type(rope.scaling).__name__.removesuffix("Scaling").lower()
-    scaling = "" if rope.scaling is None else f", {kind} scaling by {rope.scaling.factor:g}"
+    scaling = "" if rope.scaling is None else f", {kind} scaling" if factor is None else f", {kind} scaling by {factor:g}"
     return f"theta {rope.theta:g}{scaling}"
 
 

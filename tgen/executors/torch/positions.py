@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tgen.spec.records import LinearScaling, Llama3Scaling, RopeSpec
+from tgen.spec.records import LinearScaling, Llama3Scaling, PairScaling, QueryGrowth, RopeSpec
 
 Bias = Callable[[Tensor], Tensor]
 
@@ -91,7 +91,8 @@ class Rotations:
         if rope not in self._known:
             angles = self._positions.unsqueeze(-1).float() * rope_frequencies(rope, self._positions.device)
             angles = torch.cat((angles, angles), dim=-1).unsqueeze(1)
-            self._known[rope] = angles.cos().to(self._dtype), angles.sin().to(self._dtype)
+            amplitude = rope.scaling.amplitude if isinstance(rope.scaling, PairScaling) else 1.0
+            self._known[rope] = (angles.cos() * amplitude).to(self._dtype), (angles.sin() * amplitude).to(self._dtype)
         return self._known[rope]
 
 
@@ -104,6 +105,8 @@ def rope_frequencies(rope: RopeSpec, device: torch.device) -> Tensor:
             return frequencies
         case LinearScaling(factor):
             return frequencies / factor
+        case PairScaling(divisors):
+            return frequencies / torch.tensor(divisors, device=device)
         case Llama3Scaling(factor, low, high, original_context):
             wavelengths = 2 * math.pi / frequencies
             blend = ((original_context / wavelengths - low) / (high - low)).clamp(0, 1)
@@ -120,11 +123,17 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     return torch.cat((turned, kept), dim=-1) if kept.shape[-1] else turned
 
 
-def alibi_slopes(heads: int, device: torch.device) -> Tensor:
-    """A slope per head, [heads]: powers of 2^(-8/n) for n heads; if n is no power of two, some slopes lie between those."""
+def query_growth(spec: QueryGrowth, positions: Tensor, dtype: torch.dtype) -> Tensor:
+    """The factor of each query, [batch, 1, n, 1] for positions [batch, n]."""
+    spans = torch.floor(positions.clamp(min=0) / spec.span)
+    return (1 + spec.beta * torch.log1p(spans)).to(dtype)[:, None, :, None]
+
+
+def alibi_slopes(heads: int, device: torch.device, maximum: float = 8.0) -> Tensor:
+    """A slope per head, [heads]: powers of 2^(-maximum/n) for n heads; if n is no power of two, some slopes lie between those."""
     closest = 2 ** math.floor(math.log2(heads))
-    slopes = [2.0 ** (-8.0 * (i + 1) / closest) for i in range(closest)]
-    slopes += [2.0 ** (-4.0 * (2 * i + 1) / closest) for i in range(heads - closest)]
+    slopes = [2.0 ** (-maximum * (i + 1) / closest) for i in range(closest)]
+    slopes += [2.0 ** (-maximum / 2 * (2 * i + 1) / closest) for i in range(heads - closest)]
     return torch.tensor(slopes, device=device)
 
 
