@@ -18,6 +18,7 @@ def spec(config: Config) -> ModelSpec:
     attention = config.part("attn_config", config.mapping("attn_config"))
     attention.require("attn_type", ["multihead_attention"])
     attention.require("alibi", [True])
+    attention.require("alibi_bias_max", [8])
     for key in ("prefix_lm", "qk_ln", "attn_uses_sequence_id"):
         attention.require(key, [False])
     attention.raw("attn_impl")
@@ -46,7 +47,7 @@ def spec(config: Config) -> ModelSpec:
             layers=(layer,) * config.layers("n_layers", "num_hidden_layers"),
             causal=True,
             final_norm=norm,
-            bias=Alibi(heads, attention.number("alibi_bias_max", default=8, maximum=1000)),
+            bias=Alibi(heads),
         ),
     )
 

@@ -88,12 +88,11 @@ class PositionTable:
 class Alibi:
     """A linear penalty on distance added to the scores, one slope per head (arXiv:2108.12409).
 
-    For n heads, a power of two, head i of 1..n has the slope 2^(-maximum * i / n). For other n, the first slopes are those of the next
-    smaller power of two, and the rest are every second slope of the next larger one.
+    For n heads, a power of two, head i of 1..n has the slope 2^(-8 * i / n). For other n, the first slopes are those of the next smaller
+    power of two, and the rest are every second slope of the next larger one.
     """
 
     heads: int
-    maximum: float = 8.0
 
 
 @dataclass(frozen=True, slots=True)

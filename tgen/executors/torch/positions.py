@@ -129,11 +129,11 @@ def query_growth(spec: QueryGrowth, positions: Tensor, dtype: torch.dtype) -> Te
     return (1 + spec.beta * torch.log1p(spans)).to(dtype)[:, None, :, None]
 
 
-def alibi_slopes(heads: int, device: torch.device, maximum: float = 8.0) -> Tensor:
-    """A slope per head, [heads]: powers of 2^(-maximum/n) for n heads; if n is no power of two, some slopes lie between those."""
+def alibi_slopes(heads: int, device: torch.device) -> Tensor:
+    """A slope per head, [heads]: powers of 2^(-8/n) for n heads; if n is no power of two, some slopes lie between those."""
     closest = 2 ** math.floor(math.log2(heads))
-    slopes = [2.0 ** (-maximum * (i + 1) / closest) for i in range(closest)]
-    slopes += [2.0 ** (-maximum / 2 * (2 * i + 1) / closest) for i in range(heads - closest)]
+    slopes = [2.0 ** (-8.0 * (i + 1) / closest) for i in range(closest)]
+    slopes += [2.0 ** (-4.0 * (2 * i + 1) / closest) for i in range(heads - closest)]
     return torch.tensor(slopes, device=device)
 
 

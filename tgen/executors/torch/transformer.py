@@ -50,8 +50,7 @@ class Distances(nn.Module):
         if isinstance(self.spec, RelativeBias) and self.weight is not None:
             buckets = relative_buckets(distances, self.spec.buckets, self.spec.max_distance, self.spec.bidirectional)
             return F.embedding(buckets, self.weight).permute(0, 3, 1, 2)
-        maximum = self.spec.maximum if isinstance(self.spec, Alibi) else 0.0
-        return distances.unsqueeze(1) * alibi_slopes(self.spec.heads, distances.device, maximum)[:, None, None]
+        return distances.unsqueeze(1) * alibi_slopes(self.spec.heads, distances.device)[:, None, None]
 
 
 class Stack(nn.Module):
