@@ -227,7 +227,9 @@ GOLDENS = {
         {**LAYER_EPS, **TWO_HEADS, "use_qkv_bias": True, "partial_rotary_factor": 0.5, "rope_parameters": DYNAMIC},
         dtype=BFLOAT,
     ),
-    "stablelm_parallel": Golden("stablelm", {**LAYER_EPS, **TWO_HEADS, "use_parallel_residual": True}, dialect=4, dtype=HALF),
+    "stablelm_parallel": Golden(
+        "stablelm", {**LAYER_EPS, **TWO_HEADS, "hidden_size": 32, "use_parallel_residual": True}, dialect=4, dtype=HALF
+    ),
     "granite": Golden(
         "granite",
         {
@@ -302,7 +304,7 @@ GOLDENS = {
     "mistral3": Golden(
         "mistral3",
         {
-            "text_config": {**SMALL, "model_type": "mistral", "head_dim": 6},
+            "text_config": {**SMALL, "model_type": "mistral", "head_dim": 6, "sliding_window": 6},
             "vision_config": {**VISION, "model_type": "pixtral", "hidden_size": 8, "intermediate_size": 8, "head_dim": 4, "patch_size": 2},
             "image_token_index": 5,
             "spatial_merge_size": 1,
