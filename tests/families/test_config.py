@@ -129,7 +129,7 @@ OFFICIAL: dict[str, dict[str, Any]] = {
     "t5": {"output_past": True, "is_decoder": False, "num_return_sequences": 1, "xla_device": None, "do_sample": False},
 }
 VARIANTS: dict[str, dict[str, Any]] = {
-    "gpt2": {"pruned_heads": {"0": [1]}, "add_cross_attention": True, "scale_attn_weights": False},
+    "gpt2": {"pruned_heads": {"0": [1]}, "add_cross_attention": True},
     "llama3": {"rope_interleaved": True, "add_cross_attention": True},
     "mistral": {"attention_bias": True},
     "qwen2": {"use_mrope": True, "mlp_bias": True},
@@ -258,7 +258,9 @@ def test_windows(name: str, changes: dict[str, Any], expected: list[int | None])
     assert [layer.mixer.window for layer in decoder(spec).layers] == expected
 
 
-@pytest.mark.parametrize(("asked", "nearest"), [("lama", "llama"), ("mixtral", "mistral"), ("qwen2_moe", "qwen2"), ("gpt_neo", "gpt_neox")])
+@pytest.mark.parametrize(
+    ("asked", "nearest"), [("lama", "llama"), ("mixtral", "mistral"), ("qwen2_moe", "qwen2"), ("gpt_neox_japanese", "gpt_neox")]
+)
 def test_an_unknown_family_names_the_nearest(asked: str, nearest: str) -> None:
     with pytest.raises(UnsupportedError, match=asked) as caught:
         find_family(asked)

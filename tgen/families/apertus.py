@@ -7,7 +7,7 @@ from dataclasses import replace
 from tgen.errors import UnsupportedError
 from tgen.families.config import Config
 from tgen.families.decoder import ATTENTION, BUFFERS, MODULES, decoder_model
-from tgen.families.table import Names, Table, make_table
+from tgen.families.table import Names, Reshape, Source, Table, make_table
 from tgen.spec.records import AttentionSpec, LayerSpec, Llama3Scaling, MlpSpec, ModelSpec, NormSpec, PairScaling, RopeSpec
 
 
@@ -56,6 +56,7 @@ def tensors(spec: ModelSpec) -> Table:
         "feed_forward.up": "mlp.up_proj",
         "feed_forward.down": "mlp.down_proj",
         "feed_forward": "mlp.act_fn",
+        "feed_forward.beta": Source("mlp.act_fn.beta", (Reshape((1,), back=()),)),
     }
     if spec.family == "nanochat":
         layer |= {"feed_forward.up": "mlp.fc1", "feed_forward.down": "mlp.fc2"}

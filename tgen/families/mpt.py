@@ -31,7 +31,7 @@ def spec(config: Config) -> ModelSpec:
             heads,
             head_dim,
             scale=attention.number("softmax_scale", default=head_dim**-0.5),
-            clip=None if attention.raw("clip_qkv") in (None, 0) else attention.number("clip_qkv"),
+            clip=None if attention.raw("clip_qkv") in (None, 0) else attention.number("clip_qkv", maximum=1e30),
         ),
         MlpSpec(4 * width, "gelu", gated=False, bias=False),
         norm,

@@ -20,7 +20,7 @@ def spec(config: Config) -> ModelSpec:
     head_dim, kv_heads = config.head_dim(width, heads), config.kv_heads(heads)
     norm = NormSpec("layer", 1e-5, weight=False) if first else NormSpec("rms", config.number("rms_norm_eps", default=1e-5))
     bias = not exaone and config.flag("attention_bias", default=False)
-    clip = config.number("clip_qkv") if first and config.raw("clip_qkv") is not None else None
+    clip = config.number("clip_qkv", maximum=1e30) if first and config.raw("clip_qkv") is not None else None
     windows, mlp = _windows(config), gated_mlp(config)
     layers = (
         LayerSpec(

@@ -76,7 +76,7 @@ def _yarn(config: Config, settings: Config, rope: RopeSpec) -> PairScaling:
     low, high = max(low, 0), min(high, rope.dim - 1)
     high = high + 0.001 if low == high else high
     slowed = (min(max((i - low) / (high - low), 0.0), 1.0) for i in range(rope.dim // 2))
-    return PairScaling(tuple(1 / (share / factor + 1 - share) for share in slowed), _yarn_amplitude(settings, factor))
+    return PairScaling(tuple(1 / (share / factor + (1 - share)) for share in slowed), _yarn_amplitude(settings, factor))
 
 
 def _yarn_amplitude(settings: Config, factor: float) -> float:

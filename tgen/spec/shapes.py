@@ -117,7 +117,7 @@ def _mlp(name: str, mlp: MlpSpec, width: int) -> Named:
     yield from _linear(f"{name}.up", mlp.width, width, mlp.bias)
     yield from _linear(f"{name}.down", width, mlp.width, mlp.bias)
     if mlp.activation == "xielu":
-        yield from ((f"{name}.alpha_p", (1,)), (f"{name}.alpha_n", (1,)), (f"{name}.beta", ()))
+        yield from ((f"{name}.{number}", (1,)) for number in ("alpha_p", "alpha_n", "beta"))
 
 
 def _linear(name: str, outputs: int, inputs: int, bias: bool) -> Named:

@@ -40,8 +40,7 @@ class Mlp(nn.Module):
         self.up = nn.Linear(width, spec.width, bias=spec.bias)
         self.down = nn.Linear(spec.width, width, bias=spec.bias)
         if spec.activation == "xielu":
-            self.alpha_p, self.alpha_n = nn.Parameter(torch.empty(1)), nn.Parameter(torch.empty(1))
-            self.beta = nn.Parameter(torch.empty(()))
+            self.alpha_p, self.alpha_n, self.beta = (nn.Parameter(torch.empty(1)) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
         """x is [batch, n, width], and so is the result."""
