@@ -24,7 +24,7 @@ from tgen.executors.torch.cache import Row, Source
 from tgen.executors.torch.load import load_model
 from tgen.executors.torch.maps import recording
 from tgen.executors.torch.transformer import Transformer
-from tgen.spec.records import AttentionSpec, LayerSpec, ModelSpec, PairScaling, RelativeBias, RopeSpec, StackSpec
+from tgen.spec.records import Activation, AttentionSpec, LayerSpec, ModelSpec, PairScaling, RelativeBias, RopeSpec, StackSpec
 from tgen.spec.shapes import parameters
 
 TOLERANCE = 1e-5
@@ -256,8 +256,8 @@ def changed_stack(stack: StackSpec) -> Iterator[tuple[str, StackSpec]]:
             yield f"{part} {what}", with_last(**{part: other})
     yield "epsilon", with_last(norm=replace(layer.norm, eps=layer.norm.eps + 0.05))
     if layer.feed_forward.activation != "xielu":  # its parameters show
-        other = "silu" if layer.feed_forward.activation == "relu" else "relu"
-        yield "activation", with_last(feed_forward=replace(layer.feed_forward, activation=other))
+        activation: Activation = "silu" if layer.feed_forward.activation == "relu" else "relu"
+        yield "activation", with_last(feed_forward=replace(layer.feed_forward, activation=activation))
     for norm in ("final_norm", "embedding_norm"):
         if (found := getattr(stack, norm)) is not None:
             yield norm, replace(stack, **{norm: replace(found, eps=found.eps + 0.05)})

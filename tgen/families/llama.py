@@ -29,6 +29,8 @@ def spec(config: Config) -> ModelSpec:
     norm = NormSpec("rms", config.number("rms_norm_eps", default=1e-6 if kind in SMALL_EPS else 1e-5) / residual / residual)
     config.require("rope_interleaved", [False])
     config.require("use_mrope", [False])
+    if kind == "hunyuan_v1_dense":
+        _hunyuan(config)
     bias, out_bias, mlp_bias = _biases(config)
     mlp = MlpSpec(
         width=config.integer("intermediate_size"),
@@ -102,6 +104,21 @@ def _biases(config: Config) -> tuple[bool, bool, bool]:
         return config.flag("attention_bias", default=True), config.flag("attention_out_bias", default=False), mlp_bias
     bias = config.flag("attention_bias", default=False)
     return bias, bias, mlp_bias
+
+
+def _hunyuan(config: Config) -> None:
+    """Read the keys of Tencent's own code: token ids, heads of other tasks, and variants that no dense model has."""
+    for key in ("add_classification_head", "use_cla"):
+        config.require(key, [False])
+    for key in ("use_qk_norm", "use_rotary_pos_emb"):
+        config.require(key, [True])
+    config.require("norm_type", ["rms"])
+    unused = """
+        attention_head_dim cla_share_factor class_num dense_list im_end_id im_newline_id im_start_id mask_init_id org_vocab_size pad_id
+        pool_type text_end_id text_start_id
+    """
+    for key in unused.split():
+        config.raw(key)
 
 
 def _growth(config: Config) -> QueryGrowth:

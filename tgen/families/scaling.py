@@ -61,6 +61,7 @@ def _dynamic(settings: Config, dim: int, theta: float) -> float:
 
 def _yarn(config: Config, settings: Config, rope: RopeSpec) -> PairScaling:
     """Pairs that turn often within the original context are kept, those that turn seldom are slowed down, a blend between."""
+    settings.raw("finetuned")
     original, factor, theta = original_context(config, settings), settings.raw("factor"), rope.theta
     factor = config.number("max_position_embeddings", default=2048) / original if factor is None else settings.number("factor")
     if theta <= 1 or original < 1:

@@ -11,6 +11,9 @@ from tgen.spec.records import AttentionSpec, LayerSpec, ModelSpec, NormSpec
 def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is stablelm."""
     config.require("qk_layernorm", [False])
+    config.require("rotary_scaling_factor", [1.0])
+    for key in ("norm_eps", "rope_pct", "num_heads"):
+        config.raw(key)  # other names of keys that are read
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     head_dim, kv_heads = config.head_dim(width, heads), config.kv_heads(heads)
     norm, bias = NormSpec("layer", config.number("layer_norm_eps", default=1e-5)), config.flag("use_qkv_bias", default=False)

@@ -28,6 +28,9 @@ def spec(config: Config) -> ModelSpec:
     if not nemotron:
         config.require("mlp_type", ["default"])
         config.require("norm_type", ["layer_norm"])
+        config.require("scale_attn_weights", [True])
+        for key in ("activation_function", "layer_norm_epsilon", "scale_attention_softmax_in_fp32"):
+            config.raw(key)  # other names of keys that are read, and a precision
     layers = (
         LayerSpec(AttentionSpec(heads, kv_heads, head_dim, head_dim**-0.5, bias, bias, window=window, rope=rope), mlp, norm)
         for window in ([None] * count if nemotron else config.windows(count))
