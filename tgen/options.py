@@ -17,6 +17,7 @@ from tgen.files import refuse_constant
 Overflow = Literal["error", "truncate-left", "shrink"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+ExecutorChoice = Literal["auto", "native", "torch"]
 Pooling = Literal["mean", "first"]
 Origin = Literal["asked", "environment", "model", "built-in"]
 
@@ -155,7 +156,7 @@ class GenerationOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Where and in which number format to compute; `threads` None leaves the choice to torch."""
+    """Where, in which number format and with which executor to compute; `threads` None leaves the choice to the executor."""
 
     device: Device = field(default="auto", metadata=declared(
         "Where to compute.", RUNNING, choices=get_args(Device), default="auto: the first available of cuda, mps, cpu",
@@ -165,6 +166,10 @@ class RunOptions:
     ))  # fmt: skip
     threads: int | None = field(default=None, metadata=declared(
         "CPU threads. Without --threads, one for each core.", RUNNING, "INT", aliases=("-t",), low=1, high=4096,
+    ))  # fmt: skip
+    executor: ExecutorChoice = field(default="auto", metadata=declared(
+        "What computes. native: tgen's own library, for CPUs. torch: PyTorch, for every model and device.",
+        RUNNING, choices=get_args(ExecutorChoice), default="$TGEN_EXECUTOR, else auto: native where it runs the model", environment=True,
     ))  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -180,7 +185,6 @@ def declarations(record: type) -> dict[str, Declaration]:
 
 
 DECLARED = declarations(GenerationOptions)
-ENVIRONMENT = tuple(name for name, option in DECLARED.items() if option.environment)
 FROM_MODEL = tuple(name for name, option in DECLARED.items() if option.folder)
 
 
@@ -212,7 +216,7 @@ def resolve(asked: Mapping[str, Any], environment: Mapping[str, str], model: Map
     origins: dict[str, Origin] = dict.fromkeys(settled, "built-in")
     layers: list[tuple[Origin, Mapping[str, Any]]] = [
         ("model", model),
-        ("environment", _environment_values(environment)),
+        ("environment", environment_values(GenerationOptions, environment)),
         ("asked", {key: value for key, value in asked.items() if value is not None}),
     ]
     for origin, values in layers:
@@ -250,17 +254,17 @@ def check_early(asked: Mapping[str, Any], environment: Mapping[str, str]) -> Non
     resolve(asked, environment, {})
 
 
-def _environment_values(environment: Mapping[str, str]) -> dict[str, Any]:
-    """The values that TGEN_... variables set; an empty variable counts as unset."""
+def environment_values(record: type, environment: Mapping[str, str]) -> dict[str, Any]:
+    """The values that TGEN_... variables set for a record's options; an empty variable counts as unset. Raises UsageError."""
     values: dict[str, Any] = {}
-    for name in ENVIRONMENT:
-        variable, whole = f"TGEN_{name.upper()}", DECLARED[name].metavar == "INT"
-        text = environment.get(variable)
+    for name, option in declarations(record).items():
+        variable, whole = f"TGEN_{name.upper()}", option.metavar == "INT"
+        text = environment.get(variable) if option.environment else None
         if not text:
             continue
         try:
-            values[name] = int(text) if whole else float(text)
-            DECLARED[name].check(name, values[name])
+            values[name] = {"INT": int, "FLOAT": float}.get(option.metavar, str)(text)
+            option.check(name, values[name])
         except (ValueError, UsageError) as error:
             reason = error.message if isinstance(error, UsageError) else f"it is not {'a whole' if whole else 'a'} number"
             raise UsageError(

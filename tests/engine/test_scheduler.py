@@ -207,10 +207,10 @@ def test_out_of_memory_ends_one_request() -> None:
     """The newest request ends; the texts of the others stay the same."""
 
     class Small(ScriptedSession):
-        def extend(self, rows: Sequence[Sequence[int]]) -> Logits:
+        def extend(self, rows: Sequence[Sequence[int]], tails: Sequence[int] | None = None) -> Logits:
             if sum(map(len, self.rows)) + sum(map(len, rows)) > 100:
                 raise MemoryLimitError("out of memory while reading", "use a smaller model")
-            return super().extend(rows)
+            return super().extend(rows, tails)
 
     class SmallExecutor(ScriptedExecutor):
         def open(self) -> ScriptedSession:

@@ -25,7 +25,7 @@ from tgen.declaration import RUNNING as RUNNING
 from tgen.declaration import SAMPLING as SAMPLING
 from tgen.declaration import Declaration, flag
 from tgen.errors import UsageError
-from tgen.options import GenerationOptions, RunOptions, check_early, declarations, read_constraint
+from tgen.options import GenerationOptions, RunOptions, check_early, declarations, environment_values, read_constraint
 from tgen.ui import messages
 from tgen.ui.terminal import Color
 
@@ -126,7 +126,8 @@ def _default(declaration: Declaration, value: object) -> object:
 
 
 def _run_options(given: Mapping[str, Any]) -> RunOptions:
-    return RunOptions(**{name: value for name, value in given.items() if value is not None})
+    asked = {name: value for name, value in given.items() if value is not None}
+    return RunOptions(**{**environment_values(RunOptions, os.environ), **asked})
 
 
 def _asked(given: Mapping[str, Any]) -> Asked:

@@ -18,7 +18,7 @@ from tgen.text.tokenizer import Tokenizer
 def load(model: str | Path | None = None, **options: Any) -> Generator:
     """A model that continues prompts, from a Hugging Face folder, a shipped name, or `org/name` in the Hugging Face cache.
 
-    None loads the shipped default. Options are the fields of `RunOptions`: device, dtype, threads. Raises TgenError.
+    None loads the shipped default. Options are the fields of `RunOptions`: device, dtype, threads, executor. Raises TgenError.
     """
     run = RunOptions(**options)
     return open_generator(open_checkpoint(resolve(DEFAULT_MODEL if model is None else str(model))), run)

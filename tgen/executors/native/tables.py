@@ -1,0 +1,72 @@
+"""Tables that depend on positions: rotations, and numbers added to scores by distance."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from tgen.spec.records import Alibi, LinearScaling, Llama3Scaling, RelativeBias, RopeSpec
+
+Floats = npt.NDArray[np.float32]
+
+
+def rotations(rope: RopeSpec, positions: int) -> tuple[Floats, Floats]:
+    """Cosines and sines of the first positions, [positions, dim / 2]."""
+    angles = np.arange(positions, dtype=np.float32)[:, None] * rope_frequencies(rope)
+    return np.cos(angles), np.sin(angles)
+
+
+def rope_frequencies(rope: RopeSpec) -> Floats:
+    """Radians per position of each rotated pair, [dim / 2]."""
+    exponents = np.arange(0, rope.dim, 2, dtype=np.float32) / np.float32(rope.dim)
+    frequencies = (np.float32(1.0) / np.float32(rope.theta) ** exponents).astype(np.float32)
+    match rope.scaling:
+        case None:
+            return frequencies
+        case LinearScaling(factor):
+            return frequencies / np.float32(factor)
+        case Llama3Scaling(factor, low, high, original_context):
+            wavelengths = np.float32(2 * math.pi) / frequencies
+            blend = np.clip((original_context / wavelengths - low) / (high - low), 0, 1).astype(np.float32)
+            return ((1 - blend) * frequencies / np.float32(factor) + blend * frequencies).astype(np.float32)
+
+
+def distance_table(spec: Alibi | RelativeBias, weight: Floats | None, reach: int) -> Floats:
+    """What is added to a score, [heads, 2 * reach], by key - query + reach. `weight` is [buckets, heads]."""
+    distances = np.arange(-reach, reach)
+    if isinstance(spec, RelativeBias):
+        assert weight is not None
+        return np.ascontiguousarray(weight[_buckets(distances, spec)].T)
+    return alibi_slopes(spec.heads)[:, None] * distances.astype(np.float32)
+
+
+def alibi_slopes(heads: int) -> Floats:
+    """A slope per head, [heads]: powers of 2^(-8/n) for n heads; if n is no power of two, some slopes lie between those."""
+    closest = 2 ** math.floor(math.log2(heads))
+    slopes = [2.0 ** (-8.0 * (i + 1) / closest) for i in range(closest)]
+    slopes += [2.0 ** (-4.0 * (2 * i + 1) / closest) for i in range(heads - closest)]
+    return np.array(slopes, np.float32)
+
+
+def _buckets(distances: npt.NDArray[np.int64], spec: RelativeBias) -> npt.NDArray[np.int64]:
+    """T5's bucket for each distance (key minus query): near distances have one each, far ones share, on a logarithmic scale."""
+    buckets, first = spec.buckets, np.zeros_like(distances)
+    if spec.bidirectional:
+        buckets //= 2
+        first = (distances > 0) * buckets
+        distances = np.abs(distances)
+    else:
+        distances = np.maximum(-distances, 0)
+    exact = buckets // 2
+    ratios = np.log(np.maximum(distances, 1).astype(np.float32) / np.float32(exact)) / np.float32(math.log(spec.max_distance / exact))
+    far = (ratios * np.float32(buckets - exact)).astype(np.int64)
+    return first + np.where(distances < exact, distances, np.minimum(exact + far, buckets - 1))
+
+
+def sinusoids(positions: int, width: int) -> Floats:
+    """Sines in the first half of the vector, cosines in the second, [positions, width] (Marian's order); one sine more if width is odd."""
+    exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
+    angles = np.arange(positions, dtype=np.float32)[:, None] / np.float32(10000.0) ** exponents
+    return np.ascontiguousarray(np.concatenate((np.sin(angles), np.cos(angles)), axis=-1)[:, :width])
