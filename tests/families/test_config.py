@@ -275,6 +275,15 @@ def test_a_key_inside_the_text_model_is_refused(name: str, copy_golden: Callable
         opened(values, copy_golden(name))
 
 
+@pytest.mark.parametrize(
+    ("name", "eyes"), [("gemma3_images", "vision_tower."), ("mistral3", "model.vision_tower."), ("qwen3_vl", "model.visual.")]
+)
+def test_tensors_of_eyes_are_left_out_by_name(name: str, eyes: str) -> None:
+    left_out = open_checkpoint(GOLDEN / name).matches.left_out
+    assert any(one.startswith(eyes) for one in left_out)
+    assert not any("language_model" in one for one in left_out)
+
+
 def test_qwen2_vl_keeps_the_settings_of_its_text_model_among_its_own(copy_golden: Callable[[str], Path]) -> None:
     """So did its first folders, with a kind of rotation that is the plain one for a text."""
     values = config_of("qwen2_vl")

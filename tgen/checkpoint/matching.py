@@ -31,10 +31,14 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """A match for every parameter. `repeats` maps a copy's name in the files to the copy and its original: one parameter."""
+    """A match for every parameter. `repeats` maps a copy's name in the files to the copy and its original: one parameter.
+
+    `left_out` names the tensors of parts that tgen does not run, such as a model's eyes.
+    """
 
     parameters: dict[str, Match]
     repeats: dict[str, tuple[StoredTensor, StoredTensor]]
+    left_out: tuple[str, ...] = ()
 
     @property
     def number_format(self) -> str:
@@ -92,7 +96,7 @@ def match_tensors(table: Table, spec: ModelSpec, stored: dict[str, StoredTensor]
             raise CheckpointError(f"the weights hold a tensor that the model has no place for: {name}", WRONG_MODEL_HINT)
         if taken[name] != math.prod(tensor.shape):
             raise CheckpointError(f"{name} holds {math.prod(tensor.shape)} numbers, the model takes {taken[name]}", WRONG_MODEL_HINT)
-    return Matches(matches, repeats)
+    return Matches(matches, repeats, tuple(name for name in stored if name.startswith(table.apart)))
 
 
 def no_repeat(name: str) -> UnsupportedError:

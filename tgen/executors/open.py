@@ -10,13 +10,13 @@ from tgen.executors.formats import has_accelerator
 from tgen.executors.native import library
 from tgen.executors.native import open as native
 from tgen.options import RunOptions
+from tgen.spec.records import ModelSpec, PairScaling
 from tgen.spec.shapes import parameter_count
 
 if TYPE_CHECKING:
     from tgen.checkpoint.container import Checkpoint
     from tgen.executors.session import LoadedModel
     from tgen.executors.torch.transformer import Transformer
-    from tgen.spec.records import ModelSpec, PairScaling
 
 
 def why_torch(spec: ModelSpec, options: RunOptions) -> str | None:
