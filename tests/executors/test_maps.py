@@ -17,7 +17,7 @@ from tgen.executors.torch.transformer import Transformer
 from tgen.options import GenerationOptions
 from tgen.sampling.sampler import Sampler
 
-IDS, SOURCE = [30, 40, 50, 60, 70, 80, 90, 100], [35, 45, 55]
+IDS, SOURCE = [30, 40, 50, 60, 70, 80, 90, 95], [35, 45, 55]
 
 
 def maps_of(name: str, model: Transformer | None = None) -> Maps:

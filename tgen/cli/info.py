@@ -66,6 +66,8 @@ def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
     yield "stored_as", sorted({tensor.dtype for tensor in checkpoint.stored.values()})
     for name, part in spec.stacks.items():
         yield ("layers" if len(spec.stacks) == 1 else f"{name}_layers"), len(part.layers)
+    if checkpoint.matches.left_out:
+        yield "left_out", f"{len(checkpoint.matches.left_out)} tensors of parts that see images"
     yield "width", spec.width
     yield "feed_forward", f"{mlp.width}, {mlp.activation}{', gated' if mlp.gated else ''}"
     yield "heads", attention.heads
@@ -123,8 +125,9 @@ def _positions(stack: StackSpec) -> str:
 
 
 def _rope(rope: RopeSpec) -> str:
+    factor = getattr(rope.scaling, "factor", None)
     kind = type(rope.scaling).__name__.removesuffix("Scaling").lower()
-    scaling = "" if rope.scaling is None else f", {kind} scaling by {rope.scaling.factor:g}"
+    scaling = "" if rope.scaling is None else f", {kind} scaling" if factor is None else f", {kind} scaling by {factor:g}"
     return f"theta {rope.theta:g}{scaling}"
 
 

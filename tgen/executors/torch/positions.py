@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tgen.spec.records import LinearScaling, Llama3Scaling, RopeSpec
+from tgen.spec.records import LinearScaling, Llama3Scaling, PairScaling, QueryGrowth, RopeSpec
 
 Bias = Callable[[Tensor], Tensor]
 
@@ -91,7 +91,8 @@ class Rotations:
         if rope not in self._known:
             angles = self._positions.unsqueeze(-1).float() * rope_frequencies(rope, self._positions.device)
             angles = torch.cat((angles, angles), dim=-1).unsqueeze(1)
-            self._known[rope] = angles.cos().to(self._dtype), angles.sin().to(self._dtype)
+            amplitude = rope.scaling.amplitude if isinstance(rope.scaling, PairScaling) else 1.0
+            self._known[rope] = (angles.cos() * amplitude).to(self._dtype), (angles.sin() * amplitude).to(self._dtype)
         return self._known[rope]
 
 
@@ -104,6 +105,8 @@ def rope_frequencies(rope: RopeSpec, device: torch.device) -> Tensor:
             return frequencies
         case LinearScaling(factor):
             return frequencies / factor
+        case PairScaling(divisors):
+            return frequencies / torch.tensor(divisors, device=device)
         case Llama3Scaling(factor, low, high, original_context):
             wavelengths = 2 * math.pi / frequencies
             blend = ((original_context / wavelengths - low) / (high - low)).clamp(0, 1)
@@ -118,6 +121,12 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     first, second = turned.chunk(2, dim=-1)
     turned = turned * cosine + torch.cat((-second, first), dim=-1) * sine
     return torch.cat((turned, kept), dim=-1) if kept.shape[-1] else turned
+
+
+def query_growth(spec: QueryGrowth, positions: Tensor, dtype: torch.dtype) -> Tensor:
+    """The factor of each query, [batch, 1, n, 1] for positions [batch, n]."""
+    spans = torch.floor(positions.clamp(min=0) / spec.span)
+    return (1 + spec.beta * torch.log1p(spans)).to(dtype)[:, None, :, None]
 
 
 def alibi_slopes(heads: int, device: torch.device) -> Tensor:
