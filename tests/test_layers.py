@@ -38,7 +38,7 @@ ORDER = {
     "spec": ["records", "shapes", "cache"],
     "checkpoint": ["stored", "bins", "safetensors", "matching", "container", "mapped", "generation", "resolve"],
     "executors": ["session", "formats", "torch", "native", "measure", "open"],
-    "executors/native": ["build", "library", "open"],
+    "executors/native": ["build", "interface", "library", "weights", "packing", "tables", "program", "model", "session", "open"],
     "executors/torch": [
         *["cache", "positions", "norms", "forward_pass", "attention", "layers", "transformer"],
         *["placement", "load", "save", "reading", "session", "maps"],

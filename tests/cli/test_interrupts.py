@@ -51,7 +51,21 @@ def test_a_signal_at_a_certain_point(point: str, number: signal.Signals) -> None
 @pytest.mark.parametrize("point", ["numpy", "torch", "torch.nn.functional"])
 def test_ctrl_c_while_torch_is_imported(point: str) -> None:
     """Its own modules catch exceptions, and raise others."""
-    arguments = [sys.executable, "-c", PROGRAM, str(int(signal.SIGINT)), point, "generate", "x", "-n", "1", "-m", golden("gpt2")]
+    arguments = [
+        sys.executable,
+        "-c",
+        PROGRAM,
+        str(int(signal.SIGINT)),
+        point,
+        "generate",
+        "x",
+        "-n",
+        "1",
+        "-m",
+        golden("gpt2"),
+        "--executor",
+        "torch",
+    ]
     done = subprocess.run(arguments, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 

@@ -150,9 +150,9 @@ def test_a_file_that_does_not_fit_is_written_anew(tmp_path: Path, change: str) -
         "fewer ids": {"ids": ids[:-1]},
         "more ids": {"ids": np.append(ids, [7] * 10**6)},
         "no ids": {"ids": ids[:0]},
-        "another shape": {"state.0.k": arrays["state.0.k"].transpose(1, 0, 2).copy()},
-        "another format": {"state.0.k": arrays["state.0.k"].astype(np.float16)},
-        "a name too many": {"state.99.k": arrays["state.0.k"]},
+        "another shape": {"state.pages": arrays["state.pages"].T.copy()},
+        "another format": {"state.pages": arrays["state.pages"].astype(np.float16)},
+        "a name too many": {"state.99.k": arrays["state.pages"]},
     }
     arrays = {"ids": ids} if change == "no state" else arrays | changes[change]
     save_file(arrays, path, {**noted, "checksum": _checksum(arrays)})

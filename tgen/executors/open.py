@@ -10,7 +10,7 @@ from tgen.executors.formats import has_accelerator
 from tgen.executors.native import library
 from tgen.executors.native import open as native
 from tgen.options import RunOptions
-from tgen.spec.records import ModelSpec, PairScaling
+from tgen.spec.records import ModelSpec
 from tgen.spec.shapes import parameter_count
 
 if TYPE_CHECKING:
@@ -36,32 +36,12 @@ def _reason(spec: ModelSpec, options: RunOptions) -> str | None:
     if options.device in ("cuda", "mps"):
         obstacle: str | None = f"it runs on the CPU only, not on {options.device}"
     else:
-        obstacle = library.load().problem or native.supports(spec) or _unknown_to_native(spec)
+        obstacle = library.load().problem or native.supports(spec)
     if options.executor == "native" and obstacle is not None:
         raise UsageError(f"the native executor cannot run this model: {obstacle}", "use --executor auto or torch")
     if options.executor == "auto" and options.device == "auto" and has_accelerator():
         return "it uses this machine's accelerator"
     return obstacle
-
-
-def _unknown_to_native(spec: ModelSpec) -> str | None:
-    """The first part of a spec that only torch runs so far; None if there is none."""
-    layers = [layer for stack in spec.stacks.values() for layer in stack.layers]
-    mixers = [layer.mixer for layer in layers]
-    outer = [norm for stack in spec.stacks.values() for norm in (stack.final_norm, stack.embedding_norm)]
-    norms = [norm for norm in (*outer, *(layer.norm for layer in layers), *(mixer.qk_norm for mixer in mixers)) if norm is not None]
-    found = {
-        "embeddings of another width": spec.embedding_width is not None,
-        "norms on outputs alone": any(layer.residual == "output" for layer in layers),
-        "norms without a weight": any(not norm.weight for norm in norms),
-        "layer norms without a bias": any(norm.kind == "layer" and not norm.has_bias for norm in norms),
-        "the activation": any(layer.feed_forward.activation in ("relu2", "xielu") for layer in layers),
-        "clipped queries and keys": any(mixer.clip is not None for mixer in mixers),
-        "norms of all heads, or after the rotation": any(mixer.qk_norm_span != "head" or mixer.qk_norm_after_rope for mixer in mixers),
-        "queries that grow": any(mixer.query_growth is not None for mixer in mixers),
-        "a scaling for each rotated pair": any(mixer.rope is not None and isinstance(mixer.rope.scaling, PairScaling) for mixer in mixers),
-    }
-    return next((f"it does not know {what}" for what, there in found.items() if there), None)
 
 
 def require_torch(what: str, reason: str = "") -> None:

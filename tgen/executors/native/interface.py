@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 FLOAT32, FLOAT16, BFLOAT16, INT8, INT4 = range(5)
 EMBED, JOIN, MULTIPLY, ATTEND, SELECT, STORE_KEYS = range(6)
 HIDDEN, MIXED, INNER, OUTPUT, PROJECTED, LOGITS = range(6)
-ACTIVATIONS = {None: 0, "gelu": 1, "gelu_tanh": 2, "silu": 3, "relu": 4, "relu_squared": 5}
+ACTIVATIONS = {None: 0, "gelu": 1, "gelu_tanh": 2, "silu": 3, "relu": 4, "relu2": 5, "xielu": 6}
+SPANS = {"head": 0, "own": 1, "width": 2}
 LANES = 16
 
 
@@ -55,7 +56,9 @@ class Instruction(Structure):
         *[(name, c_int32) for name in ("layer", "cross", "causal", "heads", "window", "rope", "distances", "q_norm", "k_norm")],
         ("key_at", c_int32),
         ("value_at", c_int32),
-        ("attention_scale", c_float),
+        ("norm_span", c_int32),
+        ("norm_after_rope", c_int32),
+        *[(name, c_float) for name in ("clip", "growth_beta", "growth_span", "attention_scale")],
         ("formats", c_int32),
     ]
 

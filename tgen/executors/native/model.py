@@ -14,7 +14,7 @@ from tgen.arrays import Logits
 from tgen.errors import MemoryLimitError
 from tgen.executors.native import interface as c
 from tgen.executors.native.program import compile_spec
-from tgen.executors.native.tables import distance_table, rotations, sinusoids
+from tgen.executors.native.tables import XIELU, distance_table, rotations, sinusoids, xielu_numbers
 from tgen.executors.native.weights import StoredMatrix, Weights, address
 from tgen.executors.session import Hidden
 from tgen.spec.records import ModelSpec, StackSpec
@@ -84,6 +84,10 @@ class NativeModel:
             if stack.positions is not None and stack.positions.kind == "sinusoid":
                 table = sinusoids(stack.positions.length, spec.width)
                 weights.put(f"{name}.positions", StoredMatrix(c.FLOAT32, table.shape[0], table.shape[1], table))
+            for number, layer in enumerate(stack.layers):
+                if layer.feed_forward.activation == "xielu":
+                    part = f"{name}.layers.{number}.feed_forward"
+                    weights.put_vector(f"{part}.xielu", xielu_numbers(*(weights.vector(f"{part}.{own}") for own in XIELU)))
         self.programs = compile_spec(
             spec, lambda name: weights.matrix(name).rows, lambda name: weights.matrix(name).format, weights.address
         )
@@ -197,6 +201,8 @@ class NativeModel:
         return c.Matrix(stored.format, stored.rows, stored.columns, address(stored.data), self.weights.address(f"{name}.bias") or None)
 
     def _norm(self, name: str, norm: Any, width: int) -> c.Norm:
+        if not norm.weight:
+            self.weights.put_vector(f"{name}.weight", np.ones(width, np.float32))
         weight, bias = self.weights.address(f"{name}.weight"), self.weights.address(f"{name}.bias")
         return c.Norm(int(norm.kind == "layer"), width, norm.eps, weight, bias or None)
 

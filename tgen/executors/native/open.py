@@ -24,8 +24,15 @@ NUMBER_FORMATS = {"auto": None, "float32": "F32", "bfloat16": "BF16", "float16":
 
 def supports(spec: ModelSpec) -> str | None:
     """Why the library cannot run a model; None if it can."""
-    widest = max(attention.head_dim for stack in spec.stacks.values() for layer in stack.layers for attention in (layer.mixer,))
-    return f"heads of {widest} numbers are wider than {MOST_HEAD_NUMBERS}" if widest > MOST_HEAD_NUMBERS else None
+    mixers = [layer.mixer for stack in spec.stacks.values() for layer in stack.layers]
+    if spec.embedding_width is not None:
+        return "its embeddings have a width of their own"
+    if any(mixer.head_dim > MOST_HEAD_NUMBERS for mixer in mixers):
+        return f"its heads are wider than {MOST_HEAD_NUMBERS} numbers"
+    spread = [mixer for mixer in mixers if mixer.qk_norm is not None and mixer.qk_norm_span == "width"]
+    if any(mixer.clip is not None or mixer.qk_norm_after_rope for mixer in spread):
+        return "its norm of all heads follows a clip or a rotation"
+    return None
 
 
 def open_executor(checkpoint: Checkpoint, options: RunOptions, kernel: str | None = None) -> NativeExecutor:

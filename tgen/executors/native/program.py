@@ -119,6 +119,8 @@ class _Compiler:
         """A part's norm, the norm of the vector that the part reads, and how its result joins the residual stream."""
         if layer.shared_norm and part == "feed_forward":
             return NONE, NONE, {}
+        if layer.residual == "output":
+            return NONE, NONE, {"before": self.norm(f"{name}.{part}_out_norm", layer.norm)}
         norm = self.norm(f"{name}.{part}_norm", layer.norm)
         match layer.residual:
             case "post":
@@ -136,7 +138,10 @@ class _Compiler:
         places = [_lanes(self.rows_of(matrix)) for matrix in projections]
         self.widen(1, sum(places))
         self.widen(2, spec.heads * spec.head_dim)
-        norms = [self.norm(f"{name}.{letter}_norm", spec.qk_norm, spec.head_dim) if spec.qk_norm else NONE for letter in "qk"]
+        norms = [NONE, NONE]
+        if spec.qk_norm is not None:
+            widths = [spec.head_dim * (1 if spec.qk_norm_span == "head" else heads) for heads in (spec.heads, spec.kv_heads)]
+            norms = [self.norm(f"{name}.{letter}_norm", spec.qk_norm, width) for letter, width in zip("qk", widths, strict=True)]
         self.emit(
             c.ATTEND,
             layer=number,
@@ -150,6 +155,11 @@ class _Compiler:
             k_norm=norms[1],
             key_at=places[0],
             value_at=sum(places[:2]),
+            norm_span=c.SPANS[spec.qk_norm_span],
+            norm_after_rope=int(spec.qk_norm_after_rope),
+            clip=spec.clip or 0.0,
+            growth_beta=spec.query_growth.beta if spec.query_growth else 0.0,
+            growth_span=spec.query_growth.span if spec.query_growth else 0.0,
             attention_scale=spec.scale,
             softcap=spec.softcap or 0.0,
         )
@@ -158,7 +168,8 @@ class _Compiler:
     def feed_forward(self, name: str, mlp: MlpSpec, first: list[str]) -> None:
         """The feed-forward matrices; the result stands in y."""
         self.widen(3, mlp.width)
-        self.multiply(c.HIDDEN, c.INNER, first, gated=int(mlp.gated), activation=c.ACTIVATIONS[mlp.activation])
+        constant = self.constant_of(f"{name}.feed_forward.xielu") if mlp.activation == "xielu" else 0
+        self.multiply(c.HIDDEN, c.INNER, first, gated=int(mlp.gated), activation=c.ACTIVATIONS[mlp.activation], constant=constant)
         self.multiply(c.INNER, c.OUTPUT, [f"{name}.feed_forward.down"])
 
     def head(self) -> None:

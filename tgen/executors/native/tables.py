@@ -1,4 +1,4 @@
-"""Tables that depend on positions: rotations, and numbers added to scores by distance."""
+"""Numbers that are computed once: rotations, numbers added to scores by distance, sinusoids, and those of an activation."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from tgen.spec.records import Alibi, LinearScaling, Llama3Scaling, RelativeBias, RopeSpec
+from tgen.spec.records import Alibi, LinearScaling, Llama3Scaling, PairScaling, RelativeBias, RopeSpec
 
 Floats = npt.NDArray[np.float32]
+XIELU = ("alpha_p", "alpha_n", "beta")
 
 
 def rotations(rope: RopeSpec, positions: int) -> tuple[Floats, Floats]:
     """Cosines and sines of the first positions, [positions, dim / 2]."""
     angles = np.arange(positions, dtype=np.float32)[:, None] * rope_frequencies(rope)
-    return np.cos(angles), np.sin(angles)
+    amplitude = np.float32(rope.scaling.amplitude if isinstance(rope.scaling, PairScaling) else 1.0)
+    return np.cos(angles) * amplitude, np.sin(angles) * amplitude
 
 
 def rope_frequencies(rope: RopeSpec) -> Floats:
@@ -31,6 +33,9 @@ def rope_frequencies(rope: RopeSpec) -> Floats:
             wavelengths = np.float32(2 * math.pi) / frequencies
             blend = np.clip((original_context / wavelengths - low) / (high - low), 0, 1).astype(np.float32)
             return ((1 - blend) * frequencies / np.float32(factor) + blend * frequencies).astype(np.float32)
+        case PairScaling(divisors):
+            scaled: Floats = frequencies / np.array(divisors, np.float32)
+            return scaled
 
 
 def distance_table(spec: Alibi | RelativeBias, weight: Floats | None, reach: int) -> Floats:
@@ -70,3 +75,9 @@ def sinusoids(positions: int, width: int) -> Floats:
     exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
     angles = np.arange(positions, dtype=np.float32)[:, None] / np.float32(10000.0) ** exponents
     return np.ascontiguousarray(np.concatenate((np.sin(angles), np.cos(angles)), axis=-1)[:, :width])
+
+
+def xielu_numbers(*parameters: Floats | None) -> Floats:
+    """The three numbers that the activation xIELU multiplies by, from its parameters alpha_p, alpha_n and beta."""
+    rising, falling, beta = (float(parameter[0]) for parameter in parameters if parameter is not None)
+    return np.array([np.logaddexp(0, rising), beta + np.logaddexp(0, falling), beta], np.float32)

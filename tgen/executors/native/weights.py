@@ -54,11 +54,15 @@ class Weights:
         """Use another matrix under this name."""
         self._matrices[name] = matrix
 
+    def put_vector(self, name: str, vector: Array) -> None:
+        """Use this vector in float32 under a name that the checkpoint lacks."""
+        self._vectors[name] = vector
+
     def vector(self, name: str) -> Array | None:
         """A parameter in float32; None if the model lacks it. Raises CheckpointError for NaN or infinity."""
-        if name not in self.matches.parameters:
-            return None
         if name not in self._vectors:
+            if name not in self.matches.parameters:
+                return None
             array, dtype = self._taken(self.matches.parameters[name])
             vector = np.ascontiguousarray(widened(array, dtype))
             if not np.isfinite(vector).all():

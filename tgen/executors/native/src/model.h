@@ -57,7 +57,8 @@ struct Row {
 };
 
 enum Kind { EMBED, JOIN, MULTIPLY, ATTEND, SELECT, STORE_KEYS };
-enum Activation { NO_ACTIVATION, GELU, GELU_TANH, SILU, RELU, RELU_SQUARED };
+enum Activation { NO_ACTIVATION, GELU, GELU_TANH, SILU, RELU, RELU_SQUARED, XIELU };
+enum Span { EACH_HEAD, OWN_HEAD, WHOLE_WIDTH };  // what a norm of queries or keys spans; the last two have a weight for each head
 enum Place { HIDDEN, MIXED, INNER, OUTPUT, PROJECTED, LOGITS };  // where vectors stand between instructions
 
 // One instruction. Fields that its kind does not use are 0, or -1 for the number of a matrix, a norm or a table.
@@ -72,10 +73,13 @@ struct Instruction {
     float softcap;  // MULTIPLY and ATTEND: bounds results to +-softcap by a tanh; 0 for none
     // EMBED: matrices[0] holds the embeddings, matrices[1] the vectors of positions from row `offset` on; `constant` is added to each
     int32_t offset;
-    const float* constant;
+    const float* constant;  // MULTIPLY: three numbers of XIELU
     // ATTEND
     int32_t layer, cross, causal, heads, window, rope, distances, q_norm, k_norm;
     int32_t key_at, value_at;  // where keys and values start in PROJECTED, after the queries; also for STORE_KEYS
+    int32_t norm_span, norm_after_rope;
+    float clip;                       // bounds queries, keys and values to +-clip; 0 for none
+    float growth_beta, growth_span;  // queries at position p are multiplied by 1 + beta * ln(1 + floor(p / span)); span 0 for none
     float attention_scale;
     int32_t formats;  // JOIN and MULTIPLY: bit f is set if a matrix of format f reads the vectors that this instruction prepares
 };

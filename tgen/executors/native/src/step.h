@@ -50,32 +50,45 @@ INLINE void own_tokens(const Run& run, int thread, int64_t* first, int64_t* last
 
 INLINE int64_t place(const Run& run, int64_t token, int thread) { return run.several ? token : thread; }
 
-static void normalise(const Norm& norm, const float* in, float* out) {
-    int64_t width = norm.width, whole = width / LANES * LANES;
-    float mean = 0;
+// The mean (0 for a root mean square) and the inverse deviation of `width` numbers.
+static void measure(const Norm& norm, const float* in, int64_t width, float* mean, float* inverse) {
+    int64_t whole = width / LANES * LANES;
+    *mean = 0;
     if (norm.kind == 1) {
         Floats total = all(0.0f);
         for (int64_t i = 0; i < whole; i += LANES) total = add(total, load(in + i));
-        mean = sum(total);
-        for (int64_t i = whole; i < width; i++) mean += in[i];
-        mean /= (float)width;
+        *mean = sum(total);
+        for (int64_t i = whole; i < width; i++) *mean += in[i];
+        *mean /= (float)width;
     }
     Floats squares = all(0.0f);
     for (int64_t i = 0; i < whole; i += LANES) {
-        Floats away = sub(load(in + i), all(mean));
+        Floats away = sub(load(in + i), all(*mean));
         squares = fma(away, away, squares);
     }
     float square = sum(squares);
-    for (int64_t i = whole; i < width; i++) square += (in[i] - mean) * (in[i] - mean);
-    float inverse = 1.0f / sqrtf(square / (float)width + norm.eps);
-    for (int64_t i = 0; i < whole; i += LANES) {
-        Floats value = mul(mul(sub(load(in + i), all(mean)), all(inverse)), load(norm.weight + i));
-        store(out + i, norm.bias ? add(value, load(norm.bias + i)) : value);
-    }
-    for (int64_t i = whole; i < width; i++) out[i] = (in[i] - mean) * inverse * norm.weight[i] + (norm.bias ? norm.bias[i] : 0.0f);
+    for (int64_t i = whole; i < width; i++) square += (in[i] - *mean) * (in[i] - *mean);
+    *inverse = 1.0f / sqrtf(square / (float)width + norm.eps);
 }
 
-INLINE Floats activate(int activation, Floats x) {
+// out = (in - mean) * inverse * weight + bias, with weights from number `from` on.
+static void rescale(const Norm& norm, const float* in, int64_t width, float mean, float inverse, int64_t from, float* out) {
+    const float *weight = norm.weight + from, *bias = norm.bias ? norm.bias + from : nullptr;
+    int64_t whole = width / LANES * LANES;
+    for (int64_t i = 0; i < whole; i += LANES) {
+        Floats value = mul(mul(sub(load(in + i), all(mean)), all(inverse)), load(weight + i));
+        store(out + i, bias ? add(value, load(bias + i)) : value);
+    }
+    for (int64_t i = whole; i < width; i++) out[i] = (in[i] - mean) * inverse * weight[i] + (bias ? bias[i] : 0.0f);
+}
+
+static void normalise(const Norm& norm, const float* in, float* out) {
+    float mean, inverse;
+    measure(norm, in, norm.width, &mean, &inverse);
+    rescale(norm, in, norm.width, mean, inverse, 0, out);
+}
+
+INLINE Floats activate(int activation, const float* numbers, Floats x) {
     switch (activation) {
         case GELU: return mul(mul(x, all(0.5f)), one_plus_erf(mul(x, all(0.70710678f))));
         case GELU_TANH: {
@@ -85,6 +98,10 @@ INLINE Floats activate(int activation, Floats x) {
         case SILU: return mul(x, sigmoid(x));
         case RELU: return max(x, all(0.0f));
         case RELU_SQUARED: { Floats r = max(x, all(0.0f)); return mul(r, r); }
+        case XIELU: {  // numbers: softplus(alpha_p), beta + softplus(alpha_n), beta
+            Floats falling = mul(sub(sub(exponential(min(x, all(-1e-6f))), all(1.0f)), x), all(numbers[1]));
+            return fma(x, all(numbers[2]), where_positive(x, mul(mul(x, x), all(numbers[0])), falling));
+        }
         default: return x;
     }
 }
@@ -208,7 +225,7 @@ static void multiply_all(const Run& run, const Instruction& op, int thread) {
                         float spare[LANES] = {};
                         if (bias) memcpy(spare, bias + first + i, (size_t)left * 4);
                         Floats value = add(load(at), load(spare));
-                        if (op.activation) value = activate(op.activation, value);
+                        if (op.activation) value = activate(op.activation, op.constant, value);
                         if (op.gated) {
                             memset(spare, 0, sizeof spare);
                             if (up_bias) memcpy(spare, up_bias + first + i, (size_t)left * 4);
@@ -237,6 +254,27 @@ static void turn(const Rope& rope, int64_t position, float* head) {
     }
 }
 
+INLINE void clip(const Instruction& op, int64_t count, float* numbers) {
+    if (op.clip != 0)
+        for (int64_t i = 0; i < count; i++) numbers[i] = fminf(fmaxf(numbers[i], -op.clip), op.clip);
+}
+
+// One head of queries or keys as attention takes it: clipped, normalised, rotated. `heads` holds all heads of the token, side by side.
+static void prepare_head(const Run& run, const Instruction& op, int32_t norm_number, const float* heads, int64_t head, int64_t dim,
+                         int64_t position, float* out) {
+    memcpy(out, heads + head * dim, (size_t)dim * 4);
+    clip(op, dim, out);
+    if (op.rope >= 0 && op.norm_after_rope) turn(run.model->ropes[op.rope], position, out);
+    if (norm_number >= 0) {
+        const Norm& norm = run.model->norms[norm_number];
+        float mean, inverse;
+        if (op.norm_span == WHOLE_WIDTH) measure(norm, heads, norm.width, &mean, &inverse);
+        else measure(norm, out, dim, &mean, &inverse);
+        rescale(norm, out, dim, mean, inverse, op.norm_span == EACH_HEAD ? 0 : head * dim, out);
+    }
+    if (op.rope >= 0 && !op.norm_after_rope) turn(run.model->ropes[op.rope], position, out);
+}
+
 // Write a token's keys and values into its row's page, for one head.
 static void write_cache(const Run& run, const Instruction& op, const Row* row, int64_t token, int64_t position, int32_t kv_head) {
     const Geometry& geometry = *row->geometry;
@@ -244,10 +282,9 @@ static void write_cache(const Run& run, const Instruction& op, const Row* row, i
     const int64_t dim = layer.head_dim, number = geometry.format == FLOAT32 ? 4 : 2;
     const float* projected = run.projected + token * run.projected_stride;
     alignas(64) float key[1024], value[1024];
-    memcpy(key, projected + op.key_at + kv_head * dim, (size_t)dim * 4);
+    prepare_head(run, op, op.k_norm, projected + op.key_at, kv_head, dim, position, key);
     memcpy(value, projected + op.value_at + kv_head * dim, (size_t)dim * 4);
-    if (op.k_norm >= 0) normalise(run.model->norms[op.k_norm], key, key);
-    if (op.rope >= 0) turn(run.model->ropes[op.rope], position, key);
+    clip(op, dim, value);
     uint8_t* keys = row->page[position / LANES]->data + layer.offset + kv_head * 2 * LANES * dim * number;
     uint8_t* values = keys + dim * LANES * number;
     int64_t slot = position % LANES;
@@ -294,10 +331,12 @@ static void attend_item(const Run& run, const Instruction& op, const Item& item,
         for (int n = 0; n < count; n++) {
             int64_t token = item.token + (from + n) / group;
             int32_t head = (int32_t)(kv_head * group + (from + n) % group);
-            memcpy(numbers[n], run.projected + token * run.projected_stride + head * dim, (size_t)dim * 4);
-            if (op.q_norm >= 0) normalise(run.model->norms[op.q_norm], numbers[n], numbers[n]);
             int64_t position = position_of(run, token), end = op.causal ? position + 1 : length;
-            if (op.rope >= 0) turn(run.model->ropes[op.rope], position, numbers[n]);
+            prepare_head(run, op, op.q_norm, run.projected + token * run.projected_stride, head, dim, position, numbers[n]);
+            if (op.growth_span != 0) {
+                float factor = 1.0f + op.growth_beta * log1pf(floorf((float)position / op.growth_span));
+                for (int64_t i = 0; i < dim; i++) numbers[n][i] *= factor;
+            }
             query[n] = {numbers[n], position, op.window && position >= op.window ? position + 1 - op.window : 0, end, head};
             result[n] = {-INFINITY, 0, sums[n]};
             next[n] = {-INFINITY, 0, more[n]};
