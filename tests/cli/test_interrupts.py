@@ -37,7 +37,7 @@ sys.argv = ["tgen", *sys.argv[3:]]
 from tgen.__main__ import main
 main()
 """
-POINTS = ["tgen.cli.main", "typer.core", "tgen.cli.train", "get_command", "__del__", "tokenizers", "atexit"]
+POINTS = ["tgen.cli.main", "typer.core", "tgen.cli.tokenize", "get_command", "__del__", "tokenizers", "atexit"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -147,7 +147,7 @@ def test_a_file_that_does_not_fit_is_written_anew(tmp_path: Path, change: str) -
     arrays = load_file(path)
     ids = arrays["ids"]
     changes: dict[str, dict[str, np.ndarray]] = {
-        "fewer ids": {"ids": ids[:-1]},
+        "fewer ids": {"ids": ids[:1]},
         "more ids": {"ids": np.append(ids, [7] * 10**6)},
         "no ids": {"ids": ids[:0]},
         "another shape": {"state.pages": arrays["state.pages"].T.copy()},

@@ -34,8 +34,7 @@ def rope_frequencies(rope: RopeSpec) -> Floats:
             blend = np.clip((original_context / wavelengths - low) / (high - low), 0, 1).astype(np.float32)
             return ((1 - blend) * frequencies / np.float32(factor) + blend * frequencies).astype(np.float32)
         case PairScaling(divisors):
-            scaled: Floats = frequencies / np.array(divisors, np.float32)
-            return scaled
+            return np.divide(frequencies, np.array(divisors, np.float32), dtype=np.float32)
 
 
 def distance_table(spec: Alibi | RelativeBias, weight: Floats | None, reach: int) -> Floats:
