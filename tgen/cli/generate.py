@@ -158,9 +158,7 @@ def _remembered(generator: Generator, cache: PromptCache | None, report: Report)
     if cache is None:
         yield None
         return
-    from tgen.engine.prefix import Prefix
-
-    prefix = Prefix(generator.executor)
+    prefix = generator.prefix()
     if problem := cache.load(prefix):
         messages.note(problem)
     try:

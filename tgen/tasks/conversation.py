@@ -25,7 +25,7 @@ class Conversation:
         self._resolved = resolved
         if resolved.origins["max_new_tokens"] == "built-in":
             self._resolved = replace(resolved, options=replace(resolved.options, max_new_tokens=generator.context))
-        self._prefix = Prefix(generator.executor)
+        self._prefix = generator.prefix()
         self._turns: list[Message] = []
         self._system = system
         self._dropped = 0
