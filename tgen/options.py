@@ -176,13 +176,13 @@ class GuessOptions:
     """Whether to guess tokens ahead of the model, and the draft model that guesses them, if there is one."""
 
     guess: bool | None = field(default=None, metadata=declared(
-        "Guess the next tokens by what followed the last ones earlier, in prompt or text, and check the guesses in one step. It never changes "
-        "the text but for the rounding of an executor that is not exact, such as torch.",
+        "Guess the next tokens by what followed the last ones earlier, in prompt or text, and check the guesses in one step. The text stays "
+        "the same; only with torch, whose rounding depends on the step, it may differ in rare cases.",
         RUNNING, switch=True, environment=True, default="$TGEN_GUESS, else auto: where the executor is exact",
     ))  # fmt: skip
     draft_model: str | None = field(default=None, metadata=declared(
-        "Let this small model with the same tokenizer guess the next tokens. At temperature 0 the text stays the same; else a seed gives another "
-        "text of the same distribution.",
+        "Let this small model with the same tokenizer guess the next tokens. At temperature 0 the text stays the same; else a seed gives "
+        "another text of the same distribution.",
         RUNNING, "PATH|NAME", environment=True, default="$TGEN_DRAFT_MODEL, else none",
     ))  # fmt: skip
 

@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.engine.scripted import END, VOCAB, Played, Script, ScriptedExecutor, Stage, byte_tokenizer, only, speak
+from tests.conftest import GOLDEN
+from tests.engine.scripted import END, VOCAB, Played, Script, ScriptedExecutor, byte_tokenizer, only, speak
 from tests.executors.test_session import model
 from tgen.engine.draft import Draft
 from tgen.engine.generator import Generator
+from tgen.engine.opening import load
 from tgen.engine.request import Request
-from tgen.errors import TgenError
+from tgen.errors import TgenError, UsageError
 from tgen.events import Event, Finished, Piece
 from tgen.executors.torch.session import TorchExecutor
+from tgen.options import GuessOptions, settle_guesses
 from tgen.sampling.sampler import Trace
 
 Options = dict[str, Any]
@@ -153,7 +156,9 @@ def test_an_error_after_right_guesses_comes_after_their_text() -> None:
     def script(read: tuple[int, ...]) -> np.ndarray:
         return np.full(VOCAB, np.nan) if len(read) > 30 else only(b"abc"[len(read) % 3])
 
-    found = {guess: together(generator(guess=guess, script=script), [("ab", {"temperature": 0})], 1)[0] for guess in (False, True)}
+    found = {
+        guess: together(generator(guess=guess, script=script), [("ab", {"temperature": 0, "seed": 1})], 1)[0] for guess in (False, True)
+    }
     assert joined(found[True][:-1]) == joined(found[False][:-1])
     assert isinstance(found[True][-1], TgenError)
     assert str(found[True][-1]) == str(found[False][-1])
@@ -184,6 +189,36 @@ def test_with_a_draft_model_a_text_does_not_depend_on_the_rows_beside_it() -> No
     alone, beside = (together(generator(guess=True, draft=drafter), wishes, rows) for rows in (1, 7))
     for key, wish in enumerate(wishes):
         assert joined(alone[key]) == joined(beside[key]), wish
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"temperature": 1, "seed": 4}, {"samples": 4, "seed": 2}])
+def test_every_guess_of_a_draft_model_that_is_the_model_itself_is_right(options: Options) -> None:
+    """This fails if the draft model's row and the text ever differ."""
+    made = generator(guess=True, draft=peaked, context=700)
+    played = Played(list(made.stream("abc" * 100, **{**options, "max_new_tokens": 300, "ignore_eos": True})))
+    for finished in played.finished.values():
+        assert finished.guessed == finished.guessed_right > 200
+
+
+def test_a_conversation_keeps_the_row_of_the_draft_model() -> None:
+    made, options = generator(guess=True, draft=peaked, context=700), {"temperature": 0, "max_new_tokens": 60, "ignore_eos": True}
+    assert made.draft is not None and isinstance(made.draft.executor, ScriptedExecutor)
+    prefix, prompt = made.prefix(), "abc" * 50
+    for _ in range(4):
+        played = Played(list(made.run(prompt, made.resolve(options), prefix=prefix)))
+        assert played.text() == generator(guess=False, context=700).generate(prompt, **options)
+        assert played.finished[0].guessed == played.finished[0].guessed_right > 0
+        prompt += played.text() + "x"
+    reads = [len(ids) for session in made.draft.executor.sessions for rows in session.read for ids in rows]
+    assert sum(length for length in reads if length > 20) < 160, "only the first prompt is read as a whole"
+
+
+def test_a_draft_model_with_a_smaller_context_stops_in_time() -> None:
+    made = generator(guess=True, draft=peaked, context=300)
+    made.draft = Draft(ScriptedExecutor(peaked, 50), 50, VOCAB, 0.1)
+    options = {"temperature": 0, "max_new_tokens": 200, "ignore_eos": True}
+    for prompt in ("abc", "abc" * 30):
+        assert made.generate(prompt, **options) == generator(guess=False, context=300).generate(prompt, **options)
 
 
 def test_a_draft_model_leaves_the_distribution_unchanged() -> None:
@@ -220,3 +255,26 @@ def test_a_draft_model_leaves_the_distribution_unchanged() -> None:
     wanted = {text: share * count for text, share in chance.items()}
     square = sum((found[text] - expected) ** 2 / expected for text, expected in wanted.items())
     assert square < 63 + 4 * (2 * 63) ** 0.5  # four standard deviations above the mean of the distribution with 63 degrees of freedom
+
+
+def test_asked_options_override_the_environment() -> None:
+    environment = {"TGEN_GUESS": "on", "TGEN_DRAFT_MODEL": "small"}
+    assert settle_guesses({}, environment) == GuessOptions(True, "small")
+    assert settle_guesses({"guess": False}, environment) == GuessOptions(False)
+    assert settle_guesses({"draft_model": "other"}, {"TGEN_GUESS": "0"}) == GuessOptions(None, "other")
+    assert settle_guesses({}, {"TGEN_GUESS": ""}) == GuessOptions()
+    for asked, variables in (({"guess": False, "draft_model": "x"}, {}), ({}, {"TGEN_GUESS": "perhaps"}), ({"draft_model": ""}, {})):
+        with pytest.raises(UsageError):
+            settle_guesses(asked, variables)
+
+
+def test_only_a_draft_model_with_the_same_tokenizer_is_opened() -> None:
+    for name, reason in ((GOLDEN / "llama2", "another tokenizer"), (GOLDEN / "t5", "decoder-only")):
+        with pytest.raises(UsageError, match=reason) as caught:
+            load(draft_model=str(name))
+        assert caught.value.hint
+    with pytest.raises(UsageError, match="decoder-only"):
+        load(GOLDEN / "t5", draft_model=str(GOLDEN / "llama2"))
+    made = load(GOLDEN / "llama2", draft_model=str(GOLDEN / "llama2"))
+    plain = load(GOLDEN / "llama2", guess=False)
+    assert made.generate("a cat", temperature=0, max_new_tokens=20) == plain.generate("a cat", temperature=0, max_new_tokens=20)

@@ -1,7 +1,7 @@
 """The options of commands: typer's view of the option records, and the options that commands share beside them.
 
-A command has the decorator `@takes()` and a keyword parameter of type `Asked`, `RunOptions` or `GuessOptions`; its command line then has every option
-that the record declares, in the place of that parameter.
+A command has the decorator `@takes()` and a keyword parameter of type `Asked`, `RunOptions` or `GuessOptions`; its command line then has
+every option that the record declares, in the place of that parameter.
 """
 
 from __future__ import annotations

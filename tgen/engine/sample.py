@@ -84,7 +84,8 @@ class Line:
     def take(self, logits: Logits) -> tuple[list[Event], Next]:
         """Draw a token at each of the row's positions [positions, vocab], up to the first that is not the guess.
 
-        Returns the events, and the row that goes on from here (of parent 0) if the sample has not ended. Logits that are not finite end the draws before them: the next step reads that position again, and then raises the error alone.
+        Returns the events, and the row that goes on from here (of parent 0) if the sample has not ended. Logits that are not finite end
+        the draws before them: the next step reads that position again, and then raises the error alone.
         """
         events: list[Event] = []
         tokens: list[int] = []

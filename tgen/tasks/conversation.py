@@ -8,7 +8,6 @@ from collections.abc import Generator as Yields
 from dataclasses import replace
 
 from tgen.engine.generator import Generator
-from tgen.engine.prefix import Prefix
 from tgen.errors import CapacityError
 from tgen.events import Event, Finished, Note, Piece
 from tgen.options import Resolved
