@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgen.errors import UsageError
-from tgen.text.reading import damage, decoder_of, read_library
+from tgen.text.files.reading import damage, decoder_of, read_library
 from tgen.text.token_bytes import SENTENCEPIECE, TokenBytes, read_token_bytes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
 
-    from tgen.text.sentencepiece import SentencePieces
+    from tgen.text.files.sentencepiece import SentencePieces
 
 
 class Tokenizer:
@@ -36,7 +36,10 @@ class Tokenizer:
         return type(getattr(self.library, "model", self.library)).__name__
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Ids of a text, with the start and end tokens that the tokenizer itself adds if `special`. Raises UsageError for an id that the model lacks."""
+        """Ids of a text, with the start and end tokens that the tokenizer itself adds if `special`.
+
+        Raises UsageError for an id that the model lacks.
+        """
         with damage("the tokenizer cannot read this text"):
             ids = self.library.encode(text, add_special_tokens=special).ids
         if self._vocab is not None and max(ids, default=-1) >= self._vocab:

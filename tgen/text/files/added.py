@@ -114,7 +114,10 @@ def surround(library: Library, settings: Settings, *, start: bool, end: bool, al
         return
     wanted = [default if flag is None else flag for flag, default in zip(asked, (start, end), strict=True)]
     names = [settings.named("bos_token") or "<s>", settings.named("eos_token") or "</s>"]
-    ids = [(name, number) if want and (number := library.token_to_id(name)) is not None else None for name, want in zip(names, wanted, strict=True)]
+    ids = [
+        (name, number) if want and (number := library.token_to_id(name)) is not None else None
+        for name, want in zip(names, wanted, strict=True)
+    ]
     single = " ".join([*([ids[0][0]] if ids[0] else []), "$A", *([ids[1][0]] if ids[1] else [])])
     library.post_processor = processors.TemplateProcessing(single=single, special_tokens=[one for one in dict.fromkeys(ids) if one])
 

@@ -6,22 +6,22 @@ import base64
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgen.errors import CheckpointError
 from tgen.files import DOWNLOAD_HINT, read_optional_json, refuse_lfs_pointer
-from tgen.text.added import Settings, add_tokens, apply_settings, read_settings, surround
-from tgen.text.merges import byte_library, merges_library, tekken_library
-from tgen.text.pieces import MOST_SENTINELS, PieceModel, piece_library, read_pieces
-from tgen.text.wordpieces import wordpiece_library
+from tgen.text.files.added import Settings, add_tokens, apply_settings, read_settings, surround
+from tgen.text.files.merges import byte_library, merges_library, tekken_library
+from tgen.text.files.pieces import MOST_SENTINELS, PieceModel, piece_library, read_pieces
+from tgen.text.files.wordpieces import wordpiece_library
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
 
-    from tgen.text.sentencepiece import SentencePieces
+    from tgen.text.files.sentencepiece import SentencePieces
 
 MAX_BYTES, MAX_STRIP = 200 * 2**20, 100
 TRIAL = "Once upon a time, 12 [MASK]\n"
@@ -43,7 +43,7 @@ def damage(what: str, file: str = "tokenizer.json") -> Iterator[None]:
 
 def read_library(folder: Path) -> Library | SentencePieces:
     """The tokenizer of a folder. Raises CheckpointError if there is none or its file is damaged."""
-    from tgen.text.sentencepiece import find_sentencepieces
+    from tgen.text.files.sentencepiece import find_sentencepieces
 
     settings = read_settings(folder)
     path = next((path for name in _READERS if (path := folder / name).is_file()), None)
@@ -142,7 +142,7 @@ def _with_tokens(library: Library, settings: Settings) -> Library:
     return library
 
 
-_READERS = {
+_READERS: dict[str, Callable[[Path, Settings], Library]] = {
     "tokenizer.json": _json,
     "tokenizer.model": _model,
     "spiece.model": _spiece,

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
     from tokenizers import models
 
-QWEN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 BYT5_START = ("<pad>", "</s>", "<unk>")
 
 
@@ -35,9 +33,10 @@ def merges_library(folder: Path, kind: str, settings: dict[str, Any]) -> Library
     if not all(isinstance(number, int) for number in vocabulary.values()):
         raise ValueError("vocab.json holds ids that are no numbers")
     lines = path.read_text("utf-8").split("\n")
-    pairs = [tuple(line.rstrip("\r").split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
-    if any(len(pair) != 2 for pair in pairs):
+    parts = [line.rstrip("\r").split(" ") for line in lines if line.strip() and not line.startswith("#version")]
+    if any(len(pair) != 2 for pair in parts):
         raise ValueError("merges.txt has a line that is not two entries")
+    pairs = [(left, right) for left, right in parts]
     return _byte_level(models.BPE(vocabulary, pairs), QWEN if kind.startswith("Qwen2") else None, bool(settings.get("add_prefix_space")))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tgen.errors import UnsupportedError
 from tgen.files import refuse_lfs_pointer
-from tgen.text.merges import splits
+from tgen.text.files.merges import splits
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
@@ -60,7 +60,9 @@ def read_pieces(path: Path) -> PieceModel:
     if model.name(model.unknown) is None:
         raise ValueError("it has no pieces, or no unknown token")
     if model.kind not in (UNIGRAM, BPE):
-        raise UnsupportedError(f"{path} is a SentencePiece model of words or characters, which is not implemented", "implemented: unigram, BPE")
+        raise UnsupportedError(
+            f"{path} is a SentencePiece model of words or characters, which is not implemented", "implemented: unigram, BPE"
+        )
     return model
 
 
@@ -81,12 +83,14 @@ def piece_library(model: PieceModel, settings: dict[str, Any], extra: Iterable[s
         steps.append(normalizers.Precompiled(model.characters))
     if model.one_space:
         steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
-    if steps:
-        library.normalizer = normalizers.Sequence(steps)
     prefix = settings.get("add_prefix_space", model.dummy_prefix)
     prefix = model.dummy_prefix if prefix is None else bool(prefix)
-    scheme = "never" if not prefix else "first" if model.kind == BPE and not settings.get("legacy") else "always"
-    library.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, scheme, split=model.kind == UNIGRAM)
+    if model.kind == BPE:  # Metaspace would put no space before a text that starts with one
+        steps += [*([normalizers.Prepend(SPACE)] if prefix else []), normalizers.Replace(" ", SPACE)]
+    else:
+        library.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "always" if prefix else "never")
+    if steps:
+        library.normalizer = normalizers.Sequence(steps)
     if model.kind == UNIGRAM and not model.byte_fallback:
         library.decoder = decoders.Metaspace(SPACE, "always" if prefix else "never")
     else:
