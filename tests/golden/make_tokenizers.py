@@ -41,7 +41,11 @@ def main() -> None:
     for name, library, config in (
         ("gpt2", GPT2Tokenizer, {}),
         ("gpt2_prefix", GPT2Tokenizer, {"add_prefix_space": True}),
-        ("opt", GPT2Tokenizer, {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>", "add_bos_token": True}),
+        (
+            "opt",
+            GPT2Tokenizer,
+            {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>", "add_bos_token": True},
+        ),
         ("qwen2", Qwen2Tokenizer, {"add_bos_token": False}),
     ):
         folder = made(name, {"tokenizer_class": library.__name__, **config})
