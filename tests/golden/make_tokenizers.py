@@ -11,6 +11,7 @@ import base64
 import json
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 from tokenizers import Regex, pre_tokenizers
@@ -141,7 +142,7 @@ def tekken() -> None:
     cutter = pre_tokenizers.Split(Regex(pattern), "isolated")
 
     def joined(parts: list[bytes]) -> list[bytes]:
-        while pairs := [(ranks[a + b], place) for place, (a, b) in enumerate(zip(parts, parts[1:], strict=False)) if a + b in ranks]:
+        while pairs := [(ranks[a + b], place) for place, (a, b) in enumerate(pairwise(parts)) if a + b in ranks]:
             place = min(pairs)[1]
             parts[place : place + 2] = [parts[place] + parts[place + 1]]
         return parts
