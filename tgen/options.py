@@ -176,8 +176,8 @@ class GuessOptions:
     """Whether to guess tokens ahead of the model, and the draft model that guesses them, if there is one."""
 
     guess: bool | None = field(default=None, metadata=declared(
-        "Guess the next tokens by what followed the last ones earlier, in prompt or text, and check the guesses in one step. The text stays "
-        "the same; only with torch, whose rounding depends on the step, it may differ in rare cases.",
+        "Guess the next tokens by what followed the last ones earlier, in prompt or text, and check the guesses in one step. The text "
+        "stays the same; only with torch, whose rounding depends on the step, it may differ in rare cases.",
         RUNNING, switch=True, environment=True, default="$TGEN_GUESS, else auto: where the executor is exact",
     ))  # fmt: skip
     draft_model: str | None = field(default=None, metadata=declared(
@@ -212,6 +212,7 @@ def declarations(record: type) -> dict[str, Declaration]:
 
 
 DECLARED = declarations(GenerationOptions)
+ENVIRONMENT = tuple(name for name, option in DECLARED.items() if option.environment)
 FROM_MODEL = tuple(name for name, option in DECLARED.items() if option.folder)
 
 
