@@ -217,6 +217,7 @@ def declarations(record: type) -> dict[str, Declaration]:
 
 
 DECLARED = declarations(GenerationOptions)
+ENVIRONMENT = tuple(name for name, option in DECLARED.items() if option.environment)
 FROM_MODEL = tuple(name for name, option in DECLARED.items() if option.folder)
 
 

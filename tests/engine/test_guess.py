@@ -235,7 +235,7 @@ def test_a_draft_model_leaves_the_distribution_unchanged() -> None:
         return script
 
     made = generator(guess=True, script=law(weights), draft=law(biased))
-    options: dict[str, Any] = {"temperature": 1, "top_k": 0, "top_p": 1, "max_new_tokens": 3}
+    options: Options = {"temperature": 1, "top_k": 0, "top_p": 1, "max_new_tokens": 3}
     count = 4000
     found: Counter[str] = Counter()
     right = 0
