@@ -11,14 +11,14 @@ from typer.main import get_command
 
 from tests.cli.conftest import Ask
 from tests.cli.processes import golden, tgen
-from tgen.cli.main import app, run
+from tgen.cli.main import make_app, run
 from tgen.errors import CapacityError, CheckpointError, MemoryLimitError, TgenError, UnsupportedError, UsageError
 from tgen.sampling.logits import NumericalError
 from tgen.ui import messages
 
 WITH_JSON = sorted(
     name
-    for name, command in get_command(app).commands.items()  # type: ignore[attr-defined]
+    for name, command in get_command(make_app()).commands.items()  # type: ignore[attr-defined]
     if any("--json" in parameter.opts for parameter in command.params)
 )
 TEXT = {"fill": "a [MASK]", "tokenize": "a", "score": "a b", "generate": "a", "explain": "a", "attention": "a b"}

@@ -61,8 +61,8 @@ tgen.options.GenerationOptions = dataclasses.make_dataclass(
 )
 from tgen.cli.main import COMMANDS, run
 for command in COMMANDS:
-    print(f"== {command.__name__}")
-    run([command.__name__, "--help"])
+    print(f"== {command}")
+    run([command, "--help"])
 """
 
 

@@ -33,7 +33,7 @@ def info(
         raise UsageError("give the model as an argument or as --model, not both")
     checkpoint = open_checkpoint(name or model)
     facts = dict(_facts(checkpoint))
-    problem = _tokenizer_problem(checkpoint, facts)
+    problem = _tokenizer_problem(checkpoint, facts) or _executor_problem(checkpoint, facts)
     facts["runs"] = problem is None
     if json:
         write_json(facts)
@@ -98,6 +98,18 @@ def _tokenizer_problem(checkpoint: Checkpoint, facts: dict[str, Any]) -> Checkpo
     except CheckpointError as error:
         return error
     facts["tokenizer"] = f"{tokenizer.kind}, {tokenizer.size()} entries"
+    return None
+
+
+def _executor_problem(checkpoint: Checkpoint, facts: dict[str, Any]) -> CheckpointError | None:
+    """Add what will run the model, and why it is not the native executor. That nothing can is returned, not raised."""
+    from tgen.executors.open import why_torch
+
+    try:
+        reason = why_torch(checkpoint.spec, p.run_options({}))
+    except CheckpointError as error:
+        return error
+    facts["executor"] = "native" if reason is None else f"torch ({reason})"
     return None
 
 

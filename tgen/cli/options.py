@@ -83,7 +83,7 @@ def takes(
             messages.configure(values.get("color", "auto"), values.get("quiet", False))
             for name, parameters in found.items():
                 given = {parameter.name: values.pop(parameter.name) for parameter in parameters}
-                values[name] = _asked(given) if signature.parameters[name].annotation is Asked else _run_options(given)
+                values[name] = _asked(given) if signature.parameters[name].annotation is Asked else run_options(given)
             return function(**values)
 
         expanded = [one for name, parameter in signature.parameters.items() for one in found.get(name, [parameter])]
@@ -125,7 +125,8 @@ def _default(declaration: Declaration, value: object) -> object:
     return f"{model}{value:g}"
 
 
-def _run_options(given: Mapping[str, Any]) -> RunOptions:
+def run_options(given: Mapping[str, Any]) -> RunOptions:
+    """What the command line and the environment say about running. Raises UsageError."""
     asked = {name: value for name, value in given.items() if value is not None}
     return RunOptions(**{**environment_values(RunOptions, os.environ), **asked})
 

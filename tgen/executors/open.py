@@ -22,8 +22,15 @@ if TYPE_CHECKING:
 def why_torch(spec: ModelSpec, options: RunOptions) -> str | None:
     """Why torch runs the model and not the native executor; None if the native executor does.
 
-    Raises UsageError if the user asks for the native executor and it cannot run the model.
+    Raises UsageError if the user asks for the native executor and it cannot run the model, UnsupportedError if torch is not installed.
     """
+    reason = _reason(spec, options)
+    if reason is not None:
+        require_torch("this model", "" if options.executor == "torch" else f"the native executor does not run it: {reason}")
+    return reason
+
+
+def _reason(spec: ModelSpec, options: RunOptions) -> str | None:
     if options.executor == "torch":
         return "asked for"
     if options.device in ("cuda", "mps"):
@@ -60,8 +67,8 @@ def _unknown_to_native(spec: ModelSpec) -> str | None:
 def require_torch(what: str, reason: str = "") -> None:
     """Raise UnsupportedError if torch is not installed, naming what needs it and, if there is one, the reason."""
     if find_spec("torch") is None:
-        reason = f" ({reason})" if reason else ""
-        raise UnsupportedError(f"{what} needs PyTorch{reason}, which is not installed", "pip install torch")
+        reason = f"; {reason}" if reason else ""
+        raise UnsupportedError(f"{what} needs PyTorch, which is not installed{reason}", "pip install torch")
 
 
 def open_executor(checkpoint: Checkpoint, options: RunOptions) -> LoadedModel:
@@ -70,10 +77,8 @@ def open_executor(checkpoint: Checkpoint, options: RunOptions) -> LoadedModel:
     Raises UsageError for a device that the machine lacks or an executor that cannot run the model, UnsupportedError without torch
     where only torch can, MemoryLimitError, CheckpointError.
     """
-    reason = why_torch(checkpoint.spec, options)
-    if reason is None:
+    if why_torch(checkpoint.spec, options) is None:
         return native.open_executor(checkpoint, options)
-    require_torch("this model", f"the native executor does not run it: {reason}" if reason != "asked for" else "")
 
     from tgen.executors.torch.session import TorchExecutor
 
