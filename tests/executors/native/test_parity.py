@@ -157,6 +157,21 @@ def test_a_copied_row_leaves_the_other_as_it_was() -> None:
     assert np.array_equal(session.extend([[3]]), alone.extend([[3]]))
 
 
+def test_copies_of_a_row_with_pages_to_spare_do_not_share_them() -> None:
+    """A run that fails for want of memory leaves pages that it had reserved."""
+    session, alone = opened(executor("llama3"), [None]), opened(executor("llama3"), [None])
+    text, other = texts_of("llama3", [20, 40])
+    session.extend([text])
+    alone.extend([text])
+    assert LIBRARY is not None
+    assert LIBRARY.tgen_row_reserve(session._rows[0].address, 60) == 0
+    session.select([0, 0])
+    session.extend([[1] * 40, other])
+    session.select([0])
+    alone.extend([[1] * 40])
+    assert np.array_equal(session.extend([[3]]), alone.extend([[3]]))
+
+
 def test_an_id_beyond_the_vocabulary_is_refused() -> None:
     session = opened(executor("llama3"), [None])
     for bad in (-1, 10**6):

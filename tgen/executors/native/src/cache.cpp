@@ -80,16 +80,18 @@ static int make_room(Row* row, int32_t pages) {
 }
 
 Row* tgen_row_copy(const Row* row) {
+    // Pages beyond the row's end, left by a run that failed, stay with the row: only the last page in use is copied before it is written.
+    int32_t pages = (row->length + LANES - 1) / LANES;
     Row* copy = tgen_row_new(row->geometry, row->source);
-    if (!copy || make_room(copy, row->pages)) {
+    if (!copy || make_room(copy, pages)) {
         tgen_row_free(copy);
         return nullptr;
     }
-    for (int32_t i = 0; i < row->pages; i++) {
+    for (int32_t i = 0; i < pages; i++) {
         __atomic_add_fetch(&row->page[i]->owners, 1, __ATOMIC_RELAXED);
         copy->page[i] = row->page[i];
     }
-    copy->pages = row->pages;
+    copy->pages = pages;
     copy->length = row->length;
     return copy;
 }
