@@ -24,7 +24,8 @@ NUMBER_FORMATS = {"auto": None, "float32": "F32", "bfloat16": "BF16", "float16":
 
 def supports(spec: ModelSpec) -> str | None:
     """Why the library cannot run a model; None if it can."""
-    mixers = [layer.mixer for stack in spec.stacks.values() for layer in stack.layers]
+    layers = [layer for stack in spec.stacks.values() for layer in stack.layers]
+    mixers = [layer.mixer for layer in layers] + [layer.cross for layer in layers if layer.cross is not None]
     if spec.embedding_width is not None:
         return "its embeddings have a width of their own"
     if any(mixer.head_dim > MOST_HEAD_NUMBERS for mixer in mixers):

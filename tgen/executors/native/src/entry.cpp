@@ -76,7 +76,7 @@ void tgen_model_free(Model* model) {
     free(model);
 }
 
-int32_t tgen_model_threads(const Model* model) { return pool_size(model->pool); }
+int32_t tgen_model_threads(Model* model) { return pool_size(model->pool); }
 
 void tgen_model_set(Model* model, const int32_t* widths, Matrix* matrices, Norm* norms, Rope* ropes, Distances* distances) {
     model->width = widths[0];

@@ -15,7 +15,7 @@ int32_t tgen_kernel_runs(int32_t kernel);
 // Matrices, norms, ropes and distances stay the caller's; they must live as long as the model.
 Model* tgen_model_new(int32_t threads);
 void tgen_model_free(Model*);
-int32_t tgen_model_threads(const Model*);
+int32_t tgen_model_threads(Model*);
 void tgen_model_set(Model*, const int32_t* widths, Matrix*, Norm*, Rope*, Distances*);
 
 int32_t tgen_run(Model*, int32_t kernel, const Program*, const Batch*);

@@ -29,11 +29,18 @@ struct Norm {
     const float* bias;  // null for none
 };
 
-// One layer's place in a page: keys [kv_heads][head_dim][16], then values [kv_heads][16][head_dim], interleaved by head.
+// One layer's place in a page: for each head of keys and values, keys [head_dim][16] and then values [16][head_dim].
 struct CacheLayer {
     int32_t kv_heads, head_dim;
     int64_t offset;  // bytes from the start of a page
 };
+
+// Bytes of a head's keys and values in a page. A load of sixteen values may read past the last value; room is left there, because another
+// thread may be writing the next head.
+static inline int64_t head_bytes(int32_t format, int64_t head_dim) {
+    int64_t numbers = 2 * LANES * head_dim + (head_dim % LANES ? LANES : 0);
+    return numbers * (format == FLOAT32 ? 4 : 2);
+}
 
 struct Geometry {
     int32_t format;  // FLOAT32 or FLOAT16

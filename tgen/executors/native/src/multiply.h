@@ -42,10 +42,12 @@ static void prepare(const Input& input, int64_t t, const float* vector, int64_t 
 #endif
     if (formats >> INT8 & 3) {
         int8_t* bytes = input.int8 + t * input.stride;
+        Floats strange = all(0.0f);  // stays 0 unless a number is infinite or NaN
         for (int64_t g = 0; g < used / GROUP; g++) {
             Floats a = load(floats + g * GROUP), b = load(floats + g * GROUP + 16);
             float top = largest(max(magnitude(a), magnitude(b)));
-            Floats inverse = all(top > 0 ? 127.0f / top : 0.0f);
+            strange = fma(a, all(0.0f), fma(b, all(0.0f), strange));
+            Floats inverse = all(top > 1e-30f && top <= FLT_MAX ? 127.0f / top : 0.0f);  // finite
             store_int8(bytes + g * GROUP, mul(a, inverse));
             store_int8(bytes + g * GROUP + 16, mul(b, inverse));
             int32_t total = 0;
@@ -53,6 +55,8 @@ static void prepare(const Input& input, int64_t t, const float* vector, int64_t 
             input.scale[t * (input.stride / GROUP) + g] = top / 127.0f;
             input.sum[t * (input.stride / GROUP) + g] = total;
         }
+        // Integers cannot hold NaN, which must come out at the end all the same, so that it is noticed.
+        if (sum(strange) != 0) input.scale[t * (input.stride / GROUP)] = NAN;
     }
 }
 
