@@ -35,7 +35,7 @@ static float read_number(int32_t format, const uint8_t* data, int64_t at) {
 
 // The sum of squared errors of a group under a scale, and its rounded weights.
 static float rounded(const float* group, float scale, int low, int high, int* out) {
-    float error = 0, inverse = scale > 0 ? 1.0f / scale : 0.0f;
+    float error = 0, inverse = scale != 0 ? 1.0f / scale : 0.0f;  // a scale of four bits may be negative
     for (int i = 0; i < GROUP; i++) {
         int q = (int)rintf(group[i] * inverse);
         q = q < low ? low : q > high ? high : q;
