@@ -21,8 +21,9 @@ from tests.executors.native.models import (
     torch_model,
 )
 from tgen.errors import MemoryLimitError
+from tgen.executors.native.tables import rotations
 from tgen.executors.torch.session import TorchExecutor
-from tgen.spec.records import ModelSpec
+from tgen.spec.records import ModelSpec, RopeSpec
 
 
 @every_decoder
@@ -183,3 +184,10 @@ def test_pages_left_by_a_failed_run_are_shared_with_no_copy(monkeypatch: pytest.
     alone.extend([[1, 2, 3, *[7] * 30]])
     session.select([0])
     assert np.array_equal(session.extend([[9]]), alone.extend([[9]]))
+
+
+@pytest.mark.parametrize("theta", [1e-300, 1e300])
+def test_a_base_of_rotations_beyond_float32_gives_no_warning(theta: float) -> None:
+    """The model runs, or its logits are NaN, which whoever draws from them reports; warnings are errors here."""
+    cosine, sine = rotations(RopeSpec(8, theta), 4)
+    assert (cosine[0].tolist(), sine[0].tolist()) == ([1.0] * 4, [0.0] * 4) or theta < 1

@@ -43,11 +43,6 @@ class CachedRow:
         """How many ids the row has read."""
         return int(self.library.tgen_row_length(self.address))
 
-    @property
-    def pages(self) -> int:
-        """How many pages of 16 positions it holds."""
-        return int(self.library.tgen_row_pages(self.address))
-
     def copy(self) -> CachedRow:
         """The same row; both share their pages until one of them writes."""
         return CachedRow(self.library, self.library.tgen_row_copy(self.address))
@@ -119,10 +114,6 @@ class NativeModel:
     def threads(self) -> int:
         """How many threads run it."""
         return int(self.library.tgen_model_threads(self._handle))
-
-    def read_bandwidth(self, size: int) -> float:
-        """Bytes per second that all threads read together, from a block of `size` bytes."""
-        return float(self.library.tgen_read_bandwidth(self._handle, size))
 
     def encode(self, texts: Sequence[Sequence[int]]) -> list[Hidden]:
         """The encoder's hidden states of each text, [n, width]."""

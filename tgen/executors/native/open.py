@@ -53,7 +53,7 @@ def open_executor(checkpoint: Checkpoint, options: RunOptions, kernel: str | Non
         return bool(library.tgen_finite(handle, number_format, address(array), array.size))
 
     wanted = NUMBER_FORMATS[options.dtype]
-    weights = Weights(checkpoint.spec, checkpoint.matches, wanted, finite)
+    weights = Weights(checkpoint.matches, wanted, finite)
     check_repeats(checkpoint.matches, weights.files)
     number_format = wanted or checkpoint.matches.number_format
     cache = c.FLOAT32 if number_format == "F32" else c.FLOAT16

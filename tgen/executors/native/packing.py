@@ -21,7 +21,7 @@ def new_memory(library: ctypes.CDLL, size: int) -> Array:
     if not memory:
         raise MemoryLimitError("memory ran out while packing the weights", "use a smaller model")
     array = np.ctypeslib.as_array(memory, shape=(size,))
-    weakref.finalize(array, library.tgen_memory_free, memory, size).atexit = False
+    weakref.finalize(array, library.tgen_memory_free, memory).atexit = False
     return array
 
 

@@ -13,7 +13,7 @@ from tgen.arrays import Logits
 from tgen.executors.formats import available_memory
 from tgen.executors.native import interface as c
 from tgen.executors.native.model import MOST_TOKENS, CachedRow, NativeModel
-from tgen.executors.session import Hidden
+from tgen.executors.session import Hidden, selected
 from tgen.spec.cache import row_numbers
 
 
@@ -51,8 +51,8 @@ class NativeExecutor:
         for text, wanted in zip(texts, places, strict=True):
             if any(not 0 <= place < len(text) for place in wanted):
                 raise ValueError("a place lies beyond the text")
-            selected, order = np.unique(np.array(wanted, np.int32), return_inverse=True)  # the library takes places in ascending order
-            found.append(self.model.run("fill", [cache.new_row()], [len(text)], ids=[text], selected=selected)[order])
+            ascending, order = np.unique(np.array(wanted, np.int32), return_inverse=True)  # the library takes places in ascending order
+            found.append(self.model.run("fill", [cache.new_row()], [len(text)], ids=[text], selected=ascending)[order])
         return np.concatenate(found)
 
     def step_bytes(self, length: int) -> int:
@@ -123,20 +123,15 @@ class NativeSession:
         rows = [self._rows[number] for number in numbers]
         counts = list(map(len, blocks))
         ends = np.cumsum(counts)
-        selected = np.concatenate([np.arange(end - tail, end, dtype=np.int32) for end, tail in zip(ends, tails, strict=True)])
-        logits = self._model.run("decode", rows, counts, ids=blocks, selected=selected)
+        places = np.concatenate([np.arange(end - tail, end, dtype=np.int32) for end, tail in zip(ends, tails, strict=True)])
+        logits = self._model.run("decode", rows, counts, ids=blocks, selected=places)
         for row, count in zip(rows, counts, strict=True):
             self._model.library.tgen_row_grow(row.address, count)
         return logits
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep, repeat or reorder rows. A repeated row shares its pages until it differs."""
-        taken: set[int] = set()
-        chosen = []
-        for number in rows:
-            chosen.append(self._rows[number].copy() if number in taken else self._rows[number])
-            taken.add(number)
-        self._rows = chosen
+        self._rows = selected(self._rows, rows)
 
     def truncate(self, lengths: Sequence[int]) -> None:
         """Let row r forget every id beyond its first lengths[r]."""
@@ -153,11 +148,6 @@ class NativeSession:
         """Append all rows of another session of the same model, which is empty afterwards."""
         self._rows += other._rows
         other._rows = []
-
-    @property
-    def cache_bytes(self) -> int:
-        """The memory that all rows' own pages take."""
-        return sum(row.pages for row in self._rows) * self._model.caches["decoder"].page_bytes
 
     def state(self, length: int) -> dict[str, npt.NDArray[Any]]:
         """The pages of the first row's first `length` ids, [pages, bytes]."""

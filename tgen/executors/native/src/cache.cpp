@@ -1,5 +1,4 @@
 // Rows and their pages. Copying a row shares its pages, so beams and common prefixes cost nothing until they differ.
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -104,8 +103,6 @@ void tgen_row_truncate(Row* row, int32_t length) {
 }
 
 int32_t tgen_row_length(const Row* row) { return row->length; }
-
-int32_t tgen_row_pages(const Row* row) { return row->pages; }
 
 void tgen_row_grow(Row* row, int32_t count) { row->length += count; }
 

@@ -28,7 +28,6 @@ void tgen_row_free(Row*);
 Row* tgen_row_copy(const Row*);
 void tgen_row_truncate(Row*, int32_t length);
 int32_t tgen_row_length(const Row*);
-int32_t tgen_row_pages(const Row*);
 void tgen_row_grow(Row*, int32_t count);
 int tgen_row_reserve(Row*, int32_t count);
 uint8_t* tgen_row_page(const Row*, int32_t number);
@@ -41,7 +40,5 @@ void tgen_pack(int32_t format, int32_t source_format, int32_t rows, int32_t colu
 int32_t tgen_finite(Model*, int32_t format, const uint8_t* data, int64_t count);
 // Memory at huge pages, if the system has them.
 uint8_t* tgen_memory_new(int64_t bytes);
-void tgen_memory_free(uint8_t*, int64_t bytes);
-// Bytes per second that all threads together read.
-double tgen_read_bandwidth(Model*, int64_t bytes);
+void tgen_memory_free(uint8_t*);
 }

@@ -175,7 +175,7 @@ static void multiply_rows(const Matrix& m, int64_t first, int64_t last, const In
 
 template <bool FOUR_BITS, int N>
 static void panel_tile(const uint8_t* panel, int64_t groups, const Input& x, int64_t token, float* out, int64_t stride) {
-    constexpr int64_t GROUP_BYTES = FOUR_BITS ? 256 : 512, PAIR_BYTES = 64 + 2 * GROUP_BYTES;
+    constexpr int64_t GROUP_BYTES = LANES * GROUP / (FOUR_BITS ? 2 : 1), PAIR_BYTES = 64 + 2 * GROUP_BYTES;
     Floats total[N];
     for (int n = 0; n < N; n++) total[n] = all(0.0f);
     const int64_t group_stride = x.stride / GROUP;
@@ -215,8 +215,6 @@ static void panel_tile(const uint8_t* panel, int64_t groups, const Input& x, int
     }
     for (int n = 0; n < N; n++) store(out + n * stride, total[n]);
 }
-
-INLINE int64_t panel_bytes(int32_t format, int64_t columns) { return padded(columns) / 64 * (64 + 2 * (format == INT4 ? 256 : 512)); }
 
 // Panels first / 16 to last / 16; `first` and `last` are multiples of 16, and `out` has room for whole panels.
 template <bool FOUR_BITS>
@@ -265,10 +263,10 @@ static void read_row(const Matrix& m, int64_t row, float* out) {
             case BFLOAT16: memcpy(&bits, data + 2 * k, 2); out[k] = bf16_to_float(bits); break;
             default: {
                 bool four = m.format == INT4;
-                int64_t group = k / GROUP, quartet = k % GROUP / 4, lane = row % LANES, group_bytes = four ? 256 : 512;
-                const uint8_t* pair = m.data + row / LANES * panel_bytes(m.format, m.columns) + group / 2 * (64 + 2 * group_bytes);
+                int64_t group = k / GROUP, quartet = k % GROUP / 4, lane = row % LANES, each = group_bytes(m.format);
+                const uint8_t* pair = m.data + row / LANES * panel_bytes(m.format, m.columns) + group / 2 * (64 + 2 * each);
                 memcpy(&bits, pair + group % 2 * 32 + lane * 2, 2);
-                const uint8_t* weights = pair + 64 + group % 2 * group_bytes;
+                const uint8_t* weights = pair + 64 + group % 2 * each;
                 int byte = weights[(four ? quartet % 4 : quartet) * 64 + lane * 4 + k % 4];
                 int value = four ? (quartet < 4 ? byte & 15 : byte >> 4) - 8 : byte - 128;
                 out[k] = half_to_float(bits) * (float)value;

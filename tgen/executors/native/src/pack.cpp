@@ -17,10 +17,7 @@
 
 using namespace packing;
 
-static int64_t group_bytes(int32_t format) { return format == INT4 ? 256 : 512; }
-static int64_t bytes_of_panel(int32_t format, int32_t columns) { return ((int64_t)columns + 63) / 64 * (64 + 2 * group_bytes(format)); }
-
-int64_t tgen_packed_bytes(int32_t format, int32_t rows, int32_t columns) { return ((int64_t)rows + 15) / 16 * bytes_of_panel(format, columns); }
+int64_t tgen_packed_bytes(int32_t format, int32_t rows, int32_t columns) { return ((int64_t)rows + 15) / 16 * panel_bytes(format, columns); }
 
 static float read_number(int32_t format, const uint8_t* data, int64_t at) {
     uint16_t bits;
@@ -75,7 +72,7 @@ static uint16_t best_scale(const float* group, int32_t format, int* out) {
 
 void tgen_pack(int32_t format, int32_t source_format, int32_t rows, int32_t columns, const uint8_t* source, uint8_t* packed, int32_t first,
                int32_t last) {
-    const int64_t panel = bytes_of_panel(format, columns), each = group_bytes(format), pair = 64 + 2 * each;
+    const int64_t panel = panel_bytes(format, columns), each = group_bytes(format), pair = 64 + 2 * each;
     int64_t groups = ((int64_t)columns + 63) / 64 * 2;
     for (int32_t row = first; row < (last + 15) / 16 * 16; row++) {
         for (int64_t g = 0; g < groups; g++) {
@@ -102,12 +99,12 @@ void tgen_pack(int32_t format, int32_t source_format, int32_t rows, int32_t colu
 
 uint8_t* tgen_memory_new(int64_t bytes) {
     void* memory = nullptr;
-    const int64_t huge = 2 << 20, size = (bytes + huge - 1) / huge * huge;
-    if (posix_memalign(&memory, (size_t)huge, (size_t)size)) return nullptr;
+    const int64_t size = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    if (posix_memalign(&memory, (size_t)HUGE_PAGE, (size_t)size)) return nullptr;
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     madvise(memory, (size_t)size, MADV_HUGEPAGE);
 #endif
     return (uint8_t*)memory;
 }
 
-void tgen_memory_free(uint8_t* memory, int64_t) { free(memory); }
+void tgen_memory_free(uint8_t* memory) { free(memory); }
