@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
-import functools
 import os
 import signal
 import sys
@@ -19,7 +18,7 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from tgen import __version__
 from tgen.cli import interrupts
@@ -32,16 +31,31 @@ from tgen.ui.output import write_text
 TEXTS = ("prompt", "text")
 
 
-class Command(TyperCommand):
-    """A command whose help lists its options in groups, and whose options take no empty values.
+class Conversion:
+    """Converts the values of a parameter. Typer does so with pydantic, whose import and use would take a fifth of a short run."""
 
-    It converts the values itself: typer does so with pydantic, whose import and use would take a fifth of a short run.
-    """
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """What typer calls for each parameter of a command, given or not."""
+        return converted(value, param.type_descriptor.annotation, param.opts[0])
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
-        for parameter in self.params:
-            parameter.process_value = functools.partial(_process_value, parameter)  # type: ignore[method-assign]
+
+class QuickParameters:
+    """A command or group that converts the values of its parameters itself, that of --help included."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters; typer asks for them before it reads any value."""
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters:
+            parameter.get_runtime_param = Conversion
+        return parameters
+
+
+class Group(QuickParameters, TyperGroup):
+    """tgen itself."""
+
+
+class Command(QuickParameters, TyperCommand):
+    """A command whose help lists its options in groups, and whose options take no empty values."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Show that a command takes one text, and `-` beside it."""
@@ -66,11 +80,6 @@ class Command(TyperCommand):
         for heading, records in groups.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
-
-
-def _process_value(parameter: Any, _context: Any, value: Any) -> Any:
-    """What click calls for each parameter of a command line, given or not."""
-    return converted(value, parameter.type_descriptor.annotation, parameter.opts[0])
 
 
 def _show_version(wanted: bool) -> None:
@@ -108,6 +117,7 @@ def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """The commands of these names, each from the module of its name: the others' modules take time to import."""
     app = typer.Typer(
         name="tgen",
+        cls=Group,
         help="Run transformer checkpoints from plain Hugging Face folders.",
         rich_markup_mode=None,
         add_completion=False,
