@@ -34,7 +34,7 @@ TEXTS = ("prompt", "text")
 class Conversion:
     """Converts the values of a parameter. Typer does so with pydantic, whose import and use would take a fifth of a short run."""
 
-    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:  # noqa: ARG002
         """What typer calls for each parameter of a command, given or not."""
         return converted(value, param.type_descriptor.annotation, param.opts[0])
 
