@@ -73,18 +73,28 @@ def emulator(machine: str, processor: str) -> list[str]:
     return [f"qemu-{machine}", *(["-L", ARM_ROOT] if machine == "aarch64" else []), "-cpu", processor]
 
 
+# How far rows may be apart. A number that lies between two of a format's is rounded to one by one kernel and to the other by the next, if they
+# differ in its last bit: those of a float16 cache, and activations where integers or (on AVX-512) bfloat16 multiply. An integer's step is wide,
+# but few rows have one.
+NEAR = 2e-5
+WORST = {"float32": NEAR, "bfloat16": 5e-4, "float16": 5e-4, "int8": 0.1, "int4": 0.1}
+MOST_ROWS_APART = 0.02
+
+
 def check(port: Port, kernel: str, dtype: str, folder: Path) -> None:
     """The kernel gives what the plain one gives here."""
-    # Only AVX-512 rounds the activations too, to bfloat16. A float16 cache rounds numbers that differ in their last bit to neighbours.
-    most = 2e-2 if (kernel, dtype) == ("avx512", "bfloat16") else 3e-5
-    far = {}
+    worst = 2e-2 if (kernel, dtype) == ("avx512", "bfloat16") else WORST[dtype]
+    rows: dict[str, list[float]] = {}
     for name in MODELS:
         recorded = record(name, dtype, "plain", folder)
-        found = port.results(recorded, kernel)
-        assert len(found) > 0
-        far[name] = max(distance(one, expected) for one, (expected, _) in zip(found, recorded.expected, strict=True) if expected.size)
+        pairs = zip(port.results(recorded, kernel), recorded.expected, strict=True)
+        rows[name] = [distance(row, wanted) for found, (expected, _) in pairs for row, wanted in zip(found, expected, strict=True)]
         recorded.calls.unlink()
-    assert {name: one for name, one in far.items() if not one < most} == {}
+    assert all(rows.values())
+    assert {name: max(far) for name, far in rows.items() if not max(far) < worst} == {}
+    if worst == WORST[dtype]:
+        every = [far for several in rows.values() for far in several]
+        assert sum(far > NEAR for far in every) < MOST_ROWS_APART * len(every)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 from unittest import mock
@@ -17,10 +18,13 @@ from tgen.executors.native import build
 
 LIBRARY, KERNEL = "NATIVE_LIBRARY", "NATIVE_KERNEL"
 CPU_CHOICE = "choice"
+NO_KERNEL = "namespace {} {{ int run_program(Model*, const Program*, const Batch*) {{ return 1; }} }}\n"
 
 
 def choose() -> None:
     """Use the library and the kernel that the environment names, in this process."""
+    if LIBRARY not in os.environ and KERNEL not in os.environ:
+        return
     from tgen.executors.native import library
     from tgen.executors.native import open as opening
 
@@ -36,14 +40,25 @@ def choose() -> None:
         library.kernels = opening.kernels = only
 
 
-def build_library(folder: Path, compiler: str, machine: str | None = None, speed: str = "-O3") -> None:
-    """Build the library into a folder with this compiler, whose words may hold flags, for a machine (this one's if None)."""
+def build_library(folder: Path, compiler: str, machine: str | None = None, speed: str = "-O3", root: Path = build.HERE) -> None:
+    """Build the library into a folder with this compiler, whose words may hold flags, for a machine (this one's if None).
+
+    `root` is where `src` lies.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     machines = mock.patch.object(build, "_machine", lambda: machine or platform.machine().lower())
     flags = mock.patch.object(build, "FLAGS", [speed if flag == "-O3" else flag for flag in build.FLAGS])
-    with mock.patch.dict(os.environ, {"CXX": compiler}), machines, flags:
+    with mock.patch.dict(os.environ, {"CXX": compiler}), machines, flags, mock.patch.object(build, "HERE", root):
         problem = build.build(folder)
     assert problem is None, problem
+
+
+def plain_sources(root: Path) -> Path:
+    """A copy of the sources under `root`, where only the plain kernel is more than a name: it compiles in seconds. Returns `src`."""
+    source = shutil.copytree(build.HERE / "src", root / "src")
+    for kernel in ("avx512", "avx2", "neon"):
+        (source / f"kernels_{kernel}.cpp").write_text(f'#include "model.h"\n{NO_KERNEL.format(kernel)}')
+    return source
 
 
 def build_choice(folder: Path) -> None:
@@ -60,9 +75,7 @@ static int has(const char* name) {{
 #define __builtin_cpu_supports(name) has(name)
 #include "{build.HERE}/src/entry.cpp"
 """
-        + "".join(
-            f"namespace {kernel} {{ int run_program(Model*, const Program*, const Batch*) {{ return 1; }} }}\n" for kernel in ("avx512", "avx2", "plain")
-        )
+        + "".join(map(NO_KERNEL.format, ("avx512", "avx2", "plain")))
         + """int main(int, char** words) {
     features = words + 1;
     for (int32_t kernel = 0; tgen_kernel_name(kernel); kernel++)
