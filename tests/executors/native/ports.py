@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tgen.arrays import Logits
 from tgen.executors.native import open as opening
 from tgen.executors.native.build import LIBRARY as FILE
 from tgen.executors.native.library import Found
+from tgen.executors.native.session import NativeExecutor
 
 DRIVER = Path(__file__).with_name("driver.cpp")
 
@@ -75,7 +77,14 @@ def record(name: str, dtype: str, kernel: str, folder: Path, threads: int = 2) -
     calls = folder / f"{name}-{dtype}.calls"
     recorder = Recorder(LIBRARY, calls)
     with mock.patch.object(opening, "load", lambda: Found(recorder)):
-        model = executor.__wrapped__(name, kernel, dtype, threads)  # not one that other tests share
+        use(executor.__wrapped__(name, kernel, dtype, threads), name)  # a model that no other test shares
+    gc.collect()
+    recorder.close()
+    return Recorded(calls, recorder.results)
+
+
+def use(model: NativeExecutor, name: str) -> None:
+    """What `record` tells of."""
     if spec_of(name).encoder is not None:
         model.encode(texts_of(name, [1, 40, 7]))
     if spec_of(name).decoder is not None:
@@ -92,5 +101,3 @@ def record(name: str, dtype: str, kernel: str, folder: Path, threads: int = 2) -
         session = opened(model, [None])
         session.extend([texts_of(name, [1100])[0]])
         session.extend([[1]])
-    recorder.close()
-    return Recorded(calls, recorder.results)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,17 +43,17 @@ def test_nothing_is_reported(sanitized: Port, kernel: str, dtype: str, tmp_path:
 
 # Sanitizer, file, what stands there and what is put in its place, and a word of the report.
 PLANTED = {
-    "a read beyond a matrix": ("address", "multiply.h", "m.data + row * m.columns", "m.data + (row + 1) * m.columns * 9", "heap-buffer-overflow"),
-    "a read of freed memory": ("address", "cache.cpp", "free(row->page);\n", "free(row->page);\n    row->length = row->page[0]->owners;\n", "free"),
-    "a leak": ("address", "cache.cpp", "        free(page->data);\n", "", "LeakSanitizer"),
-    "an overflow": ("undefined", "entry.cpp", "model->width = widths[0];", "model->width = widths[0] + INT32_MAX - INT32_MAX;", "overflow"),
+    "a read beyond a matrix": ("address", "multiply.h", "weights = m.data + r * row_bytes;", "weights = m.data + 4 + r * row_bytes;", "heap-buffer-overflow"),
+    "a use of freed memory": ("address", "cache.cpp", "        free(page);\n    }\n}", "        free(page);\n        page->owners++;\n    }\n}", "heap-use-after-free"),
+    "a leak": ("address", "cache.cpp", "        free(page->data);\n", "", "detected memory leaks"),
+    "an overflow": ("undefined", "cache.cpp", "{ row->length += count; }", "{ row->length += count; row->owners += INT32_MAX; row->owners -= INT32_MAX; }", "signed integer overflow"),
     "a missing barrier": ("thread", "step.h", "    pool_barrier(model.pool, thread);\n}\n\nstatic void turn", "}\n\nstatic void turn", "data race"),
     "a counter that is not atomic": ("thread", "step.h", "__atomic_fetch_add(counter, 1, __ATOMIC_RELAXED)", "(*counter)++", "data race"),
 }
 
 
 @pytest.fixture
-def planted(tmp_path: Path) -> Iterator[Callable[[str], tuple[Port, str]]]:
+def planted(tmp_path: Path) -> Callable[[str], tuple[Port, str]]:
     """A function from the name of a fault to a library that has it, and the word of its report."""
 
     def plant(name: str) -> tuple[Port, str]:
@@ -64,11 +64,10 @@ def planted(tmp_path: Path) -> Iterator[Callable[[str], tuple[Port, str]]]:
         path.write_text(text.replace(old, new))
         return make(kind, tmp_path, root=tmp_path), word
 
-    yield plant
+    return plant
 
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_fault_is_reported(planted: Callable[[str], tuple[Port, str]], name: str, tmp_path: Path) -> None:
     port, word = planted(name)
-    found = reports(port, "llama3", "float32", "plain", tmp_path)
-    assert found and word in found[0]
+    assert word in reports(port, "llama3", "float32", "plain", tmp_path)[0]
