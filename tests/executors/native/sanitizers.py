@@ -34,7 +34,7 @@ class Sanitizer:
     def environment(self, reports: Path) -> dict[str, str]:
         """Variables for a process that loads a library built with the flags; reports go to files that start with this path."""
         options = {name: f"{value}:log_path={reports}" for name, value in self.options.items()}
-        return {**os.environ, **options, "PYTHONMALLOC": "malloc", "OMP_NUM_THREADS": "1"}
+        return {**os.environ, **options, "OMP_NUM_THREADS": "1"}
 
     @property
     def compiler(self) -> str:
@@ -45,7 +45,7 @@ class Sanitizer:
 # A leak is looked for in the driver, without Python, which frees little at its end. Torch and NumPy are not built for the thread sanitizer, so
 # what it says of them alone is nothing.
 SANITIZERS = {
-    "address": Sanitizer("address", "libasan.so", {"ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1"}),
+    "address": Sanitizer("address", "libasan.so", {"ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:quarantine_size_mb=16:malloc_context_size=4"}),
     "undefined": Sanitizer("undefined", "libubsan.so", {"UBSAN_OPTIONS": "print_stacktrace=1"}),
     "thread": Sanitizer("thread", "libtsan.so", {"TSAN_OPTIONS": "ignore_noninstrumented_modules=1:report_thread_leaks=0:exitcode=0"}),
 }
