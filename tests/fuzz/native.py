@@ -106,7 +106,11 @@ def other_numbers(folder: Path, random: Random) -> None:
     changed = bytearray(data)
     for _ in range(random.choice([1, 3, 100])):
         bits = random.choice([*BITS, random.randbytes(random.choice([1, 4, 64]))])
-        at = random.randrange(len(changed) - len(bits)) // 4 * 4 + 4 - len(bits) if len(bits) < 4 else random.randrange(len(changed) - 64) // 4 * 4
+        at = (
+            random.randrange(len(changed) - len(bits)) // 4 * 4 + 4 - len(bits)
+            if len(bits) < 4
+            else random.randrange(len(changed) - 64) // 4 * 4
+        )
         changed[max(at, 0) : max(at, 0) + len(bits)] = bits
     write(folder / WEIGHTS, header, bytes(changed))
 

@@ -14,7 +14,7 @@ import numpy as np
 from tgen.arrays import Logits
 from tgen.executors.native import interface as c
 
-# Calls whose arguments are numbers (i), things that the library made (h) and memory that it gave (m); of the first of these, what they make.
+# Calls whose arguments are numbers (i), things that the library made (h) and memory that it gave (m).
 PLAIN = {
     "tgen_model_new": "i",
     "tgen_model_free": "h",
@@ -33,7 +33,10 @@ Argument = tuple[str, int]
 
 
 class Recorder:
-    """Stands in for the library that ctypes loaded; `results` are what its runs gave, with the width of a row in memory. Sessions may not be restored."""
+    """Stands in for the library that ctypes loaded; `results` are what its runs gave, with the width of a row in memory.
+
+    Sessions may not be restored.
+    """
 
     def __init__(self, library: ctypes.CDLL, path: Path) -> None:
         self._library = library

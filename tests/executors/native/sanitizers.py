@@ -1,4 +1,4 @@
-"""`python -m tests.executors.native.sanitizers [--folder FOLDER] KIND [COMMAND ...]`: run Python with the native library under one of gcc's sanitizers.
+"""`python -m tests.executors.native.sanitizers [--folder FOLDER] KIND [COMMAND ...]`: run Python with the native library under a sanitizer.
 
 KIND is `address`, `undefined` or `thread`; the command is what stands after `python`, by default the tests of
 the native executor. `-m tests.fuzz --kinds native --count 5000` is another one worth running. The exit code is the command's, or 1 for a
@@ -42,10 +42,12 @@ class Sanitizer:
         return f"g++ -fsanitize={self.flags} -fno-omit-frame-pointer -g1 -fno-var-tracking"
 
 
-# A leak is looked for in the driver, without Python, which frees little at its end. Torch and NumPy are not built for the thread sanitizer, so
-# what it says of them alone is nothing.
+# The driver looks for leaks: Python frees little at its end. Torch and NumPy are not built for the thread sanitizer, so its reports on them
+# alone mean nothing.
 SANITIZERS = {
-    "address": Sanitizer("address", "libasan.so", {"ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:quarantine_size_mb=16:malloc_context_size=4"}),
+    "address": Sanitizer(
+        "address", "libasan.so", {"ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:quarantine_size_mb=16:malloc_context_size=4"}
+    ),
     "undefined": Sanitizer("undefined", "libubsan.so", {"UBSAN_OPTIONS": "print_stacktrace=1"}),
     "thread": Sanitizer("thread", "libtsan.so", {"TSAN_OPTIONS": "ignore_noninstrumented_modules=1:report_thread_leaks=0:exitcode=0"}),
 }
@@ -74,7 +76,9 @@ def run(sanitizer: Sanitizer, folder: Path, command: list[str]) -> tuple[int, li
     """Run Python with a library; its exit code, and the reports."""
     with tempfile.TemporaryDirectory() as place:
         variables = sanitizer.environment(Path(place, "report"))
-        code = subprocess.run([sys.executable, *command], env={**variables, "LD_PRELOAD": runtime(sanitizer), LIBRARY: str(folder)}).returncode
+        code = subprocess.run(
+            [sys.executable, *command], env={**variables, "LD_PRELOAD": runtime(sanitizer), LIBRARY: str(folder)}
+        ).returncode
         return code, [path.read_text(errors="replace") for path in sorted(Path(place).iterdir())]
 
 

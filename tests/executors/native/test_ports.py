@@ -73,9 +73,9 @@ def emulator(machine: str, processor: str) -> list[str]:
     return [f"qemu-{machine}", *(["-L", ARM_ROOT] if machine == "aarch64" else []), "-cpu", processor]
 
 
-# How far rows may be apart. A number that lies between two of a format's is rounded to one by one kernel and to the other by the next, if they
-# differ in its last bit: those of a float16 cache, and activations where integers or (on AVX-512) bfloat16 multiply. An integer's step is wide,
-# but few rows have one.
+# How far rows may be apart. Where a format rounds a number that lies between two of its own, kernels that differ in the last bit round it
+# to different ones: the numbers of a float16 cache, and activations where integers or (on AVX-512) bfloat16 multiply. An integer's step is
+# wide, but few rows have one.
 NEAR = 2e-5
 WORST = {"float32": NEAR, "bfloat16": 5e-4, "float16": 5e-4, "int8": 0.3, "int4": 0.3}
 MOST_ROWS_APART = 0.06

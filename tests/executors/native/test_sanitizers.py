@@ -43,11 +43,35 @@ def test_nothing_is_reported(sanitized: Port, kernel: str, dtype: str, tmp_path:
 
 # Sanitizer, file, what stands there and what is put in its place, and a word of the report.
 PLANTED = {
-    "a read beyond a matrix": ("address", "multiply.h", "weights = m.data + r * row_bytes;", "weights = m.data + 4 + r * row_bytes;", "heap-buffer-overflow"),
-    "a use of freed memory": ("address", "cache.cpp", "        free(page);\n    }\n}", "        free(page);\n        page->owners++;\n    }\n}", "heap-use-after-free"),
+    "a read beyond a matrix": (
+        "address",
+        "multiply.h",
+        "weights = m.data + r * row_bytes;",
+        "weights = m.data + 4 + r * row_bytes;",
+        "heap-buffer-overflow",
+    ),
+    "a use of freed memory": (
+        "address",
+        "cache.cpp",
+        "        free(page);\n    }\n}",
+        "        free(page);\n        page->owners++;\n    }\n}",
+        "heap-use-after-free",
+    ),
     "a leak": ("address", "cache.cpp", "        free(page->data);\n", "", "detected memory leaks"),
-    "an overflow": ("undefined", "cache.cpp", "{ row->length += count; }", "{ row->length += count; row->owners += INT32_MAX; row->owners -= INT32_MAX; }", "signed integer overflow"),
-    "a missing barrier": ("thread", "step.h", "    pool_barrier(model.pool, thread);\n}\n\nstatic void turn", "}\n\nstatic void turn", "data race"),
+    "an overflow": (
+        "undefined",
+        "cache.cpp",
+        "{ row->length += count; }",
+        "{ row->length += count; row->owners += INT32_MAX; row->owners -= INT32_MAX; }",
+        "signed integer overflow",
+    ),
+    "a missing barrier": (
+        "thread",
+        "step.h",
+        "    pool_barrier(model.pool, thread);\n}\n\nstatic void turn",
+        "}\n\nstatic void turn",
+        "data race",
+    ),
     "a counter that is not atomic": ("thread", "step.h", "__atomic_fetch_add(counter, 1, __ATOMIC_RELAXED)", "(*counter)++", "data race"),
 }
 

@@ -84,5 +84,14 @@ static int has(const char* name) {{
 """
     )
     others = [str(build.HERE / "src" / name) for name in ("arena.cpp", "threads.cpp", "pack.cpp")]
-    command = ["g++", "-std=c++17", "-pthread", f"-DTGEN_ABI={build.ABI}", str(folder / "choice.cpp"), *others, "-o", str(folder / CPU_CHOICE)]
+    command = [
+        "g++",
+        "-std=c++17",
+        "-pthread",
+        f"-DTGEN_ABI={build.ABI}",
+        str(folder / "choice.cpp"),
+        *others,
+        "-o",
+        str(folder / CPU_CHOICE),
+    ]
     subprocess.run(command, check=True)
