@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 from unittest import mock
 
 import numpy as np
@@ -76,7 +78,7 @@ def record(name: str, dtype: str, kernel: str, folder: Path, threads: int = 2) -
     assert LIBRARY is not None
     calls = folder / f"{name}-{dtype}.calls"
     recorder = Recorder(LIBRARY, calls)
-    with mock.patch.object(opening, "load", lambda: Found(recorder)):
+    with mock.patch.object(opening, "load", lambda: Found(cast(ctypes.CDLL, recorder))):
         use(executor.__wrapped__(name, kernel, dtype, threads), name)  # a model that no other test shares
     gc.collect()
     recorder.close()

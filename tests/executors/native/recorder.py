@@ -29,7 +29,7 @@ PLAIN = {
     "tgen_memory_free": "m",
 }
 MAKERS = ("tgen_model_new", "tgen_row_new", "tgen_row_copy", "tgen_memory_new", "tgen_geometry_new")
-Argument = tuple[str, int]
+Argument = tuple[str, int | None]
 
 
 class Recorder:
@@ -46,7 +46,7 @@ class Recorder:
         self._made: dict[int, int] = {}
         self._memories: dict[int, int] = {}
         self._programs: dict[int, int] = {}
-        self._model: tuple[int, Any, Any, int, int, Any] | None = None
+        self._model: tuple[Any, Any, tuple[Any, Any], int, int, int] | None = None
         self._tables = b""
         self.results: list[tuple[Logits, int]] = []
 
@@ -56,7 +56,13 @@ class Recorder:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         function = getattr(self._library, name)
-        own = {"tgen_model_set": self._set, "tgen_run": self._run, "tgen_geometry_new": self._geometry, "tgen_pack": self._pack}.get(name)
+        specials: dict[str, Callable[..., Any]] = {
+            "tgen_model_set": self._set,
+            "tgen_run": self._run,
+            "tgen_geometry_new": self._geometry,
+            "tgen_pack": self._pack,
+        }
+        own = specials.get(name)
         if own is None and name not in PLAIN:
             return function  # type: ignore[no-any-return]
 
@@ -86,7 +92,12 @@ class Recorder:
         return result
 
     def _geometry(self, function: Any, number_format: int, layers: int, heads: Any, dims: Any) -> Any:
-        words = [("i", number_format), ("i", layers), ("v", self._copy(heads, 4 * layers)), ("v", self._copy(dims, 4 * layers))]
+        words: list[Argument] = [
+            ("i", number_format),
+            ("i", layers),
+            ("v", self._copy(heads, 4 * layers)),
+            ("v", self._copy(dims, 4 * layers)),
+        ]
         result = function(number_format, layers, heads, dims)
         self._made[result] = self._call("tgen_geometry_new", words, keeps=True)
         return result
@@ -94,7 +105,7 @@ class Recorder:
     def _pack(self, function: Any, number_format: int, source_format: int, rows: int, columns: int, *rest: Any) -> None:
         source, packed, first, last = rest
         size = rows * columns * (4 if source_format == c.FLOAT32 else 2)
-        words = [("i", number) for number in (number_format, source_format, rows, columns)]
+        words: list[Argument] = [("i", number) for number in (number_format, source_format, rows, columns)]
         words += [("v", self._copy(source, size)), ("v", self._memories[_address(packed)]), ("i", first), ("i", last)]
         function(number_format, source_format, rows, columns, *rest)
         self._call("tgen_pack", words)
@@ -128,22 +139,23 @@ class Recorder:
         self._write_tables()
         last = program.instructions[program.count - 1]
         vocabulary = matrices[last.matrices[0]].rows if last.target == c.LOGITS else 0
-        outputs = batch.chosen if vocabulary else batch.tokens
+        outputs = int(batch.chosen if vocabulary else batch.tokens)
+        stride = int(batch.result_stride)
         copy = self._memory(bytes(batch))
         rows = self._memory(bytes(8 * batch.rows))
         for number, row in enumerate(_numbers(batch.row, np.uintp, batch.rows)):
             self._point(rows, 8 * number, self._made[int(row)])
-        result = self._memory(bytes(4 * outputs * batch.result_stride))
+        result = self._memory(bytes(4 * outputs * stride))
         sizes = {"start": batch.rows + 1, "token_row": batch.tokens, "ids": batch.tokens}
         sizes |= {"vectors": batch.tokens * widths[0], "selected": batch.chosen}
         for name, target in [("row", rows), ("result", result), *((n, self._copy(getattr(batch, n), 4 * s)) for n, s in sizes.items())]:
             self._point(copy, getattr(c.Batch, name).offset, target)
-        words = [("v", self._made[handle]), ("k", 0), ("v", self._program(program)), ("v", copy)]
+        words: list[Argument] = [("v", self._made[handle]), ("k", 0), ("v", self._program(program)), ("v", copy)]
         failed: int = function(handle, kernel, program, batch)
         self._call("tgen_run", words)
-        self._file.write(struct.pack("<cII", b"R", result, 4 * outputs * batch.result_stride))
-        found = _numbers(batch.result, np.float32, outputs * batch.result_stride).reshape(outputs, batch.result_stride)
-        self.results.append((found[:, : vocabulary or widths[0]].copy(), batch.result_stride))
+        self._file.write(struct.pack("<cII", b"R", result, 4 * outputs * stride))
+        found = _numbers(batch.result, np.float32, outputs * stride).reshape(outputs, stride)
+        self.results.append((found[:, : vocabulary or widths[0]].copy(), stride))
         return failed
 
     def _program(self, program: c.Program) -> int:
@@ -192,7 +204,7 @@ class Recorder:
         if target is not None:
             self._file.write(struct.pack("<cIII", b"P", number, offset, target))
 
-    def _call(self, name: str, words: Sequence[tuple[str, int | None]], keeps: bool = False) -> int:
+    def _call(self, name: str, words: Sequence[Argument], keeps: bool = False) -> int:
         head = struct.pack("<cB", b"C", len(name)) + name.encode() + struct.pack("<BB", keeps, len(words))
         # A null pointer is the number 0.
         pairs = [("i", 0) if value is None else (kind, value) for kind, value in words]

@@ -29,7 +29,7 @@ def choose() -> None:
     from tgen.executors.native import open as opening
 
     if folder := os.environ.get(LIBRARY):
-        library.HERE = Path(folder)
+        mock.patch.object(library, "HERE", Path(folder)).start()
         assert library.load().library is not None, library.load().problem
     if kernel := os.environ.get(KERNEL):
         every = library.kernels
@@ -37,7 +37,8 @@ def choose() -> None:
         def only(loaded: ctypes.CDLL) -> dict[str, int]:
             return {kernel: every(loaded)[kernel]}
 
-        library.kernels = opening.kernels = only
+        for module in (library, opening):
+            mock.patch.object(module, "kernels", only).start()
 
 
 def build_library(folder: Path, compiler: str, machine: str | None = None, speed: str = "-O3", root: Path = build.HERE) -> None:
