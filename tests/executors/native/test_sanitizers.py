@@ -52,12 +52,12 @@ PLANTED = {
     ),
     "a use of freed memory": (
         "address",
-        "cache.cpp",
-        "        free(page);\n    }\n}",
-        "        free(page);\n        page->owners++;\n    }\n}",
+        "pages.cpp",
+        "        free(slab);\n    }\n    pthread_mutex_unlock",
+        "        free(slab);\n        slab->taken++;\n    }\n    pthread_mutex_unlock",
         "heap-use-after-free",
     ),
-    "a leak": ("address", "cache.cpp", "        free(page->data);\n", "", "detected memory leaks"),
+    "a leak": ("address", "pages.cpp", "        tgen_memory_free(slab->memory);\n", "", "detected memory leaks"),
     "an overflow": (
         "undefined",
         "cache.cpp",
