@@ -83,7 +83,7 @@ MOST_ROWS_APART = 0.06
 
 def check(port: Port, kernel: str, dtype: str, folder: Path) -> None:
     """The kernel gives what the plain one gives here."""
-    worst = 0.1 if (kernel, dtype) == ("avx512", "bfloat16") else WORST[dtype]
+    worst = 0.3 if (kernel, dtype) == ("avx512", "bfloat16") else WORST[dtype]
     rows: dict[str, list[float]] = {}
     for name in MODELS:
         recorded = record(name, dtype, "plain", folder)
@@ -92,9 +92,11 @@ def check(port: Port, kernel: str, dtype: str, folder: Path) -> None:
         recorded.calls.unlink()
     assert all(rows.values())
     assert {name: max(far) for name, far in rows.items() if not max(far) < worst} == {}
+    every = sorted(far for several in rows.values() for far in several)
     if worst == WORST[dtype]:
-        every = [far for several in rows.values() for far in several]
         assert sum(far > NEAR for far in every) < MOST_ROWS_APART * len(every)
+    else:
+        assert every[len(every) // 2] < 5e-3  # every row of bfloat16 activations is a little apart
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
