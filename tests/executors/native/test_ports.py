@@ -20,7 +20,7 @@ from tests.executors.native.variants import CPU_CHOICE, build_choice
 from tgen.executors.native.build import HERE, LIBRARY
 
 pytestmark = [
-    pytest.mark.long,
+    pytest.mark.toolchain,
     pytest.mark.skipif(
         sys.platform != "linux" or platform.machine() != "x86_64" or shutil.which("g++") is None, reason="needs g++ on x86-64 Linux"
     ),

@@ -13,7 +13,7 @@ from tests.executors.native.sanitizers import SANITIZERS, build, missing
 from tests.executors.native.test_ports import MODELS, once
 from tests.executors.native.variants import plain_sources
 
-pytestmark = [pytest.mark.long, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
+pytestmark = [pytest.mark.toolchain, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 
 
 @pytest.fixture(scope="session", params=SANITIZERS)
