@@ -43,9 +43,9 @@ ORDER = {
         *["cache", "positions", "norms", "forward_pass", "attention", "layers", "transformer"],
         *["placement", "load", "save", "reading", "session", "maps"],
     ],
-    "sampling": ["logits", "selection", "candidates", "nucleus", "filters", "penalties", "rules", "sampler"],
+    "sampling": ["logits", "selection", "candidates", "nucleus", "filters", "penalties", "rules", "rejection", "sampler"],
     "constraint": ["spelling", "keywords", "pattern", "schema", "grammar", "place", "planner", "guard"],
-    "engine": ["request", "prefix", "scheduler", "sample", "beam", "generator", "opening", "prompt_cache"],
+    "engine": ["request", "prefix", "guess", "draft", "job", "sample", "scheduler", "beam", "generator", "opening", "prompt_cache"],
     "wire": ["requests", "records", "result"],
     "batch": ["lines", "journal", "run"],
 }

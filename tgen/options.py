@@ -176,6 +176,38 @@ class RunOptions:
         check_fields(self)
 
 
+@dataclass(frozen=True, slots=True)
+class GuessOptions:
+    """Whether to guess tokens ahead of the model, and the draft model that guesses them, if there is one."""
+
+    guess: bool | None = field(default=None, metadata=declared(
+        "Guess the next tokens by what followed the last ones earlier, in prompt or text, and check the guesses in one step. The text "
+        "stays the same; only with torch, whose rounding depends on the step, it may differ in rare cases.",
+        RUNNING, switch=True, environment=True, default="$TGEN_GUESS, else auto: where the executor is exact",
+    ))  # fmt: skip
+    draft_model: str | None = field(default=None, metadata=declared(
+        "Let this small model with the same tokenizer guess the next tokens. At temperature 0 the text stays the same; else a seed gives "
+        "another text of the same distribution.",
+        RUNNING, "PATH|NAME", environment=True, default="$TGEN_DRAFT_MODEL, else none",
+    ))  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.draft_model is not None and not (isinstance(self.draft_model, str) and self.draft_model):
+            raise UsageError(f"--draft-model must be a folder or a name, not {self.draft_model!r}")
+        if self.draft_model is not None and self.guess is False:
+            raise UsageError("--draft-model and --no-guess exclude each other", "leave one of them out")
+
+
+def settle_guesses(asked: Mapping[str, Any], environment: Mapping[str, str]) -> GuessOptions:
+    """The options of guessing; what is asked overrides the environment. Raises UsageError."""
+    given = {name: value for name, value in asked.items() if value is not None}
+    values = environment_values(GuessOptions, environment)
+    if "draft_model" in given or given.get("guess") is False:  # each turns off the other
+        values = {}
+    return GuessOptions(**{**values, **given})
+
+
 def declarations(record: type) -> dict[str, Declaration]:
     """The options that a record declares, in the order of a help page; three of them set `constraint`."""
     found: dict[str, Declaration] = {}
@@ -185,6 +217,7 @@ def declarations(record: type) -> dict[str, Declaration]:
 
 
 DECLARED = declarations(GenerationOptions)
+ENVIRONMENT = tuple(name for name, option in DECLARED.items() if option.environment)
 FROM_MODEL = tuple(name for name, option in DECLARED.items() if option.folder)
 
 
@@ -263,7 +296,7 @@ def environment_values(record: type, environment: Mapping[str, str]) -> dict[str
         if not text:
             continue
         try:
-            values[name] = {"INT": int, "FLOAT": float}.get(option.metavar, str)(text)
+            values[name] = _switched(text) if option.switch else {"INT": int, "FLOAT": float}.get(option.metavar, str)(text)
             option.check(name, values[name])
         except (ValueError, UsageError) as error:
             reason = error.message if isinstance(error, UsageError) else f"it is not {'a whole' if whole else 'a'} number"
@@ -271,6 +304,14 @@ def environment_values(record: type, environment: Mapping[str, str]) -> dict[str
                 f"the environment sets {variable}={text!r}: {reason}", f"unset {variable}, or give it another value"
             ) from error
     return values
+
+
+def _switched(text: str) -> bool:
+    """The value of a switch in the environment. Raises UsageError."""
+    values = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
+    if text.lower() not in values:
+        raise UsageError("it is neither 1 nor 0")
+    return values[text.lower()]
 
 
 def read_constraint(asked: Mapping[str, Any]) -> Constraint | None:

@@ -62,7 +62,7 @@ def test_a_prompt_that_does_not_fit_and_a_folder_without_a_tokenizer(ask: Ask, c
     assert object_of(ask("generate", "x" * 900, "-m", golden("llama2"), "--json", code=5).err)["type"] == "context"
     folder = copy_golden("gpt2")
     (folder / "tokenizer.json").unlink()
-    assert object_of(ask("info", str(folder), "--json", code=3).err)["message"] == f"no tokenizer.json in {folder}"
+    assert object_of(ask("info", str(folder), "--json", code=3).err)["message"] == f"no tokenizer in {folder}"
 
 
 def test_without_json_there_is_none(ask: Ask) -> None:

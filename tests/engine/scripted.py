@@ -14,8 +14,9 @@ from tokenizers import decoders, models, pre_tokenizers, processors
 from tgen.arrays import Logits
 from tgen.checkpoint.generation import parse_generation
 from tgen.engine.generator import Generator
+from tgen.engine.job import Job, Next, Writer
 from tgen.engine.request import Prepared
-from tgen.engine.scheduler import Job, Next, Scheduler, Writer
+from tgen.engine.scheduler import Scheduler
 from tgen.events import Event, Finished, Note, Piece, Started, Token
 from tgen.executors.session import Executor
 from tgen.options import GenerationOptions
@@ -87,6 +88,7 @@ class ScriptedExecutor:
     context: int | None = None
     bytes_per_token: int = 1
     free: int | None = None
+    exact: bool = False
     sessions: list[ScriptedSession] = field(default_factory=list)
 
     def open(self) -> ScriptedSession:

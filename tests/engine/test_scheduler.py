@@ -27,9 +27,10 @@ from tests.executors.test_session import model
 from tgen.arrays import Logits
 from tgen.checkpoint.container import open_checkpoint
 from tgen.engine.generator import Generator
+from tgen.engine.job import CHUNK, Job
 from tgen.engine.opening import open_generator
 from tgen.engine.request import Request
-from tgen.engine.scheduler import BESIDE, CHUNK, Job, Scheduler
+from tgen.engine.scheduler import BESIDE, Scheduler
 from tgen.errors import CapacityError, MemoryLimitError, TgenError, UsageError
 from tgen.events import Finished, Note, Piece, Started
 from tgen.executors.torch.session import TorchExecutor

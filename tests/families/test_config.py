@@ -276,7 +276,7 @@ def test_a_key_inside_the_text_model_is_refused(name: str, copy_golden: Callable
 
 
 @pytest.mark.parametrize(
-    ("name", "eyes"), [("gemma3_images", "vision_tower."), ("mistral3", "model.vision_tower."), ("qwen3_vl", "model.visual.")]
+    ("name", "eyes"), [("gemma3_images", "model.vision_tower."), ("mistral3", "vision_tower."), ("qwen3_vl", "model.visual.")]
 )
 def test_tensors_of_eyes_are_left_out_by_name(name: str, eyes: str) -> None:
     left_out = open_checkpoint(GOLDEN / name).matches.left_out

@@ -284,14 +284,14 @@ def tensorflow(tensors: Tensors) -> Tensors:
 
 
 def inside(tensors: Tensors) -> Tensors:
-    """The names that the first models with images had: their text model was a whole one."""
-    beginnings = {"model.language_model.": "language_model.model.", "lm_head.": "language_model.lm_head.", "model.": ""}
+    """The names that the parts of a model with images have in memory, which some programs write."""
+    beginnings = {"language_model.model.": "model.language_model.", "language_model.lm_head.": "lm_head.", "": "model."}
 
-    def old(name: str) -> str:
-        before, after = next((pair for pair in beginnings.items() if name.startswith(pair[0])), ("", ""))
+    def inner(name: str) -> str:
+        before, after = next(pair for pair in beginnings.items() if name.startswith(pair[0]))
         return after + name.removeprefix(before)
 
-    return {old(name): tensor for name, tensor in tensors.items()}
+    return {inner(name): tensor for name, tensor in tensors.items()}
 
 
 LAYOUTS: dict[str, Callable[[Tensors], Tensors]] = {one.__name__: one for one in (bare, masks, copies, tensorflow, inside)}

@@ -17,6 +17,8 @@ from tgen.families.table import Add, Reorder, Source, Table, Take, moved
 from tgen.spec.records import ModelSpec
 from tgen.spec.shapes import parameters
 
+# Buffers and counters that some version of transformers stored: nothing is computed from them.
+BOOKKEEPING = ("encoder.version", "decoder.version", "rotary_emb.inv_freq")
 FLOATS = ("F32", "F16", "BF16", "F64")
 WRONG_MODEL_HINT = "config.json and the weights may belong to different models; download both again"
 
@@ -90,7 +92,8 @@ def match_tensors(table: Table, spec: ModelSpec, stored: dict[str, StoredTensor]
         if (one.dtype, one.shape) != (other.dtype, other.shape):
             raise no_repeat(copy)
     for name, tensor in stored.items():
-        if name.endswith(table.ignored) or name.startswith(table.apart) or (name in repeats and name not in taken):
+        unread = name.endswith((*table.ignored, *BOOKKEEPING)) or name.startswith(table.apart)
+        if unread or (name in repeats and name not in taken):
             continue
         if name not in taken:
             raise CheckpointError(f"the weights hold a tensor that the model has no place for: {name}", WRONG_MODEL_HINT)

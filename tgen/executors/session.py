@@ -65,6 +65,11 @@ class StorableSession(Session, Protocol):
 class Executor(Protocol):
     """A loaded model that opens sessions: all that generating and scoring need."""
 
+    @property
+    def exact(self) -> bool:
+        """Whether a position's logits have the same bits however many ids and rows a call reads."""
+        ...
+
     def open(self) -> Session:
         """A session without rows."""
         ...

@@ -154,7 +154,10 @@ class NativeModel:
                 raise _no_memory(tokens)
         handles = np.array([row.address for row in rows], np.uintp)
         token_row = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
-        flat = np.array([token for block in ids or () for token in block], np.int32)
+        flat = np.array([token for block in ids or () for token in block], np.int64)
+        if ids is not None and not (flat.min() >= 0 and flat.max() < self.spec.vocab):
+            raise ValueError("an id lies beyond the vocabulary")
+        flat = flat.astype(np.int32)
         wide = self.spec.width if selected is None else self.spec.vocab
         stride = -(-wide // c.LANES) * c.LANES
         chosen = tokens if selected is None else len(selected)

@@ -18,7 +18,9 @@ from tgen.spec.cache import row_numbers
 
 
 class NativeExecutor:
-    """A loaded model that opens sessions."""
+    """A loaded model that opens sessions. It is exact: a row's logits have the same bits whatever runs beside it and however it was cut."""
+
+    exact = True
 
     def __init__(self, model: NativeModel, description: str) -> None:
         """`description` names kernel, number format and threads."""
