@@ -22,7 +22,7 @@ IMPLEMENTED = (
     f"implemented: {METHOD} with the format {FORMAT}, symmetric integers of 4 or 8 bits, one scale for each row or for each {GROUP}, "
     f"{2 * GROUP}, ... columns of it, and float activations"
 )
-ABSENT = (None, {}, [])
+ABSENT: tuple[object, ...] = (None, {}, [])
 # What each key of `quantization_config`, of a group in it, and of the group's weights may hold; None in place of the values allows any.
 CONFIG: dict[str, tuple[object, ...] | None] = {
     "quant_method": (METHOD,),
@@ -69,7 +69,10 @@ class Scheme:
 
 
 def read_quantization(config: Config) -> tuple[Scheme, ...]:
-    """The schemes that config.json names; none for a folder that is not quantised. Raises UnsupportedError for all that is not implemented."""
+    """The schemes that config.json names; none for a folder that is not quantised.
+
+    Raises UnsupportedError for all that is not implemented.
+    """
     found = config.mapping("quantization_config")
     if not found:
         return ()

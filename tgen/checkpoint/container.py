@@ -34,6 +34,11 @@ class Checkpoint:
         """The folder's name, for people."""
         return self.folder.resolve().name
 
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the folder holds matrices as integers."""
+        return any(tensor.packed is not None for tensor in self.stored.values())
+
 
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Read and check a folder. Raises CheckpointError or UnsupportedError naming the first fault."""

@@ -22,7 +22,10 @@ from tgen.families.table import Add, Take, moved
 Array = npt.NDArray[Any]
 
 FORMATS: dict[str, np.dtype[Any]] = {
-    **{"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F64": np.dtype("<f8")},
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "F64": np.dtype("<f8"),
     "I32": np.dtype("<u4"),  # the words of packed matrices
 }
 BLOCK = 2**20  # numbers checked at a time, to keep NumPy's temporary arrays small

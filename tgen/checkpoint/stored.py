@@ -30,8 +30,12 @@ class StoredTensor:
     @property
     def nbytes(self) -> int:
         """How many bytes of the files it takes."""
-        parts = [self] if self.packed is None else [self.packed.words, self.packed.scale]
-        return sum(part.stop - part.start for part in parts)
+        return sum(part.stop - part.start for part in self.parts)
+
+    @property
+    def parts(self) -> list[StoredTensor]:
+        """The tensors that hold it in the files."""
+        return [self] if self.packed is None else [self.packed.words, self.packed.scale]
 
 
 @dataclass(frozen=True, slots=True)

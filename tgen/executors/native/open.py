@@ -13,10 +13,14 @@ from tgen.executors.formats import NAMES
 from tgen.executors.native import interface as c
 from tgen.executors.native.library import kernels, load
 from tgen.executors.native.model import NativeModel
+from tgen.executors.native.packed_cache import PackedCache, cache_folder
+from tgen.executors.native.packing import BITS, Packer, packed_formats
 from tgen.executors.native.session import NativeExecutor
-from tgen.executors.native.weights import Weights, address
-from tgen.options import RunOptions
+from tgen.executors.native.weights import StoredMatrix, Weights, address
+from tgen.options import Quantize, RunOptions
 from tgen.spec.records import ModelSpec
+from tgen.ui import messages
+from tgen.ui.counting import counting
 
 MOST_HEAD_NUMBERS = 1024  # the library keeps a head in a buffer of this size
 NUMBER_FORMATS = {"auto": None, "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -54,10 +58,37 @@ def open_executor(checkpoint: Checkpoint, options: RunOptions, kernel: str | Non
     wanted = NUMBER_FORMATS[options.dtype]
     weights = Weights(checkpoint.spec, checkpoint.matches, wanted, finite)
     check_repeats(checkpoint.matches, weights.files)
+    packer = Packer(library, known[name], int(library.tgen_model_threads(handle)))
+    for module, matrix in _packed(checkpoint, weights, options.quantize, packer, handle).items():
+        weights.put(module, matrix)
     number_format = wanted or checkpoint.matches.number_format
     cache = c.FLOAT32 if number_format == "F32" else c.FLOAT16
     model = NativeModel(library, checkpoint.spec, weights, handle, known[name], cache)
-    return NativeExecutor(model, f"{name} kernel, {NAMES[number_format]}, {model.threads} thread{'s' * (model.threads != 1)}")
+    bits = sorted({BITS[matrix.format] for matrix in model.weights.packed()})
+    widths = f"weights of {' and '.join(map(str, bits))} bits" if bits else NAMES[number_format]
+    return NativeExecutor(model, f"{name} kernel, {widths}, {model.threads} thread{'s' * (model.threads != 1)}")
+
+
+def _packed(checkpoint: Checkpoint, weights: Weights, quantize: Quantize, packer: Packer, handle: int) -> dict[str, StoredMatrix]:
+    """The matrices that are packed: from the cache folder or, the first time, packed now and kept there."""
+    if quantize == "none" and not checkpoint.is_quantised:
+        return {}
+
+    def checksum(data: Array) -> int:
+        return int(packer.library.tgen_checksum(handle, address(data), data.nbytes))
+
+    folder = cache_folder()
+    cache = None if folder is None else PackedCache(folder, checkpoint, quantize, checksum, packer.threads)
+    found = None if cache is None else cache.read()
+    if found is not None:
+        return found
+    formats = packed_formats(weights, quantize)
+    with counting("packing the weights", len(formats)) as bar:
+        matrices = packer.pack_all(weights, formats, bar.add)
+    problem = None if cache is None else cache.write(matrices)
+    if problem is not None:
+        messages.note(f"the packed weights are not kept for the next run: {problem}")
+    return matrices
 
 
 def usable_cores() -> int:

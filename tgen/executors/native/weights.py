@@ -47,8 +47,12 @@ class Weights:
         if name == "head.out" and "head.out.weight" not in self.matches.parameters:
             name = "embedding"
         if name not in self._matrices:
-            self._matrices[name] = self._read(f"{name}.weight")
+            self._matrices[name] = self._read(f"{name}.weight", self.number_format)
         return self._matrices[name]
+
+    def as_stored(self, name: str) -> StoredMatrix:
+        """A module's matrix in the format it is stored in, not kept here. Raises CheckpointError for NaN or infinity."""
+        return self._read(f"{name}.weight", None)
 
     def put(self, name: str, matrix: StoredMatrix) -> None:
         """Use another matrix under this name."""
@@ -75,6 +79,10 @@ class Weights:
         vector = self.vector(name)
         return 0 if vector is None else vector.ctypes.data
 
+    def packed(self) -> list[StoredMatrix]:
+        """The matrices in panels."""
+        return [matrix for matrix in self._matrices.values() if matrix.format in (c.INT8, c.INT4)]
+
     def step_bytes(self) -> int:
         """The bytes of all matrices that a decode step multiplies by; of a table that it only looks up, nothing counts."""
         untied = "head.out.weight" in self.matches.parameters
@@ -85,10 +93,10 @@ class Weights:
     def _taken(self, match: Match) -> tuple[Array, str]:
         return taken(self.files.array(match.tensor), match.tensor.dtype, match.take)
 
-    def _read(self, parameter: str) -> StoredMatrix:
+    def _read(self, parameter: str, number_format: str | None) -> StoredMatrix:
         match = self.matches.parameters[parameter]
         array, dtype = self._taken(match)
-        wanted = self.number_format or ("F32" if dtype == "F64" else dtype)
+        wanted = number_format or ("F32" if dtype == "F64" else dtype)
         if dtype != wanted:
             array = _converted(widened(array, dtype), wanted)
         if not array.flags.c_contiguous:
