@@ -37,7 +37,7 @@ RANKS = {
 ORDER = {
     "spec": ["records", "shapes", "cache"],
     "checkpoint": ["stored", "bins", "safetensors", "matching", "container", "mapped", "generation", "resolve"],
-    "executors": ["session", "formats", "torch", "native", "measure", "open"],
+    "executors": ["session", "formats", "frequencies", "torch", "native", "measure", "open"],
     "executors/native": ["build", "interface", "library", "weights", "packing", "tables", "program", "model", "session", "open"],
     "executors/torch": [
         *["cache", "positions", "norms", "forward_pass", "attention", "layers", "transformer"],

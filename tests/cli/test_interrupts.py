@@ -72,15 +72,18 @@ def test_ctrl_c_while_torch_is_imported(point: str) -> None:
 
 @pytest.mark.long
 def test_ctrl_c_at_any_moment() -> None:
-    """Only Python's own start, and the script that pip wrote, may end in a traceback."""
+    """Only Python's own start, and the script that pip wrote, may end in a traceback. The last signals may come after the end."""
     package = tgen.__file__.removesuffix("__init__.py")
+    codes = []
     for step in range(24):
         with running("generate", "Once", "-n", "64", "-m", golden("gpt2"), stdin=subprocess.DEVNULL) as process:
-            time.sleep(0.02 + step * 0.02)
+            time.sleep(0.02 + step * 0.01)
             process.send_signal(signal.SIGINT)
             assert process.stderr is not None
             said = process.stderr.read().decode()
             code = process.wait(TIMEOUT)
         assert package not in said.replace(TGEN, ""), said
         assert "ignored" not in said
-        assert code == 130 or "Traceback" in said or (code == -signal.SIGINT and not said)
+        assert code in (0, 130) or "Traceback" in said or (code == -signal.SIGINT and not said)
+        codes.append(code)
+    assert codes.count(130) >= 5

@@ -1,9 +1,9 @@
-"""All that the engine sees of a model: small protocols, which name no tensor framework."""
+"""All that the engine sees of a model: small protocols, which name no tensor framework; and how every session selects its rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -101,3 +101,24 @@ class LoadedModel(Executor, Protocol):
     def describe(self) -> str:
         """The executor, device, number format and threads, for people."""
         ...
+
+
+class CopyableRow(Protocol):
+    """A row of a session's cache."""
+
+    def copy(self) -> Self:
+        """The same row; what one of the two reads later does not change the other."""
+        ...
+
+
+AnyRow = TypeVar("AnyRow", bound=CopyableRow)
+
+
+def selected(rows: Sequence[AnyRow], numbers: Sequence[int]) -> list[AnyRow]:
+    """The rows of these numbers. A row that comes again is copied; no other row is."""
+    taken: set[int] = set()
+    chosen = []
+    for number in numbers:
+        chosen.append(rows[number].copy() if number in taken else rows[number])
+        taken.add(number)
+    return chosen

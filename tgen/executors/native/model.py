@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,11 @@ MOST_TOKENS = 512  # of one run: the buffers of a run grow with its tokens
 FIRST_REACH = 1024  # positions of a table at first; it doubles when a text is longer
 
 
+def freed_with(owner: object, free: Callable[..., object], *arguments: object) -> None:
+    """Call `free` when the owner is gone, but not when Python ends: a thread that still runs the model may need the memory."""
+    weakref.finalize(owner, free, *arguments).atexit = False
+
+
 class CachedRow:
     """A row of the cache, freed with this object; `address` is what the library knows it by."""
 
@@ -31,17 +36,12 @@ class CachedRow:
             raise MemoryLimitError("memory ran out for the cache of a row", "use a shorter prompt or fewer rows at once")
         self.library = library
         self.address = handle
-        weakref.finalize(self, library.tgen_row_free, handle)
+        freed_with(self, library.tgen_row_free, handle)
 
     @property
     def length(self) -> int:
         """How many ids the row has read."""
         return int(self.library.tgen_row_length(self.address))
-
-    @property
-    def pages(self) -> int:
-        """How many pages of 16 positions it holds."""
-        return int(self.library.tgen_row_pages(self.address))
 
     def copy(self) -> CachedRow:
         """The same row; both share their pages until one of them writes."""
@@ -61,8 +61,10 @@ class Cache:
         dims = np.array([pair[1] for pair in heads], np.int32)
         self._library = library
         self._geometry = library.tgen_geometry_new(number_format, len(heads), address(counts), address(dims))
+        if not self._geometry:
+            raise MemoryLimitError("memory ran out for the layout of the cache", "use a smaller model")
         self.page_bytes = int(library.tgen_page_bytes(self._geometry))
-        weakref.finalize(self, library.tgen_geometry_free, self._geometry)
+        freed_with(self, library.tgen_geometry_free, self._geometry)
 
     def new_row(self, source: CachedRow | None = None) -> CachedRow:
         """A row that has read nothing."""
@@ -79,7 +81,7 @@ class NativeModel:
         self.weights = weights
         self.cache_item_bytes = 4 if cache_format == c.FLOAT32 else 2
         self._handle = handle
-        weakref.finalize(self, library.tgen_model_free, handle)
+        freed_with(self, library.tgen_model_free, handle)
         for name, stack in spec.stacks.items():
             if stack.positions is not None and stack.positions.kind == "sinusoid":
                 table = sinusoids(stack.positions.length, spec.width)
@@ -98,6 +100,9 @@ class NativeModel:
         widths = (ctypes.c_int32 * 4)(*self.programs.widths)
         library.tgen_model_set(handle, widths, self._matrices, self._norms, self._ropes, self._distances)
         self._programs = {name: _program(code) for name, code in self.programs.named.items()}
+        lengths = {name: s.positions.length - s.positions.offset for name, s in spec.stacks.items() if s.positions is not None}
+        programs = {"decode": "decoder", "encode": "encoder", "fill": "encoder"}
+        self._most_positions = {program: lengths[stack] for program, stack in programs.items() if stack in lengths}
         self._reach = 0
         self._tables: list[Any] = []
         self.caches = {name: Cache(library, _heads(stack), cache_format) for name, stack in spec.stacks.items()}
@@ -109,10 +114,6 @@ class NativeModel:
     def threads(self) -> int:
         """How many threads run it."""
         return int(self.library.tgen_model_threads(self._handle))
-
-    def read_bandwidth(self, size: int) -> float:
-        """Bytes per second that all threads read together, from a block of `size` bytes."""
-        return float(self.library.tgen_read_bandwidth(self._handle, size))
 
     def encode(self, texts: Sequence[Sequence[int]]) -> list[Hidden]:
         """The encoder's hidden states of each text, [n, width]."""
@@ -148,7 +149,10 @@ class NativeModel:
         """
         starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
         tokens = int(starts[-1])
-        self._reach_to(max(row.length + count for row, count in zip(rows, counts, strict=True)))
+        longest = max(row.length + count for row, count in zip(rows, counts, strict=True))
+        if longest > self._most_positions.get(program, longest):
+            raise ValueError(f"a text of {longest} ids is longer than the model's table of positions")
+        self._reach_to(longest)
         for row, count in zip(rows, counts, strict=True):
             if self.library.tgen_row_reserve(row.address, count):
                 raise _no_memory(tokens)
@@ -158,6 +162,7 @@ class NativeModel:
         if ids is not None and not (flat.min() >= 0 and flat.max() < self.spec.vocab):
             raise ValueError("an id lies beyond the vocabulary")
         flat = flat.astype(np.int32)
+        vectors = None if vectors is None else np.ascontiguousarray(vectors)
         wide = self.spec.width if selected is None else self.spec.vocab
         stride = -(-wide // c.LANES) * c.LANES
         chosen = tokens if selected is None else len(selected)

@@ -28,7 +28,8 @@ NUMBER_FORMATS = {"auto": None, "float32": "F32", "bfloat16": "BF16", "float16":
 
 def supports(spec: ModelSpec) -> str | None:
     """Why the library cannot run a model; None if it can."""
-    mixers = [layer.mixer for stack in spec.stacks.values() for layer in stack.layers]
+    layers = [layer for stack in spec.stacks.values() for layer in stack.layers]
+    mixers = [layer.mixer for layer in layers] + [layer.cross for layer in layers if layer.cross is not None]
     if spec.embedding_width is not None:
         return "its embeddings have a width of their own"
     if any(mixer.head_dim > MOST_HEAD_NUMBERS for mixer in mixers):
@@ -56,7 +57,7 @@ def open_executor(checkpoint: Checkpoint, options: RunOptions, kernel: str | Non
         return bool(library.tgen_finite(handle, number_format, address(array), array.size))
 
     wanted = NUMBER_FORMATS[options.dtype]
-    weights = Weights(checkpoint.spec, checkpoint.matches, wanted, finite)
+    weights = Weights(checkpoint.matches, wanted, finite)
     check_repeats(checkpoint.matches, weights.files)
     packer = Packer(library, known[name], int(library.tgen_model_threads(handle)))
     for module, matrix in _packed(checkpoint, weights, options.quantize, packer, handle).items():

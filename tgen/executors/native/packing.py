@@ -92,9 +92,9 @@ def new_memory(library: ctypes.CDLL, size: int) -> Array:
     """Bytes in huge pages where the system has them, which decode reads a tenth faster."""
     memory = library.tgen_memory_new(size)
     if not memory:
-        raise MemoryLimitError("memory ran out while packing the weights", "use a smaller model or --quantize int4")
+        raise MemoryLimitError("memory ran out while packing the weights", "use a smaller model")
     array = np.ctypeslib.as_array(memory, shape=(size,))
-    weakref.finalize(array, library.tgen_memory_free, memory, size)
+    weakref.finalize(array, library.tgen_memory_free, memory).atexit = False
     return array
 
 

@@ -13,7 +13,7 @@ from tgen.arrays import Logits
 from tgen.executors.formats import available_memory
 from tgen.executors.native import interface as c
 from tgen.executors.native.model import MOST_TOKENS, CachedRow, NativeModel
-from tgen.executors.session import Hidden
+from tgen.executors.session import Hidden, selected
 from tgen.spec.cache import row_numbers
 
 
@@ -49,8 +49,10 @@ class NativeExecutor:
         cache = self.model.caches["encoder"]
         found = []
         for text, wanted in zip(texts, places, strict=True):
-            selected = np.array(wanted, np.int32)
-            found.append(self.model.run("fill", [cache.new_row()], [len(text)], ids=[text], selected=selected))
+            if any(not 0 <= place < len(text) for place in wanted):
+                raise ValueError("a place lies beyond the text")
+            ascending, order = np.unique(np.array(wanted, np.int32), return_inverse=True)  # the library takes places in ascending order
+            found.append(self.model.run("fill", [cache.new_row()], [len(text)], ids=[text], selected=ascending)[order])
         return np.concatenate(found)
 
     def step_bytes(self, length: int) -> int:
@@ -85,6 +87,8 @@ class NativeSession:
         if len(rows) != len(self._rows) or not rows or not all(rows):
             raise ValueError(f"expected at least one id for each of {len(self._rows)} rows")
         wanted = [1] * len(rows) if tails is None else list(tails)
+        if len(wanted) != len(rows) or any(not 0 <= tail <= len(ids) for tail, ids in zip(wanted, rows, strict=True)):
+            raise ValueError("expected a tail for each row, from 0 to its number of ids")
         before = [row.length for row in self._rows]
         try:
             if sum(map(len, rows)) <= MOST_TOKENS:
@@ -119,20 +123,15 @@ class NativeSession:
         rows = [self._rows[number] for number in numbers]
         counts = list(map(len, blocks))
         ends = np.cumsum(counts)
-        selected = np.concatenate([np.arange(end - tail, end, dtype=np.int32) for end, tail in zip(ends, tails, strict=True)])
-        logits = self._model.run("decode", rows, counts, ids=blocks, selected=selected)
+        places = np.concatenate([np.arange(end - tail, end, dtype=np.int32) for end, tail in zip(ends, tails, strict=True)])
+        logits = self._model.run("decode", rows, counts, ids=blocks, selected=places)
         for row, count in zip(rows, counts, strict=True):
             self._model.library.tgen_row_grow(row.address, count)
         return logits
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep, repeat or reorder rows. A repeated row shares its pages until it differs."""
-        taken: set[int] = set()
-        chosen = []
-        for number in rows:
-            chosen.append(self._rows[number].copy() if number in taken else self._rows[number])
-            taken.add(number)
-        self._rows = chosen
+        self._rows = selected(self._rows, rows)
 
     def truncate(self, lengths: Sequence[int]) -> None:
         """Let row r forget every id beyond its first lengths[r]."""
@@ -150,13 +149,10 @@ class NativeSession:
         self._rows += other._rows
         other._rows = []
 
-    @property
-    def cache_bytes(self) -> int:
-        """The memory that all rows' own pages take."""
-        return sum(row.pages for row in self._rows) * self._model.caches["decoder"].page_bytes
-
     def state(self, length: int) -> dict[str, npt.NDArray[Any]]:
         """The pages of the first row's first `length` ids, [pages, bytes]."""
+        if not 0 <= length <= self._rows[0].length:
+            raise ValueError(f"the row has read {self._rows[0].length} ids, not {length}")
         size = self._model.caches["decoder"].page_bytes
         pages = np.empty((_pages(length), size), np.uint8)
         for number in range(len(pages)):
@@ -165,6 +161,8 @@ class NativeSession:
 
     def restore(self, length: int, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Append a row that has read `length` ids. Raises ValueError for a state that does not fit the length or the model."""
+        if self._model.spec.encoder is not None:
+            raise ValueError("a row that attends to a source cannot be restored")
         size = self._model.caches["decoder"].page_bytes
         pages = state.get("pages")
         if length < 1 or set(state) != {"pages"} or pages is None or pages.dtype != np.uint8 or pages.shape != (_pages(length), size):

@@ -7,34 +7,18 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from tgen.spec.records import Alibi, LinearScaling, Llama3Scaling, PairScaling, RelativeBias, RopeSpec
+from tgen.executors.frequencies import Floats, alibi_slopes, rope_frequencies
+from tgen.spec.records import Alibi, PairScaling, RelativeBias, RopeSpec
 
-Floats = npt.NDArray[np.float32]
 XIELU = ("alpha_p", "alpha_n", "beta")
 
 
+@np.errstate(all="ignore")  # as in `rope_frequencies`
 def rotations(rope: RopeSpec, positions: int) -> tuple[Floats, Floats]:
     """Cosines and sines of the first positions, [positions, dim / 2]."""
     angles = np.arange(positions, dtype=np.float32)[:, None] * rope_frequencies(rope)
     amplitude = np.float32(rope.scaling.amplitude if isinstance(rope.scaling, PairScaling) else 1.0)
     return np.cos(angles) * amplitude, np.sin(angles) * amplitude
-
-
-def rope_frequencies(rope: RopeSpec) -> Floats:
-    """Radians per position of each rotated pair, [dim / 2]."""
-    exponents = np.arange(0, rope.dim, 2, dtype=np.float32) / np.float32(rope.dim)
-    frequencies = (np.float32(1.0) / np.float32(rope.theta) ** exponents).astype(np.float32)
-    match rope.scaling:
-        case None:
-            return frequencies
-        case LinearScaling(factor):
-            return frequencies / np.float32(factor)
-        case Llama3Scaling(factor, low, high, original_context):
-            wavelengths = np.float32(2 * math.pi) / frequencies
-            blend = np.clip((original_context / wavelengths - low) / (high - low), 0, 1).astype(np.float32)
-            return ((1 - blend) * frequencies / np.float32(factor) + blend * frequencies).astype(np.float32)
-        case PairScaling(divisors):
-            return np.divide(frequencies, np.array(divisors, np.float32), dtype=np.float32)
 
 
 def distance_table(spec: Alibi | RelativeBias, weight: Floats | None, reach: int) -> Floats:
@@ -44,14 +28,6 @@ def distance_table(spec: Alibi | RelativeBias, weight: Floats | None, reach: int
         assert weight is not None
         return np.ascontiguousarray(weight[_buckets(distances, spec)].T)
     return alibi_slopes(spec.heads)[:, None] * distances.astype(np.float32)
-
-
-def alibi_slopes(heads: int) -> Floats:
-    """A slope per head, [heads]: powers of 2^(-8/n) for n heads; if n is no power of two, some slopes lie between those."""
-    closest = 2 ** math.floor(math.log2(heads))
-    slopes = [2.0 ** (-8.0 * (i + 1) / closest) for i in range(closest)]
-    slopes += [2.0 ** (-4.0 * (2 * i + 1) / closest) for i in range(heads - closest)]
-    return np.array(slopes, np.float32)
 
 
 def _buckets(distances: npt.NDArray[np.int64], spec: RelativeBias) -> npt.NDArray[np.int64]:

@@ -12,7 +12,6 @@ import numpy as np
 from tgen.checkpoint.mapped import Array, MappedFiles, taken, widened
 from tgen.checkpoint.matching import Match, Matches, no_number
 from tgen.executors.native import interface as c
-from tgen.spec.records import ModelSpec
 
 FORMATS = {"F32": c.FLOAT32, "F16": c.FLOAT16, "BF16": c.BFLOAT16}
 
@@ -34,7 +33,6 @@ class Weights:
     `finite` says whether an array of a format holds neither NaN nor infinity.
     """
 
-    spec: ModelSpec
     matches: Matches
     number_format: str | None
     finite: Callable[[int, Array], bool]

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from tgen.executors.formats import available_memory
+from tgen.executors.session import selected
 from tgen.executors.torch import reading
 from tgen.executors.torch.cache import Row
 from tgen.executors.torch.placement import memory_errors
@@ -100,13 +101,8 @@ class TorchSession:
     @torch.inference_mode()
     def select(self, rows: Sequence[int]) -> None:
         """Keep, repeat or reorder rows. A repeated row is copied; no other row is."""
-        taken: set[int] = set()
-        chosen = []
         with memory_errors(f"copying the cache for {len(rows)} rows"):
-            for number in rows:
-                chosen.append(self._rows[number].copy() if number in taken else self._rows[number])
-                taken.add(number)
-        self._rows = chosen
+            self._rows = selected(self._rows, rows)
 
     def truncate(self, lengths: Sequence[int]) -> None:
         """Let row r forget every id beyond its first lengths[r]."""

@@ -32,32 +32,20 @@ class Encoded:
 class SentencePieces:
     """One model for reading and one for writing, often the same, over a common vocabulary."""
 
-    def __init__(
-        self,
-        read: SentencePieceProcessor,
-        write: SentencePieceProcessor,
-        pieces: Sequence[str],
-        *,
-        sentinels: Sequence[str] = (),
-        codes: bool = False,
-    ) -> None:
-        """`sentinels` are among the pieces; like the end token they stand for themselves in a text, and so do `codes` that begin it.
-
-        Raises CheckpointError for a vocabulary without the end token or the unknown token.
-        """
-        self._codes = codes
+    def __init__(self, read: SentencePieceProcessor, write: SentencePieceProcessor, pieces: Sequence[str]) -> None:
+        """Raises CheckpointError for a vocabulary without the end token or the unknown token."""
         self._read = read
         self._write = write
         self._pieces = list(pieces)
         self._ids = {piece: number for number, piece in enumerate(self._pieces)}
         if END not in self._ids or UNKNOWN not in self._ids:
             raise CheckpointError(f"the SentencePiece vocabulary lacks {END} or {UNKNOWN}", "download the tokenizer's files again")
-        self._special = {piece for piece in (END, PADDING, UNKNOWN, *sentinels) if piece in self._ids}
+        self._special = {piece for piece in (END, PADDING, UNKNOWN) if piece in self._ids}
         self._borders = re.compile(f"({'|'.join(map(re.escape, self._special))})")
 
     def encode(self, text: str, add_special_tokens: bool = True) -> Encoded:
         """The ids of a text, ended by the end token if asked for."""
-        code = CODE.match(text) if self._codes else None
+        code = CODE.match(text)
         pieces = [code[0]] if code else []
         for part in self._borders.split(text[code.end() if code else 0 :]):
             pieces += [part] if part in self._special else self._read.encode(part, out_type=str)
@@ -106,7 +94,7 @@ def find_sentencepieces(folder: Path) -> SentencePieces | None:
     if (folder / "source.spm").is_file() and (folder / "target.spm").is_file():
         vocabulary = read_json(folder / "vocab.json")
         read, write = _processor(folder / "source.spm"), _processor(folder / "target.spm")
-        return SentencePieces(read, write, _by_id(vocabulary, folder), codes=True)
+        return SentencePieces(read, write, _by_id(vocabulary, folder))
     return None
 
 

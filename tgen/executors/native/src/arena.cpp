@@ -1,9 +1,8 @@
 #include "arena.h"
 
 #include <stdlib.h>
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+
+#include "entry.h"
 
 struct Arena {
     uint8_t* data;
@@ -13,7 +12,7 @@ struct Arena {
 Arena* arena_open() { return (Arena*)calloc(1, sizeof(Arena)); }
 
 void arena_close(Arena* arena) {
-    if (arena) free(arena->data);
+    if (arena) tgen_memory_free(arena->data);
     free(arena);
 }
 
@@ -28,17 +27,9 @@ void* arena_take(Arena* arena, int64_t bytes) {
 bool arena_ready(const Arena* arena) { return arena->used <= arena->size; }
 
 int arena_grow(Arena* arena) {
-    const int64_t huge = 2 << 20;
-    int64_t size = (arena->used + huge - 1) / huge * huge;
-    void* data = nullptr;
-    free(arena->data);
-    arena->data = nullptr;
-    arena->size = 0;
-    if (posix_memalign(&data, (size_t)huge, (size_t)size)) return 1;
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    madvise(data, (size_t)size, MADV_HUGEPAGE);
-#endif
-    arena->data = (uint8_t*)data;
-    arena->size = size;
-    return 0;
+    int64_t size = (arena->used + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    tgen_memory_free(arena->data);
+    arena->data = tgen_memory_new(size);
+    arena->size = arena->data ? size : 0;
+    return !arena->data;
 }

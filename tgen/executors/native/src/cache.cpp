@@ -1,5 +1,4 @@
 // Rows and their pages. Copying a row shares its pages, so beams and common prefixes cost nothing until they differ.
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,13 +7,12 @@
 static Page* new_page(const Geometry* geometry) {
     Page* page = (Page*)malloc(sizeof(Page));
     void* data = nullptr;
-    // A load of sixteen values may read past the last head's end.
-    if (!page || posix_memalign(&data, 64, (size_t)geometry->page_bytes + 64)) {
+    if (!page || posix_memalign(&data, 64, (size_t)geometry->page_bytes)) {
         free(page);
         return nullptr;
     }
     // Attention reads whole pages and gives the positions beyond a row's end no weight; what stands there must be finite.
-    memset(data, 0, (size_t)geometry->page_bytes + 64);
+    memset(data, 0, (size_t)geometry->page_bytes);
     *page = {1, (uint8_t*)data};
     return page;
 }
@@ -34,10 +32,10 @@ Geometry* tgen_geometry_new(int32_t format, int32_t layers, const int32_t* kv_he
         free(layer);
         return nullptr;
     }
-    int64_t offset = 0, number = format == FLOAT32 ? 4 : 2;
+    int64_t offset = 0;
     for (int32_t i = 0; i < layers; i++) {
         layer[i] = {kv_heads[i], head_dims[i], offset};
-        offset += 2 * number * LANES * kv_heads[i] * head_dims[i];
+        offset += kv_heads[i] * head_bytes(format, head_dims[i]);
     }
     *geometry = {format, layers, offset ? offset : 64, layer};
     return geometry;
@@ -68,6 +66,8 @@ void tgen_row_free(Row* row) {
     free(row);
 }
 
+static int32_t pages_for(int32_t positions) { return (int32_t)((positions + LANES - 1) / LANES); }
+
 // Room for the numbers of `pages` pages.
 static int make_room(Row* row, int32_t pages) {
     if (pages <= row->capacity) return 0;
@@ -81,29 +81,28 @@ static int make_room(Row* row, int32_t pages) {
 
 Row* tgen_row_copy(const Row* row) {
     Row* copy = tgen_row_new(row->geometry, row->source);
-    if (!copy || make_room(copy, row->pages)) {
+    // Pages beyond the row's end, which a run that failed may have left, are not shared: both rows would write to them.
+    int32_t pages = pages_for(row->length);
+    if (!copy || make_room(copy, pages)) {
         tgen_row_free(copy);
         return nullptr;
     }
-    for (int32_t i = 0; i < row->pages; i++) {
+    for (int32_t i = 0; i < pages; i++) {
         __atomic_add_fetch(&row->page[i]->owners, 1, __ATOMIC_RELAXED);
         copy->page[i] = row->page[i];
     }
-    copy->pages = row->pages;
+    copy->pages = pages;
     copy->length = row->length;
     return copy;
 }
 
 void tgen_row_truncate(Row* row, int32_t length) {
-    if (length >= row->length) return;
-    int32_t pages = (length + LANES - 1) / LANES;
-    while (row->pages > pages) release(row->page[--row->pages]);
-    row->length = length;
+    if (length < 0) length = 0;
+    if (length < row->length) row->length = length;
+    while (row->pages > pages_for(row->length)) release(row->page[--row->pages]);
 }
 
 int32_t tgen_row_length(const Row* row) { return row->length; }
-
-int32_t tgen_row_pages(const Row* row) { return row->pages; }
 
 void tgen_row_grow(Row* row, int32_t count) { row->length += count; }
 
@@ -111,7 +110,8 @@ uint8_t* tgen_row_page(const Row* row, int32_t number) { return row->page[number
 
 // Pages for `count` more positions. A page that these positions share with another row is copied, for they will be written.
 int tgen_row_reserve(Row* row, int32_t count) {
-    int32_t pages = (row->length + count + LANES - 1) / LANES;
+    if (count > INT32_MAX - LANES - row->length) return 1;
+    int32_t pages = pages_for(row->length + count);
     if (make_room(row, pages)) return 1;
     int32_t last = row->length / LANES;
     if (last < row->pages && __atomic_load_n(&row->page[last]->owners, __ATOMIC_ACQUIRE) > 1) {

@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "arena.h"
 #include "threads.h"
@@ -83,7 +82,7 @@ void tgen_model_free(Model* model) {
     free(model);
 }
 
-int32_t tgen_model_threads(const Model* model) { return pool_size(model->pool); }
+int32_t tgen_model_threads(Model* model) { return pool_size(model->pool); }
 
 void tgen_model_set(Model* model, const int32_t* widths, Matrix* matrices, Norm* norms, Rope* ropes, Distances* distances) {
     model->width = widths[0];
@@ -185,41 +184,4 @@ uint64_t tgen_checksum(Model* model, const uint8_t* data, int64_t bytes) {
     for (int64_t block = 0; block < count; block++) sum = mixed(sum, s.blocks[block]);
     free(s.blocks);
     return sum;
-}
-
-struct Probe {
-    const uint64_t* data;
-    int64_t words;
-    int threads;
-    uint64_t sink[MAX_THREADS];
-};
-
-static void read_all(void* argument, int thread) {
-    Probe* p = (Probe*)argument;
-    int64_t first = p->words * thread / p->threads, last = p->words * (thread + 1) / p->threads;
-    uint64_t sum = 0;
-    for (int64_t i = first; i < last; i++) sum += p->data[i];
-    p->sink[thread] = sum;
-}
-
-static double seconds() {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-double tgen_read_bandwidth(Model* model, int64_t bytes) {
-    uint8_t* memory = tgen_memory_new(bytes);
-    if (!memory) return 0;
-    memset(memory, 1, (size_t)bytes);
-    Probe probe = {(const uint64_t*)memory, bytes / 8, pool_size(model->pool), {}};
-    double best = 0;
-    for (int turn = 0; turn < 5; turn++) {
-        double start = seconds();
-        pool_run(model->pool, read_all, &probe);
-        double speed = (double)bytes / (seconds() - start);
-        if (speed > best) best = speed;
-    }
-    tgen_memory_free(memory, bytes);
-    return best;
 }

@@ -15,7 +15,7 @@ int32_t tgen_kernel_runs(int32_t kernel);
 // Matrices, norms, ropes and distances stay the caller's; they must live as long as the model.
 Model* tgen_model_new(int32_t threads);
 void tgen_model_free(Model*);
-int32_t tgen_model_threads(const Model*);
+int32_t tgen_model_threads(Model*);
 void tgen_model_set(Model*, const int32_t* widths, Matrix*, Norm*, Rope*, Distances*);
 
 int32_t tgen_run(Model*, int32_t kernel, const Program*, const Batch*);
@@ -28,7 +28,6 @@ void tgen_row_free(Row*);
 Row* tgen_row_copy(const Row*);
 void tgen_row_truncate(Row*, int32_t length);
 int32_t tgen_row_length(const Row*);
-int32_t tgen_row_pages(const Row*);
 void tgen_row_grow(Row*, int32_t count);
 int tgen_row_reserve(Row*, int32_t count);
 uint8_t* tgen_row_page(const Row*, int32_t number);
@@ -43,7 +42,5 @@ uint64_t tgen_checksum(Model*, const uint8_t* data, int64_t bytes);
 int32_t tgen_finite(Model*, int32_t format, const uint8_t* data, int64_t count);
 // Memory at huge pages, if the system has them.
 uint8_t* tgen_memory_new(int64_t bytes);
-void tgen_memory_free(uint8_t*, int64_t bytes);
-// Bytes per second that all threads together read.
-double tgen_read_bandwidth(Model*, int64_t bytes);
+void tgen_memory_free(uint8_t*);
 }

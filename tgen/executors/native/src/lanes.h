@@ -6,8 +6,9 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
+#include <float.h>
 #include <math.h>
+#include <string.h>
 #if TGEN_AVX512 || TGEN_AVX2
 #include <immintrin.h>
 #elif TGEN_NEON
@@ -293,10 +294,18 @@ INLINE uint16_t float_to_half(float value) {
     uint32_t rounded = (uint32_t)rintf(fraction * 2048.0f);  // 1024 to 2048
     return sign | (uint16_t)(((uint32_t)(exponent + 14) << 10) + rounded - 1024);
 }
-INLINE Floats load_half(const uint16_t* p) { EACH(half_to_float(p[i])); }
+struct Halves { uint16_t v[16]; };
+INLINE Halves load16(const uint16_t* p) {  // a file may hold numbers at any address
+    Halves r;
+    memcpy(r.v, p, sizeof r.v);
+    return r;
+}
+INLINE Floats load_half(const uint16_t* p) { Halves h = load16(p); EACH(half_to_float(h.v[i])); }
 INLINE void store_half(uint16_t* p, Floats a) { for (int i = 0; i < 16; i++) p[i] = float_to_half(a.v[i]); }
-INLINE Floats load_bf16(const uint16_t* p) { EACH(bf16_to_float(p[i])); }
-INLINE void store_int8(int8_t* p, Floats a) { for (int i = 0; i < 16; i++) p[i] = (int8_t)rintf(a.v[i]); }
+INLINE Floats load_bf16(const uint16_t* p) { Halves h = load16(p); EACH(bf16_to_float(h.v[i])); }
+INLINE void store_int8(int8_t* p, Floats a) {
+    for (int i = 0; i < 16; i++) p[i] = a.v[i] >= -127.5f && a.v[i] <= 127.5f ? (int8_t)rintf(a.v[i]) : 0;
+}
 INLINE void sum4(const Floats* x, float* out) {
     for (int i = 0; i < 4; i++) out[i] = sum(x[i]);
 }

@@ -13,6 +13,7 @@ enum Format { FLOAT32, FLOAT16, BFLOAT16, INT8, INT4 };
 constexpr int64_t LANES = 16;   // rows of a panel, and positions of a page
 constexpr int64_t GROUP = 32;   // columns that share a scale
 constexpr int64_t CHUNK = 512;  // positions whose attention is one partial sum; a constant, so that sums have one order
+constexpr int64_t HUGE_PAGE = 2 << 20;  // bytes
 constexpr int MAX_THREADS = 64;
 
 struct Matrix {
@@ -29,11 +30,22 @@ struct Norm {
     const float* bias;  // null for none
 };
 
-// One layer's place in a page: keys [kv_heads][head_dim][16], then values [kv_heads][16][head_dim], interleaved by head.
+// Bytes of a panel: for every 64 columns, 2 x 16 scales of float16 and the weights of two groups of 16 rows.
+static inline int64_t group_bytes(int32_t format) { return LANES * GROUP / (format == INT4 ? 2 : 1); }
+static inline int64_t panel_bytes(int32_t format, int64_t columns) { return (columns + 63) / 64 * (64 + 2 * group_bytes(format)); }
+
+// One layer's place in a page: for each head of keys and values, keys [head_dim][16] and then values [16][head_dim].
 struct CacheLayer {
     int32_t kv_heads, head_dim;
     int64_t offset;  // bytes from the start of a page
 };
+
+// Bytes of a head's keys and values in a page. A load of sixteen values may read past the last value; room is left there, because another
+// thread may be writing the next head.
+static inline int64_t head_bytes(int32_t format, int64_t head_dim) {
+    int64_t numbers = 2 * LANES * head_dim + (head_dim % LANES ? LANES : 0);
+    return numbers * (format == FLOAT32 ? 4 : 2);
+}
 
 struct Geometry {
     int32_t format;  // FLOAT32 or FLOAT16
@@ -118,12 +130,11 @@ struct Arena;
 struct Pool;
 
 struct Model {
-    int32_t width, inner, projected, mixed, vocab;  // the most numbers a token takes in each place
+    int32_t width, inner, projected, mixed;  // the most numbers a token takes in each place
     Matrix* matrices;
     Norm* norms;
     Rope* ropes;
     Distances* distances;
-    int32_t matrix_count, norm_count, rope_count, distance_count;
     Pool* pool;
     Arena* arena;
 };

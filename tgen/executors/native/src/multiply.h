@@ -42,10 +42,12 @@ static void prepare(const Input& input, int64_t t, const float* vector, int64_t 
 #endif
     if (formats >> INT8 & 3) {
         int8_t* bytes = input.int8 + t * input.stride;
+        Floats strange = all(0.0f);  // stays 0 unless a number is infinite or NaN
         for (int64_t g = 0; g < used / GROUP; g++) {
             Floats a = load(floats + g * GROUP), b = load(floats + g * GROUP + 16);
             float top = largest(max(magnitude(a), magnitude(b)));
-            Floats inverse = all(top > 0 ? 127.0f / top : 0.0f);
+            strange = fma(a, all(0.0f), fma(b, all(0.0f), strange));
+            Floats inverse = all(top > 1e-30f && top <= FLT_MAX ? 127.0f / top : 0.0f);  // finite
             store_int8(bytes + g * GROUP, mul(a, inverse));
             store_int8(bytes + g * GROUP + 16, mul(b, inverse));
             int32_t total = 0;
@@ -53,6 +55,8 @@ static void prepare(const Input& input, int64_t t, const float* vector, int64_t 
             input.scale[t * (input.stride / GROUP) + g] = top / 127.0f;
             input.sum[t * (input.stride / GROUP) + g] = total;
         }
+        // Integers cannot hold NaN, which must come out at the end all the same, so that it is noticed.
+        if (sum(strange) != 0) input.scale[t * (input.stride / GROUP)] = NAN;
     }
 }
 
@@ -171,7 +175,7 @@ static void multiply_rows(const Matrix& m, int64_t first, int64_t last, const In
 
 template <bool FOUR_BITS, int N>
 static void panel_tile(const uint8_t* panel, int64_t groups, const Input& x, int64_t token, float* out, int64_t stride) {
-    constexpr int64_t GROUP_BYTES = FOUR_BITS ? 256 : 512, PAIR_BYTES = 64 + 2 * GROUP_BYTES;
+    constexpr int64_t GROUP_BYTES = LANES * GROUP / (FOUR_BITS ? 2 : 1), PAIR_BYTES = 64 + 2 * GROUP_BYTES;
     Floats total[N];
     for (int n = 0; n < N; n++) total[n] = all(0.0f);
     const int64_t group_stride = x.stride / GROUP;
@@ -211,8 +215,6 @@ static void panel_tile(const uint8_t* panel, int64_t groups, const Input& x, int
     }
     for (int n = 0; n < N; n++) store(out + n * stride, total[n]);
 }
-
-INLINE int64_t panel_bytes(int32_t format, int64_t columns) { return padded(columns) / 64 * (64 + 2 * (format == INT4 ? 256 : 512)); }
 
 // Panels first / 16 to last / 16; `first` and `last` are multiples of 16, and `out` has room for whole panels.
 template <bool FOUR_BITS>
@@ -261,10 +263,10 @@ static void read_row(const Matrix& m, int64_t row, float* out) {
             case BFLOAT16: memcpy(&bits, data + 2 * k, 2); out[k] = bf16_to_float(bits); break;
             default: {
                 bool four = m.format == INT4;
-                int64_t group = k / GROUP, quartet = k % GROUP / 4, lane = row % LANES, group_bytes = four ? 256 : 512;
-                const uint8_t* pair = m.data + row / LANES * panel_bytes(m.format, m.columns) + group / 2 * (64 + 2 * group_bytes);
+                int64_t group = k / GROUP, quartet = k % GROUP / 4, lane = row % LANES, each = group_bytes(m.format);
+                const uint8_t* pair = m.data + row / LANES * panel_bytes(m.format, m.columns) + group / 2 * (64 + 2 * each);
                 memcpy(&bits, pair + group % 2 * 32 + lane * 2, 2);
-                const uint8_t* weights = pair + 64 + group % 2 * group_bytes;
+                const uint8_t* weights = pair + 64 + group % 2 * each;
                 int byte = weights[(four ? quartet % 4 : quartet) * 64 + lane * 4 + k % 4];
                 int value = four ? (quartet < 4 ? byte & 15 : byte >> 4) - 8 : byte - 128;
                 out[k] = half_to_float(bits) * (float)value;

@@ -6,18 +6,16 @@
 
 #include "entry.h"
 
-int64_t tgen_packed_bytes(int32_t format, int32_t rows, int32_t columns) {
-    return ((int64_t)rows + 15) / 16 * (((int64_t)columns + 63) / 64 * (64 + 2 * (format == INT4 ? 256 : 512)));
-}
+int64_t tgen_packed_bytes(int32_t format, int32_t rows, int32_t columns) { return ((int64_t)rows + 15) / 16 * panel_bytes(format, columns); }
 
 uint8_t* tgen_memory_new(int64_t bytes) {
     void* memory = nullptr;
-    const int64_t huge = 2 << 20, size = (bytes + huge - 1) / huge * huge;
-    if (posix_memalign(&memory, (size_t)huge, (size_t)size)) return nullptr;
+    const int64_t size = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    if (posix_memalign(&memory, (size_t)HUGE_PAGE, (size_t)size)) return nullptr;
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     madvise(memory, (size_t)size, MADV_HUGEPAGE);
 #endif
     return (uint8_t*)memory;
 }
 
-void tgen_memory_free(uint8_t* memory, int64_t) { free(memory); }
+void tgen_memory_free(uint8_t* memory) { free(memory); }

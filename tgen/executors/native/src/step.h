@@ -27,7 +27,7 @@ struct Run {
     int64_t x_stride, y_stride, projected_stride, mixed_stride, inner_stride, logits_stride;
     Item *items, *cross_items;
     int64_t item_count, cross_item_count;
-    int32_t* partial_at;  // [tokens] where a token's partial results start; -1: it has none
+    int64_t* partial_at;  // [tokens] where a token's partial results start; -1: it has none
     float* partials;      // [..][heads][chunks][2 + head_dim]
     int32_t* counters;    // one for each instruction
     bool several;         // more than one token, so that vectors are shared between threads
@@ -285,7 +285,7 @@ static void write_cache(const Run& run, const Instruction& op, const Row* row, i
     prepare_head(run, op, op.k_norm, projected + op.key_at, kv_head, dim, position, key);
     memcpy(value, projected + op.value_at + kv_head * dim, (size_t)dim * 4);
     clip(op, dim, value);
-    uint8_t* keys = row->page[position / LANES]->data + layer.offset + kv_head * 2 * LANES * dim * number;
+    uint8_t* keys = row->page[position / LANES]->data + layer.offset + kv_head * head_bytes(geometry.format, dim);
     uint8_t* values = keys + dim * LANES * number;
     int64_t slot = position % LANES;
     if (geometry.format == FLOAT32) {
@@ -315,8 +315,8 @@ static void attend_item(const Run& run, const Instruction& op, const Item& item,
     const CacheLayer& layer = row->geometry->layer[op.layer];
     const int64_t dim = layer.head_dim, group = op.heads / layer.kv_heads, space = lanes_of(dim);
     const int64_t length = op.cross ? row->length : row->length + batch.start[item.row + 1] - batch.start[item.row];
-    const int64_t number = row->geometry->format == FLOAT32 ? 4 : 2;
-    Scene scene = {row, layer.offset + kv_head * 2 * LANES * dim * number, dim, op.attention_scale, op.softcap, op.window, nullptr, 0, 0};
+    const int64_t keys_at = layer.offset + kv_head * head_bytes(row->geometry->format, dim);
+    Scene scene = {row, keys_at, dim, op.attention_scale, op.softcap, op.window, nullptr, 0, 0};
     if (op.distances >= 0) {
         const Distances& distances = run.model->distances[op.distances];
         scene.reach = distances.reach;
@@ -531,20 +531,20 @@ int run_program(Model* model, const Program* program, const Batch* batch) {
         for (int32_t i = 0; i < geometry->layers; i++) head_dim = geometry->layer[i].head_dim > head_dim ? geometry->layer[i].head_dim : head_dim;
         for (int32_t i = 0; i < program->count; i++)
             if (program->instructions[i].kind == ATTEND && program->instructions[i].heads > heads) heads = program->instructions[i].heads;
-        run.partial_at = (int32_t*)arena_take(arena, batch->tokens * 4);
+        run.partial_at = (int64_t*)arena_take(arena, batch->tokens * (int64_t)sizeof(int64_t));
         for (int32_t r = 0; r < batch->rows; r++) {
             int32_t tokens = batch->start[r + 1] - batch->start[r];
             int64_t chunks = batch->row[r]->length / CHUNK + 1;
             bool split = tokens == 1 && chunks > 1;
             items += split ? chunks : (tokens + 7) / 8;
             if (arena_ready(arena))
-                for (int32_t t = batch->start[r]; t < batch->start[r + 1]; t++) run.partial_at[t] = split ? (int32_t)partial_floats : -1;
+                for (int32_t t = batch->start[r]; t < batch->start[r + 1]; t++) run.partial_at[t] = split ? partial_floats : -1;
             if (split) partial_floats += heads * chunks * (2 + lanes_of(head_dim));
         }
         run.partials = (float*)arena_take(arena, partial_floats * 4);
         run.items = (Item*)arena_take(arena, items * (int64_t)sizeof(Item));
         run.cross_items = (Item*)arena_take(arena, batch->tokens * (int64_t)sizeof(Item));
-        run.counters = (int32_t*)arena_take(arena, program->count * 4);
+        run.counters = (int32_t*)arena_take(arena, program->count * (int64_t)sizeof(int32_t));
         if (!arena_ready(arena)) {
             if (arena_grow(arena)) return 1;
             continue;

@@ -2,15 +2,14 @@
 // from another process.
 #include "threads.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #if defined(__linux__)
 #include <limits.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 #endif
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -30,12 +29,13 @@ static inline void pause_briefly() {
 
 // A number that threads wait on. It has a cache line of its own.
 struct alignas(64) Epoch {
-    int32_t value;
+    uint32_t value;  // wraps around
     int32_t sleepers;
 };
 
 struct Pool {
     int threads;
+    pid_t owner;  // the process that has the threads
     Epoch work_epoch;  // counts regions
     alignas(64) int32_t arrived;
     Epoch barrier_epoch;  // counts barriers
@@ -51,7 +51,7 @@ struct Pool {
     } starts[MAX_THREADS];
 };
 
-static void sleep_while(Pool* pool, Epoch* epoch, int32_t old) {
+static void sleep_while(Pool* pool, Epoch* epoch, uint32_t old) {
     __atomic_fetch_add(&epoch->sleepers, 1, __ATOMIC_SEQ_CST);
 #if defined(__linux__)
     (void)pool;
@@ -65,7 +65,7 @@ static void sleep_while(Pool* pool, Epoch* epoch, int32_t old) {
     __atomic_fetch_sub(&epoch->sleepers, 1, __ATOMIC_SEQ_CST);
 }
 
-static void wait_for_change(Pool* pool, Epoch* epoch, int32_t old) {
+static void wait_for_change(Pool* pool, Epoch* epoch, uint32_t old) {
     for (int spin = 0; spin < SPINS; spin++) {
         if (__atomic_load_n(&epoch->value, __ATOMIC_ACQUIRE) != old) return;
         pause_briefly();
@@ -88,7 +88,7 @@ static void advance(Pool* pool, Epoch* epoch) {
 
 void pool_barrier(Pool* pool, int) {
     if (pool->threads == 1) return;
-    int32_t epoch = __atomic_load_n(&pool->barrier_epoch.value, __ATOMIC_ACQUIRE);
+    uint32_t epoch = __atomic_load_n(&pool->barrier_epoch.value, __ATOMIC_ACQUIRE);
     if (__atomic_add_fetch(&pool->arrived, 1, __ATOMIC_ACQ_REL) == pool->threads) {
         __atomic_store_n(&pool->arrived, 0, __ATOMIC_RELAXED);
         advance(pool, &pool->barrier_epoch);
@@ -100,7 +100,7 @@ void pool_barrier(Pool* pool, int) {
 static void* worker(void* start) {
     Pool* pool = ((Pool::Start*)start)->pool;
     int number = ((Pool::Start*)start)->number;
-    int32_t epoch = 0;
+    uint32_t epoch = 0;
     for (;;) {
         wait_for_change(pool, &pool->work_epoch, epoch);
         epoch++;
@@ -110,33 +110,46 @@ static void* worker(void* start) {
     }
 }
 
-Pool* pool_open(int threads) {
-    void* memory = nullptr;
-    if (posix_memalign(&memory, 64, sizeof(Pool))) return nullptr;
-    Pool* pool = (Pool*)memory;
-    memset((void*)pool, 0, sizeof *pool);
+// Up to `threads` threads; fewer still work.
+static void start_threads(Pool* pool, int threads) {
+    pool->owner = getpid();
+    pool->work_epoch = pool->barrier_epoch = {};
+    pool->arrived = 0;
     pthread_mutex_init(&pool->lock, nullptr);
     pthread_cond_init(&pool->changed, nullptr);
     pool->threads = 1;
     for (int number = 1; number < threads && number < MAX_THREADS; number++) {
         pool->starts[number] = {pool, number};
-        if (pthread_create(&pool->handles[number], nullptr, worker, &pool->starts[number])) break;  // fewer threads still work
+        if (pthread_create(&pool->handles[number], nullptr, worker, &pool->starts[number])) break;
         pool->threads = number + 1;
     }
+}
+
+Pool* pool_open(int threads) {
+    void* memory = nullptr;
+    if (posix_memalign(&memory, 64, sizeof(Pool))) return nullptr;
+    Pool* pool = (Pool*)memory;
+    memset((void*)pool, 0, sizeof *pool);
+    start_threads(pool, threads);
     return pool;
 }
 
 void pool_close(Pool* pool) {
     if (!pool) return;
-    __atomic_store_n(&pool->stopping, 1, __ATOMIC_RELEASE);
-    advance(pool, &pool->work_epoch);
-    for (int number = 1; number < pool->threads; number++) pthread_join(pool->handles[number], nullptr);
-    pthread_mutex_destroy(&pool->lock);
-    pthread_cond_destroy(&pool->changed);
+    if (pool->owner == getpid()) {  // else its threads are another process's
+        __atomic_store_n(&pool->stopping, 1, __ATOMIC_RELEASE);
+        advance(pool, &pool->work_epoch);
+        for (int number = 1; number < pool->threads; number++) pthread_join(pool->handles[number], nullptr);
+        pthread_mutex_destroy(&pool->lock);
+        pthread_cond_destroy(&pool->changed);
+    }
     free(pool);
 }
 
-int pool_size(const Pool* pool) { return pool->threads; }
+int pool_size(Pool* pool) {
+    if (pool->threads > 1 && pool->owner != getpid()) start_threads(pool, pool->threads);
+    return pool->threads;
+}
 
 void pool_run(Pool* pool, void (*work)(void*, int), void* argument) {
     pool->work = work;

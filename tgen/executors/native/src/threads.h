@@ -7,7 +7,8 @@ struct Pool;
 
 Pool* pool_open(int threads);
 void pool_close(Pool*);
-int pool_size(const Pool*);
+// How many threads a region has. A forked child has none of its parent's threads; this call starts them anew in it.
+int pool_size(Pool*);
 
 // Calls work(argument, thread) once on every thread; the caller is thread 0. Returns when all have returned.
 void pool_run(Pool*, void (*work)(void*, int), void* argument);
