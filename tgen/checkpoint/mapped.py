@@ -60,12 +60,13 @@ class MappedFiles:
 
     def release(self, stored: StoredTensor) -> None:
         """Let the system drop the pages of a tensor that was copied, so that loading needs little more than the weights."""
-        mapped = self._maps.get(stored.file)
-        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-            start = -(-stored.start // mmap.PAGESIZE) * mmap.PAGESIZE
-            length = stored.stop // mmap.PAGESIZE * mmap.PAGESIZE - start
-            if length > 0:
-                mapped.madvise(mmap.MADV_DONTNEED, start, length)
+        for part in stored.parts:
+            mapped = self._maps.get(part.file)
+            if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+                start = -(-part.start // mmap.PAGESIZE) * mmap.PAGESIZE
+                length = part.stop // mmap.PAGESIZE * mmap.PAGESIZE - start
+                if length > 0:
+                    mapped.madvise(mmap.MADV_DONTNEED, start, length)
 
     def _map(self, path: Path) -> mmap.mmap:
         if path not in self._maps:

@@ -14,7 +14,7 @@ from tgen.executors.native import interface as c
 from tgen.executors.native.library import kernels, load
 from tgen.executors.native.model import NativeModel
 from tgen.executors.native.packed_cache import PackedCache, cache_folder
-from tgen.executors.native.packing import BITS, Packer, packed_formats
+from tgen.executors.native.packing import BITS, Packer, packed_places
 from tgen.executors.native.session import NativeExecutor
 from tgen.executors.native.weights import StoredMatrix, Weights, address
 from tgen.options import Quantize, RunOptions
@@ -72,7 +72,8 @@ def open_executor(checkpoint: Checkpoint, options: RunOptions, kernel: str | Non
 
 def _packed(checkpoint: Checkpoint, weights: Weights, quantize: Quantize, packer: Packer, handle: int) -> dict[str, StoredMatrix]:
     """The matrices that are packed: from the cache folder or, the first time, packed now and kept there."""
-    if quantize == "none" and not checkpoint.is_quantised:
+    places = packed_places(checkpoint.spec, checkpoint.matches, quantize)
+    if not places:
         return {}
 
     def checksum(data: Array) -> int:
@@ -80,16 +81,15 @@ def _packed(checkpoint: Checkpoint, weights: Weights, quantize: Quantize, packer
 
     folder = cache_folder()
     cache = None if folder is None else PackedCache(folder, checkpoint, quantize, checksum, packer.threads)
-    found = None if cache is None else cache.read()
-    if found is not None:
-        return found
-    formats = packed_formats(weights, quantize)
-    with counting("packing the weights", len(formats)) as bar:
-        matrices = packer.pack_all(weights, formats, bar.add)
-    problem = None if cache is None else cache.write(matrices)
+    block = None if cache is None else cache.read()
+    if block is not None:
+        return block.matrices()
+    with counting("packing the weights", len(places)) as bar:
+        block = packer.pack_all(weights, places, bar.add)
+    problem = None if cache is None else cache.write(block)
     if problem is not None:
         messages.note(f"the packed weights are not kept for the next run: {problem}")
-    return matrices
+    return block.matrices()
 
 
 def usable_cores() -> int:

@@ -1,8 +1,8 @@
 """Packed weights in the user's cache folder: one file for each model and quantisation, which later runs map into memory.
 
 A file's name is a digest of all that its content follows from: the content of the weights, what the model takes from them, the
-quantisation, and the version of this format. The file holds MARK, a checksum of the rest, the length of a header, the header in JSON and,
-aligned, the matrices.
+quantisation, and the version of this format. The file holds MARK, a checksum of the rest, the length of a header, the header, which is the
+places of the matrices in JSON, and from the next page on the block of the matrices.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import json
 import mmap
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 
@@ -23,12 +23,13 @@ from tgen.checkpoint.container import Checkpoint
 from tgen.checkpoint.mapped import Array
 from tgen.errors import UsageError
 from tgen.executors.native.digests import Digests
-from tgen.executors.native.weights import StoredMatrix
+from tgen.executors.native.packing import Block, Place
 from tgen.files import TEMPORARY, write_atomically
 
 FORMAT = "packed weights 1"  # changes with the layout of panels and with what packing computes
 MARK = b"tgenpack"
-ALIGNMENT = 64
+START = len(MARK) + 16  # bytes before the header
+PAGE = 4096
 SUFFIX = ".packed"
 LIMIT_VARIABLE, DEFAULT_LIMIT = "TGEN_CACHE_GB", 20.0
 ABANDONED = 86400  # seconds after which an unfinished file belongs to no running process
@@ -49,67 +50,51 @@ class PackedCache:
         self.path = folder / f"{name}{SUFFIX}"
         self._checksum = checksum
 
-    def read(self) -> dict[str, StoredMatrix] | None:
-        """The matrices by name, mapped into memory; None if there is no such file, or if it is damaged."""
+    def read(self) -> Block | None:
+        """The matrices; None if there is no such file, or if it is damaged."""
         try:
             with open(self.path, "rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            if hasattr(mmap, "MADV_WILLNEED"):
-                mapped.madvise(mmap.MADV_WILLNEED)
-            matrices = self._parsed(np.frombuffer(mapped, np.uint8))
+                block = self._parsed(file)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         with contextlib.suppress(OSError):
             os.utime(self.path)  # the files used longest ago are removed first
-        return matrices
+        return block
 
-    def write(self, matrices: Mapping[str, StoredMatrix]) -> str | None:
+    def write(self, block: Block) -> str | None:
         """Keep the matrices for later runs; returns the reason if that is not possible."""
-        size = sum(matrix.data.nbytes for matrix in matrices.values())
-        if size > (limit := limit_bytes()):
-            return f"they take {size / 1e9:.1f} GB, and {LIMIT_VARIABLE} allows {limit / 1e9:g}" if limit else None
+        if block.data.nbytes > (limit := limit_bytes()):
+            return f"they take {block.data.nbytes / 1e9:.1f} GB, and {LIMIT_VARIABLE} allows {limit / 1e9:g}"
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomically(self.path, lambda path: self._fill(path, matrices), shared=True)
+            write_atomically(self.path, lambda path: self._fill(path, block), shared=True)
             _remove_oldest(self.path, limit)
         except OSError as error:
             return f"{error.filename or self.path}: {error.strerror or error}"
         return None
 
-    def _parsed(self, data: Array) -> dict[str, StoredMatrix]:
-        """The matrices of a file's bytes. Raises ValueError, KeyError or TypeError for a damaged file."""
-        start = data[:24].tobytes()
-        if start[:8] != MARK or int.from_bytes(start[8:16], "little") != self._checksum(data[16:]):
+    def _parsed(self, file: BinaryIO) -> Block:
+        """The block that a file holds. Raises ValueError, KeyError or TypeError for a damaged file."""
+        start = file.read(START)
+        header = file.read(int.from_bytes(start[16:24], "little"))
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        data = np.frombuffer(mapped, np.uint8)[_aligned(START + len(header)) :]
+        if start != self._start(header, data):
             raise ValueError("damaged")
-        end = 24 + int.from_bytes(start[16:24], "little")
-        header: dict[str, Any] = json.loads(data[24:end].tobytes())
-        return {
-            name: StoredMatrix(number_format, rows, columns, data[at : at + size])
-            for name, (number_format, rows, columns, at, size) in header.items()
-        }
+        return Block({name: Place(*place) for name, place in json.loads(header).items()}, data)
 
-    def _fill(self, path: Path, matrices: Mapping[str, StoredMatrix]) -> None:
-        room = _aligned(24 + 256 * (len(matrices) + 1))  # more than the header takes
-        entries, at = {}, room
-        for name, matrix in matrices.items():
-            entries[name] = (matrix.format, matrix.rows, matrix.columns, at, matrix.data.nbytes)
-            at = _aligned(at + matrix.data.nbytes)
-        header = json.dumps(entries).encode()
-        if 24 + len(header) > room:
-            raise OSError(f"names of matrices too long for {path.name}")
+    def _fill(self, path: Path, block: Block) -> None:
+        header = json.dumps(block.places).encode()
         with open(path, "r+b") as file:
-            file.write(MARK + bytes(8) + len(header).to_bytes(8, "little") + header)
-            for name, matrix in matrices.items():
-                file.seek(entries[name][3])
-                file.write(matrix.data.data)
-            file.truncate(at)
-            file.flush()
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                data = np.frombuffer(mapped, np.uint8)
-                total = self._checksum(data[16:])
-                del data
-            file.seek(8)
-            file.write(total.to_bytes(8, "little"))
+            file.write(self._start(header, block.data) + header)
+            file.seek(_aligned(file.tell()))
+            file.write(block.data.data)
+
+    def _start(self, header: bytes, data: Array) -> bytes:
+        """The first bytes of a file with this header and these data."""
+        length = len(header).to_bytes(8, "little")
+        check = hashlib.blake2b(length + header + self._checksum(data).to_bytes(8, "little"), digest_size=8).digest()
+        return MARK + check + length
 
 
 def cache_folder() -> Path | None:
@@ -155,4 +140,4 @@ def _remove_oldest(kept: Path, limit: int) -> None:
 
 
 def _aligned(place: int) -> int:
-    return -(-place // ALIGNMENT) * ALIGNMENT
+    return -(-place // PAGE) * PAGE

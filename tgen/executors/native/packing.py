@@ -7,14 +7,16 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from tgen.checkpoint.mapped import Array
-from tgen.checkpoint.matching import Match
+from tgen.checkpoint.matching import Match, Matches
 from tgen.errors import MemoryLimitError
 from tgen.executors.native import interface as c
-from tgen.executors.native.panels import GROUP, panels
+from tgen.executors.native.panels import GROUP, Halves, panel_bytes, panels
 from tgen.executors.native.weights import StoredMatrix, Weights, address
 from tgen.families.table import Interleaved, Part, Reorder, Rows, moved
 from tgen.options import Quantize
@@ -26,6 +28,32 @@ FORMATS = {"int8": c.INT8, "int4": c.INT4}
 BITS = {c.INT8: 8, c.INT4: 4}
 PRECISE = ("embedding", "head.out")  # have 8 bits under int4 too: their errors reach every logit
 LOOKED_UP = ("positions", "types", "bias")  # tables, which are not multiplied by
+HALF_ROUNDING = 2.0**-11  # the most that float16 rounds a number by, relative to it, unless it is too small or too large
+
+
+class Place(NamedTuple):
+    """A packed matrix in a block: its format and shape, the offset of its panels and their bytes."""
+
+    format: int
+    rows: int
+    columns: int
+    start: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Packed matrices by name, side by side in one piece of memory: huge pages would leave much of a small matrix's own memory unused."""
+
+    places: Mapping[str, Place]
+    data: Array
+
+    def matrices(self) -> dict[str, StoredMatrix]:
+        """The matrices as views of the block."""
+        return {name: self._matrix(place) for name, place in self.places.items()}
+
+    def _matrix(self, place: Place) -> StoredMatrix:
+        return StoredMatrix(place.format, place.rows, place.columns, self.data[place.start : place.start + place.size])
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,60 +64,53 @@ class Packer:
     kernel: int
     threads: int
 
-    def pack_all(self, weights: Weights, formats: Mapping[str, int], done: Callable[[int], None]) -> dict[str, StoredMatrix]:
-        """The matrices of these names in these formats; `done` counts them. Raises CheckpointError for NaN or infinity."""
-        packed = {}
-        for name, number_format in formats.items():
+    def pack_all(self, weights: Weights, places: Mapping[str, Place], done: Callable[[int], None]) -> Block:
+        """A block with the weights of these modules; `done` counts them. Raises CheckpointError for NaN or infinity, MemoryLimitError."""
+        block = Block(places, new_memory(self.library, block_bytes(places)))
+        for name, target in block.matrices().items():
             match = weights.matches.parameters[f"{name}.weight"]
-            if _is_lossless(weights, match, number_format):
-                packed[name] = self.pack_integers(weights, match)
-            else:
-                packed[name] = self.pack(weights.as_stored(name), number_format)
+            if not self._pack_integers(weights, match, target):
+                self.pack(weights.as_stored(name), target)
             weights.files.release(match.tensor)
             done(1)
-        return packed
+        return block
 
-    def pack(self, matrix: StoredMatrix, number_format: int) -> StoredMatrix:
-        """A matrix of floats, rounded to INT8 or INT4."""
-        packed = self._new_memory(number_format, matrix.rows, matrix.columns)
-        source, target = address(matrix.data), address(packed)
+    def pack(self, matrix: StoredMatrix, target: StoredMatrix) -> None:
+        """Round a matrix of floats to the format of the target, and fill its panels."""
 
         def some(first: int, last: int) -> None:
-            numbers = (self.kernel, number_format, matrix.format, matrix.rows, matrix.columns)
-            self.library.tgen_pack(*numbers, source, target, first, last)
+            numbers = (self.kernel, target.format, matrix.format, matrix.rows, matrix.columns)
+            self.library.tgen_pack(*numbers, address(matrix.data), address(target.data), first, last)
 
         self._in_parts(matrix.rows, some)
-        return StoredMatrix(number_format, matrix.rows, matrix.columns, packed)
 
-    def pack_integers(self, weights: Weights, match: Match) -> StoredMatrix:
-        """A matrix that the folder stores as integers, with the same numbers."""
+    def _pack_integers(self, weights: Weights, match: Match, target: StoredMatrix) -> bool:
+        """Fill panels with the integers that the folder stores; returns False if it stores none that fit them."""
         stored = match.tensor.packed
-        assert stored is not None
-        words, scales = (_moved(array, match) for array in (weights.files.array(stored.words), weights.files.scales(stored)))
-        rows, columns = len(words), match.tensor.shape[1]
-        number_format = FORMATS[f"int{stored.bits}"]
-        packed = self._new_memory(number_format, rows, columns)
-        target = packed.view(np.uint32).reshape(-(-rows // c.LANES), -(-columns // (2 * GROUP)), -1)
-        repeats = columns // GROUP // scales.shape[1]
+        if stored is None or FORMATS[f"int{stored.bits}"] != target.format or not _takes_whole_groups(match):
+            return False
+        halves = _halves(_moved(weights.files.scales(stored), match))
+        if halves is None:
+            return False
+        words = _moved(weights.files.array(stored.words), match)
+        filled = target.data.view(np.uint32).reshape(-(-target.rows // c.LANES), -(-target.columns // (2 * GROUP)), -1)
+        repeats = target.columns // GROUP // halves.shape[1]
 
         def some(first: int, last: int) -> None:
-            halves = np.repeat(scales[first:last].astype(np.float16), repeats, axis=1)
-            target[first // c.LANES : -(-last // c.LANES)] = panels(words[first:last], halves, stored.bits)
+            scales = np.repeat(halves[first:last], repeats, axis=1)
+            filled[first // c.LANES : -(-last // c.LANES)] = panels(words[first:last], scales, stored.bits)
 
-        self._in_parts(rows, some)
-        return StoredMatrix(number_format, rows, columns, packed)
+        self._in_parts(target.rows, some)
+        return True
 
     def _in_parts(self, rows: int, work: Callable[[int, int], None]) -> None:
         """Let `work` do all rows, from `first` to `last` in each call."""
         with ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(lambda first: work(first, min(rows, first + ROWS_AT_ONCE)), range(0, rows, ROWS_AT_ONCE)))
 
-    def _new_memory(self, number_format: int, rows: int, columns: int) -> Array:
-        return new_memory(self.library, int(self.library.tgen_packed_bytes(number_format, rows, columns)))
-
 
 def new_memory(library: ctypes.CDLL, size: int) -> Array:
-    """Bytes in huge pages where the system has them, which decode reads a tenth faster."""
+    """Bytes in huge pages where the system has them. Raises MemoryLimitError."""
     memory = library.tgen_memory_new(size)
     if not memory:
         raise MemoryLimitError("memory ran out while packing the weights", "use a smaller model")
@@ -98,38 +119,48 @@ def new_memory(library: ctypes.CDLL, size: int) -> Array:
     return array
 
 
-def packed_formats(weights: Weights, quantize: Quantize) -> dict[str, int]:
-    """The format of each matrix to pack: those that the folder stores as integers and, under `quantize`, all others that are multiplied."""
-    formats = {}
-    for name in multiplied(weights.spec):
-        match = weights.matches.parameters[f"{name}.weight"]
-        stored = None if match.tensor.packed is None else FORMATS[f"int{match.tensor.packed.bits}"]
-        if stored is not None and _is_lossless(weights, match, stored):
-            formats[name] = stored
+def packed_places(spec: ModelSpec, matches: Matches, quantize: Quantize) -> dict[str, Place]:
+    """The place of each matrix to pack: those that the folder stores as integers and, under `quantize`, all others that are multiplied."""
+    places: dict[str, Place] = {}
+    start = 0
+    for name, rows, columns in multiplied(spec):
+        match = matches.parameters[f"{name}.weight"]
+        if match.tensor.packed is not None and _takes_whole_groups(match):
+            number_format = FORMATS[f"int{match.tensor.packed.bits}"]
         elif quantize != "none":
-            formats[name] = c.INT8 if name in PRECISE else FORMATS[quantize]
-    return formats
+            number_format = c.INT8 if name in PRECISE else FORMATS[quantize]
+        else:
+            continue
+        places[name] = Place(number_format, rows, columns, start, panel_bytes(BITS[number_format], rows, columns))
+        start += places[name].size
+    return places
 
 
-def multiplied(spec: ModelSpec) -> Iterator[str]:
-    """The modules whose matrices the model multiplies by. Untied embeddings and tables of positions are only looked up."""
+def block_bytes(places: Mapping[str, Place]) -> int:
+    """How many bytes the matrices take together."""
+    return sum(place.size for place in places.values())
+
+
+def multiplied(spec: ModelSpec) -> Iterator[tuple[str, int, int]]:
+    """Module, rows and columns of each matrix that the model multiplies by. Untied embeddings and tables of positions are only looked up."""
     for parameter, shape in parameters(spec).items():
         name, kind = parameter.rsplit(".", 1)
         looked_up = name.rsplit(".", 1)[-1] in LOOKED_UP or (name == "embedding" and not (spec.head and spec.head.tied))
         if kind == "weight" and len(shape) == 2 and not looked_up:
-            yield name
+            yield name, *shape
 
 
-def _is_lossless(weights: Weights, match: Match, number_format: int) -> bool:
-    """Whether panels of this format can hold the integers and scales of a matrix that the folder stores so."""
-    stored = match.tensor.packed
-    if stored is None or BITS[number_format] != stored.bits or match.tensor.shape[1] % GROUP:
-        return False
-    if not all(isinstance(step, Rows | Part | Interleaved | Reorder) for step in match.take):
-        return False
-    scales = weights.files.scales(stored)
+def _takes_whole_groups(match: Match) -> bool:
+    """Whether a parameter is whole rows, and these whole groups of columns, of the tensor that it is taken from."""
+    return match.tensor.shape[1] % GROUP == 0 and all(isinstance(step, Rows | Part | Interleaved | Reorder) for step in match.take)
+
+
+def _halves(scales: npt.NDArray[np.float32]) -> Halves | None:
+    """The scales in float16; None if it cannot hold one of them."""
     with np.errstate(over="ignore"):
-        return bool((scales.astype(np.float16).astype(np.float32) == scales).all())
+        halves = scales.astype(np.float16)
+        close = np.abs(halves.astype(np.float32) - scales) <= HALF_ROUNDING * np.abs(scales)
+    return halves if close.all() else None
 
 
 def _moved(array: Array, match: Match) -> Array:

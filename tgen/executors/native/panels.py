@@ -14,8 +14,13 @@ Words = npt.NDArray[np.uint32]
 Halves = npt.NDArray[np.float16]
 
 GROUP = 32
-SCALE_WORDS = 16  # of a pair of groups: two float16 numbers for each row of a panel
+SCALE_WORDS = 16  # words of 4 bytes of a pair of groups: two float16 numbers for each row of a panel
 ZEROS = {4: 0x88888888, 8: 0x80808080}  # a word of zeros
+
+
+def panel_bytes(bits: int, rows: int, columns: int) -> int:
+    """The bytes of a matrix in panels: those of panel_bytes in src/model.h, for all panels. They are a multiple of 64."""
+    return -(-rows // LANES) * -(-columns // (2 * GROUP)) * (4 * SCALE_WORDS + 2 * LANES * GROUP * bits // 8)
 
 
 def panels(words: Words, scales: Halves, bits: int) -> Words:

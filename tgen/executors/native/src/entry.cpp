@@ -141,14 +141,14 @@ int32_t tgen_finite(Model* model, int32_t format, const uint8_t* data, int64_t c
     return !c.bad;
 }
 
-// A block of the data has a checksum of its own, so that the result does not depend on the number of threads.
+// A block of the data has a checksum of its own, and their sum does not depend on the order: so the number of threads changes nothing.
 constexpr int64_t CHECKSUM_BLOCK = 1 << 20;
 
 struct Sum {
     const uint8_t* data;
     int64_t bytes;
     int threads;
-    uint64_t* blocks;
+    uint64_t total;
 };
 
 static uint64_t mixed(uint64_t sum, uint64_t word) {
@@ -156,32 +156,32 @@ static uint64_t mixed(uint64_t sum, uint64_t word) {
     return sum ^ sum >> 29;
 }
 
+static uint64_t block_sum(const uint8_t* data, int64_t size) {
+    uint64_t lane[8] = {1, 2, 3, 4, 5, 6, 7, 8}, word, sum = (uint64_t)size;  // several chains, because one multiplication waits for the last
+    int64_t at = 0;
+    for (; at + 64 <= size; at += 64)
+        for (int i = 0; i < 8; i++) {
+            memcpy(&word, data + at + 8 * i, 8);
+            lane[i] = mixed(lane[i], word);
+        }
+    for (; at < size; at++) sum = mixed(sum, data[at]);
+    for (int i = 0; i < 8; i++) sum = mixed(sum, lane[i]);
+    return sum;
+}
+
 static void sum_blocks(void* argument, int thread) {
     Sum* s = (Sum*)argument;
     int64_t count = (s->bytes + CHECKSUM_BLOCK - 1) / CHECKSUM_BLOCK;
+    uint64_t total = 0;
     for (int64_t block = count * thread / s->threads; block < count * (thread + 1) / s->threads; block++) {
-        const uint8_t* from = s->data + block * CHECKSUM_BLOCK;
-        int64_t size = s->bytes - block * CHECKSUM_BLOCK < CHECKSUM_BLOCK ? s->bytes - block * CHECKSUM_BLOCK : CHECKSUM_BLOCK;
-        uint64_t lane[8] = {1, 2, 3, 4, 5, 6, 7, 8}, word, sum = (uint64_t)size;  // several chains, because one multiplication waits for the last
-        int64_t at = 0;
-        for (; at + 64 <= size; at += 64)
-            for (int i = 0; i < 8; i++) {
-                memcpy(&word, from + at + 8 * i, 8);
-                lane[i] = mixed(lane[i], word);
-            }
-        for (; at < size; at++) sum = mixed(sum, from[at]);
-        for (int i = 0; i < 8; i++) sum = mixed(sum, lane[i]);
-        s->blocks[block] = sum;
+        int64_t at = block * CHECKSUM_BLOCK, left = s->bytes - at;
+        total += mixed(block_sum(s->data + at, left < CHECKSUM_BLOCK ? left : CHECKSUM_BLOCK), (uint64_t)block);
     }
+    __atomic_fetch_add(&s->total, total, __ATOMIC_RELAXED);
 }
 
 uint64_t tgen_checksum(Model* model, const uint8_t* data, int64_t bytes) {
-    int64_t count = (bytes + CHECKSUM_BLOCK - 1) / CHECKSUM_BLOCK;
-    Sum s = {data, bytes, pool_size(model->pool), (uint64_t*)malloc((size_t)(count + 1) * 8)};
-    if (!s.blocks) return 0;
+    Sum s = {data, bytes, pool_size(model->pool), (uint64_t)bytes};
     pool_run(model->pool, sum_blocks, &s);
-    uint64_t sum = (uint64_t)bytes;
-    for (int64_t block = 0; block < count; block++) sum = mixed(sum, s.blocks[block]);
-    free(s.blocks);
-    return sum;
+    return s.total;
 }

@@ -102,31 +102,31 @@ static void pack_group(const float (*block)[GROUP], uint8_t* scale_place, uint8_
     memcpy(scale_place, halves, sizeof halves);
     Floats inverse = inverse_or_zero(load_half(halves));
     const float low = FOUR_BITS ? -8.0f : -127.0f, high = FOUR_BITS ? 7.0f : 127.0f;
-    int32_t q[GROUP][LANES];
+    uint32_t q[GROUP][LANES];
     for (int i = 0; i < GROUP; i++) {
         float rounded[LANES];
         store(rounded, whole(mul(columns[i], inverse), low, high));
-        for (int r = 0; r < LANES; r++) q[i][r] = (int32_t)rounded[r] + (FOUR_BITS ? 8 : 128);
+        for (int r = 0; r < LANES; r++) q[i][r] = (uint32_t)((int32_t)rounded[r] + (FOUR_BITS ? 8 : 128));
     }
-    for (int quartet = 0; quartet < (FOUR_BITS ? 4 : 8); quartet++)
-        for (int r = 0; r < LANES; r++) {
-            uint32_t word = 0;
-            for (int j = 0; j < 4; j++) {
+    for (int quartet = 0; quartet < (FOUR_BITS ? 4 : 8); quartet++) {
+        uint32_t words[LANES] = {};
+        for (int j = 0; j < 4; j++)
+            for (int r = 0; r < LANES; r++) {
                 int i = quartet * 4 + j;
-                word |= (uint32_t)(FOUR_BITS ? q[i][r] | q[i + 16][r] << 4 : q[i][r]) << 8 * j;
+                words[r] |= (FOUR_BITS ? q[i][r] | q[i + 16][r] << 4 : q[i][r]) << 8 * j;
             }
-            memcpy(weights + quartet * 64 + r * 4, &word, 4);
-        }
+        memcpy(weights + quartet * 64, words, sizeof words);
+    }
 }
 
 // Rows first to last, whole panels but at the end.
 template <bool FOUR_BITS>
 static void pack_rows(int32_t source_format, int32_t rows, int32_t columns, const uint8_t* source, uint8_t* packed, int32_t first,
                       int32_t last) {
-    const int64_t each = FOUR_BITS ? 256 : 512, pair = 64 + 2 * each, groups = ((int64_t)columns + 63) / 64 * 2;
+    const int64_t each = group_bytes(FOUR_BITS ? INT4 : INT8), pair = 64 + 2 * each, groups = ((int64_t)columns + 63) / 64 * 2;
     const int64_t row_bytes = (int64_t)columns * (source_format == FLOAT32 ? 4 : 2);
     for (int64_t row = first; row < last; row += LANES) {
-        uint8_t* panel = packed + row / LANES * (groups / 2 * pair);
+        uint8_t* panel = packed + row / LANES * panel_bytes(FOUR_BITS ? INT4 : INT8, columns);
         for (int64_t g = 0; g < groups; g++) {
             float block[LANES][GROUP] = {};
             for (int r = 0; r < LANES && row + r < rows; r++)
