@@ -107,7 +107,6 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "tgen_row_grow": (None, [c_void_p, c_int32]),
     "tgen_row_reserve": (c_int32, [c_void_p, c_int32]),
     "tgen_row_page": (c_void_p, [c_void_p, c_int32]),
-    "tgen_packed_bytes": (c_int64, [c_int32, c_int32, c_int32]),
     "tgen_pack": (None, [*[c_int32] * 5, c_void_p, c_void_p, c_int32, c_int32]),
     "tgen_checksum": (c_uint64, [c_void_p, c_void_p, c_int64]),
     "tgen_finite": (c_int32, [c_void_p, c_int32, c_void_p, c_int64]),

@@ -12,7 +12,7 @@ namespace TGEN_KERNEL {
 
 // The steps between 0 and a group's weight of largest magnitude that scales of 4 bits are tried with. This weight comes to lie at the
 // negative end, which has -8 where the positive end has 7; beyond 8 steps it is cut off, so that the others are rounded more finely.
-static const float TRIED_STEPS[] = {6.5f, 7.0f, 7.25f, 7.5f, 7.75f, 8.0f, 8.25f, 8.5f, 9.0f, 9.5f};
+static const float TRIED_STEPS[] = {6.5f, 7.0f, 7.25f, 7.5f, 7.75f, 8.0f, 8.25f, 8.5f, 8.75f, 9.0f, 9.5f};
 
 // A scale that float16 and bfloat16 both hold: rounded to eight bits, at eight bits a weight upwards so that no weight is cut off.
 INLINE float storable_scale(float scale, bool upwards) {

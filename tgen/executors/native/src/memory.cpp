@@ -1,12 +1,10 @@
-// The size of a packed matrix (pack.h has the layout and fills it), and the memory for large blocks.
+// Memory for large blocks.
 #include <stdlib.h>
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
 #include "entry.h"
-
-int64_t tgen_packed_bytes(int32_t format, int32_t rows, int32_t columns) { return ((int64_t)rows + 15) / 16 * panel_bytes(format, columns); }
 
 uint8_t* tgen_memory_new(int64_t bytes) {
     void* memory = nullptr;
