@@ -5,7 +5,7 @@ A quantised matrix NAME.weight is three tensors there: NAME.weight_packed, NAME.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,7 @@ def _scheme(group: object, place: str) -> Scheme:
         raise _refused(f"{place}weights", weights)
     _check(group, SCHEME, place)
     _check(weights, WEIGHTS, f"{place}weights.")
-    bits, size, strategy = weights.get("num_bits", 8), weights.get("group_size"), weights.get("strategy")
+    bits, size, strategy = int(weights.get("num_bits") or 8), weights.get("group_size"), weights.get("strategy")
     if strategy is None:
         strategy = "group" if size not in (None, -1) else "channel" if size == -1 else None
     if strategy is None:
@@ -114,6 +114,20 @@ def _check(values: dict[str, Any], allowed: dict[str, tuple[object, ...] | None]
 
 def _refused(key: str, value: object) -> UnsupportedError:
     return UnsupportedError(f"config.json: quantization_config.{key} = {value!r} is not implemented", IMPLEMENTED)
+
+
+def quantization_config(bits: int, group: int, ignored: Sequence[str]) -> dict[str, object]:
+    """What config.json says of a folder whose matrices have integers of `bits` bits, but for the modules that are `ignored`."""
+    weights = {"num_bits": bits, "type": "int", "symmetric": True, "strategy": "group", "group_size": group, "dynamic": False}
+    scheme = {"targets": ["Linear"], "weights": weights, "input_activations": None, "output_activations": None}
+    return {
+        "quant_method": METHOD,
+        "format": FORMAT,
+        "quantization_status": "compressed",
+        "config_groups": {"group_0": scheme},
+        "ignore": list(ignored),
+        "kv_cache_scheme": None,
+    }
 
 
 def unpacked_names(stored: dict[str, StoredTensor], schemes: tuple[Scheme, ...]) -> dict[str, StoredTensor]:

@@ -27,6 +27,7 @@ FORMATS: dict[str, np.dtype[Any]] = {
     "BF16": np.dtype("<u2"),
     "F64": np.dtype("<f8"),
     "I32": np.dtype("<u4"),  # the words of packed matrices
+    "U8": np.dtype("u1"),  # bytes, whatever they mean
 }
 BLOCK = 2**20  # numbers checked at a time, to keep NumPy's temporary arrays small
 BF16_EXPONENT = np.uint16(0x7F80)  # only infinity and NaN have all of these bits set

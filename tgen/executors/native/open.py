@@ -8,7 +8,7 @@ import numpy as np
 
 from tgen.checkpoint.container import Checkpoint
 from tgen.checkpoint.mapped import Array, check_repeats
-from tgen.errors import MemoryLimitError
+from tgen.errors import MemoryLimitError, UnsupportedError
 from tgen.executors.formats import NAMES
 from tgen.executors.native import interface as c
 from tgen.executors.native.library import kernels, load
@@ -90,6 +90,14 @@ def _packed(checkpoint: Checkpoint, weights: Weights, quantize: Quantize, packer
     if problem is not None:
         messages.note(f"the packed weights are not kept for the next run: {problem}")
     return block.matrices()
+
+
+def open_packer(threads: int | None) -> Packer:
+    """What packs matrices without a model. Raises UnsupportedError if the library is not there."""
+    found = load()
+    if found.library is None:
+        raise UnsupportedError(f"quantising needs the native executor: {found.problem}", "build it, then try again")
+    return Packer(found.library, next(iter(kernels(found.library).values())), threads or usable_cores())
 
 
 def usable_cores() -> int:

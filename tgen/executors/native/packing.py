@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from tgen.checkpoint.mapped import Array
 from tgen.checkpoint.matching import Match, Matches
+from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import MemoryLimitError
 from tgen.executors.native import interface as c
-from tgen.executors.native.panels import GROUP, Halves, panel_bytes, panels
+from tgen.executors.native.panels import GROUP, Halves, Words, integers, panel_bytes, panels
 from tgen.executors.native.weights import StoredMatrix, Weights, address
 from tgen.families.table import Interleaved, Part, Reorder, Rows, moved
 from tgen.options import Quantize
@@ -84,6 +85,13 @@ class Packer:
 
         self._in_parts(matrix.rows, some)
 
+    def integers(self, matrix: StoredMatrix, bits: int) -> tuple[Words, Halves]:
+        """The integers of `bits` bits that a matrix of whole groups is rounded to, as panels.py says, and their scales."""
+        number_format = FORMATS[f"int{bits}"]
+        memory = np.empty(panel_bytes(bits, matrix.rows, matrix.columns), np.uint8)
+        self.pack(matrix, StoredMatrix(number_format, matrix.rows, matrix.columns, memory))
+        return integers(memory.view(np.uint32), bits, matrix.rows, matrix.columns)
+
     def _pack_integers(self, weights: Weights, match: Match, target: StoredMatrix) -> bool:
         """Fill panels with the integers that the folder stores; returns False if it stores none that fit them."""
         stored = match.tensor.packed
@@ -148,6 +156,12 @@ def multiplied(spec: ModelSpec) -> Iterator[tuple[str, int, int]]:
         looked_up = name.rsplit(".", 1)[-1] in LOOKED_UP or (name == "embedding" and not (spec.head and spec.head.tied))
         if kind == "weight" and len(shape) == 2 and not looked_up:
             yield name, *shape
+
+
+def tensors_of_layers(spec: ModelSpec, matches: Matches) -> set[StoredTensor]:
+    """The tensors of floats that hold the layers' matrices as whole rows of whole groups."""
+    found = (matches.parameters[f"{name}.weight"] for name, _, _ in multiplied(spec) if name not in PRECISE)
+    return {match.tensor for match in found if match.tensor.packed is None and _takes_whole_groups(match)}
 
 
 def _takes_whole_groups(match: Match) -> bool:

@@ -96,7 +96,7 @@ class Weights:
         array, dtype = self._taken(match)
         wanted = number_format or ("F32" if dtype == "F64" else dtype)
         if dtype != wanted:
-            array = _converted(widened(array, dtype), wanted)
+            array = converted(widened(array, dtype), wanted)
         if not array.flags.c_contiguous:
             array = np.ascontiguousarray(array)
         if not self.finite(FORMATS[wanted], array):
@@ -104,7 +104,7 @@ class Weights:
         return StoredMatrix(FORMATS[wanted], array.shape[0], math.prod(array.shape[1:]), array)
 
 
-def _converted(numbers: Array, dtype: str) -> Array:
+def converted(numbers: Array, dtype: str) -> Array:
     """Float32 numbers in another format, rounded to the nearest, ties to even; bfloat16 as uint16."""
     if dtype == "BF16":
         bits = np.ascontiguousarray(numbers).view(np.uint32)
