@@ -28,6 +28,11 @@ class StoredTensor:
         return self.dtype if self.packed is None else self.packed.scale.dtype
 
     @property
+    def stored_as(self) -> str:
+        """The type that it has in the file, for people."""
+        return self.dtype if self.packed is None else f"INT{self.packed.bits}"
+
+    @property
     def nbytes(self) -> int:
         """How many bytes of the files it takes."""
         return sum(part.stop - part.start for part in self.parts)

@@ -115,7 +115,8 @@ class _Integers:
         array = np.ascontiguousarray(self.files.array(self.tensor))
         if not is_finite(array, self.tensor.dtype):
             raise no_number(self.name)
-        words, self.halves = self.packer.integers(StoredMatrix(FORMATS[self.tensor.dtype], *self.tensor.shape, array), self.bits)
+        rows, columns = self.tensor.shape
+        words, self.halves = self.packer.integers(StoredMatrix(FORMATS[self.tensor.dtype], rows, columns, array), self.bits)
         self.files.release(self.tensor)
         return words
 

@@ -61,13 +61,15 @@ def test_a_second_start_reads_what_the_first_packed(cache: Path, packings: list[
     assert oct(cache.stat().st_mode)[-3:] == "700"
 
 
-def test_each_quantisation_has_its_own_file(cache: Path, packings: list[int]) -> None:
+@pytest.mark.usefixtures("cache")
+def test_each_quantisation_has_its_own_file(packings: list[int]) -> None:
     assert not np.array_equal(logits(quantize="int8"), logits(quantize="int4"))
     assert not np.array_equal(logits(quantize="int8"), logits(quantize="int4"))
     assert len(packings) == 2
 
 
-def test_other_weights_have_another_file(cache: Path, packings: list[int], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("cache")
+def test_other_weights_have_another_file(packings: list[int], tmp_path: Path) -> None:
     """The content counts, not the name, size and time of a file."""
     folder = shutil.copytree(GOLDEN / "mistral", tmp_path / "model")
     first = logits(folder)
@@ -159,7 +161,7 @@ def test_a_limit_of_zero_keeps_nothing(
         logits()
 
 
-def test_processes_that_pack_at_once_do_not_disturb_each_other(cache: Path, packings: list[int]) -> None:
+def test_runs_that_pack_at_once_do_not_disturb_each_other(cache: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         first, *others = pool.map(lambda _: logits(), range(4))
     assert all(np.array_equal(first, other) for other in others)

@@ -76,7 +76,7 @@ def test_numbers_are_read_from_every_format(source: str, number_format: int, ker
     """Whole numbers from -7 to 7 are held exactly; columns beyond the matrix do not change the scale."""
     numbers = np.random.default_rng(1).integers(-7, 8, (19, 75)).astype(np.float32)
     numbers[:, ::32] = -8 if number_format == c.INT4 else 127
-    stored = numbers.astype(np.float16) if source == "float16" else numbers
+    stored: np.ndarray = numbers.astype(np.float16) if source == "float16" else numbers
     if source == "bfloat16":
         stored = (numbers.view(np.uint32) >> 16).astype(np.uint16)
     assert np.array_equal(unpacked(packed(stored, number_format, kernel, FORMATS[source])), numbers)

@@ -9,12 +9,12 @@ import numpy as np
 from tgen.checkpoint.container import Checkpoint
 from tgen.checkpoint.mapped import Array, check_repeats
 from tgen.errors import MemoryLimitError, UnsupportedError
-from tgen.executors.formats import NAMES
 from tgen.executors.native import interface as c
+from tgen.executors.native.forecast import NUMBER_FORMATS, cache_item_bytes, widths
 from tgen.executors.native.library import kernels, load
 from tgen.executors.native.model import NativeModel
 from tgen.executors.native.packed_cache import PackedCache, cache_folder
-from tgen.executors.native.packing import BITS, Packer, packed_places
+from tgen.executors.native.packing import Packer, packed_places
 from tgen.executors.native.session import NativeExecutor
 from tgen.executors.native.weights import StoredMatrix, Weights, address
 from tgen.options import Quantize, RunOptions
@@ -23,7 +23,6 @@ from tgen.ui import messages
 from tgen.ui.counting import counting
 
 MOST_HEAD_NUMBERS = 1024  # the library keeps a head in a buffer of this size
-NUMBER_FORMATS = {"auto": None, "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 def supports(spec: ModelSpec) -> str | None:
@@ -60,14 +59,14 @@ def open_executor(checkpoint: Checkpoint, options: RunOptions, kernel: str | Non
     weights = Weights(checkpoint.matches, wanted, finite)
     check_repeats(checkpoint.matches, weights.files)
     packer = Packer(library, known[name], int(library.tgen_model_threads(handle)))
-    for module, matrix in _packed(checkpoint, weights, options.quantize, packer, handle).items():
+    packed = _packed(checkpoint, weights, options.quantize, packer, handle)
+    for module, matrix in packed.items():
         weights.put(module, matrix)
     number_format = wanted or checkpoint.matches.number_format
-    cache = c.FLOAT32 if number_format == "F32" else c.FLOAT16
+    cache = c.FLOAT32 if cache_item_bytes(number_format) == 4 else c.FLOAT16
     model = NativeModel(library, checkpoint.spec, weights, handle, known[name], cache)
-    bits = sorted({BITS[matrix.format] for matrix in model.weights.packed()})
-    widths = f"weights of {' and '.join(map(str, bits))} bits" if bits else NAMES[number_format]
-    return NativeExecutor(model, f"{name} kernel, {widths}, {model.threads} thread{'s' * (model.threads != 1)}")
+    held = widths((matrix.format for matrix in packed.values()), number_format)
+    return NativeExecutor(model, f"{name} kernel, {held}, {model.threads} thread{'s' * (model.threads != 1)}")
 
 
 def _packed(checkpoint: Checkpoint, weights: Weights, quantize: Quantize, packer: Packer, handle: int) -> dict[str, StoredMatrix]:

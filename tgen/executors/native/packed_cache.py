@@ -20,9 +20,9 @@ from typing import BinaryIO
 import numpy as np
 
 from tgen.checkpoint.container import Checkpoint
+from tgen.checkpoint.digests import Digests
 from tgen.checkpoint.mapped import Array
 from tgen.errors import UsageError
-from tgen.executors.native.digests import Digests
 from tgen.executors.native.packing import Block, Place
 from tgen.files import TEMPORARY, write_atomically
 
@@ -42,12 +42,7 @@ class PackedCache:
 
     def __init__(self, folder: Path, checkpoint: Checkpoint, quantize: str, checksum: Checksum, threads: int) -> None:
         """`checksum` computes 64 bits from bytes. Raises OSError if the weights cannot be read."""
-        files = sorted({tensor.file for match in checkpoint.matches.parameters.values() for tensor in match.tensor.parts})
-        digests = Digests(folder, threads)
-        takes = [(name, match.take) for name, match in sorted(checkpoint.matches.parameters.items())]
-        parts = [FORMAT, quantize, checkpoint.config, checkpoint.spec, takes, [(file.name, digests.of(file)) for file in files]]
-        name = hashlib.blake2b("\n".join(map(repr, parts)).encode(), digest_size=16).hexdigest()
-        self.path = folder / f"{name}{SUFFIX}"
+        self.path = folder / _name(checkpoint, quantize, Digests(folder, threads).of)
         self._checksum = checksum
 
     def read(self) -> Block | None:
@@ -95,6 +90,31 @@ class PackedCache:
         length = len(header).to_bytes(8, "little")
         check = hashlib.blake2b(length + header + self._checksum(data).to_bytes(8, "little"), digest_size=8).digest()
         return MARK + check + length
+
+
+def kept_file(checkpoint: Checkpoint, quantize: str) -> Path | None:
+    """The cached file, if there is one and its name is known without reading all weights."""
+    folder = cache_folder()
+    if folder is None:
+        return None
+    digests = Digests(folder, 1)
+    if any(digests.remembered(file) is None for file in _files(checkpoint)):
+        return None
+    path = folder / _name(checkpoint, quantize, digests.of)
+    return path if path.exists() else None
+
+
+def _name(checkpoint: Checkpoint, quantize: str, digest: Callable[[Path], str]) -> str:
+    """The name of the cached file. Raises OSError if the weights cannot be read."""
+    takes = [(name, match.take) for name, match in sorted(checkpoint.matches.parameters.items())]
+    contents = [(file.name, digest(file)) for file in _files(checkpoint)]
+    parts = [FORMAT, quantize, checkpoint.config, checkpoint.spec, takes, contents]
+    return hashlib.blake2b("\n".join(map(repr, parts)).encode(), digest_size=16).hexdigest() + SUFFIX
+
+
+def _files(checkpoint: Checkpoint) -> list[Path]:
+    """The files of the weights."""
+    return sorted({tensor.file for match in checkpoint.matches.parameters.values() for tensor in match.tensor.parts})
 
 
 def cache_folder() -> Path | None:

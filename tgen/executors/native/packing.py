@@ -150,7 +150,7 @@ def block_bytes(places: Mapping[str, Place]) -> int:
 
 
 def multiplied(spec: ModelSpec) -> Iterator[tuple[str, int, int]]:
-    """Module, rows and columns of each matrix that the model multiplies by. Untied embeddings and tables of positions are only looked up."""
+    """Module, rows and columns of each matrix that is multiplied by. Untied embeddings and tables of positions are only looked up."""
     for parameter, shape in parameters(spec).items():
         name, kind = parameter.rsplit(".", 1)
         looked_up = name.rsplit(".", 1)[-1] in LOOKED_UP or (name == "embedding" and not (spec.head and spec.head.tied))

@@ -77,10 +77,6 @@ class Weights:
         vector = self.vector(name)
         return 0 if vector is None else vector.ctypes.data
 
-    def packed(self) -> list[StoredMatrix]:
-        """The matrices in panels."""
-        return [matrix for matrix in self._matrices.values() if matrix.format in (c.INT8, c.INT4)]
-
     def step_bytes(self) -> int:
         """The bytes of all matrices that a decode step multiplies by; of a table that it only looks up, nothing counts."""
         untied = "head.out.weight" in self.matches.parameters

@@ -30,16 +30,18 @@ class Digests:
 
     def of(self, file: Path) -> str:
         """The digest of a file's content. Raises OSError if the file cannot be read."""
-        place, identity = os.path.realpath(file), _identity(file)
-        known = self._known()
-        entry = known.get(place)
-        if isinstance(entry, list) and len(entry) == 2 and entry[0] == identity:
-            return str(entry[1])
-        digest = self._hash(file)
-        if _identity(file) == identity and time.time() - identity[2] / 1e9 > SETTLED:
-            known.pop(place, None)
-            self._remember({**known, place: [identity, digest]})
+        identity = _identity(file)
+        digest = self.remembered(file)
+        if digest is None:
+            digest = self._hash(file)
+            if _identity(file) == identity and time.time() - identity[2] / 1e9 > SETTLED:
+                self._remember(os.path.realpath(file), [identity, digest])
         return digest
+
+    def remembered(self, file: Path) -> str | None:
+        """The digest if it is known without reading the file."""
+        entry = self._known().get(os.path.realpath(file))
+        return str(entry[1]) if isinstance(entry, list) and len(entry) == 2 and entry[0] == _identity(file) else None
 
     def _hash(self, file: Path) -> str:
         """A hash of the hashes of all blocks, which several threads compute."""
@@ -56,8 +58,9 @@ class Digests:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def _remember(self, known: dict[str, Any]) -> None:
+    def _remember(self, place: str, entry: list[Any]) -> None:
         """Keep the newest entries. Two processes that write at once lose an entry, which costs only a hash."""
+        known = {**{other: value for other, value in self._known().items() if other != place}, place: entry}
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_text(self._path, json.dumps(dict(list(known.items())[-MOST_REMEMBERED:])), shared=True)
