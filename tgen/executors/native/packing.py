@@ -29,7 +29,7 @@ FORMATS = {"int8": c.INT8, "int4": c.INT4}
 BITS = {c.INT8: 8, c.INT4: 4}
 PRECISE = ("embedding", "head.out")  # have 8 bits under int4 too: their errors reach every logit
 LOOKED_UP = ("positions", "types", "bias")  # tables, which are not multiplied by
-HALF_ROUNDING = 2.0**-11  # the most that float16 rounds a number by, relative to it, unless it is too small or too large
+HALF_ROUNDING = 2.0**-11  # the most that float16 rounds a number by, relative to it, unless the number is too small or too large
 
 
 class Place(NamedTuple):
@@ -66,15 +66,21 @@ class Packer:
     threads: int
 
     def pack_all(self, weights: Weights, places: Mapping[str, Place], done: Callable[[int], None]) -> Block:
-        """A block with the weights of these modules; `done` counts them. Raises CheckpointError for NaN or infinity, MemoryLimitError."""
+        """A block with the weights of these modules; `done` counts them. Raises CheckpointError for NaN or infinity, MemoryLimitError.
+
+        It lacks a matrix that the folder stores as integers with scales that panels cannot hold: that one stays in floats.
+        """
         block = Block(places, new_memory(self.library, block_bytes(places)))
+        lacking = set()
         for name, target in block.matrices().items():
             match = weights.matches.parameters[f"{name}.weight"]
-            if not self._pack_integers(weights, match, target):
+            if not _holds_whole_groups(match):
                 self.pack(weights.as_stored(name), target)
+            elif not self._pack_integers(weights, match, target):
+                lacking.add(name)
             weights.files.release(match.tensor)
             done(1)
-        return block
+        return Block({name: place for name, place in places.items() if name not in lacking}, block.data)
 
     def pack(self, matrix: StoredMatrix, target: StoredMatrix) -> None:
         """Round a matrix of floats to the format of the target, and fill its panels."""
@@ -93,10 +99,9 @@ class Packer:
         return integers(memory.view(np.uint32), bits, matrix.rows, matrix.columns)
 
     def _pack_integers(self, weights: Weights, match: Match, target: StoredMatrix) -> bool:
-        """Fill panels with the integers that the folder stores; returns False if it stores none that fit them."""
+        """Fill panels with the integers that the folder stores; returns False if float16 cannot hold their scales."""
         stored = match.tensor.packed
-        if stored is None or FORMATS[f"int{stored.bits}"] != target.format or not _takes_whole_groups(match):
-            return False
+        assert stored is not None
         halves = _halves(_moved(weights.files.scales(stored), match))
         if halves is None:
             return False
@@ -164,17 +169,22 @@ def tensors_of_layers(spec: ModelSpec, matches: Matches) -> set[StoredTensor]:
     return {match.tensor for match in found if match.tensor.packed is None and _takes_whole_groups(match)}
 
 
+def _holds_whole_groups(match: Match) -> bool:
+    """Whether a parameter is such rows of integers."""
+    return match.tensor.packed is not None and _takes_whole_groups(match)
+
+
 def _takes_whole_groups(match: Match) -> bool:
     """Whether a parameter is whole rows, and these whole groups of columns, of the tensor that it is taken from."""
     return match.tensor.shape[1] % GROUP == 0 and all(isinstance(step, Rows | Part | Interleaved | Reorder) for step in match.take)
 
 
 def _halves(scales: npt.NDArray[np.float32]) -> Halves | None:
-    """The scales in float16; None if it cannot hold one of them."""
-    with np.errstate(over="ignore"):
+    """The scales in float16; None if it cannot hold them as exactly as its largest numbers allow."""
+    with np.errstate(over="ignore", invalid="ignore"):
         halves = scales.astype(np.float16)
-        close = np.abs(halves.astype(np.float32) - scales) <= HALF_ROUNDING * np.abs(scales)
-    return halves if close.all() else None
+        furthest = np.abs(halves.astype(np.float32) - scales).max()
+    return halves if furthest <= HALF_ROUNDING * np.abs(scales).max() else None
 
 
 def _moved(array: Array, match: Match) -> Array:
