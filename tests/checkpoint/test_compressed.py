@@ -32,7 +32,8 @@ def executor(folder: Path, choice: Any, quantize: Quantize = "none") -> LoadedMo
 def logits(model: LoadedModel) -> np.ndarray:
     session = model.open()
     session.admit([None])
-    return session.extend([TEXT])[0]
+    found: np.ndarray = session.extend([TEXT])[0]
+    return found
 
 
 @pytest.mark.parametrize("scales", [torch.bfloat16, torch.float16, torch.float32], ids=str)

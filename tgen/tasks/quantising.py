@@ -75,7 +75,7 @@ def _ignored(checkpoint: Checkpoint, tensors: dict[str, StoredTensor]) -> list[s
     if checkpoint.spec.head is not None:
         untied = replace(checkpoint.spec, head=replace(checkpoint.spec.head, tied=False))
         table = find_family(checkpoint.model_type).tensors(untied)
-        modules.add(table.sources["head.out.weight"].name.removesuffix(".weight"))
+        modules |= {table.sources["head.out.weight"].name.removesuffix(".weight"), "lm_head"}  # its name when the file was made, and today
     return sorted(modules)
 
 
