@@ -26,7 +26,7 @@ def quantize(
 ) -> int:
     """Write a model's folder anew, with the matrices of its layers as integers of 8 or 4 bits, each 32 weights of a row with one scale.
 
-    The folder is in the compressed-tensors format (pack-quantized), which tgen, transformers and vLLM read. Embeddings, the head, norms and
+    The folder is in the compressed-tensors format (pack-quantized), which transformers and vLLM read, too. Embeddings, the head, norms and
     biases stay as they are; tokenizer and other files are copied. To make a model smaller on this machine only, run it with --quantize.
     """
     messages.configure("auto", quiet)
