@@ -37,7 +37,7 @@ def info(
     if name is not None and model is not None:
         raise UsageError("give the model as an argument or as --model, not both")
     checkpoint = open_checkpoint(name or model)
-    facts = dict(_facts(checkpoint))
+    facts = dict(_facts(checkpoint, run))
     problem = _tokenizer_problem(checkpoint, facts) or _executor_problem(checkpoint, run, facts)
     facts["runs"] = problem is None
     if json:
@@ -51,10 +51,10 @@ def info(
     return 0
 
 
-def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
+def _facts(checkpoint: Checkpoint, run: RunOptions) -> Iterator[tuple[str, Any]]:
     from tgen.checkpoint.generation import read_generation
     from tgen.checkpoint.safetensors import weight_bytes
-    from tgen.executors.formats import BYTES, NAMES, automatic_format
+    from tgen.executors.formats import BYTES, NAMES, NUMBER_FORMATS, automatic_format
     from tgen.options import FROM_MODEL, resolve
     from tgen.spec.cache import row_numbers
     from tgen.spec.shapes import parameter_count
@@ -81,7 +81,7 @@ def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
     yield "positions", _positions(stack)
     yield "vocabulary", spec.vocab
     yield "context", spec.context
-    number_format = automatic_format(checkpoint.matches.number_format, parameter_count(spec))
+    number_format = NUMBER_FORMATS[run.dtype] or automatic_format(checkpoint.matches.number_format, parameter_count(spec))
     yield "computes_in", NAMES[number_format]
     yield "cache_bytes_per_token", BYTES[number_format] * row_numbers(spec, 1)
     generation = read_generation(checkpoint)

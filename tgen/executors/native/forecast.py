@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgen.checkpoint.container import Checkpoint
-from tgen.executors.formats import BYTES, NAMES
+from tgen.executors.formats import BYTES, NAMES, NUMBER_FORMATS
 from tgen.executors.native.packed_cache import kept_file
 from tgen.executors.native.packing import BITS, block_bytes, packed_places
 from tgen.options import RunOptions
 from tgen.spec.cache import row_numbers
 from tgen.spec.shapes import parameters
-
-NUMBER_FORMATS = {"auto": None, "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ import numpy as np
 from tgen.checkpoint.container import Checkpoint
 from tgen.checkpoint.mapped import Array, check_repeats
 from tgen.errors import MemoryLimitError, UnsupportedError
+from tgen.executors.formats import NUMBER_FORMATS
 from tgen.executors.native import interface as c
-from tgen.executors.native.forecast import NUMBER_FORMATS, cache_item_bytes, widths
+from tgen.executors.native.forecast import cache_item_bytes, widths
 from tgen.executors.native.library import kernels, load
 from tgen.executors.native.model import NativeModel
 from tgen.executors.native.packed_cache import PackedCache, cache_folder
