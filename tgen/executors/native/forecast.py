@@ -9,10 +9,13 @@ from pathlib import Path
 
 from tgen.checkpoint.container import Checkpoint
 from tgen.executors.formats import BYTES, NAMES, NUMBER_FORMATS
+from tgen.executors.native import interface as c
 from tgen.executors.native.packed_cache import kept_file
 from tgen.executors.native.packing import BITS, block_bytes, packed_places
+from tgen.executors.native.panels import panel_bytes
 from tgen.options import RunOptions
 from tgen.spec.cache import row_numbers
+from tgen.spec.records import ModelSpec
 from tgen.spec.shapes import parameters
 
 
@@ -39,7 +42,7 @@ def forecast(checkpoint: Checkpoint, options: RunOptions) -> Forecast:
     return Forecast(
         widths((place.format for place in places.values()), number_format),
         total,
-        row_numbers(checkpoint.spec, 1) * cache_item_bytes(number_format),
+        _cache_bytes_per_token(checkpoint.spec, cache_format(options, number_format, bool(places))),
         kept_file(checkpoint, options.quantize) if places else None,
     )
 
@@ -50,6 +53,16 @@ def widths(packed: Iterable[int], number_format: str) -> str:
     return f"weights of {' and '.join(map(str, bits))} bits" if bits else NAMES[number_format]
 
 
-def cache_item_bytes(number_format: str) -> int:
-    """Bytes of a number in the cache."""
-    return 4 if number_format == "F32" else 2
+def cache_format(options: RunOptions, number_format: str, quantised: bool) -> int:
+    """The library's format of keys and values: integers for quantised weights, unless --dtype asks for floats."""
+    if quantised and options.dtype == "auto":
+        return c.INT8
+    return c.FLOAT32 if number_format == "F32" else c.FLOAT16
+
+
+def _cache_bytes_per_token(spec: ModelSpec, number_format: int) -> int:
+    """Bytes of a token's keys and values: head_bytes of src/model.h, for a sixteenth of a page."""
+    if number_format != c.INT8 or spec.decoder is None:
+        return row_numbers(spec, 1) * (4 if number_format == c.FLOAT32 else 2)
+    mixers = [layer.mixer for layer in spec.decoder.layers]
+    return sum(m.kv_heads * (panel_bytes(8, c.LANES, m.head_dim) // c.LANES + 4 + -(-m.head_dim // c.LANES) * c.LANES) for m in mixers)

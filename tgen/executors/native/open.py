@@ -10,8 +10,7 @@ from tgen.checkpoint.container import Checkpoint
 from tgen.checkpoint.mapped import Array, check_repeats
 from tgen.errors import MemoryLimitError, UnsupportedError
 from tgen.executors.formats import NUMBER_FORMATS
-from tgen.executors.native import interface as c
-from tgen.executors.native.forecast import cache_item_bytes, widths
+from tgen.executors.native.forecast import cache_format, widths
 from tgen.executors.native.library import kernels, load
 from tgen.executors.native.model import NativeModel
 from tgen.executors.native.packed_cache import PackedCache, cache_folder
@@ -64,7 +63,7 @@ def open_executor(checkpoint: Checkpoint, options: RunOptions, kernel: str | Non
     for module, matrix in packed.items():
         weights.put(module, matrix)
     number_format = wanted or checkpoint.matches.number_format
-    cache = c.FLOAT32 if cache_item_bytes(number_format) == 4 else c.FLOAT16
+    cache = cache_format(options, number_format, bool(packed))
     model = NativeModel(library, checkpoint.spec, weights, handle, known[name], cache)
     held = widths((matrix.format for matrix in packed.values()), number_format)
     return NativeExecutor(model, f"{name} kernel, {held}, {model.threads} thread{'s' * (model.threads != 1)}")
