@@ -27,7 +27,7 @@ from tgen.executors.native.packing import BITS, Packer, new_memory
 from tgen.executors.native.panels import integers, panel_bytes, panels
 from tgen.executors.native.session import NativeExecutor
 from tgen.executors.native.weights import StoredMatrix, Weights
-from tgen.options import RunOptions
+from tgen.options import Quantize, RunOptions
 
 assert LIBRARY is not None
 FORMATS = {"float32": c.FLOAT32, "float16": c.FLOAT16, "bfloat16": c.BFLOAT16}
@@ -133,9 +133,10 @@ def dequantised(name: str, quantize: str) -> NativeExecutor:
 @every_kernel
 @every_decoder
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
-def test_logits_of_quantised_models_are_those_of_their_weights(name: str, quantize: str, kernel: str) -> None:
-    """They differ by the rounding of the activations only, which the small t5 models make much of."""
+def test_logits_of_quantised_models_are_those_of_their_weights(name: str, quantize: Quantize, kernel: str) -> None:
+    """They differ by the rounding of the activations only, which the small t5 models make much of; the cache holds floats here."""
     text, source = texts_of(name, [40])[0], sources_of(name, 1)
+    options = RunOptions(dtype="float32", quantize=quantize, threads=2)
+    found = opened(open_executor(open_checkpoint(folder_of(name)), options, kernel), source).extend([text])
     expected = opened(dequantised(name, quantize), source).extend([text])
-    found = opened(executor(name, kernel, quantize), source).extend([text])
-    assert 0 < distance(found, expected) < (0.25 if "t5" in name else 0.1)
+    assert 0 < distance(found, expected) < (0.3 if "t5" in name else 0.1)
