@@ -48,7 +48,7 @@ HARMLESS = frozenset(
     pooler_num_fc_layers pooler_size_per_head pooler_type prefix pretraining_tp problem_type remove_invalid_values
     reorder_and_upcast_attn repetition_penalty replacing_rate resid_dropout resid_pdrop residual_dropout return_dict
     return_dict_in_generate save_step sep_token_id skip_bias_add skip_bias_add_qkv slow_but_exact summary_activation
-    summary_first_dropout summary_proj_to_labels summary_type summary_use_proj suppress_tokens task_specific_params temperature
+    summary_first_dropout summary_last_dropout summary_proj_to_labels summary_type summary_use_proj suppress_tokens task_specific_params temperature
     tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript transformers.js_config transformers_version
     typical_p unk_token_id unsloth_fixed unsloth_version use_bfloat16 use_cache vocab_size_or_config_json_file
     """.split()

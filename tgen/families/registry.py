@@ -7,11 +7,13 @@ from typing import Protocol
 
 from tgen.errors import UnsupportedError
 from tgen.families import (
+    albert,
     apertus,
     bart,
     bert,
     bloom,
     cohere,
+    distilbert,
     falcon,
     gemma,
     glm,
@@ -20,6 +22,7 @@ from tgen.families import (
     gpt_neox,
     gptj,
     llama,
+    mpnet,
     mpt,
     olmo,
     opt,
@@ -43,14 +46,18 @@ class Family(Protocol):
 
 
 FAMILIES: dict[str, Family] = {
+    "albert": albert,
     "apertus": apertus,
     "arcee": llama,
     "bart": bart,
     "bert": bert,
     "bloom": bloom,
+    "camembert": bert,
     "codegen": gptj,
     "cohere": cohere,
     "cohere2": cohere,
+    "distilbert": distilbert,
+    "electra": bert,
     "ernie4_5": llama,
     "exaone4": olmo,
     "falcon": falcon,
@@ -71,6 +78,7 @@ FAMILIES: dict[str, Family] = {
     "ministral3": llama,
     "mistral": llama,
     "mistral3": wrapper,
+    "mpnet": mpnet,
     "mpt": mpt,
     "nanochat": apertus,
     "nemotron": starcoder2,
@@ -91,6 +99,8 @@ FAMILIES: dict[str, Family] = {
     "stablelm": stablelm,
     "starcoder2": starcoder2,
     "t5": t5,
+    "xlm-roberta": bert,
+    "xlm-roberta-xl": bert,
 }
 
 

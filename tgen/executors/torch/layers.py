@@ -91,7 +91,7 @@ class Layer(nn.Module):
         """x is [batch, n, width], and so is the result; `number` selects this layer's cache."""
         match self.spec.residual:
             case "pre":
-                x = x + self.mixer(self.mixer_norm(x), this, number)
+                x = x + self.mixer(self.mixer_norm(x) if self.spec.mixer_normed else x, this, number)
                 if self.cross is not None:
                     x = x + self.cross.look(self.cross_norm(x), this, number)
                 return x + self.feed_forward(self.feed_forward_norm(x))  # type: ignore[no-any-return]

@@ -1,0 +1,47 @@
+"""Goldens of encoders and encoder-decoders that came later: tiny, with a vocabulary of 40 and seeds of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.golden.wanted import BFLOAT, CONTEXT, Golden
+
+IDS = {"vocab_size": 40, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 0}
+SHAPE = {
+    **IDS,
+    "hidden_size": 12,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": CONTEXT,
+    "layer_norm_eps": 0.05,
+    "type_vocab_size": 2,
+}
+PADDED = {**SHAPE, "num_hidden_layers": 1, "type_vocab_size": 1, "max_position_embeddings": CONTEXT + 2}
+TYPELESS = {key: value for key, value in PADDED.items() if key != "type_vocab_size"}
+NARROW: dict[str, Any] = {**SHAPE, "embedding_size": 8}
+
+MORE = {
+    "distilbert": Golden(
+        "distilbert",
+        {
+            **IDS,
+            "dim": 12,
+            "hidden_dim": 16,
+            "n_layers": 2,
+            "n_heads": 2,
+            "max_position_embeddings": CONTEXT,
+            "sinusoidal_pos_embds": True,
+        },
+        dialect=4,
+        dtype=BFLOAT,
+        seed=1000,
+    ),
+    "xlm_roberta": Golden("xlm-roberta", PADDED, dtype=BFLOAT, seed=1001),
+    "xlm_roberta_xl": Golden("xlm-roberta-xl", PADDED, dtype=BFLOAT, seed=1002),
+    "camembert": Golden("camembert", {**PADDED, "hidden_act": "relu"}, dialect=4, dtype=BFLOAT, seed=1003),
+    "electra": Golden("electra", {**NARROW, "hidden_act": "relu"}, dtype=BFLOAT, seed=1004),
+    "electra_wide": Golden("electra", {**SHAPE, "embedding_size": 12}, dialect=4, dtype=BFLOAT, layout="headless", seed=1005),
+    "albert": Golden("albert", {**NARROW, "num_hidden_layers": 3, "inner_group_num": 2}, dtype=BFLOAT, seed=1006),
+    "mpnet": Golden("mpnet", {**TYPELESS, "num_hidden_layers": 2}, dtype=BFLOAT, seed=1007),
+}
