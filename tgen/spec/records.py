@@ -126,9 +126,9 @@ class AttentionSpec:
     The order is: matrix, `clip` (queries, keys and values bounded to +-clip), `qk_norm`, `rope`, `query_growth`. `qk_norm_span` says what
     the norm of queries and keys spans: each head, with one weight [head_dim] for all heads ("head") or with a weight of its own ("own"),
     or all heads together ("width"); in these two cases the weight is [heads * head_dim], head by head. With `qk_norm_after_rope` the norm
-    follows the rotation. `window` is how many of the latest keys a query sees, itself included, and as many of the next ones in a stack that is
-    not causal; None is all of them. `softcap` bounds the scores to +-softcap by a tanh. `distances` adds a number per distance, by a table
-    of this layer's own (UMT5).
+    follows the rotation. `window` is how many of the latest keys a query sees, itself included, and as many of the next ones in a
+    stack that is not causal; None is all of them. `softcap` bounds the scores to +-softcap by a tanh. `distances` adds a number per
+    distance, from a table of this layer's own (UMT5).
     """
 
     heads: int
