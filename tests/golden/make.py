@@ -124,13 +124,13 @@ def make_model(golden: Golden, seed: int) -> PreTrainedModel:
     """A model whose every parameter is random: with fresh biases and norms, a loader that drops them would pass."""
     config = AutoConfig.for_model(golden.model_type, **golden.config)
     model = auto_class(golden).from_config(config, attn_implementation="eager")
-    if golden.config.get("tie_word_embeddings") is False and golden.model_type == "t5":
+    if golden.config.get("tie_word_embeddings") is False and golden.model_type in ("t5", "umt5", "longt5"):
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())  # transformers ties them whatever it is asked
     model.generation_config = GenerationConfig(**{key: inner_settings(golden).get(key) for key in ("bos_token_id", *START)})
     generator = torch.Generator().manual_seed(seed)
     biases = [(name, buffer) for name, buffer in model.named_buffers() if name == "final_logits_bias"]
     for name, parameter in [*sorted(model.named_parameters()), *biases]:
-        if golden.model_type == "marian" and "embed_positions" in name:
+        if golden.model_type in ("marian", "pegasus") and "embed_positions" in name:
             continue  # sines and cosines
         is_scale = name.endswith("weight") and (parameter.ndim == 1 or "norm" in name)
         is_scale = is_scale and not golden.model_type.startswith(("gemma", "nemotron"))  # which add the 1 themselves
@@ -233,6 +233,8 @@ def write(model: PreTrainedModel, seed: int, *, short: bool) -> list[dict[str, A
     if short:
         few: list[dict[str, Any]] = [{"num_beams": 1, "no_repeat_ngram_size": 1}, {"num_beams": 4}]
         few.append({"num_beams": 4, "no_repeat_ngram_size": 1, "forced_bos_token_id": 5})
+        # M2M-100 gives what follows a padding token other positions.
+        few = [{**one, "suppress_tokens": [model.config.pad_token_id]} for one in few]
         return [{"settings": one, "prompts": prompts, "answers": [answer(model, prompt, one) for prompt in prompts]} for one in few]
     plain = [answer(model, prompt, {"num_beams": 4}) for prompt in prompts]
     ends = random.choice(np.arange(FIRST, VOCAB), size=40, replace=False).tolist()
@@ -286,7 +288,7 @@ def copies(tensors: Tensors) -> Tensors:
     names = ["lm_head.weight", *(f"{start}{stack}.embed_tokens.weight" for stack in ("encoder", "decoder"))]
     tensors |= dict.fromkeys(names, tensors[f"{start}shared.weight"])
     if "model.encoder.embed_positions.weight" not in tensors and start:
-        sines = MarianSinusoidalPositionalEmbedding(CONTEXT, 16).create_weight()
+        sines = MarianSinusoidalPositionalEmbedding(CONTEXT, tensors["model.shared.weight"].shape[1]).create_weight()
         tensors |= {f"model.{stack}.embed_positions.weight": sines for stack in ("encoder", "decoder")}
     return tensors
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.golden.wanted import BFLOAT, CONTEXT, Golden
+from tests.golden.wanted import BFLOAT, CONTEXT, START, Golden
 
 IDS = {"vocab_size": 40, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 0}
 SHAPE = {
@@ -20,6 +20,31 @@ SHAPE = {
 PADDED = {**SHAPE, "num_hidden_layers": 1, "type_vocab_size": 1, "max_position_embeddings": CONTEXT + 2}
 TYPELESS = {key: value for key, value in PADDED.items() if key != "type_vocab_size"}
 NARROW: dict[str, Any] = {**SHAPE, "embedding_size": 8}
+ANSWERS = {**IDS, **START}
+T5 = {
+    **ANSWERS,
+    "d_model": 12,
+    "d_kv": 6,
+    "d_ff": 16,
+    "num_layers": 2,
+    "num_decoder_layers": 1,
+    "num_heads": 2,
+    "layer_norm_epsilon": 0.05,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 12,
+}
+BART = {
+    **ANSWERS,
+    "d_model": 12,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 16,
+    "decoder_ffn_dim": 12,
+    "max_position_embeddings": CONTEXT,
+    "scale_embedding": True,
+}
 
 MORE = {
     "distilbert": Golden(
@@ -44,4 +69,10 @@ MORE = {
     "electra_wide": Golden("electra", {**SHAPE, "embedding_size": 12}, dialect=4, dtype=BFLOAT, layout="headless", seed=1005),
     "albert": Golden("albert", {**NARROW, "num_hidden_layers": 3, "inner_group_num": 2}, dtype=BFLOAT, seed=1006),
     "mpnet": Golden("mpnet", {**TYPELESS, "num_hidden_layers": 2}, dtype=BFLOAT, seed=1007),
+    "mt5": Golden("mt5", {**T5, "tie_word_embeddings": True}, dtype=BFLOAT, seed=1030),
+    "umt5": Golden("umt5", {**T5, "tie_word_embeddings": False}, dialect=4, dtype=BFLOAT, seed=1021),
+    "mbart": Golden("mbart", BART, dtype=BFLOAT, seed=1022),
+    "pegasus": Golden("pegasus", {**BART, "activation_function": "relu"}, dialect=4, seed=1023),
+    "m2m_100": Golden("m2m_100", BART, dtype=BFLOAT, seed=1024),
+    "blenderbot": Golden("blenderbot", {**BART, "scale_embedding": False}, dialect=4, dtype=BFLOAT, seed=1025),
 }

@@ -1,6 +1,11 @@
-"""T5, T5 v1.1 and FLAN-T5: encoder and decoder without position vectors; learned numbers per distance are added to the scores."""
+"""T5, T5 v1.1, FLAN-T5, mT5, UMT5: encoder and decoder without position vectors; learned numbers per distance are added to the scores.
+
+All layers share these numbers, but in UMT5 each has its own.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from tgen.errors import UnsupportedError
 from tgen.families.config import Config
@@ -16,17 +21,16 @@ FEED_FORWARD: dict[str, tuple[Activation, bool]] = {
 
 
 def spec(config: Config) -> ModelSpec:
-    """The spec of a `config.json` whose model_type is t5."""
+    """The spec of a `config.json` of T5's kin."""
+    kind = config.model_type
     config.require("is_decoder", [False])
     for key in ("dense_act_fn", "is_gated_act"):  # feed_forward_proj determines both
         config.raw(key)
     width, heads = config.integer("d_model"), config.integer("num_heads")
-    kind = config.text("feed_forward_proj", default="relu")
-    if kind not in FEED_FORWARD:
-        raise UnsupportedError(f"config.json: feed_forward_proj = {kind!r} is not implemented", f"implemented: {', '.join(FEED_FORWARD)}")
-    activation, gated = FEED_FORWARD[kind]
-    # Scores are not scaled: the factor is in the weights.
-    attention = AttentionSpec(heads, heads, config.integer("d_kv", default=64), scale=1.0)
+    form = config.text("feed_forward_proj", default="relu" if kind == "t5" else "gated-gelu")
+    if form not in FEED_FORWARD:
+        raise UnsupportedError(f"config.json: feed_forward_proj = {form!r} is not implemented", f"implemented: {', '.join(FEED_FORWARD)}")
+    activation, gated = FEED_FORWARD[form]
     mlp = MlpSpec(config.integer("d_ff"), activation, gated, bias=False)
     norm = NormSpec("rms", config.number("layer_norm_epsilon", default=1e-6))
     buckets = config.integer("relative_attention_num_buckets", default=32, minimum=4)
@@ -35,25 +39,24 @@ def spec(config: Config) -> ModelSpec:
     count = config.layers("num_layers")
     decoder_count = config.layers("num_decoder_layers") if config.raw("num_decoder_layers") is not None else count
     # Version 1.0 divides the last hidden state by sqrt(width). A tied head marks it, or a key of its own since transformers 5.
-    scaled = config.flag("scale_decoder_outputs", default=config.flag("tie_word_embeddings", default=True))
+    scaled = config.flag("scale_decoder_outputs", default=config.flag("tie_word_embeddings", default=True)) and kind != "mt5"
+    own = kind == "umt5"
+
+    def stack(layers: int, *, causal: bool) -> StackSpec:
+        bias = RelativeBias(heads, buckets, distance, bidirectional=not causal)
+        # Scores are not scaled: the factor is in the weights.
+        plain = AttentionSpec(heads, heads, config.integer("d_kv", default=64), scale=1.0)
+        layer = LayerSpec(replace(plain, distances=bias if own else None), mlp, norm, cross=plain if causal else None)
+        return StackSpec((layer,) * layers, causal=causal, final_norm=norm, bias=None if own else bias)
+
     return ModelSpec(
         family="t5",
         vocab=config.integer("vocab_size"),
         width=width,
         context=config.integer("n_positions", default=512),
         head=HeadSpec(tied=True, scale=width**-0.5 if scaled else None),
-        encoder=StackSpec(
-            layers=(LayerSpec(attention, mlp, norm),) * count,
-            causal=False,
-            final_norm=norm,
-            bias=RelativeBias(heads, buckets, distance, bidirectional=True),
-        ),
-        decoder=StackSpec(
-            layers=(LayerSpec(attention, mlp, norm, cross=attention),) * decoder_count,
-            causal=True,
-            final_norm=norm,
-            bias=RelativeBias(heads, buckets, distance, bidirectional=False),
-        ),
+        encoder=stack(count, causal=False),
+        decoder=stack(decoder_count, causal=True),
     )
 
 
@@ -67,6 +70,7 @@ def tensors(spec: ModelSpec) -> Table:
         modules[f"{stack}.bias"] = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"
         names: Names = {
             "mixer_norm": "layer.0.layer_norm",
+            "mixer.distances": "layer.0.SelfAttention.relative_attention_bias",
             "cross_norm": "layer.1.layer_norm",
             "feed_forward_norm": f"layer.{last}.layer_norm",
             "feed_forward.gate": f"layer.{last}.DenseReluDense.wi_0",
