@@ -21,7 +21,8 @@ Item = TypeVar("Item")
 class Programs:
     """A model's programs, and the parameters and tables that they number.
 
-    `matrices`, `norms` and `distances` hold names of modules; `widths` is the most numbers that a token takes as x, projected, mixed and inner.
+    `matrices`, `norms` and `distances` hold names of modules; `widths` is the most numbers that a token takes as x, projected, mixed and
+    inner.
     """
 
     spec: ModelSpec
