@@ -277,7 +277,7 @@ def changed_attention(layer: LayerSpec, part: str, *, causal: bool) -> Iterator[
     for key in ("scale", "softcap"):
         if getattr(attention, key):
             yield key, nudged(attention, key)
-    if causal and part == "mixer":
+    if part == "mixer" and (causal or attention.window):
         yield "window", replace(attention, window=(attention.window or 16) // 2)
     if attention.qk_norm is not None:
         yield "qk_norm", replace(attention, qk_norm=replace(attention.qk_norm, eps=attention.qk_norm.eps + 0.05))

@@ -75,4 +75,22 @@ MORE = {
     "pegasus": Golden("pegasus", {**BART, "activation_function": "relu"}, dialect=4, seed=1023),
     "m2m_100": Golden("m2m_100", BART, dtype=BFLOAT, seed=1024),
     "blenderbot": Golden("blenderbot", {**BART, "scale_embedding": False}, dialect=4, dtype=BFLOAT, seed=1025),
+    "modernbert": Golden(
+        "modernbert",
+        {
+            **{key: value for key, value in SHAPE.items() if key not in ("layer_norm_eps", "type_vocab_size")},
+            "norm_eps": 0.05,
+            "hidden_size": 16,
+            "global_attn_every_n_layers": 2,
+            "local_attention": 6,
+            "cls_token_id": 0,
+            "sep_token_id": 0,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 300.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 40.0},
+            },
+        },
+        dtype=BFLOAT,
+        seed=1008,
+    ),
 }

@@ -135,15 +135,16 @@ class Config:
             raise CheckpointError(f"config.json: {heads} heads cannot share {kv_heads} key-value heads evenly", HINT)
         return kv_heads
 
-    def windows(self, count: int, sliding: Callable[[int], bool] | None = None) -> list[int | None]:
+    def windows(self, count: int, sliding: Callable[[int], bool] | None = None, window: int | None = None) -> list[int | None]:
         """For each layer, how many of the latest keys a query sees; None is all of them.
 
-        Where `layer_types` is absent, `sliding` says which layers have a window; without `sliding`, all have one.
+        Where `layer_types` is absent, `sliding` says which layers have a window; without `sliding`, all have one. `window` is that of
+        `sliding_window` unless given.
         """
-        if self.raw("sliding_window") is None:
+        if window is None and self.raw("sliding_window") is None:
             self.require("layer_types", [["full_attention"] * count])
             return [None] * count
-        window = self.integer("sliding_window")
+        window = self.integer("sliding_window") if window is None else window
         kinds = self.raw("layer_types")
         if kinds is None:
             kinds = ["sliding_attention" if sliding is None or sliding(i) else "full_attention" for i in range(count)]
