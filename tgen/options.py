@@ -18,7 +18,7 @@ Overflow = Literal["error", "truncate-left", "shrink"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 ExecutorChoice = Literal["auto", "native", "torch"]
-Pooling = Literal["mean", "first"]
+Pooling = Literal["mean", "first", "last", "max", "weighted", "sqrt"]
 Origin = Literal["asked", "environment", "model", "built-in"]
 
 ConstraintKind = Literal["json-schema", "regex", "choices"]

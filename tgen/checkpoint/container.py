@@ -34,8 +34,11 @@ class Checkpoint:
         return self.folder.resolve().name
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Read and check a folder. Raises CheckpointError or UnsupportedError naming the first fault."""
+def open_checkpoint(folder: Path, *, vectors: bool = False) -> Checkpoint:
+    """Read and check a folder; a decoder that is to give `vectors` may lack its head.
+
+    Raises CheckpointError or UnsupportedError naming the first fault.
+    """
     if not folder.is_dir():
         raise CheckpointError(f"no folder {folder}", "`tgen models` lists the models on this machine")
     config = Config(read_json(folder / "config.json"))
@@ -47,6 +50,6 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     config.refuse_unread()
     generation = read_optional_json(folder / "generation_config.json")
     stored = stored_tensors(folder)
-    spec = settle_head(family, spec, stored)
+    spec = settle_head(family, spec, stored, vectors=vectors)
     matches = match_tensors(family.tensors(spec), spec, stored)
     return Checkpoint(folder, config.model_type, spec, stored, matches, config.values, generation)

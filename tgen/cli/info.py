@@ -31,7 +31,7 @@ def info(
     messages.configure("auto", quiet=False)
     if name is not None and model is not None:
         raise UsageError("give the model as an argument or as --model, not both")
-    checkpoint = open_checkpoint(name or model)
+    checkpoint = open_checkpoint(name or model, vectors=True)
     facts = dict(_facts(checkpoint))
     problem = _tokenizer_problem(checkpoint, facts) or _executor_problem(checkpoint, facts)
     facts["runs"] = problem is None
@@ -65,7 +65,9 @@ def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
     yield "weight_bytes", weight_bytes(checkpoint.stored)
     yield "stored_as", sorted({tensor.dtype for tensor in checkpoint.stored.values()})
     for name, part in spec.stacks.items():
-        yield ("layers" if len(spec.stacks) == 1 else f"{name}_layers"), len(part.layers)
+        yield ("layers" if len(spec.stacks) == 1 else f"{name}_layers"), len(part.layers) * part.rounds
+    if spec.head is None:
+        yield "gives", "vectors only"
     if checkpoint.matches.left_out:
         yield "left_out", f"{len(checkpoint.matches.left_out)} tensors of parts that see images"
     yield "width", spec.width
@@ -119,6 +121,8 @@ def _positions(stack: StackSpec) -> str:
     ropes = {layer.mixer.rope: None for layer in stack.layers if layer.mixer.rope}
     if stack.positions is not None:
         return f"{stack.positions.kind}{window}"
+    if stack.layers[0].mixer.distances is not None:
+        return f"relative buckets{window}"
     if stack.bias is not None:
         return f"{'ALiBi' if isinstance(stack.bias, Alibi) else 'relative buckets'}{window}"
     return f"rotary, {'; '.join(map(_rope, ropes))}{window}" if ropes else f"none{window}"

@@ -72,7 +72,8 @@ def spec_of(name: str) -> ModelSpec:
 
 
 NATIVE = [name for name in DECODERS if supports(spec_of(name)) is None] + [name for name in ODD if name != "odd_bert"]
-READERS = [name for name in ENCODERS if supports(spec_of(name)) is None] + ["odd_t5", "odd_marian", "odd_bert"]
+LONE = [name for name in DECODERS if name not in ENCODERS]
+READERS = [name for name in [*ENCODERS, *LONE] if supports(spec_of(name)) is None] + ["odd_t5", "odd_marian", "odd_bert"]
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
 every_decoder = pytest.mark.parametrize("name", NATIVE)
 

@@ -101,7 +101,8 @@ class NativeModel:
         library.tgen_model_set(handle, widths, self._matrices, self._norms, self._ropes, self._distances)
         self._programs = {name: _program(code) for name, code in self.programs.named.items()}
         lengths = {name: s.positions.length - s.positions.offset for name, s in spec.stacks.items() if s.positions is not None}
-        programs = {"decode": "decoder", "encode": "encoder", "fill": "encoder"}
+        self._reader = next(iter(spec.stacks))
+        programs = {"decode": "decoder", "encode": self._reader, "fill": "encoder"}
         self._most_positions = {program: lengths[stack] for program, stack in programs.items() if stack in lengths}
         self._reach = 0
         self._tables: list[Any] = []
@@ -116,10 +117,10 @@ class NativeModel:
         return int(self.library.tgen_model_threads(self._handle))
 
     def encode(self, texts: Sequence[Sequence[int]]) -> list[Hidden]:
-        """The encoder's hidden states of each text, [n, width]."""
+        """The hidden states of each text, [n, width]: the encoder's, or those of a decoder alone."""
         hidden: list[Hidden] = []
         for some in _packs(texts):
-            rows = [self.caches["encoder"].new_row() for _ in some]
+            rows = [self.caches[self._reader].new_row() for _ in some]
             states = self.run("encode", rows, list(map(len, some)), ids=some)
             hidden += np.split(states, np.cumsum([len(text) for text in some])[:-1])
         return hidden

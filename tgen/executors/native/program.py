@@ -37,24 +37,25 @@ class Programs:
 def compile_spec(
     spec: ModelSpec, rows_of: Callable[[str], int], format_of: Callable[[str], int], constant_of: Callable[[str], int]
 ) -> Programs:
-    """The programs "decode" (ids to logits), "encode" (ids to hidden states), "project" (encoder states to keys and values) and "fill"
-    (ids of an encoder to logits), as far as the model has these parts.
+    """The programs "decode" (ids to logits), "encode" (ids to hidden states of the encoder, or of a lone decoder), "project" (encoder
+    states to keys and values) and "fill" (ids of an encoder to logits), as far as the model has these parts.
 
     `rows_of` and `format_of` tell of a matrix by its name, `constant_of` gives the address of a vector in float32.
     """
     programs = Programs(spec)
     programs.widths[0] = spec.width
-    if spec.decoder is not None:
+    if spec.decoder is not None and spec.head is not None:
         compiler = _Compiler(programs, rows_of, format_of, constant_of)
         compiler.stack("decoder", spec.decoder)
         compiler.head()
         programs.named["decode"] = compiler.code
-    if spec.encoder is not None:
+    name, stack = next(iter(spec.stacks.items()), ("", None))
+    if stack is not None:
         compiler = _Compiler(programs, rows_of, format_of, constant_of)
-        compiler.stack("encoder", spec.encoder)
+        compiler.stack(name, stack)
         programs.named["encode"] = [*compiler.code]
-        if spec.encoder.final_norm is not None:
-            programs.named["encode"].append(compiler.join(after=compiler.norm("encoder.final_norm", spec.encoder.final_norm)))
+        if stack.final_norm is not None:
+            programs.named["encode"].append(compiler.join(after=compiler.norm(f"{name}.final_norm", stack.final_norm)))
         if spec.decoder is None and spec.head is not None:
             compiler.head()
             programs.named["fill"] = compiler.code

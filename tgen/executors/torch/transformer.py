@@ -190,11 +190,12 @@ class Transformer(nn.Module):
         return self.encoder.whole(self._embed(ids), positions)
 
     def encode_texts(self, texts: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Hidden states of the encoder for texts of different lengths, at least one id each: [n, width] for each text."""
-        if self.encoder is None:
-            raise ValueError("this model has no encoder")
+        """Hidden states of texts of different lengths, at least one id each: the encoder's, or a lone decoder's; [n, width] for each."""
+        stack = self.encoder or self.decoder
+        if stack is None:
+            raise ValueError("this model has no layers")
         counts = list(map(len, texts))
-        hidden = self.encoder.packed(self._embedded(texts), [None] * len(texts), counts)
+        hidden = stack.packed(self._embedded(texts), [None] * len(texts), counts)
         return list(torch.split(hidden[0], counts))
 
     def read_source(self, ids: Tensor, positions: Tensor | None = None) -> Source:
