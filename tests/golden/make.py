@@ -45,7 +45,19 @@ SENTENCES = [
     "The cat sat on the mat, and the dog looked at the cat.",
     "Il était une fois une petite fille; she said: “I can see 2 birds!”",
 ]
-MASKED = ("bert", "roberta", "distilbert", "xlm-roberta", "xlm-roberta-xl", "camembert", "electra", "albert", "mpnet", "modernbert")
+MASKED = (
+    "bert",
+    "roberta",
+    "distilbert",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "electra",
+    "albert",
+    "mpnet",
+    "modernbert",
+    "deberta-v2",
+)
 ANSWERING = ("t5", "bart", "marian", "mt5", "umt5", "mbart", "pegasus", "m2m_100", "blenderbot", "blenderbot-small", "longt5")
 HEADS = dict.fromkeys(MASKED, AutoModelForMaskedLM) | dict.fromkeys(ANSWERING, AutoModelForSeq2SeqLM)
 # The goldens that also hold what transformers writes with them: the first ones with many settings, the others with few.

@@ -20,6 +20,16 @@ SHAPE = {
 PADDED = {**SHAPE, "num_hidden_layers": 1, "type_vocab_size": 1, "max_position_embeddings": CONTEXT + 2}
 TYPELESS = {key: value for key, value in PADDED.items() if key != "type_vocab_size"}
 NARROW: dict[str, Any] = {**SHAPE, "embedding_size": 8}
+DEBERTA = {
+    **SHAPE,
+    "num_hidden_layers": 1,
+    "max_position_embeddings": CONTEXT,
+    "type_vocab_size": 0,
+    "relative_attention": True,
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+}
 ANSWERS = {**IDS, **START}
 T5 = {
     **ANSWERS,
@@ -92,5 +102,9 @@ MORE = {
         },
         dtype=BFLOAT,
         seed=1008,
+    ),
+    "deberta": Golden("deberta-v2", {**DEBERTA, "position_buckets": 6, "norm_rel_ebd": "layer_norm"}, dialect=4, dtype=BFLOAT, seed=1009),
+    "deberta_plain": Golden(
+        "deberta-v2", {**DEBERTA, "max_relative_positions": 7, "position_biased_input": True, "type_vocab_size": 2}, dtype=BFLOAT, seed=1010
     ),
 }

@@ -112,6 +112,19 @@ class RelativeBias:
 
 
 @dataclass(frozen=True, slots=True)
+class RelativeVectors:
+    """A learned vector for each bucket of distances, which attention compares with queries and keys (DeBERTa, arXiv:2006.03654).
+
+    Distance d (query minus key) has the row clip(d, -span, span - 1) + span of 2 * span rows. Where `max_distance` is given, distances
+    beyond span/2 share rows on a logarithmic scale that ends there. `norm` is applied to the vectors.
+    """
+
+    span: int
+    max_distance: int | None = None
+    norm: NormSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class QueryGrowth:
     """Queries at position p are multiplied by 1 + beta * ln(1 + floor(p / span)), in the model's number format (Llama 4, Ministral 3)."""
 
@@ -128,7 +141,8 @@ class AttentionSpec:
     or all heads together ("width"); in these two cases the weight is [heads * head_dim], head by head. With `qk_norm_after_rope` the norm
     follows the rotation. `window` is how many of the latest keys a query sees, itself included, and as many of the next ones in a
     stack that is not causal; None is all of them. `softcap` bounds the scores to +-softcap by a tanh. `distances` adds a number per
-    distance, from a table of this layer's own (UMT5).
+    distance, from a table of this layer's own (UMT5). Where `disentangled`, scores are scale * (q.k + q.K(r) + k.Q(r)) for the stack's
+    vector r of the distance: K and Q are this layer's matrices for keys and queries.
     """
 
     heads: int
@@ -146,6 +160,7 @@ class AttentionSpec:
     window: int | None = None
     rope: RopeSpec | None = None
     distances: RelativeBias | None = None
+    disentangled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +217,7 @@ class StackSpec:
     final_norm: NormSpec | None
     positions: PositionTable | None = None
     bias: Alibi | RelativeBias | None = None
+    relative: RelativeVectors | None = None
     types: int | None = None
     embedding_norm: NormSpec | None = None
     embedding_scale: float | None = None

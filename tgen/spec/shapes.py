@@ -53,6 +53,10 @@ def _stack(name: str, stack: StackSpec, width: int) -> Named:
         yield f"{name}.positions.weight", (stack.positions.length, row)
     if stack.types is not None:
         yield f"{name}.types.weight", (stack.types, row)
+    if stack.relative is not None:
+        yield f"{name}.relative.weight", (2 * stack.relative.span, width)
+        if stack.relative.norm is not None:
+            yield from _norm(f"{name}.relative.norm", stack.relative.norm, width)
     if isinstance(stack.bias, RelativeBias):
         yield f"{name}.bias.weight", (stack.bias.buckets, stack.bias.heads)
     if stack.embedding_norm is not None:

@@ -103,13 +103,13 @@ class Attention(nn.Module):
         if spec.query_growth is not None:
             q = q * query_growth(spec.query_growth, this.positions, q.dtype)
         if this.counts is None:
-            return self._merge(self.attend(q, k, v, self._frame(this.parts[0]), spec))
+            return self._merge(self.attend(q, k, v, self.frame(this.parts[0], q, k, this), spec))
         # Each row attends to the keys and values of all ids that it has read.
         mixed = []
         queries, pairs = q.split_with_sizes(this.counts, dim=2), torch.cat((k, v)).split_with_sizes(this.counts, dim=2)
         for part, query, pair in zip(this.parts, queries, pairs, strict=True):
             keys, values = (pair if part.row is None else part.row.layers[layer].store(part.row.length, pair)).chunk(2)
-            mixed.append(self.attend(query, keys, values, self._frame(part), spec))
+            mixed.append(self.attend(query, keys, values, self.frame(part, query, keys, this), spec))
         return self._merge(joined(mixed))
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,7 +124,7 @@ class Attention(nn.Module):
         mixed = [self.attend(q[:, :, look.columns], *look.source.layers[layer], look.frame, self.spec) for look in this.looks]
         return self._merge(joined(mixed))
 
-    def _frame(self, part: Part) -> Frame:
+    def frame(self, part: Part, q: Tensor, k: Tensor, this: ForwardPass) -> Frame:  # noqa: ARG002
         """The part's geometry, with this layer's own numbers for distances where it has them."""
         return part.frame if self.distances is None else part.frame.biased(self.distances)
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from tgen.executors.torch.cache import Row, Source
 from tgen.executors.torch.positions import Bias, Frame, Rotations
+
+if TYPE_CHECKING:
+    from tgen.executors.torch.disentangled import RelativeTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +40,17 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class ForwardPass:
-    """Positions [batch, n] of all ids, and the keys that each attends to. `counts` has each part's size; None for one equal batch."""
+    """Positions [batch, n] of all ids, and the keys that each attends to. `counts` has each part's size; None for one equal batch.
+
+    `relative` is the stack's table of vectors of distances, if it has one.
+    """
 
     positions: Tensor
     rotations: Rotations
     parts: list[Part]
     looks: list[Look]
     counts: list[int] | None = None
+    relative: RelativeTable | None = None
 
 
 def whole_pass(

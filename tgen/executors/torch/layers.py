@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgen.executors.torch.attention import Attention
+from tgen.executors.torch.disentangled import DisentangledAttention
 from tgen.executors.torch.forward_pass import ForwardPass
 from tgen.executors.torch.norms import make_norm
 from tgen.spec.records import Activation, AttentionSpec, FeedForward, LayerSpec, Mixer, MlpSpec
@@ -59,7 +60,7 @@ def make_mixer(spec: Mixer, width: int) -> Attention:
     """The module for a spec."""
     match spec:
         case AttentionSpec():
-            return Attention(spec, width)
+            return DisentangledAttention(spec, width) if spec.disentangled else Attention(spec, width)
 
 
 def make_feed_forward(spec: FeedForward, width: int) -> Mlp:

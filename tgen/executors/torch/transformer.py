@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from tgen.executors.torch.attention import softcap
 from tgen.executors.torch.cache import Row, Source
+from tgen.executors.torch.disentangled import RelativeTable
 from tgen.executors.torch.forward_pass import ForwardPass, packed_pass, whole_pass
 from tgen.executors.torch.layers import Layer, activate
 from tgen.executors.torch.norms import HeadNorm, RmsNorm, make_norm
@@ -47,6 +49,7 @@ class Stack(nn.Module):
         self.positions = Positions(spec.positions, row) if spec.positions else None
         self.types = nn.Embedding(spec.types, row, _weight=torch.empty(spec.types, row)) if spec.types else None
         self.bias = Distances(spec.bias) if spec.bias else None
+        self.relative = RelativeTable(spec.relative, width) if spec.relative else None
         self.embedding_norm = make_norm(spec.embedding_norm, row) if spec.embedding_norm else None
         self.embedding_in = nn.Linear(row, width) if spec.embedding_in else None
         self.layers = nn.ModuleList(Layer(layer, width) for layer in spec.layers)
@@ -64,6 +67,7 @@ class Stack(nn.Module):
             x = self.embedding_norm(x)
         if self.embedding_in is not None:
             x = self.embedding_in(x)
+        this = this if self.relative is None else replace(this, relative=self.relative)
         for _ in range(self.spec.rounds):
             for number, layer in enumerate(self.layers):
                 x = layer(x, this, number)
