@@ -40,7 +40,7 @@ ORDER = {
     "executors": ["session", "formats", "frequencies", "torch", "native", "measure", "open"],
     "executors/native": ["build", "interface", "library", "weights", "packing", "tables", "program", "model", "session", "open"],
     "executors/torch": [
-        *["cache", "positions", "norms", "forward_pass", "attention", "layers", "transformer"],
+        *["cache", "norms", "positions", "forward_pass", "attention", "mixers", "layers", "transformer"],
         *["placement", "load", "save", "reading", "session", "maps"],
     ],
     "sampling": ["logits", "selection", "candidates", "nucleus", "filters", "penalties", "rules", "rejection", "sampler"],

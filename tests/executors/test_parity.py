@@ -264,6 +264,8 @@ def changed_stack(stack: StackSpec) -> Iterator[tuple[str, StackSpec]]:
         yield "embedding scale", nudged(stack, "embedding_scale")
     if stack.positions is not None and stack.positions.kind == "learned":
         yield "positions", replace(stack, positions=replace(stack.positions, offset=stack.positions.offset + 1))
+    if stack.relative is not None and stack.relative.max_distance is not None:
+        yield "farthest", replace(stack, relative=replace(stack.relative, max_distance=stack.relative.max_distance // 4))
     if isinstance(stack.bias, RelativeBias):
         for changes in ({"max_distance": stack.bias.max_distance * 2}, {"bidirectional": not stack.bias.bidirectional}):
             yield str(changes), replace(stack, bias=replace(stack.bias, **changes))
@@ -308,6 +310,8 @@ def changed_steps(attention: AttentionSpec) -> Iterator[tuple[str, AttentionSpec
         yield "norm after rotation", replace(attention, qk_norm_after_rope=not attention.qk_norm_after_rope)
     if attention.qk_norm_span != "head" and attention.qk_norm is not None:
         yield "span", replace(attention, qk_norm_span="width" if attention.qk_norm_span == "own" else "own")
+    if attention.distances is not None:
+        yield "distances", replace(attention, distances=replace(attention.distances, max_distance=attention.distances.max_distance * 2))
     if attention.query_growth is not None:
         yield "growth", replace(attention, query_growth=nudged(attention.query_growth, "beta"))
         yield "span of growth", replace(attention, query_growth=replace(attention.query_growth, span=attention.query_growth.span + 1))

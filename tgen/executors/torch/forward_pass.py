@@ -9,16 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from tgen.executors.torch.cache import Row, Source
-from tgen.executors.torch.positions import Bias, Frame, Rotations
-
-if TYPE_CHECKING:
-    from tgen.executors.torch.disentangled import RelativeTable
+from tgen.executors.torch.positions import Bias, Frame, RelativeTable, Rotations
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgen.executors.torch.attention import Attention
-from tgen.executors.torch.disentangled import DisentangledAttention
 from tgen.executors.torch.forward_pass import ForwardPass
+from tgen.executors.torch.mixers.disentangled import DisentangledAttention
 from tgen.executors.torch.norms import make_norm
 from tgen.spec.records import Activation, AttentionSpec, FeedForward, LayerSpec, Mixer, MlpSpec
 from tgen.spec.shapes import norm_names

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgen.executors import frequencies
-from tgen.spec.records import Alibi, PairScaling, QueryGrowth, RelativeBias, RopeSpec
+from tgen.executors.torch.norms import make_norm
+from tgen.spec.records import Alibi, PairScaling, QueryGrowth, RelativeBias, RelativeVectors, RopeSpec
 
 Bias = Callable[[Tensor], Tensor]
 
@@ -156,6 +157,29 @@ class Distances(nn.Module):
             buckets = relative_buckets(distances, self.spec.buckets, self.spec.max_distance, self.spec.bidirectional)
             return F.embedding(buckets, self.weight).permute(0, 3, 1, 2)
         return distances.unsqueeze(1) * alibi_slopes(self.spec.heads, distances.device)[:, None, None]
+
+
+class RelativeTable(nn.Module):
+    """The vectors of distances, which all layers of a stack share."""
+
+    def __init__(self, spec: RelativeVectors, width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.weight = nn.Parameter(torch.empty(2 * spec.span, width))
+        self.norm = make_norm(spec.norm, width) if spec.norm else None
+
+    def forward(self) -> Tensor:
+        """All vectors, [2 * span, width]."""
+        return self.weight if self.norm is None else self.norm(self.weight)
+
+    def rows(self, distances: Tensor) -> Tensor:
+        """The row of each distance (key minus query)."""
+        span, back = self.spec.span, -distances
+        if self.spec.max_distance is not None:
+            exact = span // 2
+            far = torch.log(back.abs().clamp(min=1) / exact) / math.log((self.spec.max_distance - 1) / exact) * (exact - 1)
+            back = torch.where(back.abs() <= exact, back, (torch.ceil(far).long() + exact) * back.sign())
+        return (back + span).clamp(0, 2 * span - 1)
 
 
 def sinusoids(positions: Tensor, width: int, *, to_last: bool = False) -> Tensor:

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from tgen.executors.torch.attention import softcap
 from tgen.executors.torch.cache import Row, Source
-from tgen.executors.torch.disentangled import RelativeTable
 from tgen.executors.torch.forward_pass import ForwardPass, packed_pass, whole_pass
 from tgen.executors.torch.layers import Layer, activate
 from tgen.executors.torch.norms import HeadNorm, RmsNorm, make_norm
-from tgen.executors.torch.positions import Distances, sinusoids
+from tgen.executors.torch.positions import Distances, RelativeTable, sinusoids
 from tgen.spec.records import HeadSpec, ModelSpec, PositionTable, StackSpec, TransformSpec
 
 TIED = "head.out.weight"

@@ -2,39 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tgen.executors.torch.attention import Attention
 from tgen.executors.torch.forward_pass import ForwardPass, Part
-from tgen.executors.torch.norms import make_norm
 from tgen.executors.torch.positions import Frame
-from tgen.spec.records import RelativeVectors
-
-
-class RelativeTable(nn.Module):
-    """The vectors of distances, which all layers of a stack share."""
-
-    def __init__(self, spec: RelativeVectors, width: int) -> None:
-        super().__init__()
-        self.spec = spec
-        self.weight = nn.Parameter(torch.empty(2 * spec.span, width))
-        self.norm = make_norm(spec.norm, width) if spec.norm else None
-
-    def forward(self) -> Tensor:
-        """All vectors, [2 * span, width]."""
-        return self.weight if self.norm is None else self.norm(self.weight)  # type: ignore[no-any-return]
-
-    def rows(self, distances: Tensor) -> Tensor:
-        """The row of each distance (key minus query)."""
-        span, back = self.spec.span, -distances
-        if self.spec.max_distance is not None:
-            exact = span // 2
-            far = torch.log(back.abs().clamp(min=1) / exact) / math.log((self.spec.max_distance - 1) / exact) * (exact - 1)
-            back = torch.where(back.abs() <= exact, back, (torch.ceil(far).long() + exact) * back.sign())
-        return (back + span).clamp(0, 2 * span - 1)
 
 
 class DisentangledAttention(Attention):
