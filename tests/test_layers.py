@@ -36,7 +36,7 @@ RANKS = {
 # Inside a folder, a file imports only from files that stand before it.
 ORDER = {
     "spec": ["records", "shapes", "cache"],
-    "checkpoint": ["stored", "bins", "safetensors", "matching", "container", "mapped", "generation", "resolve"],
+    "checkpoint": ["stored", "bins", "safetensors", "matching", "purpose", "container", "mapped", "generation", "resolve"],
     "executors": ["session", "formats", "frequencies", "torch", "native", "measure", "open"],
     "executors/native": ["build", "interface", "library", "weights", "packing", "tables", "program", "model", "session", "open"],
     "executors/torch": [

@@ -126,7 +126,7 @@ def repeat_of_another_shape(folder: Path) -> None:
     edit_bin(folder, lambda tensors: tensors.update({"model.encoder.embed_tokens.weight": tensors["model.shared.weight"][:99]}))
 
 
-@bad("bert", "no place for: classifier.weight", "different models")
+@bad("bert", "the model with the head classifier sorts or scores whole texts", "no command for it", UnsupportedError)
 def head_of_another_task(folder: Path) -> None:
     edit_tensors(folder, lambda tensors: tensors.update({"classifier.weight": np.zeros((2, 16), np.float32)}))
 

@@ -245,6 +245,7 @@ def write(model: PreTrainedModel, seed: int, *, short: bool) -> list[dict[str, A
     if short:
         few: list[dict[str, Any]] = [{"num_beams": 1, "no_repeat_ngram_size": 1}, {"num_beams": 4}]
         few.append({"num_beams": 4, "no_repeat_ngram_size": 1, "forced_bos_token_id": 5})
+        few.append({"num_beams": 4, "no_repeat_ngram_size": 1, "encoder_no_repeat_ngram_size": 1})
         # M2M-100 gives what follows a padding token other positions.
         few = [{**one, "suppress_tokens": [model.config.pad_token_id]} for one in few]
         return [{"settings": one, "prompts": prompts, "answers": [answer(model, prompt, one) for prompt in prompts]} for one in few]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tgen.checkpoint.matching import Matches, match_tensors, settle_head
+from tgen.checkpoint.purpose import other_task
 from tgen.checkpoint.safetensors import stored_tensors
 from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError
@@ -51,5 +52,10 @@ def open_checkpoint(folder: Path, *, vectors: bool = False) -> Checkpoint:
     generation = read_optional_json(folder / "generation_config.json")
     stored = stored_tensors(folder)
     spec = settle_head(family, spec, stored, vectors=vectors)
-    matches = match_tensors(family.tensors(spec), spec, stored)
+    try:
+        matches = match_tensors(family.tensors(spec), spec, stored)
+    except CheckpointError:
+        if (other := other_task(config.values, stored)) is not None:
+            raise other from None
+        raise
     return Checkpoint(folder, config.model_type, spec, stored, matches, config.values, generation)
