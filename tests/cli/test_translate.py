@@ -86,7 +86,7 @@ def test_from_and_to_a_language(ask: Ask, copy_golden: Callable[[str], Path], na
         rules = read_rules(GenerationConfig(forced_first=target), options, frozenset([2]), prompt=1)
         ids = [source, *plain, 2] if first else [*plain, 2, source]
         search = Search(read_beams(GenerationConfig(), 3), frozenset([2]), 12)
-        best = search_alone(executor, [3], search, adjustment(options, rules), ids).best(1)[0]
+        best = search_alone(executor, [3], search, options, rules, ids).best(1)[0]
         assert best[0] == target
         expected[source, target] = tokenizer.decode(best) + "\n"
     assert len(set(expected.values())) == 3

@@ -171,7 +171,8 @@ def reference(model: PreTrainedModel, seed: int) -> dict[str, np.ndarray]:
         several["batch_source"], several["batch_source_positions"] = padded(random, SOURCES, vocab)
     kinds = ("encoder", "decoder", "cross") if model.config.is_encoder_decoder else ("",)
     output = run(model, *(torch.from_numpy(one)[None] for one in single.values()), output_attentions=True)
-    maps = [torch.cat(output[f"{kind}_attentions".lstrip("_")]).numpy() for kind in kinds]
+    found = {kind: output[f"{kind}_attentions".lstrip("_")] for kind in kinds}
+    maps = [np.concatenate([unblocked(model, weights) for weights in found[kind]]) for kind in kinds]
     own = "encoder" if model.config.model_type in MASKED else "decoder"
     return {
         **single,
@@ -180,6 +181,20 @@ def reference(model: PreTrainedModel, seed: int) -> dict[str, np.ndarray]:
         **several,
         "batch_logits": batch_logits(model, *several.values()),
     }
+
+
+def unblocked(model: PreTrainedModel, weights: torch.Tensor) -> np.ndarray:
+    """A layer's attention map [1, heads, n, m]. LongT5 gives its encoder's by blocks: each with its neighbours and all sums."""
+    if weights.ndim == 4:
+        return weights.numpy()
+    size = model.config.local_radius + 1
+    _, blocks, heads, _, columns = weights.shape
+    whole = torch.zeros(1, heads, SOURCE, (blocks + 2) * size + columns - 3 * size)
+    for query in range(SOURCE):
+        block, row = divmod(query, size)
+        whole[:, :, query, block * size : (block + 3) * size] = weights[:, block, :, row, : 3 * size]
+        whole[:, :, query, (blocks + 2) * size :] = weights[:, block, :, row, 3 * size :]
+    return np.concatenate((whole[..., size : size + SOURCE], whole[..., (blocks + 2) * size :]), axis=-1)
 
 
 def padded(random: np.random.Generator, lengths: tuple[int, ...], vocab: int) -> tuple[np.ndarray, np.ndarray]:

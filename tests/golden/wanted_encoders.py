@@ -107,4 +107,11 @@ MORE = {
     "deberta_plain": Golden(
         "deberta-v2", {**DEBERTA, "max_relative_positions": 7, "position_biased_input": True, "type_vocab_size": 2}, dtype=BFLOAT, seed=1010
     ),
+    "longt5": Golden("longt5", {**T5, "encoder_attention_type": "local", "local_radius": 5}, dtype=BFLOAT, seed=1031),
+    "longt5_blocks": Golden(
+        "longt5",
+        {**T5, "encoder_attention_type": "transient-global", "local_radius": 5, "global_block_size": 4, "tie_word_embeddings": False},
+        dtype=BFLOAT,
+        seed=1027,
+    ),
 }

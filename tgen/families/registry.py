@@ -78,6 +78,7 @@ FAMILIES: dict[str, Family] = {
     "granite": llama,
     "hunyuan_v1_dense": llama,
     "llama": llama,
+    "longt5": t5,
     "m2m_100": bart,
     "marian": bart,
     "mbart": bart,

@@ -1,6 +1,6 @@
-"""T5, T5 v1.1, FLAN-T5, mT5, UMT5: encoder and decoder without position vectors; learned numbers per distance are added to the scores.
+"""T5, T5 v1.1, FLAN-T5, mT5, UMT5, LongT5: encoder and decoder without position vectors; learned numbers per distance are added to scores.
 
-All layers share these numbers, but in UMT5 each has its own.
+All layers share these numbers, but in UMT5 each has its own. LongT5's encoder has windows, and sums of blocks if it is transient-global.
 """
 
 from __future__ import annotations
@@ -10,7 +10,18 @@ from dataclasses import replace
 from tgen.errors import UnsupportedError
 from tgen.families.config import Config
 from tgen.families.table import Names, Table, make_table
-from tgen.spec.records import Activation, AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RelativeBias, StackSpec
+from tgen.spec.records import (
+    Activation,
+    AggregateSpec,
+    AttentionSpec,
+    HeadSpec,
+    LayerSpec,
+    MlpSpec,
+    ModelSpec,
+    NormSpec,
+    RelativeBias,
+    StackSpec,
+)
 
 FEED_FORWARD: dict[str, tuple[Activation, bool]] = {
     "relu": ("relu", False),
@@ -27,7 +38,7 @@ def spec(config: Config) -> ModelSpec:
     for key in ("dense_act_fn", "is_gated_act"):  # feed_forward_proj determines both
         config.raw(key)
     width, heads = config.integer("d_model"), config.integer("num_heads")
-    form = config.text("feed_forward_proj", default="relu" if kind == "t5" else "gated-gelu")
+    form = config.text("feed_forward_proj", default="relu" if kind in ("t5", "longt5") else "gated-gelu")
     if form not in FEED_FORWARD:
         raise UnsupportedError(f"config.json: feed_forward_proj = {form!r} is not implemented", f"implemented: {', '.join(FEED_FORWARD)}")
     activation, gated = FEED_FORWARD[form]
@@ -46,8 +57,12 @@ def spec(config: Config) -> ModelSpec:
         bias = RelativeBias(heads, buckets, distance, bidirectional=not causal)
         # Scores are not scaled: the factor is in the weights.
         plain = AttentionSpec(heads, heads, config.integer("d_kv", default=64), scale=1.0)
-        layer = LayerSpec(replace(plain, distances=bias if own else None), mlp, norm, cross=plain if causal else None)
-        return StackSpec((layer,) * layers, causal=causal, final_norm=norm, bias=None if own else bias)
+        mixer = replace(plain, distances=bias if own else None)
+        mixer = _long(config, mixer, norm) if kind == "longt5" and not causal else mixer
+        layer = LayerSpec(mixer, mlp, norm, cross=plain if causal else None)
+        return StackSpec(
+            (layer,) * layers, causal=causal, final_norm=norm, bias=None if own else bias, block_bias=bias if mixer.aggregates else None
+        )
 
     return ModelSpec(
         family="t5",
@@ -60,24 +75,37 @@ def spec(config: Config) -> ModelSpec:
     )
 
 
+def _long(config: Config, mixer: AttentionSpec, norm: NormSpec) -> AttentionSpec:
+    """Attention to the keys within `local_radius` on both sides, and to the sums of all blocks if it is transient-global."""
+    config.require("encoder_attention_type", ["local", "transient-global"])
+    size, radius = config.integer("global_block_size", default=16), config.integer("local_radius", default=127)
+    blocks = AggregateSpec(size, norm) if config.raw("encoder_attention_type") == "transient-global" else None
+    return replace(mixer, window=radius + 1, aggregates=blocks)
+
+
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
     gated = spec.stacks["encoder"].layers[0].feed_forward.gated
     modules: Names = {"embedding": "shared", "head.out": "lm_head"}
     layers = {}
+    reader = spec.stacks["encoder"].layers[0].mixer
+    windowed = "TransientGlobalSelfAttention" if reader.aggregates else "LocalSelfAttention"
     for stack, last in (("encoder", 1), ("decoder", 2)):
+        own = windowed if stack == "encoder" and reader.window else "SelfAttention"
         modules[f"{stack}.final_norm"] = f"{stack}.final_layer_norm"
-        modules[f"{stack}.bias"] = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"
+        modules[f"{stack}.bias"] = f"{stack}.block.0.layer.0.{own}.relative_attention_bias"
+        modules[f"{stack}.block_bias"] = f"{stack}.block.0.layer.0.{own}.global_relative_attention_bias"
         names: Names = {
             "mixer_norm": "layer.0.layer_norm",
-            "mixer.distances": "layer.0.SelfAttention.relative_attention_bias",
+            "mixer.distances": f"layer.0.{own}.relative_attention_bias",
+            "mixer.block_norm": f"layer.0.{own}.global_input_layer_norm",
             "cross_norm": "layer.1.layer_norm",
             "feed_forward_norm": f"layer.{last}.layer_norm",
             "feed_forward.gate": f"layer.{last}.DenseReluDense.wi_0",
             "feed_forward.up": f"layer.{last}.DenseReluDense.{'wi_1' if gated else 'wi'}",
             "feed_forward.down": f"layer.{last}.DenseReluDense.wo",
         }
-        for ours, theirs in (("mixer", "layer.0.SelfAttention"), ("cross", "layer.1.EncDecAttention")):
+        for ours, theirs in (("mixer", f"layer.0.{own}"), ("cross", "layer.1.EncDecAttention")):
             names |= {f"{ours}.{part}": f"{theirs}.{part[0]}" for part in ("q", "k", "v", "out")}
         layers[stack] = (f"{stack}.block", names)
     repeated = {f"{stack}.embed_tokens.weight": "shared.weight" for stack in layers}

@@ -133,6 +133,18 @@ class QueryGrowth:
 
 
 @dataclass(frozen=True, slots=True)
+class AggregateSpec:
+    """Further keys and values that an encoder's queries see, one for each block of `size` tokens of the text (LongT5, arXiv:2112.07916).
+
+    A block's vector is the norm of the sum of what the layer reads of its tokens; the same matrices make its key and value. The stack's
+    `block_bias` adds a number to its score, by its number minus that of the query's block. Tokens behind the last whole block belong to it.
+    """
+
+    size: int
+    norm: NormSpec
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionSpec:
     """Multi-head attention; fewer `kv_heads` than `heads` is grouped-query attention.
 
@@ -142,7 +154,7 @@ class AttentionSpec:
     follows the rotation. `window` is how many of the latest keys a query sees, itself included, and as many of the next ones in a
     stack that is not causal; None is all of them. `softcap` bounds the scores to +-softcap by a tanh. `distances` adds a number per
     distance, from a table of this layer's own (UMT5). Where `disentangled`, scores are scale * (q.k + q.K(r) + k.Q(r)) for the stack's
-    vector r of the distance: K and Q are this layer's matrices for keys and queries.
+    vector r of the distance: K and Q are this layer's matrices for keys and queries. `aggregates` are further keys.
     """
 
     heads: int
@@ -161,6 +173,7 @@ class AttentionSpec:
     rope: RopeSpec | None = None
     distances: RelativeBias | None = None
     disentangled: bool = False
+    aggregates: AggregateSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +231,7 @@ class StackSpec:
     positions: PositionTable | None = None
     bias: Alibi | RelativeBias | None = None
     relative: RelativeVectors | None = None
+    block_bias: RelativeBias | None = None
     types: int | None = None
     embedding_norm: NormSpec | None = None
     embedding_scale: float | None = None

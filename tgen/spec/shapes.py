@@ -57,6 +57,8 @@ def _stack(name: str, stack: StackSpec, width: int) -> Named:
         yield f"{name}.relative.weight", (2 * stack.relative.span, width)
         if stack.relative.norm is not None:
             yield from _norm(f"{name}.relative.norm", stack.relative.norm, width)
+    if stack.block_bias is not None:
+        yield f"{name}.block_bias.weight", (stack.block_bias.buckets, stack.block_bias.heads)
     if isinstance(stack.bias, RelativeBias):
         yield f"{name}.bias.weight", (stack.bias.buckets, stack.bias.heads)
     if stack.embedding_norm is not None:
@@ -116,6 +118,8 @@ def _attention(name: str, attention: AttentionSpec, width: int) -> Named:
         yield from _norm(f"{name}.q_norm", attention.qk_norm, attention.head_dim if each else inner)
         yield from _norm(f"{name}.k_norm", attention.qk_norm, attention.head_dim if each else kv)
     yield from _linear(f"{name}.out", width, inner, attention.out_bias)
+    if (blocks := attention.aggregates) is not None:
+        yield from _norm(f"{name}.block_norm", blocks.norm, width)
     if attention.distances is not None:
         yield f"{name}.distances.weight", (attention.distances.buckets, attention.distances.heads)
 

@@ -32,6 +32,8 @@ def supports(spec: ModelSpec) -> str | None:
         return f"its heads are wider than {MOST_HEAD_NUMBERS} numbers"
     if any(layer.mixer.window for stack in spec.stacks.values() if not stack.causal for layer in stack.layers):
         return "its windows look both ways"
+    if any(mixer.aggregates for mixer in mixers):
+        return "its attention sees sums of blocks"
     if any(mixer.disentangled for mixer in mixers):
         return "its attention compares queries and keys with vectors of distances"
     spread = [mixer for mixer in mixers if mixer.qk_norm is not None and mixer.qk_norm_span == "width"]

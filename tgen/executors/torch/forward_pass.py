@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tgen.executors.torch.cache import Row, Source
-from tgen.executors.torch.positions import Bias, Frame, RelativeTable, Rotations
+from tgen.executors.torch.positions import Bias, Distances, Frame, RelativeTable, Rotations
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Look:
 class ForwardPass:
     """Positions [batch, n] of all ids, and the keys that each attends to. `counts` has each part's size; None for one equal batch.
 
-    `relative` is the stack's table of vectors of distances, if it has one.
+    `relative` is the stack's table of vectors of distances, and `block_bias` its numbers for blocks, if it has these.
     """
 
     positions: Tensor
@@ -47,6 +47,7 @@ class ForwardPass:
     looks: list[Look]
     counts: list[int] | None = None
     relative: RelativeTable | None = None
+    block_bias: Distances | None = None
 
 
 def whole_pass(

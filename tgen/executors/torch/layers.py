@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tgen.executors.torch.attention import Attention
 from tgen.executors.torch.forward_pass import ForwardPass
+from tgen.executors.torch.mixers.aggregates import AggregateAttention
 from tgen.executors.torch.mixers.disentangled import DisentangledAttention
 from tgen.executors.torch.norms import make_norm
 from tgen.spec.records import Activation, AttentionSpec, FeedForward, LayerSpec, Mixer, MlpSpec
@@ -60,6 +61,8 @@ def make_mixer(spec: Mixer, width: int) -> Attention:
     """The module for a spec."""
     match spec:
         case AttentionSpec():
+            if spec.aggregates is not None:
+                return AggregateAttention(spec, width, spec.aggregates)
             return DisentangledAttention(spec, width) if spec.disentangled else Attention(spec, width)
 
 

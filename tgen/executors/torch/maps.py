@@ -69,11 +69,15 @@ def _recorded(recorder: Recorder, kind: str, layer: int) -> Attend:
 
 @torch.inference_mode()
 def attention_maps(model: Transformer, ids: Sequence[int], source: Sequence[int] | None = None) -> Maps:
-    """Attention maps of one text, or of an answer to a source: per kind and layer, [heads, queries, keys]."""
+    """Attention maps of one text, or of an answer to a source: per kind and layer, [heads, queries, keys].
+
+    Keys are tokens: where queries also see sums of blocks, a row sums to less than 1.
+    """
     tokens = torch.tensor([ids], device=model.device)
     with recording(model) as recorder, memory_errors(f"recording attention over {len(ids)} tokens"):
         if source is None:
             model(tokens)
         else:
             model(tokens, source=model.read_source(torch.tensor([source], device=model.device)))
-    return {kind: [layer[0] for layer in layers] for kind, layers in recorder.maps.items()}
+    keys = {kind: len(ids) if source is None or kind == "decoder" else len(source) for kind in recorder.maps}
+    return {kind: [layer[0, :, :, : keys[kind]] for layer in layers] for kind, layers in recorder.maps.items()}

@@ -49,6 +49,7 @@ class Stack(nn.Module):
         self.types = nn.Embedding(spec.types, row, _weight=torch.empty(spec.types, row)) if spec.types else None
         self.bias = Distances(spec.bias) if spec.bias else None
         self.relative = RelativeTable(spec.relative, width) if spec.relative else None
+        self.block_bias = Distances(spec.block_bias) if spec.block_bias else None
         self.embedding_norm = make_norm(spec.embedding_norm, row) if spec.embedding_norm else None
         self.embedding_in = nn.Linear(row, width) if spec.embedding_in else None
         self.layers = nn.ModuleList(Layer(layer, width) for layer in spec.layers)
@@ -66,7 +67,8 @@ class Stack(nn.Module):
             x = self.embedding_norm(x)
         if self.embedding_in is not None:
             x = self.embedding_in(x)
-        this = this if self.relative is None else replace(this, relative=self.relative)
+        if self.relative is not None or self.block_bias is not None:
+            this = replace(this, relative=self.relative, block_bias=self.block_bias)
         for _ in range(self.spec.rounds):
             for number, layer in enumerate(self.layers):
                 x = layer(x, this, number)
