@@ -35,7 +35,7 @@ def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` of T5's kin."""
     kind = config.model_type
     config.require("is_decoder", [False])
-    for key in ("dense_act_fn", "is_gated_act"):  # feed_forward_proj determines both
+    for key in ("dense_act_fn", "is_gated_act", "scalable_attention"):  # feed_forward_proj determines two, and nothing reads the last
         config.raw(key)
     width, heads = config.integer("d_model"), config.integer("num_heads")
     form = config.text("feed_forward_proj", default="relu" if kind in ("t5", "longt5") else "gated-gelu")
