@@ -1,0 +1,23 @@
+"""Which of the goldens the native executor runs: all but those that need what it lacks, and it says what that is."""
+
+from __future__ import annotations
+
+from tests.conftest import ENCODERS
+from tests.executors.native.models import spec_of
+from tgen.executors.native.open import supports
+
+REFUSED = {
+    "albert": "embeddings have a width of their own",
+    "electra": "embeddings have a width of their own",
+    "deberta": "vectors of distances",
+    "deberta_plain": "vectors of distances",
+    "longt5": "windows look both ways",
+    "longt5_blocks": "windows look both ways",
+    "modernbert": "windows look both ways",
+}
+
+
+def test_every_encoder_runs_but_those_that_need_what_it_lacks() -> None:
+    found = {name: reason for name in ENCODERS if (reason := supports(spec_of(name))) is not None}
+    assert found.keys() == REFUSED.keys()
+    assert [name for name, reason in found.items() if REFUSED[name] not in reason] == []
