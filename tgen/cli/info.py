@@ -121,6 +121,8 @@ def _positions(stack: StackSpec) -> str:
     ropes = {layer.mixer.rope: None for layer in stack.layers if layer.mixer.rope}
     if stack.positions is not None:
         return f"{stack.positions.kind}{window}"
+    if stack.relative is not None:
+        return f"vectors of distances{window}"
     if stack.layers[0].mixer.distances is not None:
         return f"relative buckets{window}"
     if stack.bias is not None:
