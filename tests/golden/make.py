@@ -173,7 +173,8 @@ def reference(model: PreTrainedModel, seed: int) -> dict[str, np.ndarray]:
     output = run(model, *(torch.from_numpy(one)[None] for one in single.values()), output_attentions=True)
     found = {kind: output[f"{kind}_attentions".lstrip("_")] for kind in kinds}
     maps = [np.concatenate([unblocked(model, weights) for weights in found[kind]]) for kind in kinds]
-    own = "encoder" if model.config.model_type in MASKED else "decoder"
+    reads = model.config.model_type in MASKED or getattr(model.config, "use_bidirectional_attention", False)
+    own = "encoder" if reads else "decoder"
     return {
         **single,
         "logits": result(output)[0],
