@@ -17,6 +17,7 @@ from tgen.checkpoint.matching import match_tensors, settle_head
 from tgen.checkpoint.stored import StoredTensor
 from tgen.families.config import Config
 from tgen.families.registry import find_family
+from tgen.families.table import ONE_ROW
 from tgen.spec.shapes import parameter_count, parameters
 
 BERT = {
@@ -539,7 +540,7 @@ def test_an_official_folder_runs_without_a_word(name: str) -> None:
         size = math.prod(shape)
         if source.take and source.name in stored:
             size += math.prod(stored[source.name].shape)
-        found = (size // shape[-1], shape[-1]) if len(shape) > 1 else (1, *shape) if source.take else shape
+        found = (size // shape[-1], shape[-1]) if len(shape) > 1 else (1, *shape) if source.take == ONE_ROW else shape
         stored[source.name] = StoredTensor(Path("x"), "F32", found, 0, 4 * size)
     embedding = stored[table.sources["embedding.weight"].name]
     for other in others:
