@@ -19,7 +19,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantize = Literal["none", "int8", "int4"]
 ExecutorChoice = Literal["auto", "native", "torch"]
-Pooling = Literal["mean", "first"]
+Pooling = Literal["mean", "first", "last", "max", "weighted", "sqrt"]
 Origin = Literal["asked", "environment", "model", "built-in"]
 
 ConstraintKind = Literal["json-schema", "regex", "choices"]

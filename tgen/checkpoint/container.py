@@ -8,6 +8,7 @@ from typing import Any
 
 from tgen.checkpoint.compressed import read_quantization, unpacked_names
 from tgen.checkpoint.matching import Matches, match_tensors, settle_head
+from tgen.checkpoint.purpose import other_task
 from tgen.checkpoint.safetensors import stored_tensors
 from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError
@@ -40,8 +41,11 @@ class Checkpoint:
         return any(tensor.packed is not None for tensor in self.stored.values())
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Read and check a folder. Raises CheckpointError or UnsupportedError naming the first fault."""
+def open_checkpoint(folder: Path, *, vectors: bool = False) -> Checkpoint:
+    """Read and check a folder; a decoder that is to give `vectors` may lack its head.
+
+    Raises CheckpointError or UnsupportedError naming the first fault.
+    """
     if not folder.is_dir():
         raise CheckpointError(f"no folder {folder}", "`tgen models` lists the models on this machine")
     config = Config(read_json(folder / "config.json"))
@@ -53,6 +57,11 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     config.refuse_unread()
     generation = read_optional_json(folder / "generation_config.json")
     stored = unpacked_names(stored_tensors(folder), schemes)
-    spec = settle_head(family, spec, stored)
-    matches = match_tensors(family.tensors(spec), spec, stored)
+    spec = settle_head(family, spec, stored, vectors=vectors)
+    try:
+        matches = match_tensors(family.tensors(spec), spec, stored)
+    except CheckpointError:
+        if (other := other_task(config.values, stored)) is not None:
+            raise other from None
+        raise
     return Checkpoint(folder, config.model_type, spec, stored, matches, config.values, generation)

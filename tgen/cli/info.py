@@ -36,7 +36,7 @@ def info(
     messages.configure("auto", quiet=False)
     if name is not None and model is not None:
         raise UsageError("give the model as an argument or as --model, not both")
-    checkpoint = open_checkpoint(name or model)
+    checkpoint = open_checkpoint(name or model, vectors=True)
     facts = dict(_facts(checkpoint, run))
     problem = _tokenizer_problem(checkpoint, facts) or _executor_problem(checkpoint, run, facts)
     facts["runs"] = problem is None
@@ -70,7 +70,9 @@ def _facts(checkpoint: Checkpoint, run: RunOptions) -> Iterator[tuple[str, Any]]
     yield "weight_bytes", weight_bytes(checkpoint.stored)
     yield "stored_as", sorted({tensor.stored_as for tensor in checkpoint.stored.values()})
     for name, part in spec.stacks.items():
-        yield ("layers" if len(spec.stacks) == 1 else f"{name}_layers"), len(part.layers)
+        yield ("layers" if len(spec.stacks) == 1 else f"{name}_layers"), len(part.layers) * part.rounds
+    if spec.head is None:
+        yield "gives", "vectors only"
     if checkpoint.matches.left_out:
         yield "left_out", f"{len(checkpoint.matches.left_out)} tensors of parts that see images"
     yield "width", spec.width
@@ -132,6 +134,10 @@ def _positions(stack: StackSpec) -> str:
     ropes = {layer.mixer.rope: None for layer in stack.layers if layer.mixer.rope}
     if stack.positions is not None:
         return f"{stack.positions.kind}{window}"
+    if stack.relative is not None:
+        return f"vectors of distances{window}"
+    if stack.layers[0].mixer.distances is not None:
+        return f"relative buckets{window}"
     if stack.bias is not None:
         return f"{'ALiBi' if isinstance(stack.bias, Alibi) else 'relative buckets'}{window}"
     return f"rotary, {'; '.join(map(_rope, ropes))}{window}" if ropes else f"none{window}"

@@ -39,6 +39,8 @@ ODD: dict[str, tuple[str, dict[str, Any]]] = {
     "odd_olmo": ("olmo2", {"hidden_size": 72, "intermediate_size": 45, "vocab_size": 113}),
     "odd_t5": ("t5", {"d_model": 40, "d_kv": 13, "num_heads": 3, "d_ff": 71, "vocab_size": 115}),
     "odd_marian": ("marian", {"d_model": 76, "decoder_ffn_dim": 35, "encoder_ffn_dim": 130}),
+    "odd_umt5": ("umt5", {"d_model": 44, "d_kv": 11, "num_heads": 3, "d_ff": 37}),
+    "odd_m2m_100": ("m2m_100", {"d_model": 68, "decoder_ffn_dim": 35, "encoder_ffn_dim": 130}),
     "odd_bert": ("bert", {"hidden_size": 68, "intermediate_size": 131}),
 }
 PLACE = tempfile.TemporaryDirectory(prefix="odd-models-", ignore_cleanup_errors=True)
@@ -69,7 +71,14 @@ def spec_of(name: str) -> ModelSpec:
 
 
 NATIVE = [name for name in DECODERS if supports(spec_of(name)) is None] + [name for name in ODD if name != "odd_bert"]
-READERS = [*ENCODERS, "odd_t5", "odd_marian", "odd_bert"]
+LONE = [name for name in DECODERS if name not in ENCODERS]
+READERS = [name for name in [*ENCODERS, *LONE] if supports(spec_of(name)) is None] + [
+    "odd_t5",
+    "odd_marian",
+    "odd_umt5",
+    "odd_m2m_100",
+    "odd_bert",
+]
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
 every_decoder = pytest.mark.parametrize("name", NATIVE)
 

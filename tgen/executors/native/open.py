@@ -29,10 +29,16 @@ def supports(spec: ModelSpec) -> str | None:
     """Why the library cannot run a model; None if it can."""
     layers = [layer for stack in spec.stacks.values() for layer in stack.layers]
     mixers = [layer.mixer for layer in layers] + [layer.cross for layer in layers if layer.cross is not None]
-    if spec.embedding_width is not None:
+    if spec.row != spec.width:
         return "its embeddings have a width of their own"
     if any(mixer.head_dim > MOST_HEAD_NUMBERS for mixer in mixers):
         return f"its heads are wider than {MOST_HEAD_NUMBERS} numbers"
+    if any(layer.mixer.window for stack in spec.stacks.values() if not stack.causal for layer in stack.layers):
+        return "its windows look both ways"
+    if any(mixer.aggregates for mixer in mixers):
+        return "its attention sees sums of blocks"
+    if any(mixer.disentangled for mixer in mixers):
+        return "its attention compares queries and keys with vectors of distances"
     spread = [mixer for mixer in mixers if mixer.qk_norm is not None and mixer.qk_norm_span == "width"]
     if any(mixer.clip is not None or mixer.qk_norm_after_rope for mixer in spread):
         return "its norm of all heads follows a clip or a rotation"

@@ -28,7 +28,7 @@ ROWS_AT_ONCE = 256  # of one task; a multiple of a panel's 16
 FORMATS = {"int8": c.INT8, "int4": c.INT4}
 BITS = {c.INT8: 8, c.INT4: 4}
 PRECISE = ("embedding", "head.out")  # have 8 bits under int4 too: their errors reach every logit
-LOOKED_UP = ("positions", "types", "bias")  # tables, which are not multiplied by
+LOOKED_UP = ("positions", "types", "bias", "distances", "relative", "block_bias")  # tables, which are not multiplied by
 HALF_ROUNDING = 2.0**-11  # the most that float16 rounds a number by, relative to it, unless the number is too small or too large
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from tgen.executors.native import interface as c
-from tgen.spec.records import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec, StackSpec
+from tgen.spec.records import Alibi, AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RelativeBias, RopeSpec, StackSpec
 
 NONE = -1
 Item = TypeVar("Item")
@@ -21,14 +21,15 @@ Item = TypeVar("Item")
 class Programs:
     """A model's programs, and the parameters and tables that they number.
 
-    `matrices` and `norms` hold names of modules; `widths` is the most numbers that a token takes as x, projected, mixed and inner.
+    `matrices`, `norms` and `distances` hold names of modules; `widths` is the most numbers that a token takes as x, projected, mixed and
+    inner.
     """
 
     spec: ModelSpec
     matrices: list[str] = field(default_factory=list)
     norms: list[tuple[str, NormSpec, int]] = field(default_factory=list)
     ropes: list[RopeSpec] = field(default_factory=list)
-    stacks_with_distances: list[str] = field(default_factory=list)
+    distances: list[tuple[str, Alibi | RelativeBias]] = field(default_factory=list)
     widths: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     named: dict[str, list[c.Instruction]] = field(default_factory=dict)
 
@@ -36,24 +37,25 @@ class Programs:
 def compile_spec(
     spec: ModelSpec, rows_of: Callable[[str], int], format_of: Callable[[str], int], constant_of: Callable[[str], int]
 ) -> Programs:
-    """The programs "decode" (ids to logits), "encode" (ids to hidden states), "project" (encoder states to keys and values) and "fill"
-    (ids of an encoder to logits), as far as the model has these parts.
+    """The programs "decode" (ids to logits), "encode" (ids to hidden states of the encoder, or of a lone decoder), "project" (encoder
+    states to keys and values) and "fill" (ids of an encoder to logits), as far as the model has these parts.
 
     `rows_of` and `format_of` tell of a matrix by its name, `constant_of` gives the address of a vector in float32.
     """
     programs = Programs(spec)
     programs.widths[0] = spec.width
-    if spec.decoder is not None:
+    if spec.decoder is not None and spec.head is not None:
         compiler = _Compiler(programs, rows_of, format_of, constant_of)
         compiler.stack("decoder", spec.decoder)
         compiler.head()
         programs.named["decode"] = compiler.code
-    if spec.encoder is not None:
+    name, stack = next(iter(spec.stacks.items()), ("", None))
+    if stack is not None:
         compiler = _Compiler(programs, rows_of, format_of, constant_of)
-        compiler.stack("encoder", spec.encoder)
+        compiler.stack(name, stack)
         programs.named["encode"] = [*compiler.code]
-        if spec.encoder.final_norm is not None:
-            programs.named["encode"].append(compiler.join(after=compiler.norm("encoder.final_norm", spec.encoder.final_norm)))
+        if stack.final_norm is not None:
+            programs.named["encode"].append(compiler.join(after=compiler.norm(f"{name}.final_norm", stack.final_norm)))
         if spec.decoder is None and spec.head is not None:
             compiler.head()
             programs.named["fill"] = compiler.code
@@ -89,8 +91,8 @@ class _Compiler:
             self.code.append(self.join(after=self.norm(f"{name}.embedding_norm", stack.embedding_norm)))
         distances = NONE
         if stack.bias is not None:
-            distances = _number(self.programs.stacks_with_distances, name)
-        for number, layer in enumerate(stack.layers):
+            distances = _number(self.programs.distances, (f"{name}.bias", stack.bias))
+        for number, layer in [*enumerate(stack.layers)] * stack.rounds:
             self.layer(f"{name}.layers.{number}", number, layer, stack, distances)
         self.code.append(self.settle())
 
@@ -121,6 +123,8 @@ class _Compiler:
             return NONE, NONE, {}
         if layer.residual == "output":
             return NONE, NONE, {"before": self.norm(f"{name}.{part}_out_norm", layer.norm)}
+        if part == "mixer" and not layer.mixer_normed:
+            return NONE, NONE, {}
         norm = self.norm(f"{name}.{part}_norm", layer.norm)
         match layer.residual:
             case "post":
@@ -138,6 +142,8 @@ class _Compiler:
         places = [_lanes(self.rows_of(matrix)) for matrix in projections]
         self.widen(1, sum(places))
         self.widen(2, spec.heads * spec.head_dim)
+        if spec.distances is not None:
+            distances = _number(self.programs.distances, (f"{name}.distances", spec.distances))
         norms = [NONE, NONE]
         if spec.qk_norm is not None:
             widths = [spec.head_dim * (1 if spec.qk_norm_span == "head" else heads) for heads in (spec.heads, spec.kv_heads)]
