@@ -45,7 +45,7 @@ ORDER = {
     ],
     "sampling": ["logits", "selection", "candidates", "nucleus", "filters", "penalties", "rules", "rejection", "sampler"],
     "constraint": ["spelling", "keywords", "pattern", "schema", "grammar", "place", "planner", "guard"],
-    "engine": ["request", "prefix", "guess", "draft", "job", "sample", "scheduler", "beam", "generator", "opening", "prompt_cache"],
+    "engine": ["request", "prefix", "shared", "guess", "draft", "job", "sample", "scheduler", "beam", "generator", "opening", "prompt_cache"],
     "wire": ["requests", "records", "result"],
     "batch": ["lines", "journal", "run"],
 }

@@ -37,7 +37,14 @@ OBJECT_HINT = 'one object a line, such as {"prompt": "Once upon a time"}'
 # OpenAI's keys that change nothing at these values.
 NEUTRAL: dict[str, Any] = {"best_of": 1, "logit_bias": {}, "suffix": "", "stream": False, "n": 1}
 # Keys that only tell a server which model to ask and whom to charge: the model is the one that was loaded.
-UNHEEDED = frozenset({"model", "user", "metadata", "store", "service_tier"})
+UNHEEDED = frozenset(
+    {"model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
+)
+# OpenAI's keys that ask for what tgen does not do.
+UNHONOURED = frozenset(
+    "best_of logit_bias suffix tools tool_choice parallel_tool_calls functions function_call modalities audio prediction "
+    "web_search_options reasoning_effort verbosity moderation stream_options".split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +150,8 @@ def _options(form: Form, value: dict[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for key, item in ((key, item) for key, item in value.items() if item is not None):
         name = ALIASES.get(key, key)
+        if key in UNHONOURED:
+            raise UsageError(f"{key!r} cannot be honoured", "leave it out")
         if name not in OPTIONS:
             near = difflib.get_close_matches(key, [*OPTIONS, *ALIASES], n=1)
             raise UsageError(f"{key!r} is not known", f"do you mean {near[0]!r}?" if near else "`tgen generate --help` lists the options")
