@@ -87,6 +87,7 @@ COMMANDS = {
     "tokenize": "Show the ids and pieces of a text, and turn ids back into text.",
     "bench": "Measure prefill and decode speed, and memory.",
     "train": "Train a small model on your own text.",
+    "serve": "Serve models over HTTP, as OpenAI does.",
 }
 
 

@@ -59,6 +59,16 @@ class Scheduler:
         return not self._running and not self._waiting
 
     @property
+    def running(self) -> list[int]:
+        """The keys of the requests that run."""
+        return [job.key for job in self._running]
+
+    @property
+    def waiting(self) -> list[int]:
+        """The keys of the requests that wait."""
+        return [job.key for job in self._waiting]
+
+    @property
     def room(self) -> int:
         """How many rows are free after every running and waiting request has its own; negative if more requests wait than fit."""
         return self._rows - sum(job.rows for job in (*self._running, *self._waiting))

@@ -128,8 +128,7 @@ def _read(form: Form, value: dict[str, Any]) -> JsonRequest:
     if messages == []:
         raise UsageError("messages must not be empty")
     if prompt is not None and not isinstance(prompt, str) and not _is_ids(prompt):
-        other = "a list of something else" if isinstance(prompt, list) else _kind(prompt)
-        raise UsageError(f"prompt must be a text or a list of token ids, not {other}")
+        raise _no_text("prompt", prompt)
     if not isinstance(echo, bool | None) or (echo and not isinstance(prompt, str)):
         raise UsageError("echo must be true or false, and needs a prompt that is a text")
     arguments = value.pop("chat_template_kwargs", None)
@@ -187,6 +186,33 @@ def _response_format(value: Any) -> dict[str, Any]:
         case {"type": "json_schema", "json_schema": {"schema": schema}}:
             return {"json_schema": schema}
     raise UsageError("response_format must be of type text, json_object or json_schema", "json_schema holds a schema")
+
+
+def take_texts(body: dict[str, Any], key: str, most: int) -> list[str | list[int]]:
+    """Take a text, ids, or a list of either out of a body. Raises UsageError for anything else, and for more than `most`."""
+    value = body.pop(key, None)
+    texts = [value] if isinstance(value, str) or _is_ids(value) else value
+    if not isinstance(texts, list) or not texts:
+        raise _no_text(key, value)
+    if len(texts) > most:
+        raise UsageError(f"{key} holds {len(texts):,} texts, and may hold {most:,}", "ask for fewer at once")
+    for text in texts:
+        if not isinstance(text, str) and not _is_ids(text):
+            raise _no_text(key, value)
+    return texts
+
+
+def take_flag(body: dict[str, Any], key: str) -> bool:
+    """Take a key that is true or false out of a body. Raises UsageError for anything else."""
+    value = body.pop(key, None)
+    if not isinstance(value, bool | None):
+        raise UsageError(f"{key} must be true or false, not {_kind(value)}")
+    return bool(value)
+
+
+def _no_text(key: str, value: Any) -> UsageError:
+    other = "a list of something else" if isinstance(value, list) and value else "an empty list" if value == [] else _kind(value)
+    return UsageError(f"{key} must be a text or a list of token ids, not {other}")
 
 
 def _is_ids(value: Any) -> bool:

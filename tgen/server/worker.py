@@ -1,0 +1,164 @@
+"""The one thread that runs models. Requests come to it through a queue, and its events go back to the thread of the connections."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import suppress
+from itertools import count
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+from tgen.engine.generator import Generator
+from tgen.engine.job import Job
+from tgen.engine.request import Request
+from tgen.engine.scheduler import Scheduler, Told
+from tgen.engine.shared import SharedPrefixes
+from tgen.errors import MemoryLimitError, TgenError
+from tgen.events import Event, Finished
+
+T = TypeVar("T")
+# The share of the free memory that the rows of ended requests may take.
+KEPT_SHARE = 0.25
+
+
+class Engine:
+    """A loaded model that generates text, and the scheduler of its requests."""
+
+    def __init__(self, generator: Generator, rows: int) -> None:
+        """At most `rows` rows run at once."""
+        self.generator = generator
+        self._rows = rows
+        self._lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all requests and all that was kept of them."""
+        executor = self.generator.executor
+        free = executor.free_bytes()
+        shares = self.generator.limits.answer_start is None  # the answer to a source begins like every other answer
+        self._prefixes = SharedPrefixes(executor, float("inf") if free is None else KEPT_SHARE * free) if shares else None
+        self.scheduler = Scheduler(executor, self._rows, draft=self.generator.draft)
+
+    def job(self, request: Request) -> Job:
+        """The job for a request. Several threads may ask for one. Raises TgenError."""
+        with self._lock:
+            return self.generator.job(request, prefix=self._prefixes)
+
+
+class Worker:
+    """Runs engines by turns, one step of each, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._keys = count(1)
+        self._listeners: dict[int, asyncio.Queue[tuple[int, Event | TgenError]]] = {}
+        self._running: list[Engine] = []  # the engines that have something to do
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._over = False
+
+    def start(self) -> None:
+        """Start the thread; events go to the running loop."""
+        self._loop = asyncio.get_running_loop()
+        threading.Thread(target=self._run, name="tgen-model", daemon=True).start()
+
+    def stop(self) -> None:
+        """Let the thread end after its step."""
+        self._inbox.put(self._end)
+
+    def key(self) -> int:
+        """A new key for a request."""
+        return next(self._keys)
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Run a function between two steps, and return what it returns."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: T | None, error: BaseException | None) -> None:
+            if not future.done():
+                future.set_exception(error) if error is not None else future.set_result(result)  # type: ignore[arg-type]
+
+        def run() -> None:
+            try:
+                result, failed = function(), None
+            except Exception as error:
+                result, failed = None, error
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(settle, result, failed)
+
+        self._inbox.put(run)
+        return await future
+
+    async def events(self, engine: Engine, jobs: Sequence[Job]) -> AsyncGenerator[tuple[int, Event]]:
+        """The events of these jobs, each with the number of its job, until all samples have ended. Raises the first error.
+
+        However this ends, the jobs that have not ended are cancelled.
+        """
+        queue: asyncio.Queue[tuple[int, Event | TgenError]] = asyncio.Queue()
+        numbers = {job.key: number for number, job in enumerate(jobs)}
+        unfinished = sum(job.prepared.options.samples for job in jobs)
+        self._listeners |= dict.fromkeys(numbers, queue)
+        self._inbox.put(lambda: self._add(engine, jobs))
+        try:
+            while unfinished:
+                key, event = await queue.get()
+                if isinstance(event, TgenError):
+                    raise event
+                unfinished -= isinstance(event, Finished)
+                yield numbers[key], event
+        finally:
+            for key in numbers:
+                del self._listeners[key]
+            if unfinished:
+                self._inbox.put(lambda: self._cancel(engine, numbers))
+
+    def _add(self, engine: Engine, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            engine.scheduler.add(job)
+        if engine not in self._running:
+            self._running.append(engine)
+
+    def _cancel(self, engine: Engine, keys: Iterable[int]) -> None:
+        for key in keys:
+            engine.scheduler.cancel(key)
+
+    def _end(self) -> None:
+        self._over = True
+
+    def _run(self) -> None:
+        while not self._over:
+            self._take(wait=not self._running)
+            for engine in [*self._running]:
+                self._tell(self._step(engine))
+                if engine.scheduler.idle:
+                    self._running.remove(engine)
+
+    def _take(self, wait: bool) -> None:
+        """Do what came into the queue; with `wait`, something must come first."""
+        with suppress(Empty):
+            while True:
+                self._inbox.get(block=wait)()
+                wait = False
+
+    def _step(self, engine: Engine) -> Told:
+        """One step; an error that no request explains ends all of the engine's requests, and no other one."""
+        try:
+            return [] if engine.scheduler.idle else engine.scheduler.step()
+        except Exception as error:
+            keys = [*engine.scheduler.running, *engine.scheduler.waiting]
+            engine.reset()
+            if isinstance(error, MemoryError):
+                return [(key, MemoryLimitError("out of memory", "ask for less at once")) for key in keys]
+            return [(key, TgenError(f"unexpected {type(error).__name__}: {error}", "this is a bug in tgen")) for key in keys]
+
+    def _tell(self, told: Told) -> None:
+        if told and self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._deliver, told)
+
+    def _deliver(self, told: Told) -> None:
+        for key, event in told:
+            if (queue := self._listeners.get(key)) is not None:
+                queue.put_nowait((key, event))
