@@ -51,10 +51,8 @@ ORDER = {
     ],
     "wire": ["requests", "tools", "records", "chunks", "responses", "result"],
     "batch": ["lines", "journal", "run"],
-    "server": [
-        *["problems", "sending", "guard", "worker", "models", "metrics", "calls", "generating"],
-        *["completions", "chats", "embeddings", "tokens", "app", "listening"],
-    ],
+    "server": ["problems", "sending", "guard", "worker", "models", "metrics", "calls", "endpoints", "app", "listening"],
+    "server/endpoints": ["generating", "completions", "chats", "embeddings", "tokens"],
 }
 MOST_FILES = 14
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

@@ -14,13 +14,13 @@ from starlette.types import ASGIApp
 
 from tgen import __version__
 from tgen.server.calls import Endpoint, Handler, Service
-from tgen.server.chats import chat, respond
-from tgen.server.completions import complete
-from tgen.server.embeddings import embed
+from tgen.server.endpoints.chats import chat, respond
+from tgen.server.endpoints.completions import complete
+from tgen.server.endpoints.embeddings import embed
+from tgen.server.endpoints.tokens import detokenize, tokenize
 from tgen.server.guard import Access, Guard
 from tgen.server.models import Served
 from tgen.server.problems import HttpError, error_body
-from tgen.server.tokens import detokenize, tokenize
 
 QUEUED: dict[str, Handler] = {
     "/v1/completions": complete,

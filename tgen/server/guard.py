@@ -10,6 +10,7 @@ import hmac
 import ipaddress
 import socket
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -92,10 +93,11 @@ class Guard:
         """Whether a Host is an address, which no page can make its own name, or one of the server's names."""
         try:
             name = (urlsplit(f"//{host}").hostname or "").rstrip(".").lower()
-            ipaddress.ip_address(name)
         except ValueError:
-            return bool(host) and (name in self._access.names or name.endswith(".localhost"))
-        return True
+            return False
+        with suppress(ValueError):
+            return bool(ipaddress.ip_address(name))
+        return name in self._access.names or name.endswith(".localhost")
 
     def _check_key(self, headers: Headers) -> None:
         """Raise HttpError for a request without the key."""

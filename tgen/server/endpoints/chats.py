@@ -13,7 +13,7 @@ from tgen.errors import UsageError
 from tgen.events import Event, Finished, Reading, Started
 from tgen.options import Resolved
 from tgen.server.calls import Answer, Call
-from tgen.server.generating import Streaming, Texts, head, make_jobs, resolved_options, take_streaming
+from tgen.server.endpoints.generating import Streaming, Texts, head, make_jobs, resolved_options, take_streaming
 from tgen.server.models import Served
 from tgen.server.sending import comment, sse
 from tgen.text.calls import call_reader

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tgen.server.calls import Answer, Call
-from tgen.server.generating import Texts, head, make_jobs, resolved_options, take_streaming
+from tgen.server.endpoints.generating import Texts, head, make_jobs, resolved_options, take_streaming
 from tgen.wire.chunks import CompletionChunks
 from tgen.wire.records import OBJECTS, completion_object
 from tgen.wire.requests import read_body, take_flag, take_texts
