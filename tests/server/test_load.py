@@ -40,7 +40,7 @@ def leave_in_the_middle(port: int, body: dict[str, Any], pieces: int) -> None:
 def test_no_text_depends_on_the_others(served: Served) -> None:
     """16 threads, half of the prompts with one beginning, some streamed, some abandoned."""
     model = tgen.load(threads=1)
-    asked = [
+    asked: list[dict[str, Any]] = [
         {"prompt": (BEGINNING if number % 2 else "") + f"Then number {number}", "seed": number, "max_tokens": 5 + number * 7 % 30}
         for number in range(48)
     ]

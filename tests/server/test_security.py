@@ -108,7 +108,7 @@ SAID = [{"role": "user", "content": "a"}]
             "chat/completions",
             {"model": "talker", "messages": SAID, "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}},
             '"type": "x" is not known',
-            None,
+            "json_schema",
         ),
         ("responses", {"model": "talker", "input": 3}, "input must be a text or a list of messages", "input"),
         ("responses", {"model": "talker", "input": "a", "previous_response_id": "b"}, "'previous_response_id' is not known", None),

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from tgen import __version__
 from tgen.server.calls import Endpoint, Handler, Service
+from tgen.server.endpoints import resident
 from tgen.server.endpoints.chats import chat, respond
 from tgen.server.endpoints.completions import complete
 from tgen.server.endpoints.embeddings import embed
@@ -72,8 +73,18 @@ def make_app(service: Service, access: Access) -> ASGIApp:
     posts = [
         Route(path, Endpoint(service, path, handler, queued=path in QUEUED), methods=["POST"]) for path, handler in (QUEUED | QUICK).items()
     ]
+    work = [
+        Route(f"/tgen/{name}", Endpoint(service, f"/tgen/{name}", resident.answering(one), patience=0.5), methods=["POST"])
+        for name, one in resident.WORK.items()
+    ]
+    quick = [
+        Route(f"/tgen/{name}", Endpoint(service, f"/tgen/{name}", handler, queued=False), methods=["POST"])
+        for name, handler in resident.QUICK.items()
+    ]
     routes = [
         *posts,
+        *work,
+        *quick,
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", model),
         Route("/health", health),

@@ -41,6 +41,7 @@ class Service:
     options: Mapping[str, Any]
     environment: Mapping[str, str]
     metrics: Metrics = field(default_factory=Metrics)
+    cancels: dict[str, Callable[[], None]] = field(default_factory=dict)  # by the ids that commands gave their requests
     busy: int = 0
 
 
@@ -72,8 +73,9 @@ Handler = Callable[[Call], Awaitable[Answer]]
 class Endpoint:
     """Answers POST requests whose body is a JSON object."""
 
-    def __init__(self, service: Service, name: str, handler: Handler, *, queued: bool = True) -> None:
-        """`queued` requests count among those that may run and wait."""
+    def __init__(self, service: Service, name: str, handler: Handler, *, queued: bool = True, patience: float = 10.0) -> None:
+        """`queued` requests count among those that may run and wait; a stream that is silent for `patience` seconds gets a comment."""
+        self._patience = patience
         self._service = service
         self._name = name
         self._handler = handler
@@ -137,7 +139,7 @@ class Endpoint:
             if isinstance(answer, dict):
                 await send_whole(encoded(answer), send)
                 return 200
-            return await send_stream(answer, send, call.begun + seconds, late)
+            return await send_stream(answer, send, self._patience, call.begun + seconds, late)
 
 
 async def read_body(scope: Scope, receive: Receive, most: int) -> bytes | None:

@@ -13,10 +13,6 @@ from starlette.types import Send
 
 from tgen.server.problems import HttpError, as_http, error_body
 
-# A stream on which nothing came for this long gets a comment: proxies and clients take silence for a broken connection.
-SILENT_SECONDS = 10.0
-PLAIN = "text/plain; charset=utf-8"
-
 Json = dict[str, Any]
 
 
@@ -53,16 +49,17 @@ async def send_error(error: Exception, send: Send) -> int:
     return found.status
 
 
-async def send_stream(pieces: AsyncGenerator[bytes], send: Send, deadline: float, late: Exception) -> int:
+async def send_stream(pieces: AsyncGenerator[bytes], send: Send, patience: float, deadline: float, late: Exception) -> int:
     """Send pieces of a stream as they come; an error in their midst is the last event, as is `late` when the time is over.
 
+    After `patience` seconds without a piece comes a comment: proxies and clients take silence for a broken connection.
     Returns the status that the answer should have.
     """
     headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     status = 200
     try:
-        async with aclosing(pieces), aclosing(_kept_alive(pieces, deadline, late)) as living:
+        async with aclosing(pieces), aclosing(_kept_alive(pieces, patience, deadline, late)) as living:
             async for piece in living:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
     except Exception as error:
@@ -73,7 +70,7 @@ async def send_stream(pieces: AsyncGenerator[bytes], send: Send, deadline: float
     return status
 
 
-async def _kept_alive(pieces: AsyncGenerator[bytes], deadline: float, late: Exception) -> AsyncGenerator[bytes]:
+async def _kept_alive(pieces: AsyncGenerator[bytes], patience: float, deadline: float, late: Exception) -> AsyncGenerator[bytes]:
     """The pieces, with comments while none comes. Raises `late` when the time is over."""
     while True:
         following = asyncio.ensure_future(anext(pieces, None))
@@ -82,8 +79,8 @@ async def _kept_alive(pieces: AsyncGenerator[bytes], deadline: float, late: Exce
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise late
-                done, _ = await asyncio.wait({following}, timeout=min(left, SILENT_SECONDS))
-                if not done and left > SILENT_SECONDS:
+                done, _ = await asyncio.wait({following}, timeout=min(left, patience))
+                if not done and left > patience:
                     yield comment("waiting")
         finally:
             if not following.done():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from itertools import count
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from tgen.engine.generator import Generator
 from tgen.engine.job import Job
@@ -21,6 +22,12 @@ from tgen.events import Event, Finished
 T = TypeVar("T")
 # The share of the free memory that the rows of ended requests may take.
 KEPT_SHARE = 0.25
+
+
+class Listener(Protocol):
+    """Where the events of jobs go, with their keys; a queue of asyncio, or one for threads."""
+
+    def put_nowait(self, item: tuple[int, Event | TgenError], /) -> None: ...
 
 
 class Engine:
@@ -53,7 +60,7 @@ class Worker:
     def __init__(self) -> None:
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._keys = count(1)
-        self._listeners: dict[int, asyncio.Queue[tuple[int, Event | TgenError]]] = {}
+        self._listeners: dict[int, Listener] = {}
         self._running: list[Engine] = []  # the engines that have something to do
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over = False
@@ -71,25 +78,20 @@ class Worker:
         """A new key for a request."""
         return next(self._keys)
 
-    async def call(self, function: Callable[[], T]) -> T:
-        """Run a function between two steps, and return what it returns."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def settle(result: T | None, error: BaseException | None) -> None:
-            if not future.done():
-                future.set_exception(error) if error is not None else future.set_result(result)  # type: ignore[arg-type]
+    def call(self, function: Callable[[], T]) -> Future[T]:
+        """Run a function between two steps; the future has what it returns."""
+        future: Future[T] = Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
-                result, failed = function(), None
+                future.set_result(function())
             except Exception as error:
-                result, failed = None, error
-            with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(settle, result, failed)
+                future.set_exception(error)
 
         self._inbox.put(run)
-        return await future
+        return future
 
     async def events(self, engine: Engine, jobs: Sequence[Job]) -> AsyncGenerator[tuple[int, Event]]:
         """The events of these jobs, each with the number of its job, until all samples have ended. Raises the first error.
@@ -99,8 +101,7 @@ class Worker:
         queue: asyncio.Queue[tuple[int, Event | TgenError]] = asyncio.Queue()
         numbers = {job.key: number for number, job in enumerate(jobs)}
         unfinished = sum(job.prepared.options.samples for job in jobs)
-        self._listeners |= dict.fromkeys(numbers, queue)
-        self._inbox.put(lambda: self._add(engine, jobs))
+        self.add(engine, jobs, queue)
         try:
             while unfinished:
                 key, event = await queue.get()
@@ -109,10 +110,19 @@ class Worker:
                 unfinished -= isinstance(event, Finished)
                 yield numbers[key], event
         finally:
-            for key in numbers:
-                del self._listeners[key]
-            if unfinished:
-                self._inbox.put(lambda: self._cancel(engine, numbers))
+            self.drop(engine, numbers if unfinished else [], numbers)
+
+    def add(self, engine: Engine, jobs: Sequence[Job], listener: Listener) -> None:
+        """Add jobs, whose events go to a listener with their keys, until they are dropped."""
+        self._listeners |= dict.fromkeys((job.key for job in jobs), listener)
+        self._inbox.put(lambda: self._add(engine, jobs))
+
+    def drop(self, engine: Engine, going: Iterable[int], keys: Iterable[int]) -> None:
+        """Cancel the jobs of the keys that are still `going`, and hear nothing more of any."""
+        for key in keys:
+            self._listeners.pop(key, None)
+        if cancelled := list(going):
+            self._inbox.put(lambda: self._cancel(engine, cancelled))
 
     def _add(self, engine: Engine, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -120,9 +130,13 @@ class Worker:
         if engine not in self._running:
             self._running.append(engine)
 
+    def cancel(self, engine: Engine, key: int) -> None:
+        """Let a request end now; whoever hears its events hears the last ones."""
+        self._inbox.put(lambda: self._cancel(engine, [key]))
+
     def _cancel(self, engine: Engine, keys: Iterable[int]) -> None:
         for key in keys:
-            engine.scheduler.cancel(key)
+            self._tell(engine.scheduler.cancel(key))
 
     def _end(self) -> None:
         self._over = True

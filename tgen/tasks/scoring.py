@@ -51,15 +51,19 @@ def scored_bytes(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> int:
 
 def log_probabilities(executor: Executor, ids: Sequence[int]) -> npt.NDArray[np.float32]:
     """The natural logarithm of each id's probability given the ids before it, [n - 1]: all ids but the first."""
+    return np.array([number for part in probability_parts(executor, ids) for number in part], dtype=np.float32)
+
+
+def probability_parts(executor: Executor, ids: Sequence[int]) -> Iterator[list[float]]:
+    """The same in consecutive parts, each of which takes one pass."""
     session = executor.open()
     session.admit([None])
-    found: list[float] = []
     for start in range(0, len(ids) - 1, POSITIONS):
         wanted = ids[start + 1 : start + 1 + POSITIONS]
         logits = session.extend([ids[start : start + len(wanted)]], [len(wanted)])
         with np.errstate(invalid="ignore"):  # the caller says where a number is not finite
-            found += [float(log_softmax(row)[token]) for row, token in zip(logits, wanted, strict=True)]
-    return np.array(found, dtype=np.float32)
+            part = [float(log_softmax(row)[token]) for row, token in zip(logits, wanted, strict=True)]
+        yield part
 
 
 def windowed(ids: Sequence[int], context: int, read: LogProbabilities) -> Iterator[npt.NDArray[np.float32]]:

@@ -189,6 +189,12 @@ def _value(name: str, text: str) -> Any:
     return value
 
 
+def no_template(name: str) -> UsageError:
+    """The error for a model without a template, for a command that needs one."""
+    message = f"{name} has no chat template: it continues texts and was not made for conversation"
+    return UsageError(message, "use `tgen generate` without --chat, or give a chat model with --model")
+
+
 def find_template(folder: Path) -> ChatTemplate | None:
     """A folder's chat template: chat_template.jinja, else the default one in tokenizer_config.json; None if it has none.
 

@@ -49,7 +49,7 @@ async def embed(call: Call) -> Answer:
     vectors: list[Floats] = []
     for start in range(0, len(rows), TOGETHER):
         part = rows[start : start + TOGETHER]
-        vectors += await call.service.worker.call(partial(_vectors, encoder, part, spec.width, settings))
+        vectors += await asyncio.wrap_future(call.service.worker.call(partial(vectors_of, encoder, part, spec.width, settings)))
     read = sum(map(len, rows))
     data = [
         {"object": "embedding", "index": index, "embedding": _encoded(_shortened(vector, dimensions), form)}
@@ -58,7 +58,8 @@ async def embed(call: Call) -> Answer:
     return {"object": "list", "data": data, "model": model.name, "usage": {"prompt_tokens": read, "total_tokens": read}}
 
 
-def _vectors(encoder: LoadedModel, rows: list[list[int]], width: int, settings: VectorSettings) -> list[Floats]:
+def vectors_of(encoder: LoadedModel, rows: list[list[int]], width: int, settings: VectorSettings) -> list[Floats]:
+    """A vector for each row of ids."""
     return [pool(states, settings.pooling, settings.normalize) for states in hidden_states(encoder, rows, width)]
 
 
