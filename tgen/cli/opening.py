@@ -39,7 +39,7 @@ def open_checkpoint(model: str | None, *, translator: bool = False) -> Checkpoin
 
     checkpoint = container.open_checkpoint(folder)
     if ignored := not_honoured(checkpoint):
-        messages.warning(f"the model's folder sets options that tgen does not implement: {', '.join(ignored)}; the text may differ")
+        messages.warn_of_ignored(ignored)
     return checkpoint
 
 

@@ -45,13 +45,16 @@ def _chosen(call: Call) -> Served:
         try:
             return models.find(name)
         except HttpError as error:
-            raise UsageError(error.message, "leave --model out, or start the server with it") from error
+            raise UsageError(error.message, "leave --model out, or start a server with it") from error
     return next((model for model in models.all if model.checkpoint.spec.kind in kinds), models.all[0])
 
 
 async def describe(call: Call) -> Answer:
     """What a command needs to know of a model before it asks."""
-    model = _chosen(call)
+    try:
+        model = _chosen(call)
+    except UsageError as error:
+        return failure_record(error)
     spec = model.checkpoint.spec
     return {"name": model.checkpoint.name, "kind": spec.kind, "context": spec.context, "ignored": not_honoured(model.checkpoint)}
 
@@ -176,7 +179,7 @@ def _as_task(task: Callable[[Call, Served, Borrowed], Records]) -> Work:
 
     async def work(call: Call, model: Served) -> AsyncRecords:
         borrowed = Borrowed(call.service.worker, model.writing())
-        identity = call.body.get("id")
+        identity = str(call.body.get("id"))
         call.service.cancels[identity] = borrowed.stopped.set
         try:
             async with aclosing(in_thread(task(call, model, borrowed), borrowed.gone)) as records:

@@ -1,0 +1,173 @@
+"""The client of a running `tgen serve`: commands that name it with --server show what it computes. It imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from collections.abc import Generator as Yields
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+
+from tgen.cli.options import run_options
+from tgen.errors import TgenError, UsageError
+from tgen.events import Event
+from tgen.options import GuessOptions, RunOptions, settle_guesses
+from tgen.ui import messages
+from tgen.wire.events import read_event, read_failure
+
+AUTO = "auto"
+SERVER_HINT = "http://HOST:PORT, unix:PATH, or auto for the one that `tgen serve --detach` started"
+
+
+def runtime_folder() -> Path:
+    """Where a detached server keeps its socket: a folder that only this user can open."""
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(base) / "tgen" if base else Path(f"/tmp/tgen-{os.getuid()}")
+
+
+def default_socket() -> Path:
+    """The socket of a detached server."""
+    return runtime_folder() / "server.sock"
+
+
+class _UnixConnection(HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        """Open the socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(self._path)
+
+
+@dataclass(slots=True)
+class Remote:
+    """A server at an address, and the model that a command asks there; `folder` is None where it leaves the choice to the server."""
+
+    address: str
+    folder: str | None
+    kinds: tuple[str, ...] = ()
+    _connection: HTTPConnection | None = field(default=None)
+
+    def describe(self) -> Any:
+        """The model, with the fields of a checkpoint that a command looks at. Raises TgenError."""
+        said = json.loads(self._post("describe", {}).read())
+        if "failure" in said:
+            raise read_failure(said)
+        if said["ignored"]:
+            messages.warn_of_ignored(said["ignored"])
+        return SimpleNamespace(name=said["name"], spec=SimpleNamespace(kind=said["kind"], context=said["context"]))
+
+    def records(self, path: str, body: dict[str, Any], cancelled: Callable[[], bool] = lambda: False) -> Yields[dict[str, Any], None, None]:
+        """The objects of an answer. `cancelled` is called with each one, and while none comes; once it is true, the server is told.
+
+        Raises TgenError, as the command itself would.
+        """
+        identity, told = secrets.token_hex(8), False
+        answer = self._post(path, {**body, "id": identity})
+        try:
+            for line in answer:
+                if cancelled() and not told:
+                    told = True
+                    self._cancel(identity)
+                if not line.startswith(b"data: "):
+                    continue
+                record = json.loads(line.removeprefix(b"data: "))
+                if "failure" in record:
+                    answer.read()
+                    raise read_failure(record)
+                if "error" in record:
+                    raise TgenError(f"the server says: {record['error']['message']}")
+                yield record
+        except (OSError, HTTPException, ValueError) as error:
+            raise TgenError(
+                f"the connection to the server at {self.address} broke", "`tgen serve --status` tells whether it runs"
+            ) from error
+        finally:
+            if not answer.isclosed():
+                self.close()
+
+    def events(self, path: str, body: dict[str, Any], cancelled: Callable[[], bool]) -> Iterator[Event]:
+        """The events of an answer that is nothing else."""
+        return map(read_event, self.records(path, body, cancelled))
+
+    def close(self) -> None:
+        """Close the connection, which ends a request that runs."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _cancel(self, identity: str) -> None:
+        other = Remote(self.address, self.folder)
+        with suppress(TgenError):
+            other._post("cancel", {"id": identity}).read()
+        other.close()
+
+    def _post(self, path: str, body: dict[str, Any]) -> HTTPResponse:
+        data = json.dumps({"model": self.folder, "kinds": self.kinds, **body}).encode()
+        headers = {"Content-Type": "application/json"}
+        if key := os.environ.get("TGEN_API_KEY"):
+            headers["Authorization"] = f"Bearer {key}"
+        try:
+            if self._connection is None:
+                self._connection = _connection(self.address)
+            self._connection.request("POST", f"/tgen/{path}", data, headers)
+            answer = self._connection.getresponse()
+        except (OSError, HTTPException) as error:
+            reason = getattr(error, "strerror", None) or error
+            hint = "start one with `tgen serve`, or leave --server and TGEN_SERVER out"
+            raise UsageError(f"no server answers at {self.address}: {reason}", hint) from error
+        if answer.status == 200:
+            return answer
+        try:
+            reason = json.loads(answer.read())["error"]["message"]
+        except (OSError, ValueError, LookupError, TypeError):
+            reason = f"status {answer.status}; is it `tgen serve`?"
+        hint = "TGEN_API_KEY is the key to send" if answer.status == 401 else "`tgen serve --help` explains its limits"
+        raise UsageError(f"the server at {self.address} refuses: {reason}", hint)
+
+
+def chosen(
+    server: str | None, model: str | None, kinds: tuple[str, ...], run: RunOptions, guessing: GuessOptions | None = None
+) -> Remote | None:
+    """The server that --server or $TGEN_SERVER names; None if neither does.
+
+    Raises UsageError beside options that the server has settled, CheckpointError for a model that is not there.
+    """
+    address = server or os.environ.get("TGEN_SERVER")
+    if not address:
+        return None
+    if run != run_options({}) or guessing not in (None, settle_guesses({}, os.environ)):
+        raise UsageError("--server excludes the options that say how a model runs", "give them to `tgen serve`")
+    named = model or os.environ.get("TGEN_MODEL")
+    if named is None:
+        return Remote(address, None, kinds)
+    from tgen.checkpoint.resolve import resolve
+
+    return Remote(address, str(resolve(named).resolve()), kinds)
+
+
+def _connection(address: str) -> HTTPConnection:
+    """A connection to an address. Raises UsageError for one that is none."""
+    if address == AUTO:
+        return _UnixConnection(str(default_socket()))
+    if address.startswith("unix:"):
+        return _UnixConnection(address.removeprefix("unix:"))
+    try:
+        parts = urlsplit(address)
+        if parts.scheme == "http" and parts.hostname and not parts.path.strip("/"):
+            return HTTPConnection(parts.hostname, parts.port or 80)
+    except ValueError:
+        pass
+    raise UsageError(f"--server {address} is no address", SERVER_HINT)
