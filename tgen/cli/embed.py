@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Annotated, get_args
 
-from tgen.batch.lines import line_batches
+from tgen.batch.lines import Line, line_batches
 from tgen.cli import options as p
+from tgen.cli.opening import require_kind
 from tgen.cli.prompt import LinesArgument
 from tgen.cli.reading import open_to_read
+from tgen.cli.remote import Remote, chosen
 from tgen.options import Pooling, RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_json
@@ -32,6 +35,7 @@ def embed(
     ] = None,
     quiet: p.Quiet = False,
     model: p.Model = None,
+    server: p.Server = None,
     *,
     run: RunOptions,
 ) -> int:  # fmt: skip
@@ -43,6 +47,12 @@ def embed(
     """
     messages.configure("auto", quiet)
     batches = line_batches(text, file, BATCH)
+    remote = chosen(server, model, ("encoder-only",), run)
+    if remote is not None:
+        require_kind(remote.describe(), "embed", "encoder-only")
+        for lines in batches:
+            _write(lines, *_remote_vectors(remote, lines, pooling, normalize))
+        return 0
     opened = open_to_read(model, run, "embed", "encoder-only")
 
     from tgen.tasks.embedding import folder_settings, hidden_states, pool
@@ -55,11 +65,25 @@ def embed(
     loaded, width = opened.load(), opened.checkpoint.spec.width
     for lines in batches:
         rows = [opened.tokenizer.encode(line.text.lower() if settings.lower else line.text) for line in lines]
-        for line, ids in zip(lines, rows, strict=True):
-            if len(ids) > longest:
-                messages.warning(f"line {line.number} has {len(ids)} tokens, the model reads {longest}; its end is left out")
         read = hidden_states(loaded, [fitting(ids, longest) for ids in rows], width)
-        for line, states in zip(lines, read, strict=True):
-            vector = pool(states, settings.pooling, normalize)
-            write_json({"index": line.number - 1, "text": line.text, "embedding": [round(float(x), 7) for x in vector]})
+        vectors = ([round(float(x), 7) for x in pool(states, settings.pooling, normalize)] for states in read)
+        _write(lines, list(map(len, rows)), longest, vectors)
     return 0
+
+
+def _remote_vectors(
+    remote: Remote, lines: Sequence[Line], pooling: Pooling | None, normalize: bool | None
+) -> tuple[list[int], int, list[list[float]]]:
+    """What a server makes of lines: their lengths, the longest that it reads, the vectors. Raises TgenError."""
+    asked = {"lines": [line.text for line in lines], "pooling": pooling, "normalize": normalize}
+    [found] = remote.records("embed", asked)
+    return found["counts"], found["longest"], found["vectors"]
+
+
+def _write(lines: Sequence[Line], counts: Sequence[int], longest: int, vectors: Iterable[list[float]]) -> None:
+    """Write the vectors of lines, after warnings of lines that are too long."""
+    for line, count in zip(lines, counts, strict=True):
+        if count > longest:
+            messages.warning(f"line {line.number} has {count} tokens, the model reads {longest}; its end is left out")
+    for line, vector in zip(lines, vectors, strict=True):
+        write_json({"index": line.number - 1, "text": line.text, "embedding": vector})

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from collections.abc import Generator as Yields
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,7 +58,6 @@ class Remote:
     address: str
     folder: str | None
     kinds: tuple[str, ...] = ()
-    _connection: HTTPConnection | None = field(default=None)
 
     def describe(self) -> Any:
         """The model, with the fields of a checkpoint that a command looks at. Raises TgenError."""
@@ -85,7 +84,6 @@ class Remote:
                     continue
                 record = json.loads(line.removeprefix(b"data: "))
                 if "failure" in record:
-                    answer.read()
                     raise read_failure(record)
                 if "error" in record:
                     raise TgenError(f"the server says: {record['error']['message']}")
@@ -95,36 +93,27 @@ class Remote:
                 f"the connection to the server at {self.address} broke", "`tgen serve --status` tells whether it runs"
             ) from error
         finally:
-            if not answer.isclosed():
-                self.close()
+            answer.close()  # which ends a request that runs
 
     def events(self, path: str, body: dict[str, Any], cancelled: Callable[[], bool]) -> Iterator[Event]:
         """The events of an answer that is nothing else."""
         return map(read_event, self.records(path, body, cancelled))
 
-    def close(self) -> None:
-        """Close the connection, which ends a request that runs."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
     def _cancel(self, identity: str) -> None:
-        other = Remote(self.address, self.folder)
         with suppress(TgenError):
-            other._post("cancel", {"id": identity}).read()
-        other.close()
+            self._post("cancel", {"id": identity}).read()
 
     def _post(self, path: str, body: dict[str, Any]) -> HTTPResponse:
         data = json.dumps({"model": self.folder, "kinds": self.kinds, **body}).encode()
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", "Connection": "close"}
         if key := os.environ.get("TGEN_API_KEY"):
             headers["Authorization"] = f"Bearer {key}"
+        connection = _connection(self.address)
         try:
-            if self._connection is None:
-                self._connection = _connection(self.address)
-            self._connection.request("POST", f"/tgen/{path}", data, headers)
-            answer = self._connection.getresponse()
+            connection.request("POST", f"/tgen/{path}", data, headers)
+            answer = connection.getresponse()
         except (OSError, HTTPException) as error:
+            connection.close()
             reason = getattr(error, "strerror", None) or error
             hint = "start one with `tgen serve`, or leave --server and TGEN_SERVER out"
             raise UsageError(f"no server answers at {self.address}: {reason}", hint) from error

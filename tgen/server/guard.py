@@ -6,6 +6,7 @@ an address or a name of this server, and an Origin must be the server's own or a
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import socket
@@ -22,6 +23,7 @@ from tgen.errors import UsageError
 from tgen.server.problems import INVALID, HttpError
 from tgen.server.sending import send_error
 
+DRAIN_BYTES, DRAIN_SECONDS = 2**20, 2.0
 OPEN_PATHS = frozenset({"/health"})
 
 
@@ -71,6 +73,7 @@ class Guard:
             if scope["path"] not in OPEN_PATHS:
                 self._check_key(headers)
         except HttpError as error:
+            await _drain(receive)
             await send_error(error, send)
             return
         await self._app(scope, receive, sending)
@@ -107,6 +110,18 @@ class Guard:
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._access.key.encode()):
             message = "wrong API key" if given else "this server needs an API key: send it as `Authorization: Bearer KEY`"
             raise HttpError(401, message, INVALID, "invalid_api_key", None, {"WWW-Authenticate": "Bearer"})
+
+
+async def _drain(receive: Receive) -> None:
+    """Read what comes of a body: a client that is still writing when the connection closes never sees the answer."""
+    size = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while size < DRAIN_BYTES:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
 
 def _allowing(send: Send, origin: str) -> Send:

@@ -24,12 +24,15 @@ HEADER_BYTES = 64 * 1024
 
 def bind(host: str, port: int) -> socket.socket:
     """A socket that listens on an address. Raises UsageError."""
+    listener: socket.socket | None = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except (OSError, OverflowError) as error:
+        if listener is not None:
+            listener.close()
         reason = error.strerror if isinstance(error, OSError) else str(error)
         hint = "another program listens there; give another --port" if getattr(error, "errno", 0) == errno.EADDRINUSE else "check them"
         raise UsageError(f"cannot listen on --host {host} --port {port}: {reason}", hint) from error

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from tgen.engine.generator import Generator
 from tgen.errors import CapacityError
-from tgen.events import Event, Finished, Note, Piece
+from tgen.events import Event, Finished, Note
 from tgen.options import Resolved
 from tgen.tasks.talk import Talk
 from tgen.text.chat import ChatTemplate, Message
@@ -36,25 +36,15 @@ class Conversation(Talk):
 
     def reply(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> Yields[Event, None, None]:
         """Add a user's message and stream the answer. Raises CapacityError if it does not fit, UsageError if the template refuses it."""
-        before = self._turns
-        self._turns = [*before, Message("user", text)]
-        said: list[str] = []
-        over = False
-        try:
-            ids = yield from self._fitting()
-            for event in self._generator.run(ids, self._turn_options(), cancelled, prefix=self._prefix):
-                if isinstance(event, Piece):
-                    said.append(event.text)
-                elif isinstance(event, Finished):
-                    over = event.reason != "cancelled"
-                yield event
-                if isinstance(event, Finished) and event.reason == "length" and len(ids) + event.token_count >= self._generator.context:
-                    yield Note(f"the reply was cut: the conversation fills the model's context of {self._generator.context} tokens")
-        finally:
-            # This also runs when the caller stops early.
-            kept = over or any(said)
-            self._unanswered = None if kept else text
-            self._turns = [*self._turns, Message("assistant", "".join(said))] if kept else before
+        yield from self._keeping(text, self._answer(cancelled))
+
+    def _answer(self, cancelled: Callable[[], bool]) -> Yields[Event, None, None]:
+        """The events of an answer to the messages."""
+        ids = yield from self._fitting()
+        for event in self._generator.run(ids, self._turn_options(), cancelled, prefix=self._prefix):
+            yield event
+            if isinstance(event, Finished) and event.reason == "length" and len(ids) + event.token_count >= self._generator.context:
+                yield Note(f"the reply was cut: the conversation fills the model's context of {self._generator.context} tokens")
 
     def _turn_options(self) -> Resolved:
         """The options for one more reply: with a seed, each has one of its own, or `retry` would say the same again."""

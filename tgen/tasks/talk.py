@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator as Yields
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tgen.events import Event, Finished, Piece
 from tgen.text.chat import Message, read_messages
 
 
@@ -60,6 +62,24 @@ class Talk:
         question = self._turns[places[-1]].content
         del self._turns[places[-1] :]
         return question
+
+    def _keeping(self, text: str, events: Iterable[Event]) -> Yields[Event, None, None]:
+        """The events of the answer to a message; both are kept, also if the caller stops early, but not if the answer fails."""
+        before = self._turns
+        self._turns = [*before, Message("user", text)]
+        said: list[str] = []
+        over = False
+        try:
+            for event in events:
+                if isinstance(event, Piece):
+                    said.append(event.text)
+                elif isinstance(event, Finished):
+                    over = event.reason != "cancelled"
+                yield event
+        finally:
+            kept = over or any(said)
+            self._unanswered = None if kept else text
+            self._turns = [*self._turns, Message("assistant", "".join(said))] if kept else before
 
     @property
     def state(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tgen.checkpoint.generation import not_honoured
 from tgen.engine.generator import Generator
+from tgen.engine.opening import no_text
 from tgen.errors import TgenError, UsageError
 from tgen.server.calls import Answer, Call, Handler
 from tgen.server.endpoints.borrowed import Borrowed, in_thread
@@ -89,7 +90,9 @@ async def _stream(call: Call, work: Work) -> AsyncGenerator[bytes]:
 
 async def generate(call: Call, model: Served) -> AsyncRecords:
     """The settled options, then the events of a generation."""
-    body, engine, service = call.body, model.writing(), call.service
+    body, engine, service = call.body, model.engine, call.service
+    if engine is None:
+        raise no_text(model.checkpoint.name)
     resolved = engine.generator.resolve(body["values"], body["environment"])
     yield resolved_record(resolved)
     prompt = await asyncio.to_thread(_prompt, engine.generator, model, body)
