@@ -21,6 +21,7 @@ from tests.server.conftest import Served
 from tests.server.test_load import until
 
 __all__ = ["ask"]  # a fixture
+LONG = ["generate", "Once", "-n", "100000", "--ignore-eos", "--samples", "4", "--server"]
 TIMES = re.compile(r'"timings": \{[^}]*\}|\d+ tokens/s|first after [\d.]+ s')
 
 
@@ -113,7 +114,7 @@ def test_ctrl_c_keeps_what_was_written(served: Served) -> None:
 def test_a_killed_command_ends_its_request(served: Served) -> None:
     address = f"http://127.0.0.1:{served.port}"
     before = served.metric("tgen_generated_tokens_total")
-    with running("generate", "Once", "-n", "100000", "--ignore-eos", "--samples", "4", "--server", address, stdin=DEVNULL) as process:
+    with running(*LONG, address, stdin=DEVNULL) as process:
         until(lambda: served.metric("tgen_requests_running") == 1, "it begins")
         process.kill()
     until(lambda: served.metric("tgen_requests_running") == 0, "it ends")
@@ -157,9 +158,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with running("serve", "--unix", str(path)) as server:
         until(path.exists, "it listens")
-        with running(
-            "generate", "Once", "-n", "100000", "--ignore-eos", "--samples", "4", "--server", f"unix:{path}", stdin=DEVNULL
-        ) as client:
+        with running(*LONG, f"unix:{path}", stdin=DEVNULL) as client:
             assert client.stdout is not None
             assert client.stdout.read(1)
             server.send_signal(signal.SIGTERM)
@@ -194,3 +193,21 @@ def test_a_server_that_cannot_start_says_why(ask: Ask, words: list[str], message
 
 def test_a_port_in_use_is_told(served: Served, ask: Ask) -> None:
     assert "another program listens there" in ask("serve", "--port", str(served.port), code=2).err
+
+
+def test_a_detached_server(tmp_path: Path) -> None:
+    """It starts, answers commands, is found, and stops; and a second one is refused."""
+    there = environment(XDG_RUNTIME_DIR=str(tmp_path))
+    assert tgen("serve", "--status", env=there, check=1).stdout == b"no detached server runs\n"
+    assert b"no detached server runs" in tgen("generate", "Once", "--server", "auto", env=there, check=2).stderr
+    assert b"no model 'nowhere'" in tgen("serve", "--detach", "-m", "nowhere", env=there, check=3).stderr
+    tgen("serve", "--detach", "--batch-size", "2", env=there)
+    try:
+        assert tgen("serve", "--status", env=there).stdout.startswith(f"running at unix:{tmp_path}/tgen/server.sock".encode())
+        assert (tmp_path / "tgen").stat().st_mode & 0o777 == 0o700
+        assert b"runs at" in tgen("serve", "--detach", env=there, check=2).stderr
+        text = tgen("generate", "Once", "-n", "5", "--seed", "1", env={**there, "TGEN_SERVER": "auto"}).stdout
+        assert text == tgen("generate", "Once", "-n", "5", "--seed", "1").stdout
+    finally:
+        tgen("serve", "--stop", env=there)
+    assert b"no detached server runs" in tgen("serve", "--stop", env=there, check=2).stderr

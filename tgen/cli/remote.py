@@ -11,7 +11,6 @@ from collections.abc import Generator as Yields
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,17 +24,6 @@ from tgen.wire.events import read_event, read_failure
 
 AUTO = "auto"
 SERVER_HINT = "http://HOST:PORT, unix:PATH, or auto for the one that `tgen serve --detach` started"
-
-
-def runtime_folder() -> Path:
-    """Where a detached server keeps its socket: a folder that only this user can open."""
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(base) / "tgen" if base else Path(f"/tmp/tgen-{os.getuid()}")
-
-
-def default_socket() -> Path:
-    """The socket of a detached server."""
-    return runtime_folder() / "server.sock"
 
 
 class _UnixConnection(HTTPConnection):
@@ -87,7 +75,10 @@ class Remote:
                     raise read_failure(record)
                 if "error" in record:
                     raise TgenError(f"the server says: {record['error']['message']}")
+                if "end" in record:
+                    return
                 yield record
+            raise HTTPException("the answer has no end")
         except (OSError, HTTPException, ValueError) as error:
             raise TgenError(
                 f"the connection to the server at {self.address} broke", "`tgen serve --status` tells whether it runs"
@@ -108,7 +99,7 @@ class Remote:
         headers = {"Content-Type": "application/json", "Connection": "close"}
         if key := os.environ.get("TGEN_API_KEY"):
             headers["Authorization"] = f"Bearer {key}"
-        connection = _connection(self.address)
+        connection = http_connection(self.address)
         try:
             connection.request("POST", f"/tgen/{path}", data, headers)
             answer = connection.getresponse()
@@ -137,6 +128,13 @@ def chosen(
     address = server or os.environ.get("TGEN_SERVER")
     if not address:
         return None
+    if address == AUTO:
+        from tgen.cli.detached import found
+
+        running = found()
+        if running is None:
+            raise UsageError("no detached server runs", "`tgen serve --detach` starts one; without --server, the command computes itself")
+        address = running.address
     if run != run_options({}) or guessing not in (None, settle_guesses({}, os.environ)):
         raise UsageError("--server excludes the options that say how a model runs", "give them to `tgen serve`")
     named = model or os.environ.get("TGEN_MODEL")
@@ -147,10 +145,8 @@ def chosen(
     return Remote(address, str(resolve(named).resolve()), kinds)
 
 
-def _connection(address: str) -> HTTPConnection:
+def http_connection(address: str) -> HTTPConnection:
     """A connection to an address. Raises UsageError for one that is none."""
-    if address == AUTO:
-        return _UnixConnection(str(default_socket()))
     if address.startswith("unix:"):
         return _UnixConnection(address.removeprefix("unix:"))
     try:

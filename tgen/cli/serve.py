@@ -84,6 +84,16 @@ def serve(
             help="What the weights of all models may take; to load a further one, the one used longest ago is closed.",
         ),
     ] = None,
+    detach: Annotated[
+        bool,
+        p.option(
+            "--detach", panel=SERVING,
+            help="Go on in the background, on a Unix socket under $XDG_RUNTIME_DIR unless --port or --unix says otherwise; commands with "
+            "--server auto use it.",
+        ),
+    ] = False,
+    stop: Annotated[bool, p.option("--stop", panel=SERVING, help="End the server that --detach started, after what it runs.")] = False,
+    status: Annotated[bool, p.option("--status", panel=SERVING, help="Tell whether that server runs; the exit code is 1 if not.")] = False,
     *,
     asked: p.Asked,
     quiet: p.Quiet = False,  # noqa: ARG001
@@ -112,12 +122,32 @@ def serve(
     from tgen.server.guard import read_access
     from tgen.server.listening import bind, bind_unix
 
+    if sum((detach, stop, status)) > 1:
+        raise UsageError("--detach, --stop and --status exclude each other", "give only one of them")
+    if stop or status:
+        from tgen.cli import detached
+
+        return detached.stop() if stop else detached.status()
+    if detach:
+        from tgen.cli import detached
+
+        local = host == "127.0.0.1" and port == 8000
+        if unix is None and not local and port == 0:
+            raise UsageError("--detach needs a --port other than 0", "a free port that nobody knows is of no use")
+        path = unix.absolute() if unix is not None else detached.runtime_folder() / "server.sock"
+        return detached.start(f"unix:{path}" if unix is not None or local else _url(host, port))
     key = api_key or os.environ.get("TGEN_API_KEY") or None
     access = read_access(key, allow_origin or [], host, private=unix is not None)
     limits = Limits(_size("--max-body", max_body), timeout, rows + queue)
     names = model or [os.environ.get("TGEN_MODEL") or ""]
-    service = _service(names, run, guessing, rows, None if memory is None else _size("--memory", memory), limits, asked)
     listener = bind(host, port) if unix is None else bind_unix(unix)
+    try:
+        service = _service(names, run, guessing, rows, None if memory is None else _size("--memory", memory), limits, asked)
+    except BaseException:
+        listener.close()
+        if unix is not None:
+            unix.unlink(missing_ok=True)
+        raise
     where = f"unix:{unix}" if unix is not None else _url(*listener.getsockname()[:2])
     if key is None and unix is None and not listener.getsockname()[0].startswith(("127.", "::1")):
         messages.warning("other machines can reach this server, and it has no --api-key")

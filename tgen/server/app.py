@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -46,7 +47,7 @@ def make_app(service: Service, access: Access) -> ASGIApp:
             return JSONResponse(error_body(error), error.status)
 
     def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok", "version": __version__})
+        return JSONResponse({"status": "ok", "version": __version__, "pid": os.getpid()})
 
     def metrics(_: Request) -> Response:
         schedulers = [model.engine.scheduler for model in service.models.all if model.engine is not None]

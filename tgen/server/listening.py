@@ -30,6 +30,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(BACKLOG)  # connections wait while the model is being loaded
     except (OSError, OverflowError) as error:
         if listener is not None:
             listener.close()
@@ -52,6 +53,10 @@ def bind_unix(path: Path) -> socket.socket:
         before = os.umask(0o177)
         try:
             listener.bind(str(path))
+            listener.listen(BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
         finally:
             os.umask(before)
     except OSError as error:

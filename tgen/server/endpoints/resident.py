@@ -84,6 +84,7 @@ async def _stream(call: Call, work: Work) -> AsyncGenerator[bytes]:
         async with aclosing(work(call, model)) as records:
             async for record in records:
                 yield sse(record)
+        yield sse({"end": True})  # without it, the connection broke
     except TgenError as error:
         yield sse(failure_record(error))
 
