@@ -72,9 +72,9 @@ class TaggedCalls:
         if not kept:
             self._blank += text
             return ""
-        before, self._blank = ("" if self._called else self._blank), text[len(kept) :]
-        self._called = False
-        return before + kept
+        said = kept.lstrip() if self._called else self._blank + kept
+        self._called, self._blank = False, text[len(kept) :]
+        return said
 
     def _close(self, body: str, shown: list[str], calls: list[Call]) -> None:
         self._inside = None
