@@ -143,7 +143,8 @@ def test_rows_that_are_only_kept_give_way() -> None:
     broken.add(0, "a" * 100, seed=1, max_new_tokens=1)
     broken.run()
     session = broken.executor.sessions[0]
-    extend, failed = session.extend, []
+    extend = session.extend
+    failed: list[int] = []
 
     def fail(*arguments: object) -> object:
         if not failed:
