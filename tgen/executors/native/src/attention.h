@@ -10,6 +10,7 @@
 namespace TGEN_KERNEL {
 
 constexpr int QUERIES = 4, VALUE_LANES = 4;  // what fits into the registers
+constexpr int64_t AHEAD = 2;  // pages
 
 INLINE int64_t lanes_of(int64_t numbers) { return (numbers + LANES - 1) & ~(int64_t)(LANES - 1); }
 
@@ -47,21 +48,31 @@ struct Partial {
     float* sums;
 };
 
+// The same head's keys in a page further on, to be fetched before they are needed: pages lie far apart, so the processor cannot guess them.
+INLINE const uint8_t* soon(const Scene& scene, int64_t block) {
+    int64_t page = block / LANES + AHEAD, last = scene.row->pages - 1;
+    return scene.row->page[page < last ? page : last]->data + scene.offset;
+}
+
 // The sums over keys of weight times value, for R registers of a head's numbers from `at` on.
 template <class Cache, int N, int R>
 static void weigh(const Scene& scene, const float (*weights)[CHUNK], int64_t begin, int64_t end, int64_t at, Partial* out) {
-    const int64_t dim = scene.head_dim, values_at = dim * LANES * (int64_t)sizeof(typename Cache::Number);
+    constexpr int64_t BYTES = sizeof(typename Cache::Number);
+    const int64_t dim = scene.head_dim, values_at = dim * LANES * BYTES;
     Floats sums[N][R];
     for (int n = 0; n < N; n++)
         for (int v = 0; v < R; v++) sums[n][v] = all(0.0f);
     for (int64_t block = begin; block < end; block += LANES) {
         const uint8_t* values = scene.row->page[block / LANES]->data + scene.offset + values_at;
+        const uint8_t* ahead = soon(scene, block) + values_at + at * BYTES;
         int64_t positions = end - block < LANES ? end - block : LANES;
-        for (int64_t p = 0; p < positions; p++)
+        for (int64_t p = 0; p < positions; p++) {
+            for (int64_t line = 0; line < R * LANES * BYTES; line += 64) __builtin_prefetch(ahead + p * dim * BYTES + line, 0, 3);
             for (int v = 0; v < R; v++) {
                 Floats value = Cache::get(values, p * dim + at + v * LANES);
                 for (int n = 0; n < N; n++) sums[n][v] = fma(all(weights[n][block - begin + p]), value, sums[n][v]);
             }
+        }
     }
     for (int n = 0; n < N; n++)
         for (int v = 0; v < R; v++) store(out[n].sums + at + v * LANES, sums[n][v]);
@@ -77,11 +88,12 @@ static void attend_chunk(const Scene& scene, const Query* query, int64_t begin, 
     Floats top[N];
     for (int n = 0; n < N; n++) top[n] = nothing;
     for (int64_t block = begin; block < end; block += LANES) {
-        const uint8_t* keys = scene.row->page[block / LANES]->data + scene.offset;
+        const uint8_t *keys = scene.row->page[block / LANES]->data + scene.offset, *ahead = soon(scene, block);
         Floats even[N], odd[N];
         for (int n = 0; n < N; n++) even[n] = odd[n] = all(0.0f);
         int64_t d = 0;
         for (; d + 2 <= dim; d += 2) {
+            __builtin_prefetch(ahead + d * LANES * (int64_t)sizeof(typename Cache::Number), 0, 3);
             Floats a = Cache::get(keys, d * LANES), b = Cache::get(keys, (d + 1) * LANES);
             for (int n = 0; n < N; n++) {
                 even[n] = fma(all(query[n].numbers[d]), a, even[n]);

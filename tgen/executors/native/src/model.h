@@ -47,17 +47,22 @@ static inline int64_t head_bytes(int32_t format, int64_t head_dim) {
     return numbers * (format == FLOAT32 ? 4 : 2);
 }
 
+struct Slabs;
+
 struct Geometry {
+    int32_t owners;  // the model and its rows
     int32_t format;  // FLOAT32 or FLOAT16
     int32_t layers;
     int64_t page_bytes;
     CacheLayer* layer;
+    Slabs* slabs;
 };
 
 // Sixteen positions of a row in all layers. Rows may share a page; one that is about to write to a shared page copies it first.
 struct Page {
     int32_t owners;
     uint8_t* data;
+    struct Slab* slab;
 };
 
 struct Row {
