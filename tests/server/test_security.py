@@ -93,7 +93,7 @@ SAID = [{"role": "user", "content": "a"}]
         ("completions", {"prompt": "a", "stream": "yes"}, "stream must be true or false, not a text", "stream"),
         ("completions", {"prompt": "a", "stream_options": {}}, "stream_options needs stream to be true", "stream_options"),
         ("completions", {}, "prompt must be a text or a list of token ids, not null", "prompt"),
-        ("completions", {"prompt": []}, "prompt must be a text or a list of token ids, not an empty list", "prompt"),
+        ("completions", {"prompt": []}, "prompt must be a text or a list of token ids, not a list of something else", "prompt"),
         ("completions", {"prompt": [[1], "a", None]}, "prompt must be a text or a list of token ids", "prompt"),
         ("completions", {"prompt": ["a"] * 3000}, "prompt holds 3,000 texts, and may hold 2,048", "prompt"),
         ("completions", {"prompt": [10**9]}, "the prompt holds ids outside the model's vocabulary", None),

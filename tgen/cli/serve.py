@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +16,12 @@ from tgen.options import CONSTRAINTS, GuessOptions, RunOptions
 from tgen.ui import messages
 
 if TYPE_CHECKING:
+    import socket
+
     from tgen.server.calls import Limits, Service
 
 SERVING = "Serving"
+DEFAULT_ADDRESS = ("127.0.0.1", 8000)
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 DECLARATIONS = {
     "overflow": {
@@ -116,53 +120,60 @@ def serve(
         raise UsageError(f"--port must be between 0 and 65535, not {port}")
     if not 0 < timeout < float("inf"):
         raise UsageError(f"--timeout must be above 0, not {timeout}")
+    if sum((detach, stop, status)) > 1:
+        raise UsageError("--detach, --stop and --status exclude each other", "give only one of them")
+    if detach or stop or status:
+        from tgen.cli import detached
+
+        return detached.stop() if stop else detached.status() if status else detached.start(_detached_address(host, port, unix))
     _require_libraries()
 
     from tgen.server.calls import Limits
     from tgen.server.guard import read_access
+
+    access = read_access(api_key or os.environ.get("TGEN_API_KEY") or None, allow_origin or [], host, private=unix is not None)
+    limits = Limits(_size("--max-body", max_body), timeout, rows + queue)
+    most_bytes = None if memory is None else _size("--memory", memory)
+    names = model or [os.environ.get("TGEN_MODEL") or ""]
+    with _listening(host, port, unix) as listener:
+        service = _service(names, run, guessing, rows, most_bytes, limits, asked)
+        where = f"unix:{unix}" if unix is not None else _url(*listener.getsockname()[:2])
+        if access.key is None and unix is None and not listener.getsockname()[0].startswith(("127.", "::1")):
+            messages.warning("other machines can reach this server, and it has no --api-key")
+
+        from tgen.server.app import make_app
+        from tgen.server.listening import Server
+
+        served = ", ".join(one.name for one in service.models.all)
+        Server(make_app(service, access), interrupts.leave, lambda: messages.note(f"serving {served} at {where}")).run([listener])
+    return 0
+
+
+@contextmanager
+def _listening(host: str, port: int, unix: Path | None) -> Iterator[socket.socket]:
+    """The socket to listen on, which is removed at the end. Raises UsageError."""
     from tgen.server.listening import bind, bind_unix
 
-    if sum((detach, stop, status)) > 1:
-        raise UsageError("--detach, --stop and --status exclude each other", "give only one of them")
-    if stop or status:
-        from tgen.cli import detached
-
-        return detached.stop() if stop else detached.status()
-    if detach:
-        from tgen.cli import detached
-
-        local = host == "127.0.0.1" and port == 8000
-        if unix is None and not local and port == 0:
-            raise UsageError("--detach needs a --port other than 0", "a free port that nobody knows is of no use")
-        path = unix.absolute() if unix is not None else detached.runtime_folder() / "server.sock"
-        return detached.start(f"unix:{path}" if unix is not None or local else _url(host, port))
-    key = api_key or os.environ.get("TGEN_API_KEY") or None
-    access = read_access(key, allow_origin or [], host, private=unix is not None)
-    limits = Limits(_size("--max-body", max_body), timeout, rows + queue)
-    names = model or [os.environ.get("TGEN_MODEL") or ""]
     listener = bind(host, port) if unix is None else bind_unix(unix)
     try:
-        service = _service(names, run, guessing, rows, None if memory is None else _size("--memory", memory), limits, asked)
-    except BaseException:
+        yield listener
+    finally:
         listener.close()
         if unix is not None:
             unix.unlink(missing_ok=True)
-        raise
-    where = f"unix:{unix}" if unix is not None else _url(*listener.getsockname()[:2])
-    if key is None and unix is None and not listener.getsockname()[0].startswith(("127.", "::1")):
-        messages.warning("other machines can reach this server, and it has no --api-key")
 
-    from tgen.server.app import make_app
-    from tgen.server.listening import Server
 
-    served = ", ".join(one.name for one in service.models.all)
-    server = Server(make_app(service, access), interrupts.leave, lambda: messages.note(f"serving {served} at {where}"))
-    try:
-        server.run([listener])
-    finally:
-        if unix is not None:
-            unix.unlink(missing_ok=True)
-    return 0
+def _detached_address(host: str, port: int, unix: Path | None) -> str:
+    """Where a detached server listens: on a Unix socket of its own, unless the command says otherwise. Raises UsageError."""
+    from tgen.cli.detached import runtime_folder
+
+    if unix is not None:
+        return f"unix:{unix.absolute()}"
+    if (host, port) == DEFAULT_ADDRESS:
+        return f"unix:{runtime_folder() / 'server.sock'}"
+    if port == 0:
+        raise UsageError("--detach needs a --port other than 0", "name a port, or leave --port out")
+    return _url(host, port)
 
 
 def _service(

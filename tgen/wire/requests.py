@@ -211,7 +211,7 @@ def take_flag(body: dict[str, Any], key: str) -> bool:
 
 
 def _no_text(key: str, value: Any) -> UsageError:
-    other = "a list of something else" if isinstance(value, list) and value else "an empty list" if value == [] else _kind(value)
+    other = "a list of something else" if isinstance(value, list) else _kind(value)
     return UsageError(f"{key} must be a text or a list of token ids, not {other}")
 
 
