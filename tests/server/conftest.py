@@ -88,9 +88,11 @@ def serving(*names: str, rows: int = 8, queue: int = 100, access: Access | None 
 
 
 def chat_model(folder: Path, template: str = TEMPLATE) -> str:
-    """The story writer with a chat template, and without a limit of its own."""
+    """The story writer with a chat template and a short context, and without a limit of its own."""
     shutil.copytree(resolve("storyteller"), folder)
     (folder / "chat_template.jinja").write_text(template)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 256}))
     settings = json.loads((folder / "generation_config.json").read_text("utf-8"))
     (folder / "generation_config.json").write_text(json.dumps({key: settings[key] for key in settings if key != "max_new_tokens"}))
     return str(folder)

@@ -96,6 +96,7 @@ SAID = [{"role": "user", "content": "a"}]
         ("completions", {"prompt": []}, "prompt must be a text or a list of token ids, not a list of something else", "prompt"),
         ("completions", {"prompt": [[1], "a", None]}, "prompt must be a text or a list of token ids", "prompt"),
         ("completions", {"prompt": ["a"] * 3000}, "prompt holds 3,000 texts, and may hold 2,048", "prompt"),
+        ("completions", {"prompt": ["a"] * 100, "n": 100}, "prompt and n ask for 10,000 texts, and may ask for 4,096", "prompt"),
         ("completions", {"prompt": [10**9]}, "the prompt holds ids outside the model's vocabulary", None),
         ("completions", {"prompt": "a " * 5000}, "tokens, the model's context is", "prompt"),
         ("chat/completions", {"messages": []}, "messages must not be empty", "messages"),
@@ -153,3 +154,16 @@ def test_metrics_are_prometheus_text(served: Served) -> None:
     for line in text.splitlines():
         name, _, value = line.rpartition(" ")
         assert line.startswith(("# HELP ", "# TYPE ")) or (name and float(value) >= 0), json.dumps(line)
+
+
+def test_a_connection_that_says_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tgen.server.listening.HEADER_SECONDS", 1)
+    monkeypatch.setattr("tgen.server.calls.BODY_SECONDS", 0.3)
+    with serving("storyteller") as impatient:
+        with socket.create_connection(("127.0.0.1", impatient.port), timeout=30) as silent:
+            silent.sendall(b"POST /v1/comp")
+            assert silent.recv(100) == b""
+        with socket.create_connection(("127.0.0.1", impatient.port), timeout=30) as slow:
+            slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+            assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
+        assert impatient.ask("/v1/completions", ASKED)[0] == 200

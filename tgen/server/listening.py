@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp
 from tgen.errors import UsageError
 
 BACKLOG = 1024
-HEADER_BYTES = 64 * 1024
+HEADER_BYTES, HEADER_SECONDS = 64 * 1024, 30
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -86,11 +87,21 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._leave = leave
         self._ready = ready
+        self._silent: dict[Any, int] = {}
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections."""
         await super().startup(sockets)
         self._ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Close connections on which no request came for too long; the base class does so only after a first request."""
+        if counter % 10 == 0:
+            silent = {one for one in self.server_state.connections if getattr(one, "cycle", None) is None}
+            self._silent = {one: seconds + 1 for one, seconds in {**dict.fromkeys(silent, 0), **self._silent}.items() if one in silent}
+            for one in [one for one, seconds in self._silent.items() if seconds > HEADER_SECONDS]:
+                one.transport.close()
+        return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

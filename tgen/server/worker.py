@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import traceback
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -153,8 +154,12 @@ class Worker:
         """Do what came into the queue; with `wait`, something must come first."""
         with suppress(Empty):
             while True:
-                self._inbox.get(block=wait)()
+                task = self._inbox.get(block=wait)
                 wait = False
+                try:
+                    task()
+                except Exception:  # whatever it is, the other requests go on
+                    traceback.print_exc()
 
     def _step(self, engine: Engine) -> Told:
         """One step; an error that no request explains ends all of the engine's requests, and no other one."""
