@@ -195,6 +195,7 @@ def test_a_port_in_use_is_told(served: Served, ask: Ask) -> None:
     assert "another program listens there" in ask("serve", "--port", str(served.port), code=2).err
 
 
+@pytest.mark.long
 def test_a_detached_server(tmp_path: Path) -> None:
     """It starts, answers commands, is found, and stops; and a second one is refused."""
     there = environment(XDG_RUNTIME_DIR=str(tmp_path))
@@ -211,3 +212,10 @@ def test_a_detached_server(tmp_path: Path) -> None:
     finally:
         tgen("serve", "--stop", env=there)
     assert b"no detached server runs" in tgen("serve", "--stop", env=there, check=2).stderr
+
+
+def test_a_missing_library_is_told(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    said = ask("serve", code=3).err
+    assert "tgen serve needs starlette and uvicorn, and not all of that is installed" in said
+    assert "hint: pip install 'tgen[serve]'" in said

@@ -220,6 +220,30 @@ def test_a_model_calls_a_function(served: Served, choice: Any, stream: bool) -> 
     assert again.choices[0].message.content
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_among_text_is_found(served: Served, stream: bool) -> None:
+    """A model that may also write text; a pattern makes this one call two functions."""
+    call = r'<tool_call>\{"name": "weather", "arguments": \{"day": "(today|tomorrow)"\}\}</tool_call>'
+    asked: dict[str, Any] = {"model": "talker", "messages": SAID, "tools": [TOOL], "seed": 2, "max_tokens": 150, "stream": stream}
+    made = served.client.chat.completions.create(**asked, extra_body={"regex": rf"I will look\.\n{call}\n{call}"})
+    if stream:
+        chunks = [chunk.choices[0] for chunk in made]
+        assert "".join(chunk.delta.content or "" for chunk in chunks) == "I will look."
+        calls = [call for chunk in chunks for call in chunk.delta.tool_calls or []]
+        assert [call.index for call in calls] == [0, 1]
+        assert chunks[-1].finish_reason == "tool_calls"
+    else:
+        assert made.choices[0].message.content == "I will look."
+        calls = made.choices[0].message.tool_calls
+        assert made.choices[0].finish_reason == "tool_calls"
+    assert [call.function.name for call in calls] == ["weather"] * 2
+    assert calls[0].id != calls[1].id
+    single = served.client.chat.completions.create(
+        **{**asked, "stream": False}, parallel_tool_calls=False, extra_body={"regex": rf"I will look\.\n{call}\n{call}"}
+    )
+    assert len(single.choices[0].message.tool_calls) == 1
+
+
 def test_a_response(served: Served, talker: Generator, chat_folder: str) -> None:
     ids = talk_ids(talker, chat_folder, Message("system", "Be brief."), Message("user", "A fox"))
     options: dict[str, Any] = {"model": "talker", "input": "A fox", "instructions": "Be brief.", "max_output_tokens": 16}

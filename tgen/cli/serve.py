@@ -196,7 +196,7 @@ def _require_libraries() -> None:
 
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
-        raise UnsupportedError(f"tgen serve needs {' and '.join(missing)}, which is not installed", "pip install 'tgen[serve]'")
+        raise UnsupportedError(f"tgen serve needs {' and '.join(missing)}, and not all of that is installed", "pip install 'tgen[serve]'")
 
 
 def _size(option: str, text: str) -> int:

@@ -35,7 +35,7 @@ MOST_LEVELS = 500  # of nested lists and objects: Python reads slightly deeper n
 TOO_DEEP = f"its lists and objects are nested more than {MOST_LEVELS} levels deep"
 OBJECT_HINT = 'one object a line, such as {"prompt": "Once upon a time"}'
 # OpenAI's keys that change nothing at these values.
-NEUTRAL: dict[str, Any] = {"best_of": 1, "logit_bias": {}, "suffix": "", "stream": False, "n": 1}
+NEUTRAL: dict[str, Any] = {"best_of": 1, "logit_bias": {}, "suffix": "", "stream": False, "n": 1, "modalities": ["text"]}
 # Keys that only tell a server which model to ask and whom to charge: the model is the one that was loaded.
 UNHEEDED = frozenset(
     {"model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
