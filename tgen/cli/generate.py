@@ -163,20 +163,16 @@ def _show_remote(
         from tgen.text.chat import read_arguments
 
         words = _chat_words(system, read_arguments(arguments))
-    described = remote.describe()
+    options = {"values": asked.values, "environment": asked.environment}
+    described = remote.describe(options)
     name = model or os.environ.get("TGEN_MODEL") or described.name
-    body = {"prompt": prompt, "chat": chatting, "system": system, "template_arg": arguments}
-    waiting: list[Cancelled] = []
-    records = remote.records(
-        "generate", {**body, "values": asked.values, "environment": asked.environment}, lambda: bool(waiting and waiting[0]())
-    )
-    resolved = read_resolved(next(records))
+    body = {"prompt": prompt, "chat": chatting, "system": system, "template_arg": arguments, **options}
 
     def events(cancelled: Cancelled, _: Report) -> Yields[Event, None, None]:
-        waiting.append(cancelled)
-        with closing(records):
+        with closing(remote.records("generate", body, cancelled)) as records:
             yield from map(read_event, records)
 
+    resolved = read_resolved(described.resolved)
     return _show(events, name, prompt, resolved, wishes, running, words)
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from collections.abc import Generator as Yields
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,10 +17,9 @@ from urllib.parse import urlsplit
 
 from tgen.cli.options import run_options
 from tgen.errors import TgenError, UsageError
-from tgen.events import Event
 from tgen.options import GuessOptions, RunOptions, settle_guesses
 from tgen.ui import messages
-from tgen.wire.events import read_event, read_failure
+from tgen.wire.events import read_failure
 
 AUTO = "auto"
 SERVER_HINT = "http://HOST:PORT, unix:PATH, or auto for the one that `tgen serve --detach` started"
@@ -47,14 +46,18 @@ class Remote:
     folder: str | None
     kinds: tuple[str, ...] = ()
 
-    def describe(self) -> Any:
-        """The model, with the fields of a checkpoint that a command looks at. Raises TgenError."""
-        said = json.loads(self._post("describe", {}).read())
+    def describe(self, options: dict[str, Any] | None = None) -> Any:
+        """The model, with the fields of a checkpoint that a command looks at, and the `options` as the server settles them.
+
+        Raises TgenError.
+        """
+        said = json.loads(self._post("describe", options or {}).read())
         if "failure" in said:
             raise read_failure(said)
         if said["ignored"]:
             messages.warn_of_ignored(said["ignored"])
-        return SimpleNamespace(name=said["name"], spec=SimpleNamespace(kind=said["kind"], context=said["context"]))
+        spec = SimpleNamespace(kind=said["kind"], context=said["context"])
+        return SimpleNamespace(name=said["name"], spec=spec, resolved=said.get("resolved"))
 
     def records(self, path: str, body: dict[str, Any], cancelled: Callable[[], bool] = lambda: False) -> Yields[dict[str, Any], None, None]:
         """The objects of an answer. `cancelled` is called with each one, and while none comes; once it is true, the server is told.
@@ -85,10 +88,6 @@ class Remote:
             ) from error
         finally:
             answer.close()  # which ends a request that runs
-
-    def events(self, path: str, body: dict[str, Any], cancelled: Callable[[], bool]) -> Iterator[Event]:
-        """The events of an answer that is nothing else."""
-        return map(read_event, self.records(path, body, cancelled))
 
     def _cancel(self, identity: str) -> None:
         with suppress(TgenError):

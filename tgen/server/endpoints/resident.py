@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tgen.checkpoint.generation import not_honoured
+from tgen.checkpoint.generation import not_honoured, read_generation
 from tgen.engine.generator import Generator
 from tgen.engine.opening import no_text
 from tgen.errors import TgenError, UsageError
+from tgen.options import resolve
 from tgen.server.calls import Answer, Call, Handler
 from tgen.server.endpoints.borrowed import Borrowed, in_thread
 from tgen.server.endpoints.embeddings import vectors_of
@@ -51,13 +52,17 @@ def _chosen(call: Call) -> Served:
 
 
 async def describe(call: Call) -> Answer:
-    """What a command needs to know of a model before it asks."""
+    """What a command needs to know of a model before it asks, and its options settled, if it names any."""
     try:
-        model = _chosen(call)
-    except UsageError as error:
+        checkpoint = _chosen(call).checkpoint
+        settled = {}
+        if "values" in call.body:
+            defaults = read_generation(checkpoint).options
+            settled = {"resolved": resolved_record(resolve(call.body["values"], call.body["environment"], defaults))}
+    except TgenError as error:
         return failure_record(error)
-    spec = model.checkpoint.spec
-    return {"name": model.checkpoint.name, "kind": spec.kind, "context": spec.context, "ignored": not_honoured(model.checkpoint)}
+    spec = checkpoint.spec
+    return {"name": checkpoint.name, "kind": spec.kind, "context": spec.context, "ignored": not_honoured(checkpoint), **settled}
 
 
 async def cancel(call: Call) -> Answer:
@@ -90,12 +95,11 @@ async def _stream(call: Call, work: Work) -> AsyncGenerator[bytes]:
 
 
 async def generate(call: Call, model: Served) -> AsyncRecords:
-    """The settled options, then the events of a generation."""
+    """The events of a generation."""
     body, engine, service = call.body, model.engine, call.service
     if engine is None:
         raise no_text(model.checkpoint.name)
     resolved = engine.generator.resolve(body["values"], body["environment"])
-    yield resolved_record(resolved)
     prompt = await asyncio.to_thread(_prompt, engine.generator, model, body)
     [job] = await make_jobs(call, engine, [prompt], resolved)
     service.cancels[body["id"]] = lambda: service.worker.cancel(engine, job.key)
