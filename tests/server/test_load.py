@@ -146,3 +146,21 @@ def test_models_share_a_budget_of_memory(chat_folder: str) -> None:
                 for name in ("storyteller", "talker") * 6
             ]
             assert [task.result()[0] for task in tasks] == [200] * 12
+
+
+def test_a_request_with_many_prompts_lets_others_in(served: Served) -> None:
+    """One of 200 prompts would otherwise keep all others waiting until it ends."""
+    body = {"prompt": [f"Number {number}" for number in range(200)], "max_tokens": 40, "ignore_eos": True, "seed": 1}
+    with ThreadPoolExecutor(1) as pool:
+        many = pool.submit(served.ask, "/v1/completions", body)
+        until(lambda: served.metric("tgen_requests_running") == 8, "it begins")
+        assert served.metric("tgen_requests_waiting") <= 8
+        assert served.ask("/v1/completions", {"prompt": "Once", "max_tokens": 3})[0] == 200
+        assert not many.done()
+        status, said = many.result()
+    assert status == 200
+    model = tgen.load(threads=1)
+    assert [choice["index"] for choice in said["choices"]] == list(range(200))
+    for number in (0, 7, 8, 100, 199):
+        wanted = model.generate(f"Number {number}", max_new_tokens=40, ignore_eos=True, seed=1)
+        assert said["choices"][number]["text"] == wanted

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from itertools import count
+from itertools import count, islice
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
@@ -37,7 +37,7 @@ class Engine:
     def __init__(self, generator: Generator, rows: int) -> None:
         """At most `rows` rows run at once."""
         self.generator = generator
-        self._rows = rows
+        self.rows = rows
         self._lock = threading.Lock()
         self.reset()
 
@@ -47,7 +47,7 @@ class Engine:
         free = executor.free_bytes()
         shares = self.generator.limits.answer_start is None  # the answer to a source begins like every other answer
         self._prefixes = SharedPrefixes(executor, float("inf") if free is None else KEPT_SHARE * free) if shares else None
-        self.scheduler = Scheduler(executor, self._rows, draft=self.generator.draft)
+        self.scheduler = Scheduler(executor, self.rows, draft=self.generator.draft)
 
     def job(self, request: Request) -> Job:
         """The job for a request. Several threads may ask for one. Raises TgenError."""
@@ -97,21 +97,32 @@ class Worker:
     async def events(self, engine: Engine, jobs: Sequence[Job]) -> AsyncGenerator[tuple[int, Event]]:
         """The events of these jobs, each with the number of its job, until all samples have ended. Raises the first error.
 
-        However this ends, the jobs that have not ended are cancelled.
+        Of many jobs, no more than the engine's rows wait or run at once, so that other requests come in between. However this ends, the
+        jobs that have not ended are cancelled.
         """
         queue: asyncio.Queue[tuple[int, Event | TgenError]] = asyncio.Queue()
         numbers = {job.key: number for number, job in enumerate(jobs)}
-        unfinished = sum(job.prepared.options.samples for job in jobs)
-        self.add(engine, jobs, queue)
+        left = iter(jobs)
+        going: dict[int, int] = {}  # the samples that have not ended, by the keys of jobs that were added
+
+        def add(count: int) -> None:
+            new = list(islice(left, count))
+            going.update((job.key, job.prepared.options.samples) for job in new)
+            self.add(engine, new, queue)
+
+        add(engine.rows)
         try:
-            while unfinished:
+            while going:
                 key, event = await queue.get()
                 if isinstance(event, TgenError):
                     raise event
-                unfinished -= isinstance(event, Finished)
+                going[key] -= isinstance(event, Finished)
+                if not going[key]:
+                    del going[key]
+                    add(1)
                 yield numbers[key], event
         finally:
-            self.drop(engine, numbers if unfinished else [], numbers)
+            self.drop(engine, going, numbers)
 
     def add(self, engine: Engine, jobs: Sequence[Job], listener: Listener) -> None:
         """Add jobs, whose events go to a listener with their keys, until they are dropped."""
