@@ -32,6 +32,8 @@ TIMES = re.compile(r'"timings": \{[^}]*\}|\d+ tokens/s|first after [\d.]+ s')
         ("generate Once -n 9 --seed 4 --json --logprobs 2 --samples 2 --echo", b"", 0),
         ("generate -n 9 --seed 4 -v --stop the --temperature 0.5", "Il était\n".encode(), 0),
         ("generate Once --num-beams 3 -n 6", b"", 0),
+        ("generate --json --seed 2 -n 3", b"A beginning that the server has read before. " * 5, 0),
+        ("generate --json --seed 3 -n 3", b"A beginning that the server has read before. " * 5, 0),
         ("generate Once -n 9 --seed 1 --show-probs", b"", 0),
         ("generate Once -n 9 --seed 1 --choices red,green", b"", 0),
         ("generate Once --chat", b"", 2),

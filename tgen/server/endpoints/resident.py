@@ -19,6 +19,7 @@ from tgen.checkpoint.generation import not_honoured, read_generation
 from tgen.engine.generator import Generator
 from tgen.engine.opening import no_text
 from tgen.errors import TgenError, UsageError
+from tgen.events import Started
 from tgen.options import resolve
 from tgen.server.calls import Answer, Call, Handler
 from tgen.server.endpoints.borrowed import Borrowed, in_thread
@@ -107,6 +108,8 @@ async def generate(call: Call, model: Served) -> AsyncRecords:
         async with aclosing(service.worker.events(engine, [job])) as events:
             async for _, event in events:
                 service.metrics.heard(event)
+                if isinstance(event, Started):
+                    event = replace(event, cached_tokens=0)  # alone, the command would have read all of them
                 yield event_record(event)
     finally:
         del service.cancels[body["id"]]
