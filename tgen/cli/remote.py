@@ -135,7 +135,8 @@ def chosen(
             raise UsageError("no detached server runs", "`tgen serve --detach` starts one; without --server, the command computes itself")
         address = running.address
     if run != run_options({}) or guessing not in (None, settle_guesses({}, os.environ)):
-        raise UsageError("--server excludes the options that say how a model runs", "give them to `tgen serve`")
+        hint = "give them to `tgen serve`; without --server and TGEN_SERVER, the command computes itself"
+        raise UsageError("--server excludes the options that say how a model runs", hint)
     named = model or os.environ.get("TGEN_MODEL")
     if named is None:
         return Remote(address, None, kinds)
