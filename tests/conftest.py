@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tests.executors.native.variants import choose
 from tgen.families.config import Config
 from tgen.families.registry import find_family
 from tgen.spec.records import ModelSpec
@@ -20,6 +23,11 @@ from tgen.spec.records import ModelSpec
 if TYPE_CHECKING:
     from tests.fuzz.runner import Worker
     from tgen.executors.torch.transformer import Transformer
+
+choose()
+# No test reads or fills the user's own cache folder.
+CACHE = tempfile.TemporaryDirectory(prefix="tgen-test-cache-", ignore_cleanup_errors=True)
+os.environ["XDG_CACHE_HOME"] = CACHE.name
 
 GOLDEN = Path(__file__).parent / "golden"
 GOLDENS = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))

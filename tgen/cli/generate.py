@@ -134,7 +134,7 @@ def generate(
     if prompt_cache is not None:
         from tgen.engine.prompt_cache import PromptCache
 
-        cache = PromptCache(prompt_cache, checkpoint)
+        cache = PromptCache(prompt_cache, checkpoint, run.quantize)
     generator, name = open_generator(model, run, checkpoint, guessing)
     request = Request(source.read(), template, system, cache)
     resolved = generator.resolve(asked.values, asked.environment)

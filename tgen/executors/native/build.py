@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 # The version of the library's interface. Whoever changes the interface changes it, so that an older library is not used.
-ABI = 2
+ABI = 3
 HERE = Path(__file__).parent
 LIBRARY, PROBLEM = "libtgen.so", "not_built.txt"
 FLAGS = [*"-O3 -std=c++17 -fno-exceptions -fno-rtti -ffp-contract=off -fPIC -pthread".split(), f"-DTGEN_ABI={ABI}"]
@@ -92,10 +92,10 @@ def zig_compiler() -> Compiler | None:
 
 def build(folder: Path, show: bool = False) -> str | None:
     """Put the library into a folder; if that fails, a file that says why, and return the reason in one line."""
-    for name in (LIBRARY, PROBLEM):
-        (folder / name).unlink(missing_ok=True)
     problem = _try_to_build(folder / LIBRARY, show)
+    (folder / PROBLEM).unlink(missing_ok=True)
     if problem is not None:
+        (folder / LIBRARY).unlink(missing_ok=True)
         (folder / PROBLEM).write_text(problem, "utf-8")
     return problem
 
