@@ -12,15 +12,16 @@ from pathlib import Path
 
 from tgen.checkpoint.container import Checkpoint, open_checkpoint
 from tgen.checkpoint.resolve import resolve
+from tgen.checkpoint.safetensors import weight_bytes
 from tgen.engine.opening import open_generator
 from tgen.errors import MemoryLimitError, UsageError
-from tgen.executors.formats import BYTES, available_memory
-from tgen.executors.open import open_executor
+from tgen.executors.formats import available_memory
+from tgen.executors.native.forecast import forecast
+from tgen.executors.open import open_executor, why_torch
 from tgen.executors.session import LoadedModel
 from tgen.options import GuessOptions, RunOptions
 from tgen.server.problems import HttpError
 from tgen.server.worker import Engine
-from tgen.spec.shapes import parameter_count
 from tgen.text.chat import ChatTemplate, find_template
 from tgen.text.tokenizer import Tokenizer
 
@@ -35,6 +36,7 @@ class Served:
     name: str
     checkpoint: Checkpoint
     tokenizer: Tokenizer
+    bytes: int  # of its weights
     engine: Engine | None = None
     model: LoadedModel | None = None
     users: int = 0
@@ -45,11 +47,6 @@ class Served:
     def loaded(self) -> bool:
         """Whether its weights are in memory."""
         return self.model is not None or self.engine is not None
-
-    @cached_property
-    def bytes(self) -> int:
-        """The bytes that its weights take, in the number format that they are stored in."""
-        return parameter_count(self.checkpoint.spec) * BYTES.get(self.checkpoint.matches.number_format, 4)
 
     @cached_property
     def template(self) -> ChatTemplate:
@@ -85,7 +82,7 @@ class Models:
         self._guessing = guessing
         self._rows = rows
         self._changed = asyncio.Condition()
-        self.all = [_opened(name) for name in names]
+        self.all = [_opened(name, run) for name in names]
         twice = [model.name for model in self.all if [one.name for one in self.all].count(model.name) > 1]
         if twice:
             raise UsageError(f"two models have the name {twice[0]}", "give each model once; names are those of --model or of the folders")
@@ -148,7 +145,9 @@ class Models:
             model.engine = Engine(open_generator(model.checkpoint, self._run, self._guessing), self._rows)
 
 
-def _opened(name: str) -> Served:
+def _opened(name: str, run: RunOptions) -> Served:
     checkpoint = open_checkpoint(resolve(name))
     tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
-    return Served(checkpoint.name if Path(name).is_dir() else name, checkpoint, tokenizer)
+    native = why_torch(checkpoint.spec, run) is None
+    size = forecast(checkpoint, run).weight_bytes if native else weight_bytes(checkpoint.stored)
+    return Served(checkpoint.name if Path(name).is_dir() else name, checkpoint, tokenizer, size)
