@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from tgen.checkpoint.container import Checkpoint, open_checkpoint
 from tgen.checkpoint.resolve import resolve
@@ -81,7 +82,9 @@ class Models:
         self._run = run
         self._guessing = guessing
         self._rows = rows
-        self._changed = asyncio.Condition()
+        self._loading = asyncio.Lock()
+        self._freed = asyncio.Event()
+        self._crowded = False  # whether a model waits until others are unused
         self.all = [_opened(name, run) for name in names]
         twice = [model.name for model in self.all if [one.name for one in self.all].count(model.name) > 1]
         if twice:
@@ -102,28 +105,35 @@ class Models:
 
     @asynccontextmanager
     async def use(self, model: Served) -> AsyncIterator[Served]:
-        """Load a model if need be, and keep it while the context lasts. Models used longest ago are closed to make room."""
-        async with self._changed:
+        """Load a model if need be, and keep it while the context lasts. Models used longest ago are closed to make room.
+
+        While a model waits for room, requests for the others wait behind it: else they might keep the memory for ever.
+        """
+        if model.loaded and not self._crowded:
             model.users += 1
-            try:
+        else:
+            async with self._loading:
                 while not model.loaded:
                     if self._make_room(model):
-                        await asyncio.to_thread(self.load, model)
-                    else:  # all others are being used
-                        await self._changed.wait()
-            except BaseException:
-                model.users -= 1
-                raise
+                        await _whole(asyncio.to_thread(self.load, model))
+                    else:
+                        await self._until_freed()
+                model.users += 1
         try:
             yield model
         finally:
             model.users -= 1
             model.used = time.monotonic()
-            await asyncio.shield(self._tell())
+            self._freed.set()
 
-    async def _tell(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+    async def _until_freed(self) -> None:
+        """Wait until a request has ended."""
+        self._crowded = True
+        self._freed.clear()
+        try:
+            await self._freed.wait()
+        finally:
+            self._crowded = False
 
     def _make_room(self, model: Served) -> bool:
         """Close unused models until this one fits. Returns whether it does; a model that is alone always fits."""
@@ -143,6 +153,16 @@ class Models:
             model.model = open_executor(model.checkpoint, self._run)
         else:
             model.engine = Engine(open_generator(model.checkpoint, self._run, self._guessing), self._rows)
+
+
+async def _whole(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for work to its end, even if the request that began it goes away."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 def _opened(name: str, run: RunOptions) -> Served:
