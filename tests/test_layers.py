@@ -50,9 +50,14 @@ ORDER = {
     ],
     "sampling": ["logits", "selection", "candidates", "nucleus", "filters", "penalties", "rules", "adjustment", "rejection", "sampler"],
     "constraint": ["spelling", "keywords", "pattern", "schema", "grammar", "place", "planner", "guard"],
-    "engine": ["request", "prefix", "guess", "draft", "job", "sample", "scheduler", "beam", "generator", "opening", "prompt_cache"],
-    "wire": ["requests", "records", "result"],
+    "engine": [
+        *["request", "prefix", "shared", "guess", "draft", "job", "sample", "scheduler", "beam"],
+        *["generator", "opening", "prompt_cache"],
+    ],
+    "wire": ["events", "requests", "tools", "records", "chunks", "responses", "result"],
     "batch": ["lines", "journal", "run"],
+    "server": ["problems", "sending", "guard", "worker", "models", "metrics", "calls", "endpoints", "app", "listening"],
+    "server/endpoints": ["generating", "completions", "chats", "embeddings", "tokens", "borrowed", "resident"],
 }
 MOST_FILES = 14
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

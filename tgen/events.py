@@ -29,12 +29,16 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A prompt was accepted: its length, how many tokens may follow, the seed of the draws, and how many tokens a cache held."""
+    """A prompt was accepted: its length, how many tokens may follow, the seed of the draws, and how many tokens a cache held.
+
+    `scores` are the prompt's tokens but the first, if they were asked for.
+    """
 
     prompt_tokens: int
     max_new_tokens: int
     seed: int
     cached_tokens: int = 0
+    scores: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

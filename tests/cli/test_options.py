@@ -71,7 +71,7 @@ def test_a_field_of_the_record_is_an_option_of_the_commands_that_take_it() -> No
     pages = dict(page.split("\n", 1) for page in done.stdout.split("== ")[1:])
     shown = " ".join(pages["generate"].split())
     assert "--typical-p, --typ FLOAT 7th: typical. [0 to 1; default: the model's, else 0.5]" in shown
-    assert [command for command, page in pages.items() if "--typical-p" in page] == ["generate", "chat", "batch", "explain"]
+    assert [command for command, page in pages.items() if "--typical-p" in page] == ["generate", "chat", "batch", "explain", "serve"]
 
 
 OTHERS = ["num_beams", "stop", "samples", "logprobs"]

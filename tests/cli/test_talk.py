@@ -45,7 +45,7 @@ def test_what_is_no_conversation_is_not_overwritten(tmp_path: Path) -> None:
         (b"[3]", "message 1 has no text"),
         (b'[{"role": "user"}]', "message 1 has no text"),
         (b'[{"role": "user", "content": ["a"]}]', "message 1 has no text"),
-        (b'[{"role": "tool", "content": ""}]', "message 1 has the role 'tool'"),
+        (b'[{"role": "robot", "content": ""}]', "message 1 has the role 'robot'"),
         (b'[{"role": ["user"], "content": ""}]', "message 1 has the role"),
         (b'[{"role": "user", "content": ""}, {"role": "system", "content": ""}]', "message 2 has the role 'system'"),
         (b'[{"role": "user", "content": "\\ud800"}]', "half a surrogate pair"),

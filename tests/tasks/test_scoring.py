@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tgen.sampling.logits import NumericalError
-from tgen.tasks.scoring import Score, windowed
+from tgen.tasks.score import Score
+from tgen.tasks.scoring import windowed
 
 steady = settings(deadline=None, derandomize=True, database=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 

@@ -110,7 +110,7 @@ def test_what_is_understood(value: Any, expected: JsonRequest) -> None:
         ({"body": {"prompt": ["a", "b"]}}, "prompt must be a text or a list of token ids, not a list of something else"),
         ({"messages": [{"role": "user", "content": [{"type": "image", "text": "a"}]}]}, "message 1 has no text"),
         ({"body": {"prompt": "a"}, "url": "/v1/chat/completions"}, "it must have messages"),
-        ({"body": {"prompt": "a", "logit_bias": {"1": 2}}}, "'logit_bias' is not known"),
+        ({"body": {"prompt": "a", "logit_bias": {"1": 2}}}, "'logit_bias' cannot be honoured"),
         (
             {"body": {"messages": [{"role": "user", "content": "a"}], "logprobs": 2}},
             "logprobs of a chat request must be true or false, not 2",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from tgen.cli import options as p
 from tgen.cli.interrupts import EXIT_CODES, Interrupts
 from tgen.cli.opening import chat_template, open_checkpoint, open_generator, require_kind
 from tgen.cli.prompt import check_encoding
+from tgen.cli.remote import chosen
 from tgen.errors import TgenError, UsageError
 from tgen.events import Piece
 from tgen.options import CONSTRAINTS, GuessOptions, RunOptions
@@ -27,6 +29,7 @@ from tgen.ui.stream import PipeStream, open_stream
 from tgen.ui.terminal import Color, is_terminal
 
 if TYPE_CHECKING:
+    from tgen.cli.remote_talk import RemoteConversation
     from tgen.tasks.conversation import Conversation
 
 HELP = """\
@@ -75,6 +78,7 @@ def chat(
     model: p.Model = None,
     run: RunOptions,
     guessing: GuessOptions,
+    server: p.Server = None,
 ) -> int:
     """Talk to a chat model: you type a message, and the answer streams to standard output.
 
@@ -88,19 +92,28 @@ def chat(
     check_encoding("--system", system or "")
     asked = asked.preferring(num_beams=1)  # beams do not stream
     open_stdout()
-    checkpoint = open_checkpoint(model)
+    remote = chosen(server, model, ("decoder-only",), run, guessing)
+    checkpoint = open_checkpoint(model) if remote is None else remote.describe()
     require_kind(checkpoint, "chat", "decoder-only")
-    template = chat_template(checkpoint, template_arg)
+    conversation: Conversation | RemoteConversation
+    if remote is None:
+        template = chat_template(checkpoint, template_arg)
 
-    from tgen.tasks.conversation import Conversation, check_system
+        from tgen.tasks.conversation import Conversation, check_system
 
-    check_system(template, system)
-    generator, name = open_generator(model, run, checkpoint, guessing)
-    conversation = Conversation(generator, template, generator.resolve(asked.values, asked.environment), system)
+        check_system(template, system)
+        generator, name = open_generator(model, run, checkpoint, guessing)
+        conversation = Conversation(generator, template, generator.resolve(asked.values, asked.environment), system)
+        context = generator.context
+    else:
+        from tgen.cli.remote_talk import RemoteConversation
+
+        conversation = RemoteConversation(remote, asked, template_arg or [], system)
+        name, context = model or os.environ.get("TGEN_MODEL") or checkpoint.name, checkpoint.spec.context
     chatting = Chatting(conversation, color, raw, verbose)
     if not is_terminal(sys.stdin):
         return chatting.listen(PipedLines())
-    messages.dim(f"{name} · context {generator.context} · /help lists commands, Ctrl-D leaves")
+    messages.dim(f"{name} · context {context} · /help lists commands, Ctrl-D leaves")
     lines = TypedLines(None if no_history else history_file())
     try:
         return chatting.listen(lines)
@@ -112,7 +125,7 @@ def chat(
 class Chatting:
     """A conversation at a terminal or in a pipe."""
 
-    conversation: Conversation
+    conversation: Conversation | RemoteConversation
     color: Color
     raw: bool
     verbose: bool

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, get_args
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, get_args
 
-from tgen.batch.lines import line_batches
+from tgen.batch.lines import Line, line_batches
 from tgen.cli import options as p
+from tgen.cli.opening import require_kind
 from tgen.cli.prompt import LinesArgument
 from tgen.cli.reading import open_to_read
-from tgen.errors import CheckpointError
+from tgen.cli.remote import chosen
 from tgen.options import Pooling, RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_json
 
-if TYPE_CHECKING:
-    from tgen.tasks.embedding import Steps
-    from tgen.text.tokenizer import Tokenizer
-
+KINDS = ("encoder-only", "decoder-only")
 BATCH = 32
 
 
@@ -45,6 +44,7 @@ def embed(
     ] = None,
     quiet: p.Quiet = False,
     model: p.Model = None,
+    server: p.Server = None,
     *,
     run: RunOptions,
 ) -> int:  # fmt: skip
@@ -57,49 +57,31 @@ def embed(
     """
     messages.configure("auto", quiet)
     batches = line_batches(text, file, BATCH)
-    opened = open_to_read(model, run, "embed", "encoder-only", "decoder-only", vectors=True)
+    settings: dict[str, Any] = {"pooling": pooling, "normalize": normalize, "prompt_name": prompt_name}
+    remote = chosen(server, model, KINDS, run)
+    if remote is not None:
+        require_kind(remote.describe(), "embed", *KINDS)
+        for lines in batches:
+            [found] = remote.records("embed", {"lines": [line.text for line in lines], **settings})
+            _write(lines, found["counts"], found["longest"], found["vectors"])
+        return 0
+    opened = open_to_read(model, run, "embed", *KINDS, vectors=True)
 
-    from tgen.tasks.embedding import hidden_states
-    from tgen.tasks.sentence_folder import folder_settings
-    from tgen.text.fitting import fitting
+    from tgen.tasks.vectors import embedder
 
-    settings = folder_settings(opened.checkpoint.folder, pooling)
-    steps, prompt = settings.steps.with_length(normalize), settings.prompt(prompt_name)
-    prompt = prompt.lower() if settings.lower else prompt
-    context, width = opened.checkpoint.spec.context, opened.checkpoint.spec.width
-    longest = min(context, settings.longest or context)
-    _check_sizes(steps, width)
-    skipped = _prompt_tokens(opened.tokenizer, prompt)
+    maker = embedder(opened.checkpoint, opened.tokenizer, **settings)
     loaded = opened.load()
     for lines in batches:
-        contents = [prompt + (line.text.lower() if settings.lower else line.text) for line in lines]
-        rows = [opened.tokenizer.encode(content) for content in contents]
-        for line, ids in zip(lines, rows, strict=True):
-            if len(ids) > longest:
-                messages.warning(f"line {line.number} has {len(ids)} tokens, the model reads {longest}; its end is left out")
-        read = hidden_states(loaded, [fitting(ids, longest) for ids in rows], width)
-        for line, states in zip(lines, read, strict=True):
-            vector = steps.vector(states, skipped)
-            write_json({"index": line.number - 1, "text": line.text, "embedding": [round(float(x), 7) for x in vector]})
+        rows = [maker.ids(line.text) for line in lines]
+        vectors = ([round(float(x), 7) for x in vector] for vector in maker.vectors(loaded, rows))
+        _write(lines, list(map(len, rows)), maker.longest, vectors)
     return 0
 
 
-def _prompt_tokens(tokenizer: Tokenizer, prompt: str) -> int:
-    """How many of a text's first tokens are the prompt's: those that the tokenizer itself adds at the end are not."""
-    if not prompt:
-        return 0
-    ids = tokenizer.encode(prompt)
-    return len(ids) - (ids[-1] in map(tokenizer.special_id, tokenizer.added()))
-
-
-def _check_sizes(steps: Steps, width: int) -> None:
-    """Raise CheckpointError if a matrix does not fit the vectors that it gets."""
-    from tgen.tasks.embedding import Dense
-
-    size = width * len(steps.poolings)
-    for step in steps.then:
-        if isinstance(step, Dense):
-            if step.weight.shape[1] != size:
-                message = f"a Dense module takes vectors of {step.weight.shape[1]} numbers and gets {size}"
-                raise CheckpointError(message, "the folder's modules belong to different models; download it again")
-            size = step.weight.shape[0]
+def _write(lines: Sequence[Line], counts: Sequence[int], longest: int, vectors: Iterable[list[float]]) -> None:
+    """Write the vectors of lines, after warnings of lines that are too long."""
+    for line, count in zip(lines, counts, strict=True):
+        if count > longest:
+            messages.warning(f"line {line.number} has {count} tokens, the model reads {longest}; its end is left out")
+    for line, vector in zip(lines, vectors, strict=True):
+        write_json({"index": line.number - 1, "text": line.text, "embedding": vector})

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Generator as Yields
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from json import dumps
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tgen.cli import options as p
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.opening import chat_template, open_checkpoint, open_generator
 from tgen.cli.prompt import PromptArgument, PromptSource, check_encoding
+from tgen.cli.remote import Remote, chosen
 from tgen.errors import UsageError
-from tgen.events import Started
+from tgen.events import Event, Started
 from tgen.options import GuessOptions, Resolved, RunOptions
 from tgen.ui import messages
 from tgen.ui.output import open_stdout
 from tgen.ui.report import Report, Running, Sink, show_settings
 from tgen.ui.stream import SampleStream, open_stream
 from tgen.ui.terminal import Color, wants_color
+from tgen.wire.events import read_event, read_resolved
 from tgen.wire.result import JsonResult
 
 if TYPE_CHECKING:
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
     from tgen.engine.prefix import Prefix
     from tgen.engine.prompt_cache import PromptCache
     from tgen.text.chat import ChatTemplate
+
+
+Cancelled = Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +59,13 @@ class Request:
         """The options that ask for the conversation."""
         if self.template is None:
             return []
-        arguments = [word for name, value in self.template.arguments.items() for word in ("--template-arg", f"{name}={dumps(value)}")]
-        return ["--chat", *(["--system", self.system] if self.system is not None else []), *arguments]
+        return _chat_words(self.system, self.template.arguments)
+
+
+def _chat_words(system: str | None, arguments: Mapping[str, Any]) -> list[str]:
+    """The options that ask for a conversation with this system message and these template arguments."""
+    words = [word for name, value in arguments.items() for word in ("--template-arg", f"{name}={dumps(value)}")]
+    return ["--chat", *(["--system", system] if system is not None else []), *words]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,7 @@ def generate(
     run: RunOptions,
     guessing: GuessOptions,
     prompt_cache: p.PromptCacheFile = None,
+    server: p.Server = None,
 ) -> int:
     """Continue a prompt, streaming the text to standard output and nothing else.
 
@@ -109,22 +122,70 @@ def generate(
     check_encoding("--system", system or "")
     source = PromptSource(prompt, file)
     open_stdout()
+    wishes = Wishes(echo, json, show_probs, raw, color, fail_on_length, verbose)
+    chatting = chat or system is not None or bool(template_arg)
+    if (remote := chosen(server, model, ("decoder-only", "encoder-decoder"), run, guessing)) is not None:
+        if prompt_cache is not None:
+            raise UsageError("--prompt-cache and --server exclude each other", "a server keeps the caches of prompts in its memory")
+        return _show_remote(remote, model, source.read(), (chatting, system, template_arg or []), asked, wishes, [run, guessing])
     checkpoint = open_checkpoint(model)
-    template = chat_template(checkpoint, template_arg) if chat or system is not None or template_arg else None
+    template = chat_template(checkpoint, template_arg) if chatting else None
     cache = None
     if prompt_cache is not None:
         from tgen.engine.prompt_cache import PromptCache
 
         cache = PromptCache(prompt_cache, checkpoint, run.quantize)
     generator, name = open_generator(model, run, checkpoint, guessing)
-    wishes = Wishes(echo, json, show_probs, raw, color, fail_on_length, verbose)
     request = Request(source.read(), template, system, cache)
-    return _show(generator, name, request, generator.resolve(asked.values, asked.environment), wishes, [run, guessing])
+    resolved = generator.resolve(asked.values, asked.environment)
+    ids = request.ids(generator)
+
+    def events(cancelled: Cancelled, report: Report) -> Yields[Event, None, None]:
+        with _remembered(generator, cache, report) as prefix:
+            yield from generator.run(ids, resolved, cancelled, prefix=prefix)
+
+    return _show(events, name, request.prompt, resolved, wishes, [run, guessing], request.words())
 
 
-def _show(generator: Generator, name: str, request: Request, resolved: Resolved, wishes: Wishes, running: Sequence[Running]) -> int:
-    """Generate, and show the events as the user wishes."""
-    prompt, ids = request.prompt, request.ids(generator)
+def _show_remote(
+    remote: Remote,
+    model: str | None,
+    prompt: str,
+    talk: tuple[bool, str | None, list[str]],
+    asked: p.Asked,
+    wishes: Wishes,
+    running: Sequence[Running],
+) -> int:
+    """Show what a server generates; `talk` says whether to chat, with which system message and template arguments."""
+    chatting, system, arguments = talk
+    words: list[str] = []
+    if chatting:
+        from tgen.text.chat import read_arguments
+
+        words = _chat_words(system, read_arguments(arguments))
+    options = {"values": asked.values, "environment": asked.environment}
+    described = remote.describe(options)
+    name = model or os.environ.get("TGEN_MODEL") or described.name
+    body = {"prompt": prompt, "chat": chatting, "system": system, "template_arg": arguments, **options}
+
+    def events(cancelled: Cancelled, _: Report) -> Yields[Event, None, None]:
+        with closing(remote.records("generate", body, cancelled)) as records:
+            yield from map(read_event, records)
+
+    resolved = read_resolved(described.resolved)
+    return _show(events, name, prompt, resolved, wishes, running, words)
+
+
+def _show(
+    events: Callable[[Cancelled, Report], Yields[Event, None, None]],
+    name: str,
+    prompt: str,
+    resolved: Resolved,
+    wishes: Wishes,
+    running: Sequence[Running],
+    words: Sequence[str],
+) -> int:
+    """Show the events of a generation as the user wishes."""
     report = Report()
     sink: Sink
     if wishes.json:
@@ -134,11 +195,11 @@ def _show(generator: Generator, name: str, request: Request, resolved: Resolved,
             open_stream(wishes.color, echo=wishes.echo, raw=wishes.raw, show_probs=wishes.show_probs), prompt, resolved.options.samples
         )
     try:
-        with _remembered(generator, request.cache, report) as prefix, Interrupts() as interrupts:
-            for event in generator.run(ids, resolved, interrupts.asked, prefix=prefix):
+        with Interrupts() as interrupts, closing(events(interrupts.asked, report)) as found:
+            for event in found:
                 report.add(event)
                 if wishes.verbose and isinstance(event, Started):
-                    show_settings(name, prompt, resolved, event, running, request.words())
+                    show_settings(name, prompt, resolved, event, running, words)
                 sink.add(event)
     except BaseException:
         report.close()

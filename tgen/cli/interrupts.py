@@ -58,7 +58,7 @@ def handle(number: signal.Signals, handler: Callable[[int, FrameType | None], No
 def leave_at_once() -> None:
     """From now on a signal ends the process. For times when no work has begun yet, or all work is done."""
     for number in EXIT_CODES:
-        handle(number, _leave)
+        handle(number, leave)
 
 
 def raise_exceptions() -> None:
@@ -72,21 +72,22 @@ def raise_for(number: int, frame: FrameType | None = None) -> None:
     """Raise the exception of a signal. During an import the process ends instead: modules may swallow the exception, or raise another."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
-            _leave(number)
+            leave(number)
         frame = frame.f_back
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(EXIT_CODES[signal.Signals(number)])
 
 
-def _leave(number: int, _: FrameType | None = None) -> NoReturn:
+def leave(number: int, _: FrameType | None = None) -> NoReturn:
+    """End the process at once, with the exit code of a signal."""
     os._exit(EXIT_CODES[signal.Signals(number)])
 
 
 def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
     """End the process where Python would swallow a signal's exception and go on, as in a `__del__`."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
-        _leave(signal.SIGINT)
+        leave(signal.SIGINT)
     if issubclass(unraisable.exc_type, SystemExit):
-        _leave(signal.SIGTERM)
+        leave(signal.SIGTERM)
     sys.__unraisablehook__(unraisable)

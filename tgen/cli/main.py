@@ -111,6 +111,7 @@ COMMANDS = {
     "bench": "Measure prefill and decode speed, and memory.",
     "quantize": "Write a model with weights of 8 or 4 bits into a new folder.",
     "train": "Train a small model on your own text.",
+    "serve": "Serve models over HTTP, as OpenAI does.",
 }
 
 

@@ -42,7 +42,7 @@ def open_checkpoint(model: str | None, *, translator: bool = False, vectors: boo
 
     checkpoint = container.open_checkpoint(folder, vectors=vectors)
     if ignored := not_honoured(checkpoint):
-        messages.warning(f"the model's folder sets options that tgen does not implement: {', '.join(ignored)}; the text may differ")
+        messages.warn_of_ignored(ignored)
     return checkpoint
 
 
@@ -58,12 +58,11 @@ def require_kind(checkpoint: Checkpoint, command: str, *kinds: str) -> None:
 
 def chat_template(checkpoint: Checkpoint, words: Sequence[str] | None = None) -> ChatTemplate:
     """The folder's chat template with the `words` of --template-arg. Raises UsageError for a model that has none, CheckpointError."""
-    from tgen.text.chat import find_template, read_arguments
+    from tgen.text.chat import find_template, no_template, read_arguments
 
     template = find_template(checkpoint.folder)
     if template is None:
-        message = f"{checkpoint.name} has no chat template: it continues texts and was not made for conversation"
-        raise UsageError(message, "use `tgen generate` without --chat, or give a chat model with --model")
+        raise no_template(checkpoint.name)
     return template.with_arguments(read_arguments(words or []))
 
 

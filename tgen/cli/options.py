@@ -240,6 +240,14 @@ Model = Annotated[
         help="A Hugging Face folder, a shipped name, or org/name in the Hugging Face cache.",
     ),
 ]  # fmt: skip
+Server = Annotated[
+    str | None,
+    option(
+        "--server", panel=RUNNING, metavar="URL", default="$TGEN_SERVER, else none",
+        help="Let a running `tgen serve` compute, with the model that it has in memory: http://HOST:PORT, unix:PATH, or auto for the one "
+        "that `tgen serve --detach` started.",
+    ),
+]  # fmt: skip
 File = Annotated[Path | None, option("--file", "-f", panel=PROMPT, metavar="FILE", help="Read the text from a file; - is standard input.")]
 Chat = Annotated[bool, option("--chat", panel=PROMPT, help="The prompt is a message to a chat model: render the folder's chat template.")]
 TemplateArg = Annotated[

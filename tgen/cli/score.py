@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from tgen.cli import options as p
 from tgen.cli.opening import open_checkpoint, require_kind
 from tgen.cli.prompt import PromptSource, TextArgument
+from tgen.cli.remote import Remote, chosen
 from tgen.errors import UsageError
 from tgen.options import RunOptions
 from tgen.ui import messages
@@ -28,6 +31,7 @@ def score(
     ] = False,
     json: p.Json = False,
     model: p.Model = None,
+    server: p.Server = None,
     *,
     run: RunOptions,
 ) -> int:
@@ -39,42 +43,73 @@ def score(
     """
     messages.configure("auto", quiet=False)
     source = PromptSource(text, file)
-    checkpoint = open_checkpoint(model)
+    remote = chosen(server, model, ("decoder-only",), run)
+    checkpoint = open_checkpoint(model) if remote is None else remote.describe()
     require_kind(checkpoint, "score", "decoder-only")
+    found = _local(checkpoint, source, tokens, run) if remote is None else _remote(remote, source.read(), tokens)
+    _show(checkpoint.name, found, json)
+    return 0
 
-    from tgen.tasks.scoring import scored_bytes
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A text's ids but the first with their log-probabilities, their pieces if they are to be shown, and the bytes they stand for."""
+
+    ids: list[int]
+    pieces: list[str]
+    logprobs: list[float]
+    size: int
+
+
+def _local(checkpoint: Checkpoint, source: PromptSource, tokens: bool, options: RunOptions) -> Scored:
+    """Score a text. Raises TgenError."""
+    from tgen.tasks.scoring import log_probabilities, scored_bytes, windowed
     from tgen.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
     content = source.read()
     ids = tokenizer.encode(content)
-    if len(ids) < 2:
-        raise UsageError("the text is too short to score", "give at least two tokens: the first one is not scored")
-    logprobs = _read(checkpoint, ids, run)
+    _check_length(ids)
     pieces = [tokenizer.decode([token], special=True) for token in ids[1:]] if tokens else []
-    _show(checkpoint.name, ids[1:], pieces, logprobs, scored_bytes(tokenizer, content, ids), json)
-    return 0
 
-
-def _read(checkpoint: Checkpoint, ids: list[int], options: RunOptions) -> list[float]:
-    """The log-probability of every id but the first."""
     from tgen.executors.open import open_executor
-    from tgen.tasks.scoring import log_probabilities, windowed
-    from tgen.ui.counting import counting
 
     read = functools.partial(log_probabilities, open_executor(checkpoint, options))
+    parts = (part.tolist() for part in windowed(ids, checkpoint.spec.context, read))
+    return Scored(ids[1:], pieces, _counted(parts, len(ids) - 1), scored_bytes(tokenizer, content, ids))
+
+
+def _remote(remote: Remote, content: str, tokens: bool) -> Scored:
+    """Let a server score a text. Raises TgenError."""
+    records = remote.records("score", {"text": content, "tokens": tokens})
+    first = next(records)
+    _check_length(first["ids"])
+    logprobs = _counted((record["logprobs"] for record in records), len(first["ids"]) - 1)
+    return Scored(first["ids"][1:], first["pieces"], logprobs, first["size"])
+
+
+def _check_length(ids: Sequence[int]) -> None:
+    if len(ids) < 2:
+        raise UsageError("the text is too short to score", "give at least two tokens: the first one is not scored")
+
+
+def _counted(parts: Iterable[list[float]], total: int) -> list[float]:
+    """All of the parts, with a bar."""
+    from tgen.ui.counting import counting
+
     logprobs: list[float] = []
-    with counting("scored", len(ids) - 1) as bar:
-        for part in windowed(ids, checkpoint.spec.context, read):
-            logprobs += part.tolist()
+    with counting("scored", total) as bar:
+        for part in parts:
+            logprobs += part
             bar.add(len(part))
     return logprobs
 
 
-def _show(model: str, ids: list[int], pieces: list[str], logprobs: list[float], size: int, json: bool) -> None:
-    """The sums, after the tokens if `pieces` has any."""
-    from tgen.tasks.scoring import Score
+def _show(model: str, scored: Scored, json: bool) -> None:
+    """The sums, after the tokens if there are pieces of any."""
+    from tgen.tasks.score import Score
 
+    ids, pieces, logprobs, size = scored.ids, scored.pieces, scored.logprobs, scored.size
     result = Score(math.fsum(logprobs), len(logprobs), size)
     if json:
         sums = {"tokens": result.tokens, "bytes": size, "logprob": result.log_probability}

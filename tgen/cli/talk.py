@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from tgen.errors import UsageError
 from tgen.files import write_text
+from tgen.tasks.talk import message_record
 from tgen.text.chat import MESSAGES_HINT, Message, read_messages
 
 MOST_BYTES = 100 * 2**20
@@ -24,7 +24,7 @@ def save_messages(path: Path, messages: Sequence[Message]) -> None:
     except OSError:
         pass  # the attempt to write will report the fault
     try:
-        write_text(path, json.dumps(list(map(asdict, messages)), ensure_ascii=False, indent=1) + "\n")
+        write_text(path, json.dumps(list(map(message_record, messages)), ensure_ascii=False, indent=1) + "\n")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"cannot write {path}: {reason}", "name a file in a folder you may write to") from error

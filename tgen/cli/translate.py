@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tgen.batch.lines import Line, line_batches
 from tgen.cli import options as p
 from tgen.cli.opening import open_checkpoint, open_generator, require_kind
 from tgen.cli.prompt import LinesArgument
+from tgen.cli.remote import Remote, chosen
 from tgen.options import RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_text
 
 if TYPE_CHECKING:
-    from tgen.tasks.translation import Translator
+    from tgen.checkpoint.container import Checkpoint
+
+# From texts to their translations, each with how many tokens of the text the model could not read.
+Translate = Callable[[list[str]], list[tuple[str, int]]]
 
 # Up to this many waiting lines are read and translated together.
 READ = 128
@@ -42,6 +47,7 @@ def translate(
     asked: p.Asked,
     quiet: p.Quiet = False,  # noqa: ARG001
     model: p.Model = None,
+    server: p.Server = None,
     run: RunOptions,
 ) -> int:  # fmt: skip
     """Translate with an encoder-decoder (Marian, NLLB, M2M-100, mBART, T5): one line in, one line out, in order; an empty line stays empty.
@@ -52,24 +58,38 @@ def translate(
     loses its end, and a warning names it. Each translation is the likeliest text that a search with the folder's number of beams finds.
     """
     batches = line_batches(text, file, READ)
-    checkpoint = open_checkpoint(model, translator=True)
+    remote = chosen(server, model, ("encoder-decoder",), run)
+    checkpoint = open_checkpoint(model, translator=True) if remote is None else remote.describe()
     require_kind(checkpoint, "translate", "encoder-decoder")
 
-    from tgen.tasks.translation import Translator
     from tgen.ui.counting import counting
 
-    generator, _ = open_generator(model, run, checkpoint)
-    translator = Translator(generator, generator.resolve(asked.values, asked.environment), source=source, target=target)
+    if remote is None:
+        translate = _local(checkpoint, model, run, asked, source, target)
+    else:
+        translate = partial(_remote, remote, {"values": asked.values, "environment": asked.environment, "from": source, "to": target})
     with counting("lines", None, writing=True) as bar:
         for lines in batches:
-            write_text("".join(f"{target}\n" for target in _targets(translator, lines)))
+            write_text("".join(f"{target}\n" for target in _targets(translate, lines)))
             bar.add(len(lines))
     return 0
 
 
-def _targets(translator: Translator, lines: list[Line]) -> Iterator[str]:
+def _local(checkpoint: Checkpoint, model: str | None, run: RunOptions, asked: p.Asked, source: str | None, target: str | None) -> Translate:
+    from tgen.tasks.translation import Translator
+
+    generator, _ = open_generator(model, run, checkpoint)
+    translator = Translator(generator, generator.resolve(asked.values, asked.environment), source=source, target=target)
+    return lambda texts: [(found.text, found.left_out) for found in translator.translate(texts)]
+
+
+def _remote(remote: Remote, settings: dict[str, Any], texts: list[str]) -> list[tuple[str, int]]:
+    return [(record["text"], record["left_out"]) for record in remote.records("translate", {"lines": texts, **settings})]
+
+
+def _targets(translate: Translate, lines: list[Line]) -> Iterator[str]:
     """The translations of lines, in their order."""
-    for line, found in zip(lines, translator.translate([line.text for line in lines]), strict=True):
-        if found.left_out:
-            messages.warning(f"line {line.number} has {found.left_out} tokens more than the model reads; its end is left out")
-        yield found.text.replace("\n", " ")
+    for line, (text, left_out) in zip(lines, translate([line.text for line in lines]), strict=True):
+        if left_out:
+            messages.warning(f"line {line.number} has {left_out} tokens more than the model reads; its end is left out")
+        yield text.replace("\n", " ")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from tgen.arrays import Logits
 from tgen.checkpoint.generation import GenerationConfig
 from tgen.engine.beam import Beams, Search, read_beams
 from tgen.engine.draft import Draft, DraftGuesses, DraftPrompt
@@ -14,13 +15,15 @@ from tgen.engine.guess import Guesses, Lookup, find_runs
 from tgen.engine.job import Job, Writer
 from tgen.engine.prefix import Prefix
 from tgen.engine.request import Limits, Prepared, Refused, Request
-from tgen.engine.sample import Line, Sample, Samples
+from tgen.engine.sample import Line, Sample, Samples, Silence, scored
 from tgen.engine.scheduler import Scheduler, Told
+from tgen.engine.shared import SharedPrefixes
 from tgen.errors import TgenError
-from tgen.events import Event, Piece
+from tgen.events import Event, Piece, Token
 from tgen.executors.session import Executor
 from tgen.options import Resolved, resolve
 from tgen.sampling.adjustment import Adjustment
+from tgen.sampling.logits import require_finite
 from tgen.sampling.rules import Rules, read_rules
 from tgen.sampling.sampler import Sampler, Trace
 from tgen.text.tokenizer import Tokenizer
@@ -137,25 +140,36 @@ class Generator:
                 return
             yield from scheduler.step()
 
-    def job(self, request: Request, watch: Callable[[Trace], None] | None = None, prefix: Prefix | None = None) -> Job:
+    def job(self, request: Request, watch: Callable[[Trace], None] | None = None, prefix: Prefix | SharedPrefixes | None = None) -> Job:
         """The scheduler's job for a request. Raises TgenError for a prompt that does not fit, and for rules that are not valid."""
         ids = self.tokenizer.encode(request.prompt) if isinstance(request.prompt, str) else request.prompt
-        prepared = self.limits.prepare(ids, request.resolved)
+        prepared = self.limits.prepare(ids, request.resolved, write=request.write)
         options = prepared.options
         draft = self._draft_prompt(prepared, prefix)
-        if options.constraint is not None:
+        if not request.write:
+            writer: Future[Writer] = Future()
+            writer.set_result(Silence(options.samples))
+        elif options.constraint is not None:
             # Compiling may take seconds. Another thread does it, while the loop continues the running requests.
             writer = self._compiler.submit(lambda: self._writer(prepared, watch, draft))
         else:
             writer = Future()
             writer.set_result(self._writer(prepared, watch, draft))
-        return Job(request.key, prepared, max(options.samples, options.num_beams), writer, prefix, draft)
+        # A row that was read before gives no logits, so a prompt whose tokens are scored is read as a whole.
+        count = request.score_prompt
+        score = None if count is None else functools.partial(self._score, count)
+        return Job(request.key, prepared, max(options.samples, options.num_beams), writer, None if score else prefix, draft, score)
 
     def prefix(self) -> Prefix:
         """A prefix that keeps what a conversation or a series of prompts has read, the draft model's part included."""
         return Prefix(self.executor, self.draft.executor if self.draft else None)
 
-    def _draft_prompt(self, prepared: Prepared, prefix: Prefix | None) -> DraftPrompt | None:
+    def _score(self, count: int, token: int, logits: Logits) -> Token:
+        """The score of a token of the prompt, beside `count` candidates. Raises NumericalError for logits that are not finite."""
+        require_finite(logits, "in the prompt")
+        return scored(self.tokenizer, token, logits, count)
+
+    def _draft_prompt(self, prepared: Prepared, prefix: Prefix | SharedPrefixes | None) -> DraftPrompt | None:
         """The draft model's row of a prompt; None without a draft model, and for beam search, which makes no guesses."""
         if self.draft is None or prepared.options.num_beams > 1:
             return None

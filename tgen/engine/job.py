@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -13,10 +13,15 @@ from tgen.engine.draft import DraftPrompt
 from tgen.engine.guess import Guesses
 from tgen.engine.prefix import Prefix
 from tgen.engine.request import Prepared
-from tgen.events import Event, Finished, Note, Started
+from tgen.engine.shared import SharedPrefixes
+from tgen.events import Event, Finished, Note, Started, Token
 
 # A step reads at most this many ids of one prompt: enough to keep the machine busy, few enough to report progress and to stop soon.
 CHUNK = 256
+# A step reads at most this many ids of a prompt whose tokens are scored: each needs logits for the whole vocabulary.
+SCORED = 64
+
+Score = Callable[[int, Logits], Token]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +66,10 @@ class Job:
     prepared: Prepared
     rows: int
     writer: Future[Writer]
-    prefix: Prefix | None = None
+    prefix: Prefix | SharedPrefixes | None = None
     draft: DraftPrompt | None = None
+    score: Score | None = None  # scores a token of the prompt, if its tokens are to be scored
+    scores: list[Token] = field(default_factory=list)
     accepted: float = field(default_factory=time.perf_counter)
     entered: float = 0.0  # when the prompt was read
     known: int = 0  # how many ids of the prompt its prefix had read
@@ -88,14 +95,28 @@ class Job:
         """The ids that its rows read in the next step: a token and its guesses, or up to `most` ids of the prompt, but at least one."""
         if not self.reading:
             return [row.ids for row in self.next]
-        size = max(1, min(CHUNK, most))
+        size = max(1, min(CHUNK if self.score is None else SCORED, most))
         return [self.prepared.ids[self.done : self.done + size]]
 
     def tails(self, block: Sequence[Sequence[int]]) -> list[int]:
-        """At how many of the last positions of each row in a block it needs logits: none before the end of the prompt."""
-        if not self.reading:
+        """At how many of the last positions of each row in a block it needs logits: none before the end of a prompt without scores."""
+        if not self.reading or self.score is not None:
             return [len(row) for row in block]
         return [int(self.done + len(block[0]) == len(self.prepared.ids))]
+
+    def read_prompt(self, block: Sequence[int], logits: Logits) -> None:
+        """Note that a part of the prompt was read. Raises TgenError where the logits give no score."""
+        if self.score is not None:
+            following = self.prepared.ids[self.done + 1 : self.done + 1 + len(block)]
+            self.scores += map(self.score, following, logits[: len(following)])
+        self.done += len(block)
+        if self.draft is not None:
+            self.draft.read(self.done)
+
+    @property
+    def read_ids(self) -> list[int]:
+        """The ids that its first row has read at least."""
+        return [*self.prepared.ids[: self.done], *self.read]
 
     def remember_read(self) -> None:
         """Note what a single row has just read after the prompt, without guesses that turned out wrong."""
@@ -112,7 +133,7 @@ class Job:
     def started(self) -> Started:
         """The Started event of this request."""
         prepared = self.prepared
-        return Started(len(prepared.source or prepared.ids), prepared.options.max_new_tokens, prepared.seed, self.known)
+        return Started(len(prepared.source or prepared.ids), prepared.options.max_new_tokens, prepared.seed, self.known, tuple(self.scores))
 
     def told(self, events: Sequence[Event]) -> Iterator[tuple[int, Event]]:
         """A writer's events with the request's key and times; a note comes before the last one if the context cut the text."""

@@ -36,7 +36,7 @@ def open_generator(checkpoint: Checkpoint, options: RunOptions, guessing: GuessO
     """
     guessing = guessing or GuessOptions()
     if checkpoint.spec.kind == "encoder-only":
-        raise UsageError(f"{checkpoint.name} is encoder-only, so it generates no text", "use it with tgen fill or tgen embed")
+        raise no_text(checkpoint.name)
     tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
     read_generation(checkpoint)
     small = None if guessing.draft_model is None else _draft_checkpoint(guessing.draft_model, checkpoint, tokenizer)
@@ -48,6 +48,11 @@ def open_generator(checkpoint: Checkpoint, options: RunOptions, guessing: GuessO
         price = parameter_count(small.spec) / parameter_count(checkpoint.spec)
         draft = Draft(open_executor(small, options), small.spec.context, checkpoint.spec.vocab, price)
     return make_generator(checkpoint, executor, tokenizer, guess=guessing.guess, draft=draft)
+
+
+def no_text(name: str) -> UsageError:
+    """The error for an encoder-only model, for a command that generates."""
+    return UsageError(f"{name} is encoder-only, so it generates no text", "use it with tgen fill or tgen embed")
 
 
 def _draft_checkpoint(name: str, checkpoint: Checkpoint, tokenizer: Tokenizer) -> Checkpoint:

@@ -12,11 +12,17 @@ from tgen.options import GenerationOptions, Resolved
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt, as text or ids, and the options to continue it with; its events carry `key`."""
+    """A prompt, as text or ids, and the options to continue it with; its events carry `key`.
+
+    `score_prompt` asks for the log-probabilities of the prompt's tokens, each beside those of that many candidates. Without `write`, the
+    request ends when the prompt has been read.
+    """
 
     key: int
     prompt: str | Sequence[int]
     resolved: Resolved
+    score_prompt: int | None = None
+    write: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +61,11 @@ class Limits:
     start_token: int | None = None
     answer_start: int | None = None
 
-    def prepare(self, ids: Sequence[int], resolved: Resolved) -> Prepared:
-        """Make a prompt fit under the overflow policy. Raises CapacityError, UsageError."""
+    def prepare(self, ids: Sequence[int], resolved: Resolved, *, write: bool = True) -> Prepared:
+        """Make a prompt fit under the overflow policy.
+
+        It may fill the context if nothing is to `write`. Raises CapacityError, UsageError.
+        """
         options, source = resolved.options, None
         notes = options.notes()
         ids = self._checked(list(ids))
@@ -68,7 +77,7 @@ class Limits:
             kept = self._truncate(ids, options.max_new_tokens)
             notes += self._dropped(ids, kept)
             ids = kept
-        room = self.context - len(ids)
+        room = self.context - len(ids) + (not write)
         if room < 1:
             raise CapacityError(
                 f"the prompt has {len(ids)} tokens, the model's context is {self.context}",

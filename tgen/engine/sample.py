@@ -45,7 +45,7 @@ class Sample:
         """
         self.ids.append(token)
         if self._logprobs is not None and logits is not None:
-            self._tokens.append(_scored(self._tokenizer, token, logits, self._logprobs))
+            self._tokens.append(scored(self._tokenizer, token, logits, self._logprobs))
         if token in self._end_tokens:
             return self.end("stop")
         text, stopped = self._stops.feed(self._detokenizer.feed(token))
@@ -141,7 +141,25 @@ class Samples:
         return [line.counted(event) for line in self._going for event in line.sample.end("cancelled")]
 
 
-def _scored(tokenizer: Tokenizer, drawn: int, logits: Logits, count: int) -> Token:
+class Silence:
+    """The writer of a request that only reads its prompt: its samples end at once."""
+
+    def __init__(self, samples: int) -> None:
+        self._samples = samples
+
+    def take(self, logits: Logits) -> tuple[list[Event], list[Next]]:  # noqa: ARG002
+        """Finished for each sample."""
+        return self._ended("length"), []
+
+    def cancel(self) -> list[Event]:
+        """End all samples now."""
+        return self._ended("cancelled")
+
+    def _ended(self, reason: FinishReason) -> list[Event]:
+        return [Finished(index, reason, 0, 0.0, 0.0) for index in range(self._samples)]
+
+
+def scored(tokenizer: Tokenizer, drawn: int, logits: Logits, count: int) -> Token:
     """A token with its log-probability, and those of the `count` likeliest tokens."""
     logprobs = log_softmax(logits)
     best = ranked(logprobs, count)

@@ -14,7 +14,9 @@ from itertools import accumulate
 
 from tgen.arrays import Logits
 from tgen.engine.draft import Draft, DraftGuesses
-from tgen.engine.job import Job
+from tgen.engine.job import CHUNK, SCORED, Job
+from tgen.engine.prefix import common
+from tgen.engine.shared import LEAST, SharedPrefixes
 from tgen.errors import MemoryLimitError, TgenError
 from tgen.events import Event, Finished, Note, Reading
 from tgen.executors.session import Executor
@@ -28,6 +30,8 @@ BESIDE = 16
 CACHE_SHARE = 0.8
 # A step that can only wait for a constraint to be compiled returns after this many seconds, so that its caller can cancel.
 PATIENCE_SECONDS = 0.05
+# A request waits for another one that is reading the beginning of both their prompts, if at least this many ids need not be read again.
+WORTH_WAITING = 32
 
 Told = list[tuple[int, Event | TgenError]]
 
@@ -53,6 +57,16 @@ class Scheduler:
     def idle(self) -> bool:
         """Whether there is nothing to do."""
         return not self._running and not self._waiting
+
+    @property
+    def running(self) -> list[int]:
+        """The keys of the requests that run."""
+        return [job.key for job in self._running]
+
+    @property
+    def waiting(self) -> list[int]:
+        """The keys of the requests that wait."""
+        return [job.key for job in self._waiting]
 
     @property
     def room(self) -> int:
@@ -88,8 +102,13 @@ class Scheduler:
         try:
             logits = self._session.extend([ids for block in blocks for ids in block], [tail for block in tails for tail in block])
         except MemoryLimitError as error:
-            # No row has read anything. The newest request ends with this error, and the next step tries again without it.
+            # No row has read anything. The next step tries again, without the rows that were only kept; if there are none, the newest
+            # request ends with this error.
             job = self._running[-1]
+            if isinstance(job.prefix, SharedPrefixes) and job.prefix.drop_oldest():
+                while job.prefix.drop_oldest():
+                    pass
+                return told
             self._drop(job)
             return [*told, (job.key, error)]
         selection: list[int] = []
@@ -111,16 +130,15 @@ class Scheduler:
     def _advance(self, job: Job, block: list[Sequence[int]], logits: Logits, offset: int, told: Told) -> list[int]:
         """Pass a step's logits to a job. Returns the rows that the job's next rows continue, counted within the job."""
         job.lengths = [length + len(ids) for length, ids in zip(job.lengths, block, strict=True)]
-        if job.reading:
-            job.done += len(block[0])
-            if job.draft is not None:
-                job.draft.read(job.done)
-            if job.reading:
-                told.append((job.key, Reading(job.done, len(job.prepared.ids))))
-                return [0]
-            job.entered = time.perf_counter()
-            told.append((job.key, job.started()))
         try:
+            if job.reading:
+                job.read_prompt(block[0], logits)
+                if job.reading:
+                    told.append((job.key, Reading(job.done, len(job.prepared.ids))))
+                    return [0]
+                job.entered = time.perf_counter()
+                told.append((job.key, job.started()))
+                logits = logits[-1:]
             events, following = job.writer.result().take(logits)
         except TgenError as error:
             told.append((job.key, error))
@@ -138,11 +156,16 @@ class Scheduler:
         blocks = []
         for job in self._running:
             blocks.append(job.block(left))
-            left -= len(blocks[-1][0]) if job.reading else 0
+            left -= self._price(job, len(blocks[-1][0])) if job.reading else 0
         while left > 0 and (entering := self._enter(told)) is not None:
             blocks.append(entering.block(left))
-            left -= len(blocks[-1][0]) + len(entering.prepared.source or ())
+            left -= self._price(entering, len(blocks[-1][0])) + len(entering.prepared.source or ())
         return blocks
+
+    @staticmethod
+    def _price(job: Job, ids: int) -> int:
+        """What reading these ids counts among those that a step may read: more if each of them takes the memory of logits."""
+        return ids if job.score is None else ids * CHUNK // SCORED
 
     def _offer(self) -> int:
         """Make the guesses that the rows read in this step; returns how many rows decode."""
@@ -177,7 +200,28 @@ class Scheduler:
         """The first waiting job whose writer is ready. Another thread compiles constraints; if no job runs, wait briefly for one."""
         if not self._running and self._waiting:
             wait([job.writer for job in self._waiting], PATIENCE_SECONDS, FIRST_COMPLETED)
-        return next((job for job in self._waiting if job.writer.done()), None)
+        if sum(job.rows for job in self._running) >= self._rows:
+            return None
+        return next((job for job in self._waiting if job.writer.done() and not self._is_being_read(job)), None)
+
+    def _is_being_read(self, job: Job) -> bool:
+        """Whether a running job is about to read ids that this job shares, so that it had better wait, and copy the row then."""
+        if not isinstance(job.prefix, SharedPrefixes) or not self._running:
+            return False
+        ids = job.prepared.ids[:-1]
+        known = max(job.prefix.longest(job.prepared.ids), self._alike(job)[1]) + WORTH_WAITING
+        return any(
+            common(other.prepared.ids, ids) >= max(known, other.done + 1)
+            for other in self._running
+            if other.reading and other.prefix is job.prefix
+        )
+
+    def _alike(self, job: Job) -> tuple[Job | None, int]:
+        """The running job with the same store of prefixes whose first row has read most ids of a job's prompt, and how many."""
+        ids = job.prepared.ids[:-1]
+        others = [(common(other.read_ids, ids), other) for other in self._running if other.prefix is job.prefix]
+        known, other = max(others, key=lambda found: found[0], default=(0, None))
+        return (other, known) if known >= LEAST else (None, 0)
 
     def _fits(self, job: Job) -> bool:
         """Whether rows and memory suffice for a job. A job that is alone always starts: if memory runs out, the pass fails."""
@@ -191,11 +235,28 @@ class Scheduler:
             free = self._executor.free_bytes()
             self._most_bytes = float("inf") if free is None else CACHE_SHARE * free
         rows, taken = sum(one.rows for one in self._running), sum(one.bytes for one in self._running)
-        return rows + job.rows <= self._rows and taken + job.bytes <= self._most_bytes
+        if rows + job.rows > self._rows:
+            return False
+        kept = job.prefix if isinstance(job.prefix, SharedPrefixes) else None
+        while taken + job.bytes + (kept.bytes if kept else 0) > self._most_bytes:
+            if kept is None or not kept.drop_oldest():
+                return False
+        return True
 
     def _open_row(self, job: Job) -> None:
-        """Add a row for a job's prompt to the session; the ids that the job's prefix has already read count as done."""
+        """Add a row for a job's prompt to the session; the ids that the job's prefix has already read count as done.
+
+        Where prefixes are shared, the row of a running job is copied if it has read more of the prompt.
+        """
         session = None
+        if isinstance(job.prefix, SharedPrefixes):
+            parent, known = self._alike(job)
+            if parent is not None and known > job.prefix.longest(job.prepared.ids):
+                lengths = [length for one in self._running for length in one.lengths]
+                self._session.select([*range(len(lengths)), self._offset(parent)])
+                self._session.truncate([*lengths, known])
+                job.known, job.done, job.lengths = known, known, [known]
+                return
         if job.prefix is not None:
             session, job.known = job.prefix.take(job.prepared.ids)
             job.done, job.lengths = job.known, [job.known]
@@ -207,7 +268,7 @@ class Scheduler:
     def _keep(self, job: Job, row: int) -> None:
         """Give a row's cache to the job's prefix: of a single row all ids that it has read, of several rows the prompt that they share."""
         if job.prefix is not None:
-            job.prefix.keep(self._session.split(row), [*job.prepared.ids[: job.done], *job.read])
+            job.prefix.keep(self._session.split(row), job.read_ids)
             if job.rows == 1 and job.next and isinstance(guesses := job.next[0].guesses, DraftGuesses):
                 guesses.remember()
 

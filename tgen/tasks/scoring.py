@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,25 +14,6 @@ from tgen.text.tokenizer import Tokenizer
 # Logits are computed for this many positions at a time: a vocabulary of 150,000 times a whole context would be gigabytes.
 POSITIONS = 256
 LogProbabilities = Callable[[Sequence[int]], npt.NDArray[np.float32]]
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Sums over the scored tokens of a text: log-probability in nats, number of tokens, and the bytes of text that they stand for."""
-
-    log_probability: float
-    tokens: int
-    size: int
-
-    @property
-    def perplexity(self) -> float:
-        """exp of the mean negative log-probability per token; depends on the vocabulary."""
-        return math.exp(min(-self.log_probability / self.tokens, 700.0)) if self.tokens else math.nan
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Negative log-probability in bits over bytes of text; compares across vocabularies."""
-        return -self.log_probability / math.log(2) / self.size if self.size else math.nan
 
 
 def scored_bytes(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> int:
@@ -51,15 +30,19 @@ def scored_bytes(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> int:
 
 def log_probabilities(executor: Executor, ids: Sequence[int]) -> npt.NDArray[np.float32]:
     """The natural logarithm of each id's probability given the ids before it, [n - 1]: all ids but the first."""
+    return np.array([number for part in probability_parts(executor, ids) for number in part], dtype=np.float32)
+
+
+def probability_parts(executor: Executor, ids: Sequence[int]) -> Iterator[list[float]]:
+    """The same in consecutive parts, each of which takes one pass."""
     session = executor.open()
     session.admit([None])
-    found: list[float] = []
     for start in range(0, len(ids) - 1, POSITIONS):
         wanted = ids[start + 1 : start + 1 + POSITIONS]
         logits = session.extend([ids[start : start + len(wanted)]], [len(wanted)])
         with np.errstate(invalid="ignore"):  # the caller says where a number is not finite
-            found += [float(log_softmax(row)[token]) for row, token in zip(logits, wanted, strict=True)]
-    return np.array(found, dtype=np.float32)
+            part = [float(log_softmax(row)[token]) for row, token in zip(logits, wanted, strict=True)]
+        yield part
 
 
 def windowed(ids: Sequence[int], context: int, read: LogProbabilities) -> Iterator[npt.NDArray[np.float32]]:

@@ -14,7 +14,7 @@ from tgen.files import read_optional_json, refuse_constant, refuse_lfs_pointer
 from tgen.text.control import Controls
 from tgen.text.tokenizer import Tokenizer
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 MAX_BYTES = 2**20
 TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 RESERVED = frozenset({"messages", "add_generation_prompt", "tools", "documents", "raise_exception", "strftime_now", *TOKENS})
@@ -32,20 +32,25 @@ class _EndlessError(CheckpointError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation. `extra` is what a template gets beside the text: tool_calls, tool_call_id, name."""
 
     role: Role
     content: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """A folder's chat template: its source, the place of that source, the special tokens it may name, and arguments for its variables."""
+    """A folder's chat template: its source, the place of that source, the special tokens it may name, and arguments for its variables.
+
+    `tools` are the functions that the model may call.
+    """
 
     source: str
     place: str
     tokens: dict[str, str]
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    tools: Sequence[Mapping[str, Any]] = ()
 
     def with_arguments(self, arguments: Mapping[str, Any]) -> ChatTemplate:
         """The same template with values for variables of its own, such as enable_thinking; they go before those that it has already.
@@ -58,6 +63,12 @@ class ChatTemplate:
             if not (name.isidentifier() and re.search(rf"\b{name}\b", self.source)):
                 raise UsageError(f"the model's chat template has no variable {name!r}", self._variables_hint())
         return replace(self, arguments={**self.arguments, **arguments})
+
+    def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> ChatTemplate:
+        """The same template with functions that the model may call. Raises UsageError for a template that has no place for them."""
+        if tools and not re.search(r"\btools\b", self.source):
+            raise UsageError("the model's chat template takes no tools", "leave tools out, or use a model that was trained to call them")
+        return replace(self, tools=tools)
 
     def render(self, *conversations: Sequence[Message], extra: Mapping[str, Any] | None = None) -> list[str]:
         """Each conversation as text that the assistant is to go on with; `extra` is as in `with_arguments`.
@@ -74,8 +85,12 @@ class ChatTemplate:
         The tokenizer adds no start token: the template has written it, if the model wants one.
         """
         controls = Controls(tokenizer, self.source)
-        marked = [[Message(m.role, controls.mark(m.content, m.role)) for m in messages] for messages in conversations]
-        return [controls.encode(text) for text in self.render(*marked, extra=extra)]
+        marked = [
+            [Message(m.role, controls.mark(m.content, m.role), controls.mark_all(m.extra, m.role)) for m in messages]
+            for messages in conversations
+        ]
+        template = replace(self, tools=controls.mark_all(self.tools, "system")) if self.tools else self
+        return [controls.encode(text) for text in template.render(*marked, extra=extra)]
 
     def _render(self, messages: Sequence[Message]) -> str:
         text = self._text(messages, self._form(messages))
@@ -89,7 +104,10 @@ class ChatTemplate:
 
         Raises what `render` does: the first error if the template takes no form, and if it leaves out messages in each that it takes.
         """
-        trial = [Message(message.role, f"message{number}of{len(messages)}") for number, message in enumerate(messages, start=1)]
+        trial = [
+            message if "tool_calls" in message.extra else replace(message, content=f"message{number}of{len(messages)}")
+            for number, message in enumerate(messages, start=1)
+        ]
         failed: UsageError | CheckpointError | None = None
         left_out: UsageError | None = None
         for form in FORMS:
@@ -109,8 +127,11 @@ class ChatTemplate:
     def _text(self, messages: Sequence[Message], form: Collection[str]) -> str:
         from tgen.text.rendering import BrokenTemplateError, EndlessTemplateError, RefusalError, render
 
-        said = [{"role": m.role, "content": [{"type": "text", "text": m.content}] if m.role in form else m.content} for m in messages]
-        values = {**self.tokens, **self.arguments, "messages": said, "tools": None, "documents": None, "add_generation_prompt": True}
+        said = [
+            {"role": m.role, "content": [{"type": "text", "text": m.content}] if m.role in form else m.content, **m.extra} for m in messages
+        ]
+        given = {"messages": said, "tools": list(self.tools) or None, "documents": None, "add_generation_prompt": True}
+        values = {**self.tokens, **self.arguments, **given}
         try:
             return render(self.source, values)
         except RefusalError as refusal:
@@ -168,6 +189,12 @@ def _value(name: str, text: str) -> Any:
     return value
 
 
+def no_template(name: str) -> UsageError:
+    """The error for a model without a template, for a command that needs one."""
+    message = f"{name} has no chat template: it continues texts and was not made for conversation"
+    return UsageError(message, "use `tgen generate` without --chat, or give a chat model with --model")
+
+
 def find_template(folder: Path) -> ChatTemplate | None:
     """A folder's chat template: chat_template.jinja, else the default one in tokenizer_config.json; None if it has none.
 
@@ -222,18 +249,50 @@ def read_messages(value: Any, place: str = "") -> list[Message]:
 
 
 def _message(place: str, number: int, entry: Any) -> Message:
+    extra = _extra(place, number, entry) if isinstance(entry, dict) else {}
     content = _content(entry.get("content")) if isinstance(entry, dict) else None
+    if content is None and "tool_calls" in extra and entry.get("content") is None:
+        content = ""
     if content is None:
         raise UsageError(f"{place}message {number} has no text as its content", 'each is {"role": ..., "content": "text"}')
-    role: Role | None = next((role for role in get_args(Role) if role == entry.get("role")), None)
+    named = "system" if entry.get("role") == "developer" else entry.get("role")
+    role: Role | None = next((role for role in get_args(Role) if role == named), None)
     if role is None or (role == "system" and number > 1):
-        hint = "roles are user and assistant, and system for the first message"
+        hint = "roles are user, assistant and tool, and system for the first message"
         raise UsageError(f"{place}message {number} has the role {entry.get('role')!r}", hint)
     try:
         content.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UsageError(f"{place}message {number} holds half a surrogate pair, which is no character", "correct it") from error
-    return Message(role, content)
+    return Message(role, content, extra)
+
+
+def _extra(place: str, number: int, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What a template gets beside a message's text; the arguments of a call become an object, as transformers wants them."""
+    extra = {name: entry[name] for name in ("tool_call_id", "name") if isinstance(entry.get(name), str)}
+    calls = entry.get("tool_calls")
+    if not calls:
+        return extra
+    made = []
+    for call in calls if isinstance(calls, list) else [None]:
+        match call:
+            case {"id": str(identity), "function": {"name": str(name), "arguments": str() | dict() as arguments}}:
+                function = {"name": name, "arguments": _arguments(arguments)}
+                made.append({"id": identity, "type": "function", "function": function})
+            case _:
+                hint = 'each call is {"id": ..., "type": "function", "function": {"name": ..., "arguments": "{...}"}}'
+                raise UsageError(f"{place}message {number} has tool_calls that cannot be read", hint)
+    return {**extra, "tool_calls": made}
+
+
+def _arguments(value: str | dict[str, Any]) -> Any:
+    """The arguments of a call as an object; a text that holds none stays as it is."""
+    try:
+        found = json.loads(value, parse_constant=refuse_constant) if isinstance(value, str) else value
+        json.dumps(found, ensure_ascii=False).encode()  # not with half a surrogate pair, which is no character
+    except (ValueError, RecursionError):
+        return value
+    return found if isinstance(found, dict) else value
 
 
 def _content(value: Any) -> str | None:

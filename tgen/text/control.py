@@ -8,6 +8,8 @@ this, too, as `sanitize_control_tokens`.)
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from tgen.errors import UsageError
 from tgen.text.tokenizer import Tokenizer
@@ -37,6 +39,14 @@ class Controls:
         text = text.replace(BEGIN, "").replace(END, "")
         pattern = self._special if role == "assistant" else self._any
         return self._begun.sub(rf"\g<0>{END}", pattern.sub(rf"{BEGIN}\g<0>{END}", text))
+
+    def mark_all(self, value: Any, role: str) -> Any:
+        """A value with every text inside it marked."""
+        if isinstance(value, str):
+            return self.mark(value, role)
+        if isinstance(value, Mapping):
+            return {self.mark(key, role): self.mark_all(item, role) for key, item in value.items()}
+        return [self.mark_all(item, role) for item in value] if isinstance(value, list | tuple) else value
 
     def encode(self, text: str) -> list[int]:
         """The ids of a rendered text, with the marked parts as plain text. Raises UsageError where the tokenizer cannot tell them apart."""

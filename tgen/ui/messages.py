@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -65,6 +66,11 @@ def warning(message: str) -> None:
     """Write something that may not be what the user meant."""
     if not _manner.quiet:
         _write(_labelled("warning", message))
+
+
+def warn_of_ignored(settings: Sequence[str]) -> None:
+    """Warn of settings in a model's folder that change nothing."""
+    warning(f"the model's folder sets options that tgen does not implement: {', '.join(settings)}; the text may differ")
 
 
 def note(message: str, *, even_if_quiet: bool = False) -> None:

@@ -5,15 +5,20 @@ A record depends on its arguments alone, not on the day or the machine: the same
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from tgen.errors import TgenError, shortened
 from tgen.events import Event, Finished, Note, Piece, Started, Token, TokenScore
+from tgen.text.calls import Call
 from tgen.wire.requests import OPTIONS, Form, JsonRequest, LineKey
 
 OBJECTS: dict[Form, str] = {"completion": "text_completion", "chat": "chat.completion"}
+# From how a sample ended and its text to the text of the message and the records of its calls.
+Split = Callable[[Finished, str], tuple[str, list[dict[str, Any]]]]
 
 
 def completion_object(model: str, events: Sequence[Event], prefix: str = "") -> dict[str, Any]:
@@ -23,21 +28,36 @@ def completion_object(model: str, events: Sequence[Event], prefix: str = "") -> 
         text = prefix + "".join(piece.text for piece in pieces)
         record = {"index": finished.index, "text": text, "finish_reason": finished.reason}
         tokens = [token for piece in pieces for token in piece.tokens]
-        return record | ({"tokens": _ids(tokens), "logprobs": _logprobs(tokens, _offsets(pieces, len(prefix)))} if tokens else {})
+        return record | ({"tokens": _ids(tokens), "logprobs": completion_logprobs(tokens, _offsets(pieces, len(prefix)))} if tokens else {})
 
     return _answer(model, events, choice)
 
 
-def chat_object(model: str, events: Sequence[Event]) -> dict[str, Any]:
-    """The answer to a conversation, whose texts are messages."""
+def chat_object(model: str, events: Sequence[Event], split: Split | None = None) -> dict[str, Any]:
+    """The answer to a conversation, whose texts are messages; `split` tells the calls of functions from the text."""
 
     def choice(finished: Finished, pieces: Sequence[Piece]) -> dict[str, Any]:
         tokens = [token for piece in pieces for token in piece.tokens]
-        scored = {"tokens": _ids(tokens), "logprobs": {"content": [_scored(token) for token in tokens]}} if tokens else {}
-        message = {"role": "assistant", "content": "".join(piece.text for piece in pieces)}
-        return {"index": finished.index, "finish_reason": finished.reason, **scored, "message": message}
+        scored = {"tokens": _ids(tokens), "logprobs": chat_logprobs(tokens)} if tokens else {}
+        text = "".join(piece.text for piece in pieces)
+        said, calls = split(finished, text) if split else (text, [])
+        message: dict[str, Any] = {"role": "assistant", "content": said}
+        if calls:
+            message |= {"content": said or None, "tool_calls": calls}
+        return {"index": finished.index, "finish_reason": "tool_calls" if calls else finished.reason, **scored, "message": message}
 
     return _answer(model, events, choice)
+
+
+def call_record(call: Call, answer: str, index: int, number: int) -> dict[str, Any]:
+    """A call in the choice `index` of an answer of this id; its own id has nine letters and digits, as Mistral's templates want."""
+    identity = hashlib.sha256(f"{answer} {index} {number}".encode()).hexdigest()[:9]
+    return {"id": identity, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def chat_logprobs(tokens: Sequence[Token]) -> dict[str, Any]:
+    """The log-probabilities of a message's tokens."""
+    return {"content": [_scored(token) for token in tokens]}
 
 
 def timings(events: Sequence[Event]) -> dict[str, Any]:
@@ -71,8 +91,8 @@ def answer_record(key: LineKey, request: JsonRequest, model: str, events: Sequen
 
 def error_record(key: LineKey, error: TgenError) -> dict[str, Any]:
     """The record of a line that was not answered."""
-    hint = {} if error.hint is None else {"hint": _in_json(error.hint)}
-    said = {"code": error.type, "message": shortened(_in_json(error.message)), **hint}
+    hint = {} if error.hint is None else {"hint": in_json(error.hint)}
+    said = {"code": error.type, "message": shortened(in_json(error.message)), **hint}
     if key.enveloped:
         return {"line": key.number, "id": f"line-{key.number}", "custom_id": key.identity, "response": None, "error": said}
     return {"line": key.number, **_id(key), "error": said}
@@ -80,38 +100,50 @@ def error_record(key: LineKey, error: TgenError) -> dict[str, Any]:
 
 def _answer(model: str, events: Sequence[Event], choice: Callable[[Finished, Sequence[Piece]], dict[str, Any]]) -> dict[str, Any]:
     """The object around the choices; `choice` makes one of how a sample ended and of its pieces."""
-    started = next((event for event in events if isinstance(event, Started)), Started(0, 0, 0))
+    seed = next((event.seed for event in events if isinstance(event, Started)), 0)
     notes = [event.text for event in events if isinstance(event, Note)]
     pieces: dict[int, list[Piece]] = {}
     for event in events:
         if isinstance(event, Piece):
             pieces.setdefault(event.index, []).append(event)
     finished = sorted((event for event in events if isinstance(event, Finished)), key=lambda event: event.index)
-    written, cached = token_count(events), started.cached_tokens
     return {
         "model": model,
         "choices": [choice(event, pieces.get(event.index, [])) for event in finished],
-        "usage": {
-            "prompt_tokens": started.prompt_tokens,
-            "completion_tokens": written,
-            "total_tokens": started.prompt_tokens + written,
-            **({"prompt_tokens_details": {"cached_tokens": cached}} if cached else {}),
-        },
-        "seed": started.seed,
+        "usage": usage(events),
+        "seed": seed,
         **({"warnings": notes} if notes else {}),
     }
 
 
-def _logprobs(tokens: Sequence[Token], offsets: Iterator[int]) -> dict[str, Any]:
+def usage(events: Sequence[Event]) -> dict[str, Any]:
+    """How many tokens were read and written, for all prompts and samples."""
+    started = [event for event in events if isinstance(event, Started)]
+    read, written = sum(event.prompt_tokens for event in started), token_count(events)
+    cached = sum(event.cached_tokens for event in started)
+    return {
+        "prompt_tokens": read,
+        "completion_tokens": written,
+        "total_tokens": read + written,
+        **({"prompt_tokens_details": {"cached_tokens": cached}} if cached else {}),
+    }
+
+
+def completion_logprobs(tokens: Sequence[Token], offsets: Iterable[int]) -> dict[str, Any]:
     """A completion's log-probabilities: OpenAI's four lists, then two of tgen: bytes, and alternatives that may share a text."""
     return {
         "tokens": [token.score.text for token in tokens],
-        "token_logprobs": [token.score.logprob for token in tokens],
-        "top_logprobs": [_by_text(token.alternatives) for token in tokens],
+        "token_logprobs": [_number(token.score.logprob) for token in tokens],
+        "top_logprobs": [None if math.isnan(token.score.logprob) else _by_text(token.alternatives) for token in tokens],
         "text_offset": list(offsets),
         "token_bytes": [_bytes(token.score) for token in tokens],
         "top_tokens": [[_score(score) for score in token.alternatives] for token in tokens],
     }
+
+
+def _number(logprob: float) -> float | None:
+    """A log-probability in JSON; null for the first token of a prompt, which nothing predicts."""
+    return None if math.isnan(logprob) else logprob
 
 
 def _by_text(alternatives: Sequence[TokenScore]) -> dict[str, float]:
@@ -128,13 +160,29 @@ def _offsets(pieces: Sequence[Piece], start: int) -> Iterator[int]:
     Each token is looked for in the text. Where it is not there, as a special token, the next piece tells how far the text has come; but a
     piece may begin with the text of earlier tokens, held back because it could have become a stop string.
     """
-    text = "".join(piece.text for piece in pieces)
-    place = begun = 0
+    offsets = Offsets(start, "".join(piece.text for piece in pieces))
     for piece in pieces:
-        place = max(place, begun)
+        yield from offsets.add(piece)
+
+
+class Offsets:
+    """Finds where tokens begin in a text that comes in pieces. Where the `whole` text is known, it also finds what was held back."""
+
+    def __init__(self, start: int = 0, whole: str | None = None) -> None:
+        self._start = start
+        self._text = whole or ""
+        self._is_whole = whole is not None
+        self._place = self._begun = 0
+
+    def add(self, piece: Piece) -> Iterator[int]:
+        """The offsets of a piece's tokens."""
+        self._place = max(self._place, self._begun)
+        self._begun += len(piece.text)
+        if not self._is_whole:
+            self._text += piece.text
         held = b""
         for token in piece.tokens:
-            yield start + place
+            yield self._start + self._place
             held += token.score.text.encode() if token.score.bytes is None else token.score.bytes
             try:
                 whole = held.decode()
@@ -142,10 +190,9 @@ def _offsets(pieces: Sequence[Piece], start: int) -> Iterator[int]:
                 continue
             held = b""
             for word in (whole, f" {whole}", whole.removeprefix(" ")):  # some tokenizers drop a space at the beginning of what they decode
-                if text.startswith(word, place):
-                    place += len(word)
+                if self._text.startswith(word, self._place):
+                    self._place += len(word)
                     break
-        begun += len(piece.text)
 
 
 def _scored(token: Token) -> dict[str, Any]:
@@ -168,7 +215,7 @@ def _id(key: LineKey) -> dict[str, Any]:
     return {} if key.identity is None else {"id": key.identity}
 
 
-def _in_json(message: str) -> str:
+def in_json(message: str) -> str:
     """A message about options, with their names as a line of JSON spells them: --top-k is top_k."""
 
     def spelled(found: re.Match[str]) -> str:

@@ -35,9 +35,16 @@ MOST_LEVELS = 500  # of nested lists and objects: Python reads slightly deeper n
 TOO_DEEP = f"its lists and objects are nested more than {MOST_LEVELS} levels deep"
 OBJECT_HINT = 'one object a line, such as {"prompt": "Once upon a time"}'
 # OpenAI's keys that change nothing at these values.
-NEUTRAL: dict[str, Any] = {"best_of": 1, "logit_bias": {}, "suffix": "", "stream": False, "n": 1}
+NEUTRAL: dict[str, Any] = {"best_of": 1, "logit_bias": {}, "suffix": "", "stream": False, "n": 1, "modalities": ["text"]}
 # Keys that only tell a server which model to ask and whom to charge: the model is the one that was loaded.
-UNHEEDED = frozenset({"model", "user", "metadata", "store", "service_tier"})
+UNHEEDED = frozenset(
+    {"model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
+)
+# OpenAI's keys that ask for what tgen does not do.
+UNHONOURED = frozenset(
+    "best_of logit_bias suffix tools tool_choice parallel_tool_calls functions function_call modalities audio prediction "
+    "web_search_options reasoning_effort verbosity moderation stream_options".split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +128,7 @@ def _read(form: Form, value: dict[str, Any]) -> JsonRequest:
     if messages == []:
         raise UsageError("messages must not be empty")
     if prompt is not None and not isinstance(prompt, str) and not _is_ids(prompt):
-        other = "a list of something else" if isinstance(prompt, list) else _kind(prompt)
-        raise UsageError(f"prompt must be a text or a list of token ids, not {other}")
+        raise _no_text("prompt", prompt)
     if not isinstance(echo, bool | None) or (echo and not isinstance(prompt, str)):
         raise UsageError("echo must be true or false, and needs a prompt that is a text")
     arguments = value.pop("chat_template_kwargs", None)
@@ -143,6 +149,8 @@ def _options(form: Form, value: dict[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for key, item in ((key, item) for key, item in value.items() if item is not None):
         name = ALIASES.get(key, key)
+        if key in UNHONOURED:
+            raise UsageError(f"{key!r} cannot be honoured", "leave it out")
         if name not in OPTIONS:
             near = difflib.get_close_matches(key, [*OPTIONS, *ALIASES], n=1)
             raise UsageError(f"{key!r} is not known", f"do you mean {near[0]!r}?" if near else "`tgen generate --help` lists the options")
@@ -178,6 +186,33 @@ def _response_format(value: Any) -> dict[str, Any]:
         case {"type": "json_schema", "json_schema": {"schema": schema}}:
             return {"json_schema": schema}
     raise UsageError("response_format must be of type text, json_object or json_schema", "json_schema holds a schema")
+
+
+def take_texts(body: dict[str, Any], key: str, most: int) -> list[str | list[int]]:
+    """Take a text, ids, or a list of either out of a body. Raises UsageError for anything else, and for more than `most`."""
+    value = body.pop(key, None)
+    texts = [value] if isinstance(value, str) or _is_ids(value) else value
+    if not isinstance(texts, list) or not texts:
+        raise _no_text(key, value)
+    if len(texts) > most:
+        raise UsageError(f"{key} holds {len(texts):,} texts, and may hold {most:,}", "ask for fewer at once")
+    for text in texts:
+        if not isinstance(text, str) and not _is_ids(text):
+            raise _no_text(key, value)
+    return texts
+
+
+def take_flag(body: dict[str, Any], key: str) -> bool:
+    """Take a key that is true or false out of a body. Raises UsageError for anything else."""
+    value = body.pop(key, None)
+    if not isinstance(value, bool | None):
+        raise UsageError(f"{key} must be true or false, not {_kind(value)}")
+    return bool(value)
+
+
+def _no_text(key: str, value: Any) -> UsageError:
+    other = "a list of something else" if isinstance(value, list) else _kind(value)
+    return UsageError(f"{key} must be a text or a list of token ids, not {other}")
 
 
 def _is_ids(value: Any) -> bool:

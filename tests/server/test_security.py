@@ -1,0 +1,169 @@
+"""Whom the server answers, how much it reads, and what it says to what it does not take."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from tests.server.conftest import Served, serving
+from tgen.errors import UsageError
+from tgen.server.guard import read_access
+
+ASKED = {"prompt": "Once", "max_tokens": 1}
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "", "[", "a b"])
+def test_another_host_is_refused(served: Served, host: str) -> None:
+    """DNS rebinding: a page's own name that was made to lead here."""
+    status, said = served.ask("/v1/models", Host=host)
+    assert (status, said["error"]["code"]) == (403, "host_not_allowed")
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1234", "127.0.0.1:80", "[::1]:80", "192.168.0.7", "tgen.localhost"])
+def test_an_own_host_is_answered(served: Served, host: str) -> None:
+    assert served.ask("/v1/models", Host=host)[0] == 200
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "http://localhost:1", "null", "http://127.0.0.1"])
+def test_a_page_of_another_origin_is_refused(served: Served, origin: str) -> None:
+    status, said = served.ask("/v1/completions", ASKED, Origin=origin)
+    assert (status, said["error"]["code"]) == (403, "origin_not_allowed")
+    assert "access-control-allow-origin" not in served.headers
+    assert served.ask("/v1/completions", method="OPTIONS", Origin=origin)[0] == 403
+
+
+def test_a_page_that_hides_its_origin_is_refused(served: Served) -> None:
+    assert served.ask("/v1/models", Sec_Fetch_Site="cross-site")[0] == 403
+    assert served.ask("/v1/models", Sec_Fetch_Site="same-origin")[0] == 200
+
+
+def test_own_and_allowed_origins_are_answered(served: Served) -> None:
+    assert served.ask("/v1/completions", ASKED, Origin=f"http://127.0.0.1:{served.port}")[0] == 200
+    access = read_access(None, ["https://good.example"], "127.0.0.1", private=False)
+    with serving("storyteller", access=access) as other:
+        assert other.ask("/v1/completions", method="OPTIONS", Origin="https://good.example", Host="good.example")[0] == 204
+        assert other.headers["access-control-allow-methods"] == "GET, POST"
+        assert other.ask("/v1/completions", ASKED, Origin="https://good.example")[0] == 200
+        assert other.headers["access-control-allow-origin"] == "https://good.example"
+        assert other.ask("/v1/completions", ASKED, Origin="https://bad.example")[0] == 403
+    with pytest.raises(UsageError, match="is no origin"):
+        read_access(None, ["good.example"], "127.0.0.1", private=False)
+
+
+def test_a_key_is_needed() -> None:
+    with serving("storyteller", access=read_access("secret", [], "127.0.0.1", private=False)) as closed:
+        for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic secret"}, {"Authorization": "secret"}):
+            status, said = closed.ask("/v1/completions", ASKED, **given)
+            assert (status, said["error"]["code"]) == (401, "invalid_api_key")
+            assert "secret" not in said["error"]["message"]
+        assert closed.ask("/metrics")[0] == 401
+        assert closed.ask("/health")[0] == 200
+        assert closed.ask("/v1/completions", ASKED, Authorization="Bearer secret")[0] == 200
+
+
+def test_a_large_body_is_refused(served: Served) -> None:
+    """100 MB, with their length told before and without; the client hears why although it writes to the end."""
+    large = b" " * 100_000_000
+    status, said = served.ask("/v1/completions", large)
+    assert (status, said["error"]["code"]) == (413, "body_too_large")
+    with socket.create_connection(("127.0.0.1", served.port), timeout=60) as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(30):
+            connection.sendall(b"186a0\r\n" + b" " * 100_000 + b"\r\n")
+        connection.sendall(b"0\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+SAID = [{"role": "user", "content": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words", "param"),
+    [
+        ("completions", {"prompt": "a", "suffix": "b"}, "'suffix' cannot be honoured", "suffix"),
+        ("completions", {"prompt": "a", "best_of": 3, "n": 2}, "'best_of' cannot be honoured", "best_of"),
+        ("completions", {"prompt": "a", "logit_bias": {"5": 1}}, "'logit_bias' cannot be honoured", "logit_bias"),
+        ("completions", {"prompt": "a", "temprature": 1}, "'temprature' is not known; do you mean 'temperature'?", None),
+        ("completions", {"prompt": "a", "temperature": -1}, "temperature must be 0 or more, not -1", "temperature"),
+        ("completions", {"prompt": "a", "max_tokens": 0}, "max_new_tokens must be 1 or more, not 0", "max_new_tokens"),
+        ("completions", {"prompt": "a", "echo": 1}, "echo must be true or false, not a number", "echo"),
+        ("completions", {"prompt": "a", "stream": "yes"}, "stream must be true or false, not a text", "stream"),
+        ("completions", {"prompt": "a", "stream_options": {}}, "stream_options needs stream to be true", "stream_options"),
+        ("completions", {}, "prompt must be a text or a list of token ids, not null", "prompt"),
+        ("completions", {"prompt": []}, "prompt must be a text or a list of token ids, not a list of something else", "prompt"),
+        ("completions", {"prompt": [[1], "a", None]}, "prompt must be a text or a list of token ids", "prompt"),
+        ("completions", {"prompt": ["a"] * 3000}, "prompt holds 3,000 texts, and may hold 2,048", "prompt"),
+        ("completions", {"prompt": ["a"] * 100, "n": 100}, "prompt and n ask for 10,000 texts, and may ask for 4,096", "prompt"),
+        ("completions", {"prompt": [10**9]}, "the prompt holds ids outside the model's vocabulary", None),
+        ("completions", {"prompt": "a " * 5000}, "tokens, the model's context is", "prompt"),
+        ("chat/completions", {"messages": []}, "messages must not be empty", "messages"),
+        ("chat/completions", {"messages": SAID}, "storyteller has no chat template", None),
+        ("chat/completions", {"model": "talker", "messages": SAID, "functions": []}, "'functions' cannot be honoured", None),
+        ("chat/completions", {"model": "talker", "messages": SAID, "tools": [1]}, "tools must be functions", "tools"),
+        ("chat/completions", {"model": "talker", "messages": SAID, "tool_choice": "required"}, "tool_choice needs tools", "tool_choice"),
+        ("chat/completions", {"model": "talker", "messages": SAID, "top_logprobs": 2}, "top_logprobs needs logprobs", "top_logprobs"),
+        (
+            "chat/completions",
+            {"model": "talker", "messages": SAID, "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}},
+            '"type": "x" is not known',
+            "json_schema",
+        ),
+        ("responses", {"model": "talker", "input": 3}, "input must be a text or a list of messages", "input"),
+        ("responses", {"model": "talker", "input": "a", "previous_response_id": "b"}, "'previous_response_id' is not known", None),
+        ("embeddings", {"model": "bert"}, "input must be a text or a list of token ids, not null", "input"),
+        ("embeddings", {"model": "bert", "input": "a", "encoding_format": "x"}, "encoding_format must be float or", "encoding_format"),
+        ("completions", {"model": "bert", "prompt": "a"}, "bert is encoder-only, so it generates no text", None),
+    ],
+)  # fmt: skip
+def test_what_is_refused(served: Served, path: str, body: dict[str, Any], words: str, param: str | None) -> None:
+    status, said = served.ask(f"/v1/{path}", body)
+    assert status == 400, said
+    assert words in said["error"]["message"]
+    assert said["error"]["type"] == "invalid_request_error"
+    assert said["error"]["param"] == param
+    assert sorted(said["error"]) == ["code", "message", "param", "type"]
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b'{"a": NaN}', b'{"prompt": "\\ud800"}', b"[" * 10_000])
+def test_a_body_that_is_no_object_is_refused(served: Served, data: bytes) -> None:
+    status, said = served.ask("/v1/completions", data)
+    assert status == 400
+    assert said["error"]["message"]
+
+
+def test_other_paths_and_methods(served: Served) -> None:
+    for method, path, wanted in (("GET", "/", 404), ("GET", "/v1/completions", 405), ("POST", "/v1/models", 405), ("POST", "/x", 404)):
+        status, said = served.ask(path, method=method)
+        assert (status, sorted(said["error"])) == (wanted, ["code", "message", "param", "type"])
+
+
+def test_a_context_error_has_its_code(served: Served) -> None:
+    said = served.ask("/v1/completions", {"prompt": "a " * 5000})[1]
+    assert said["error"]["code"] == "context_length_exceeded"
+    assert "--" not in said["error"]["message"]
+
+
+def test_metrics_are_prometheus_text(served: Served) -> None:
+    served.ask("/v1/completions", ASKED)
+    text = served.ask("/metrics")[1]
+    assert served.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert 'tgen_requests_total{endpoint="/v1/completions",status="200"}' in text
+    for line in text.splitlines():
+        name, _, value = line.rpartition(" ")
+        assert line.startswith(("# HELP ", "# TYPE ")) or (name and float(value) >= 0), json.dumps(line)
+
+
+def test_a_connection_that_says_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tgen.server.listening.HEADER_SECONDS", 1)
+    monkeypatch.setattr("tgen.server.calls.BODY_SECONDS", 0.3)
+    with serving("storyteller") as impatient:
+        with socket.create_connection(("127.0.0.1", impatient.port), timeout=30) as silent:
+            silent.sendall(b"POST /v1/comp")
+            assert silent.recv(100) == b""
+        with socket.create_connection(("127.0.0.1", impatient.port), timeout=30) as slow:
+            slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+            assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
+        assert impatient.ask("/v1/completions", ASKED)[0] == 200

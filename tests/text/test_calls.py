@@ -1,0 +1,131 @@
+"""Calls of functions: how templates get them, and how they are found in what models write."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tgen.errors import UsageError
+from tgen.text.calls import Call, CallReader, TaggedCalls, WholeCalls, call_reader
+from tgen.text.chat import ChatTemplate, read_messages
+
+NAMES = {"weather", "time.now"}
+DAY = Call("weather", '{"day": "today"}')
+NOW = Call("time.now", "{}")
+HERMES = '<tool_call>\n{"name": "weather", "arguments": {"day": "today"}}\n</tool_call>'
+SECOND = '<tool_call>{"name": "time.now", "arguments": {}}</tool_call>'
+LLAMA = '{"name": "weather", "parameters": {"day": "today"}}'
+
+
+def read(reader: CallReader, text: str, size: int, written: str = "") -> tuple[str, list[Call]]:
+    """What a reader makes of a text that comes in pieces of this size."""
+    found = [reader.feed(text[place : place + size]) for place in range(0, len(text), size)] + [reader.flush(written)]
+    return "".join(said for said, _ in found), [call for _, calls in found for call in calls]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+@pytest.mark.parametrize(
+    ("text", "said", "calls"),
+    [
+        (HERMES, "", [DAY]),
+        (f"I look.\n\n{HERMES}\n{SECOND}\n", "I look.", [DAY, NOW]),
+        (f"{HERMES} and then", "and then", [DAY]),
+        (HERMES.removesuffix("</tool_call>"), "", [DAY]),  # the end token took the place of the tag
+        ("2 < 3 and <tool>, \n", "2 < 3 and <tool>, \n", []),
+        ("a <tool_cal", "a <tool_cal", []),
+        ("a <tool_call>no JSON</tool_call>", "a <tool_call>no JSON</tool_call>", []),
+        ('<tool_call>{"name": "delete", "arguments": {}}</tool_call>', '<tool_call>{"name": "delete", "arguments": {}}</tool_call>', []),
+        ("", "", []),
+        (" \n", " \n", []),
+    ],
+)
+def test_tagged_calls(text: str, said: str, calls: list[Call], size: int) -> None:
+    assert read(TaggedCalls(NAMES), text, size) == (said, calls)
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize(
+    ("text", "said", "calls"),
+    [
+        (LLAMA, "", [DAY]),
+        (f"<|python_tag|>{LLAMA}; {LLAMA}<|eom_id|>", "", [DAY, DAY]),
+        ('[{"name": "weather", "arguments": {"day": "today"}}, {"name": "time.now"}]', "", [DAY, NOW]),
+        ('[TOOL_CALLS] [{"name": "weather", "arguments": "{\\"day\\": \\"today\\"}", "id": "x"}]</s>', "", [DAY]),
+        ("{}", "{}", []),
+        ("{ is a brace", "{ is a brace", []),
+        (f"{LLAMA} is how", f"{LLAMA} is how", []),
+        ('{"name": "delete", "parameters": {}}', '{"name": "delete", "parameters": {}}', []),
+        ('{"name": "weather", "parameters": {"day": "\\ud800"}}', '{"name": "weather", "parameters": {"day": "\\ud800"}}', []),
+        ("[" * 5000, "[" * 5000, []),
+        (f"So: {LLAMA}", f"So: {LLAMA}", []),
+    ],
+)
+def test_calls_that_are_all_the_text(text: str, said: str, calls: list[Call], size: int) -> None:
+    assert read(WholeCalls(NAMES), text, size) == (said, calls)
+
+
+def test_mistral_s_names_before_arguments() -> None:
+    """The text lacks the special tokens, so only the ids tell what is a name."""
+    written = '[TOOL_CALLS]weather[ARGS]{"day": "today"}[TOOL_CALLS]time.now[CALL_ID]abc[ARGS]{}</s>'
+    reader = call_reader("{{ '[TOOL_CALLS]' }}{{ '[ARGS]' }}", NAMES)
+    assert read(reader, 'weather{"day": "today"}time.now{}', 4, written) == ("", [DAY, NOW])
+    assert read(call_reader("[ARGS]", NAMES), "weather is fine", 4, "weather is fine</s>") == ("weather is fine", [])
+
+
+def test_text_is_not_held_back_without_need() -> None:
+    """Text streams until a tag may begin, or from its first word on."""
+    tagged, whole = TaggedCalls(NAMES), WholeCalls(NAMES)
+    assert tagged.feed("Hello <to") == ("Hello", [])
+    assert tagged.feed("day>")[0] == " <today>"
+    assert whole.feed("Hello {")[0] == "Hello {"
+    assert isinstance(call_reader("<tool_call>", NAMES), TaggedCalls)
+    assert isinstance(call_reader("<tool_call>", NAMES, forced=True), WholeCalls)
+
+
+@given(st.text("<tol_ca>/\n {}x", max_size=60), st.integers(1, 9))
+def test_no_text_is_lost(text: str, size: int) -> None:
+    """Whatever the pieces, a text without calls comes out as it is."""
+    for reader in (TaggedCalls(()), WholeCalls(())):
+        said, calls = read(reader, text, size)
+        assert not calls
+        assert said == text or said == f"{text}</tool_call>"  # a tag that was never closed is closed
+
+
+TOOL: dict[str, Any] = {"type": "function", "function": {"name": "weather", "description": "é", "parameters": {"type": "object"}}}
+TEMPLATE = """{%- if tools %}{% for tool in tools %}{{ tool | tojson }}
+{% endfor %}{% endif %}
+{%- for m in messages %}
+{%- if m.role == 'tool' %}<tool_response>{{ m.content }}</tool_response>
+{%- elif m.tool_calls %}{{ m.content }}{% for c in m.tool_calls %}<tool_call>{"name": "{{ c.function.name }}", "arguments": \
+{{ c.function.arguments | tojson }}}</tool_call>{% endfor %}
+{%- else %}<{{ m.role }}>{{ m.content }}{% endif %}
+{%- endfor %}"""
+TALK = [
+    {"role": "developer", "content": "Be brief."},
+    {"role": "user", "content": "And today?"},
+    {"role": "assistant", "content": None, "tool_calls": [{"id": "a", "function": {"name": "weather", "arguments": '{"day": "é"}'}}]},
+    {"role": "tool", "tool_call_id": "a", "content": [{"type": "text", "text": "Rain."}]},
+]
+
+
+def test_a_template_gets_tools_and_calls() -> None:
+    """The arguments of a call as an object, as transformers hands them over."""
+    template = ChatTemplate(TEMPLATE, "place", {}).with_tools([TOOL])
+    assert template.render(read_messages(TALK)) == [
+        json.dumps(TOOL, ensure_ascii=False) + '\n<system>Be brief.<user>And today?<tool_call>{"name": "weather", "arguments": '
+        '{"day": "é"}}</tool_call><tool_response>Rain.</tool_response>'
+    ]
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(UsageError, match="takes no tools"):
+        ChatTemplate("{{ messages[0].content }}", "place", {}).with_tools([TOOL])
+    for calls in ([1], "x", [{"id": "a", "function": {"name": "f"}}], [{"function": {"name": "f", "arguments": "{}"}}]):
+        with pytest.raises(UsageError, match="message 1 has tool_calls that cannot be read"):
+            read_messages([{"role": "assistant", "content": None, "tool_calls": calls}])
+    with pytest.raises(UsageError, match="message 1 has no text"):
+        read_messages([{"role": "assistant", "content": None}])

@@ -1,0 +1,125 @@
+"""/v1/chat/completions and /v1/responses: answers conversations, with calls of functions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tgen.engine.job import Job
+from tgen.errors import UsageError
+from tgen.events import Event, Finished, Reading, Started
+from tgen.options import Resolved
+from tgen.server.calls import Answer, Call
+from tgen.server.endpoints.generating import Streaming, Texts, head, make_jobs, resolved_options, take_streaming
+from tgen.server.models import Served
+from tgen.server.sending import comment, sse
+from tgen.text.calls import call_reader
+from tgen.wire.chunks import ChatChunks, Message
+from tgen.wire.records import OBJECTS, chat_object, usage
+from tgen.wire.requests import JsonRequest, read_body, take_flag
+from tgen.wire.responses import ResponseEvents, chat_body
+from tgen.wire.tools import Tools, take_tools
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A conversation that is being answered."""
+
+    model: Served
+    tools: Tools
+    texts: Texts
+
+    def message(self, answer: str, index: int) -> Message:
+        """A new message of an answer with this id."""
+        tools, tokenizer = self.tools, self.model.writing().generator.tokenizer
+        reader = call_reader(self.model.template.source, tools.names, forced=tools.forced is not None) if tools.definitions else None
+        return Message(answer, index, reader, lambda ids: tokenizer.decode(list(ids), special=True), None if tools.parallel else 1)
+
+    def split(self, answer: str, finished: Finished, text: str) -> tuple[str, list[dict[str, Any]]]:
+        """The text and the calls of a whole message."""
+        message = self.message(answer, finished.index)
+        said = message.feed(text)[0] + message.end(finished)[0]
+        return said, message.calls
+
+
+async def chat(call: Call) -> Answer:
+    """Answer a request for a chat completion. Raises TgenError, HttpError."""
+    streaming = take_streaming(call.body)
+    talk = await _begin(call)
+    start = head(call, "chatcmpl-", talk.model.name, streaming)
+    if streaming.wanted:
+        return talk.texts.stream(ChatChunks(start, lambda index: talk.message(start["id"], index)), streaming)
+    events = await talk.texts.collected()
+    answer = chat_object(talk.model.name, events, lambda finished, text: talk.split(start["id"], finished, text))
+    return {**start, "object": OBJECTS["chat"], **answer}
+
+
+async def respond(call: Call) -> Answer:
+    """Answer a request for a response. Raises TgenError, HttpError."""
+    body, streaming = dict(call.body), Streaming(take_flag(call.body, "stream"))
+    call.body.pop("stream_options", None)
+    call.body = chat_body(call.body)
+    talk = await _begin(call)
+    if talk.texts.samples > 1:
+        raise UsageError("a response has one text", "leave n out, or use /v1/chat/completions")
+    identity = call.identity("resp_")
+    events = ResponseEvents(identity, call.created, talk.model.name, body, talk.message(identity, 0))
+    stream = _response_stream(talk.texts, events)
+    if streaming.wanted:
+        return stream
+    async for _ in stream:
+        pass
+    return events.response
+
+
+async def _response_stream(texts: Texts, made: ResponseEvents) -> AsyncGenerator[bytes]:
+    """The events of a response."""
+    kept: list[Event] = []
+    for record in made.begin():
+        yield sse(record, record["type"])
+    async with aclosing(texts.events()) as found:
+        async for event in found:
+            if isinstance(event, Reading):
+                yield comment(f"read {event.done} of {event.total} tokens")
+            if isinstance(event, Started | Finished):
+                kept.append(event)
+            for record in made.add(event):
+                yield sse(record, record["type"])
+    for record in made.end(usage(kept)):
+        yield sse(record, record["type"])
+
+
+async def _begin(call: Call) -> Chat:
+    """Read a chat request and make its job. Raises TgenError, HttpError."""
+    model = await call.model()
+    engine = model.writing()
+    tools = take_tools(call.body)
+    request = read_body("chat", call.body)
+    asked = request.options
+    if tools.forced is not None:
+        if any(name in asked for name in ("json_schema", "regex", "choices")):
+            raise UsageError("tool_choice and response_format exclude each other", "leave one of them out")
+        asked = {**asked, "json_schema": tools.forced}
+    resolved = resolved_options(call, engine, asked)
+    ids = await asyncio.to_thread(_encoded, model, request, tools)
+    jobs: Sequence[Job] = await make_jobs(call, engine, [ids], _fill_context(resolved, engine.generator.context, len(ids)))
+    return Chat(model, tools, Texts(call, engine, jobs, resolved.options.samples))
+
+
+def _encoded(model: Served, request: JsonRequest, tools: Tools) -> list[int]:
+    """The conversation as ids. Raises TgenError."""
+    template, tokenizer = model.template.with_tools(tools.definitions), model.writing().generator.tokenizer
+    return template.encode(tokenizer, request.messages or [], extra=request.template_arguments)[0]
+
+
+def _fill_context(resolved: Resolved, context: int, read: int) -> Resolved:
+    """Let an answer fill the context, as in `tgen chat`, unless the user or the model's folder sets a limit."""
+    if resolved.origins["max_new_tokens"] != "built-in":
+        return resolved
+    room = max(1, context - read)
+    if resolved.options.overflow == "truncate-left":
+        room = max(room, context // 4)
+    return replace(resolved, options=replace(resolved.options, max_new_tokens=room))

@@ -1,0 +1,210 @@
+"""Answers tgen's own commands: what they would compute themselves, as events that they show in the same way.
+
+An answer is a stream of objects. The last one may be the error that the command ends with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Generator as Yields
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tgen.checkpoint.generation import not_honoured, read_generation
+from tgen.engine.generator import Generator
+from tgen.engine.opening import no_text
+from tgen.errors import TgenError, UsageError
+from tgen.events import Started
+from tgen.options import resolve
+from tgen.server.calls import Answer, Call, Handler
+from tgen.server.endpoints.borrowed import Borrowed, in_thread
+from tgen.server.endpoints.generating import make_jobs
+from tgen.server.models import Served
+from tgen.server.problems import HttpError
+from tgen.server.sending import sse
+from tgen.tasks.conversation import Conversation, check_system
+from tgen.tasks.scoring import probability_parts, scored_bytes, windowed
+from tgen.tasks.translation import Translator
+from tgen.tasks.vectors import embedder
+from tgen.text.chat import Message, find_template, no_template, read_arguments
+from tgen.wire.events import event_record, failure_record, resolved_record
+
+Records = Yields[dict[str, Any], None, None]
+AsyncRecords = AsyncGenerator[dict[str, Any]]
+Work = Callable[[Call, Served], AsyncRecords]
+
+
+def _chosen(call: Call) -> Served:
+    """The model that the command names by its folder, or the first one of a kind that the command takes. Raises UsageError."""
+    name, kinds, models = call.body.get("model"), call.body.get("kinds") or (), call.service.models
+    if name is not None:
+        try:
+            return models.find(name)
+        except HttpError as error:
+            raise UsageError(error.message, "leave --model out, or start a server with it") from error
+    return next((model for model in models.all if model.checkpoint.spec.kind in kinds), models.all[0])
+
+
+async def describe(call: Call) -> Answer:
+    """What a command needs to know of a model before it asks, and its options settled, if it names any."""
+    try:
+        checkpoint = _chosen(call).checkpoint
+        settled = {}
+        if "values" in call.body:
+            defaults = read_generation(checkpoint).options
+            settled = {"resolved": resolved_record(resolve(call.body["values"], call.body["environment"], defaults))}
+    except TgenError as error:
+        return failure_record(error)
+    spec = checkpoint.spec
+    return {"name": checkpoint.name, "kind": spec.kind, "context": spec.context, "ignored": not_honoured(checkpoint), **settled}
+
+
+async def cancel(call: Call) -> Answer:
+    """End the request of an id as Ctrl-C ends a command: with its last events."""
+    found = call.service.cancels.get(str(call.body.get("id")))
+    if found is not None:
+        found()
+    return {"found": found is not None}
+
+
+def answering(work: Work) -> Handler:
+    """The handler for a kind of command."""
+
+    async def handler(call: Call) -> Answer:
+        return _stream(call, work)
+
+    return handler
+
+
+async def _stream(call: Call, work: Work) -> AsyncGenerator[bytes]:
+    try:
+        model = _chosen(call)
+        await call.stack.enter_async_context(call.service.models.use(model))
+        async with aclosing(work(call, model)) as records:
+            async for record in records:
+                yield sse(record)
+        yield sse({"end": True})  # without it, the connection broke
+    except TgenError as error:
+        yield sse(failure_record(error))
+
+
+async def generate(call: Call, model: Served) -> AsyncRecords:
+    """The events of a generation."""
+    body, engine, service = call.body, model.engine, call.service
+    if engine is None:
+        raise no_text(model.checkpoint.name)
+    resolved = engine.generator.resolve(body["values"], body["environment"])
+    prompt = await asyncio.to_thread(_prompt, engine.generator, model, body)
+    [job] = await make_jobs(call, engine, [prompt], resolved)
+    service.cancels[body["id"]] = lambda: service.worker.cancel(engine, job.key)
+    try:
+        async with aclosing(service.worker.events(engine, [job])) as events:
+            async for _, event in events:
+                service.metrics.heard(event)
+                if isinstance(event, Started):
+                    event = replace(event, cached_tokens=0)  # alone, the command would have read all of them
+                yield event_record(event)
+    finally:
+        del service.cancels[body["id"]]
+
+
+def _prompt(generator: Generator, model: Served, body: Mapping[str, Any]) -> str | list[int]:
+    """The prompt of a command: its text, or the ids of a conversation."""
+    if not body["chat"]:
+        return str(body["prompt"])
+    template = find_template(model.checkpoint.folder)
+    if template is None:
+        raise no_template(model.checkpoint.name)
+    head = [] if body["system"] is None else [Message("system", body["system"])]
+    template = template.with_arguments(read_arguments(body["template_arg"] or []))
+    return template.encode(generator.tokenizer, [*head, Message("user", body["prompt"])])[0]
+
+
+def _score(call: Call, model: Served, borrowed: Borrowed) -> Records:
+    """The ids of a text, the bytes that they stand for, their pieces; then their log-probabilities in parts."""
+    text, tokenizer = call.body["text"], model.tokenizer
+    ids = tokenizer.encode(text)
+    pieces = [tokenizer.decode([token], special=True) for token in ids[1:]] if call.body["tokens"] else []
+    yield {"ids": ids, "pieces": pieces, "size": scored_bytes(tokenizer, text, ids) if ids else 0}
+
+    def read(window: Sequence[int]) -> npt.NDArray[np.float32]:
+        parts = borrowed.by_turns(probability_parts(borrowed.executor, window))
+        return np.array([number for part in parts for number in part], dtype=np.float32)
+
+    for part in windowed(ids, model.checkpoint.spec.context, read) if len(ids) > 1 else ():
+        yield {"logprobs": part.tolist()}
+
+
+def _translate(call: Call, _: Served, borrowed: Borrowed) -> Records:
+    """The translation of each line."""
+    body = call.body
+    resolved = borrowed.resolve(body["values"], body["environment"])
+    for found in Translator(borrowed, resolved, source=body["from"], target=body["to"]).translate(body["lines"]):
+        yield {"text": found.text, "left_out": found.left_out}
+
+
+def _chat(call: Call, model: Served, borrowed: Borrowed) -> Records:
+    """The events of an answer, then the conversation after it. Without a text, only the system message is checked."""
+    body = call.body
+    template = find_template(model.checkpoint.folder)
+    if template is None:
+        raise no_template(model.checkpoint.name)
+    template = template.with_arguments(read_arguments(body["template_arg"] or []))
+    if body["text"] is None:
+        check_system(template, body["system"])
+        return
+    conversation = Conversation(borrowed, template, borrowed.resolve(body["values"], body["environment"]))
+    conversation.state = body["state"]
+    try:
+        for event in conversation.reply(body["text"]):
+            call.service.metrics.heard(event)
+            yield event_record(event)
+    except TgenError as error:
+        yield {"state": conversation.state}
+        raise error
+    yield {"state": conversation.state}
+
+
+async def embed(call: Call, model: Served) -> AsyncRecords:
+    """The number of tokens of each line, and its vector."""
+    encoder, body = model.encoding(), call.body
+    maker = embedder(model.checkpoint, model.tokenizer, body["pooling"], body["normalize"], body["prompt_name"])
+    rows = await asyncio.to_thread(lambda: list(map(maker.ids, body["lines"])))
+    vectors = await asyncio.wrap_future(call.service.worker.call(lambda: maker.vectors(encoder, rows)))
+    yield {
+        "longest": maker.longest,
+        "counts": list(map(len, rows)),
+        "vectors": [[round(float(x), 7) for x in vector] for vector in vectors],
+    }
+
+
+def _as_task(task: Callable[[Call, Served, Borrowed], Records]) -> Work:
+    """A task that a thread runs, as work."""
+
+    async def work(call: Call, model: Served) -> AsyncRecords:
+        borrowed = Borrowed(call.service.worker, model.writing())
+        identity = str(call.body.get("id"))
+        call.service.cancels[identity] = borrowed.stopped.set
+        try:
+            async with aclosing(in_thread(task(call, model, borrowed), borrowed.gone)) as records:
+                async for record in records:
+                    yield record
+        finally:
+            call.service.cancels.pop(identity, None)
+
+    return work
+
+
+WORK: dict[str, Work] = {
+    "generate": generate,
+    "embed": embed,
+    "score": _as_task(_score),
+    "translate": _as_task(_translate),
+    "chat": _as_task(_chat),
+}
+QUICK = {"describe": describe, "cancel": cancel}

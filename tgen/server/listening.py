@@ -1,0 +1,125 @@
+"""Binds the server's socket, and runs the server until a signal ends it: the first one drains, the second one ends at once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from tgen.errors import UsageError
+
+BACKLOG = 1024
+HEADER_BYTES, HEADER_SECONDS = 64 * 1024, 30
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens on an address. Raises UsageError."""
+    listener: socket.socket | None = None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)  # connections wait while the model is being loaded
+    except (OSError, OverflowError) as error:
+        if listener is not None:
+            listener.close()
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        hint = "another program listens there; give another --port" if getattr(error, "errno", 0) == errno.EADDRINUSE else "check them"
+        raise UsageError(f"cannot listen on --host {host} --port {port}: {reason}", hint) from error
+    return listener
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A Unix socket that only its owner can open. One that a killed server left is replaced. Raises UsageError."""
+    try:
+        with suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(path.lstat().st_mode):
+                raise UsageError(f"--unix {path} exists and is no socket", "name another path")
+            if is_answered(path):
+                raise UsageError(f"a server listens on --unix {path} already", "`tgen serve --stop` ends it")
+            path.unlink()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+            listener.listen(BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+        finally:
+            os.umask(before)
+    except OSError as error:
+        raise UsageError(f"cannot listen on --unix {path}: {error.strerror or error}", "name a short path in a folder of yours") from error
+    return listener
+
+
+def is_answered(path: Path) -> bool:
+    """Whether a server accepts connections on a Unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+class Server(uvicorn.Server):
+    """A server whose first signal drains it, and whose second one ends the process."""
+
+    def __init__(self, app: ASGIApp, leave: Callable[[int], None], ready: Callable[[], None] = lambda: None) -> None:
+        """`leave` is called with the second signal, `ready` once connections are accepted."""
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="on", backlog=BACKLOG, h11_max_incomplete_event_size=HEADER_BYTES,
+            http="h11", ws="none", server_header=False, timeout_keep_alive=30,
+        )  # fmt: skip
+        super().__init__(config)
+        self._leave = leave
+        self._ready = ready
+        self._silent: dict[Any, int] = {}
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections."""
+        await super().startup(sockets)
+        self._ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Close connections on which no request came for too long; the base class does so only after a first request."""
+        if counter % 10 == 0:
+            silent = {one for one in self.server_state.connections if getattr(one, "cycle", None) is None}
+            self._silent = {one: seconds + 1 for one, seconds in {**dict.fromkeys(silent, 0), **self._silent}.items() if one in silent}
+            for one in [one for one, seconds in self._silent.items() if seconds > HEADER_SECONDS]:
+                one.transport.close()
+        return await super().on_tick(counter)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Let signals end the server while it runs."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        # A background job of a script was started to ignore a Ctrl-C that is meant for the foreground job.
+        heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self.handle_exit) for number in heeded}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Take a signal."""
+        if self.should_exit:
+            self._leave(sig)
+        self.should_exit = True

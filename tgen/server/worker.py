@@ -1,0 +1,194 @@
+"""The one thread that runs models. Requests come to it through a queue, and its events go back to the thread of the connections."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import traceback
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from itertools import count, islice
+from queue import Empty, SimpleQueue
+from typing import Protocol, TypeVar
+
+from tgen.engine.generator import Generator
+from tgen.engine.job import Job
+from tgen.engine.request import Request
+from tgen.engine.scheduler import Scheduler, Told
+from tgen.engine.shared import SharedPrefixes
+from tgen.errors import MemoryLimitError, TgenError
+from tgen.events import Event, Finished
+
+T = TypeVar("T")
+# The share of the free memory that the rows of ended requests may take.
+KEPT_SHARE = 0.25
+
+
+class Listener(Protocol):
+    """Where the events of jobs go, with their keys; a queue of asyncio, or one for threads."""
+
+    def put_nowait(self, item: tuple[int, Event | TgenError], /) -> None: ...
+
+
+class Engine:
+    """A loaded model that generates text, and the scheduler of its requests."""
+
+    def __init__(self, generator: Generator, rows: int) -> None:
+        """At most `rows` rows run at once."""
+        self.generator = generator
+        self.rows = rows
+        self._lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all requests and all that was kept of them."""
+        executor = self.generator.executor
+        free = executor.free_bytes()
+        shares = self.generator.limits.answer_start is None  # the answer to a source begins like every other answer
+        self._prefixes = SharedPrefixes(executor, float("inf") if free is None else KEPT_SHARE * free) if shares else None
+        self.scheduler = Scheduler(executor, self.rows, draft=self.generator.draft)
+
+    def job(self, request: Request, generator: Generator | None = None) -> Job:
+        """The job for a request, as this generator or another one of the model makes it. Several threads may ask. Raises TgenError."""
+        with self._lock:
+            return (generator or self.generator).job(request, prefix=self._prefixes)
+
+
+class Worker:
+    """Runs engines by turns, one step of each, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._keys = count(1)
+        self._listeners: dict[int, Listener] = {}
+        self._running: list[Engine] = []  # the engines that have something to do
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._over = False
+
+    def start(self) -> None:
+        """Start the thread; events go to the running loop."""
+        self._loop = asyncio.get_running_loop()
+        threading.Thread(target=self._run, name="tgen-model", daemon=True).start()
+
+    def stop(self) -> None:
+        """Let the thread end after its step."""
+        self._inbox.put(self._end)
+
+    def key(self) -> int:
+        """A new key for a request."""
+        return next(self._keys)
+
+    def call(self, function: Callable[[], T]) -> Future[T]:
+        """Run a function between two steps; the future has what it returns."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(function())
+            except Exception as error:
+                future.set_exception(error)
+
+        self._inbox.put(run)
+        return future
+
+    async def events(self, engine: Engine, jobs: Sequence[Job]) -> AsyncGenerator[tuple[int, Event]]:
+        """The events of these jobs, each with the number of its job, until all samples have ended. Raises the first error.
+
+        Of many jobs, no more than the engine's rows wait or run at once, so that other requests come in between. However this ends, the
+        jobs that have not ended are cancelled.
+        """
+        queue: asyncio.Queue[tuple[int, Event | TgenError]] = asyncio.Queue()
+        numbers = {job.key: number for number, job in enumerate(jobs)}
+        left = iter(jobs)
+        going: dict[int, int] = {}  # the samples that have not ended, by the keys of jobs that were added
+
+        def add(count: int) -> None:
+            new = list(islice(left, count))
+            going.update((job.key, job.prepared.options.samples) for job in new)
+            self.add(engine, new, queue)
+
+        add(engine.rows)
+        try:
+            while going:
+                key, event = await queue.get()
+                if isinstance(event, TgenError):
+                    raise event
+                going[key] -= isinstance(event, Finished)
+                if not going[key]:
+                    del going[key]
+                    add(1)
+                yield numbers[key], event
+        finally:
+            self.drop(engine, going, numbers)
+
+    def add(self, engine: Engine, jobs: Sequence[Job], listener: Listener) -> None:
+        """Add jobs, whose events go to a listener with their keys, until they are dropped."""
+        self._listeners |= dict.fromkeys((job.key for job in jobs), listener)
+        self._inbox.put(lambda: self._add(engine, jobs))
+
+    def drop(self, engine: Engine, going: Iterable[int], keys: Iterable[int]) -> None:
+        """Cancel the jobs of the keys that are still `going`, and hear nothing more of any."""
+        for key in keys:
+            self._listeners.pop(key, None)
+        if cancelled := list(going):
+            self._inbox.put(lambda: self._cancel(engine, cancelled))
+
+    def _add(self, engine: Engine, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            engine.scheduler.add(job)
+        if engine not in self._running:
+            self._running.append(engine)
+
+    def cancel(self, engine: Engine, key: int) -> None:
+        """Let a request end now; whoever hears its events hears the last ones."""
+        self._inbox.put(lambda: self._cancel(engine, [key]))
+
+    def _cancel(self, engine: Engine, keys: Iterable[int]) -> None:
+        for key in keys:
+            self._tell(engine.scheduler.cancel(key))
+
+    def _end(self) -> None:
+        self._over = True
+
+    def _run(self) -> None:
+        while not self._over:
+            self._take(wait=not self._running)
+            for engine in [*self._running]:
+                self._tell(self._step(engine))
+                if engine.scheduler.idle:
+                    self._running.remove(engine)
+
+    def _take(self, wait: bool) -> None:
+        """Do what came into the queue; with `wait`, something must come first."""
+        with suppress(Empty):
+            while True:
+                task = self._inbox.get(block=wait)
+                wait = False
+                try:
+                    task()
+                except Exception:  # whatever it is, the other requests go on
+                    traceback.print_exc()
+
+    def _step(self, engine: Engine) -> Told:
+        """One step; an error that no request explains ends all of the engine's requests, and no other one."""
+        try:
+            return [] if engine.scheduler.idle else engine.scheduler.step()
+        except Exception as error:
+            keys = [*engine.scheduler.running, *engine.scheduler.waiting]
+            engine.reset()
+            if isinstance(error, MemoryError):
+                return [(key, MemoryLimitError("out of memory", "ask for less at once")) for key in keys]
+            return [(key, TgenError(f"unexpected {type(error).__name__}: {error}", "this is a bug in tgen")) for key in keys]
+
+    def _tell(self, told: Told) -> None:
+        if told and self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._deliver, told)
+
+    def _deliver(self, told: Told) -> None:
+        for key, event in told:
+            if (queue := self._listeners.get(key)) is not None:
+                queue.put_nowait((key, event))

@@ -1,0 +1,103 @@
+"""The messages of a conversation. This module knows no model."""
+
+from __future__ import annotations
+
+from collections.abc import Generator as Yields
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tgen.events import Event, Finished, Piece
+from tgen.text.chat import Message, read_messages
+
+
+class Talk:
+    """Messages so far, and what a later answer depends on beside them."""
+
+    def __init__(self, system: str | None = None) -> None:
+        self._turns: list[Message] = []
+        self._system = system
+        self._dropped = 0
+        self._replies = 0
+        self._unanswered: str | None = None
+
+    @property
+    def messages(self) -> list[Message]:
+        """All messages, a system message first if there is one."""
+        return [*self._head(), *self._turns]
+
+    @messages.setter
+    def messages(self, messages: Sequence[Message]) -> None:
+        has_system = bool(messages) and messages[0].role == "system"
+        self._system = messages[0].content if has_system else None
+        self.clear()
+        self._turns = list(messages[has_system:])
+        # These answers count as given here: with a seed, the next answer then has another random stream than they had.
+        self._replies = max(self._replies, sum(message.role == "assistant" for message in self._turns))
+
+    @property
+    def system(self) -> str | None:
+        """The system message, which the model reads first."""
+        return self._system
+
+    @system.setter
+    def system(self, text: str | None) -> None:
+        """Raises UsageError if the template takes no system message."""
+        self.check(text)
+        self._system = text
+
+    def check(self, system: str | None) -> None:
+        """Raise UsageError if the model takes no system message."""
+
+    def clear(self) -> None:
+        """Forget all but the system message."""
+        self._turns, self._dropped, self._unanswered = [], 0, None
+
+    def last_question(self) -> str | None:
+        """The user's last message, None if there is none. The turn that it began is taken back."""
+        if self._unanswered is not None:
+            return self._unanswered
+        places = [place for place, message in enumerate(self._turns) if message.role == "user"]
+        if not places:
+            return None
+        question = self._turns[places[-1]].content
+        del self._turns[places[-1] :]
+        return question
+
+    def _keeping(self, text: str, events: Iterable[Event]) -> Yields[Event, None, None]:
+        """The events of the answer to a message; both are kept, also if the caller stops early, but not if the answer fails."""
+        before = self._turns
+        self._turns = [*before, Message("user", text)]
+        said: list[str] = []
+        over = False
+        try:
+            for event in events:
+                if isinstance(event, Piece):
+                    said.append(event.text)
+                elif isinstance(event, Finished):
+                    over = event.reason != "cancelled"
+                yield event
+        finally:
+            kept = over or any(said)
+            self._unanswered = None if kept else text
+            self._turns = [*self._turns, Message("assistant", "".join(said))] if kept else before
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """All of it as a JSON object."""
+        turns = [message_record(message) for message in self._turns]
+        counts = {"dropped": self._dropped, "replies": self._replies}
+        return {"turns": turns, "system": self._system, **counts, "unanswered": self._unanswered}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self._turns = read_messages(state["turns"])
+        self._system, self._unanswered = state["system"], state["unanswered"]
+        self._dropped, self._replies = state["dropped"], state["replies"]
+
+    def _head(self) -> list[Message]:
+        return [] if self._system is None else [Message("system", self._system)]
+
+
+def message_record(message: Message) -> dict[str, Any]:
+    """A message as a JSON object."""
+    return {"role": message.role, "content": message.content, **message.extra}
