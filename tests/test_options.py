@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgen.errors import TgenError, UsageError
-from tgen.options import CONSTRAINTS, ENVIRONMENT, GenerationOptions, RunOptions, check_early, resolve
+from tgen.options import CONSTRAINTS, DECLARED, GenerationOptions, RunOptions, check_early, resolve
 
 steady = settings(deadline=None, derandomize=True, database=None, max_examples=200)
 # What JSON can hold, and a little more.
@@ -25,6 +25,7 @@ hostile = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.tuples(inner) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=4,
 )
+ENVIRONMENT = [name for name, option in DECLARED.items() if option.environment]
 every_option = sorted(GenerationOptions.__dataclass_fields__)
 
 BAD = [
@@ -103,6 +104,7 @@ def test_the_edges_of_every_range_are_inside(name: str, values: list[Any]) -> No
     [
         ({"device": "tpu"}, "--device must be one of auto, cpu, cuda, mps, not 'tpu'"),
         ({"dtype": "int3"}, "--dtype must be one of auto, float32, bfloat16, float16, not 'int3'"),
+        ({"executor": "jax"}, "--executor must be one of auto, native, torch, not 'jax'"),
         ({"threads": 0}, "--threads must be between 1 and 4096, not 0"),
         ({"threads": 1.5}, "--threads must be a whole number, not 1.5"),
     ],

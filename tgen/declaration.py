@@ -17,7 +17,8 @@ class Declaration:
     """How people ask for an option, which values it may have, and which other sources may set or ignore it.
 
     The metavar INT or FLOAT makes it a number from `low` to `high` (`above`: not `low` itself); `choices` are the only values. Without
-    either and without a metavar it is a flag; `repeated` options may be given several times.
+    either and without a metavar it is a flag, and a `switch` is a flag that --no-... turns off; `repeated` options may be given several
+    times.
     """
 
     help: str
@@ -25,6 +26,7 @@ class Declaration:
     metavar: str = ""
     aliases: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    switch: bool = False
     repeated: bool = False
     low: float = -math.inf
     high: float = math.inf
@@ -55,6 +57,8 @@ class Declaration:
         """Raise UsageError, naming option, value and range, for a value that is not allowed."""
         if self.choices and value not in self.choices:
             raise UsageError(f"{flag(name)} must be one of {', '.join(self.choices)}, not {value!r}")
+        if self.switch and not isinstance(value, bool):
+            raise UsageError(f"{flag(name)} must be true or false, not {value!r}")
         if not self.number:
             return
         largest = sys.float_info.max  # neither infinity nor NaN, nor a whole number that does not fit a float

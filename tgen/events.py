@@ -59,6 +59,7 @@ class Finished:
     """Sample `index` has ended: why, after how many tokens (an end token counts), and how long reading and writing took.
 
     `prefill_seconds` is the time until the first token could be drawn, `decode_seconds` all that came after. `ids` are its tokens.
+    `guessed` tokens were guessed ahead of the model, and `guessed_right` of these guesses were right.
     """
 
     index: int
@@ -67,6 +68,8 @@ class Finished:
     prefill_seconds: float
     decode_seconds: float
     ids: tuple[int, ...] = ()
+    guessed: int = 0
+    guessed_right: int = 0
 
 
 @dataclass(frozen=True, slots=True)

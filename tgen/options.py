@@ -17,6 +17,7 @@ from tgen.files import refuse_constant
 Overflow = Literal["error", "truncate-left", "shrink"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+ExecutorChoice = Literal["auto", "native", "torch"]
 Pooling = Literal["mean", "first"]
 Origin = Literal["asked", "environment", "model", "built-in"]
 
@@ -155,7 +156,7 @@ class GenerationOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Where and in which number format to compute; `threads` None leaves the choice to torch."""
+    """Where, in which number format and with which executor to compute; `threads` None leaves the choice to the executor."""
 
     device: Device = field(default="auto", metadata=declared(
         "Where to compute.", RUNNING, choices=get_args(Device), default="auto: the first available of cuda, mps, cpu",
@@ -166,9 +167,45 @@ class RunOptions:
     threads: int | None = field(default=None, metadata=declared(
         "CPU threads. Without --threads, one for each core.", RUNNING, "INT", aliases=("-t",), low=1, high=4096,
     ))  # fmt: skip
+    executor: ExecutorChoice = field(default="auto", metadata=declared(
+        "What computes. native: tgen's own library, for CPUs. torch: PyTorch, for every model and device.",
+        RUNNING, choices=get_args(ExecutorChoice), default="$TGEN_EXECUTOR, else auto: native where it runs the model", environment=True,
+    ))  # fmt: skip
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@dataclass(frozen=True, slots=True)
+class GuessOptions:
+    """Whether to guess tokens ahead of the model, and the draft model that guesses them, if there is one."""
+
+    guess: bool | None = field(default=None, metadata=declared(
+        "Guess the next tokens by what followed the last ones earlier, in prompt or text, and check the guesses in one step. The text "
+        "stays the same; only with torch, whose rounding depends on the step, it may differ in rare cases.",
+        RUNNING, switch=True, environment=True, default="$TGEN_GUESS, else auto: where the executor is exact",
+    ))  # fmt: skip
+    draft_model: str | None = field(default=None, metadata=declared(
+        "Let this small model with the same tokenizer guess the next tokens. At temperature 0 the text stays the same; else a seed gives "
+        "another text of the same distribution.",
+        RUNNING, "PATH|NAME", environment=True, default="$TGEN_DRAFT_MODEL, else none",
+    ))  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.draft_model is not None and not (isinstance(self.draft_model, str) and self.draft_model):
+            raise UsageError(f"--draft-model must be a folder or a name, not {self.draft_model!r}")
+        if self.draft_model is not None and self.guess is False:
+            raise UsageError("--draft-model and --no-guess exclude each other", "leave one of them out")
+
+
+def settle_guesses(asked: Mapping[str, Any], environment: Mapping[str, str]) -> GuessOptions:
+    """The options of guessing; what is asked overrides the environment. Raises UsageError."""
+    given = {name: value for name, value in asked.items() if value is not None}
+    values = environment_values(GuessOptions, environment)
+    if "draft_model" in given or given.get("guess") is False:  # each turns off the other
+        values = {}
+    return GuessOptions(**{**values, **given})
 
 
 def declarations(record: type) -> dict[str, Declaration]:
@@ -212,7 +249,7 @@ def resolve(asked: Mapping[str, Any], environment: Mapping[str, str], model: Map
     origins: dict[str, Origin] = dict.fromkeys(settled, "built-in")
     layers: list[tuple[Origin, Mapping[str, Any]]] = [
         ("model", model),
-        ("environment", _environment_values(environment)),
+        ("environment", environment_values(GenerationOptions, environment)),
         ("asked", {key: value for key, value in asked.items() if value is not None}),
     ]
     for origin, values in layers:
@@ -250,23 +287,31 @@ def check_early(asked: Mapping[str, Any], environment: Mapping[str, str]) -> Non
     resolve(asked, environment, {})
 
 
-def _environment_values(environment: Mapping[str, str]) -> dict[str, Any]:
-    """The values that TGEN_... variables set; an empty variable counts as unset."""
+def environment_values(record: type, environment: Mapping[str, str]) -> dict[str, Any]:
+    """The values that TGEN_... variables set for a record's options; an empty variable counts as unset. Raises UsageError."""
     values: dict[str, Any] = {}
-    for name in ENVIRONMENT:
-        variable, whole = f"TGEN_{name.upper()}", DECLARED[name].metavar == "INT"
-        text = environment.get(variable)
+    for name, option in declarations(record).items():
+        variable, whole = f"TGEN_{name.upper()}", option.metavar == "INT"
+        text = environment.get(variable) if option.environment else None
         if not text:
             continue
         try:
-            values[name] = int(text) if whole else float(text)
-            DECLARED[name].check(name, values[name])
+            values[name] = _switched(text) if option.switch else {"INT": int, "FLOAT": float}.get(option.metavar, str)(text)
+            option.check(name, values[name])
         except (ValueError, UsageError) as error:
             reason = error.message if isinstance(error, UsageError) else f"it is not {'a whole' if whole else 'a'} number"
             raise UsageError(
                 f"the environment sets {variable}={text!r}: {reason}", f"unset {variable}, or give it another value"
             ) from error
     return values
+
+
+def _switched(text: str) -> bool:
+    """The value of a switch in the environment. Raises UsageError."""
+    values = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
+    if text.lower() not in values:
+        raise UsageError("it is neither 1 nor 0")
+    return values[text.lower()]
 
 
 def read_constraint(asked: Mapping[str, Any]) -> Constraint | None:

@@ -77,12 +77,10 @@ UNSUPPORTED, EDITED = UnsupportedError, "config.json is damaged or was edited"
 config("llama3", "model_type = 'lama' is not implemented", "nearest implemented: llama;", UNSUPPORTED, model_type="lama")
 config("llama3", "model_type = 'qwen3_moe' is not implemented", "nearest implemented: qwen3;", UNSUPPORTED, model_type="qwen3_moe")
 config("llama3", "model_type is missing", "it should be a string", model_type=None)
-config("mistral", "rope_type = 'yarn' is not implemented", "default, linear, llama3", UNSUPPORTED, rope_scaling={"type": "yarn"})
+config("mistral", "rope_type = 'foo' is not implemented", "default, linear, dynamic, llama3", UNSUPPORTED, rope_scaling={"type": "foo"})
 config("llama3", "partial_rotary_factor = 0.5 is not implemented", "1.0", UNSUPPORTED, partial_rotary_factor=0.5)
-config(
-    "phi3", "rope_type = 'longrope' is not implemented", "default, linear", UNSUPPORTED, rope_scaling={"type": "longrope", "factor": 2.0}
-)
-config("opt", "word_embed_proj_dim = 8 is not implemented", "implemented: 16", UNSUPPORTED, word_embed_proj_dim=8)
+config("phi3", "long_factor is missing", "a list of 2 numbers above 0", rope_scaling={"type": "longrope", "factor": 2.0})
+config("stablelm", "qk_layernorm = True is not implemented", "implemented: False", UNSUPPORTED, qk_layernorm=True)
 config("opt", "layer_norm_elementwise_affine = False is not", "True", UNSUPPORTED, layer_norm_elementwise_affine=False)
 config("gemma3", "use_bidirectional_attention = True is not", "False", UNSUPPORTED, use_bidirectional_attention=True)
 config("t5", "feed_forward_proj = 'gated-foo' is not", "relu, .*gated-gelu", UNSUPPORTED, feed_forward_proj="gated-foo")
@@ -99,7 +97,7 @@ config("roberta", "pad_token_id = 67 is not a whole number from 0 to 66", "damag
 config("gpt_neox", "a share of 0.4 of heads of 8 numbers cannot be rotated", "damaged", rotary_pct=0.4)
 config("gpt_neox", "a share of 1.5 of heads of 8 numbers cannot be rotated", "damaged", rotary_pct=1.5)
 config("llama3", "hidden_act = 'quick_gelu' is not implemented", "gelu, .*silu", UNSUPPORTED, hidden_act="quick_gelu")
-config("gpt2", "scale_attn_by_inverse_layer_idx = True is not", "False", UNSUPPORTED, scale_attn_by_inverse_layer_idx=True)
+config("falcon", "alibi = True is not", "False", UNSUPPORTED, alibi=True)
 config("bloom", "apply_residual_\\w+ = True is not", "False", UNSUPPORTED, apply_residual_connection_post_layernorm=True)
 config(
     "mistral", "quantization_config = .*'gptq'.* is not", "a folder without it", UNSUPPORTED, quantization_config={"quant_method": "gptq"}

@@ -18,7 +18,7 @@ from tests.conftest import GOLDEN, GOLDENS
 from tgen.checkpoint.container import open_checkpoint
 from tgen.errors import CheckpointError, UnsupportedError
 from tgen.executors.torch.load import load_model
-from tgen.executors.torch.norms import RmsNorm
+from tgen.executors.torch.norms import HeadNorm, RmsNorm
 from tgen.executors.torch.save import save_weights
 from tgen.executors.torch.transformer import Transformer
 
@@ -57,7 +57,7 @@ def test_every_type_is_converted(name: str, dtype: torch.dtype) -> None:
     """The weights of root-mean-square norms are the exception: they stay in float32."""
     model, expected = load(GOLDEN / name, dtype), load(GOLDEN / name)
     for module in expected.modules():
-        if not isinstance(module, RmsNorm):
+        if not isinstance(module, RmsNorm | HeadNorm):
             for tensor in module.parameters(recurse=False):
                 tensor.data = tensor.to(dtype)
     assert (model.dtype, model.device) == (dtype, CPU)

@@ -18,7 +18,7 @@ from tgen.checkpoint.container import Checkpoint, open_checkpoint
 from tgen.checkpoint.mapped import MappedFiles, check_repeats, is_finite, read_parameter, taken, widened
 from tgen.errors import CheckpointError, UnsupportedError
 from tgen.executors.torch import load
-from tgen.families.table import ONE_ROW, PLUS_ONE, TRANSPOSED, Interleaved, Part, Rows, Take, Transpose, inverse
+from tgen.families.table import ONE_ROW, PLUS_ONE, TRANSPOSED, Interleaved, Part, Reorder, Rows, Take, Transpose, inverse
 
 CopyGolden = Callable[[str], Path]
 WEIGHTS, BIN = "model.safetensors", "pytorch_model.bin"
@@ -31,6 +31,8 @@ TAKES: dict[str, Take] = {
     "part": (Part(1, 3),),
     "part of transposed": (Transpose(), Part(1, 2)),
     "interleaved": (Interleaved(1, 3, 2),),
+    "several interleaved": (Interleaved(1, 3, 2, count=2),),
+    "reordered": (Reorder((2, 0, 3, 1)),),
     "two numbers": (Rows(0, 3), *PLUS_ONE),
 }
 

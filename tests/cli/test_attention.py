@@ -13,7 +13,7 @@ import pytest
 from tests.cli.conftest import Ask
 from tests.cli.processes import golden
 from tests.conftest import GOLDEN, golden_model
-from tgen.executors.torch.reading import Reader
+from tgen.executors.torch.maps import attention_maps
 from tgen.text.tokenizer import Tokenizer
 
 TEXT = 'Once <upon> & "a" time'
@@ -23,13 +23,13 @@ TEXT = 'Once <upon> & "a" time'
     ("name", "kind"),
     [("gpt2", "decoder"), ("bert", "encoder"), ("marian", "cross"), ("marian", "encoder"), ("marian", "decoder"), ("t5", "cross")],
 )
-def test_json_holds_the_maps_that_the_reader_records(ask: Ask, name: str, kind: str) -> None:
+def test_json_holds_the_recorded_maps(ask: Ask, name: str, kind: str) -> None:
     tokenizer, spec = Tokenizer.load(GOLDEN / name), golden_model(name).spec
     ids, answer = tokenizer.encode(TEXT), tokenizer.encode("an answer")
     options = ["--answer", "an answer"] if spec.kind == "encoder-decoder" else []
     if options:
         answer = [{"marian": 1, "t5": 3}[name], *answer]
-    maps = Reader(golden_model(name)).attention(answer, ids) if options else Reader(golden_model(name)).attention(ids)
+    maps = attention_maps(golden_model(name), answer, ids) if options else attention_maps(golden_model(name), ids)
     labels = {"source": [tokenizer.decode([i], special=True) for i in ids]}
     labels["answer"] = [tokenizer.decode([i], special=True) for i in answer] if options else labels["source"]
     for layer, weights in enumerate(maps[kind]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 
 from tests.cli.conftest import Ask
 from tests.cli.processes import golden
-from tests.conftest import GOLDEN
+from tests.conftest import GOLDEN, config_of
 from tgen.cli.main import run
 from tgen.executors.measure import Measurement
+from tgen.executors.native.library import load
 from tgen.tasks.throughput import Throughput
 
 FIGURES = ("prefill_speed", "first_token_seconds", "decode_speed", "bytes_per_second", "peak_memory")
@@ -23,7 +25,12 @@ FIGURES = ("prefill_speed", "first_token_seconds", "decode_speed", "bytes_per_se
 def test_a_row_for_each_context(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "-m", str(GOLDEN / name), "-c", "20", "-c", "3", "-n", "4", "--repeats", "1", "-t", "1"]
     assert run([*arguments, "--json"]) == 0
-    results = json.loads(capfd.readouterr().out)["results"]
+    found = json.loads(capfd.readouterr().out)
+    results = found["results"]
+    expected = "native, [a-z0-9]+ kernel, float32, 1 thread" if load().library else "torch on cpu, float32, 1 threads"
+    assert re.fullmatch(expected, found["runs_on"])
+    assert found["cold_start_seconds"] > 0
+    assert all(set(row["batch_speeds"]) == {"4", "16"} for row in results)
     assert [row["context"] for row in results] == [3, 20]
     assert all(row[figure] > 0 for row in results for figure in FIGURES)
     assert run(arguments) == 0
@@ -43,33 +50,56 @@ def test_a_batch_beside_its_rows_one_by_one(capfd: pytest.CaptureFixture[str]) -
 
 
 FIRST = Measurement(
-    64, prefill_speed=1234.4, first_token_seconds=0.05185, decode_speed=98.76, bytes_per_second=3e9, peak_memory=345_600_000
+    64,
+    prefill_speed=1234.4,
+    first_token_seconds=0.05185,
+    decode_speed=98.76,
+    batch_speeds={4: 300.04, 16: 1001.0},
+    bytes_per_second=3e9,
+    peak_memory=345_600_000,
 )
-SECOND = Measurement(1000, prefill_speed=99.5, first_token_seconds=10.05, decode_speed=7.04, bytes_per_second=1.24e10, peak_memory=2**30)
+SECOND = Measurement(
+    1000,
+    prefill_speed=99.5,
+    first_token_seconds=10.05,
+    decode_speed=7.04,
+    batch_speeds={4: 25.0},
+    bytes_per_second=1.24e10,
+    peak_memory=2**30,
+)
 TABLE = """\
-context  prefill tokens/s  first token ms  decode tokens/s  of bandwidth  peak MB
-     64              1234            51.9             98.8           24%      346
-   1000               100         10050.0              7.0           99%     1074
+context  prefill tokens/s  first token ms  decode tokens/s  of bandwidth  4 rows  16 rows  peak MB
+     64              1234            51.9             98.8           24%   300.0   1001.0      346
+   1000               100         10050.0              7.0           99%    25.0  no room     1074
 """
 
 
 def test_every_figure_of_the_table(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Known measurements, in the units of the headings; what was measured is what was asked for."""
     asked: list[Any] = []
+    commands: list[Any] = []
 
-    def measured(_: object, *options: Any) -> Iterator[Measurement]:
+    def started(*options: Any) -> float:
+        commands.append(options)
+        return 1.234
+
+    def measured(_: object, vocab: int, *options: Any) -> Iterator[Measurement]:
+        assert vocab == config_of("llama3")["vocab_size"]
         asked.append(options)
         yield from (FIRST, SECOND)
 
     monkeypatch.setattr("tgen.executors.measure.measure", measured)
-    monkeypatch.setattr("tgen.executors.measure.read_bandwidth", lambda: 1.25e10)
+    monkeypatch.setattr("tgen.executors.measure.read_bandwidth", lambda _: 1.25e10)
+    monkeypatch.setattr("tgen.executors.measure.cold_start", started)
     arguments = ("bench", "-m", golden("llama3"), "-c", "9", "-c", "3", "-n", "4", "--repeats", "7")
     said = ask(*arguments)
     assert said.out == TABLE
-    assert said.err.endswith("; memory reads 12.5 GB/s; medians of 7\n")
+    assert said.err.endswith("; memory reads 12.5 GB/s; a first token from a cold start takes 1.23 s; medians of 7\n")
+    assert commands[0][0][2:8] == ["tgen", "generate", "a", "-n", "1", "-q"]
+    assert commands[0][1] == 3
     found = ask(*arguments, "--json").json
     assert (found["model"], found["bytes_per_second"]) == ("llama3", 1.25e10)
-    assert found["results"] == [asdict(FIRST), asdict(SECOND)]
+    assert found["results"] == json.loads(json.dumps([asdict(FIRST), asdict(SECOND)]))
     assert asked == [([3, 9], 4, 7)] * 2
 
 

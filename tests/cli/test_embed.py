@@ -32,13 +32,13 @@ def states(name: str, text: str) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["bert", "bert_headless", "roberta"])
 def test_a_batch_of_unequal_lines_equals_one_by_one(ask: Ask, name: str) -> None:
-    out = ask("embed", "-m", golden(name), stdin=STDIN).out
+    out = ask("embed", "-m", golden(name), "--dtype", "float32", stdin=STDIN).out
     listed = [json.loads(line) for line in out.splitlines()]
     assert [(one["index"], one["text"]) for one in listed] == list(enumerate(LINES))
     for line, vector in zip(LINES, vectors(out), strict=True):
         expected = states(name, line).mean(axis=0) if line else np.zeros(16)
         assert vector == pytest.approx(expected, abs=1e-5)
-        assert vectors(ask("embed", line, "-m", golden(name)).out)[0] == pytest.approx(expected, abs=1e-5)
+        assert vectors(ask("embed", line, "-m", golden(name), "--dtype", "float32").out)[0] == pytest.approx(expected, abs=1e-5)
 
 
 def test_pooling_and_length(ask: Ask) -> None:

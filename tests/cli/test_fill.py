@@ -27,7 +27,7 @@ def test_candidates_equal_a_direct_computation(ask: Ask, name: str, mask: str) -
     ids = tokenizer.encode(f"The {OWN[name]} sat on a {OWN[name]}.")
     with torch.inference_mode():
         chances = model.logits(model.encode(torch.tensor([ids]))[0]).double().softmax(-1)
-    said = ask("fill", f"The {mask} sat on a {mask}.", "-m", golden(name), "--json", "--top", "7").json
+    said = ask("fill", f"The {mask} sat on a {mask}.", "-m", golden(name), "--json", "--top", "7", "--dtype", "float32").json
     assert said["model"] == name
     places = [place for place, token in enumerate(ids) if token == tokenizer.id_of(OWN[name])]
     assert len(said["masks"]) == len(places) == 2

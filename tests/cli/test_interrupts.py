@@ -37,7 +37,7 @@ sys.argv = ["tgen", *sys.argv[3:]]
 from tgen.__main__ import main
 main()
 """
-POINTS = ["tgen.cli.main", "typer.core", "tgen.cli.train", "get_command", "__del__", "tokenizers", "atexit"]
+POINTS = ["tgen.cli.main", "typer.core", "tgen.cli.tokenize", "get_command", "__del__", "tokenizers", "atexit"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -51,22 +51,39 @@ def test_a_signal_at_a_certain_point(point: str, number: signal.Signals) -> None
 @pytest.mark.parametrize("point", ["numpy", "torch", "torch.nn.functional"])
 def test_ctrl_c_while_torch_is_imported(point: str) -> None:
     """Its own modules catch exceptions, and raise others."""
-    arguments = [sys.executable, "-c", PROGRAM, str(int(signal.SIGINT)), point, "generate", "x", "-n", "1", "-m", golden("gpt2")]
+    arguments = [
+        sys.executable,
+        "-c",
+        PROGRAM,
+        str(int(signal.SIGINT)),
+        point,
+        "generate",
+        "x",
+        "-n",
+        "1",
+        "-m",
+        golden("gpt2"),
+        "--executor",
+        "torch",
+    ]
     done = subprocess.run(arguments, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 @pytest.mark.long
 def test_ctrl_c_at_any_moment() -> None:
-    """Only Python's own start, and the script that pip wrote, may end in a traceback."""
+    """Only Python's own start, and the script that pip wrote, may end in a traceback. The last signals may come after the end."""
     package = tgen.__file__.removesuffix("__init__.py")
+    codes = []
     for step in range(24):
         with running("generate", "Once", "-n", "64", "-m", golden("gpt2"), stdin=subprocess.DEVNULL) as process:
-            time.sleep(0.02 + step * 0.02)
+            time.sleep(0.02 + step * 0.01)
             process.send_signal(signal.SIGINT)
             assert process.stderr is not None
             said = process.stderr.read().decode()
             code = process.wait(TIMEOUT)
         assert package not in said.replace(TGEN, ""), said
         assert "ignored" not in said
-        assert code == 130 or "Traceback" in said or (code == -signal.SIGINT and not said)
+        assert code in (0, 130) or "Traceback" in said or (code == -signal.SIGINT and not said)
+        codes.append(code)
+    assert codes.count(130) >= 5

@@ -11,14 +11,14 @@ from typer.main import get_command
 
 from tests.cli.conftest import Ask
 from tests.cli.processes import golden, tgen
-from tgen.cli.main import app, run
+from tgen.cli.main import make_app, run
 from tgen.errors import CapacityError, CheckpointError, MemoryLimitError, TgenError, UnsupportedError, UsageError
 from tgen.sampling.logits import NumericalError
 from tgen.ui import messages
 
 WITH_JSON = sorted(
     name
-    for name, command in get_command(app).commands.items()  # type: ignore[attr-defined]
+    for name, command in get_command(make_app()).commands.items()  # type: ignore[attr-defined]
     if any("--json" in parameter.opts for parameter in command.params)
 )
 TEXT = {"fill": "a [MASK]", "tokenize": "a", "score": "a b", "generate": "a", "explain": "a", "attention": "a b"}
@@ -62,7 +62,7 @@ def test_a_prompt_that_does_not_fit_and_a_folder_without_a_tokenizer(ask: Ask, c
     assert object_of(ask("generate", "x" * 900, "-m", golden("llama2"), "--json", code=5).err)["type"] == "context"
     folder = copy_golden("gpt2")
     (folder / "tokenizer.json").unlink()
-    assert object_of(ask("info", str(folder), "--json", code=3).err)["message"] == f"no tokenizer.json in {folder}"
+    assert object_of(ask("info", str(folder), "--json", code=3).err)["message"] == f"no tokenizer in {folder}"
 
 
 def test_without_json_there_is_none(ask: Ask) -> None:

@@ -85,7 +85,7 @@ def test_info_shows_the_rest_of_a_folder_without_a_tokenizer(capsys: Captured, c
     assert main.run(["info", str(folder), "--json"]) == 3
     captured = capsys.readouterr()
     assert json.loads(captured.out)["runs"] is False
-    assert captured.err.startswith(f"error: no tokenizer.json in {folder}\nhint: ")
+    assert captured.err.startswith(f"error: no tokenizer in {folder}\nhint: ")
 
 
 def test_a_broken_folder_is_an_error(capsys: Captured, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.cli.processes import environment, golden, tgen
 from tests.fuzz.runner import Ended, Worker, verdict
 from tgen.errors import UsageError
-from tgen.options import ENVIRONMENT
+from tgen.options import DECLARED
 from tgen.train.inputs import read_pairs
 
 few = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -206,7 +206,7 @@ def test_an_argument_of_any_text(worker: Worker, command: list[str], text: str) 
     assert_clear(ended, *([3] if command == ["info"] and text else [2, 5]))
 
 
-VARIABLES = [f"TGEN_{name.upper()}" for name in ENVIRONMENT]
+VARIABLES = [f"TGEN_{name.upper()}" for name, option in DECLARED.items() if option.environment]
 NEUTRAL = [
     {"COLUMNS": "0"},
     {"COLUMNS": "-5"},

@@ -13,12 +13,13 @@ import pytest
 
 from tests.cli.conftest import Ask
 from tests.cli.processes import TIMEOUT, golden, running, tgen
-from tests.conftest import GOLDEN, config_of, golden_model
+from tests.conftest import GOLDEN, config_of
 from tests.engine.oracle import search_alone
+from tgen.checkpoint.container import open_checkpoint
 from tgen.checkpoint.generation import GenerationConfig
 from tgen.engine.beam import Search, adjustment, read_beams
-from tgen.executors.torch.session import TorchExecutor
-from tgen.options import GenerationOptions
+from tgen.executors.open import open_executor
+from tgen.options import GenerationOptions, RunOptions
 from tgen.sampling.rules import read_rules
 from tgen.text.tokenizer import Tokenizer
 
@@ -29,7 +30,7 @@ LINES = ["a", "", "a line that is a good deal longer", "été", "  ", "b", "two 
 
 def searched(name: str, text: str, beams: int, new: int) -> list[int]:
     """What a search by itself writes to one text, in ids."""
-    tokenizer, executor = Tokenizer.load(GOLDEN / name), TorchExecutor(golden_model(name))
+    tokenizer, executor = Tokenizer.load(GOLDEN / name), open_executor(open_checkpoint(GOLDEN / name), RunOptions())
     start_token, ends = config_of(name)["decoder_start_token_id"], frozenset([config_of(name)["eos_token_id"]])
     options, search = GenerationOptions(max_new_tokens=new, temperature=0), Search(read_beams(GenerationConfig(), beams), ends, new)
     process = adjustment(options, read_rules(GenerationConfig(), options, ends, prompt=1))

@@ -18,7 +18,7 @@ from tgen import __version__
 from tgen.cli import main
 from tgen.errors import MemoryLimitError
 
-COMMANDS = sorted(function.__name__ for function in main.COMMANDS)
+COMMANDS = sorted(main.COMMANDS)
 Captured = pytest.CaptureFixture[str]
 
 
@@ -94,7 +94,7 @@ def test_a_mistake_is_explained(capsys: Captured, arguments: list[str], words: l
 def test_no_value_may_be_empty(capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     """An unset variable of a script must not become the current folder, or the shipped model. Texts themselves may be empty."""
     monkeypatch.chdir(tmp_path)
-    group: Any = typer.main.get_command(main.app)
+    group: Any = typer.main.get_command(main.make_app())
     for parameter in group.commands[command].params:
         if parameter.name in ("prompt", "text") or getattr(parameter, "is_flag", False):
             continue

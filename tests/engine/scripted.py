@@ -14,8 +14,9 @@ from tokenizers import decoders, models, pre_tokenizers, processors
 from tgen.arrays import Logits
 from tgen.checkpoint.generation import parse_generation
 from tgen.engine.generator import Generator
+from tgen.engine.job import Job, Next, Writer
 from tgen.engine.request import Prepared
-from tgen.engine.scheduler import Job, Next, Scheduler, Writer
+from tgen.engine.scheduler import Scheduler
 from tgen.events import Event, Finished, Note, Piece, Started, Token
 from tgen.executors.session import Executor
 from tgen.options import GenerationOptions
@@ -40,15 +41,18 @@ class ScriptedSession:
         assert not any(sources), "these models have no encoder"
         self.rows += [()] * len(sources)
 
-    def extend(self, rows: Sequence[Sequence[int]]) -> Logits:
+    def extend(self, rows: Sequence[Sequence[int]], tails: Sequence[int] | None = None) -> Logits:
         self.calls.append(("extend", [list(row) for row in rows]))
         assert len(rows) == len(self.rows) > 0, "as many rows as there are"
         assert all(len(row) > 0 for row in rows), "at least one id for each"
         read = [(*old, *new) for old, new in zip(self.rows, rows, strict=True)]
         assert self.context is None or max(map(len, read)) <= self.context, "no more ids than the context has"
-        logits = np.array([self.script(row) for row in read], dtype=np.float32)
+        tails = [1] * len(rows) if tails is None else tails
+        assert all(0 <= tail <= len(row) for tail, row in zip(tails, rows, strict=True)), "no tail is longer than what is read"
+        seen = [row[: len(row) - back] for row, tail in zip(read, tails, strict=True) for back in reversed(range(tail))]
+        logits = np.array([self.script(row) for row in seen], dtype=np.float32)
         self.rows = read
-        assert all(0 <= token < logits.shape[1] for row in rows for token in row)
+        assert not seen or all(0 <= token < logits.shape[1] for row in rows for token in row)
         return logits
 
     def select(self, rows: Sequence[int]) -> None:
@@ -84,6 +88,7 @@ class ScriptedExecutor:
     context: int | None = None
     bytes_per_token: int = 1
     free: int | None = None
+    exact: bool = False
     sessions: list[ScriptedSession] = field(default_factory=list)
 
     def open(self) -> ScriptedSession:

@@ -13,8 +13,8 @@ import pytest
 from scipy.special import log_softmax
 
 from tests.engine.scripted import END, START, VOCAB, Played, Script, Stage, always, only, speak
+from tgen.engine.job import CHUNK
 from tgen.engine.prefix import Prefix
-from tgen.engine.scheduler import CHUNK
 from tgen.errors import CapacityError, UsageError
 from tgen.events import Finished, Note, Piece, Reading, Started
 from tgen.options import GenerationOptions, resolve

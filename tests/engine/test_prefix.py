@@ -21,11 +21,11 @@ class Breaking(ScriptedSession):
 
     broken = False
 
-    def extend(self, rows: Sequence[Sequence[int]]) -> Logits:
+    def extend(self, rows: Sequence[Sequence[int]], tails: Sequence[int] | None = None) -> Logits:
         if self.broken:
             self.rows = [(1, 2, 3)]  # leaves the row half finished
             raise KeyboardInterrupt
-        return super().extend(rows)
+        return super().extend(rows, tails)
 
 
 class BreakingExecutor(ScriptedExecutor):

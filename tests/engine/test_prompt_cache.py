@@ -145,14 +145,14 @@ def test_a_file_that_does_not_fit_is_written_anew(tmp_path: Path, change: str) -
     with safe_open(path, "np") as file:
         noted = file.metadata()
     arrays = load_file(path)
-    ids = arrays["ids"]
+    ids, name = arrays["ids"], next(name for name in arrays if name.startswith("state."))
     changes: dict[str, dict[str, np.ndarray]] = {
-        "fewer ids": {"ids": ids[:-1]},
+        "fewer ids": {"ids": ids[:1]},
         "more ids": {"ids": np.append(ids, [7] * 10**6)},
         "no ids": {"ids": ids[:0]},
-        "another shape": {"state.0.k": arrays["state.0.k"].transpose(1, 0, 2).copy()},
-        "another format": {"state.0.k": arrays["state.0.k"].astype(np.float16)},
-        "a name too many": {"state.99.k": arrays["state.0.k"]},
+        "another shape": {name: arrays[name].swapaxes(0, 1).copy()},
+        "another format": {name: arrays[name].astype(np.float16)},
+        "a name too many": {"state.99.k": arrays[name]},
     }
     arrays = {"ids": ids} if change == "no state" else arrays | changes[change]
     save_file(arrays, path, {**noted, "checksum": _checksum(arrays)})

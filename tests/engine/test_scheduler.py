@@ -27,9 +27,10 @@ from tests.executors.test_session import model
 from tgen.arrays import Logits
 from tgen.checkpoint.container import open_checkpoint
 from tgen.engine.generator import Generator
+from tgen.engine.job import CHUNK, Job
 from tgen.engine.opening import open_generator
 from tgen.engine.request import Request
-from tgen.engine.scheduler import BESIDE, CHUNK, Job, Scheduler
+from tgen.engine.scheduler import BESIDE, Scheduler
 from tgen.errors import CapacityError, MemoryLimitError, TgenError, UsageError
 from tgen.events import Finished, Note, Piece, Started
 from tgen.executors.torch.session import TorchExecutor
@@ -207,10 +208,10 @@ def test_out_of_memory_ends_one_request() -> None:
     """The newest request ends; the texts of the others stay the same."""
 
     class Small(ScriptedSession):
-        def extend(self, rows: Sequence[Sequence[int]]) -> Logits:
+        def extend(self, rows: Sequence[Sequence[int]], tails: Sequence[int] | None = None) -> Logits:
             if sum(map(len, self.rows)) + sum(map(len, rows)) > 100:
                 raise MemoryLimitError("out of memory while reading", "use a smaller model")
-            return super().extend(rows)
+            return super().extend(rows, tails)
 
     class SmallExecutor(ScriptedExecutor):
         def open(self) -> ScriptedSession:

@@ -11,19 +11,18 @@ import torch
 from tests.conftest import DECODERS, GOLDENS, config_of, golden_model
 from tests.engine.scripted import columns
 from tgen.executors.torch.attention import Attention
-from tgen.executors.torch.maps import Maps, recording
-from tgen.executors.torch.reading import Reader
+from tgen.executors.torch.maps import Maps, attention_maps, recording
 from tgen.executors.torch.session import TorchExecutor
 from tgen.executors.torch.transformer import Transformer
 from tgen.options import GenerationOptions
 from tgen.sampling.sampler import Sampler
 
-IDS, SOURCE = [30, 40, 50, 60, 70, 80, 90, 100], [35, 45, 55]
+IDS, SOURCE = [30, 40, 50, 60, 70, 80, 90, 95], [35, 45, 55]
 
 
 def maps_of(name: str, model: Transformer | None = None) -> Maps:
     model = golden_model(name) if model is None else model
-    return Reader(model).attention(IDS, SOURCE if model.spec.encoder and model.spec.decoder else None)
+    return attention_maps(model, IDS, SOURCE if model.spec.encoder and model.spec.decoder else None)
 
 
 @pytest.mark.parametrize("name", GOLDENS)

@@ -14,7 +14,8 @@ import torch
 
 from tests.conftest import config_of, golden_model
 from tgen.executors import measure
-from tgen.executors.measure import Measurement, bytes_per_step, peak_memory, read_bandwidth
+from tgen.executors.measure import Measurement, cold_start, peak_memory, read_bandwidth
+from tgen.executors.torch.reading import step_bytes
 
 LENGTH = 10
 
@@ -36,10 +37,10 @@ def llama_bytes(name: str, *, tied: bool) -> Any:
 @pytest.mark.parametrize(
     ("name", "tied"), [("llama3", True), ("mistral", False), ("qwen2_window", False), ("qwen2", True), ("qwen3", True)]
 )
-def test_bytes_per_step(name: str, tied: bool) -> None:
+def test_step_bytes(name: str, tied: bool) -> None:
     head = golden_model(name).spec.head
     assert head is not None and head.tied is tied
-    assert bytes_per_step(golden_model(name), LENGTH) == llama_bytes(name, tied=tied)
+    assert step_bytes(golden_model(name), LENGTH) == llama_bytes(name, tied=tied)
 
 
 def test_a_row_of_the_positions_is_read() -> None:
@@ -48,12 +49,12 @@ def test_a_row_of_the_positions_is_read() -> None:
     layer = 4 * width * width + 4 * width + 2 * width * inner + inner + width + 4 * width
     outside = config["vocab_size"] * width + 2 * width + width
     expected = 4 * (config["n_layer"] * (layer + 2 * width * LENGTH) + outside)
-    assert bytes_per_step(golden_model("gpt2"), LENGTH) == expected
+    assert step_bytes(golden_model("gpt2"), LENGTH) == expected
 
 
 def test_half_the_format_is_half_the_bytes() -> None:
     model = golden_model("gpt2")
-    assert bytes_per_step(copy.deepcopy(model).to(torch.bfloat16), LENGTH) * 2 == bytes_per_step(model, LENGTH)
+    assert step_bytes(copy.deepcopy(model).to(torch.bfloat16), LENGTH) * 2 == step_bytes(model, LENGTH)
 
 
 class Clock:
@@ -66,39 +67,75 @@ class Clock:
         return self.now
 
 
+class TimedModel:
+    """Ten milliseconds an id of the prompt; a step takes two, and a quarter of one for each further row. The first run of each context,
+    which warms up, takes ten times as long. Of every second context, sixteen rows do not fit.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.opened = 0
+
+    def open(self) -> Any:
+        self.opened += 1
+        return TimedSession(self.clock, 10 if self.opened <= 2 else 1)
+
+    def step_bytes(self, length: int) -> int:
+        return 1000 + length
+
+    def row_bytes(self, tokens: int) -> int:
+        return tokens
+
+    def free_bytes(self) -> int:
+        return 16 * 2 * 12
+
+
 class TimedSession:
-    """Ten milliseconds an id of the prompt, and two for a step: in the first run, which warms up, ten times as long."""
-
-    clock: Clock
-    opened = 0
-
-    def __init__(self, *_: object) -> None:
-        type(self).opened += 1
-        self.slow = 10 if self.opened <= 2 else 1
+    def __init__(self, clock: Clock, slow: int) -> None:
+        self.clock = clock
+        self.slow = slow
+        self.lengths: list[int] = []
 
     def admit(self, sources: Sequence[None]) -> None:
-        assert len(sources) == 1
+        self.lengths += [0] * len(sources)
+
+    def select(self, rows: Sequence[int]) -> None:
+        self.lengths = [self.lengths[row] for row in rows]
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        self.lengths = [min(old, new) for old, new in zip(self.lengths, lengths, strict=True)]
 
     def extend(self, rows: Sequence[Sequence[int]]) -> None:
-        ((*ids,),) = rows
-        self.clock.now += self.slow * (0.01 * len(ids) if len(ids) > 1 else 0.002)
+        prompt = self.lengths == [0]
+        assert prompt or min(map(len, rows)) == max(map(len, rows)) == 1
+        self.lengths = [length + len(ids) for length, ids in zip(self.lengths, rows, strict=True)]
+        self.clock.now += self.slow * (0.01 * len(rows[0]) if prompt else 0.002 + 0.00025 * (len(rows) - 1))
+        assert max(self.lengths) <= 14
 
 
 def test_speeds_and_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contexts of 4 and 8 ids, each with 6 new ones; the warm-up does not count."""
-    model, clock = golden_model("llama3"), Clock()
-    monkeypatch.setattr(TimedSession, "clock", clock, raising=False)
-    monkeypatch.setattr(TimedSession, "opened", 0)
-    monkeypatch.setattr(measure, "TorchSession", TimedSession)
+    """Contexts of 6 and 8 ids, each with 6 new ones; the warm-up does not count."""
+    clock = Clock()
     monkeypatch.setattr(time, "perf_counter", clock)
-    for context, found in zip((4, 8), measure.measure(model, [4, 8], 6, 1), strict=True):
+    for context, found in zip((6, 8), measure.measure(TimedModel(clock), 100, [6, 8], 6, 1), strict=True):  # type: ignore[arg-type]
         assert isinstance(found, Measurement)
         assert found.context == context
         assert found.prefill_speed == pytest.approx(100)
         assert found.first_token_seconds == pytest.approx(0.01 * context)
         assert found.decode_speed == pytest.approx(500)
-        assert found.bytes_per_second == pytest.approx(bytes_per_step(model, context + 3) * 500)
+        batches = {4: 4 / 0.00275, 16: 16 / 0.00575} if context == 6 else {4: 4 / 0.00275}
+        assert found.batch_speeds == pytest.approx(batches)
+        assert found.bytes_per_second == pytest.approx((1000 + context + 3) * 500)
         assert found.peak_memory > 2**20
+
+
+def test_a_cold_start_is_a_whole_process(capfd: pytest.CaptureFixture[str]) -> None:
+    started = time.perf_counter()
+    found = cold_start([sys.executable, "-c", "import time; print('x'); time.sleep(0.2)"], 1)
+    assert found is not None
+    assert 0.2 <= found <= time.perf_counter() - started
+    assert cold_start([sys.executable, "-c", "import sys; sys.exit('no')"], 1) is None
+    assert capfd.readouterr() == ("", "")
 
 
 def test_bandwidth_is_that_of_the_fastest_pass(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ The golden folders hold random numbers in every parameter, so that each one that
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -23,7 +24,7 @@ from tgen.executors.torch.cache import Row, Source
 from tgen.executors.torch.load import load_model
 from tgen.executors.torch.maps import recording
 from tgen.executors.torch.transformer import Transformer
-from tgen.spec.records import LayerSpec, ModelSpec, RelativeBias, StackSpec
+from tgen.spec.records import Activation, AttentionSpec, LayerSpec, ModelSpec, PairScaling, RelativeBias, RopeSpec, StackSpec
 from tgen.spec.shapes import parameters
 
 TOLERANCE = 1e-5
@@ -216,7 +217,7 @@ def test_every_parameter_shows(name: str) -> None:
         if parameter.endswith("k.bias") and not rotated:
             continue  # adds the same to a query's scores of all keys, which softmax does not see
         original = tensor.clone()
-        tensor.copy_(original.roll(1, dims=-1))
+        tensor.copy_(original.roll(1, dims=-1) if original.numel() > 1 else original + 0.5)
         assert difference(full(model, texts)[0], texts.logits) > 50 * TOLERANCE, parameter
         tensor.copy_(original)
 
@@ -254,10 +255,9 @@ def changed_stack(stack: StackSpec) -> Iterator[tuple[str, StackSpec]]:
         for what, other in changed_attention(layer, part, causal=stack.causal):
             yield f"{part} {what}", with_last(**{part: other})
     yield "epsilon", with_last(norm=replace(layer.norm, eps=layer.norm.eps + 0.05))
-    yield (
-        "activation",
-        with_last(feed_forward=replace(layer.feed_forward, activation="silu" if layer.feed_forward.activation == "relu" else "relu")),
-    )
+    if layer.feed_forward.activation != "xielu":  # its parameters show
+        activation: Activation = "silu" if layer.feed_forward.activation == "relu" else "relu"
+        yield "activation", with_last(feed_forward=replace(layer.feed_forward, activation=activation))
     for norm in ("final_norm", "embedding_norm"):
         if (found := getattr(stack, norm)) is not None:
             yield norm, replace(stack, **{norm: replace(found, eps=found.eps + 0.05)})
@@ -283,11 +283,39 @@ def changed_attention(layer: LayerSpec, part: str, *, causal: bool) -> Iterator[
     if attention.qk_norm is not None:
         yield "qk_norm", replace(attention, qk_norm=replace(attention.qk_norm, eps=attention.qk_norm.eps + 0.05))
     if rope is not None:
-        others = {"theta": nudged(rope, "theta"), "dim": replace(rope, dim=rope.dim + (2 if rope.dim < attention.head_dim else -2))}
-        for key in asdict(rope.scaling) if rope.scaling else ():
-            others[key] = replace(rope, scaling=nudged(rope.scaling, key, by=2))
-        for key, other in others.items():
-            yield key, replace(attention, rope=other)
+        yield from ((key, replace(attention, rope=other)) for key, other in changed_rope(rope, attention.head_dim))
+    if part == "mixer":
+        yield from changed_steps(attention)
+
+
+def changed_rope(rope: RopeSpec, head_dim: int) -> Iterator[tuple[str, RopeSpec]]:
+    yield "theta", nudged(rope, "theta")
+    if isinstance(rope.scaling, PairScaling):
+        yield "amplitude", replace(rope, scaling=nudged(rope.scaling, "amplitude"))
+        for pair, divisor in enumerate(rope.scaling.divisors):
+            other = 9.0 if math.isinf(divisor) else divisor * 1.5
+            yield f"divisor {pair}", replace(rope, scaling=replace(rope.scaling, divisors=swapped(rope.scaling.divisors, pair, other)))
+        return
+    yield "dim", replace(rope, dim=rope.dim + (2 if rope.dim < head_dim else -2))
+    for key in asdict(rope.scaling) if rope.scaling else ():
+        yield key, replace(rope, scaling=nudged(rope.scaling, key, by=2))
+
+
+def changed_steps(attention: AttentionSpec) -> Iterator[tuple[str, AttentionSpec]]:
+    """What happens to queries, keys and values on their way to the scores."""
+    if attention.clip is not None:
+        yield "clip", nudged(attention, "clip")
+    if attention.qk_norm is not None and attention.rope is not None and attention.qk_norm.weight:
+        yield "norm after rotation", replace(attention, qk_norm_after_rope=not attention.qk_norm_after_rope)
+    if attention.qk_norm_span != "head" and attention.qk_norm is not None:
+        yield "span", replace(attention, qk_norm_span="width" if attention.qk_norm_span == "own" else "own")
+    if attention.query_growth is not None:
+        yield "growth", replace(attention, query_growth=nudged(attention.query_growth, "beta"))
+        yield "span of growth", replace(attention, query_growth=replace(attention.query_growth, span=attention.query_growth.span + 1))
+
+
+def swapped(numbers: tuple[float, ...], place: int, number: float) -> tuple[float, ...]:
+    return (*numbers[:place], number, *numbers[place + 1 :])
 
 
 def nudged(record: Any, key: str, by: float = 1.2) -> Any:

@@ -112,6 +112,29 @@ def test_ragged_rows(family: str) -> None:
 
 
 @every_family
+@pytest.mark.parametrize("tails", [[3, 1, 2], [0, 9, 0], [1, 1, 1], [0, 0, 0], [3, 9, 5]])
+def test_tails(family: str, tails: list[int]) -> None:
+    """Logits of as many last positions of each row as asked for, while all rows read all ids."""
+    before, block = [ids(2, 1), ids(1, 2), ids(4, 3)], [ids(3, 4), ids(9, 5), ids(5, 6)]
+    session = opened(model(family), 3)
+    session.extend(before)
+    read = [old + new for old, new in zip(before, block, strict=True)]
+    logits = session.extend(block, tails)
+    expected = [full(family, row[: len(row) - back]) for row, tail in zip(read, tails, strict=True) for back in reversed(range(tail))]
+    assert (logits.shape, logits.dtype.name) == ((sum(tails), VOCAB), "float32")
+    if expected:
+        assert_close(logits, np.stack(expected))
+    assert_close(session.extend([[1], [2], [3]]), np.stack([full(family, [*row, n]) for n, row in enumerate(read, 1)]))
+
+
+@pytest.mark.parametrize("tails", [[1], [1, 1, 1], [4, 1], [-1, 1]])
+def test_tails_that_do_not_fit(tails: list[int]) -> None:
+    session = opened(model("llama"), 2)
+    with pytest.raises(ValueError, match="a tail for each row"):
+        session.extend([ids(3), ids(3)], tails)
+
+
+@every_family
 @pytest.mark.parametrize("rows", [[0, 0, 0], [2, 0], [1], [2, 1, 0, 1]])
 def test_select(family: str, rows: list[int]) -> None:
     session, read = opened(model(family), 3), [ids(3, 1), ids(9, 2), ids(5, 3)]

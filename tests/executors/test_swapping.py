@@ -9,7 +9,7 @@ import torch
 
 from tests.conftest import GOLDENS, golden_model
 from tests.executors.test_parity import TOLERANCE, difference, full, one_text
-from tgen.executors.measure import bytes_per_step
+from tgen.executors.torch.reading import step_bytes
 from tgen.executors.torch.transformer import Transformer
 
 
@@ -48,7 +48,7 @@ def test_every_matrix_may_be_swapped(name: str) -> None:
     left = [parameter for parameter, tensor in model.named_parameters() if tensor.ndim == 2]
     assert not [parameter for parameter in left if not parameter.endswith(("positions.weight", "types.weight", "bias.weight"))]
     assert (model.device, model.dtype) == (torch.device("cpu"), torch.float32)
-    assert bytes_per_step(model, 1) > 0
+    assert step_bytes(model, 1) > 0
     assert difference(full(model, texts)[0], texts.logits) < TOLERANCE
 
 

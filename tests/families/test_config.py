@@ -126,10 +126,36 @@ OFFICIAL: dict[str, dict[str, Any]] = {
     "marian": {"static_position_embeddings": True, "add_bias_logits": False, "num_beams": 4, "_num_labels": 3},
     "bert": {"directionality": "bidi", "pooler_fc_size": 768, "pruned_heads": {}, "use_bfloat16": False},
     "roberta": {"language": "english", "name": "Roberta", "is_decoder": False, "add_cross_attention": False},
+    "gemma": {"hidden_activation": None, "rope_scaling": None},
+    "gemma3_images": {"initializer_range": 0.02, "boi_token_index": 255999, "eoi_token_index": 256000},
+    "starcoder2": {
+        "activation_function": "gelu_pytorch_tanh",
+        "layer_norm_epsilon": 1e-5,
+        "mlp_type": "default",
+        "norm_type": "layer_norm",
+        "scale_attention_softmax_in_fp32": True,
+        "scale_attn_weights": True,
+    },
+    "stablelm": {"norm_eps": 1e-5, "rope_pct": 0.25, "rotary_scaling_factor": 1.0, "num_heads": 32},
+    "smollm3": {"max_window_layers": 28, "pretraining_tp": 2},
+    "cohere2": {
+        "layer_switch": 4,
+        "order_of_interleaved_layers": "local_attn_first",
+        "position_embedding_type": "rope_gptj",
+        "rotary_pct": 1.0,
+        "use_embedding_sharing": True,
+        "use_gated_activation": True,
+        "use_parallel_block": True,
+        "use_parallel_embedding": True,
+    },
+    "hunyuan": {"add_classification_head": False, "attention_head_dim": 6, "use_cla": False, "use_qk_norm": True, "norm_type": "rms"},
+    "apertus": {"hidden_dropout": 0.0, "mlp_bias": False, "post_norm": False, "qk_norm": True},
+    "mpt": {"init_config": {"name": "x"}, "tokenizer_name": "x", "verbose": 0, "no_bias": True, "norm_type": "low_precision_layernorm"},
+    "gptj": {"rotary": True, "scale_attn_weights": True},
     "t5": {"output_past": True, "is_decoder": False, "num_return_sequences": 1, "xla_device": None, "do_sample": False},
 }
 VARIANTS: dict[str, dict[str, Any]] = {
-    "gpt2": {"pruned_heads": {"0": [1]}, "add_cross_attention": True, "scale_attn_weights": False},
+    "gpt2": {"pruned_heads": {"0": [1]}, "add_cross_attention": True},
     "llama3": {"rope_interleaved": True, "add_cross_attention": True},
     "mistral": {"attention_bias": True},
     "qwen2": {"use_mrope": True, "mlp_bias": True},
@@ -140,6 +166,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bart": {"static_position_embeddings": True, "add_bias_logits": True},
     "marian": {"static_position_embeddings": False},
     "bert": {"is_decoder": True},
+    "starcoder2": {"mlp_type": "gated", "norm_type": "rms", "scale_attn_weights": False},
+    "stablelm": {"qk_layernorm": True, "rotary_scaling_factor": 2.0},
+    "cohere2": {"use_parallel_block": False, "use_qk_norm": True, "position_embedding_type": "alibi"},
+    "hunyuan": {"use_cla": True, "use_qk_norm": False},
+    "apertus": {"post_norm": True, "qk_norm": False},
+    "falcon": {"alibi": True, "num_ln_in_parallel_attn": 2},
+    "falcon_grouped": {"parallel_attn": False},
+    "mpt": {"logit_scale": "inv_sqrt_d_model", "expansion_ratio": 3, "embedding_fraction": 0.5},
+    "gptj": {"rotary_dim": 5, "scale_attn_weights": False},
     "t5": {"is_decoder": True},
 }
 
@@ -219,6 +254,56 @@ def test_softcap_of_gemma_2(changes: dict[str, Any] | None, expected: float | No
     assert decoder(spec_of({**values, **(changes or {})})).layers[0].mixer.softcap == expected
 
 
+def test_gemma_1_means_the_other_gelu() -> None:
+    """Its first folders say "gelu" and mean the tanh formula; what they say in the later key has no effect."""
+    assert decoder(spec_of({**config_of("gemma"), "hidden_activation": "relu"})).layers[0].feed_forward.activation == "gelu_tanh"
+
+
+def test_the_residual_factor_of_granite_is_in_epsilon_and_embeddings() -> None:
+    """A stream divided by the factor holds the same numbers."""
+    stack = decoder(spec_of({**config_of("granite"), "residual_multiplier": 0.5, "embedding_multiplier": 3.0, "rms_norm_eps": 0.01}))
+    assert stack.embedding_scale == 6.0
+    assert {layer.norm.eps for layer in stack.layers} == {0.04}
+    assert stack.final_norm is not None and stack.final_norm.eps == 0.04
+
+
+@pytest.mark.parametrize("name", ["gemma3_images", "mistral3", "qwen2_vl", "qwen3_vl"])
+def test_a_key_inside_the_text_model_is_refused(name: str, copy_golden: Callable[[str], Path]) -> None:
+    values = config_of(name)
+    values["text_config"] = {**values["text_config"], "logits_scale": 2}
+    with pytest.raises(UnsupportedError, match=r"config.json: text_config\.logits_scale = 2 is not implemented"):
+        opened(values, copy_golden(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "eyes"), [("gemma3_images", "model.vision_tower."), ("mistral3", "vision_tower."), ("qwen3_vl", "model.visual.")]
+)
+def test_tensors_of_eyes_are_left_out_by_name(name: str, eyes: str) -> None:
+    left_out = open_checkpoint(GOLDEN / name).matches.left_out
+    assert any(one.startswith(eyes) for one in left_out)
+    assert not any("language_model" in one for one in left_out)
+
+
+def test_qwen2_vl_keeps_the_settings_of_its_text_model_among_its_own(copy_golden: Callable[[str], Path]) -> None:
+    """So did its first folders, with a kind of rotation that is the plain one for a text."""
+    values = config_of("qwen2_vl")
+    rope = {**values["text_config"].pop("rope_parameters"), "rope_type": "mrope"}
+    flat = {**values.pop("text_config"), **values, "rope_scaling": rope, "rope_theta": rope["rope_theta"]}
+    folder = copy_golden("qwen2_vl")
+    assert opened(flat, folder).spec == open_checkpoint(GOLDEN / "qwen2_vl").spec
+    with pytest.raises(UnsupportedError, match="logits_scale"):
+        opened({**flat, "logits_scale": 2}, folder)
+
+
+def test_gemma_3_with_images_needs_few_settings() -> None:
+    """The first folders name only what differs from the defaults of the family."""
+    text = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34, "sliding_window": 1024}
+    spec = spec_of({"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 1152}})
+    attention = decoder(spec).layers[0].mixer
+    assert (spec.vocab, attention.heads, attention.kv_heads, attention.head_dim, attention.window) == (262208, 8, 4, 256, 1024)
+    assert spec.head is not None and spec.head.tied
+
+
 def test_positions_of_roberta() -> None:
     """They are counted from the row after that of the padding token, 3 here."""
     spec = spec_of(config_of("roberta"))
@@ -258,7 +343,9 @@ def test_windows(name: str, changes: dict[str, Any], expected: list[int | None])
     assert [layer.mixer.window for layer in decoder(spec).layers] == expected
 
 
-@pytest.mark.parametrize(("asked", "nearest"), [("lama", "llama"), ("mixtral", "mistral"), ("qwen2_moe", "qwen2"), ("gpt_neo", "gpt_neox")])
+@pytest.mark.parametrize(
+    ("asked", "nearest"), [("lama", "llama"), ("mixtral", "mistral"), ("qwen2_moe", "qwen2"), ("gpt_neox_japanese", "gpt_neox")]
+)
 def test_an_unknown_family_names_the_nearest(asked: str, nearest: str) -> None:
     with pytest.raises(UnsupportedError, match=asked) as caught:
         find_family(asked)

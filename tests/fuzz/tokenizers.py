@@ -117,9 +117,9 @@ def pieces(folder: Path, random: Random) -> None:
 def merges(folder: Path, random: Random) -> None:
     def change(tokenizer: dict[str, Any]) -> None:
         merges = tokenizer["model"]["merges"]
-        new = [["a", "a"], ["zz", "zz"], ["", ""], ["a"], [], "a a", "a", "", " ", "a b c", None, 7, ["\ud800", "a"], {}, merges[0]]
+        new = [["a", "a"], ["zz", "zz"], ["", ""], ["a"], [], "a a", "a", "", " ", "a b c", None, 7, ["\ud800", "a"], {}, *merges[:1]]
         for _ in range(random.choice([1, 3])):
-            merges.insert(random.randrange(len(merges)), random.choice(new))
+            merges.insert(random.randrange(len(merges) + 1), random.choice(new))
         if random.random() < 0.2:
             tokenizer["model"]["merges"] = random.choice([None, {}, "a", merges[::-1], merges * 1000])
 

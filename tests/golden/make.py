@@ -1,6 +1,7 @@
 """Write the golden checkpoints: tiny models of each family with random weights, and what transformers computes and writes with them.
 
-Development only: `python -m tests.golden.make` needs transformers 5, which the tests do not. Running it twice writes the same bytes.
+Development only: `python -m tests.golden.make [NAME]...` needs transformers 5, which the tests do not. Running it twice writes the same
+bytes.
 """
 
 # transformers is hardly typed, and need not be installed where the types are checked.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     GenerationConfig,
@@ -46,9 +49,11 @@ WRITERS = ("llama2", "t5", "t5_flan", "bart", "bart_scaled", "marian")
 
 
 def main() -> None:
-    """Write every folder anew."""
+    """Write every folder anew, or those whose names are given."""
     torch.set_num_threads(1)
     for number, (name, golden) in enumerate(GOLDENS.items()):
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         folder = HERE / name
         shutil.rmtree(folder, ignore_errors=True)
         model = make_model(golden, seed=number)
@@ -67,7 +72,9 @@ def main() -> None:
 
 
 def make_tokenizer(golden: Golden) -> Tokenizer:
-    """Bytes and the commonest pairs of them; with a mask, where the family fills masks."""
+    """Bytes and the commonest pairs of them, with a mask where the family fills masks; for a small vocabulary, printable ASCII alone."""
+    if inner_settings(golden)["vocab_size"] < VOCAB:
+        return ascii_tokenizer()
     masked = golden.model_type in ("bert", "roberta")
     tokenizer = learn_tokenizer(SENTENCES * 2, VOCAB - masked)
     if masked:
@@ -75,8 +82,26 @@ def make_tokenizer(golden: Golden) -> Tokenizer:
     return tokenizer
 
 
+def ascii_tokenizer() -> Tokenizer:
+    """An end token and the 95 printable characters of ASCII."""
+    space = "\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}"  # how byte-level tokenizers write it
+    characters = [space, *map(chr, range(ord("!"), ord("~") + 1))]
+    tokenizer = Tokenizer(models.BPE({"<|end|>": 0, **{one: number for number, one in enumerate(characters, start=1)}}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|end|>"])
+    return tokenizer
+
+
+def inner_settings(golden: Golden) -> dict[str, Any]:
+    """The settings of the text model."""
+    return golden.config.get("text_config", golden.config)
+
+
 def auto_class(golden: Golden) -> Any:
     """What transformers opens such a folder with."""
+    if "text_config" in golden.config:
+        return AutoModelForImageTextToText
     return AutoModel if golden.layout == "headless" else HEADS.get(golden.model_type, AutoModelForCausalLM)
 
 
@@ -86,13 +111,14 @@ def make_model(golden: Golden, seed: int) -> PreTrainedModel:
     model = auto_class(golden).from_config(config, attn_implementation="eager")
     if golden.config.get("tie_word_embeddings") is False and golden.model_type == "t5":
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())  # transformers ties them whatever it is asked
-    model.generation_config = GenerationConfig(**{key: golden.config.get(key) for key in ("bos_token_id", *START)})
+    model.generation_config = GenerationConfig(**{key: inner_settings(golden).get(key) for key in ("bos_token_id", *START)})
     generator = torch.Generator().manual_seed(seed)
     biases = [(name, buffer) for name, buffer in model.named_buffers() if name == "final_logits_bias"]
     for name, parameter in [*sorted(model.named_parameters()), *biases]:
         if golden.model_type == "marian" and "embed_positions" in name:
             continue  # sines and cosines
-        is_scale = parameter.ndim == 1 and name.endswith("weight") and "gemma" not in golden.model_type  # which adds the 1 itself
+        is_scale = name.endswith("weight") and (parameter.ndim == 1 or "norm" in name)
+        is_scale = is_scale and not golden.model_type.startswith(("gemma", "nemotron"))  # which add the 1 themselves
         # With larger ones, BART's norms leave little but what attention adds to every position alike.
         spread = 0.2 if golden.model_type in ("bart", "marian") and ("self_attn.v" in name or "self_attn.out" in name) else 0.4
         values = spread * torch.randn(parameter.shape, generator=generator) + (1.0 if is_scale else 0.0)
@@ -109,12 +135,13 @@ def reference(model: PreTrainedModel, seed: int) -> dict[str, np.ndarray]:
     without a head has hidden states in place of logits; an encoder-decoder has sources as well.
     """
     random = np.random.default_rng(seed)
-    ids = random.integers(FIRST, VOCAB, size=LENGTH)
-    batch, positions = padded(random, PROMPTS)
+    vocab = model.config.get_text_config().vocab_size
+    ids = random.integers(FIRST, vocab, size=LENGTH)
+    batch, positions = padded(random, PROMPTS, vocab)
     single, several = {"ids": ids}, {"batch_ids": batch, "batch_positions": positions}
     if model.config.is_encoder_decoder:
         single["source"] = random.integers(FIRST, VOCAB, size=SOURCE)
-        several["batch_source"], several["batch_source_positions"] = padded(random, SOURCES)
+        several["batch_source"], several["batch_source_positions"] = padded(random, SOURCES, vocab)
     kinds = ("encoder", "decoder", "cross") if model.config.is_encoder_decoder else ("",)
     output = run(model, *(torch.from_numpy(one)[None] for one in single.values()), output_attentions=True)
     maps = [torch.cat(output[f"{kind}_attentions".lstrip("_")]).numpy() for kind in kinds]
@@ -128,11 +155,11 @@ def reference(model: PreTrainedModel, seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def padded(random: np.random.Generator, lengths: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def padded(random: np.random.Generator, lengths: tuple[int, ...], vocab: int) -> tuple[np.ndarray, np.ndarray]:
     """Random ids of these lengths, padded on the left, and their positions."""
     longest = max(lengths)
     positions = np.stack([np.arange(longest) - (longest - length) for length in lengths]).clip(min=-1)
-    return random.integers(FIRST, VOCAB, size=positions.shape), positions
+    return random.integers(FIRST, vocab, size=positions.shape), positions
 
 
 def run(
@@ -178,7 +205,7 @@ def batch_logits(
 
 def on_the_right(model: PreTrainedModel, values: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """The rows with their padding moved from the left to the right; it becomes the model's own, or -1 among positions."""
-    padding = -1 if values is positions else model.config.pad_token_id or 0
+    padding = -1 if values is positions else model.config.get_text_config().pad_token_id or 0
     rows = [np.roll(np.where(places < 0, padding, row), -int((places < 0).sum())) for row, places in zip(values, positions, strict=True)]
     return np.stack(rows)
 
@@ -256,7 +283,18 @@ def tensorflow(tensors: Tensors) -> Tensors:
     return {**old, **pooler, **pair, "bert.embeddings.position_ids": torch.arange(CONTEXT)[None]}
 
 
-LAYOUTS: dict[str, Callable[[Tensors], Tensors]] = {function.__name__: function for function in (bare, masks, copies, tensorflow)}
+def inside(tensors: Tensors) -> Tensors:
+    """The names that the parts of a model with images have in memory, which some programs write."""
+    beginnings = {"language_model.model.": "model.language_model.", "language_model.lm_head.": "lm_head.", "": "model."}
+
+    def inner(name: str) -> str:
+        before, after = next(pair for pair in beginnings.items() if name.startswith(pair[0]))
+        return after + name.removeprefix(before)
+
+    return {inner(name): tensor for name, tensor in tensors.items()}
+
+
+LAYOUTS: dict[str, Callable[[Tensors], Tensors]] = {one.__name__: one for one in (bare, masks, copies, tensorflow, inside)}
 
 
 def rewrite_weights(folder: Path, golden: Golden) -> None:

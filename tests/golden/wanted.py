@@ -70,6 +70,42 @@ BART = {
     "max_position_embeddings": CONTEXT,
 }
 BERT = {**NEOX, "tie_word_embeddings": True, "pad_token_id": 1, "type_vocab_size": 2}
+# The families that came later have a small vocabulary: most of a golden is logits.
+TINY = {**TOKENS, "vocab_size": 96, "pad_token_id": 1}
+SMALL = {**LLAMA, **TINY}
+LAYERS = {key: value for key, value in SMALL.items() if key != "rms_norm_eps"}
+LAYER_EPS = {**LAYERS, "layer_norm_eps": 0.05}
+GEMMA_ONE = {key: GEMMA[key] for key in ("tie_word_embeddings", "pad_token_id", "head_dim")}
+GPTJ = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT, "layer_norm_epsilon": 0.05}
+FALCON = {
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "layer_norm_epsilon": 0.05,
+    "ffn_hidden_size": 20,
+    "max_position_embeddings": CONTEXT,
+    "rope_parameters": {"rope_theta": 60.0},
+}
+# Some pairs are kept, some slowed down, and one is between.
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 50.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "beta_fast": 1.5,
+    "beta_slow": 0.3,
+}
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 80.0}
+MINISTRAL_ROPE = {
+    **YARN,
+    "original_max_position_embeddings": 4,
+    "mscale": 1.5,
+    "mscale_all_dim": 0.8,
+    "llama_4_scaling_beta": 0.6,
+}
+MROPE = {"rope_type": "default", "rope_theta": 70.0, "mrope_section": [1, 1, 2]}
+VISION = {"num_hidden_layers": 1, "num_attention_heads": 2}
+QWEN_VISION = {"depth": 1, "embed_dim": 8, "hidden_size": 16, "num_heads": 2, "patch_size": 2, "mlp_ratio": 1}
 
 
 @dataclass(frozen=True)
@@ -151,4 +187,189 @@ GOLDENS = {
     "bert": Golden("bert", BERT, dialect=4, layout="tensorflow"),
     "bert_headless": Golden("bert", {**BERT, "hidden_act": "relu"}, dtype=BFLOAT, layout="headless"),
     "roberta": Golden("roberta", {**BERT, "pad_token_id": 3, "type_vocab_size": 1, "max_position_embeddings": CONTEXT + 4}, dtype=BFLOAT),
+    "gemma": Golden("gemma", {**SMALL, **GEMMA_ONE, "hidden_act": "gelu"}, dialect=4, dtype=BFLOAT),
+    "gemma3_images": Golden(
+        "gemma3",
+        {
+            "text_config": {**GEMMA, "vocab_size": 96, "sliding_window_pattern": 2, "num_hidden_layers": 2},
+            "vision_config": {**VISION, "hidden_size": 8, "intermediate_size": 8, "image_size": 4, "patch_size": 2},
+            "mm_tokens_per_image": 4,
+            "image_token_index": 5,
+        },
+        dtype=BFLOAT,
+        layout="inside",
+    ),
+    "smollm3": Golden(
+        "smollm3",
+        {**SMALL, "head_dim": 12, "no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 5, "rope_parameters": YARN},
+        dtype=BFLOAT,
+    ),
+    "starcoder2": Golden("starcoder2", {**LAYERS, "norm_epsilon": 0.05, "sliding_window": 6}, dialect=4),
+    "gpt_neo": Golden(
+        "gpt_neo",
+        {
+            **TINY,
+            "hidden_size": 16,
+            "intermediate_size": 20,
+            "num_layers": 3,
+            "num_heads": 4,
+            "max_position_embeddings": CONTEXT,
+            "layer_norm_epsilon": 0.05,
+            "attention_types": [[["global", "local"], 1], [["local"], 1]],
+            "window_size": 5,
+        },
+        dtype=BFLOAT,
+    ),
+    "gptj": Golden("gptj", {**TINY, **GPTJ, "rotary_dim": 4}, dtype=HALF),
+    "codegen": Golden("codegen", {**TINY, **GPTJ, "rotary_dim": 6, "n_inner": 20}, dialect=4),
+    "stablelm": Golden(
+        "stablelm",
+        {**LAYER_EPS, **TWO_HEADS, "use_qkv_bias": True, "partial_rotary_factor": 0.5, "rope_parameters": DYNAMIC},
+        dtype=BFLOAT,
+    ),
+    "stablelm_parallel": Golden(
+        "stablelm", {**LAYER_EPS, **TWO_HEADS, "hidden_size": 32, "use_parallel_residual": True}, dialect=4, dtype=HALF
+    ),
+    "granite": Golden(
+        "granite",
+        {
+            **SMALL,
+            "tie_word_embeddings": True,
+            "embedding_multiplier": 3.0,
+            "residual_multiplier": 0.22,
+            "attention_multiplier": 0.3,
+            "logits_scaling": 2.5,
+        },
+        dialect=4,
+        dtype=BFLOAT,
+    ),
+    "olmo": Golden("olmo", {**LAYERS, "clip_qkv": 0.7}, dialect=4),
+    "olmo2": Golden("olmo2", SMALL, dtype=BFLOAT),
+    "olmo3": Golden(
+        "olmo3",
+        {
+            **SMALL,
+            "hidden_size": 24,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "sliding_window": 5,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "rope_parameters": {
+                "full_attention": {**YARN, "attention_factor": 1.4},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 30.0},
+            },
+        },
+        dtype=BFLOAT,
+    ),
+    "cohere": Golden("cohere", {**LAYER_EPS, "use_qk_norm": True, "logit_scale": 0.4, "tie_word_embeddings": True}, dtype=BFLOAT),
+    "cohere2": Golden(
+        "cohere2",
+        {**LAYER_EPS, "sliding_window": 5, "sliding_window_pattern": 2, "logit_scale": 0.4, "tie_word_embeddings": True},
+        dialect=4,
+    ),
+    "glm": Golden("glm", {**SMALL, "head_dim": 12}, dialect=4, dtype=BFLOAT),
+    "glm4": Golden("glm4", {**SMALL, "head_dim": 8, "partial_rotary_factor": 0.75, "attention_bias": False}, dtype=BFLOAT),
+    "exaone4": Golden("exaone4", {**SMALL, "sliding_window": 5, "sliding_window_pattern": 2}, dtype=BFLOAT),
+    "ernie4_5": Golden("ernie4_5", {**SMALL, "head_dim": 6, "use_bias": True, "rope_parameters": {"rope_theta": 60.0}}),
+    "hunyuan": Golden(
+        "hunyuan_v1_dense",
+        {**SMALL, "head_dim": 6, "attention_bias": True, "rope_parameters": {**DYNAMIC, "alpha": 20.0, "rope_theta": 50.0}},
+        dtype=BFLOAT,
+    ),
+    "apertus": Golden("apertus", {**SMALL, "head_dim": 8, "rope_parameters": LLAMA3_ROPE}, dtype=BFLOAT),
+    "arcee": Golden("arcee", {**SMALL, "head_dim": 10, "rope_parameters": {**YARN, "truncate": False, "beta_fast": 4.0}}, dialect=4),
+    "nemotron": Golden(
+        "nemotron", {**LAYERS, **TWO_HEADS, "norm_eps": 0.05, "attention_bias": True, "rope_parameters": {"rope_theta": 40.0}}, dtype=BFLOAT
+    ),
+    "seed_oss": Golden(
+        "seed_oss", {**SMALL, "head_dim": 6, "attention_out_bias": True, "mlp_bias": True, "attention_bias": False}, dtype=BFLOAT
+    ),
+    "falcon": Golden("falcon", {**TINY, **FALCON}, dialect=4),
+    "falcon_grouped": Golden("falcon", {**TINY, **FALCON, "new_decoder_architecture": True, "num_kv_heads": 2, "bias": True}, dtype=BFLOAT),
+    "falcon_serial": Golden("falcon", {**TINY, **FALCON, "parallel_attn": False, "multi_query": False}, dtype=BFLOAT),
+    "mpt": Golden(
+        "mpt",
+        {
+            **TINY,
+            "d_model": 24,
+            "n_heads": 6,
+            "n_layers": 2,
+            "max_seq_len": CONTEXT,
+            "layer_norm_epsilon": 0.05,
+            "attn_config": {"alibi": True, "clip_qkv": 0.7, "softmax_scale": 0.6},
+        },
+        dtype=BFLOAT,
+    ),
+    "ministral3": Golden("ministral3", {**SMALL, "head_dim": 12, "rope_parameters": MINISTRAL_ROPE}, dtype=BFLOAT),
+    "mistral3": Golden(
+        "mistral3",
+        {
+            "text_config": {**SMALL, "model_type": "mistral", "head_dim": 6, "sliding_window": 6},
+            "vision_config": {**VISION, "model_type": "pixtral", "hidden_size": 8, "intermediate_size": 8, "head_dim": 4, "patch_size": 2},
+            "image_token_index": 5,
+            "spatial_merge_size": 1,
+            "tie_word_embeddings": False,
+        },
+        dtype=BFLOAT,
+    ),
+    "nanochat": Golden("nanochat", {**SMALL, "final_logit_softcapping": 3.0}, dtype=BFLOAT),
+    "opt_projected": Golden("opt", {**OPT, "vocab_size": 96, "word_embed_proj_dim": 12, "do_layer_norm_before": False}, dtype=HALF),
+    "gpt2_inverse": Golden("gpt2", {**GPT2, "vocab_size": 96, "scale_attn_by_inverse_layer_idx": True}, dialect=4),
+    "qwen2_vl": Golden("qwen2_vl", {"text_config": {**SMALL, **TWO_HEADS, "rope_parameters": MROPE}, "vision_config": QWEN_VISION}),
+    "qwen2_5_vl": Golden(
+        "qwen2_5_vl",
+        {
+            "text_config": {**SMALL, **TWO_HEADS, "rope_parameters": MROPE},
+            "vision_config": {
+                **QWEN_VISION,
+                "hidden_size": 16,
+                "out_hidden_size": 16,
+                "intermediate_size": 8,
+                "fullatt_block_indexes": [0],
+            },
+        },
+        dtype=BFLOAT,
+    ),
+    "qwen3_vl": Golden(
+        "qwen3_vl",
+        {
+            "text_config": {**SMALL, "head_dim": 8, "rope_parameters": {**MROPE, "mrope_interleaved": True}},
+            "vision_config": {
+                **QWEN_VISION,
+                "hidden_size": 16,
+                "out_hidden_size": 16,
+                "intermediate_size": 8,
+                "num_position_embeddings": 4,
+                "deepstack_visual_indexes": [0],
+            },
+        },
+        dtype=BFLOAT,
+    ),
+    "phi3_long": Golden(
+        "phi3",
+        {
+            **SMALL,
+            **TWO_HEADS,
+            "partial_rotary_factor": 0.75,
+            "original_max_position_embeddings": 32,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 100.0,
+                "short_factor": [1.0, 1.2, 1.9],
+                "long_factor": [2.0, 3.0, 4.0],
+                "partial_rotary_factor": 0.75,
+            },
+        },
+        dialect=4,
+        dtype=BFLOAT,
+    ),
+    "llama_proportional": Golden(
+        "llama",
+        {
+            **SMALL,
+            "head_dim": 12,
+            "rope_parameters": {"rope_type": "proportional", "rope_theta": 50.0, "factor": 2.0, "partial_rotary_factor": 0.5},
+        },
+        dtype=BFLOAT,
+    ),
 }

@@ -48,7 +48,7 @@ def copied(folders: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
 @pytest.mark.parametrize("form", ["t5", "marian"])
 def test_text_comes_back(folders: dict[str, Path], form: str) -> None:
     tokenizer = Tokenizer.load(folders[form])
-    assert tokenizer.kind == "SentencePieces"
+    assert tokenizer.kind == ("Unigram" if form == "t5" else "SentencePieces")
     ids = tokenizer.encode("The cat sat.")
     assert ids[-1] == tokenizer.id_of("</s>")
     assert tokenizer.encode("The cat sat.", special=False) == ids[:-1]
@@ -132,19 +132,11 @@ def test_what_is_damaged_is_named(copied: Callable[[str], Path], form: str, name
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("form", ["t5", "marian"])
-def test_a_vocabulary_larger_than_the_model(folders: dict[str, Path], form: str) -> None:
-    size = Tokenizer.load(folders[form]).size()
-    assert Tokenizer.load(folders[form], size).size() == size
-    with pytest.raises(CheckpointError, match=f"has {size} entries, the model's {size - 1}"):
-        Tokenizer.load(folders[form], size - 1)
-
-
-@pytest.mark.parametrize(("form", "name"), [("t5", "spiece.model"), ("marian", "source.spm")])
-def test_without_the_package_it_is_asked_for(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, form: str, name: str) -> None:
+def test_without_the_package_it_is_asked_for(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
-    with pytest.raises(UnsupportedError, match=f"{name} needs the sentencepiece package") as caught:
-        Tokenizer.load(folders[form])
+    assert Tokenizer.load(folders["t5"]).encode("The cat sat.")
+    with pytest.raises(UnsupportedError, match=r"source\.spm needs the sentencepiece package") as caught:
+        Tokenizer.load(folders["marian"])
     assert caught.value.hint
     assert "pip install" in caught.value.hint
 
@@ -159,5 +151,5 @@ def test_a_tokenizer_json_goes_first(copied: Callable[[str], Path]) -> None:
 def test_one_of_marians_models_alone_is_none(copied: Callable[[str], Path]) -> None:
     folder = copied("marian")
     (folder / "target.spm").unlink()
-    with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
+    with pytest.raises(CheckpointError, match="no tokenizer in"):
         Tokenizer.load(folder)

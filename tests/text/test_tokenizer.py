@@ -16,7 +16,7 @@ from tokenizers.normalizers import Normalizer
 from tests.conftest import GOLDEN
 from tests.constraint.test_spelling import sentencepiece_like
 from tests.engine.scripted import END, START, byte_library, byte_tokenizer
-from tgen.errors import CheckpointError
+from tgen.errors import CheckpointError, UsageError
 from tgen.files import read_json
 from tgen.text.tokenizer import Tokenizer
 
@@ -53,17 +53,20 @@ def test_padding_and_truncation_of_the_file_are_off(tmp_path: Path) -> None:
     assert Tokenizer.load(save(tmp_path, library)).encode("abcde") == [*b"abcde"]
 
 
-def test_the_vocabulary_may_be_smaller_than_the_models_but_not_larger(tmp_path: Path) -> None:
+def test_an_id_beyond_the_models_embeddings_is_refused_when_a_text_holds_it(tmp_path: Path) -> None:
     save(tmp_path, byte_library())
-    Tokenizer.load(tmp_path, vocab=300)
-    with pytest.raises(CheckpointError, match="ids up to 257, but the model's vocabulary ends at 256"):
-        Tokenizer.load(tmp_path, vocab=257)
+    assert Tokenizer.load(tmp_path, vocab=300).encode("a")[0] == 97
+    tokenizer = Tokenizer.load(tmp_path, vocab=98)
+    assert tokenizer.encode("a", special=False) == [97]
+    with pytest.raises(UsageError, match="the text holds 'b', id 98, but the model's vocabulary ends at 97") as caught:
+        tokenizer.encode("ab", special=False)
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no tokenizer.json in"),
+        (None, "no tokenizer in"),
         (b"", "is damaged"),
         (b"{", "is damaged"),
         (b'{"version": "1.0"}', "is damaged"),

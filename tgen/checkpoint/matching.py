@@ -13,10 +13,12 @@ import numpy as np
 from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError, UnsupportedError
 from tgen.families.registry import Family
-from tgen.families.table import Add, Source, Table, Take, moved
+from tgen.families.table import Add, Reorder, Source, Table, Take, moved
 from tgen.spec.records import ModelSpec
 from tgen.spec.shapes import parameters
 
+# Buffers and counters that some version of transformers stored: nothing is computed from them.
+BOOKKEEPING = ("encoder.version", "decoder.version", "rotary_emb.inv_freq")
 FLOATS = ("F32", "F16", "BF16", "F64")
 WRONG_MODEL_HINT = "config.json and the weights may belong to different models; download both again"
 
@@ -31,10 +33,14 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """A match for every parameter. `repeats` maps a copy's name in the files to the copy and its original: one parameter."""
+    """A match for every parameter. `repeats` maps a copy's name in the files to the copy and its original: one parameter.
+
+    `left_out` names the tensors of parts that tgen does not run, such as a model's eyes.
+    """
 
     parameters: dict[str, Match]
     repeats: dict[str, tuple[StoredTensor, StoredTensor]]
+    left_out: tuple[str, ...] = ()
 
     @property
     def number_format(self) -> str:
@@ -86,13 +92,14 @@ def match_tensors(table: Table, spec: ModelSpec, stored: dict[str, StoredTensor]
         if (one.dtype, one.shape) != (other.dtype, other.shape):
             raise no_repeat(copy)
     for name, tensor in stored.items():
-        if name.endswith(table.ignored) or (name in repeats and name not in taken):
+        unread = name.endswith((*table.ignored, *BOOKKEEPING)) or name.startswith(table.apart)
+        if unread or (name in repeats and name not in taken):
             continue
         if name not in taken:
             raise CheckpointError(f"the weights hold a tensor that the model has no place for: {name}", WRONG_MODEL_HINT)
         if taken[name] != math.prod(tensor.shape):
             raise CheckpointError(f"{name} holds {math.prod(tensor.shape)} numbers, the model takes {taken[name]}", WRONG_MODEL_HINT)
-    return Matches(matches, repeats)
+    return Matches(matches, repeats, tuple(name for name in stored if name.startswith(table.apart)))
 
 
 def no_repeat(name: str) -> UnsupportedError:
@@ -116,7 +123,7 @@ def _shape(stored: tuple[int, ...], take: Take) -> tuple[int, ...]:
     """The shape of a tensor after the steps. Raises ValueError or IndexError for a tensor that they do not fit."""
     array: np.ndarray = np.broadcast_to(np.False_, stored)  # holds one number, whatever its shape
     for step in take:
-        array = array if isinstance(step, Add) else moved(step, array)
+        array = array if isinstance(step, Add | Reorder) else moved(step, array)
     return array.shape
 
 

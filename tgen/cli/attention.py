@@ -30,7 +30,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {
 }
 
 
-@p.takes()
+@p.takes(without=("executor",))
 def attention(
     text: TextArgument = None,
     file: p.File = None,
@@ -70,6 +70,9 @@ def attention(
         raise UsageError("--svg and --json exclude each other", "give one of them")
     if svg is not None:
         _check_writable(svg)
+    from tgen.executors.open import require_torch
+
+    require_torch("tgen attention")
     source = PromptSource(text, file)
     opened = open_to_read(model, run, "attention")
     checkpoint = opened.checkpoint
@@ -104,17 +107,19 @@ def _check_writable(svg: Path) -> None:
 
 def _record(opened: Opened, ids: list[int], answer: str | None) -> tuple[Maps, list[int]]:
     """The maps; for an encoder-decoder also the ids that its decoder read: the start token, then `answer` or the model's own answer."""
-    from tgen.executors.torch.reading import Reader
+    from tgen.executors.open import open_model
+    from tgen.executors.torch.maps import attention_maps
 
-    checkpoint, tokenizer, model = opened.checkpoint, opened.tokenizer, opened.load()
+    checkpoint, tokenizer = opened.checkpoint, opened.tokenizer
+    model = open_model(checkpoint, opened.options)
     if checkpoint.spec.kind != "encoder-decoder":
-        return Reader(model).attention(ids), []
+        return attention_maps(model, ids), []
     from tgen.checkpoint.generation import read_generation
 
     written = _answer(opened, model, ids) if answer is None else tokenizer.encode(answer, special=False)
     written = [read_generation(checkpoint).decoder_start or 0, *written]
     opened.check_length("answer", len(written))
-    return Reader(model).attention(written, source=ids), written
+    return attention_maps(model, written, source=ids), written
 
 
 def _answer(opened: Opened, model: Transformer, source: list[int]) -> list[int]:

@@ -17,7 +17,7 @@ from tgen.cli import options as p
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.opening import chat_template, open_checkpoint, open_generator
 from tgen.errors import UsageError
-from tgen.options import RunOptions
+from tgen.options import GuessOptions, RunOptions
 from tgen.ui import messages
 from tgen.ui.counting import counting
 from tgen.ui.terminal import is_terminal
@@ -66,6 +66,7 @@ def batch(
     quiet: p.Quiet = False,  # noqa: ARG001
     model: p.Model = None,
     run: RunOptions,
+    guessing: GuessOptions,
 ) -> int:
     """Answer JSON lines with JSON lines, many rows at once. Each text is the one that tgen generate writes with the same seed.
 
@@ -97,7 +98,7 @@ def batch(
             checkpoint = open_checkpoint(model)
             if template_arg:
                 chat_template(checkpoint, template_arg)  # what is wrong with an argument is wrong with the command, not with each line
-            generator, name = open_generator(model, run, checkpoint)
+            generator, name = open_generator(model, run, checkpoint, guessing)
             if journal.last is not None and journal.last.model not in (None, name):
                 messages.warning(f"{output} was begun with {journal.last.model}, and goes on with {name}")
             find_template = partial(chat_template, checkpoint, template_arg)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 MEASURING = "Measuring"
 BATCH_HEADINGS = ("rows", "one after another, tokens/s", "at once, tokens/s", "gain")
-HEADINGS = ("context", "prefill tokens/s", "first token ms", "decode tokens/s", "of bandwidth", "peak MB")
+HEADINGS = ("context", "prefill tokens/s", "first token ms", "decode tokens/s", "of bandwidth", "4 rows", "16 rows", "peak MB")
+COLD_STARTS = 3
 
 
 @p.takes()
@@ -63,7 +65,8 @@ def bench(
     run: RunOptions,
 ) -> int:
     """Measure a decoder-only model: prefill and decode speed, time to first token, peak memory, and the share of the machine's read
-    bandwidth that decode uses.
+    bandwidth that the decode of a single row uses; also the decode speed of 4 and of 16 rows together, and how long a whole
+    `tgen generate -n 1` takes as a process of its own.
 
     The model reads and writes random ids, so nothing depends on a text. The runs of different contexts take turns; the
     table shows medians. With --batch, measure how much faster many rows at once are.
@@ -86,23 +89,26 @@ def bench(
     if batch is not None:
         return _batch(checkpoint, run, batch, contexts[0], new_tokens, repeats, json)
 
-    from tgen.executors.measure import measure, read_bandwidth
-    from tgen.executors.open import describe, open_model
+    from tgen.executors.measure import cold_start, measure, read_bandwidth
+    from tgen.executors.open import open_executor
 
-    loaded = open_model(checkpoint, run)
-    rows = list(measure(loaded, contexts, new_tokens, repeats))
-    bandwidth = read_bandwidth()  # last, because this measurement takes memory of its own
+    loaded = open_executor(checkpoint, run)
+    rows = list(measure(loaded, checkpoint.spec.vocab, contexts, new_tokens, repeats))
+    bandwidth = read_bandwidth(run.threads)  # last, because this measurement takes memory of its own
+    cold = cold_start(_one_token(checkpoint, run), min(repeats, COLD_STARTS))
     if json:
         write_json(
             {
                 "model": checkpoint.name,
-                "runs_on": describe(loaded),
+                "runs_on": loaded.describe(),
                 "bytes_per_second": bandwidth,
+                "cold_start_seconds": cold,
                 "results": [dataclasses.asdict(r) for r in rows],
             }
         )
         return 0
-    messages.dim(f"{checkpoint.name} on {describe(loaded)}; memory reads {bandwidth / 1e9:.1f} GB/s; medians of {repeats}")
+    started = "" if cold is None else f"; a first token from a cold start takes {cold:.2f} s"
+    messages.dim(f"{checkpoint.name} with {loaded.describe()}; memory reads {bandwidth / 1e9:.1f} GB/s{started}; medians of {repeats}")
     _write_table(HEADINGS, [_cells(row, bandwidth) for row in rows])
     return 0
 
@@ -114,8 +120,15 @@ def _cells(row: Measurement, bandwidth: float) -> list[str]:
         f"{row.first_token_seconds * 1e3:.1f}",
         f"{row.decode_speed:.1f}",
         f"{row.bytes_per_second / bandwidth:.0%}",
+        *(f"{row.batch_speeds[rows]:.1f}" if rows in row.batch_speeds else "no room" for rows in (4, 16)),
         f"{row.peak_memory / 1e6:.0f}",
     ]
+
+
+def _one_token(checkpoint: Checkpoint, options: RunOptions) -> list[str]:
+    """A command that generates one token with the same options."""
+    chosen = [word for name, value in dataclasses.asdict(options).items() if value is not None for word in (f"--{name}", str(value))]
+    return [sys.executable, "-m", "tgen", "generate", "a", "-n", "1", "-q", "-m", str(checkpoint.folder), *chosen]
 
 
 def _batch(checkpoint: Checkpoint, options: RunOptions, rows: int, context: int, new_tokens: int, repeats: int, json: bool) -> int:

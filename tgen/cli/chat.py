@@ -18,7 +18,7 @@ from tgen.cli.opening import chat_template, open_checkpoint, open_generator, req
 from tgen.cli.prompt import check_encoding
 from tgen.errors import TgenError, UsageError
 from tgen.events import Piece
-from tgen.options import CONSTRAINTS, RunOptions
+from tgen.options import CONSTRAINTS, GuessOptions, RunOptions
 from tgen.ui import messages
 from tgen.ui.dialogue import PipedLines, Said, TypedLines, history_file, read_message
 from tgen.ui.output import open_stdout
@@ -74,6 +74,7 @@ def chat(
     raw: p.Raw = False,
     model: p.Model = None,
     run: RunOptions,
+    guessing: GuessOptions,
 ) -> int:
     """Talk to a chat model: you type a message, and the answer streams to standard output.
 
@@ -94,7 +95,7 @@ def chat(
     from tgen.tasks.conversation import Conversation, check_system
 
     check_system(template, system)
-    generator, name = open_generator(model, run, checkpoint)
+    generator, name = open_generator(model, run, checkpoint, guessing)
     conversation = Conversation(generator, template, generator.resolve(asked.values, asked.environment), system)
     chatting = Chatting(conversation, color, raw, verbose)
     if not is_terminal(sys.stdin):

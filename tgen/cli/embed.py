@@ -45,20 +45,21 @@ def embed(
     batches = line_batches(text, file, BATCH)
     opened = open_to_read(model, run, "embed", "encoder-only")
 
-    from tgen.tasks.embedding import folder_settings, pool
+    from tgen.tasks.embedding import folder_settings, hidden_states, pool
     from tgen.text.fitting import fitting
 
     settings = folder_settings(opened.checkpoint.folder, pooling)
     normalize = settings.normalize if normalize is None else normalize
     context = opened.checkpoint.spec.context
     longest = min(context, settings.longest or context)
-    reader = opened.reader()
+    loaded, width = opened.load(), opened.checkpoint.spec.width
     for lines in batches:
         rows = [opened.tokenizer.encode(line.text.lower() if settings.lower else line.text) for line in lines]
         for line, ids in zip(lines, rows, strict=True):
             if len(ids) > longest:
                 messages.warning(f"line {line.number} has {len(ids)} tokens, the model reads {longest}; its end is left out")
-        for line, states in zip(lines, reader.encode([fitting(ids, longest) for ids in rows]), strict=True):
+        read = hidden_states(loaded, [fitting(ids, longest) for ids in rows], width)
+        for line, states in zip(lines, read, strict=True):
             vector = pool(states, settings.pooling, normalize)
             write_json({"index": line.number - 1, "text": line.text, "embedding": [round(float(x), 7) for x in vector]})
     return 0

@@ -42,7 +42,7 @@ def fill(
 
     ids, places = prepare_masks(opened.tokenizer, source.read())
     opened.check_length("text", len(ids))
-    found = [fillings(opened.tokenizer, row, top) for row in opened.reader().logits_at(ids, places)]
+    found = [fillings(opened.tokenizer, row, top) for row in opened.load().masked_logits([ids], [places])]
     if json:
         listed = [[{"token": c.text, "id": c.id, "probability": c.probability} for c in mask] for mask in found]
         write_json({"model": name, "masks": listed})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from json import dumps
@@ -15,10 +15,10 @@ from tgen.cli.opening import chat_template, open_checkpoint, open_generator
 from tgen.cli.prompt import PromptArgument, PromptSource, check_encoding
 from tgen.errors import UsageError
 from tgen.events import Started
-from tgen.options import Resolved, RunOptions
+from tgen.options import GuessOptions, Resolved, RunOptions
 from tgen.ui import messages
 from tgen.ui.output import open_stdout
-from tgen.ui.report import Report, Sink, show_settings
+from tgen.ui.report import Report, Running, Sink, show_settings
 from tgen.ui.stream import SampleStream, open_stream
 from tgen.ui.terminal import Color, wants_color
 from tgen.wire.result import JsonResult
@@ -88,6 +88,7 @@ def generate(
     raw: p.Raw = False,
     model: p.Model = None,
     run: RunOptions,
+    guessing: GuessOptions,
     prompt_cache: p.PromptCacheFile = None,
 ) -> int:
     """Continue a prompt, streaming the text to standard output and nothing else.
@@ -115,13 +116,13 @@ def generate(
         from tgen.engine.prompt_cache import PromptCache
 
         cache = PromptCache(prompt_cache, checkpoint)
-    generator, name = open_generator(model, run, checkpoint)
+    generator, name = open_generator(model, run, checkpoint, guessing)
     wishes = Wishes(echo, json, show_probs, raw, color, fail_on_length, verbose)
     request = Request(source.read(), template, system, cache)
-    return _show(generator, name, request, generator.resolve(asked.values, asked.environment), wishes, run)
+    return _show(generator, name, request, generator.resolve(asked.values, asked.environment), wishes, [run, guessing])
 
 
-def _show(generator: Generator, name: str, request: Request, resolved: Resolved, wishes: Wishes, run_options: RunOptions) -> int:
+def _show(generator: Generator, name: str, request: Request, resolved: Resolved, wishes: Wishes, running: Sequence[Running]) -> int:
     """Generate, and show the events as the user wishes."""
     prompt, ids = request.prompt, request.ids(generator)
     report = Report()
@@ -137,7 +138,7 @@ def _show(generator: Generator, name: str, request: Request, resolved: Resolved,
             for event in generator.run(ids, resolved, interrupts.asked, prefix=prefix):
                 report.add(event)
                 if wishes.verbose and isinstance(event, Started):
-                    show_settings(name, prompt, resolved, event, run_options, request.words())
+                    show_settings(name, prompt, resolved, event, running, request.words())
                 sink.add(event)
     except BaseException:
         report.close()
@@ -158,9 +159,7 @@ def _remembered(generator: Generator, cache: PromptCache | None, report: Report)
     if cache is None:
         yield None
         return
-    from tgen.engine.prefix import Prefix
-
-    prefix = Prefix(generator.executor)
+    prefix = generator.prefix()
     if problem := cache.load(prefix):
         messages.note(problem)
     try:

@@ -33,7 +33,7 @@ def info(
         raise UsageError("give the model as an argument or as --model, not both")
     checkpoint = open_checkpoint(name or model)
     facts = dict(_facts(checkpoint))
-    problem = _tokenizer_problem(checkpoint, facts)
+    problem = _tokenizer_problem(checkpoint, facts) or _executor_problem(checkpoint, facts)
     facts["runs"] = problem is None
     if json:
         write_json(facts)
@@ -66,6 +66,8 @@ def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
     yield "stored_as", sorted({tensor.dtype for tensor in checkpoint.stored.values()})
     for name, part in spec.stacks.items():
         yield ("layers" if len(spec.stacks) == 1 else f"{name}_layers"), len(part.layers)
+    if checkpoint.matches.left_out:
+        yield "left_out", f"{len(checkpoint.matches.left_out)} tensors of parts that see images"
     yield "width", spec.width
     yield "feed_forward", f"{mlp.width}, {mlp.activation}{', gated' if mlp.gated else ''}"
     yield "heads", attention.heads
@@ -99,6 +101,18 @@ def _tokenizer_problem(checkpoint: Checkpoint, facts: dict[str, Any]) -> Checkpo
     return None
 
 
+def _executor_problem(checkpoint: Checkpoint, facts: dict[str, Any]) -> CheckpointError | None:
+    """Add what will run the model, and why it is not the native executor. That nothing can is returned, not raised."""
+    from tgen.executors.open import why_torch
+
+    try:
+        reason = why_torch(checkpoint.spec, p.run_options({}))
+    except CheckpointError as error:
+        return error
+    facts["executor"] = "native" if reason is None else f"torch ({reason})"
+    return None
+
+
 def _positions(stack: StackSpec) -> str:
     windows = sorted({layer.mixer.window for layer in stack.layers if layer.mixer.window})
     window = f", window {', '.join(map(str, windows))}" if windows else ""
@@ -111,8 +125,9 @@ def _positions(stack: StackSpec) -> str:
 
 
 def _rope(rope: RopeSpec) -> str:
+    factor = getattr(rope.scaling, "factor", None)
     kind = type(rope.scaling).__name__.removesuffix("Scaling").lower()
-    scaling = "" if rope.scaling is None else f", {kind} scaling by {rope.scaling.factor:g}"
+    scaling = "" if rope.scaling is None else f", {kind} scaling" if factor is None else f", {kind} scaling by {factor:g}"
     return f"theta {rope.theta:g}{scaling}"
 
 

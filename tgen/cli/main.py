@@ -13,30 +13,15 @@ import signal
 import sys
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from tgen import __version__
-from tgen.cli import (
-    attention,
-    batch,
-    bench,
-    chat,
-    embed,
-    explain,
-    fill,
-    generate,
-    info,
-    interrupts,
-    models,
-    score,
-    tokenize,
-    train,
-    translate,
-)
+from tgen.cli import interrupts
 from tgen.cli.options import refuse_empty_values
 from tgen.errors import MemoryLimitError, TgenError, UsageError
 from tgen.ui import messages
@@ -74,23 +59,12 @@ class Command(TyperCommand):
                 formatter.write_dl(records)
 
 
-app = typer.Typer(
-    name="tgen",
-    help="Run transformer checkpoints from plain Hugging Face folders.",
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-)
-
-
 def _show_version(wanted: bool) -> None:
     if wanted:
         write_text(f"tgen {__version__}\n")
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
@@ -98,24 +72,38 @@ def _root(
     """Declares the options of tgen itself; `run` looks for --debug."""
 
 
-COMMANDS: dict[Callable[..., int], str] = {
-    generate.generate: "Continue a prompt, streaming.",
-    chat.chat: "Talk to a chat model.",
-    batch.batch: "Answer JSON lines with JSON lines, many at once.",
-    translate.translate: "Translate line by line.",
-    score.score: "Show how well a model predicts a text.",
-    fill.fill: "Find tokens that may take the place of a mask.",
-    embed.embed: "Make a vector of each line.",
-    explain.explain: "Show each token's candidates on their way through the sampler.",
-    attention.attention: "Show where each token looks, as a heat map.",
-    info.info: "Show what a model folder holds, and whether it will run.",
-    models.models: "List the models on this machine.",
-    tokenize.tokenize: "Show the ids and pieces of a text, and turn ids back into text.",
-    bench.bench: "Measure prefill and decode speed, and memory.",
-    train.train: "Train a small model on your own text.",
+COMMANDS = {
+    "generate": "Continue a prompt, streaming.",
+    "chat": "Talk to a chat model.",
+    "batch": "Answer JSON lines with JSON lines, many at once.",
+    "translate": "Translate line by line.",
+    "score": "Show how well a model predicts a text.",
+    "fill": "Find tokens that may take the place of a mask.",
+    "embed": "Make a vector of each line.",
+    "explain": "Show each token's candidates on their way through the sampler.",
+    "attention": "Show where each token looks, as a heat map.",
+    "info": "Show what a model folder holds, and whether it will run.",
+    "models": "List the models on this machine.",
+    "tokenize": "Show the ids and pieces of a text, and turn ids back into text.",
+    "bench": "Measure prefill and decode speed, and memory.",
+    "train": "Train a small model on your own text.",
 }
-for function, summary in COMMANDS.items():
-    app.command(cls=Command, short_help=summary)(function)
+
+
+def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """The commands of these names, each from the module of its name: the others' modules take time to import."""
+    app = typer.Typer(
+        name="tgen",
+        help="Run transformer checkpoints from plain Hugging Face folders.",
+        rich_markup_mode=None,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+    app.callback()(_root)
+    for name in names:
+        app.command(cls=Command, short_help=COMMANDS[name])(getattr(import_module(f"tgen.cli.{name}"), name))
+    return app
 
 
 # Hints for errors of the operating system.
@@ -175,7 +163,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _dispatch(arguments: list[str], debug: bool) -> int:
     try:
-        command = typer.main.get_command(app)
+        command = typer.main.get_command(make_app(arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS))
         if not arguments:
             typer.echo(command.get_help(command.make_context("tgen", [], resilient_parsing=True)), err=True)
             return 2
@@ -215,7 +203,7 @@ def _explain(error: Any, arguments: list[str]) -> tuple[str, str]:
 
 def _where_to_look(arguments: list[str]) -> str:
     """The hint for a word that tgen does not know: it names the help page to read."""
-    command = [name for name in arguments[:1] if name in {function.__name__ for function in COMMANDS}]
+    command = [name for name in arguments[:1] if name in COMMANDS]
     return f"`{' '.join(['tgen', *command, '--help'])}` explains its use"
 
 

@@ -19,7 +19,7 @@ COMMANDS_OF = {
 if TYPE_CHECKING:
     from tgen.checkpoint.container import Checkpoint
     from tgen.engine.generator import Generator
-    from tgen.options import RunOptions
+    from tgen.options import GuessOptions, RunOptions
     from tgen.text.chat import ChatTemplate
 
 
@@ -64,10 +64,12 @@ def chat_template(checkpoint: Checkpoint, words: Sequence[str] | None = None) ->
     return template.with_arguments(read_arguments(words or []))
 
 
-def open_generator(model: str | None, options: RunOptions, checkpoint: Checkpoint | None = None) -> tuple[Generator, str]:
+def open_generator(
+    model: str | None, options: RunOptions, checkpoint: Checkpoint | None = None, guessing: GuessOptions | None = None
+) -> tuple[Generator, str]:
     """A Generator, and the name to show for it; `checkpoint` if it is open already. Raises TgenError."""
     checkpoint = checkpoint or open_checkpoint(model)
 
     from tgen.engine import opening
 
-    return opening.open_generator(checkpoint, options), model or os.environ.get("TGEN_MODEL") or checkpoint.name
+    return opening.open_generator(checkpoint, options, guessing), model or os.environ.get("TGEN_MODEL") or checkpoint.name

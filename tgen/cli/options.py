@@ -1,7 +1,7 @@
 """The options of commands: typer's view of the option records, and the options that commands share beside them.
 
-A command has the decorator `@takes()` and a keyword parameter of type `Asked` or `RunOptions`; its command line then has every option
-that the record declares, in the place of that parameter.
+A command has the decorator `@takes()` and a keyword parameter of type `Asked`, `RunOptions` or `GuessOptions`; its command line then has
+every option that the record declares, in the place of that parameter.
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ from tgen.declaration import RUNNING as RUNNING
 from tgen.declaration import SAMPLING as SAMPLING
 from tgen.declaration import Declaration, flag
 from tgen.errors import UsageError
-from tgen.options import GenerationOptions, RunOptions, check_early, declarations, read_constraint
+from tgen.options import (
+    GenerationOptions,
+    GuessOptions,
+    RunOptions,
+    check_early,
+    declarations,
+    environment_values,
+    read_constraint,
+    settle_guesses,
+)
 from tgen.ui import messages
 from tgen.ui.terminal import Color
 
@@ -64,7 +73,8 @@ def takes(
 
     The command's own --color and --quiet also set the colour and quietness of its messages.
     """
-    records: dict[object, type] = {Asked: GenerationOptions, RunOptions: RunOptions}
+    records: dict[object, type] = {Asked: GenerationOptions, RunOptions: RunOptions, GuessOptions: GuessOptions}
+    readers: dict[object, Callable[[Mapping[str, Any]], object]] = {Asked: _asked, RunOptions: run_options, GuessOptions: _guess_options}
 
     def decorate(function: Command) -> Command:
         signature = inspect.signature(function, eval_str=True)
@@ -75,7 +85,7 @@ def takes(
                 if one.name not in without and not (only and parameter.annotation is Asked and one.name not in only)
             ]
             for parameter in signature.parameters.values()
-            if parameter.annotation in (Asked, RunOptions)
+            if parameter.annotation in records
         }
 
         @functools.wraps(function)
@@ -83,7 +93,7 @@ def takes(
             messages.configure(values.get("color", "auto"), values.get("quiet", False))
             for name, parameters in found.items():
                 given = {parameter.name: values.pop(parameter.name) for parameter in parameters}
-                values[name] = _asked(given) if signature.parameters[name].annotation is Asked else _run_options(given)
+                values[name] = readers[signature.parameters[name].annotation](given)
             return function(**values)
 
         expanded = [one for name, parameter in signature.parameters.items() for one in found.get(name, [parameter])]
@@ -106,9 +116,11 @@ def _parameters(record: type, but: Mapping[str, Mapping[str, Any]]) -> Iterable[
             kind = list[str]
         elif declaration.number:
             kind = {"INT": int, "FLOAT": float}[declaration.metavar]
-        is_flag = not declaration.metavar and kind is str
+        is_flag = not declaration.metavar and kind is str and not declaration.switch
+        names = f"{flag(name)}/--no{flag(name)[1:]}" if declaration.switch else flag(name)
+        kind = bool if declaration.switch else kind
         shown = option(
-            flag(name), *declaration.aliases, help=declaration.help, panel=declaration.panel, limits=declaration.limits(),
+            names, *declaration.aliases, help=declaration.help, panel=declaration.panel, limits=declaration.limits(),
             metavar="|".join(declaration.choices) or declaration.metavar or None, default=_default(declaration, defaults.get(name)),
         )  # fmt: skip
         annotation = Annotated[bool, shown] if is_flag else Annotated[kind | None, shown]
@@ -125,8 +137,14 @@ def _default(declaration: Declaration, value: object) -> object:
     return f"{model}{value:g}"
 
 
-def _run_options(given: Mapping[str, Any]) -> RunOptions:
-    return RunOptions(**{name: value for name, value in given.items() if value is not None})
+def run_options(given: Mapping[str, Any]) -> RunOptions:
+    """What the command line and the environment say about running. Raises UsageError."""
+    asked = {name: value for name, value in given.items() if value is not None}
+    return RunOptions(**{**environment_values(RunOptions, os.environ), **asked})
+
+
+def _guess_options(given: Mapping[str, Any]) -> GuessOptions:
+    return settle_guesses(given, os.environ)
 
 
 def _asked(given: Mapping[str, Any]) -> Asked:

@@ -11,8 +11,7 @@ from tgen.options import RunOptions
 
 if TYPE_CHECKING:
     from tgen.checkpoint.container import Checkpoint
-    from tgen.executors.torch.reading import Reader
-    from tgen.executors.torch.transformer import Transformer
+    from tgen.executors.session import LoadedModel
     from tgen.text.tokenizer import Tokenizer
 
 
@@ -24,17 +23,11 @@ class Opened:
     tokenizer: Tokenizer
     options: RunOptions
 
-    def load(self) -> Transformer:
+    def load(self) -> LoadedModel:
         """Its weights."""
-        from tgen.executors.open import open_model
+        from tgen.executors.open import open_executor
 
-        return open_model(self.checkpoint, self.options)
-
-    def reader(self) -> Reader:
-        """Its weights, to read with."""
-        from tgen.executors.torch.reading import Reader
-
-        return Reader(self.load())
+        return open_executor(self.checkpoint, self.options)
 
     def check_length(self, what: str, count: int) -> None:
         """Raise CapacityError for more tokens than the model reads."""

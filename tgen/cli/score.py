@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,15 +58,14 @@ def score(
 
 def _read(checkpoint: Checkpoint, ids: list[int], options: RunOptions) -> list[float]:
     """The log-probability of every id but the first."""
-    from tgen.executors.open import open_model
-    from tgen.executors.torch.reading import Reader
-    from tgen.tasks.scoring import windowed
+    from tgen.executors.open import open_executor
+    from tgen.tasks.scoring import log_probabilities, windowed
     from tgen.ui.counting import counting
 
-    reader = Reader(open_model(checkpoint, options))
+    read = functools.partial(log_probabilities, open_executor(checkpoint, options))
     logprobs: list[float] = []
     with counting("scored", len(ids) - 1) as bar:
-        for part in windowed(ids, checkpoint.spec.context, reader.log_probabilities):
+        for part in windowed(ids, checkpoint.spec.context, read):
             logprobs += part.tolist()
             bar.add(len(part))
     return logprobs

@@ -32,7 +32,7 @@ def _number(name: str, help: str, panel: str, limits: str = "above 0", default: 
     return p.option(f"--{name.replace('_', '-')}", help=help, panel=panel, metavar=metavar, limits=limits, default=default or f"{value:g}")
 
 
-@p.takes(without=("dtype",))
+@p.takes(without=("dtype", "executor"))
 def train(
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="FILE", help="Text files, .jsonl files with a text field, or - for standard input.")
@@ -175,6 +175,10 @@ def train(
         {"--base": base, "--held-back": held_back, "--beginnings": beginnings},
         {"--base-share": base_share, "--sequence": sequence},
     )
+
+    from tgen.executors.open import require_torch
+
+    require_torch("tgen train")
 
     from tgen.executors.torch.placement import choose_device, set_threads
     from tgen.train.trainer import Trainer

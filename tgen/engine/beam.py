@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from tgen.arrays import Logits
 from tgen.checkpoint.generation import GenerationConfig
+from tgen.engine.job import Next
 from tgen.engine.sample import Sample
-from tgen.engine.scheduler import Next
 from tgen.events import Event
 from tgen.options import GenerationOptions
 from tgen.sampling.logits import require_finite

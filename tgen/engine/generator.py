@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from tgen.checkpoint.generation import GenerationConfig
 from tgen.engine.beam import Beams, Search, adjustment, read_beams
+from tgen.engine.draft import Draft, DraftGuesses, DraftPrompt
+from tgen.engine.guess import Guesses, Lookup, find_runs
+from tgen.engine.job import Job, Writer
 from tgen.engine.prefix import Prefix
 from tgen.engine.request import Limits, Prepared, Refused, Request
-from tgen.engine.sample import Sample, Samples
-from tgen.engine.scheduler import Job, Scheduler, Told, Writer
+from tgen.engine.sample import Line, Sample, Samples
+from tgen.engine.scheduler import Scheduler, Told
 from tgen.errors import TgenError
 from tgen.events import Event, Piece
 from tgen.executors.session import Executor
@@ -45,15 +48,20 @@ class Generator:
         start_token: int | None = None,
         answer_start: int | None = None,
         defaults: GenerationConfig | None = None,
+        guess: bool | None = None,
+        draft: Draft | None = None,
     ) -> None:
         """`defaults` are the model folder's settings; `answer_start` is the first id of an encoder-decoder's answer.
 
-        `vocab` is the model's number of logits; None means the number of the tokenizer's entries.
+        `vocab` is the model's number of logits; None means the number of the tokenizer's entries. `guess` says whether to guess ahead; None
+        means that it is done where it cannot change a text. The model of `draft`, if there is one, makes the guesses.
         """
         self.executor = executor
         self.tokenizer = tokenizer
         self.end_tokens = end_tokens
         self.defaults = defaults or GenerationConfig()
+        self.guess = executor.exact if guess is None else guess
+        self.draft = draft
         self.limits = Limits(context, tokenizer.size() if vocab is None else vocab, start_token, answer_start)
 
     @property
@@ -90,7 +98,7 @@ class Generator:
         `cancelled` is called after each step; `watch` gets the first sample's draws; the model does not read again what `prefix` has read.
         """
         job = self.job(Request(0, prompt, resolved), watch, prefix)
-        scheduler = Scheduler(self.executor, job.rows)
+        scheduler = Scheduler(self.executor, job.rows, draft=self.draft)
         scheduler.add(job)
         try:
             while not scheduler.idle:
@@ -109,7 +117,7 @@ class Generator:
         At most `rows` rows run at once. `cancelled` is called once a step; once it returns True, no more events come. A step reads many
         ids of prompts beside the rows that decode: for a batch, the total time counts and not the time between tokens.
         """
-        scheduler = Scheduler(self.executor, rows, beside=BATCH_READS)
+        scheduler = Scheduler(self.executor, rows, beside=BATCH_READS, draft=self.draft)
         over = False
         while not cancelled():
             while not over and scheduler.room > 0 and not cancelled():
@@ -133,15 +141,27 @@ class Generator:
         ids = self.tokenizer.encode(request.prompt) if isinstance(request.prompt, str) else request.prompt
         prepared = self.limits.prepare(ids, request.resolved)
         options = prepared.options
+        draft = self._draft_prompt(prepared, prefix)
         if options.constraint is not None:
             # Compiling may take seconds. Another thread does it, while the loop continues the running requests.
-            writer = self._compiler.submit(lambda: self._writer(prepared, watch))
+            writer = self._compiler.submit(lambda: self._writer(prepared, watch, draft))
         else:
             writer = Future()
-            writer.set_result(self._writer(prepared, watch))
-        return Job(request.key, prepared, max(options.samples, options.num_beams), writer, prefix)
+            writer.set_result(self._writer(prepared, watch, draft))
+        return Job(request.key, prepared, max(options.samples, options.num_beams), writer, prefix, draft)
 
-    def _writer(self, prepared: Prepared, watch: Callable[[Trace], None] | None) -> Writer:
+    def prefix(self) -> Prefix:
+        """A prefix that keeps what a conversation or a series of prompts has read, the draft model's part included."""
+        return Prefix(self.executor, self.draft.executor if self.draft else None)
+
+    def _draft_prompt(self, prepared: Prepared, prefix: Prefix | None) -> DraftPrompt | None:
+        """The draft model's row of a prompt; None without a draft model, and for beam search, which makes no guesses."""
+        if self.draft is None or prepared.options.num_beams > 1:
+            return None
+        samples = prepared.options.samples
+        return DraftPrompt(self.draft, prepared.ids, samples, prefix.draft if prefix and samples == 1 else None)
+
+    def _writer(self, prepared: Prepared, watch: Callable[[Trace], None] | None, draft: DraftPrompt | None) -> Writer:
         """The writer that continues a request. Raises UsageError for a constraint that no text can satisfy."""
         options, rules, ids = prepared.options, self._rules(prepared), prepared.ids
         samples = [Sample(index, self.tokenizer, ids, options, self.end_tokens) for index in range(options.samples)]
@@ -154,7 +174,18 @@ class Generator:
             Sampler(options, prepared.seed, index, ids, rules, None if index else watch, guard.copy() if guard else None)
             for index in range(options.samples)
         ]
-        return Samples(samplers, samples)
+        return Samples(list(map(Line, samplers, samples, self._guesses(prepared, draft))))
+
+    def _guesses(self, prepared: Prepared, draft: DraftPrompt | None) -> Sequence[Guesses | None]:
+        """What guesses the tokens of each sample: the draft model, or a look-up in the source, the prompt and the text."""
+        options = prepared.options
+        if draft is not None:
+            return [DraftGuesses(draft, options.max_new_tokens, options, prepared.seed, index) for index in range(options.samples)]
+        if not self.guess:
+            return [None] * options.samples
+        ids = [*(prepared.source or ()), *prepared.ids]
+        runs = find_runs(ids)
+        return [Lookup(ids, options.max_new_tokens, runs) for _ in range(options.samples)]
 
     def _rules(self, prepared: Prepared) -> Rules:
         """The tokens that the options and generation_config.json forbid or force."""

@@ -13,7 +13,9 @@ class Prefix:
     A request takes the row out while it works. If an error or Ctrl-C stops the request, no later request uses the unfinished row.
     """
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, draft: Executor | None = None) -> None:
+        """`draft` runs the draft model, if there is one; its row has a prefix of its own."""
+        self.draft = Prefix(draft) if draft else None
         self._executor = executor
         self._session: Session | None = None
         self._ids: list[int] = []

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from tgen.arrays import Logits
-from tgen.engine.scheduler import Next
+from tgen.engine.guess import Guesses
+from tgen.engine.job import Next
 from tgen.events import Event, Finished, FinishReason, Piece, Token, TokenScore
 from tgen.options import GenerationOptions
-from tgen.sampling.logits import log_softmax
+from tgen.sampling.logits import NumericalError, log_softmax
 from tgen.sampling.sampler import Sampler
 from tgen.sampling.selection import ranked
 from tgen.text.detokenizer import Detokenizer
@@ -71,30 +73,72 @@ class Sample:
         return Piece(self.index, text, tokens)
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One sample that has not ended: its sampler, its text, and its guesses if it makes any."""
+
+    sampler: Sampler
+    sample: Sample
+    guesses: Guesses | None = None
+
+    def take(self, logits: Logits) -> tuple[list[Event], Next]:
+        """Draw a token at each of the row's positions [positions, vocab], up to the first that is not the guess.
+
+        Returns the events, and the row that goes on from here (of parent 0) if the sample has not ended. Logits that are not finite end
+        the draws before them: the next step reads that position again, and then raises the error alone.
+        """
+        events: list[Event] = []
+        tokens: list[int] = []
+        guesses = self.guesses.offered if self.guesses else []
+        for place, row in enumerate(logits):
+            guess = guesses[place] if place < len(guesses) else None
+            proposal = self.guesses.proposal(place) if self.guesses and guess is not None else None
+            try:
+                token = self.sampler.draw(row, guess, proposal)
+            except NumericalError:
+                if not tokens:
+                    raise
+                break
+            tokens.append(token)
+            events += self.sample.feed(token, row, last=self.sampler.finished)
+            if self.sample.reason is not None or token != guess:
+                break
+        wrong = self.guesses.take(tokens) if self.guesses else 0
+        return [self.counted(event) for event in events], Next(0, tokens[-1], self.guesses, wrong)
+
+    def counted(self, event: Event) -> Event:
+        """The event; a Finished tells how many guesses there were."""
+        if self.guesses is None or not isinstance(event, Finished):
+            return event
+        return replace(event, guessed=self.guesses.made, guessed_right=self.guesses.right)
+
+
 class Samples:
     """The samples of one request, drawn independently of one another; each leaves when it has ended."""
 
-    def __init__(self, samplers: Sequence[Sampler], samples: Sequence[Sample]) -> None:
-        self._going = list(zip(samplers, samples, strict=True))
+    def __init__(self, lines: Sequence[Line]) -> None:
+        self._going = list(lines)
+        self._shared = True  # at first, all samples share the prompt's row
 
     def take(self, logits: Logits) -> tuple[list[Event], list[Next]]:
-        """Draw a token for each sample from its row of logits [rows, vocab]; at first all samples share one row."""
+        """Draw tokens for each sample from its positions among the logits [positions, vocab]."""
         events: list[Event] = []
         following, going = [], []
-        shared = len(logits) == 1
-        for row, (sampler, sample) in enumerate(self._going):
-            parent = 0 if shared else row
-            token = sampler.draw(logits[parent])
-            events += sample.feed(token, logits[parent], last=sampler.finished)
-            if sample.reason is None:
-                following.append(Next(parent, token))
-                going.append((sampler, sample))
-        self._going = going
+        start = 0
+        for row, line in enumerate(self._going):
+            end = start + 1 + (len(line.guesses.offered) if line.guesses else 0)
+            new, goes_on = line.take(logits if self._shared else logits[start:end])
+            events += new
+            if line.sample.reason is None:
+                following.append(goes_on if self._shared else replace(goes_on, parent=row))
+                going.append(line)
+            start = end
+        self._going, self._shared = going, False
         return events, following
 
     def cancel(self) -> list[Event]:
         """End all samples now."""
-        return [event for _, sample in self._going for event in sample.end("cancelled")]
+        return [line.counted(event) for line in self._going for event in line.sample.end("cancelled")]
 
 
 def _scored(tokenizer: Tokenizer, drawn: int, logits: Logits, count: int) -> Token:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import PackageNotFoundError, version
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 # The share of the free memory that float32 weights may take; the rest is for the cache, activations and other programs.
@@ -40,9 +39,11 @@ def automatic_format(stored: str, parameter_count: int) -> str:
 
 def has_accelerator() -> bool:
     """Whether torch would find CUDA or MPS, judged by the installed torch and the machine's devices."""
+    if not os.path.exists("/dev/nvidiactl") and not (sys.platform == "darwin" and os.uname().machine == "arm64"):
+        return False
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
-        if "+cpu" in version("torch"):
-            return False
+        return "+cpu" not in version("torch")
     except PackageNotFoundError:
         return False
-    return os.path.exists("/dev/nvidiactl") or (sys.platform == "darwin" and os.uname().machine == "arm64")

@@ -2,58 +2,80 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import nn
 
-from tgen.executors.torch.session import TorchSession
-from tgen.executors.torch.transformer import Transformer
-from tgen.spec.cache import row_numbers
+from tgen.executors.session import LoadedModel, Session
 
 READ_BYTES = 256 * 2**20
+BATCHES = (4, 16)
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """Medians over several runs at one length of context: speeds in tokens per second, times in seconds, memory in bytes.
 
-    `bytes_per_second` is how fast decode reads weights and cache.
+    `bytes_per_second` is how fast the decode of a single row reads weights and cache. `batch_speeds` are the decode speeds of several
+    rows together, by their number; a number whose caches do not fit into the memory is left out.
     """
 
     context: int
     prefill_speed: float
     first_token_seconds: float
     decode_speed: float
+    batch_speeds: dict[int, float]
     bytes_per_second: float
     peak_memory: int
 
 
-def measure(model: Transformer, contexts: list[int], new_tokens: int, repeats: int) -> Iterator[Measurement]:
+def measure(model: LoadedModel, vocab: int, contexts: Sequence[int], new_tokens: int, repeats: int) -> Iterator[Measurement]:
     """A measurement for each length of context. The lengths take turns, so that a machine whose speed drifts treats them alike."""
-    runs: dict[int, list[tuple[float, float]]] = {context: [] for context in contexts}
+    runs: dict[int, list[list[float]]] = {context: [] for context in contexts}
+    peaks: dict[int, int] = {}
     for turn in range(repeats + 1):
         for context in contexts:
-            run = _run(model, context, new_tokens)
+            session, ids = model.open(), np.random.default_rng(context).integers(0, vocab, context + new_tokens).tolist()
+            single = _single(session, ids, context)
+            peaks.setdefault(context, peak_memory())
+            batches = [_batch(session, ids, context, rows) for rows in _fitting(model, context + new_tokens)]
             if turn:  # the first turn warms up
-                runs[context].append(run)
+                runs[context].append([*single, *batches])
     for context in contexts:
-        prefill = statistics.median(run[0] for run in runs[context])
-        step = statistics.median(run[1] for run in runs[context])
-        read = bytes_per_step(model, context + new_tokens // 2)
-        yield Measurement(context, context / prefill, prefill, 1 / step, read / step, peak_memory())
+        prefill, step, *steps = (statistics.median(seconds) for seconds in zip(*runs[context], strict=False))
+        speeds = {rows: rows / seconds for rows, seconds in zip(BATCHES, steps, strict=False)}
+        read = model.step_bytes(context + new_tokens // 2)
+        yield Measurement(context, context / prefill, prefill, 1 / step, speeds, read / step, peaks[context])
 
 
-def read_bandwidth() -> float:
-    """Bytes per second that all threads together read from memory: the ceiling of decode, which reads every weight for every token."""
-    block = torch.ones(READ_BYTES // 4)
-    return READ_BYTES / min(_seconds(block.sum) for _ in range(5))
+def read_bandwidth(threads: int | None = None) -> float:
+    """Bytes per second that so many threads, or one for each core, read from memory together.
+
+    This is the ceiling of decode, which reads every weight for every token.
+    """
+    count = threads or os.cpu_count() or 1
+    parts = np.array_split(np.ones(READ_BYTES // 4, dtype=np.float32), count)
+    with ThreadPoolExecutor(count) as pool:
+        return READ_BYTES / min(_seconds(lambda: list(pool.map(np.max, parts))) for _ in range(5))
+
+
+def cold_start(command: Sequence[str], repeats: int) -> float | None:
+    """The median seconds that a whole process takes; None if it fails. It writes nothing to the streams of this one."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+            return None
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 def peak_memory() -> int:
@@ -62,37 +84,27 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _run(model: Transformer, context: int, new_tokens: int) -> tuple[float, float]:
+def _single(session: Session, ids: list[int], context: int) -> tuple[float, float]:
     """Seconds of prefill, and the median seconds of a decode step after it."""
-    ids = np.random.default_rng(context).integers(0, model.spec.vocab, context + new_tokens).tolist()
-    session = TorchSession(model)
     session.admit([None])
-    prefill = _seconds(lambda: session.extend([ids[:context]]))
-    steps = [_seconds(lambda token=token: session.extend([[token]])) for token in ids[context:]]  # type: ignore[misc]
-    return prefill, statistics.median(steps)
+    return _seconds(lambda: session.extend([ids[:context]])), _decode(session, ids[context:], 1)
 
 
-def bytes_per_step(model: Transformer, length: int) -> int:
-    """Bytes that a decode step reads after `length` tokens: all weights, but one row of each lookup table, and the whole cache."""
-    decoder = model.spec.decoder
-    cache = row_numbers(model.spec, length) * model.dtype.itemsize
-    # A tied head multiplies by the whole embedding, unless either was swapped for a matrix of its own.
-    table = getattr(model.embedding, "weight", None)
-    tied = table is not None and model.head is not None and getattr(model.head.out, "weight", None) is table
-    unread = 0 if tied else _unread(model.embedding, model.spec.vocab)
-    if model.decoder is not None and decoder is not None and decoder.positions is not None and model.decoder.positions is not None:
-        unread += _unread(model.decoder.positions, decoder.positions.length)
-    return _size(model) - unread + cache
+def _batch(session: Session, ids: list[int], context: int, rows: int) -> float:
+    """The median seconds of a decode step of `rows` copies of the first row."""
+    session.select([0] * rows)
+    session.truncate([context] * rows)
+    return _decode(session, ids[context:], rows)
 
 
-def _unread(table: nn.Module, rows: int) -> int:
-    """The bytes of all rows but one."""
-    return _size(table) * (rows - 1) // rows
+def _decode(session: Session, ids: list[int], rows: int) -> float:
+    return statistics.median(_seconds(lambda token=token: session.extend([[token]] * rows)) for token in ids)  # type: ignore[misc]
 
 
-def _size(module: nn.Module) -> int:
-    """The bytes of all weights; weights that several parts share count once."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
+def _fitting(model: LoadedModel, length: int) -> list[int]:
+    """The numbers of rows whose caches fit into the memory."""
+    free = model.free_bytes()
+    return [rows for rows in BATCHES if free is None or rows * model.row_bytes(length) <= free // 2]
 
 
 def _seconds(work: Callable[[], object]) -> float:

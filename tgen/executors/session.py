@@ -1,15 +1,17 @@
-"""All that the engine sees of a model: small protocols, which name no tensor framework."""
+"""All that the engine sees of a model: small protocols, which name no tensor framework; and how every session selects its rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
+import numpy as np
 import numpy.typing as npt
 
 from tgen.arrays import Logits
 
 State = dict[str, npt.NDArray[Any]]
+Hidden = npt.NDArray[np.float32]
 
 
 class Session(Protocol):
@@ -22,10 +24,11 @@ class Session(Protocol):
         """
         ...
 
-    def extend(self, rows: Sequence[Sequence[int]]) -> Logits:
-        """Let every row read at least one more id; return logits [rows, vocab] float32 of each row's last position.
+    def extend(self, rows: Sequence[Sequence[int]], tails: Sequence[int] | None = None) -> Logits:
+        """Let every row read at least one more id; return the logits of row r's last `tails[r]` positions, row after row.
 
-        One call may mix prefill (several ids of a prompt) and decode (one id). After an error no row has read anything.
+        The result is float32 [sum(tails), vocab]; tails are 0 to len(rows[r]), and None means 1 for each row. One call may mix prefill
+        (several ids of a prompt) and decode (one id). After an error no row has read anything.
         """
         ...
 
@@ -60,7 +63,12 @@ class StorableSession(Session, Protocol):
 
 
 class Executor(Protocol):
-    """A loaded model that opens sessions."""
+    """A loaded model that opens sessions: all that generating and scoring need."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether a position's logits have the same bits however many ids and rows a call reads."""
+        ...
 
     def open(self) -> Session:
         """A session without rows."""
@@ -73,3 +81,44 @@ class Executor(Protocol):
     def free_bytes(self) -> int | None:
         """Bytes of memory that caches may still take; None if the system does not say."""
         ...
+
+
+class LoadedModel(Executor, Protocol):
+    """An executor with all that the other tasks need; every kind of executor has this whole protocol."""
+
+    def encode(self, texts: Sequence[Sequence[int]]) -> list[Hidden]:
+        """The encoder's hidden states of each text, float32 [n, width]. Every text has at least one id."""
+        ...
+
+    def masked_logits(self, texts: Sequence[Sequence[int]], places: Sequence[Sequence[int]]) -> Logits:
+        """Logits at some positions of each text that an encoder-only model reads, text after text: float32 [all places, vocab]."""
+        ...
+
+    def step_bytes(self, length: int) -> int:
+        """Bytes that a decode step of one row reads after `length` ids: weights and cache."""
+        ...
+
+    def describe(self) -> str:
+        """The executor, device, number format and threads, for people."""
+        ...
+
+
+class CopyableRow(Protocol):
+    """A row of a session's cache."""
+
+    def copy(self) -> Self:
+        """The same row; what one of the two reads later does not change the other."""
+        ...
+
+
+AnyRow = TypeVar("AnyRow", bound=CopyableRow)
+
+
+def selected(rows: Sequence[AnyRow], numbers: Sequence[int]) -> list[AnyRow]:
+    """The rows of these numbers. A row that comes again is copied; no other row is."""
+    taken: set[int] = set()
+    chosen = []
+    for number in numbers:
+        chosen.append(rows[number].copy() if number in taken else rows[number])
+        taken.add(number)
+    return chosen

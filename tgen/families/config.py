@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 from tgen.errors import CheckpointError, UnsupportedError
-from tgen.spec.records import Activation, LinearScaling, Llama3Scaling, RopeSpec
+from tgen.families.scaling import LONG, original_context, scaled_rope
+from tgen.spec.records import Activation, RopeSpec
 
 MAX_INTEGER, MAX_LAYERS = 2**31 - 1, 1000
 MAX_NAMED = 3  # keys in one message
@@ -25,6 +26,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
     "relu": "relu",
+    "relu2": "relu2",
 }
 
 # Keys without influence on the logits of a forward pass: bookkeeping, training, token ids (read elsewhere), extra outputs, generation
@@ -36,19 +38,19 @@ HARMLESS = frozenset(
     _num_labels activation_dropout architectures attention_dropout attention_probs_dropout_prob attention_softmax_in_fp32
     attn_implementation attn_pdrop auto_map bad_words_ids begin_suppress_tokens bias_dropout_fusion bos_token_id cache_implementation
     chunk_size_feed_forward classif_dropout classifier_dropout classifier_dropout_prob custom_pipelines decoder_layerdrop
-    decoder_start_token_id directionality diversity_penalty do_sample dropout dropout_rate dtype early_stopping embd_pdrop
-    encoder_layerdrop encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty extra_pos_embeddings finetuning_task
-    force_bos_token_to_be_generated forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_dropout hidden_dropout_prob
-    id2label init_std initializer_factor initializer_range is_decoder is_encoder_decoder is_llama_config keys_to_ignore_at_inference
-    label2id language layerdrop length_penalty masked_softmax_fusion max_length max_sequence_length min_length model_type n_ctx name
-    no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences offset_alibi output_attentions
-    output_hidden_states output_past output_scores pad_token_id pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
-    pooler_size_per_head pooler_type prefix pretraining_tp problem_type remove_invalid_values reorder_and_upcast_attn
-    repetition_penalty replacing_rate resid_pdrop return_dict return_dict_in_generate save_step sep_token_id skip_bias_add
-    skip_bias_add_qkv slow_but_exact summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
-    suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype
-    torchscript transformers.js_config transformers_version typical_p unk_token_id unsloth_fixed unsloth_version use_bfloat16
-    use_cache vocab_size_or_config_json_file
+    decoder_start_token_id directionality diversity_penalty do_sample dropout dropout_rate dtype early_stopping embd_pdrop embed_dropout
+    embedding_dropout encoder_layerdrop encoder_no_repeat_ngram_size eod_token_id eos_token_id exponential_decay_length_penalty
+    extra_pos_embeddings finetuning_task force_bos_token_to_be_generated forced_bos_token_id forced_eos_token_id gradient_checkpointing
+    hidden_dropout hidden_dropout_prob id2label init_std initializer_factor initializer_range is_decoder is_encoder_decoder
+    is_llama_config keys_to_ignore_at_inference label2id language layerdrop length_penalty masked_softmax_fusion max_length
+    max_sequence_length min_length model_type n_ctx name no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences
+    offset_alibi output_attentions output_hidden_states output_past output_scores pad_token_id pooler_fc_size pooler_num_attention_heads
+    pooler_num_fc_layers pooler_size_per_head pooler_type prefix pretraining_tp problem_type remove_invalid_values
+    reorder_and_upcast_attn repetition_penalty replacing_rate resid_dropout resid_pdrop residual_dropout return_dict
+    return_dict_in_generate save_step sep_token_id skip_bias_add skip_bias_add_qkv slow_but_exact summary_activation
+    summary_first_dropout summary_proj_to_labels summary_type summary_use_proj suppress_tokens task_specific_params temperature
+    tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript transformers.js_config transformers_version
+    typical_p unk_token_id unsloth_fixed unsloth_version use_bfloat16 use_cache vocab_size_or_config_json_file
     """.split()
 )
 
@@ -91,12 +93,19 @@ class Config:
             raise CheckpointError(f"config.json: a width of {width} does not divide into {heads} heads", HINT)
         return self.integer("head_dim", default=width // heads)
 
-    def number(self, *keys: str, default: float | None = None) -> float:
+    def number(self, *keys: str, default: float | None = None, maximum: float = sys.float_info.max) -> float:
         """The first of these keys that holds a number above zero."""
         value = self._first(keys, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
-            raise self._wrong(keys[0], value, "a number above 0")
+        if not _is_positive(value, maximum):
+            raise self._wrong(keys[0], value, "a number above 0" if maximum > 1e300 else f"a number above 0, {maximum:g} at most")
         return float(value)
+
+    def numbers(self, key: str, count: int) -> tuple[float, ...]:
+        """A list of so many numbers above zero."""
+        value = self.raw(key)
+        if not isinstance(value, list) or len(value) != count or not all(map(_is_positive, value)):
+            raise self._wrong(key, value, f"a list of {count} numbers above 0")
+        return tuple(map(float, value))
 
     def flag(self, key: str, default: bool) -> bool:
         """True or false; absent and null mean the default."""
@@ -132,6 +141,7 @@ class Config:
         Where `layer_types` is absent, `sliding` says which layers have a window; without `sliding`, all have one.
         """
         if self.raw("sliding_window") is None:
+            self.require("layer_types", [["full_attention"] * count])
             return [None] * count
         window = self.integer("sliding_window")
         kinds = self.raw("layer_types")
@@ -180,40 +190,47 @@ class Config:
         `partial` is the share of each head that is rotated if the folder does not say; None allows only whole heads. `kind` is the kind
         of layer whose settings to take if `rope_parameters` has a set for each kind.
         """
-        values = self.mapping("rope_parameters")
-        if kind is not None and kind in values:
-            values = self._nested.setdefault("rope_parameters", Config(values)).mapping(kind)
-        nested = Config({**self.mapping("rope_scaling"), **values})
-        self._nested["rope_parameters" if kind is None else f"rope_parameters.{kind}"] = nested
+        nested = self.rope_settings(kind)
         theta = nested.number("rope_theta", default=self.number("rope_theta", "rotary_emb_base", default=default_theta))
-        if partial is None:
+        if partial is None and nested.raw("rope_type") != "proportional":
             self.require("partial_rotary_factor", [1.0])
             nested.require("partial_rotary_factor", [1.0])
             share = 1.0
         else:
-            share = nested.number("partial_rotary_factor", default=self.number("partial_rotary_factor", "rotary_pct", default=partial))
+            share = nested.number(
+                "partial_rotary_factor", default=self.number("partial_rotary_factor", "rotary_pct", default=partial or 1.0)
+            )
         dim = int(head_dim * share) if share <= 1 else 0
         if dim % 2 or not dim:
             of = "" if share == 1 else f"a share of {share:g} of "
             raise CheckpointError(f"config.json: {of}heads of {head_dim} numbers cannot be rotated in pairs", HINT)
-        return RopeSpec(dim=dim, theta=theta, scaling=self._scaling(nested))
+        return scaled_rope(self, nested, head_dim, share, theta)
 
-    def _scaling(self, nested: Config) -> LinearScaling | Llama3Scaling | None:
-        kind = nested.text("rope_type", "type", default="default")
-        match kind:
-            case "default":
-                return None
-            case "linear":
-                nested.raw("original_max_position_embeddings")  # the factor alone counts
-                return LinearScaling(nested.number("factor"))
-            case "llama3":
-                return Llama3Scaling(
-                    nested.number("factor"),
-                    nested.number("low_freq_factor"),
-                    nested.number("high_freq_factor"),
-                    nested.integer("original_max_position_embeddings"),
-                )
-        raise UnsupportedError(f"config.json: rope_type = {kind!r} is not implemented", "implemented: default, linear, llama3")
+    def rope_settings(self, kind: str | None = None) -> Config:
+        """The keys of `rope_parameters` or `rope_scaling`, for one kind of layer where there is a set for each."""
+        name = "rope_parameters" if kind is None else f"rope_parameters.{kind}"
+        if name not in self._nested:
+            values = self.mapping("rope_parameters")
+            if kind is not None and kind in values:
+                values = self._nested.setdefault("rope_parameters", Config(values)).mapping(kind)
+            self._nested[name] = Config({**self.mapping("rope_scaling"), **values})
+        return self._nested[name]
+
+    def context(self, default: int) -> int:
+        """The longest text that the model reads. LongRoPE changes every rotation beyond its original context, so tgen ends there."""
+        context, settings = self.integer("max_position_embeddings", default=default), self.rope_settings()
+        if settings.text("rope_type", "type", default="default") not in LONG:
+            return context
+        return min(context, max(int(original_context(self, settings)), 1))
+
+    def absorb(self, other: Config) -> None:
+        """Count the keys that another reader of the same values has read as read."""
+        self._read |= other._read
+        self._nested |= other._nested
+
+    def part(self, key: str, values: dict[str, Any]) -> Config:
+        """A reader for a nested object, whose unread keys are refused as this reader's own are."""
+        return self._nested.setdefault(key, Config(values))
 
     def _first(self, keys: Iterable[str], default: object) -> object:
         found = [value for key in keys if (value := self.raw(key)) is not None]
@@ -223,6 +240,11 @@ class Config:
         if value is None:
             return CheckpointError(f"config.json: {key} is missing", f"it should be {expected}")
         return CheckpointError(f"config.json: {key} = {_short(value)} is not {expected}", HINT)
+
+
+def _is_positive(value: object, maximum: float = sys.float_info.max) -> TypeGuard[float]:
+    """Whether a value is a number above zero, no larger than the maximum."""
+    return not isinstance(value, bool) and isinstance(value, int | float) and 0 < value <= maximum
 
 
 def _is_empty(value: object) -> bool:

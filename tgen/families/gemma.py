@@ -1,6 +1,7 @@
-"""Gemma 2 and Gemma 3 (text): norms before and after each part, scaled embeddings, sliding-window and full layers in turns.
+"""Gemma 1, 2 and 3 (text): scaled embeddings, norms whose weights are stored as their distance from 1.
 
-Gemma 2 bounds scores and logits; Gemma 3 norms queries and keys instead, and has a separate rotation base for windowed layers.
+Since Gemma 2, norms stand before and after each part, and layers with a sliding window take turns with full ones. Gemma 2 bounds scores
+and logits; Gemma 3 norms queries and keys instead, and has a separate rotation base for windowed layers.
 """
 
 from __future__ import annotations
@@ -8,25 +9,24 @@ from __future__ import annotations
 from typing import Any
 
 from tgen.families.config import Config
+from tgen.families.decoder import BUFFERS
 from tgen.families.table import PLUS_ONE, Names, Source, Table, make_table
-from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec, StackSpec
+from tgen.spec.records import Activation, AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec, StackSpec
 
 
 def spec(config: Config) -> ModelSpec:
-    """The spec of a `config.json` whose model_type is gemma2 or gemma3_text."""
+    """The spec of a `config.json` whose model_type is gemma, gemma2 or gemma3_text."""
+    first = config.model_type == "gemma"
     third = config.model_type == "gemma3_text"
     config.require("use_bidirectional_attention", [False])
-    config.raw("hidden_act")  # transformers uses hidden_activation instead
     config.raw("_sliding_window_pattern")  # repeats sliding_window_pattern or layer_types
     config.require("sliding_window_size", [config.raw("sliding_window")])
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     head_dim, kv_heads = config.integer("head_dim", default=256), config.kv_heads(heads)
     norm, bias = NormSpec("rms", config.number("rms_norm_eps", default=1e-6)), config.flag("attention_bias", default=False)
-    mlp = MlpSpec(
-        config.integer("intermediate_size"), config.activation("hidden_activation", default="gelu_pytorch_tanh"), gated=True, bias=False
-    )
-    every = config.integer("sliding_window_pattern", default=6) if third else 2
-    windows = config.windows(config.layers("num_hidden_layers"), lambda layer: bool((layer + 1) % every))
+    mlp = MlpSpec(config.integer("intermediate_size"), _activation(config), gated=True, bias=False)
+    every, count = config.integer("sliding_window_pattern", default=6) if third else 2, config.layers("num_hidden_layers")
+    windows = [None] * count if first else config.windows(count, lambda layer: bool((layer + 1) % every))
     full, local = _ropes(config, head_dim) if third else (config.rope(head_dim),) * 2
     layers = tuple(
         LayerSpec(
@@ -34,28 +34,28 @@ def spec(config: Config) -> ModelSpec:
                 heads=heads,
                 kv_heads=kv_heads,
                 head_dim=head_dim,
-                scale=config.number("query_pre_attn_scalar", default=256) ** -0.5,
+                scale=(head_dim if first else config.number("query_pre_attn_scalar", default=256)) ** -0.5,
                 bias=bias,
                 out_bias=bias,
                 qk_norm=norm if third else None,
-                softcap=_softcap(config, "attn_logit_softcapping", default=None if third else 50.0),
+                softcap=None if first else _softcap(config, "attn_logit_softcapping", default=None if third else 50.0),
                 window=window,
                 rope=full if window is None else local,
             ),
             feed_forward=mlp,
             norm=norm,
-            residual="sandwich",
+            residual="pre" if first else "sandwich",
         )
         for window in windows
     )
     return ModelSpec(
-        family="gemma",
+        family=config.model_type,
         vocab=config.integer("vocab_size"),
         width=width,
         context=config.integer("max_position_embeddings", default=8192),
         head=HeadSpec(
             tied=config.flag("tie_word_embeddings", default=True),
-            softcap=_softcap(config, "final_logit_softcapping", default=None if third else 30.0),
+            softcap=None if first else _softcap(config, "final_logit_softcapping", default=None if third else 30.0),
         ),
         decoder=StackSpec(layers=layers, causal=True, final_norm=norm, embedding_scale=width**0.5),
     )
@@ -78,8 +78,10 @@ def tensors(spec: ModelSpec) -> Table:
         "feed_forward.up": "mlp.up_proj",
         "feed_forward.down": "mlp.down_proj",
     }
+    if spec.family == "gemma":
+        layer["feed_forward_norm"] = layer["mixer_out_norm"]
     modules: Names = {"embedding": "model.embed_tokens", "decoder.final_norm": Source("model.norm", PLUS_ONE), "head.out": "lm_head"}
-    return make_table(spec, modules, {"decoder": ("model.layers", layer)}, prefixes=("model.",))
+    return make_table(spec, modules, {"decoder": ("model.layers", layer)}, prefixes=("model.",), ignored=BUFFERS)
 
 
 def _ropes(config: Config, head_dim: int) -> tuple[RopeSpec, RopeSpec]:
@@ -87,6 +89,15 @@ def _ropes(config: Config, head_dim: int) -> tuple[RopeSpec, RopeSpec]:
     if "full_attention" in config.mapping("rope_parameters"):
         return config.rope(head_dim, default_theta=1e6, kind="full_attention"), config.rope(head_dim, kind="sliding_attention")
     return config.rope(head_dim, default_theta=1e6), RopeSpec(head_dim, config.number("rope_local_base_freq", default=10000.0))
+
+
+def _activation(config: Config) -> Activation:
+    """Gemma 1 says "gelu" where it means the other formula; later ones say it in another key."""
+    if config.model_type == "gemma":
+        config.raw("hidden_activation")
+        return "gelu_tanh" if config.raw("hidden_act") == "gelu" else config.activation("hidden_act", default="gelu_pytorch_tanh")
+    config.raw("hidden_act")
+    return config.activation("hidden_activation", default="gelu_pytorch_tanh")
 
 
 def _softcap(config: Config, key: str, default: float | None) -> float | None:

@@ -9,21 +9,21 @@ from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, Model
 
 def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is gpt2."""
-    config.require("scale_attn_weights", [True])
-    config.require("scale_attn_by_inverse_layer_idx", [False])
     config.require("add_cross_attention", [False])
     width, heads = config.integer("n_embd", "hidden_size"), config.integer("n_head", "num_attention_heads")
     head_dim, context = config.head_dim(width, heads), config.integer("n_positions", "max_position_embeddings", default=1024)
     norm = NormSpec("layer", config.number("layer_norm_epsilon", default=1e-5))
-    layer = LayerSpec(
-        mixer=AttentionSpec(heads=heads, kv_heads=heads, head_dim=head_dim, scale=head_dim**-0.5, bias=True, out_bias=True),
-        feed_forward=MlpSpec(
-            width=config.integer("n_inner", default=4 * width),
-            activation=config.activation("activation_function", default="gelu_new"),
-            gated=False,
-            bias=True,
-        ),
-        norm=norm,
+    scale = head_dim**-0.5 if config.flag("scale_attn_weights", default=True) else 1.0
+    inverse = config.flag("scale_attn_by_inverse_layer_idx", default=False)
+    mlp = MlpSpec(
+        width=config.integer("n_inner", default=4 * width),
+        activation=config.activation("activation_function", default="gelu_new"),
+        gated=False,
+        bias=True,
+    )
+    layers = tuple(
+        LayerSpec(AttentionSpec(heads, heads, head_dim, scale / (number + 1 if inverse else 1), bias=True, out_bias=True), mlp, norm)
+        for number in range(config.layers("n_layer", "num_hidden_layers"))
     )
     return ModelSpec(
         family="gpt2",
@@ -32,7 +32,7 @@ def spec(config: Config) -> ModelSpec:
         context=context,
         head=HeadSpec(tied=config.flag("tie_word_embeddings", default=True)),
         decoder=StackSpec(
-            layers=(layer,) * config.layers("n_layer", "num_hidden_layers"),
+            layers=layers,
             causal=True,
             final_norm=norm,
             positions=PositionTable("learned", context),

@@ -13,7 +13,7 @@ def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is opt."""
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     head_dim, context = config.head_dim(width, heads), config.integer("max_position_embeddings", default=2048)
-    config.require("word_embed_proj_dim", [width])
+    row = config.integer("word_embed_proj_dim", default=width)
     config.require("layer_norm_elementwise_affine", [True])
     config.require("learned_embeddings", [True])
     config.require("scale_embeddings", [False])
@@ -38,6 +38,7 @@ def spec(config: Config) -> ModelSpec:
             final_norm=norm if before and not removed else None,
             positions=PositionTable("learned", context + UNUSED_ROWS, UNUSED_ROWS),
         ),
+        embedding_width=None if row == width else row,
     )
 
 
@@ -55,6 +56,8 @@ def tensors(spec: ModelSpec) -> Table:
     }
     modules: Names = {
         "embedding": "model.decoder.embed_tokens",
+        "embedding_in": "model.decoder.project_in",
+        "embedding_out": "model.decoder.project_out",
         "decoder.positions": "model.decoder.embed_positions",
         "decoder.final_norm": "model.decoder.final_layer_norm",
         "head.out": "lm_head",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tgen.families.config import Config
+from tgen.families.decoder import BUFFERS
 from tgen.families.table import Names, Table, make_table
 from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 
@@ -54,4 +55,4 @@ def tensors(spec: ModelSpec) -> Table:
         "feed_forward.down": "mlp.fc2",
     }
     modules: Names = {"embedding": "model.embed_tokens", "decoder.final_norm": "model.final_layernorm", "head.out": "lm_head"}
-    return make_table(spec, modules, {"decoder": ("model.layers", layer)}, prefixes=("model.",))
+    return make_table(spec, modules, {"decoder": ("model.layers", layer)}, prefixes=("model.",), ignored=BUFFERS)

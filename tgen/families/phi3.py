@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tgen.families.config import Config
+from tgen.families.decoder import BUFFERS
 from tgen.families.table import Names, Part, Rows, Source, Table, make_table
 from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 
@@ -18,7 +19,7 @@ def spec(config: Config) -> ModelSpec:
     norm = NormSpec("rms", config.number("rms_norm_eps", default=1e-5))
     mlp = MlpSpec(config.integer("intermediate_size"), config.activation("hidden_act", default="silu"), gated=True, bias=False)
     rope = config.rope(head_dim, partial=1.0)
-    config.raw("original_max_position_embeddings")  # used only by a rope scaling that tgen refuses
+    config.raw("original_max_position_embeddings")  # used only by a rope scaling
     windows = config.windows(config.layers("num_hidden_layers"))
     layers = tuple(
         LayerSpec(AttentionSpec(heads, kv_heads, head_dim, head_dim**-0.5, window=window, rope=rope), mlp, norm) for window in windows
@@ -27,7 +28,7 @@ def spec(config: Config) -> ModelSpec:
         family="phi3",
         vocab=config.integer("vocab_size"),
         width=width,
-        context=config.integer("max_position_embeddings", default=4096),
+        context=config.context(default=4096),
         head=HeadSpec(tied=config.flag("tie_word_embeddings", default=False)),
         decoder=StackSpec(layers=layers, causal=True, final_norm=norm),
     )
@@ -49,4 +50,4 @@ def tensors(spec: ModelSpec) -> Table:
         "feed_forward.down": "mlp.down_proj",
     }
     modules: Names = {"embedding": "model.embed_tokens", "decoder.final_norm": "model.norm", "head.out": "lm_head"}
-    return make_table(spec, modules, {"decoder": ("model.layers", layer)}, prefixes=("model.",))
+    return make_table(spec, modules, {"decoder": ("model.layers", layer)}, prefixes=("model.",), ignored=BUFFERS)

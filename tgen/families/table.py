@@ -44,11 +44,22 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Interleaved:
-    """Take the `index`-th of parts that alternate within each head: [heads, of, head_dim, ...] -> [heads * head_dim, ...]."""
+    """Take `count` parts from the `index`-th on, of parts that alternate within each head.
+
+    [heads, of, head_dim, ...] -> [heads * count * head_dim, ...]
+    """
 
     index: int
     of: int
     heads: int
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reorder:
+    """Put the rows of each head into another order: row j of a head is its row order[j] before. A vector's numbers count as rows."""
+
+    order: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +69,7 @@ class Add:
     number: float
 
 
-Move = Transpose | Reshape | Rows | Part | Interleaved
+Move = Transpose | Reshape | Rows | Part | Interleaved | Reorder
 Step = Move | Add
 Take = tuple[Step, ...]
 
@@ -81,9 +92,17 @@ def moved(step: Move, tensor: Any) -> Any:
             return tensor[start:stop]
         case Part(index, of):
             return tensor.reshape(of, tensor.shape[0] // of, *tensor.shape[1:])[index]
-        case Interleaved(index, of, heads):
+        case Interleaved(index, of, heads, count):
             rest = tensor.shape[1:]
-            return tensor.reshape(heads, of, tensor.shape[0] // (heads * of), *rest)[:, index].reshape(-1, *rest)
+            return tensor.reshape(heads, of, tensor.shape[0] // (heads * of), *rest)[:, index : index + count].reshape(-1, *rest)
+        case Reorder(order):
+            rest = tensor.shape[1:]
+            return tensor.reshape(-1, len(order), *rest)[:, list(order)].reshape(tensor.shape)
+
+
+def paired(dim: int, head_dim: int) -> Take:
+    """The step from heads whose rotated pairs are neighbours, (0, 1), (2, 3) ... up to `dim`, to pairs (i, i + dim/2)."""
+    return (Reorder((*range(0, dim, 2), *range(1, dim, 2), *range(dim, head_dim))),)
 
 
 def inverse(take: Take) -> Take | None:
@@ -97,6 +116,8 @@ def inverse(take: Take) -> Take | None:
                 steps.append(Reshape(back, shape))
             case Add(number):
                 steps.append(Add(-number))
+            case Reorder(order):
+                steps.append(Reorder(tuple(order.index(row) for row in range(len(order)))))
             case _:
                 return None
     return tuple(steps)
@@ -117,6 +138,8 @@ class Table:
     Some checkpoints put one of `prefixes` before every name (`transformer.`) and others leave it out. Tensors whose names end in one of
     `ignored` hold nothing that the model needs. `repeated` maps the name of a copy to that of its original; a checkpoint may hold either
     or both. A parameter in `optional` is zero where the checkpoint lacks it. `older` maps endings of names to their former spelling.
+    `renamed` pairs a beginning of names with another that may stand for it. Tensors whose names begin with one of `apart` belong to parts
+    of the model that tgen does not run, such as its eyes.
     """
 
     sources: dict[str, Source]
@@ -125,11 +148,14 @@ class Table:
     repeated: dict[str, str] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     older: dict[str, str] = field(default_factory=dict)
+    renamed: tuple[tuple[str, str], ...] = ()
+    apart: tuple[str, ...] = ()
 
     def spellings(self, name: str) -> list[str]:
         """Every name under which a checkpoint may hold the tensor of this name, the likeliest first."""
         names = [name, *(copy for copy, original in self.repeated.items() if original == name)]
         names += [known.removeprefix(prefix) for prefix in self.prefixes for known in names]
+        names += [after + known.removeprefix(before) for before, after in self.renamed for known in names if known.startswith(before)]
         return names + [known.removesuffix(new) + old for new, old in self.older.items() for known in names if known.endswith(new)]
 
 
@@ -150,7 +176,7 @@ def make_table(
     """A source for every parameter of the spec, from the checkpoint's names for our modules.
 
     `modules` names those outside the layers, by module, or by parameter if the checkpoint's name does not end in `.weight` or `.bias`;
-    `layers` gives, for each stack, the prefix of a layer's number and the names of the modules after the number.
+    `layers` gives, for each stack, the prefix of a layer's number and the names of the modules, or of parameters, after the number.
     """
     sources = {}
     for parameter in parameters(spec):
@@ -159,7 +185,10 @@ def make_table(
         if inner:
             prefix, names = layers[stack]
             number, _, name = inner.partition(".")
-            found, before, after = names[name], f"{prefix}.{number}.", f".{kind}"
+            whole = f"{name}.{kind}"
+            found, before, after = (
+                (names[whole], f"{prefix}.{number}.", "") if whole in names else (names[name], f"{prefix}.{number}.", f".{kind}")
+            )
         elif parameter in modules:
             found, before, after = modules[parameter], "", ""
         else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tgen.options import GenerationOptions
 from tgen.sampling.candidates import Candidates
 from tgen.sampling.nucleus import nucleus
 from tgen.sampling.selection import highest
@@ -32,3 +33,11 @@ def min_p(candidates: Candidates, p: float) -> Candidates:
 
 # Each filter with the option that it takes, in the order they run.
 FILTERS = (("top_k", top_k), ("top_p", top_p), ("min_p", min_p))
+
+
+def filtered(first: Candidates, options: GenerationOptions) -> list[tuple[str, Candidates]]:
+    """The candidates after temperature and after each filter, with its name; the draw is from the last."""
+    stages = [("temperature", first)]
+    for name, keep in FILTERS:
+        stages.append((name, keep(stages[-1][1], getattr(options, name))))
+    return stages

@@ -15,9 +15,10 @@ import numpy as np
 from tgen.arrays import Ids, Logits, Mask
 from tgen.options import GenerationOptions
 from tgen.sampling.candidates import Candidates
-from tgen.sampling.filters import FILTERS
+from tgen.sampling.filters import filtered
 from tgen.sampling.logits import require_finite
 from tgen.sampling.penalties import Penalties
+from tgen.sampling.rejection import redraw
 from tgen.sampling.rules import RowRules, Rules
 
 
@@ -84,16 +85,19 @@ class Sampler:
         self._rules = RowRules(rules, prompt) if rules is not None and not rules.empty else None
         self._watch = watch
         self._guard = guard
-        # Philox is a counter-based generator: (seed, row) is its key, and each step takes one number.
-        self._random = np.random.Generator(np.random.Philox(key=np.array([seed, row], dtype=np.uint64)))
+        self._random = stream(seed, row)
 
     @property
     def finished(self) -> bool:
         """Whether the text is complete by the constraint, if there is one."""
         return self._guard is not None and self._guard.finished
 
-    def draw(self, logits: Logits) -> int:
-        """The next token for logits [vocab]. Raises NumericalError if a logit is NaN or infinite."""
+    def draw(self, logits: Logits, guess: int | None = None, proposal: Candidates | None = None) -> int:
+        """The next token for logits [vocab]. Raises NumericalError if a logit is NaN or infinite.
+
+        A `guess` that was drawn from the candidates of a `proposal` is the token as often as the distribution allows. It does not change
+        the draw under a constraint or at temperature 0.
+        """
         require_finite(logits, f"at step {self.step}")
         penalised = scores = self._penalties.apply(logits)
         if self._rules is not None:
@@ -101,6 +105,8 @@ class Sampler:
         uniform = None if self.options.temperature == 0 else self._random.random()
         if self._guard is None:
             stages, token = self._choose(scores, uniform)
+            if guess is not None and proposal is not None and uniform is not None:
+                token = redraw(stages[-1][1], guess, proposal, uniform)
         else:
             scores, stages, token = self._guarded(self._guard, penalised, scores, uniform)
         if self._watch is not None:
@@ -149,10 +155,15 @@ class Sampler:
         first = Candidates(_every(len(scores)), scores, self.options.temperature)
         if self._guard is not None:  # top-k must not count masked tokens
             first = first.keep(np.flatnonzero(scores > -np.inf))
-        stages = [("temperature", first)]
-        for name, keep in FILTERS:
-            stages.append((name, keep(stages[-1][1], getattr(self.options, name))))
-        return stages
+        return filtered(first, self.options)
+
+
+def stream(seed: int, row: int, number: int = 0) -> np.random.Generator:
+    """A random stream of a row: a sampler takes one number of stream 0 for each step.
+
+    Philox is a counter-based generator: (seed, row) is its key. Other streams of the row begin so far on that they never meet.
+    """
+    return np.random.Generator(np.random.Philox(key=np.array([seed, row], dtype=np.uint64), counter=np.array([0, 0, 0, number], np.uint64)))
 
 
 @functools.lru_cache(maxsize=4)

@@ -9,15 +9,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
+Activation = Literal["gelu", "gelu_tanh", "silu", "relu", "relu2", "xielu"]
 
 
 @dataclass(frozen=True, slots=True)
 class NormSpec:
-    """Layer norm (with a bias) or root-mean-square norm (without one)."""
+    """A norm of a vector x, computed in float32 and rounded once, after the weight and the bias.
+
+    "layer" is (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight + bias, "rms" is x / sqrt(mean(x^2) + eps) * weight. Without
+    `weight` a norm has no parameters; without `bias` a layer norm has a weight alone. A root-mean-square norm never has a bias.
+    """
 
     kind: Literal["layer", "rms"]
     eps: float
+    weight: bool = True
+    bias: bool = True
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether the norm adds a bias."""
+        return self.kind == "layer" and self.weight and self.bias
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +49,27 @@ class Llama3Scaling:
 
 
 @dataclass(frozen=True, slots=True)
+class PairScaling:
+    """Each rotation slowed down by a factor of its own: pair i turns theta^(-2i/dim) / divisors[i] radians per position.
+
+    An infinite divisor stops a pair, a negative one turns it the other way. Cosines and sines are both multiplied by `amplitude`.
+    YaRN (arXiv:2309.00071), LongRoPE (arXiv:2402.13753) and proportional rotations are such lists.
+    """
+
+    divisors: tuple[float, ...]
+    amplitude: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class RopeSpec:
-    """Rotary position embedding over the first `dim` components of each head (arXiv:2104.09864)."""
+    """Rotary position embedding over the first `dim` components of each head (arXiv:2104.09864).
+
+    Pair i holds components i and i + dim/2. It turns by position * theta^(-2i/dim) radians, unless `scaling` says otherwise.
+    """
 
     dim: int
     theta: float
-    scaling: LinearScaling | Llama3Scaling | None = None
+    scaling: LinearScaling | Llama3Scaling | PairScaling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +86,11 @@ class PositionTable:
 
 @dataclass(frozen=True, slots=True)
 class Alibi:
-    """A linear penalty on distance added to the scores, one slope per head (arXiv:2108.12409)."""
+    """A linear penalty on distance added to the scores, one slope per head (arXiv:2108.12409).
+
+    For n heads, a power of two, head i of 1..n has the slope 2^(-8 * i / n). For other n, the first slopes are those of the next smaller
+    power of two, and the rest are every second slope of the next larger one.
+    """
 
     heads: int
 
@@ -80,11 +110,22 @@ class RelativeBias:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryGrowth:
+    """Queries at position p are multiplied by 1 + beta * ln(1 + floor(p / span)), in the model's number format (Llama 4, Ministral 3)."""
+
+    beta: float
+    span: int
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionSpec:
     """Multi-head attention; fewer `kv_heads` than `heads` is grouped-query attention.
 
-    `window` is how many of the latest keys a query sees, itself included; None is all of them. `softcap` bounds the scores to
-    +-softcap by a tanh.
+    The order is: matrix, `clip` (queries, keys and values bounded to +-clip), `qk_norm`, `rope`, `query_growth`. `qk_norm_span` says what
+    the norm of queries and keys spans: each head, with one weight [head_dim] for all heads ("head") or with a weight of its own ("own"),
+    or all heads together ("width"); in these two cases the weight is [heads * head_dim], head by head. With `qk_norm_after_rope` the norm
+    follows the rotation. `window` is how many of the latest keys a query sees, itself included; None is all of them. `softcap` bounds the
+    scores to +-softcap by a tanh.
     """
 
     heads: int
@@ -93,7 +134,11 @@ class AttentionSpec:
     scale: float
     bias: bool = False
     out_bias: bool = False
+    clip: float | None = None
     qk_norm: NormSpec | None = None
+    qk_norm_span: Literal["head", "own", "width"] = "head"
+    qk_norm_after_rope: bool = False
+    query_growth: QueryGrowth | None = None
     softcap: float | None = None
     window: int | None = None
     rope: RopeSpec | None = None
@@ -101,7 +146,12 @@ class AttentionSpec:
 
 @dataclass(frozen=True, slots=True)
 class MlpSpec:
-    """Two matrices around an activation, or three when a gate multiplies the inner vector."""
+    """Two matrices around an activation, or three when a gate multiplies the inner vector.
+
+    "relu2" is max(x, 0)^2. "xielu" (arXiv:2411.13010) has three numbers of its own, alpha_p, alpha_n and beta; with
+    softplus(a) = ln(1 + e^a), it is softplus(alpha_p) * x^2 + beta * x for x > 0, and elsewhere
+    (e^min(x, -1e-6) - 1 - x) * (beta + softplus(alpha_n)) + beta * x.
+    """
 
     width: int
     activation: Activation
@@ -119,14 +169,15 @@ FeedForward = MlpSpec
 class LayerSpec:
     """One block: a mixer, attention to an encoder if `cross` is set, then a feed-forward part, each added to the residual stream.
 
-    `residual` is where the norms stand: before each part ("pre"), after each sum ("post"), before and after each part ("sandwich"), or
-    before a mixer and a feed-forward part that both read the same input ("parallel"; `shared_norm` gives both the same norm).
+    `residual` is where the norms stand: before each part ("pre"), after each sum ("post"), before and after each part ("sandwich"),
+    after each part but before the sum ("output"), or before a mixer and a feed-forward part that both read the same input ("parallel";
+    `shared_norm` gives both the same norm).
     """
 
     mixer: Mixer
     feed_forward: FeedForward
     norm: NormSpec
-    residual: Literal["pre", "post", "sandwich", "parallel"] = "pre"
+    residual: Literal["pre", "post", "sandwich", "output", "parallel"] = "pre"
     shared_norm: bool = False
     cross: AttentionSpec | None = None
 
@@ -175,7 +226,8 @@ class ModelSpec:
     """A whole model: `vocab` rows of embeddings of `width`, one or two stacks, a head, and the context it was made for.
 
     A decoder alone continues a text, an encoder alone reads one, both together turn one text into another. A model without a head
-    gives vectors only.
+    gives vectors only. Where `embedding_width` is given, embeddings and the head's matrix have rows of that width: the matrix
+    `embedding_in` takes embeddings to `width` before positions are added, and `embedding_out` takes hidden states back before the head.
     """
 
     family: str
@@ -185,6 +237,7 @@ class ModelSpec:
     head: HeadSpec | None
     encoder: StackSpec | None = None
     decoder: StackSpec | None = None
+    embedding_width: int | None = None
 
     @property
     def kind(self) -> Literal["decoder-only", "encoder-only", "encoder-decoder"]:

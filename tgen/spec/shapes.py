@@ -30,7 +30,11 @@ def parameter_count(spec: ModelSpec) -> int:
 
 
 def _model(spec: ModelSpec) -> Named:
-    yield "embedding.weight", (spec.vocab, spec.width)
+    row = spec.embedding_width or spec.width
+    yield "embedding.weight", (spec.vocab, row)
+    if spec.embedding_width is not None:
+        yield "embedding_in.weight", (spec.width, row)
+        yield "embedding_out.weight", (row, spec.width)
     for name, stack in spec.stacks.items():
         yield from _stack(name, stack, spec.width)
     if spec.head is not None:
@@ -38,7 +42,7 @@ def _model(spec: ModelSpec) -> Named:
             yield from _linear("head.transform.dense", spec.width, spec.width, bias=True)
             yield from _norm("head.transform.norm", spec.head.transform.norm, spec.width)
         if not spec.head.tied:
-            yield "head.out.weight", (spec.vocab, spec.width)
+            yield "head.out.weight", (spec.vocab, row)
         if spec.head.bias:
             yield "head.out.bias", (spec.vocab,)
 
@@ -60,6 +64,8 @@ def _stack(name: str, stack: StackSpec, width: int) -> Named:
 
 def norm_names(layer: LayerSpec) -> list[str]:
     """The names of a layer's norms, in the order they run."""
+    if layer.residual == "output":
+        return ["mixer_out_norm", "feed_forward_out_norm"]
     names = ["mixer_norm"]
     if layer.residual == "sandwich":
         names.append("mixer_out_norm")
@@ -99,8 +105,9 @@ def _attention(name: str, attention: AttentionSpec, width: int) -> Named:
     yield from _linear(f"{name}.k", kv, width, attention.bias)
     yield from _linear(f"{name}.v", kv, width, attention.bias)
     if attention.qk_norm is not None:
-        yield from _norm(f"{name}.q_norm", attention.qk_norm, attention.head_dim)
-        yield from _norm(f"{name}.k_norm", attention.qk_norm, attention.head_dim)
+        each = attention.qk_norm_span == "head"
+        yield from _norm(f"{name}.q_norm", attention.qk_norm, attention.head_dim if each else inner)
+        yield from _norm(f"{name}.k_norm", attention.qk_norm, attention.head_dim if each else kv)
     yield from _linear(f"{name}.out", width, inner, attention.out_bias)
 
 
@@ -109,6 +116,8 @@ def _mlp(name: str, mlp: MlpSpec, width: int) -> Named:
         yield from _linear(f"{name}.gate", mlp.width, width, mlp.bias)
     yield from _linear(f"{name}.up", mlp.width, width, mlp.bias)
     yield from _linear(f"{name}.down", width, mlp.width, mlp.bias)
+    if mlp.activation == "xielu":
+        yield from ((f"{name}.{number}", (1,)) for number in ("alpha_p", "alpha_n", "beta"))
 
 
 def _linear(name: str, outputs: int, inputs: int, bias: bool) -> Named:
@@ -118,6 +127,7 @@ def _linear(name: str, outputs: int, inputs: int, bias: bool) -> Named:
 
 
 def _norm(name: str, norm: NormSpec, width: int) -> Named:
-    yield f"{name}.weight", (width,)
-    if norm.kind == "layer":
+    if norm.weight:
+        yield f"{name}.weight", (width,)
+    if norm.has_bias:
         yield f"{name}.bias", (width,)

@@ -8,7 +8,6 @@ from collections.abc import Generator as Yields
 from dataclasses import replace
 
 from tgen.engine.generator import Generator
-from tgen.engine.prefix import Prefix
 from tgen.errors import CapacityError
 from tgen.events import Event, Finished, Note, Piece
 from tgen.options import Resolved
@@ -25,7 +24,7 @@ class Conversation:
         self._resolved = resolved
         if resolved.origins["max_new_tokens"] == "built-in":
             self._resolved = replace(resolved, options=replace(resolved.options, max_new_tokens=generator.context))
-        self._prefix = Prefix(generator.executor)
+        self._prefix = generator.prefix()
         self._turns: list[Message] = []
         self._system = system
         self._dropped = 0

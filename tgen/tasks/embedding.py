@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tgen.errors import CheckpointError, UnsupportedError
+from tgen.executors.session import LoadedModel
 from tgen.files import read_optional_json
 from tgen.options import Pooling
 from tgen.sampling.logits import require_finite
@@ -29,6 +31,12 @@ class VectorSettings:
     normalize: bool = False
     longest: int | None = None
     lower: bool = False
+
+
+def hidden_states(model: LoadedModel, rows: Sequence[Sequence[int]], width: int) -> list[Floats]:
+    """The encoder's states of each row of ids, [n, width], all read in one pass; [0, width] for a row without ids."""
+    found = iter(model.encode([row for row in rows if row]))
+    return [next(found) if row else np.zeros((0, width), dtype=np.float32) for row in rows]
 
 
 def pool(states: Floats, pooling: Pooling, normalize: bool) -> Floats:

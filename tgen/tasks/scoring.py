@@ -9,9 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tgen.sampling.logits import require_finite
+from tgen.executors.session import Executor
+from tgen.sampling.logits import log_softmax, require_finite
 from tgen.text.tokenizer import Tokenizer
 
+# Logits are computed for this many positions at a time: a vocabulary of 150,000 times a whole context would be gigabytes.
+POSITIONS = 256
 LogProbabilities = Callable[[Sequence[int]], npt.NDArray[np.float32]]
 
 
@@ -44,6 +47,19 @@ def scored_bytes(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> int:
         return size
     first = tokenizer.decode([ids[0]], special=True)
     return size - len(first.encode()) if text.startswith(first) else size
+
+
+def log_probabilities(executor: Executor, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    """The natural logarithm of each id's probability given the ids before it, [n - 1]: all ids but the first."""
+    session = executor.open()
+    session.admit([None])
+    found: list[float] = []
+    for start in range(0, len(ids) - 1, POSITIONS):
+        wanted = ids[start + 1 : start + 1 + POSITIONS]
+        logits = session.extend([ids[start : start + len(wanted)]], [len(wanted)])
+        with np.errstate(invalid="ignore"):  # the caller says where a number is not finite
+            found += [float(log_softmax(row)[token]) for row, token in zip(logits, wanted, strict=True)]
+    return np.array(found, dtype=np.float32)
 
 
 def windowed(ids: Sequence[int], context: int, read: LogProbabilities) -> Iterator[npt.NDArray[np.float32]]:

@@ -15,6 +15,12 @@ _PLAIN = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _OTHERS = [byte for byte in range(256) if byte not in _PLAIN]
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 _BYTES = {chr(byte): byte for byte in _PLAIN} | {chr(256 + place): byte for place, byte in enumerate(_OTHERS)}
+_CHARACTERS = {byte: character for character, byte in _BYTES.items()}
+
+
+def spelled_bytes(data: bytes) -> str:
+    """Bytes in GPT-2's alphabet."""
+    return "".join(_CHARACTERS[byte] for byte in data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,106 +2,33 @@
 
 from __future__ import annotations
 
-import base64
-import codecs
 import json
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgen.errors import CheckpointError
-from tgen.files import DOWNLOAD_HINT, refuse_lfs_pointer
+from tgen.errors import UsageError
+from tgen.text.files.reading import damage, decoder_of, read_library
 from tgen.text.token_bytes import SENTENCEPIECE, TokenBytes, read_token_bytes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
 
-    from tgen.text.sentencepiece import SentencePieces
-
-
-MAX_BYTES, MAX_STRIP = 200 * 2**20, 100
-TRIAL = "Once upon a time, 12 [MASK]\n"
-
-
-@contextmanager
-def _damage(what: str) -> Iterator[None]:
-    """Turn whatever the library raises into CheckpointError: bare Exceptions, and panics, which are only BaseExceptions."""
-    try:
-        yield
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise CheckpointError(f"{what}: {error}", f"correct tokenizer.json, or {DOWNLOAD_HINT}") from error
-
-
-def _refuse_panics(data: bytes) -> None:
-    """Raise ValueError for a damaged table of characters: the library would panic over it, and itself write to standard error."""
-    for found in re.finditer(rb'"precompiled_charsmap"\s*:\s*"([^"]*)"', data):
-        table = base64.b64decode(found[1].replace(b"\\/", b"/"), validate=True)
-        size = int.from_bytes(table[:4], "little")
-        if len(table) < 4 or size > len(table) - 4:
-            raise ValueError("its precompiled_charsmap is cut off")
-        table[4 + size - size % 4 :].decode("utf-8")
-
-
-def _decoder(library: Library | SentencePieces) -> dict[str, Any] | None:
-    """The decoder as tokenizer.json spells it."""
-    from tokenizers import Tokenizer as Library
-    from tokenizers import models
-
-    if not isinstance(library, Library) or library.decoder is None:
-        return None
-    alone = Library(models.BPE())  # to write the vocabulary, too, would take a second where it is large
-    alone.decoder = library.decoder
-    decoder: dict[str, Any] = json.loads(alone.to_str())["decoder"]
-    return decoder
-
-
-def _refuse_wide_strip(decoder: dict[str, Any] | None) -> None:
-    """Raise ValueError for a decoder that strips more characters than a token has: the library panics where a token is all of them."""
-    for step in [] if decoder is None else decoder.get("decoders", [decoder]):
-        if step["type"] == "Strip" and max(step["start"], step["stop"]) > MAX_STRIP:
-            raise ValueError("its decoder strips without end")
+    from tgen.text.files.sentencepiece import SentencePieces
 
 
 class Tokenizer:
-    """A folder's tokenizer.json, or the SentencePiece models where there is none."""
+    """A folder's tokenizer, whichever of the known files holds it."""
 
-    def __init__(self, library: Library | SentencePieces) -> None:
+    def __init__(self, library: Library | SentencePieces, vocab: int | None = None) -> None:
+        """`vocab` is how many embeddings the model has, where that is known: `encode` refuses a text with an id beyond them."""
         self.library = library
+        self._vocab = vocab
 
     @classmethod
     def load(cls, folder: Path, vocab: int | None = None) -> Tokenizer:
-        """Raises CheckpointError if tokenizer.json is missing, damaged, or knows ids beyond the model's `vocab` embeddings."""
-        from tokenizers import Tokenizer as Library
-
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            from tgen.text.sentencepiece import find_sentencepieces
-
-            if pieces := find_sentencepieces(folder, vocab):
-                return cls(pieces)
-            raise CheckpointError(f"no tokenizer.json in {folder}", "save it with transformers: AutoTokenizer...save_pretrained(folder)")
-        refuse_lfs_pointer(path)
-        if path.stat().st_size > MAX_BYTES:
-            raise CheckpointError(f"{path} is larger than {MAX_BYTES // 2**20} MiB, too large for such a file", DOWNLOAD_HINT)
-        with _damage(f"{path} is damaged"):
-            data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-            _refuse_panics(data)
-            library = Library.from_buffer(data)
-            library.no_padding()
-            library.no_truncation()
-            _refuse_wide_strip(_decoder(library))
-            trial = library.encode(TRIAL).ids  # some damage shows only when it is used
-            library.decode(trial)
-        largest = max([*library.get_vocab(with_added_tokens=True).values(), *trial], default=-1)
-        if vocab is not None and largest >= vocab:
-            message = f"{path} has ids up to {largest}, but the model's vocabulary ends at {vocab - 1}"
-            raise CheckpointError(message, "tokenizer and weights belong to different models; download both again")
-        return cls(library)
+        """The tokenizer of a folder, for a model of `vocab` embeddings. Raises CheckpointError if there is none or it is damaged."""
+        return cls(read_library(folder), vocab)
 
     @property
     def kind(self) -> str:
@@ -109,13 +36,21 @@ class Tokenizer:
         return type(getattr(self.library, "model", self.library)).__name__
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Ids of a text, with the start and end tokens that the tokenizer itself adds if `special`."""
-        with _damage("the tokenizer cannot read this text"):
-            return self.library.encode(text, add_special_tokens=special).ids
+        """Ids of a text, with the start and end tokens that the tokenizer itself adds if `special`.
+
+        Raises UsageError for an id that the model lacks.
+        """
+        with damage("the tokenizer cannot read this text"):
+            ids = self.library.encode(text, add_special_tokens=special).ids
+        if self._vocab is not None and max(ids, default=-1) >= self._vocab:
+            token = max(ids)
+            message = f"the text holds {self.piece(token)!r}, id {token}, but the model's vocabulary ends at {self._vocab - 1}"
+            raise UsageError(message, "leave it out: the model has no embedding for it")
+        return ids
 
     def decode(self, ids: list[int], *, special: bool = False) -> str:
         """The text of ids; special tokens are left out unless asked for."""
-        with _damage("the tokenizer cannot write these tokens"):
+        with damage("the tokenizer cannot write these tokens"):
             return self.library.decode(ids, skip_special_tokens=not special)
 
     def piece(self, token: int) -> str:
@@ -157,7 +92,9 @@ class Tokenizer:
     @cached_property
     def decoder(self) -> dict[str, Any] | None:
         """The "decoder" of tokenizer.json; None if there is none."""
-        return _decoder(self.library)
+        from tokenizers import Tokenizer as Library
+
+        return decoder_of(self.library) if isinstance(self.library, Library) else None
 
     @cached_property
     def _added(self) -> dict[int, tuple[str, bool]]:
@@ -176,8 +113,8 @@ class Tokenizer:
         if not isinstance(self.library, Library):
             return self
         values = json.loads(self.library.to_str())
-        with _damage("the tokenizer does not work without its added tokens"):
-            return Tokenizer(Library.from_str(json.dumps({**values, "added_tokens": [], "post_processor": None})))
+        with damage("the tokenizer does not work without its added tokens"):
+            return Tokenizer(Library.from_str(json.dumps({**values, "added_tokens": [], "post_processor": None})), self._vocab)
 
     def size(self) -> int:
         """How many entries the vocabulary has."""

@@ -12,13 +12,14 @@ from typing import Protocol
 
 from tgen.declaration import flag
 from tgen.events import Event, Finished, Note, Piece, Reading, Started, Token
-from tgen.options import Constraint, GenerationOptions, Resolved, RunOptions
+from tgen.options import Constraint, GenerationOptions, GuessOptions, Resolved, RunOptions
 from tgen.ui import messages
 from tgen.ui.counting import Bar, is_watched
 from tgen.ui.harmless import harmless
 from tgen.ui.terminal import is_terminal
 
 PATIENCE_SECONDS = 0.5  # a prompt that is read within this time needs no bar
+Running = RunOptions | GuessOptions
 REASONS = {"stop": "ended by itself", "length": "cut by length", "cancelled": "interrupted"}
 
 
@@ -87,6 +88,7 @@ class Report:
         if self._started is None or not self._finished or not (verbose or is_terminal(sys.stderr)):
             return
         count = sum(event.token_count for event in self._finished)
+        guessed, right = sum(event.guessed for event in self._finished), sum(event.guessed_right for event in self._finished)
         seconds = max(event.decode_seconds for event in self._finished)
         reasons = dict.fromkeys(REASONS[event.reason] for event in self._finished)
         cached = f" ({self._started.cached_tokens} cached)" if self._started.cached_tokens else ""
@@ -94,6 +96,7 @@ class Report:
             f"{self._started.prompt_tokens}{cached} + {count} tokens",
             f"{count / seconds:.0f} tokens/s" if seconds else "",
             f"first after {max(event.prefill_seconds for event in self._finished):.2f} s",
+            f"guessed {guessed}, {right} right" if verbose and guessed else "",
             ", ".join(reasons),
             f"seed {self._started.seed}",
         ]
@@ -106,7 +109,7 @@ class Report:
 
 
 def show_settings(
-    model: str, prompt: str, resolved: Resolved, started: Started, run_options: RunOptions, words: Sequence[str] = ()
+    model: str, prompt: str, resolved: Resolved, started: Started, running: Sequence[Running], words: Sequence[str] = ()
 ) -> None:
     """Every value that has an effect, with its source, and the command that writes the same text again, `words` among its options."""
     command = ["tgen", "generate", "--model", model, *words]
@@ -122,8 +125,9 @@ def show_settings(
         if name != "logprobs":  # --logprobs changes no text, and needs --json
             command += _words(shown, value)
         messages.dim(f"{shown:22} {shell_words(_values(value)) or 'none':14} {origin}")
-    for option in fields(RunOptions):
-        command += _words(flag(option.name), getattr(run_options, option.name))
+    for record in running:
+        for option in fields(record):
+            command += _words(flag(option.name), getattr(record, option.name))
     messages.dim(_with_prompt(command, prompt))
 
 
@@ -144,8 +148,8 @@ def _values(value: object) -> list[str]:
 
 def _words(name: str, value: object) -> list[str]:
     """The words that set an option on a command line."""
-    if value is True:
-        return [name]
+    if value is True or (value is False and name == "--guess"):
+        return [name if value else f"--no{name[1:]}"]
     return [word for text in _values(value) for word in (name, text)]
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from tgen.executors.torch.cache import KeyValues, empty_key_values
 from tgen.executors.torch.forward_pass import ForwardPass, joined
-from tgen.executors.torch.norms import make_norm
-from tgen.executors.torch.positions import Frame, rotate
+from tgen.executors.torch.norms import make_head_norm
+from tgen.executors.torch.positions import Frame, query_growth, rotate
 from tgen.spec.records import AttentionSpec
 
 Attend = Callable[[Tensor, Tensor, Tensor, Frame, AttentionSpec], Tensor]
@@ -81,8 +81,8 @@ class Attention(nn.Module):
         self.k = nn.Linear(width, spec.kv_heads * spec.head_dim, bias=spec.bias)
         self.v = nn.Linear(width, spec.kv_heads * spec.head_dim, bias=spec.bias)
         self.out = nn.Linear(spec.heads * spec.head_dim, width, bias=spec.out_bias)
-        self.q_norm = make_norm(spec.qk_norm, spec.head_dim) if spec.qk_norm else None
-        self.k_norm = make_norm(spec.qk_norm, spec.head_dim) if spec.qk_norm else None
+        self.q_norm = make_head_norm(spec, spec.heads)
+        self.k_norm = make_head_norm(spec, spec.kv_heads)
 
     def make_cache(self, device: torch.device, dtype: torch.dtype) -> KeyValues:
         """An empty cache for one row."""
@@ -93,10 +93,14 @@ class Attention(nn.Module):
         spec = self.spec
         q = self._split(self.q(x), spec.heads)
         k, v = self.project(x)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
+        if not spec.qk_norm_after_rope:
+            q, k = self._normed(q, k)
         if spec.rope is not None:
             q, k = rotate(torch.cat((q, k), dim=1), this.rotations.of(spec.rope)).split_with_sizes((spec.heads, spec.kv_heads), dim=1)
+        if spec.qk_norm_after_rope:
+            q, k = self._normed(q, k)
+        if spec.query_growth is not None:
+            q = q * query_growth(spec.query_growth, this.positions, q.dtype)
         if this.counts is None:
             return self._merge(self.attend(q, k, v, this.parts[0].frame, spec))
         # Each row attends to the keys and values of all ids that it has read.
@@ -119,9 +123,14 @@ class Attention(nn.Module):
         mixed = [self.attend(q[:, :, look.columns], *look.source.layers[layer], look.frame, self.spec) for look in this.looks]
         return self._merge(joined(mixed))
 
+    def _normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys after their norms, where there are any."""
+        return (q, k) if self.q_norm is None or self.k_norm is None else (self.q_norm(q), self.k_norm(k))
+
     def _split(self, x: Tensor, heads: int) -> Tensor:
-        """[batch, n, heads * head_dim] -> [batch, heads, n, head_dim]"""
+        """[batch, n, heads * head_dim] -> [batch, heads, n, head_dim], clipped"""
         batch, n, _ = x.shape
+        x = x if self.spec.clip is None else x.clamp(-self.spec.clip, self.spec.clip)
         return x.reshape(batch, n, heads, self.spec.head_dim).transpose(1, 2)
 
     def _merge(self, mixed: Tensor) -> Tensor:

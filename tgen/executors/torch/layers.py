@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,6 +24,10 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
             return F.silu(x)
         case "relu":
             return F.relu(x)
+        case "relu2":
+            return F.relu(x).square()
+        case "xielu":
+            raise ValueError("this activation has parameters, which an `Mlp` holds")
 
 
 class Mlp(nn.Module):
@@ -34,14 +39,20 @@ class Mlp(nn.Module):
         self.gate = nn.Linear(width, spec.width, bias=spec.bias) if spec.gated else None
         self.up = nn.Linear(width, spec.width, bias=spec.bias)
         self.down = nn.Linear(spec.width, width, bias=spec.bias)
+        if spec.activation == "xielu":
+            self.alpha_p, self.alpha_n, self.beta = (nn.Parameter(torch.empty(1)) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
         """x is [batch, n, width], and so is the result."""
-        if self.gate is None:
-            inner = activate(self.up(x), self.spec.activation)
-        else:
-            inner = activate(self.gate(x), self.spec.activation) * self.up(x)
+        inner = self._activate(self.up(x)) if self.gate is None else self._activate(self.gate(x)) * self.up(x)
         return self.down(inner)  # type: ignore[no-any-return]
+
+    def _activate(self, x: Tensor) -> Tensor:
+        if self.spec.activation != "xielu":
+            return activate(x, self.spec.activation)
+        rising = F.softplus(self.alpha_p) * x * x
+        falling = (torch.expm1(x.clamp(max=-1e-6)) - x) * (self.beta + F.softplus(self.alpha_n))
+        return torch.where(x > 0, rising, falling) + self.beta * x
 
 
 def make_mixer(spec: Mixer, width: int) -> Attention:
@@ -92,6 +103,9 @@ class Layer(nn.Module):
             case "sandwich":
                 x = x + self.mixer_out_norm(self.mixer(self.mixer_norm(x), this, number))
                 return x + self.feed_forward_out_norm(self.feed_forward(self.feed_forward_norm(x)))  # type: ignore[no-any-return]
+            case "output":
+                x = x + self.mixer_out_norm(self.mixer(x, this, number))
+                return x + self.feed_forward_out_norm(self.feed_forward(x))  # type: ignore[no-any-return]
             case "parallel":
                 normed = self.mixer_norm(x)
                 other = normed if self.spec.shared_norm else self.feed_forward_norm(x)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from tgen.executors.torch.attention import Attend, Attention, attention_weights
+from tgen.executors.torch.placement import memory_errors
 from tgen.executors.torch.positions import Frame
 from tgen.executors.torch.transformer import Transformer
 from tgen.spec.records import AttentionSpec
@@ -54,3 +56,15 @@ def _recorded(recorder: Recorder, kind: str, layer: int) -> Attend:
         return weights @ v.repeat_interleave(spec.heads // spec.kv_heads, dim=1)
 
     return attend
+
+
+@torch.inference_mode()
+def attention_maps(model: Transformer, ids: Sequence[int], source: Sequence[int] | None = None) -> Maps:
+    """Attention maps of one text, or of an answer to a source: per kind and layer, [heads, queries, keys]."""
+    tokens = torch.tensor([ids], device=model.device)
+    with recording(model) as recorder, memory_errors(f"recording attention over {len(ids)} tokens"):
+        if source is None:
+            model(tokens)
+        else:
+            model(tokens, source=model.read_source(torch.tensor([source], device=model.device)))
+    return {kind: [layer[0] for layer in layers] for kind, layers in recorder.maps.items()}

@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tgen.spec.records import LinearScaling, Llama3Scaling, RopeSpec
+from tgen.executors import frequencies
+from tgen.spec.records import PairScaling, QueryGrowth, RopeSpec
 
 Bias = Callable[[Tensor], Tensor]
 
@@ -91,23 +92,14 @@ class Rotations:
         if rope not in self._known:
             angles = self._positions.unsqueeze(-1).float() * rope_frequencies(rope, self._positions.device)
             angles = torch.cat((angles, angles), dim=-1).unsqueeze(1)
-            self._known[rope] = angles.cos().to(self._dtype), angles.sin().to(self._dtype)
+            amplitude = rope.scaling.amplitude if isinstance(rope.scaling, PairScaling) else 1.0
+            self._known[rope] = (angles.cos() * amplitude).to(self._dtype), (angles.sin() * amplitude).to(self._dtype)
         return self._known[rope]
 
 
 def rope_frequencies(rope: RopeSpec, device: torch.device) -> Tensor:
     """Radians per position of each rotated pair, [rope.dim / 2], float32."""
-    exponents = torch.arange(0, rope.dim, 2, dtype=torch.int64, device=device).float() / rope.dim
-    frequencies = 1.0 / (rope.theta**exponents)
-    match rope.scaling:
-        case None:
-            return frequencies
-        case LinearScaling(factor):
-            return frequencies / factor
-        case Llama3Scaling(factor, low, high, original_context):
-            wavelengths = 2 * math.pi / frequencies
-            blend = ((original_context / wavelengths - low) / (high - low)).clamp(0, 1)
-            return (1 - blend) * frequencies / factor + blend * frequencies
+    return torch.from_numpy(frequencies.rope_frequencies(rope)).to(device)
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
@@ -120,12 +112,15 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     return torch.cat((turned, kept), dim=-1) if kept.shape[-1] else turned
 
 
+def query_growth(spec: QueryGrowth, positions: Tensor, dtype: torch.dtype) -> Tensor:
+    """The factor of each query, [batch, 1, n, 1] for positions [batch, n]."""
+    spans = torch.floor(positions.clamp(min=0) / spec.span)
+    return (1 + spec.beta * torch.log1p(spans)).to(dtype)[:, None, :, None]
+
+
 def alibi_slopes(heads: int, device: torch.device) -> Tensor:
-    """A slope per head, [heads]: powers of 2^(-8/n) for n heads; if n is no power of two, some slopes lie between those."""
-    closest = 2 ** math.floor(math.log2(heads))
-    slopes = [2.0 ** (-8.0 * (i + 1) / closest) for i in range(closest)]
-    slopes += [2.0 ** (-4.0 * (2 * i + 1) / closest) for i in range(heads - closest)]
-    return torch.tensor(slopes, device=device)
+    """A slope per head, [heads]."""
+    return torch.from_numpy(frequencies.alibi_slopes(heads)).to(device)
 
 
 def relative_buckets(distances: Tensor, buckets: int, max_distance: int, bidirectional: bool) -> Tensor:

@@ -1,69 +1,63 @@
-"""Reads texts with a model instead of generating: log-probabilities of a given text, hidden states, logits at masks, attention maps.
-
-It takes ids and returns NumPy arrays.
-"""
+"""What a torch model does beside generating: it encodes texts, predicts at masks, and says what a decode step reads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
-from tgen.executors.torch.maps import Maps, recording
 from tgen.executors.torch.placement import memory_errors
 from tgen.executors.torch.transformer import Transformer
+from tgen.spec.cache import row_numbers
 
 Floats = npt.NDArray[np.float32]
 
-# Logits are computed for this many positions at a time: a vocabulary of 150,000 times a whole context would be gigabytes.
-POSITIONS = 256
+
+@torch.inference_mode()
+def encode(model: Transformer, texts: Sequence[Sequence[int]]) -> list[Floats]:
+    """Hidden states of the encoder for each text, [n, width]; all texts are read in one pass."""
+    with memory_errors(f"reading {sum(map(len, texts))} tokens"):
+        return [states.float().cpu().numpy() for states in (model.encode_texts(texts) if texts else [])]
 
 
-class Reader:
-    """Reads ids with a loaded model."""
+@torch.inference_mode()
+def masked_logits(model: Transformer, texts: Sequence[Sequence[int]], places: Sequence[Sequence[int]]) -> Floats:
+    """Logits at some positions of each text, text after text: [all places, vocab]."""
+    starts = accumulate(map(len, texts), initial=0)
+    chosen = [start + place for start, found in zip(starts, places, strict=False) for place in found]
+    with memory_errors(f"reading {sum(map(len, texts))} tokens"):
+        hidden = torch.cat(model.encode_texts(texts))
+        return model.logits(hidden[chosen]).float().cpu().numpy()
 
-    def __init__(self, model: Transformer) -> None:
-        self.model = model
-        self.device = model.device
 
-    @torch.inference_mode()
-    def log_probabilities(self, ids: Sequence[int]) -> Floats:
-        """The natural logarithm of each id's probability given the ids before it, [n - 1]: all ids but the first."""
-        with memory_errors(f"reading {len(ids)} tokens"):
-            tokens = torch.tensor(ids, device=self.device)
-            hidden = self.model(tokens[None, :-1])[0]
-            parts = []
-            for start in range(0, len(hidden), POSITIONS):
-                logits = self.model.logits(hidden[start : start + POSITIONS]).float()
-                wanted = tokens[start + 1 : start + 1 + len(logits), None]
-                parts.append(logits.log_softmax(-1).gather(1, wanted)[:, 0])
-        return torch.cat(parts).cpu().numpy()
+def step_bytes(model: Transformer, length: int) -> int:
+    """Bytes that a decode step reads after `length` tokens: all weights, but one row of each lookup table, and the whole cache."""
+    decoder = model.spec.decoder
+    cache = row_numbers(model.spec, length) * model.dtype.itemsize
+    # A tied head multiplies by the whole embedding, unless either was swapped for a matrix of its own.
+    table = getattr(model.embedding, "weight", None)
+    tied = table is not None and model.head is not None and getattr(model.head.out, "weight", None) is table
+    unread = 0 if tied else _unread(model.embedding, model.spec.vocab)
+    if model.decoder is not None and decoder is not None and decoder.positions is not None and model.decoder.positions is not None:
+        unread += _unread(model.decoder.positions, decoder.positions.length)
+    return _size(model) - unread + cache
 
-    @torch.inference_mode()
-    def encode(self, rows: Sequence[Sequence[int]]) -> list[Floats]:
-        """Hidden states of the encoder for each row of ids, [n, width]; all rows are read in one pass."""
-        texts = [row for row in rows if row]
-        with memory_errors(f"reading {sum(map(len, texts))} tokens"):
-            found = iter(self.model.encode_texts(texts) if texts else [])
-            none = torch.zeros(0, self.model.spec.width)
-            return [(next(found) if row else none).float().cpu().numpy() for row in rows]
 
-    @torch.inference_mode()
-    def logits_at(self, ids: Sequence[int], places: Sequence[int]) -> Floats:
-        """Logits at some positions of a text that an encoder reads, [places, vocab]."""
-        with memory_errors(f"reading {len(ids)} tokens"):
-            hidden = self.model.encode(torch.tensor([ids], device=self.device))[0]
-            return self.model.logits(hidden[list(places)]).float().cpu().numpy()
+def describe(model: Transformer) -> str:
+    """Executor, device, number format and threads, for people."""
+    threads = f", {torch.get_num_threads()} threads" if model.device.type == "cpu" else ""
+    return f"torch on {model.device.type}, {str(model.dtype).removeprefix('torch.')}{threads}"
 
-    @torch.inference_mode()
-    def attention(self, ids: Sequence[int], source: Sequence[int] | None = None) -> Maps:
-        """Attention maps of one text, or of an answer to a source: per kind and layer, [heads, queries, keys]."""
-        tokens = torch.tensor([ids], device=self.device)
-        with recording(self.model) as recorder, memory_errors(f"recording attention over {len(ids)} tokens"):
-            if source is None:
-                self.model(tokens)
-            else:
-                self.model(tokens, source=self.model.read_source(torch.tensor([source], device=self.device)))
-        return {kind: [layer[0] for layer in layers] for kind, layers in recorder.maps.items()}
+
+def _unread(table: nn.Module, rows: int) -> int:
+    """The bytes of all rows but one."""
+    return _size(table) * (rows - 1) // rows
+
+
+def _size(module: nn.Module) -> int:
+    """The bytes of all weights; weights that several parts share count once."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))

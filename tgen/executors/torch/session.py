@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 
 from tgen.executors.formats import available_memory
+from tgen.executors.session import selected
+from tgen.executors.torch import reading
 from tgen.executors.torch.cache import Row
 from tgen.executors.torch.placement import memory_errors
 from tgen.executors.torch.transformer import Transformer
@@ -18,7 +20,9 @@ from tgen.spec.cache import row_numbers
 
 
 class TorchExecutor:
-    """A loaded model that opens sessions."""
+    """A loaded model that opens sessions. Other shapes take other kernels, whose sums differ in the last bits, so it is not exact."""
+
+    exact = False
 
     def __init__(self, model: Transformer) -> None:
         self.model = model
@@ -36,6 +40,22 @@ class TorchExecutor:
         if self.model.device.type == "cuda":
             return torch.cuda.mem_get_info(self.model.device)[0]
         return available_memory()
+
+    def encode(self, texts: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
+        """The encoder's hidden states of each text, [n, width]."""
+        return reading.encode(self.model, texts)
+
+    def masked_logits(self, texts: Sequence[Sequence[int]], places: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """Logits at some positions of each text, text after text: [all places, vocab]."""
+        return reading.masked_logits(self.model, texts, places)
+
+    def step_bytes(self, length: int) -> int:
+        """Bytes that a decode step of one row reads after `length` ids: weights and cache."""
+        return reading.step_bytes(self.model, length)
+
+    def describe(self) -> str:
+        """Executor, device, number format and threads, for people."""
+        return reading.describe(self.model)
 
 
 class TorchSession:
@@ -62,13 +82,17 @@ class TorchSession:
             self._rows += [self._model.open_row(None if source is None else next(read)) for source in sources]
 
     @torch.inference_mode()
-    def extend(self, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
-        """Read more ids, row by row; returns logits [rows, vocab] of each row's last position."""
+    def extend(self, rows: Sequence[Sequence[int]], tails: Sequence[int] | None = None) -> npt.NDArray[np.float32]:
+        """Read more ids, row by row; returns logits [sum(tails), vocab] of each row's last `tails[r]` positions."""
         if len(rows) != len(self._rows) or not rows or not all(rows):
             raise ValueError(f"expected at least one id for each of {len(self._rows)} rows")
+        tails = [1] * len(rows) if tails is None else tails
+        if len(tails) != len(rows) or any(not 0 <= tail <= len(ids) for tail, ids in zip(tails, rows, strict=True)):
+            raise ValueError("expected a tail for each row, from 0 to its number of ids")
         with memory_errors(f"reading {sum(map(len, rows))} tokens"):
             hidden = self._model.read(self._rows, rows)
-            last = [stop - 1 for stop in accumulate(map(len, rows))]
+            stops = accumulate(map(len, rows))
+            last = [place for stop, tail in zip(stops, tails, strict=True) for place in range(stop - tail, stop)]
             logits = self._model.logits(hidden if len(last) == len(hidden) else hidden[last]).float().cpu().numpy()
         for row, ids in zip(self._rows, rows, strict=True):
             row.length += len(ids)
@@ -77,13 +101,8 @@ class TorchSession:
     @torch.inference_mode()
     def select(self, rows: Sequence[int]) -> None:
         """Keep, repeat or reorder rows. A repeated row is copied; no other row is."""
-        taken: set[int] = set()
-        chosen = []
         with memory_errors(f"copying the cache for {len(rows)} rows"):
-            for number in rows:
-                chosen.append(self._rows[number].copy() if number in taken else self._rows[number])
-                taken.add(number)
-        self._rows = chosen
+            self._rows = selected(self._rows, rows)
 
     def truncate(self, lengths: Sequence[int]) -> None:
         """Let row r forget every id beyond its first lengths[r]."""

@@ -13,7 +13,7 @@ from tgen.executors.torch.attention import softcap
 from tgen.executors.torch.cache import Row, Source
 from tgen.executors.torch.forward_pass import ForwardPass, packed_pass, whole_pass
 from tgen.executors.torch.layers import Layer, activate
-from tgen.executors.torch.norms import RmsNorm, make_norm
+from tgen.executors.torch.norms import HeadNorm, RmsNorm, make_norm
 from tgen.executors.torch.positions import alibi_slopes, relative_buckets, sinusoids
 from tgen.spec.records import Alibi, HeadSpec, ModelSpec, PositionTable, RelativeBias, StackSpec, TransformSpec
 
@@ -133,10 +133,13 @@ class Transformer(nn.Module):
         super().__init__()
         self.spec = spec
         # Given a weight, torch draws no random numbers; drawing them would import its whole compiler, which takes 1.2 s.
-        self.embedding = nn.Embedding(spec.vocab, spec.width, _weight=torch.empty(spec.vocab, spec.width))
+        row = spec.embedding_width or spec.width
+        self.embedding = nn.Embedding(spec.vocab, row, _weight=torch.empty(spec.vocab, row))
+        self.embedding_in = nn.Linear(row, spec.width, bias=False) if spec.embedding_width else None
+        self.embedding_out = nn.Linear(spec.width, row, bias=False) if spec.embedding_width else None
         self.encoder = Stack(spec.encoder, spec.width) if spec.encoder else None
         self.decoder = Stack(spec.decoder, spec.width) if spec.decoder else None
-        self.head = Head(spec.head, spec.vocab, spec.width) if spec.head else None
+        self.head = Head(spec.head, spec.vocab, row) if spec.head else None
         self.register_buffer("_place", torch.empty(0), persistent=False)
         if spec.head is not None and spec.head.tied:
             _share_embedding(self, None)
@@ -155,7 +158,10 @@ class Transformer(nn.Module):
 
     def precise(self) -> set[str]:
         """The parameters that stay in float32 whatever the model's number format."""
-        return {f"{name}.weight" for name, module in self.named_modules() if isinstance(module, RmsNorm)}
+        kept = (RmsNorm, HeadNorm)
+        return {
+            f"{name}.{key}" for name, module in self.named_modules() if isinstance(module, kept) for key, _ in module.named_parameters()
+        }
 
     def assign(self, state: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
         """Use these tensors, which lie on `device`, as the parameters of a model that computes in `dtype`."""
@@ -170,7 +176,7 @@ class Transformer(nn.Module):
         """
         if self.decoder is None:
             return self.encode(ids, positions)
-        return self.decoder.whole(self.embedding(ids), positions, source)
+        return self.decoder.whole(self._embed(ids), positions, source)
 
     def open_row(self, source: Source | None = None) -> Row:
         """A row that has read nothing. Raises ValueError if the model has no decoder, or if a source is missing or not needed."""
@@ -192,7 +198,7 @@ class Transformer(nn.Module):
         """Hidden states of the encoder, [batch, n, width]. Raises ValueError if the model has no encoder."""
         if self.encoder is None:
             raise ValueError("this model has no encoder")
-        return self.encoder.whole(self.embedding(ids), positions)
+        return self.encoder.whole(self._embed(ids), positions)
 
     def encode_texts(self, texts: Sequence[Sequence[int]]) -> list[Tensor]:
         """Hidden states of the encoder for texts of different lengths, at least one id each: [n, width] for each text."""
@@ -221,12 +227,19 @@ class Transformer(nn.Module):
     def _embedded(self, blocks: Sequence[Sequence[int]]) -> Tensor:
         """Embeddings [1, total, width] of blocks side by side."""
         ids = torch.tensor([token for block in blocks for token in block], device=self.device)
-        return self.embedding(ids)[None]  # type: ignore[no-any-return]
+        return self._embed(ids)[None]
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        """The embeddings of ids [...], [..., width]."""
+        x: Tensor = self.embedding(ids)
+        return x if self.embedding_in is None else self.embedding_in(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """A score for each token of the vocabulary, [..., vocab], for hidden states [..., width]. Raises ValueError without a head."""
         if self.head is None:
             raise ValueError("this model has no head")
+        if self.embedding_out is not None:
+            hidden = self.embedding_out(hidden)
         return self.head(hidden)  # type: ignore[no-any-return]
 
 

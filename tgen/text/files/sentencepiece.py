@@ -1,4 +1,4 @@
-"""T5's and Marian's SentencePiece models, for folders that have no tokenizer.json. Needs the sentencepiece package.
+"""Marian's two SentencePiece models, for folders that have no tokenizer.json. Needs the sentencepiece package.
 
 The class offers the few methods of the tokenizers library that tgen uses, so that no other module needs to tell the two apart.
 """
@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgen.errors import CheckpointError, UnsupportedError
-from tgen.files import read_json, read_optional_json, refuse_lfs_pointer
+from tgen.files import read_json, refuse_lfs_pointer
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
 
 END, PADDING, UNKNOWN, SPACE = "</s>", "<pad>", "<unk>", "▁"
 CODE = re.compile(">>[^<]+<<")  # Marian's name of a language to translate into
-MOST_SENTINELS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,32 +32,20 @@ class Encoded:
 class SentencePieces:
     """One model for reading and one for writing, often the same, over a common vocabulary."""
 
-    def __init__(
-        self,
-        read: SentencePieceProcessor,
-        write: SentencePieceProcessor,
-        pieces: Sequence[str],
-        *,
-        sentinels: Sequence[str] = (),
-        codes: bool = False,
-    ) -> None:
-        """`sentinels` are among the pieces; like the end token they stand for themselves in a text, and so do `codes` that begin it.
-
-        Raises CheckpointError for a vocabulary without the end token or the unknown token.
-        """
-        self._codes = codes
+    def __init__(self, read: SentencePieceProcessor, write: SentencePieceProcessor, pieces: Sequence[str]) -> None:
+        """Raises CheckpointError for a vocabulary without the end token or the unknown token."""
         self._read = read
         self._write = write
         self._pieces = list(pieces)
         self._ids = {piece: number for number, piece in enumerate(self._pieces)}
         if END not in self._ids or UNKNOWN not in self._ids:
             raise CheckpointError(f"the SentencePiece vocabulary lacks {END} or {UNKNOWN}", "download the tokenizer's files again")
-        self._special = {piece for piece in (END, PADDING, UNKNOWN, *sentinels) if piece in self._ids}
+        self._special = {piece for piece in (END, PADDING, UNKNOWN) if piece in self._ids}
         self._borders = re.compile(f"({'|'.join(map(re.escape, self._special))})")
 
     def encode(self, text: str, add_special_tokens: bool = True) -> Encoded:
         """The ids of a text, ended by the end token if asked for."""
-        code = CODE.match(text) if self._codes else None
+        code = CODE.match(text)
         pieces = [code[0]] if code else []
         for part in self._borders.split(text[code.end() if code else 0 :]):
             pieces += [part] if part in self._special else self._read.encode(part, out_type=str)
@@ -99,34 +86,15 @@ class SentencePieces:
         return len(self._pieces)
 
 
-def find_sentencepieces(folder: Path, vocab: int | None = None) -> SentencePieces | None:
-    """The SentencePiece models of a folder, None if it has none.
+def find_sentencepieces(folder: Path) -> SentencePieces | None:
+    """Marian's SentencePiece models of a folder, None if it has none.
 
-    Raises CheckpointError for a damaged file or more entries than the model's `vocab`, UnsupportedError without the package.
+    Raises CheckpointError for a damaged file, UnsupportedError without the package.
     """
-    found = _found(folder)
-    if found is not None and vocab is not None and found.get_vocab_size() > vocab:
-        message = f"the SentencePiece vocabulary of {folder} has {found.get_vocab_size()} entries, the model's {vocab}"
-        raise CheckpointError(message, "tokenizer and weights belong to different models; download both again")
-    return found
-
-
-def _found(folder: Path) -> SentencePieces | None:
     if (folder / "source.spm").is_file() and (folder / "target.spm").is_file():
         vocabulary = read_json(folder / "vocab.json")
         read, write = _processor(folder / "source.spm"), _processor(folder / "target.spm")
-        return SentencePieces(read, write, _by_id(vocabulary, folder), codes=True)
-    if (folder / "spiece.model").is_file():
-        processor = _processor(folder / "spiece.model")
-        count = read_optional_json(folder / "tokenizer_config.json").get("extra_ids", 100)
-        if not isinstance(count, int) or not 0 <= count <= MOST_SENTINELS:
-            raise CheckpointError(
-                f"tokenizer_config.json: extra_ids is {count!r}, not a number from 0 to {MOST_SENTINELS}", "correct it or leave it out"
-            )
-        # The sentinels of T5's training stand behind the pieces, the first one last.
-        sentinels = [f"<extra_id_{number}>" for number in reversed(range(count))]
-        pieces = [*map(processor.id_to_piece, range(processor.get_piece_size())), *sentinels]
-        return SentencePieces(processor, processor, pieces, sentinels=sentinels)
+        return SentencePieces(read, write, _by_id(vocabulary, folder))
     return None
 
 

@@ -1,0 +1,58 @@
+"""Compiles the native executor's library into the wheel. Without a compiler the wheel is pure Python, and tgen runs on torch."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from packaging.tags import sys_tags
+
+FOLDER = "tgen/executors/native"
+ZIG = "ziglang>=0.13; platform_machine in 'x86_64 aarch64 arm64' and sys_platform in 'linux darwin'"
+
+
+class NativeLibrary(BuildHookInterface):  # type: ignore[type-arg]
+    """Compiles for a wheel, and in place for an editable installation. TGEN_NATIVE=0 leaves the library out."""
+
+    def dependencies(self) -> list[str]:
+        """What the build needs beside hatchling: a compiler from PyPI, if there is none here that works."""
+        return [] if self._left_out() or self._build_module().system_compiler() else [ZIG]
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Add the library to the wheel, or the file that says why there is none."""
+        if self._left_out():
+            return
+        build = self._build_module()
+        self._work = tempfile.TemporaryDirectory()
+        folder = Path(self.root, FOLDER) if version == "editable" else Path(self._work.name)
+        problem = build.build(folder)
+        if problem:
+            self.app.display_warning(f"tgen is installed without its native executor: {problem}")
+        else:
+            platform = next(tag.platform for tag in sys_tags() if "manylinux" not in tag.platform and "musllinux" not in tag.platform)
+            build_data |= {"pure_python": False, "tag": f"py3-none-{platform}"}
+        if version != "editable":
+            name = build.PROBLEM if problem else build.LIBRARY
+            build_data["force_include"][str(folder / name)] = f"{FOLDER}/{name}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
+        """Remove what was compiled outside the wheel."""
+        if not self._left_out():
+            self._work.cleanup()
+
+    def _left_out(self) -> bool:
+        return self.target_name != "wheel" or os.environ.get("TGEN_NATIVE") == "0"
+
+    def _build_module(self) -> ModuleType:
+        """tgen/executors/native/build.py, without importing tgen, whose dependencies are not here."""
+        spec = spec_from_file_location("tgen_native_build", Path(self.root, FOLDER, "build.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module

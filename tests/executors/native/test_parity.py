@@ -1,0 +1,81 @@
+"""The native executor gives what torch gives, on every kernel that this processor runs, and the same bits however a text is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from tests.executors.native.models import (
+    DTYPES,
+    READERS,
+    distance,
+    every_decoder,
+    every_kernel,
+    executor,
+    opened,
+    sources_of,
+    texts_of,
+    torch_model,
+)
+from tgen.arrays import Logits
+from tgen.executors.native.session import NativeExecutor
+from tgen.executors.torch.session import TorchExecutor
+
+LENGTHS = (1, 40, 7)
+
+
+@every_kernel
+@every_decoder
+def test_logits_equal_those_of_torch(name: str, kernel: str) -> None:
+    """Prompts of different lengths together, then steps, then a mixture of both, and tails."""
+    found, expected = executor(name, kernel).open(), TorchExecutor(torch_model(name)).open()
+    sources, rows = sources_of(name, 3), texts_of(name, LENGTHS)
+    found.admit(sources)
+    expected.admit(sources)
+    for blocks, tails in ((rows, None), ([[3], [2], [1]], None), ([[1, 2, 3], [5], [4, 4]], [2, 1, 0])):
+        assert distance(found.extend(blocks, tails), expected.extend(blocks, tails)) < 1e-5
+
+
+@every_kernel
+@pytest.mark.parametrize("name", READERS)
+def test_hidden_states_equal_those_of_torch(name: str, kernel: str) -> None:
+    texts = texts_of(name, LENGTHS)
+    with torch.inference_mode():
+        wanted = [states.numpy() for states in torch_model(name).encode_texts(texts)]
+    for found, expected in zip(executor(name, kernel).encode(texts), wanted, strict=True):
+        assert distance(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@every_decoder
+def test_bits_do_not_depend_on_company_threads_or_cuts(name: str, dtype: str) -> None:
+    text, sources = texts_of(name, [37])[0], sources_of(name, 16)
+    expected = opened(executor(name, dtype=dtype, threads=1), sources[:1]).extend([text])[0]
+    for found in ways(executor(name, dtype=dtype), text, sources):
+        assert np.array_equal(found, expected)
+
+
+def ways(of: NativeExecutor, text: list[int], sources: list[list[int] | None]) -> Iterator[Logits]:
+    """The last logits of a text: alone, beside 15 others, in chunks, stepped, after a wrong guess, in a copied row and restored."""
+    yield opened(of, sources[:1]).extend([text])[0]
+    yield opened(of, sources).extend([text, *([token] for token in range(15))])[0]
+    for size in (1, 7, 16, 33):
+        session = opened(of, sources[:1])
+        for start in range(0, len(text), size):
+            last = session.extend([text[start : start + size]])
+        yield last[0]
+    session = opened(of, sources[:1])
+    session.extend([[*text[:20], 1, 2, 3]], [4])
+    session.truncate([20])
+    session.select([0, 0])
+    session.extend([[5], text[20:30]])  # the copy shares its pages with a row that goes another way
+    yield session.extend([[5], text[30:]])[1]
+    if sources[0] is None:
+        session = opened(of, sources[:1])
+        session.extend([text[:30]])
+        other = of.open()
+        other.restore(25, session.state(25))
+        yield other.extend([text[25:]])[0]

@@ -1,0 +1,123 @@
+"""The C interface of the library: its structures and the signatures of its functions, in the order of src/model.h and src/entry.h."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_uint8, c_void_p
+from typing import Any, ClassVar
+
+FLOAT32, FLOAT16, BFLOAT16, INT8, INT4 = range(5)
+EMBED, JOIN, MULTIPLY, ATTEND, SELECT, STORE_KEYS = range(6)
+HIDDEN, MIXED, INNER, OUTPUT, PROJECTED, LOGITS = range(6)
+ACTIVATIONS = {None: 0, "gelu": 1, "gelu_tanh": 2, "silu": 3, "relu": 4, "relu2": 5, "xielu": 6}
+SPANS = {"head": 0, "own": 1, "width": 2}
+LANES = 16
+
+
+class Matrix(Structure):
+    """A matrix [rows, columns] in one of the five formats, and its bias."""
+
+    _fields_: ClassVar = [("format", c_int32), ("rows", c_int32), ("columns", c_int32), ("data", c_void_p), ("bias", c_void_p)]
+
+
+class Norm(Structure):
+    """A norm's kind (0: root mean square, 1: layer norm), width and weights."""
+
+    _fields_: ClassVar = [("kind", c_int32), ("width", c_int32), ("eps", c_float), ("weight", c_void_p), ("bias", c_void_p)]
+
+
+class Rope(Structure):
+    """Cosines and sines [positions, dim / 2]."""
+
+    _fields_: ClassVar = [("dim", c_int32), ("positions", c_int32), ("cosine", c_void_p), ("sine", c_void_p)]
+
+
+class Distances(Structure):
+    """Numbers added to scores, [heads, 2 * reach] by key - query + reach."""
+
+    _fields_: ClassVar = [("heads", c_int32), ("reach", c_int32), ("table", c_void_p)]
+
+
+class Instruction(Structure):
+    """One instruction of a program; src/model.h says what each field means."""
+
+    _fields_: ClassVar = [
+        ("kind", c_int32),
+        *[(name, c_int32) for name in ("add", "early", "before", "after", "into")],
+        ("scale", c_float),
+        ("source", c_int32),
+        ("target", c_int32),
+        ("matrices", c_int32 * 3),
+        ("gated", c_int32),
+        ("activation", c_int32),
+        ("softcap", c_float),
+        ("offset", c_int32),
+        ("constant", c_void_p),
+        *[(name, c_int32) for name in ("layer", "cross", "causal", "heads", "window", "rope", "distances", "q_norm", "k_norm")],
+        ("key_at", c_int32),
+        ("value_at", c_int32),
+        ("norm_span", c_int32),
+        ("norm_after_rope", c_int32),
+        *[(name, c_float) for name in ("clip", "growth_beta", "growth_span", "attention_scale")],
+        ("formats", c_int32),
+    ]
+
+
+class Program(Structure):
+    """Instructions, and how many."""
+
+    _fields_: ClassVar = [("instructions", POINTER(Instruction)), ("count", c_int32)]
+
+
+class Batch(Structure):
+    """The rows of one run and their ids side by side; src/model.h says what each field means."""
+
+    _fields_: ClassVar = [
+        ("rows", c_int32),
+        ("tokens", c_int32),
+        ("chosen", c_int32),
+        ("row", c_void_p),
+        ("start", c_void_p),
+        ("token_row", c_void_p),
+        ("ids", c_void_p),
+        ("vectors", c_void_p),
+        ("selected", c_void_p),
+        ("result", c_void_p),
+        ("result_stride", c_int64),
+    ]
+
+
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "tgen_abi": (c_int32, []),
+    "tgen_kernel_name": (c_char_p, [c_int32]),
+    "tgen_kernel_runs": (c_int32, [c_int32]),
+    "tgen_model_new": (c_void_p, [c_int32]),
+    "tgen_model_free": (None, [c_void_p]),
+    "tgen_model_threads": (c_int32, [c_void_p]),
+    "tgen_model_set": (None, [c_void_p] * 6),
+    "tgen_run": (c_int32, [c_void_p, c_int32, POINTER(Program), POINTER(Batch)]),
+    "tgen_geometry_new": (c_void_p, [c_int32, c_int32, c_void_p, c_void_p]),
+    "tgen_geometry_free": (None, [c_void_p]),
+    "tgen_page_bytes": (c_int64, [c_void_p]),
+    "tgen_row_new": (c_void_p, [c_void_p, c_void_p]),
+    "tgen_row_free": (None, [c_void_p]),
+    "tgen_row_copy": (c_void_p, [c_void_p]),
+    "tgen_row_truncate": (None, [c_void_p, c_int32]),
+    "tgen_row_length": (c_int32, [c_void_p]),
+    "tgen_row_grow": (None, [c_void_p, c_int32]),
+    "tgen_row_reserve": (c_int32, [c_void_p, c_int32]),
+    "tgen_row_page": (c_void_p, [c_void_p, c_int32]),
+    "tgen_packed_bytes": (c_int64, [c_int32, c_int32, c_int32]),
+    "tgen_pack": (None, [c_int32, c_int32, c_int32, c_int32, c_void_p, c_void_p, c_int32, c_int32]),
+    "tgen_finite": (c_int32, [c_void_p, c_int32, c_void_p, c_int64]),
+    "tgen_memory_new": (POINTER(c_uint8), [c_int64]),
+    "tgen_memory_free": (None, [POINTER(c_uint8)]),
+}
+
+
+def declare(library: ctypes.CDLL) -> ctypes.CDLL:
+    """The library with the types of its functions. Raises AttributeError if it lacks one."""
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library

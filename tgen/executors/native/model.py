@@ -1,0 +1,240 @@
+"""A model in the library: its matrices, norms, tables and programs, and the runs of these programs."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tgen.arrays import Logits
+from tgen.errors import MemoryLimitError
+from tgen.executors.native import interface as c
+from tgen.executors.native.program import compile_spec
+from tgen.executors.native.tables import XIELU, distance_table, rotations, sinusoids, xielu_numbers
+from tgen.executors.native.weights import StoredMatrix, Weights, address
+from tgen.executors.session import Hidden
+from tgen.spec.records import ModelSpec, StackSpec
+
+MOST_TOKENS = 512  # of one run: the buffers of a run grow with its tokens
+FIRST_REACH = 1024  # positions of a table at first; it doubles when a text is longer
+
+
+def freed_with(owner: object, free: Callable[..., object], *arguments: object) -> None:
+    """Call `free` when the owner is gone, but not when Python ends: a thread that still runs the model may need the memory."""
+    weakref.finalize(owner, free, *arguments).atexit = False
+
+
+class CachedRow:
+    """A row of the cache, freed with this object; `address` is what the library knows it by."""
+
+    def __init__(self, library: ctypes.CDLL, handle: int | None) -> None:
+        if not handle:
+            raise MemoryLimitError("memory ran out for the cache of a row", "use a shorter prompt or fewer rows at once")
+        self.library = library
+        self.address = handle
+        freed_with(self, library.tgen_row_free, handle)
+
+    @property
+    def length(self) -> int:
+        """How many ids the row has read."""
+        return int(self.library.tgen_row_length(self.address))
+
+    def copy(self) -> CachedRow:
+        """The same row; both share their pages until one of them writes."""
+        return CachedRow(self.library, self.library.tgen_row_copy(self.address))
+
+    def truncate(self, length: int) -> None:
+        """Forget every id beyond the first `length`."""
+        self.library.tgen_row_truncate(self.address, length)
+
+
+class Cache:
+    """The layout of a stack's cache: pages of 16 positions of all layers."""
+
+    def __init__(self, library: ctypes.CDLL, heads: Sequence[tuple[int, int]], number_format: int) -> None:
+        """`heads` are (kv_heads, head_dim) of each layer."""
+        counts = np.array([pair[0] for pair in heads], np.int32)
+        dims = np.array([pair[1] for pair in heads], np.int32)
+        self._library = library
+        self._geometry = library.tgen_geometry_new(number_format, len(heads), address(counts), address(dims))
+        if not self._geometry:
+            raise MemoryLimitError("memory ran out for the layout of the cache", "use a smaller model")
+        self.page_bytes = int(library.tgen_page_bytes(self._geometry))
+        freed_with(self, library.tgen_geometry_free, self._geometry)
+
+    def new_row(self, source: CachedRow | None = None) -> CachedRow:
+        """A row that has read nothing."""
+        return CachedRow(self._library, self._library.tgen_row_new(self._geometry, source.address if source else None))
+
+
+class NativeModel:
+    """A loaded model. `kernel` is the name of the instruction set that runs it."""
+
+    def __init__(self, library: ctypes.CDLL, spec: ModelSpec, weights: Weights, handle: int, kernel: int, cache_format: int) -> None:
+        self.spec = spec
+        self.library = library
+        self.kernel = kernel
+        self.weights = weights
+        self.cache_item_bytes = 4 if cache_format == c.FLOAT32 else 2
+        self._handle = handle
+        freed_with(self, library.tgen_model_free, handle)
+        for name, stack in spec.stacks.items():
+            if stack.positions is not None and stack.positions.kind == "sinusoid":
+                table = sinusoids(stack.positions.length, spec.width)
+                weights.put(f"{name}.positions", StoredMatrix(c.FLOAT32, table.shape[0], table.shape[1], table))
+            for number, layer in enumerate(stack.layers):
+                if layer.feed_forward.activation == "xielu":
+                    part = f"{name}.layers.{number}.feed_forward"
+                    weights.put_vector(f"{part}.xielu", xielu_numbers(*(weights.vector(f"{part}.{own}") for own in XIELU)))
+        self.programs = compile_spec(
+            spec, lambda name: weights.matrix(name).rows, lambda name: weights.matrix(name).format, weights.address
+        )
+        self._matrices = (c.Matrix * max(1, len(self.programs.matrices)))(*map(self._matrix, self.programs.matrices))
+        self._norms = (c.Norm * max(1, len(self.programs.norms)))(*(self._norm(*norm) for norm in self.programs.norms))
+        self._ropes = (c.Rope * max(1, len(self.programs.ropes)))()
+        self._distances = (c.Distances * max(1, len(self.programs.stacks_with_distances)))()
+        widths = (ctypes.c_int32 * 4)(*self.programs.widths)
+        library.tgen_model_set(handle, widths, self._matrices, self._norms, self._ropes, self._distances)
+        self._programs = {name: _program(code) for name, code in self.programs.named.items()}
+        lengths = {name: s.positions.length - s.positions.offset for name, s in spec.stacks.items() if s.positions is not None}
+        programs = {"decode": "decoder", "encode": "encoder", "fill": "encoder"}
+        self._most_positions = {program: lengths[stack] for program, stack in programs.items() if stack in lengths}
+        self._reach = 0
+        self._tables: list[Any] = []
+        self.caches = {name: Cache(library, _heads(stack), cache_format) for name, stack in spec.stacks.items()}
+        if spec.decoder is not None and spec.encoder is not None:
+            crosses = [layer.cross for layer in spec.decoder.layers if layer.cross is not None]
+            self.caches["cross"] = Cache(library, [(cross.kv_heads, cross.head_dim) for cross in crosses], cache_format)
+
+    @property
+    def threads(self) -> int:
+        """How many threads run it."""
+        return int(self.library.tgen_model_threads(self._handle))
+
+    def encode(self, texts: Sequence[Sequence[int]]) -> list[Hidden]:
+        """The encoder's hidden states of each text, [n, width]."""
+        hidden: list[Hidden] = []
+        for some in _packs(texts):
+            rows = [self.caches["encoder"].new_row() for _ in some]
+            states = self.run("encode", rows, list(map(len, some)), ids=some)
+            hidden += np.split(states, np.cumsum([len(text) for text in some])[:-1])
+        return hidden
+
+    def project(self, hidden: Sequence[Hidden]) -> list[CachedRow]:
+        """A row of keys and values for cross-attention to each of these encoder states."""
+        sources = []
+        for states in hidden:
+            row = self.caches["cross"].new_row()
+            self.run("project", [row], [len(states)], vectors=states)
+            self.library.tgen_row_grow(row.address, len(states))
+            sources.append(row)
+        return sources
+
+    def run(
+        self,
+        program: str,
+        rows: Sequence[CachedRow],
+        counts: Sequence[int],
+        ids: Sequence[Sequence[int]] | None = None,
+        vectors: Hidden | None = None,
+        selected: npt.NDArray[np.int32] | None = None,
+    ) -> Logits:
+        """Let row r read counts[r] ids, or states that stand side by side in `vectors`; they count only when the row grows.
+
+        Returns logits [selected, vocab] if tokens are selected, else hidden states [tokens, width].
+        """
+        starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+        tokens = int(starts[-1])
+        longest = max(row.length + count for row, count in zip(rows, counts, strict=True))
+        if longest > self._most_positions.get(program, longest):
+            raise ValueError(f"a text of {longest} ids is longer than the model's table of positions")
+        self._reach_to(longest)
+        for row, count in zip(rows, counts, strict=True):
+            if self.library.tgen_row_reserve(row.address, count):
+                raise _no_memory(tokens)
+        handles = np.array([row.address for row in rows], np.uintp)
+        token_row = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
+        flat = np.array([token for block in ids or () for token in block], np.int64)
+        if ids is not None and not (flat.min() >= 0 and flat.max() < self.spec.vocab):
+            raise ValueError("an id lies beyond the vocabulary")
+        flat = flat.astype(np.int32)
+        vectors = None if vectors is None else np.ascontiguousarray(vectors)
+        wide = self.spec.width if selected is None else self.spec.vocab
+        stride = -(-wide // c.LANES) * c.LANES
+        chosen = tokens if selected is None else len(selected)
+        result = np.empty((chosen, stride), np.float32)
+        batch = c.Batch(
+            rows=len(rows),
+            tokens=tokens,
+            chosen=chosen,
+            row=address(handles),
+            start=address(starts),
+            token_row=address(token_row),
+            ids=None if ids is None else address(flat),
+            vectors=None if vectors is None else address(vectors),
+            selected=None if selected is None else address(selected),
+            result=address(result),
+            result_stride=stride,
+        )
+        if self.library.tgen_run(self._handle, self.kernel, self._programs[program], batch):
+            raise _no_memory(tokens)
+        return result if stride == wide else result[:, :wide]
+
+    def _reach_to(self, positions: int) -> None:
+        """Make tables for at least as many positions."""
+        if positions <= self._reach:
+            return
+        reach = max(FIRST_REACH, self._reach)
+        while reach < positions:
+            reach *= 2
+        tables: list[Any] = []
+        for number, rope in enumerate(self.programs.ropes):
+            cosine, sine = rotations(rope, reach)
+            tables += [cosine, sine]
+            self._ropes[number] = c.Rope(rope.dim, reach, address(cosine), address(sine))
+        for number, name in enumerate(self.programs.stacks_with_distances):
+            stack = self.spec.stacks[name]
+            assert stack.bias is not None
+            table = distance_table(stack.bias, self.weights.vector(f"{name}.bias.weight"), reach)
+            tables.append(table)
+            self._distances[number] = c.Distances(stack.bias.heads, reach, address(table))
+        self._tables, self._reach = tables, reach
+
+    def _matrix(self, name: str) -> c.Matrix:
+        stored = self.weights.matrix(name)
+        return c.Matrix(stored.format, stored.rows, stored.columns, address(stored.data), self.weights.address(f"{name}.bias") or None)
+
+    def _norm(self, name: str, norm: Any, width: int) -> c.Norm:
+        if not norm.weight:
+            self.weights.put_vector(f"{name}.weight", np.ones(width, np.float32))
+        weight, bias = self.weights.address(f"{name}.weight"), self.weights.address(f"{name}.bias")
+        return c.Norm(int(norm.kind == "layer"), width, norm.eps, weight, bias or None)
+
+
+def _program(code: Sequence[c.Instruction]) -> c.Program:
+    return c.Program((c.Instruction * len(code))(*code), len(code))
+
+
+def _heads(stack: StackSpec) -> list[tuple[int, int]]:
+    return [(layer.mixer.kv_heads, layer.mixer.head_dim) for layer in stack.layers]
+
+
+def _packs(texts: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
+    """The texts in groups whose tokens fit one run, or single longer ones."""
+    packs: list[list[Sequence[int]]] = []
+    room = 0
+    for text in texts:
+        if len(text) > room or not packs:
+            packs.append([])
+            room = MOST_TOKENS
+        packs[-1].append(text)
+        room -= len(text)
+    return packs
+
+
+def _no_memory(tokens: int) -> MemoryLimitError:
+    return MemoryLimitError(f"memory ran out while reading {tokens} tokens", "use a shorter prompt or fewer rows at once")

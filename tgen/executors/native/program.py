@@ -1,0 +1,264 @@
+"""Compiles a model's spec into programs: lists of a few kinds of instruction, which the library runs without knowing the architecture.
+
+Between instructions, a token's numbers stand in named places: the residual stream x; y, the result that is added to it next; hidden, the
+vector that the next matrix reads; projected queries, keys and values; mixed heads; and the inner vector of a feed-forward part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tgen.executors.native import interface as c
+from tgen.spec.records import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec, StackSpec
+
+NONE = -1
+Item = TypeVar("Item")
+
+
+@dataclass(slots=True)
+class Programs:
+    """A model's programs, and the parameters and tables that they number.
+
+    `matrices` and `norms` hold names of modules; `widths` is the most numbers that a token takes as x, projected, mixed and inner.
+    """
+
+    spec: ModelSpec
+    matrices: list[str] = field(default_factory=list)
+    norms: list[tuple[str, NormSpec, int]] = field(default_factory=list)
+    ropes: list[RopeSpec] = field(default_factory=list)
+    stacks_with_distances: list[str] = field(default_factory=list)
+    widths: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    named: dict[str, list[c.Instruction]] = field(default_factory=dict)
+
+
+def compile_spec(
+    spec: ModelSpec, rows_of: Callable[[str], int], format_of: Callable[[str], int], constant_of: Callable[[str], int]
+) -> Programs:
+    """The programs "decode" (ids to logits), "encode" (ids to hidden states), "project" (encoder states to keys and values) and "fill"
+    (ids of an encoder to logits), as far as the model has these parts.
+
+    `rows_of` and `format_of` tell of a matrix by its name, `constant_of` gives the address of a vector in float32.
+    """
+    programs = Programs(spec)
+    programs.widths[0] = spec.width
+    if spec.decoder is not None:
+        compiler = _Compiler(programs, rows_of, format_of, constant_of)
+        compiler.stack("decoder", spec.decoder)
+        compiler.head()
+        programs.named["decode"] = compiler.code
+    if spec.encoder is not None:
+        compiler = _Compiler(programs, rows_of, format_of, constant_of)
+        compiler.stack("encoder", spec.encoder)
+        programs.named["encode"] = [*compiler.code]
+        if spec.encoder.final_norm is not None:
+            programs.named["encode"].append(compiler.join(after=compiler.norm("encoder.final_norm", spec.encoder.final_norm)))
+        if spec.decoder is None and spec.head is not None:
+            compiler.head()
+            programs.named["fill"] = compiler.code
+    if spec.encoder is not None and spec.decoder is not None:
+        compiler = _Compiler(programs, rows_of, format_of, constant_of)
+        compiler.project(spec.decoder)
+        programs.named["project"] = compiler.code
+    return programs
+
+
+@dataclass(slots=True)
+class _Compiler:
+    """Writes one program. `pending` is how y joins the residual stream before anything else reads it; None if there is no y."""
+
+    programs: Programs
+    rows_of: Callable[[str], int]
+    format_of: Callable[[str], int]
+    constant_of: Callable[[str], int]
+    code: list[c.Instruction] = field(default_factory=list)
+    pending: dict[str, int] | None = None
+
+    def stack(self, name: str, stack: StackSpec) -> None:
+        """From ids to x after the last layer. The final norm is not among it."""
+        positions = NONE if stack.positions is None else self.matrix(f"{name}.positions")
+        self.emit(
+            c.EMBED,
+            matrices=[self.matrix("embedding"), positions],
+            offset=stack.positions.offset if stack.positions else 0,
+            scale=1.0 if stack.embedding_scale is None else stack.embedding_scale,
+            constant=self.constant_of(f"{name}.types.weight") if stack.types else 0,
+        )
+        if stack.embedding_norm is not None:
+            self.code.append(self.join(after=self.norm(f"{name}.embedding_norm", stack.embedding_norm)))
+        distances = NONE
+        if stack.bias is not None:
+            distances = _number(self.programs.stacks_with_distances, name)
+        for number, layer in enumerate(stack.layers):
+            self.layer(f"{name}.layers.{number}", number, layer, stack, distances)
+        self.code.append(self.settle())
+
+    def layer(self, name: str, number: int, layer: LayerSpec, stack: StackSpec, distances: int) -> None:
+        """One layer: its parts one after the other, each with a join before it that adds the last part's result."""
+        mixer, before, after = self.named_norm(name, layer, "mixer")
+        q, k, v = (f"{name}.mixer.{letter}" for letter in "qkv")
+        self.code.append(self.settle(into=before, readers=[q, k, v]))
+        self.attention(f"{name}.mixer", number, layer.mixer, [q, k, v], stack.causal, distances)
+        self.pending = after
+        if layer.cross is not None:
+            _, before, after = self.named_norm(name, layer, "cross")
+            self.code.append(self.settle(into=before, readers=[f"{name}.cross.q"]))
+            self.attention(f"{name}.cross", number, layer.cross, [f"{name}.cross.q"], False, NONE, cross=True)
+            self.pending = after
+        part, before, after = self.named_norm(name, layer, "feed_forward")
+        if layer.residual == "parallel":
+            before = mixer if layer.shared_norm else part
+        mlp = layer.feed_forward
+        first = [f"{name}.feed_forward.gate", f"{name}.feed_forward.up"] if mlp.gated else [f"{name}.feed_forward.up"]
+        self.code.append(self.settle(into=before, readers=first, early=int(layer.residual == "parallel")))
+        self.feed_forward(name, mlp, first)
+        self.pending = after
+
+    def named_norm(self, name: str, layer: LayerSpec, part: str) -> tuple[int, int, dict[str, int]]:
+        """A part's norm, the norm of the vector that the part reads, and how its result joins the residual stream."""
+        if layer.shared_norm and part == "feed_forward":
+            return NONE, NONE, {}
+        if layer.residual == "output":
+            return NONE, NONE, {"before": self.norm(f"{name}.{part}_out_norm", layer.norm)}
+        norm = self.norm(f"{name}.{part}_norm", layer.norm)
+        match layer.residual:
+            case "post":
+                return norm, NONE, {"after": norm}
+            case "sandwich":
+                return norm, norm, {"before": self.norm(f"{name}.{part}_out_norm", layer.norm)}
+            case _:
+                return norm, norm, {}
+
+    def attention(
+        self, name: str, number: int, spec: AttentionSpec, projections: list[str], causal: bool, distances: int, cross: bool = False
+    ) -> None:
+        """Projections, attention and the output matrix; the result stands in y."""
+        self.multiply(c.HIDDEN, c.PROJECTED, projections)
+        places = [_lanes(self.rows_of(matrix)) for matrix in projections]
+        self.widen(1, sum(places))
+        self.widen(2, spec.heads * spec.head_dim)
+        norms = [NONE, NONE]
+        if spec.qk_norm is not None:
+            widths = [spec.head_dim * (1 if spec.qk_norm_span == "head" else heads) for heads in (spec.heads, spec.kv_heads)]
+            norms = [self.norm(f"{name}.{letter}_norm", spec.qk_norm, width) for letter, width in zip("qk", widths, strict=True)]
+        self.emit(
+            c.ATTEND,
+            layer=number,
+            cross=int(cross),
+            causal=int(causal),
+            heads=spec.heads,
+            window=spec.window or 0,
+            rope=NONE if spec.rope is None else _number(self.programs.ropes, spec.rope),
+            distances=distances,
+            q_norm=norms[0],
+            k_norm=norms[1],
+            key_at=places[0],
+            value_at=sum(places[:2]),
+            norm_span=c.SPANS[spec.qk_norm_span],
+            norm_after_rope=int(spec.qk_norm_after_rope),
+            clip=spec.clip or 0.0,
+            growth_beta=spec.query_growth.beta if spec.query_growth else 0.0,
+            growth_span=spec.query_growth.span if spec.query_growth else 0.0,
+            attention_scale=spec.scale,
+            softcap=spec.softcap or 0.0,
+        )
+        self.multiply(c.MIXED, c.OUTPUT, [f"{name}.out"], layer=number, cross=int(cross))
+
+    def feed_forward(self, name: str, mlp: MlpSpec, first: list[str]) -> None:
+        """The feed-forward matrices; the result stands in y."""
+        self.widen(3, mlp.width)
+        constant = self.constant_of(f"{name}.feed_forward.xielu") if mlp.activation == "xielu" else 0
+        self.multiply(c.HIDDEN, c.INNER, first, gated=int(mlp.gated), activation=c.ACTIVATIONS[mlp.activation], constant=constant)
+        self.multiply(c.INNER, c.OUTPUT, [f"{name}.feed_forward.down"])
+
+    def head(self) -> None:
+        """From x to the logits of the selected tokens."""
+        spec = self.programs.spec
+        head, stack = spec.head, spec.decoder or spec.encoder
+        assert head is not None and stack is not None
+        self.emit(c.SELECT)
+        name = "decoder" if spec.decoder is not None else "encoder"
+        final = NONE if stack.final_norm is None else self.norm(f"{name}.final_norm", stack.final_norm)
+        out = "embedding" if head.tied else "head.out"
+        scale = 1.0 if head.scale is None else head.scale
+        if head.transform is None:
+            self.code.append(self.join(into=final, readers=[out], scale=scale))
+        else:
+            dense = "head.transform.dense"
+            self.code.append(self.join(into=final, readers=[dense]))
+            self.multiply(c.HIDDEN, c.OUTPUT, [dense], activation=c.ACTIVATIONS[head.transform.activation])
+            norm = self.norm("head.transform.norm", head.transform.norm)
+            self.code.append(self.join(add=2, after=norm, readers=[out], scale=scale))
+        matrix = "head.out" if head.bias or not head.tied else out  # a tied matrix with a bias is a matrix of its own
+        self.multiply(c.HIDDEN, c.LOGITS, [matrix], softcap=head.softcap or 0.0)
+
+    def project(self, decoder: StackSpec) -> None:
+        """From the encoder's states to each layer's keys and values for cross-attention."""
+        self.emit(c.EMBED, matrices=[NONE, NONE])
+        layers = [f"decoder.layers.{number}.cross" for number in range(len(decoder.layers))]
+        self.code.append(self.join(readers=[f"{name}.{letter}" for name in layers for letter in "kv"]))
+        for number, name in enumerate(layers):
+            self.multiply(c.HIDDEN, c.PROJECTED, [f"{name}.k", f"{name}.v"])
+            keys = _lanes(self.rows_of(f"{name}.k"))
+            self.widen(1, 2 * keys)
+            self.emit(c.STORE_KEYS, layer=number, value_at=keys)
+
+    def settle(self, into: int = NONE, readers: Sequence[str] = (), early: int = 0) -> c.Instruction:
+        """A join that adds y as its part wants it."""
+        pending, self.pending = self.pending, None
+        if pending is None:
+            return self.join(into=into, readers=readers)
+        return self.join(into=into, readers=readers, early=early, add=1, **pending)
+
+    def join(self, into: int = NONE, readers: Sequence[str] = (), scale: float = 1.0, **fields: int) -> c.Instruction:
+        """A JOIN whose hidden vector the matrices `readers` read."""
+        return _instruction(c.JOIN, into=into, scale=scale, formats=self.formats(readers), **fields)
+
+    def multiply(self, source: int, target: int, names: list[str], **fields: float) -> None:
+        """A MULTIPLY with these matrices."""
+        numbers = [self.matrix(name) for name in names]
+        self.emit(c.MULTIPLY, source=source, target=target, matrices=numbers, formats=self.formats(names), **fields)
+
+    def emit(self, kind: int, **fields: object) -> None:
+        self.code.append(_instruction(kind, **fields))
+
+    def matrix(self, name: str) -> int:
+        return _number(self.programs.matrices, name)
+
+    def norm(self, name: str, spec: NormSpec, width: int | None = None) -> int:
+        return _number(self.programs.norms, (name, spec, self.programs.spec.width if width is None else width))
+
+    def widen(self, place: int, numbers: int) -> None:
+        self.programs.widths[place] = max(self.programs.widths[place], numbers)
+
+    def formats(self, names: Sequence[str]) -> int:
+        """A bit for each format of the matrices."""
+        bits = 0
+        for name in names:
+            bits |= 1 << self.format_of(name)
+        return bits
+
+
+def _number(known: list[Item], item: Item) -> int:
+    """An item's place in the list; a new item goes to its end."""
+    if item not in known:
+        known.append(item)
+    return known.index(item)
+
+
+def _lanes(numbers: int) -> int:
+    """Rounded up to whole registers."""
+    return -(-numbers // c.LANES) * c.LANES
+
+
+def _instruction(kind: int, **fields: object) -> c.Instruction:
+    instruction = c.Instruction(kind=kind, scale=1.0)
+    for name in ("before", "after", "into", "rope", "distances", "q_norm", "k_norm"):
+        setattr(instruction, name, NONE)
+    matrices = fields.pop("matrices", [])
+    assert isinstance(matrices, list)
+    instruction.matrices[:] = [*matrices, NONE, NONE, NONE][:3]
+    for name, value in fields.items():
+        setattr(instruction, name, value)
+    return instruction

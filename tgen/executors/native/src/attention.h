@@ -1,0 +1,176 @@
+// Attention of some queries of one head group to the pages of a row.
+//
+// The keys of a row are taken in chunks of a fixed size. Each chunk gives a largest score, a sum of exponentials and a weighted sum of
+// values; chunks join in their order. So the bits do not depend on which threads did which chunks, or on how many queries came together.
+#pragma once
+
+#include "lanes.h"
+#include "model.h"
+
+namespace TGEN_KERNEL {
+
+constexpr int QUERIES = 4, VALUE_LANES = 4;  // what fits into the registers
+
+INLINE int64_t lanes_of(int64_t numbers) { return (numbers + LANES - 1) & ~(int64_t)(LANES - 1); }
+
+struct Float32Cache {
+    typedef float Number;
+    INLINE Floats get(const uint8_t* p, int64_t at) { return load((const float*)p + at); }
+};
+
+struct Float16Cache {
+    typedef uint16_t Number;
+    INLINE Floats get(const uint8_t* p, int64_t at) { return load_half((const uint16_t*)p + at); }
+};
+
+// What all queries of one call share.
+struct Scene {
+    const Row* row;
+    int64_t offset;        // of the head's keys in a page, bytes
+    int64_t head_dim;
+    float scale, softcap;
+    int32_t window;        // 0: none
+    const float* biases;   // of the first query's head, by key - query + reach; null for none
+    int64_t bias_stride, reach;
+};
+
+// One query: its numbers, the keys that it sees [first, end), and its head's number after the first.
+struct Query {
+    const float* numbers;
+    int64_t position, first, end;
+    int32_t head;
+};
+
+// The result of some keys: exp(score - top) summed into `total`, and times the values into sums [head_dim, rounded up to 16].
+struct Partial {
+    float top, total;
+    float* sums;
+};
+
+// The sums over keys of weight times value, for R registers of a head's numbers from `at` on.
+template <class Cache, int N, int R>
+static void weigh(const Scene& scene, const float (*weights)[CHUNK], int64_t begin, int64_t end, int64_t at, Partial* out) {
+    const int64_t dim = scene.head_dim, values_at = dim * LANES * (int64_t)sizeof(typename Cache::Number);
+    Floats sums[N][R];
+    for (int n = 0; n < N; n++)
+        for (int v = 0; v < R; v++) sums[n][v] = all(0.0f);
+    for (int64_t block = begin; block < end; block += LANES) {
+        const uint8_t* values = scene.row->page[block / LANES]->data + scene.offset + values_at;
+        int64_t positions = end - block < LANES ? end - block : LANES;
+        for (int64_t p = 0; p < positions; p++)
+            for (int v = 0; v < R; v++) {
+                Floats value = Cache::get(values, p * dim + at + v * LANES);
+                for (int n = 0; n < N; n++) sums[n][v] = fma(all(weights[n][block - begin + p]), value, sums[n][v]);
+            }
+    }
+    for (int n = 0; n < N; n++)
+        for (int v = 0; v < R; v++) store(out[n].sums + at + v * LANES, sums[n][v]);
+}
+
+// Scores, exponentials and weighted values of the keys [begin, end) for N queries; `end - begin` is at most CHUNK, `begin` a multiple of it.
+template <class Cache, int N>
+static void attend_chunk(const Scene& scene, const Query* query, int64_t begin, int64_t end, Partial* out) {
+    alignas(64) float scores[N][CHUNK];
+    alignas(64) static const float COUNT[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const int64_t dim = scene.head_dim;
+    const Floats count = load(COUNT), nothing = all(-INFINITY);
+    Floats top[N];
+    for (int n = 0; n < N; n++) top[n] = nothing;
+    for (int64_t block = begin; block < end; block += LANES) {
+        const uint8_t* keys = scene.row->page[block / LANES]->data + scene.offset;
+        Floats even[N], odd[N];
+        for (int n = 0; n < N; n++) even[n] = odd[n] = all(0.0f);
+        int64_t d = 0;
+        for (; d + 2 <= dim; d += 2) {
+            Floats a = Cache::get(keys, d * LANES), b = Cache::get(keys, (d + 1) * LANES);
+            for (int n = 0; n < N; n++) {
+                even[n] = fma(all(query[n].numbers[d]), a, even[n]);
+                odd[n] = fma(all(query[n].numbers[d + 1]), b, odd[n]);
+            }
+        }
+        for (int n = 0; n < N; n++) {
+            if (d < dim) even[n] = fma(all(query[n].numbers[d]), Cache::get(keys, d * LANES), even[n]);
+            Floats score = mul(add(even[n], odd[n]), all(scene.scale));
+            if (scene.softcap != 0) score = mul(hyperbolic_tangent(div(score, all(scene.softcap))), all(scene.softcap));
+            if (scene.biases) score = add(score, load(scene.biases + query[n].head * scene.bias_stride + block - query[n].position + scene.reach));
+            if (block + LANES > query[n].end) score = where_positive(sub(all((float)(query[n].end - block)), count), score, nothing);
+            if (block < query[n].first) score = where_positive(sub(count, all((float)(query[n].first - block - 1))), score, nothing);
+            store(scores[n] + block - begin, score);
+            top[n] = max(top[n], score);
+        }
+    }
+    for (int n = 0; n < N; n++) {
+        out[n].top = largest(top[n]);
+        Floats total = all(0.0f), level = all(out[n].top == -INFINITY ? 0.0f : out[n].top);
+        for (int64_t i = 0; i < end - begin; i += LANES) {
+            Floats weight = exponential(sub(load(scores[n] + i), level));
+            store(scores[n] + i, weight);
+            total = add(total, weight);
+        }
+        out[n].total = sum(total);
+    }
+    for (int64_t at = 0; at < dim; at += VALUE_LANES * LANES) {
+        switch (lanes_of(dim - at) / LANES) {
+            case 1: weigh<Cache, N, 1>(scene, scores, begin, end, at, out); break;
+            case 2: weigh<Cache, N, 2>(scene, scores, begin, end, at, out); break;
+            case 3: weigh<Cache, N, 3>(scene, scores, begin, end, at, out); break;
+            default: weigh<Cache, N, 4>(scene, scores, begin, end, at, out);
+        }
+    }
+}
+
+template <class Cache>
+static void attend_some(const Scene& scene, const Query* query, int count, int64_t begin, int64_t end, Partial* out) {
+    switch (count) {
+        case 1: return attend_chunk<Cache, 1>(scene, query, begin, end, out);
+        case 2: return attend_chunk<Cache, 2>(scene, query, begin, end, out);
+        case 3: return attend_chunk<Cache, 3>(scene, query, begin, end, out);
+        default: return attend_chunk<Cache, 4>(scene, query, begin, end, out);
+    }
+}
+
+// At most QUERIES queries and one chunk of keys. `end` is cut to the keys that any of them sees.
+static void attend(const Scene& scene, const Query* query, int count, int64_t begin, int64_t end, Partial* out) {
+    int64_t last = 0, first = end;
+    for (int n = 0; n < count; n++) {
+        last = query[n].end > last ? query[n].end : last;
+        first = query[n].first < first ? query[n].first : first;
+    }
+    if (end > last) end = last;
+    // Keys before every query's window add nothing. The start stays a multiple of the page's size, and the order of the rest stays the same.
+    int64_t from = first / LANES * LANES > begin ? first / LANES * LANES : begin;
+    if (from >= end) {
+        for (int n = 0; n < count; n++) {
+            out[n].top = -INFINITY;
+            out[n].total = 0;
+        }
+        return;
+    }
+    if (scene.row->geometry->format == FLOAT32) attend_some<Float32Cache>(scene, query, count, from, end, out);
+    else attend_some<Float16Cache>(scene, query, count, from, end, out);
+}
+
+// Add a later chunk's partial result to that of the chunks before it.
+static void join(Partial* sum, const Partial& next, int64_t dim) {
+    if (next.total == 0) return;
+    if (sum->total == 0) {
+        sum->top = next.top;
+        sum->total = next.total;
+        memcpy(sum->sums, next.sums, (size_t)lanes_of(dim) * 4);
+        return;
+    }
+    float top = sum->top > next.top ? sum->top : next.top;
+    float old_share = exponential(sum->top - top), new_share = exponential(next.top - top);
+    sum->top = top;
+    sum->total = sum->total * old_share + next.total * new_share;
+    for (int64_t d = 0; d < lanes_of(dim); d += LANES)
+        store(sum->sums + d, add(mul(load(sum->sums + d), all(old_share)), mul(load(next.sums + d), all(new_share))));
+}
+
+// The weighted mean of the values.
+static void finish(const Partial& sum, int64_t dim, float* out) {
+    float inverse = sum.total > 0 ? 1.0f / sum.total : 0.0f;
+    for (int64_t d = 0; d < dim; d++) out[d] = sum.sums[d] * inverse;
+}
+
+}  // namespace TGEN_KERNEL

@@ -1,0 +1,130 @@
+// Rows and their pages. Copying a row shares its pages, so beams and common prefixes cost nothing until they differ.
+#include <stdlib.h>
+#include <string.h>
+
+#include "entry.h"
+
+static Page* new_page(const Geometry* geometry) {
+    Page* page = (Page*)malloc(sizeof(Page));
+    void* data = nullptr;
+    if (!page || posix_memalign(&data, 64, (size_t)geometry->page_bytes)) {
+        free(page);
+        return nullptr;
+    }
+    // Attention reads whole pages and gives the positions beyond a row's end no weight; what stands there must be finite.
+    memset(data, 0, (size_t)geometry->page_bytes);
+    *page = {1, (uint8_t*)data};
+    return page;
+}
+
+static void release(Page* page) {
+    if (__atomic_sub_fetch(&page->owners, 1, __ATOMIC_ACQ_REL) == 0) {
+        free(page->data);
+        free(page);
+    }
+}
+
+Geometry* tgen_geometry_new(int32_t format, int32_t layers, const int32_t* kv_heads, const int32_t* head_dims) {
+    Geometry* geometry = (Geometry*)malloc(sizeof(Geometry));
+    CacheLayer* layer = (CacheLayer*)malloc(sizeof(CacheLayer) * (size_t)(layers ? layers : 1));
+    if (!geometry || !layer) {
+        free(geometry);
+        free(layer);
+        return nullptr;
+    }
+    int64_t offset = 0;
+    for (int32_t i = 0; i < layers; i++) {
+        layer[i] = {kv_heads[i], head_dims[i], offset};
+        offset += kv_heads[i] * head_bytes(format, head_dims[i]);
+    }
+    *geometry = {format, layers, offset ? offset : 64, layer};
+    return geometry;
+}
+
+void tgen_geometry_free(Geometry* geometry) {
+    if (geometry) free(geometry->layer);
+    free(geometry);
+}
+
+int64_t tgen_page_bytes(const Geometry* geometry) { return geometry->page_bytes; }
+
+Row* tgen_row_new(Geometry* geometry, Row* source) {
+    Row* row = (Row*)calloc(1, sizeof(Row));
+    if (!row) return nullptr;
+    row->geometry = geometry;
+    row->owners = 1;
+    row->source = source;
+    if (source) __atomic_add_fetch(&source->owners, 1, __ATOMIC_RELAXED);
+    return row;
+}
+
+void tgen_row_free(Row* row) {
+    if (!row || __atomic_sub_fetch(&row->owners, 1, __ATOMIC_ACQ_REL)) return;
+    for (int32_t i = 0; i < row->pages; i++) release(row->page[i]);
+    tgen_row_free(row->source);
+    free(row->page);
+    free(row);
+}
+
+static int32_t pages_for(int32_t positions) { return (int32_t)((positions + LANES - 1) / LANES); }
+
+// Room for the numbers of `pages` pages.
+static int make_room(Row* row, int32_t pages) {
+    if (pages <= row->capacity) return 0;
+    int32_t capacity = pages + pages / 4 + 4;
+    Page** larger = (Page**)realloc(row->page, sizeof(Page*) * (size_t)capacity);
+    if (!larger) return 1;
+    row->page = larger;
+    row->capacity = capacity;
+    return 0;
+}
+
+Row* tgen_row_copy(const Row* row) {
+    Row* copy = tgen_row_new(row->geometry, row->source);
+    // Pages beyond the row's end, which a run that failed may have left, are not shared: both rows would write to them.
+    int32_t pages = pages_for(row->length);
+    if (!copy || make_room(copy, pages)) {
+        tgen_row_free(copy);
+        return nullptr;
+    }
+    for (int32_t i = 0; i < pages; i++) {
+        __atomic_add_fetch(&row->page[i]->owners, 1, __ATOMIC_RELAXED);
+        copy->page[i] = row->page[i];
+    }
+    copy->pages = pages;
+    copy->length = row->length;
+    return copy;
+}
+
+void tgen_row_truncate(Row* row, int32_t length) {
+    if (length < 0) length = 0;
+    if (length < row->length) row->length = length;
+    while (row->pages > pages_for(row->length)) release(row->page[--row->pages]);
+}
+
+int32_t tgen_row_length(const Row* row) { return row->length; }
+
+void tgen_row_grow(Row* row, int32_t count) { row->length += count; }
+
+uint8_t* tgen_row_page(const Row* row, int32_t number) { return row->page[number]->data; }
+
+// Pages for `count` more positions. A page that these positions share with another row is copied, for they will be written.
+int tgen_row_reserve(Row* row, int32_t count) {
+    if (count > INT32_MAX - LANES - row->length) return 1;
+    int32_t pages = pages_for(row->length + count);
+    if (make_room(row, pages)) return 1;
+    int32_t last = row->length / LANES;
+    if (last < row->pages && __atomic_load_n(&row->page[last]->owners, __ATOMIC_ACQUIRE) > 1) {
+        Page* own = new_page(row->geometry);
+        if (!own) return 1;
+        memcpy(own->data, row->page[last]->data, (size_t)row->geometry->page_bytes);
+        release(row->page[last]);
+        row->page[last] = own;
+    }
+    while (row->pages < pages) {
+        Page* page = new_page(row->geometry);
+        if (!page) return 1;
+        row->page[row->pages++] = page;
+    }
+    return 0;
+}

@@ -1,0 +1,4 @@
+// The executor's kernels for AVX2.
+#define TGEN_AVX2 1
+#define TGEN_KERNEL avx2
+#include "step.h"

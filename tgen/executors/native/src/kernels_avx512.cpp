@@ -1,0 +1,4 @@
+// The executor's kernels for AVX512.
+#define TGEN_AVX512 1
+#define TGEN_KERNEL avx512
+#include "step.h"

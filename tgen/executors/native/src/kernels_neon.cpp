@@ -1,0 +1,4 @@
+// The executor's kernels for NEON.
+#define TGEN_NEON 1
+#define TGEN_KERNEL neon
+#include "step.h"

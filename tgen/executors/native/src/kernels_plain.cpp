@@ -1,0 +1,4 @@
+// The executor's kernels on any processor.
+#define TGEN_PLAIN 1
+#define TGEN_KERNEL plain
+#include "step.h"

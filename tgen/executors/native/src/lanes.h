@@ -1,0 +1,379 @@
+// Sixteen float lanes and sixteen int32 lanes on each instruction set, with one set of names.
+//
+// Everything above this file is written once, for sixteen lanes: one register on AVX-512, two on AVX2, four on NEON, an array otherwise.
+// Each kernel file defines one of TGEN_AVX512, TGEN_AVX2, TGEN_NEON or TGEN_PLAIN, and TGEN_KERNEL, the namespace of its copy.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <float.h>
+#include <math.h>
+#include <string.h>
+#if TGEN_AVX512 || TGEN_AVX2
+#include <immintrin.h>
+#elif TGEN_NEON
+#include <arm_neon.h>
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+namespace TGEN_KERNEL {
+
+// float16 and bfloat16 are uint16_t here; no type of the compiler's is needed.
+INLINE float bf16_to_float(uint16_t bits) {
+    uint32_t wide = (uint32_t)bits << 16;
+    float value;
+    memcpy(&value, &wide, 4);
+    return value;
+}
+
+// Rounds to the nearest, ties to even. NaN never comes here: weights and logits are checked.
+INLINE uint16_t float_to_bf16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+#if TGEN_AVX512
+
+struct Floats { __m512 v; };
+struct Ints { __m512i v; };
+
+INLINE Floats load(const float* p) { return {_mm512_loadu_ps(p)}; }
+INLINE void store(float* p, Floats a) { _mm512_storeu_ps(p, a.v); }
+INLINE Floats all(float x) { return {_mm512_set1_ps(x)}; }
+INLINE Floats add(Floats a, Floats b) { return {_mm512_add_ps(a.v, b.v)}; }
+INLINE Floats sub(Floats a, Floats b) { return {_mm512_sub_ps(a.v, b.v)}; }
+INLINE Floats mul(Floats a, Floats b) { return {_mm512_mul_ps(a.v, b.v)}; }
+INLINE Floats div(Floats a, Floats b) { return {_mm512_div_ps(a.v, b.v)}; }
+INLINE Floats fma(Floats a, Floats b, Floats c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+INLINE Floats max(Floats a, Floats b) { return {_mm512_max_ps(a.v, b.v)}; }
+INLINE Floats min(Floats a, Floats b) { return {_mm512_min_ps(a.v, b.v)}; }
+INLINE Floats magnitude(Floats a) { return {_mm512_abs_ps(a.v)}; }
+INLINE Floats nearest(Floats a) { return {_mm512_roundscale_ps(a.v, 0)}; }
+// a where x > 0, b elsewhere
+INLINE Floats where_positive(Floats x, Floats a, Floats b) {
+    return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(x.v, _mm512_setzero_ps(), _CMP_GT_OQ), b.v, a.v)};
+}
+// 2^n for whole numbers n from -126 to 127
+INLINE Floats power_of_two(Floats n) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23))};
+}
+INLINE float sum(Floats a) { return _mm512_reduce_add_ps(a.v); }
+INLINE float largest(Floats a) { return _mm512_reduce_max_ps(a.v); }
+INLINE Floats load_half(const uint16_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
+INLINE void store_half(uint16_t* p, Floats a) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(a.v, 0)); }
+INLINE Floats load_bf16(const uint16_t* p) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16))};
+}
+INLINE void store_int8(int8_t* p, Floats a) { _mm_storeu_si128((__m128i*)p, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a.v))); }
+INLINE float half_to_float(uint16_t bits) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits))); }
+
+// The sums of the lanes of four registers. The order of additions is the same in each of them.
+INLINE void sum4(const Floats* a, float* out) {
+    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a[0].v, a[1].v), _mm512_unpackhi_ps(a[0].v, a[1].v));
+    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(a[2].v, a[3].v), _mm512_unpackhi_ps(a[2].v, a[3].v));
+    __m512d ab2 = _mm512_castps_pd(ab), cd2 = _mm512_castps_pd(cd);
+    __m512 all4 = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab2, cd2)), _mm512_castpd_ps(_mm512_unpackhi_pd(ab2, cd2)));
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all4), _mm512_extractf32x8_ps(all4, 1));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
+
+// Products of 16 rows of four weights with four int8 activations, summed into int32. Stored weights are unsigned, so an accumulator
+// starts with what their offset of 128 (or 8) adds.
+INLINE Ints start8(int32_t sum) { return {_mm512_set1_epi32(-128 * sum)}; }
+INLINE Ints start4(int32_t sum) { return {_mm512_set1_epi32(-8 * sum)}; }
+struct Quartets { __m512i v; };
+INLINE Quartets weights8(const uint8_t* p) { return {_mm512_load_si512(p)}; }
+INLINE void weights4(const uint8_t* p, Quartets* low, Quartets* high) {
+    const __m512i mask = _mm512_set1_epi8(15), packed = _mm512_load_si512(p);
+    low->v = _mm512_and_si512(packed, mask);
+    high->v = _mm512_and_si512(_mm512_srli_epi16(packed, 4), mask);
+}
+INLINE Ints dot8(Ints a, Quartets w, int32_t x) { return {_mm512_dpbusd_epi32(a.v, w.v, _mm512_set1_epi32(x))}; }
+INLINE Ints dot4(Ints a, Quartets w, int32_t x) { return dot8(a, w, x); }
+INLINE Floats to_floats(Ints a) { return {_mm512_cvtepi32_ps(a.v)}; }
+
+#elif TGEN_AVX2
+
+struct Floats { __m256 a, b; };
+struct Ints { __m256i a, b; };
+
+INLINE Floats load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+INLINE void store(float* p, Floats x) { _mm256_storeu_ps(p, x.a); _mm256_storeu_ps(p + 8, x.b); }
+INLINE Floats all(float x) { __m256 v = _mm256_set1_ps(x); return {v, v}; }
+INLINE Floats add(Floats x, Floats y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
+INLINE Floats sub(Floats x, Floats y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
+INLINE Floats mul(Floats x, Floats y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+INLINE Floats div(Floats x, Floats y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
+INLINE Floats fma(Floats x, Floats y, Floats z) { return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
+INLINE Floats max(Floats x, Floats y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+INLINE Floats min(Floats x, Floats y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+INLINE Floats magnitude(Floats x) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return {_mm256_andnot_ps(sign, x.a), _mm256_andnot_ps(sign, x.b)};
+}
+INLINE Floats nearest(Floats x) { return {_mm256_round_ps(x.a, 8), _mm256_round_ps(x.b, 8)}; }
+INLINE Floats where_positive(Floats x, Floats y, Floats z) {
+    const __m256 zero = _mm256_setzero_ps();
+    return {_mm256_blendv_ps(z.a, y.a, _mm256_cmp_ps(x.a, zero, _CMP_GT_OQ)), _mm256_blendv_ps(z.b, y.b, _mm256_cmp_ps(x.b, zero, _CMP_GT_OQ))};
+}
+INLINE __m256 power_of_two8(__m256 n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+}
+INLINE Floats power_of_two(Floats n) { return {power_of_two8(n.a), power_of_two8(n.b)}; }
+INLINE float sum8(__m256 v) {
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+INLINE float sum(Floats x) { return sum8(_mm256_add_ps(x.a, x.b)); }
+INLINE float largest(Floats x) {
+    __m256 v = _mm256_max_ps(x.a, x.b);
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+INLINE Floats load_half(const uint16_t* p) {
+    return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
+}
+INLINE void store_half(uint16_t* p, Floats x) {
+    _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(x.a, 0));
+    _mm_storeu_si128((__m128i*)(p + 8), _mm256_cvtps_ph(x.b, 0));
+}
+INLINE __m256 load_bf16_8(const uint16_t* p) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16));
+}
+INLINE Floats load_bf16(const uint16_t* p) { return {load_bf16_8(p), load_bf16_8(p + 8)}; }
+INLINE void store_int8(int8_t* p, Floats x) {
+    __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b));
+    words = _mm256_permute4x64_epi64(words, 0xd8);
+    __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    _mm_storeu_si128((__m128i*)p, bytes);
+}
+INLINE float half_to_float(uint16_t bits) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits))); }
+INLINE void sum4(const Floats* x, float* out) {
+    for (int i = 0; i < 4; i++) out[i] = sum(x[i]);
+}
+// maddubs would overflow with weights up to 255, so the sign moves from the weight to the activation: |w| * (x * sign(w)).
+INLINE Ints start8(int32_t) { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+INLINE Ints start4(int32_t sum) { __m256i v = _mm256_set1_epi32(-8 * sum); return {v, v}; }
+struct Quartets { __m256i a, b; };
+INLINE Quartets weights8(const uint8_t* p) {
+    const __m256i flip = _mm256_set1_epi8((char)0x80);
+    return {_mm256_xor_si256(_mm256_loadu_si256((const __m256i*)p), flip), _mm256_xor_si256(_mm256_loadu_si256((const __m256i*)(p + 32)), flip)};
+}
+INLINE void weights4(const uint8_t* p, Quartets* low, Quartets* high) {
+    const __m256i mask = _mm256_set1_epi8(15);
+    __m256i a = _mm256_loadu_si256((const __m256i*)p), b = _mm256_loadu_si256((const __m256i*)(p + 32));
+    *low = {_mm256_and_si256(a, mask), _mm256_and_si256(b, mask)};
+    *high = {_mm256_and_si256(_mm256_srli_epi16(a, 4), mask), _mm256_and_si256(_mm256_srli_epi16(b, 4), mask)};
+}
+INLINE __m256i signed_dot(__m256i acc, __m256i w, __m256i x) {
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_sign_epi8(w, w), _mm256_sign_epi8(x, w));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+INLINE __m256i unsigned_dot(__m256i acc, __m256i w, __m256i x) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
+}
+INLINE Ints dot8(Ints a, Quartets w, int32_t x) {
+    __m256i v = _mm256_set1_epi32(x);
+    return {signed_dot(a.a, w.a, v), signed_dot(a.b, w.b, v)};
+}
+INLINE Ints dot4(Ints a, Quartets w, int32_t x) {
+    __m256i v = _mm256_set1_epi32(x);
+    return {unsigned_dot(a.a, w.a, v), unsigned_dot(a.b, w.b, v)};
+}
+INLINE Floats to_floats(Ints x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+
+#elif TGEN_NEON
+
+struct Floats { float32x4_t v[4]; };
+struct Ints { int32x4_t v[4]; };
+#define EACH(expression) Floats r; for (int i = 0; i < 4; i++) r.v[i] = expression; return r
+
+INLINE Floats load(const float* p) { EACH(vld1q_f32(p + 4 * i)); }
+INLINE void store(float* p, Floats a) { for (int i = 0; i < 4; i++) vst1q_f32(p + 4 * i, a.v[i]); }
+INLINE Floats all(float x) { EACH(vdupq_n_f32(x)); }
+INLINE Floats add(Floats a, Floats b) { EACH(vaddq_f32(a.v[i], b.v[i])); }
+INLINE Floats sub(Floats a, Floats b) { EACH(vsubq_f32(a.v[i], b.v[i])); }
+INLINE Floats mul(Floats a, Floats b) { EACH(vmulq_f32(a.v[i], b.v[i])); }
+INLINE Floats div(Floats a, Floats b) { EACH(vdivq_f32(a.v[i], b.v[i])); }
+INLINE Floats fma(Floats a, Floats b, Floats c) { EACH(vfmaq_f32(c.v[i], a.v[i], b.v[i])); }
+INLINE Floats max(Floats a, Floats b) { EACH(vmaxq_f32(a.v[i], b.v[i])); }
+INLINE Floats min(Floats a, Floats b) { EACH(vminq_f32(a.v[i], b.v[i])); }
+INLINE Floats magnitude(Floats a) { EACH(vabsq_f32(a.v[i])); }
+INLINE Floats nearest(Floats a) { EACH(vrndnq_f32(a.v[i])); }
+INLINE Floats where_positive(Floats x, Floats a, Floats b) { EACH(vbslq_f32(vcgtq_f32(x.v[i], vdupq_n_f32(0)), a.v[i], b.v[i])); }
+INLINE Floats power_of_two(Floats n) {
+    EACH(vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n.v[i]), vdupq_n_s32(127)), 23)));
+}
+INLINE float sum(Floats a) { return vaddvq_f32(vaddq_f32(vaddq_f32(a.v[0], a.v[1]), vaddq_f32(a.v[2], a.v[3]))); }
+INLINE float largest(Floats a) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[1]), vmaxq_f32(a.v[2], a.v[3]))); }
+INLINE Floats load_half(const uint16_t* p) { EACH(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)))); }
+INLINE void store_half(uint16_t* p, Floats a) { for (int i = 0; i < 4; i++) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(a.v[i]))); }
+INLINE Floats load_bf16(const uint16_t* p) { EACH(vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16))); }
+INLINE void store_int8(int8_t* p, Floats a) {
+    int16x8_t low = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(a.v[0])), vqmovn_s32(vcvtnq_s32_f32(a.v[1])));
+    int16x8_t high = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(a.v[2])), vqmovn_s32(vcvtnq_s32_f32(a.v[3])));
+    vst1q_s8(p, vcombine_s8(vqmovn_s16(low), vqmovn_s16(high)));
+}
+INLINE float half_to_float(uint16_t bits) { return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(bits))), 0); }
+INLINE void sum4(const Floats* x, float* out) {
+    for (int i = 0; i < 4; i++) out[i] = sum(x[i]);
+}
+INLINE Ints start8(int32_t) { Ints r; for (int i = 0; i < 4; i++) r.v[i] = vdupq_n_s32(0); return r; }
+INLINE Ints start4(int32_t sum) { Ints r; for (int i = 0; i < 4; i++) r.v[i] = vdupq_n_s32(-8 * sum); return r; }
+struct Quartets { int8x16_t v[4]; };
+INLINE Quartets weights8(const uint8_t* p) {
+    Quartets r;
+    for (int i = 0; i < 4; i++) r.v[i] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(p + 16 * i), vdupq_n_u8(0x80)));
+    return r;
+}
+INLINE void weights4(const uint8_t* p, Quartets* low, Quartets* high) {
+    for (int i = 0; i < 4; i++) {
+        uint8x16_t packed = vld1q_u8(p + 16 * i);
+        low->v[i] = vreinterpretq_s8_u8(vandq_u8(packed, vdupq_n_u8(15)));
+        high->v[i] = vreinterpretq_s8_u8(vshrq_n_u8(packed, 4));
+    }
+}
+INLINE Ints dot8(Ints a, Quartets w, int32_t x) {
+    int8x16_t v = vreinterpretq_s8_s32(vdupq_n_s32(x));
+    for (int i = 0; i < 4; i++) a.v[i] = vdotq_s32(a.v[i], w.v[i], v);
+    return a;
+}
+INLINE Ints dot4(Ints a, Quartets w, int32_t x) { return dot8(a, w, x); }
+INLINE Floats to_floats(Ints a) { EACH(vcvtq_f32_s32(a.v[i])); }
+#undef EACH
+
+#else  // TGEN_PLAIN
+
+struct Floats { float v[16]; };
+struct Ints { int32_t v[16]; };
+#define EACH(expression) Floats r; for (int i = 0; i < 16; i++) r.v[i] = expression; return r
+
+INLINE Floats load(const float* p) { Floats r; memcpy(r.v, p, 64); return r; }
+INLINE void store(float* p, Floats a) { memcpy(p, a.v, 64); }
+INLINE Floats all(float x) { EACH(x); }
+INLINE Floats add(Floats a, Floats b) { EACH(a.v[i] + b.v[i]); }
+INLINE Floats sub(Floats a, Floats b) { EACH(a.v[i] - b.v[i]); }
+INLINE Floats mul(Floats a, Floats b) { EACH(a.v[i] * b.v[i]); }
+INLINE Floats div(Floats a, Floats b) { EACH(a.v[i] / b.v[i]); }
+INLINE Floats fma(Floats a, Floats b, Floats c) { EACH(a.v[i] * b.v[i] + c.v[i]); }
+INLINE Floats max(Floats a, Floats b) { EACH(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
+INLINE Floats min(Floats a, Floats b) { EACH(a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
+INLINE Floats magnitude(Floats a) { EACH(fabsf(a.v[i])); }
+INLINE Floats nearest(Floats a) { EACH(rintf(a.v[i])); }
+INLINE Floats where_positive(Floats x, Floats a, Floats b) { EACH(x.v[i] > 0 ? a.v[i] : b.v[i]); }
+INLINE Floats power_of_two(Floats n) { EACH(ldexpf(1.0f, (int)n.v[i])); }
+INLINE float sum(Floats a) {
+    for (int width = 8; width; width /= 2)
+        for (int i = 0; i < width; i++) a.v[i] += a.v[i + width];
+    return a.v[0];
+}
+INLINE float largest(Floats a) {
+    float best = a.v[0];
+    for (int i = 1; i < 16; i++) best = a.v[i] > best ? a.v[i] : best;
+    return best;
+}
+// float16 by arithmetic on its bits, so that no instruction beyond the baseline is needed.
+INLINE float half_to_float(uint16_t bits) {
+    int exponent = (bits >> 10) & 31, mantissa = bits & 1023;
+    float value = exponent == 0    ? ldexpf((float)mantissa, -24)
+                  : exponent == 31 ? (mantissa ? NAN : INFINITY)
+                                   : ldexpf((float)(mantissa + 1024), exponent - 25);
+    return bits & 0x8000 ? -value : value;
+}
+INLINE uint16_t float_to_half(float value) {
+    uint16_t sign = signbit(value) ? 0x8000 : 0;
+    float size = fabsf(value);
+    if (!(size < 65520.0f)) return sign | (size != size ? 0x7e00 : 0x7c00);
+    if (size < 0x1p-14f) return sign | (uint16_t)rintf(size * 0x1p24f);  // subnormal, or the smallest normal number by rounding up
+    int exponent;
+    float fraction = frexpf(size, &exponent);  // [0.5, 1)
+    uint32_t rounded = (uint32_t)rintf(fraction * 2048.0f);  // 1024 to 2048
+    return sign | (uint16_t)(((uint32_t)(exponent + 14) << 10) + rounded - 1024);
+}
+struct Halves { uint16_t v[16]; };
+INLINE Halves load16(const uint16_t* p) {  // a file may hold numbers at any address
+    Halves r;
+    memcpy(r.v, p, sizeof r.v);
+    return r;
+}
+INLINE Floats load_half(const uint16_t* p) { Halves h = load16(p); EACH(half_to_float(h.v[i])); }
+INLINE void store_half(uint16_t* p, Floats a) { for (int i = 0; i < 16; i++) p[i] = float_to_half(a.v[i]); }
+INLINE Floats load_bf16(const uint16_t* p) { Halves h = load16(p); EACH(bf16_to_float(h.v[i])); }
+INLINE void store_int8(int8_t* p, Floats a) {
+    for (int i = 0; i < 16; i++) p[i] = a.v[i] >= -127.5f && a.v[i] <= 127.5f ? (int8_t)rintf(a.v[i]) : 0;
+}
+INLINE void sum4(const Floats* x, float* out) {
+    for (int i = 0; i < 4; i++) out[i] = sum(x[i]);
+}
+INLINE Ints start8(int32_t sum) { Ints r; for (int i = 0; i < 16; i++) r.v[i] = -128 * sum; return r; }
+INLINE Ints start4(int32_t sum) { Ints r; for (int i = 0; i < 16; i++) r.v[i] = -8 * sum; return r; }
+struct Quartets { uint8_t v[64]; };
+INLINE Quartets weights8(const uint8_t* p) { Quartets r; memcpy(r.v, p, 64); return r; }
+INLINE void weights4(const uint8_t* p, Quartets* low, Quartets* high) {
+    for (int i = 0; i < 64; i++) low->v[i] = p[i] & 15, high->v[i] = p[i] >> 4;
+}
+INLINE Ints dot8(Ints a, Quartets w, int32_t x) {
+    int8_t parts[4];
+    memcpy(parts, &x, 4);
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 4; j++) a.v[i] += w.v[4 * i + j] * parts[j];
+    return a;
+}
+INLINE Ints dot4(Ints a, Quartets w, int32_t x) { return dot8(a, w, x); }
+INLINE Floats to_floats(Ints a) { EACH((float)a.v[i]); }
+#undef EACH
+
+#endif
+
+// e^x to about 1e-7 relative, by a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes' expf); 0 far below.
+INLINE Floats exponential(Floats x) {
+    Floats bounded = min(max(x, all(-87.3f)), all(88.0f));
+    Floats n = nearest(mul(bounded, all(1.44269504f)));
+    Floats r = fma(n, all(-0.693359375f), bounded);
+    r = fma(n, all(2.12194440e-4f), r);
+    Floats p = all(1.9875691500e-4f);
+    p = fma(p, r, all(1.3981999507e-3f));
+    p = fma(p, r, all(8.3334519073e-3f));
+    p = fma(p, r, all(4.1665795894e-2f));
+    p = fma(p, r, all(1.6666665459e-1f));
+    p = fma(p, r, all(0.5f));
+    p = fma(p, mul(r, r), add(r, all(1.0f)));
+    return where_positive(sub(x, all(-87.3f)), mul(p, power_of_two(n)), all(0.0f));
+}
+
+INLINE float exponential(float x) {
+    float lanes[16];
+    store(lanes, exponential(all(x)));
+    return lanes[0];
+}
+
+INLINE Floats hyperbolic_tangent(Floats x) {
+    // 1 - 2 / (e^2x + 1) loses digits near 0, where the series x - x^3/3 + 2x^5/15 - 17x^7/315 holds
+    Floats large = sub(all(1.0f), div(all(2.0f), add(exponential(add(x, x)), all(1.0f))));
+    Floats square = mul(x, x);
+    Floats series = fma(square, all(-17.0f / 315), all(2.0f / 15));
+    series = fma(square, series, all(-1.0f / 3));
+    series = fma(mul(x, square), series, x);
+    return where_positive(sub(magnitude(x), all(0.15f)), large, series);
+}
+
+INLINE Floats sigmoid(Floats x) { return div(all(1.0f), add(all(1.0f), exponential(sub(all(0.0f), x)))); }
+
+// 1 + erf(x), by the complementary error function of |x| (Abramowitz and Stegun 7.1.26: absolute error below 1.5e-7).
+INLINE Floats one_plus_erf(Floats x) {
+    Floats size = magnitude(x);
+    Floats t = div(all(1.0f), fma(all(0.3275911f), size, all(1.0f)));
+    Floats p = all(1.061405429f);
+    p = fma(p, t, all(-1.453152027f));
+    p = fma(p, t, all(1.421413741f));
+    p = fma(p, t, all(-0.284496736f));
+    p = fma(p, t, all(0.254829592f));
+    Floats complement = mul(mul(p, t), exponential(sub(all(0.0f), mul(size, size))));
+    return where_positive(x, sub(all(2.0f), complement), complement);
+}
+
+}  // namespace TGEN_KERNEL

@@ -1,0 +1,143 @@
+// The data that all kernels share: matrices, norms, instructions, and the pages of the cache.
+//
+// Python compiles a model's spec into a program of a few kinds of instruction (tgen/executors/native/program.py); a kernel runs it. So this
+// library knows no architecture.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+// How numbers are stored. The first three are row-major, straight from the file; the last two are packed panels (pack.cpp).
+enum Format { FLOAT32, FLOAT16, BFLOAT16, INT8, INT4 };
+
+constexpr int64_t LANES = 16;   // rows of a panel, and positions of a page
+constexpr int64_t GROUP = 32;   // columns that share a scale
+constexpr int64_t CHUNK = 512;  // positions whose attention is one partial sum; a constant, so that sums have one order
+constexpr int64_t HUGE_PAGE = 2 << 20;  // bytes
+constexpr int MAX_THREADS = 64;
+
+struct Matrix {
+    int32_t format, rows, columns;
+    const uint8_t* data;  // [rows][columns], or panels
+    const float* bias;    // [rows], or null
+};
+
+struct Norm {
+    int32_t kind;  // 0: root mean square, 1: layer norm
+    int32_t width;
+    float eps;
+    const float* weight;
+    const float* bias;  // null for none
+};
+
+// Bytes of a panel: for every 64 columns, 2 x 16 scales of float16 and the weights of two groups of 16 rows.
+static inline int64_t group_bytes(int32_t format) { return LANES * GROUP / (format == INT4 ? 2 : 1); }
+static inline int64_t panel_bytes(int32_t format, int64_t columns) { return (columns + 63) / 64 * (64 + 2 * group_bytes(format)); }
+
+// One layer's place in a page: for each head of keys and values, keys [head_dim][16] and then values [16][head_dim].
+struct CacheLayer {
+    int32_t kv_heads, head_dim;
+    int64_t offset;  // bytes from the start of a page
+};
+
+// Bytes of a head's keys and values in a page. A load of sixteen values may read past the last value; room is left there, because another
+// thread may be writing the next head.
+static inline int64_t head_bytes(int32_t format, int64_t head_dim) {
+    int64_t numbers = 2 * LANES * head_dim + (head_dim % LANES ? LANES : 0);
+    return numbers * (format == FLOAT32 ? 4 : 2);
+}
+
+struct Geometry {
+    int32_t format;  // FLOAT32 or FLOAT16
+    int32_t layers;
+    int64_t page_bytes;
+    CacheLayer* layer;
+};
+
+// Sixteen positions of a row in all layers. Rows may share a page; one that is about to write to a shared page copies it first.
+struct Page {
+    int32_t owners;
+    uint8_t* data;
+};
+
+struct Row {
+    Geometry* geometry;
+    int32_t length, pages, capacity;
+    Page** page;
+    Row* source;  // keys and values of the encoder's text, or null
+    int32_t owners;
+};
+
+enum Kind { EMBED, JOIN, MULTIPLY, ATTEND, SELECT, STORE_KEYS };
+enum Activation { NO_ACTIVATION, GELU, GELU_TANH, SILU, RELU, RELU_SQUARED, XIELU };
+enum Span { EACH_HEAD, OWN_HEAD, WHOLE_WIDTH };  // what a norm of queries or keys spans; the last two have a weight for each head
+enum Place { HIDDEN, MIXED, INNER, OUTPUT, PROJECTED, LOGITS };  // where vectors stand between instructions
+
+// One instruction. Fields that its kind does not use are 0, or -1 for the number of a matrix, a norm or a table.
+struct Instruction {
+    int32_t kind;
+    // JOIN: x = after(x + before(y)); hidden = into(x), of x before the sum if `early`. A norm of -1 leaves the vector as it is.
+    int32_t add;  // 0: y is not added; 1: it is; 2: y takes the place of x
+    int32_t early, before, after, into;
+    float scale;  // EMBED: of the embeddings; JOIN: of hidden
+    // MULTIPLY: target = activation(matrices[0] * source) * (matrices[1] * source if gated), or up to three products side by side
+    int32_t source, target, matrices[3], gated, activation;
+    float softcap;  // MULTIPLY and ATTEND: bounds results to +-softcap by a tanh; 0 for none
+    // EMBED: matrices[0] holds the embeddings, matrices[1] the vectors of positions from row `offset` on; `constant` is added to each
+    int32_t offset;
+    const float* constant;  // MULTIPLY: three numbers of XIELU
+    // ATTEND
+    int32_t layer, cross, causal, heads, window, rope, distances, q_norm, k_norm;
+    int32_t key_at, value_at;  // where keys and values start in PROJECTED, after the queries; also for STORE_KEYS
+    int32_t norm_span, norm_after_rope;
+    float clip;                       // bounds queries, keys and values to +-clip; 0 for none
+    float growth_beta, growth_span;  // queries at position p are multiplied by 1 + beta * ln(1 + floor(p / span)); span 0 for none
+    float attention_scale;
+    int32_t formats;  // JOIN and MULTIPLY: bit f is set if a matrix of format f reads the vectors that this instruction prepares
+};
+
+// cosines and sines [positions][dim / 2]
+struct Rope {
+    int32_t dim, positions;
+    const float *cosine, *sine;
+};
+
+// numbers added to scores [heads][2 * reach] by key - query + reach; reach is a multiple of 16
+struct Distances {
+    int32_t heads, reach;
+    const float* table;
+};
+
+struct Program {
+    Instruction* instructions;
+    int32_t count;
+};
+
+// The rows of one run, their ids side by side.
+struct Batch {
+    int32_t rows, tokens, chosen;
+    Row** row;
+    const int32_t* start;      // [rows + 1] each row's first token
+    const int32_t* token_row;  // [tokens]
+    const int32_t* ids;        // [tokens], or null when `vectors` are given
+    const float* vectors;      // [tokens][width] instead of embeddings, or null
+    const int32_t* selected;   // [chosen] tokens that SELECT keeps
+    float* result;             // [chosen][result_stride] logits, or [tokens][result_stride] hidden states
+    int64_t result_stride;     // at least as many as there are numbers, rounded up to 16
+};
+
+struct Arena;
+struct Pool;
+
+struct Model {
+    int32_t width, inner, projected, mixed;  // the most numbers a token takes in each place
+    Matrix* matrices;
+    Norm* norms;
+    Rope* ropes;
+    Distances* distances;
+    Pool* pool;
+    Arena* arena;
+};
+
+// Runs a program over a batch on every thread of the pool. Returns 0, or 1 if memory ran out.
+typedef int (*RunProgram)(Model*, const Program*, const Batch*);

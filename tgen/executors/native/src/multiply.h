@@ -1,0 +1,278 @@
+// Products of a matrix with the vectors of one or many tokens.
+//
+// Each number of a result is one chain of additions in the order of the columns, then one fixed tree. The chain does not depend on how
+// many tokens or threads there are, so a token's result has the same bits alone and beside others.
+#pragma once
+
+#include "lanes.h"
+#include "model.h"
+
+namespace TGEN_KERNEL {
+
+#if TGEN_AVX512
+constexpr int TILE_TOKENS = 6, PANEL_TOKENS = 8;
+#else
+constexpr int TILE_TOKENS = 2, PANEL_TOKENS = 2;
+#endif
+
+// The vectors of some tokens in every form that a matrix may want. Rows have `stride` numbers, a multiple of 64, zero beyond the width.
+struct Input {
+    int64_t stride;
+    float* floats;     // [tokens][stride]
+    uint16_t* bf16;    // [tokens][stride]
+    int8_t* int8;      // [tokens][stride]
+    float* scale;      // [tokens][stride / 32] of each group of int8
+    int32_t* sum;      // [tokens][stride / 32] of the group's int8
+};
+
+INLINE int64_t padded(int64_t columns) { return (columns + 63) & ~(int64_t)63; }
+
+// Bring token t's vector [width] into the forms that `formats` asks for. The scale of a group is its largest magnitude / 127.
+static void prepare(const Input& input, int64_t t, const float* vector, int64_t width, int32_t formats) {
+    float* floats = input.floats + t * input.stride;
+    int64_t used = padded(width);
+    if (floats != vector) memcpy(floats, vector, (size_t)width * 4);
+    memset(floats + width, 0, (size_t)(used - width) * 4);
+#if TGEN_AVX512
+    if (formats >> BFLOAT16 & 1) {
+        uint16_t* bf16 = input.bf16 + t * input.stride;
+        for (int64_t k = 0; k < used; k += 32)
+            _mm512_storeu_si512(bf16 + k, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(floats + k + 16), _mm512_loadu_ps(floats + k)));
+    }
+#endif
+    if (formats >> INT8 & 3) {
+        int8_t* bytes = input.int8 + t * input.stride;
+        Floats strange = all(0.0f);  // stays 0 unless a number is infinite or NaN
+        for (int64_t g = 0; g < used / GROUP; g++) {
+            Floats a = load(floats + g * GROUP), b = load(floats + g * GROUP + 16);
+            float top = largest(max(magnitude(a), magnitude(b)));
+            strange = fma(a, all(0.0f), fma(b, all(0.0f), strange));
+            Floats inverse = all(top > 1e-30f && top <= FLT_MAX ? 127.0f / top : 0.0f);  // finite
+            store_int8(bytes + g * GROUP, mul(a, inverse));
+            store_int8(bytes + g * GROUP + 16, mul(b, inverse));
+            int32_t total = 0;
+            for (int i = 0; i < GROUP; i++) total += bytes[g * GROUP + i];
+            input.scale[t * (input.stride / GROUP) + g] = top / 127.0f;
+            input.sum[t * (input.stride / GROUP) + g] = total;
+        }
+        // Integers cannot hold NaN, which must come out at the end all the same, so that it is noticed.
+        if (sum(strange) != 0) input.scale[t * (input.stride / GROUP)] = NAN;
+    }
+}
+
+// ---- row-major matrices: a register holds 16 columns of one row
+
+struct Float32Row {
+    static constexpr int64_t BYTES = 4, STEP = 16;
+    typedef Floats Weights;
+    INLINE Weights get(const uint8_t* p) { return load((const float*)p); }
+    INLINE Floats dot(Floats acc, Weights w, const Input& x, int64_t at) { return fma(w, load(x.floats + at), acc); }
+};
+
+struct Float16Row {
+    static constexpr int64_t BYTES = 2, STEP = 16;
+    typedef Floats Weights;
+    INLINE Weights get(const uint8_t* p) { return load_half((const uint16_t*)p); }
+    INLINE Floats dot(Floats acc, Weights w, const Input& x, int64_t at) { return fma(w, load(x.floats + at), acc); }
+};
+
+struct Bfloat16Row {
+#if TGEN_AVX512
+    static constexpr int64_t BYTES = 2, STEP = 32;
+    typedef __m512i Weights;
+    INLINE Weights get(const uint8_t* p) { return _mm512_loadu_si512(p); }
+    INLINE Floats dot(Floats acc, Weights w, const Input& x, int64_t at) {
+        return {_mm512_dpbf16_ps(acc.v, (__m512bh)w, (__m512bh)_mm512_loadu_si512(x.bf16 + at))};
+    }
+#else
+    static constexpr int64_t BYTES = 2, STEP = 16;
+    typedef Floats Weights;
+    INLINE Weights get(const uint8_t* p) { return load_bf16((const uint16_t*)p); }
+    INLINE Floats dot(Floats acc, Weights w, const Input& x, int64_t at) { return fma(w, load(x.floats + at), acc); }
+#endif
+};
+
+// Four rows times N tokens. Rows come one after the other for one token, because one stream of memory is read fastest; for more tokens
+// they come together, so that each activation is loaded once.
+template <class Type, int N, bool AHEAD>
+static void row_tile(const uint8_t* weights, int64_t row_bytes, int64_t columns, const Input& x, int64_t token, float* out, int64_t stride) {
+    Floats acc[N][4];
+    for (int n = 0; n < N; n++)
+        for (int r = 0; r < 4; r++) acc[n][r] = all(0.0f);
+    int64_t whole = columns / Type::STEP * Type::STEP, at = token * x.stride;
+    if (N == 1) {
+        for (int r = 0; r < 4; r++) {
+            Floats sum = all(0.0f);
+            const uint8_t* row = weights + r * row_bytes;
+            for (int64_t k = 0; k < whole; k += Type::STEP) {
+                __builtin_prefetch(row + k * Type::BYTES + 1024, 0, 2);
+                sum = Type::dot(sum, Type::get(row + k * Type::BYTES), x, at + k);
+            }
+            acc[0][r] = sum;
+        }
+    } else {
+        for (int64_t k = 0; k < whole; k += Type::STEP) {
+            typename Type::Weights w[4];
+            for (int r = 0; r < 4; r++) {
+                if (AHEAD) __builtin_prefetch(weights + r * row_bytes + k * Type::BYTES + 16384, 0, 2);
+                w[r] = Type::get(weights + r * row_bytes + k * Type::BYTES);
+            }
+            for (int n = 0; n < N; n++)
+                for (int r = 0; r < 4; r++) acc[n][r] = Type::dot(acc[n][r], w[r], x, at + n * x.stride + k);
+        }
+    }
+    if (whole < columns) {  // the last columns do not fill a register: a copy keeps the load inside the file
+        for (int r = 0; r < 4; r++) {
+            alignas(64) uint8_t rest[128] = {};
+            memcpy(rest, weights + r * row_bytes + whole * Type::BYTES, (size_t)((columns - whole) * Type::BYTES));
+            for (int n = 0; n < N; n++) acc[n][r] = Type::dot(acc[n][r], Type::get(rest), x, at + n * x.stride + whole);
+        }
+    }
+    for (int n = 0; n < N; n++) sum4(acc[n], out + n * stride);
+}
+
+// Rows first to last of a row-major matrix times `tokens` tokens: out[token * stride + row - first].
+template <class Type>
+static void multiply_rows(const Matrix& m, int64_t first, int64_t last, const Input& x, int64_t tokens, float* out, int64_t stride) {
+    int64_t row_bytes = (int64_t)m.columns * Type::BYTES;
+    // As many tokens at once as leave their activations in the second-level cache while all rows pass by.
+    int64_t block = 393216 / (x.stride * Type::BYTES) / TILE_TOKENS * TILE_TOKENS;
+    if (block < 4 * TILE_TOKENS) block = 4 * TILE_TOKENS;
+    for (int64_t begin = 0; begin < tokens; begin += block) {
+        int64_t end = begin + block < tokens ? begin + block : tokens;
+        for (int64_t r = first; r < last; r += 4) {
+            const uint8_t* weights = m.data + r * row_bytes;
+            float* to = out + r - first;
+            float spare[4 * TILE_TOKENS];
+            int64_t rows = last - r < 4 ? last - r : 4;
+            if (rows < 4) {  // the last rows do not fill a tile: each is computed as a tile of four equal ones
+                for (int64_t i = 0; i < rows; i++)
+                    for (int64_t t = begin; t < end; t++) {
+                        row_tile<Type, 1, false>(weights + i * row_bytes, 0, m.columns, x, t, spare, 4);
+                        to[t * stride + i] = spare[0];
+                    }
+                continue;
+            }
+            int64_t t = begin;
+            for (; t + TILE_TOKENS <= end; t += TILE_TOKENS) {
+                if (t == 0) row_tile<Type, TILE_TOKENS, true>(weights, row_bytes, m.columns, x, t, to + t * stride, stride);
+                else row_tile<Type, TILE_TOKENS, false>(weights, row_bytes, m.columns, x, t, to + t * stride, stride);
+            }
+            if (TILE_TOKENS > 4 && t + 4 <= end) {
+                row_tile<Type, 4, false>(weights, row_bytes, m.columns, x, t, to + t * stride, stride);
+                t += 4;
+            }
+            if (TILE_TOKENS > 2 && t + 2 <= end) {
+                row_tile<Type, 2, false>(weights, row_bytes, m.columns, x, t, to + t * stride, stride);
+                t += 2;
+            }
+            for (; t < end; t++) row_tile<Type, 1, false>(weights, row_bytes, m.columns, x, t, to + t * stride, stride);
+        }
+    }
+}
+
+// ---- packed panels of 16 rows (pack.cpp has the layout): a register holds one column's sum for 16 rows
+
+template <bool FOUR_BITS, int N>
+static void panel_tile(const uint8_t* panel, int64_t groups, const Input& x, int64_t token, float* out, int64_t stride) {
+    constexpr int64_t GROUP_BYTES = LANES * GROUP / (FOUR_BITS ? 2 : 1), PAIR_BYTES = 64 + 2 * GROUP_BYTES;
+    Floats total[N];
+    for (int n = 0; n < N; n++) total[n] = all(0.0f);
+    const int64_t group_stride = x.stride / GROUP;
+    for (int64_t g = 0; g < groups; g += 2) {
+        const uint8_t* pair = panel + g / 2 * PAIR_BYTES;
+        if (N == 1 && !FOUR_BITS)
+            for (int64_t line = 0; line < PAIR_BYTES; line += 64) __builtin_prefetch(pair + 1024 + line, 0, 2);
+        for (int h = 0; h < 2; h++) {
+            Ints acc[N];
+            const uint8_t* weights = pair + 64 + h * GROUP_BYTES;
+            for (int n = 0; n < N; n++) {
+                int32_t sum = x.sum[(token + n) * group_stride + g + h];
+                acc[n] = FOUR_BITS ? start4(sum) : start8(sum);
+            }
+            if (FOUR_BITS) {
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; i++) {
+                    Quartets low, high;
+                    weights4(weights + i * 64, &low, &high);
+                    for (int n = 0; n < N; n++) {
+                        const int32_t* bytes = (const int32_t*)(x.int8 + (token + n) * x.stride) + (g + h) * 8 + i;
+                        acc[n] = dot4(dot4(acc[n], low, bytes[0]), high, bytes[4]);
+                    }
+                }
+            } else {
+#pragma GCC unroll 8
+                for (int i = 0; i < 8; i++) {
+                    Quartets w = weights8(weights + i * 64);
+                    for (int n = 0; n < N; n++)
+                        acc[n] = dot8(acc[n], w, ((const int32_t*)(x.int8 + (token + n) * x.stride))[(g + h) * 8 + i]);
+                }
+            }
+            Floats scale = load_half((const uint16_t*)(pair + h * 32));
+            for (int n = 0; n < N; n++)
+                total[n] = fma(to_floats(acc[n]), mul(scale, all(x.scale[(token + n) * group_stride + g + h])), total[n]);
+        }
+    }
+    for (int n = 0; n < N; n++) store(out + n * stride, total[n]);
+}
+
+// Panels first / 16 to last / 16; `first` and `last` are multiples of 16, and `out` has room for whole panels.
+template <bool FOUR_BITS>
+static void multiply_panels(const Matrix& m, int64_t first, int64_t last, const Input& x, int64_t tokens, float* out, int64_t stride) {
+    int64_t bytes = panel_bytes(m.format, m.columns), groups = padded(m.columns) / GROUP;
+    int64_t block = 393216 / x.stride / PANEL_TOKENS * PANEL_TOKENS;
+    if (block < 3 * PANEL_TOKENS) block = 3 * PANEL_TOKENS;
+    for (int64_t begin = 0; begin < tokens; begin += block) {
+        int64_t end = begin + block < tokens ? begin + block : tokens;
+        for (int64_t r = first; r < last; r += LANES) {
+            const uint8_t* panel = m.data + r / LANES * bytes;
+            float* to = out + r - first;
+            int64_t t = begin;
+            for (; t + PANEL_TOKENS <= end; t += PANEL_TOKENS) panel_tile<FOUR_BITS, PANEL_TOKENS>(panel, groups, x, t, to + t * stride, stride);
+            if (PANEL_TOKENS > 4 && t + 4 <= end) {
+                panel_tile<FOUR_BITS, 4>(panel, groups, x, t, to + t * stride, stride);
+                t += 4;
+            }
+            if (PANEL_TOKENS > 2 && t + 2 <= end) {
+                panel_tile<FOUR_BITS, 2>(panel, groups, x, t, to + t * stride, stride);
+                t += 2;
+            }
+            for (; t < end; t++) panel_tile<FOUR_BITS, 1>(panel, groups, x, t, to + t * stride, stride);
+        }
+    }
+}
+
+static void multiply(const Matrix& m, int64_t first, int64_t last, const Input& x, int64_t tokens, float* out, int64_t stride) {
+    switch (m.format) {
+        case FLOAT32: return multiply_rows<Float32Row>(m, first, last, x, tokens, out, stride);
+        case FLOAT16: return multiply_rows<Float16Row>(m, first, last, x, tokens, out, stride);
+        case BFLOAT16: return multiply_rows<Bfloat16Row>(m, first, last, x, tokens, out, stride);
+        case INT8: return multiply_panels<false>(m, first, last, x, tokens, out, stride);
+        case INT4: return multiply_panels<true>(m, first, last, x, tokens, out, stride);
+    }
+}
+
+// One row of a matrix as floats [columns].
+static void read_row(const Matrix& m, int64_t row, float* out) {
+    const uint8_t* data = m.data + row * m.columns * (m.format == FLOAT32 ? 4 : 2);
+    for (int64_t k = 0; k < m.columns; k++) {
+        uint16_t bits;
+        switch (m.format) {
+            case FLOAT32: memcpy(out + k, data + 4 * k, 4); break;
+            case FLOAT16: memcpy(&bits, data + 2 * k, 2); out[k] = half_to_float(bits); break;
+            case BFLOAT16: memcpy(&bits, data + 2 * k, 2); out[k] = bf16_to_float(bits); break;
+            default: {
+                bool four = m.format == INT4;
+                int64_t group = k / GROUP, quartet = k % GROUP / 4, lane = row % LANES, each = group_bytes(m.format);
+                const uint8_t* pair = m.data + row / LANES * panel_bytes(m.format, m.columns) + group / 2 * (64 + 2 * each);
+                memcpy(&bits, pair + group % 2 * 32 + lane * 2, 2);
+                const uint8_t* weights = pair + 64 + group % 2 * each;
+                int byte = weights[(four ? quartet % 4 : quartet) * 64 + lane * 4 + k % 4];
+                int value = four ? (quartet < 4 ? byte & 15 : byte >> 4) - 8 : byte - 128;
+                out[k] = half_to_float(bits) * (float)value;
+            }
+        }
+    }
+}
+
+}  // namespace TGEN_KERNEL

@@ -1,0 +1,561 @@
+// Runs a program over a batch: one parallel region, in which every thread walks through the instructions.
+//
+// With one token, each thread repeats the cheap work on vectors (norms, sums, quantising) in memory of its own, and so needs no barrier
+// after it. With several tokens, each thread takes some of them.
+#pragma once
+
+#include "arena.h"
+#include "attention.h"
+#include "multiply.h"
+#include "threads.h"
+
+namespace TGEN_KERNEL {
+
+// Some queries of a row that one thread takes at once, for one head group and one chunk (of one query) or all chunks.
+struct Item {
+    int32_t row, token, tokens, chunk;  // chunk -1: all
+};
+
+struct Run {
+    Model* model;
+    const Program* program;
+    const Batch* batch;
+    int threads;
+    int64_t tokens;  // until SELECT, then the chosen ones
+    float *x, *chosen_x, *y, *projected, *mixed, *inner;
+    Input hidden, other;
+    int64_t x_stride, y_stride, projected_stride, mixed_stride, inner_stride, logits_stride;
+    Item *items, *cross_items;
+    int64_t item_count, cross_item_count;
+    int64_t* partial_at;  // [tokens] where a token's partial results start; -1: it has none
+    float* partials;      // [..][heads][chunks][2 + head_dim]
+    int32_t* counters;    // one for each instruction
+    bool several;         // more than one token, so that vectors are shared between threads
+};
+
+INLINE void share(int64_t count, int64_t unit, int threads, int thread, int64_t* first, int64_t* last) {
+    int64_t units = (count + unit - 1) / unit;
+    *first = units * thread / threads * unit;
+    *last = units * (thread + 1) / threads * unit;
+    if (*last > count) *last = count;
+    if (*first > count) *first = count;
+}
+
+// The tokens whose vectors a thread handles, and the place of a token's vectors.
+INLINE void own_tokens(const Run& run, int thread, int64_t* first, int64_t* last) {
+    if (run.several) return share(run.tokens, 1, run.threads, thread, first, last);
+    *first = 0;
+    *last = run.tokens;
+}
+
+INLINE int64_t place(const Run& run, int64_t token, int thread) { return run.several ? token : thread; }
+
+// The mean (0 for a root mean square) and the inverse deviation of `width` numbers.
+static void measure(const Norm& norm, const float* in, int64_t width, float* mean, float* inverse) {
+    int64_t whole = width / LANES * LANES;
+    *mean = 0;
+    if (norm.kind == 1) {
+        Floats total = all(0.0f);
+        for (int64_t i = 0; i < whole; i += LANES) total = add(total, load(in + i));
+        *mean = sum(total);
+        for (int64_t i = whole; i < width; i++) *mean += in[i];
+        *mean /= (float)width;
+    }
+    Floats squares = all(0.0f);
+    for (int64_t i = 0; i < whole; i += LANES) {
+        Floats away = sub(load(in + i), all(*mean));
+        squares = fma(away, away, squares);
+    }
+    float square = sum(squares);
+    for (int64_t i = whole; i < width; i++) square += (in[i] - *mean) * (in[i] - *mean);
+    *inverse = 1.0f / sqrtf(square / (float)width + norm.eps);
+}
+
+// out = (in - mean) * inverse * weight + bias, with weights from number `from` on.
+static void rescale(const Norm& norm, const float* in, int64_t width, float mean, float inverse, int64_t from, float* out) {
+    const float *weight = norm.weight + from, *bias = norm.bias ? norm.bias + from : nullptr;
+    int64_t whole = width / LANES * LANES;
+    for (int64_t i = 0; i < whole; i += LANES) {
+        Floats value = mul(mul(sub(load(in + i), all(mean)), all(inverse)), load(weight + i));
+        store(out + i, bias ? add(value, load(bias + i)) : value);
+    }
+    for (int64_t i = whole; i < width; i++) out[i] = (in[i] - mean) * inverse * weight[i] + (bias ? bias[i] : 0.0f);
+}
+
+static void normalise(const Norm& norm, const float* in, float* out) {
+    float mean, inverse;
+    measure(norm, in, norm.width, &mean, &inverse);
+    rescale(norm, in, norm.width, mean, inverse, 0, out);
+}
+
+INLINE Floats activate(int activation, const float* numbers, Floats x) {
+    switch (activation) {
+        case GELU: return mul(mul(x, all(0.5f)), one_plus_erf(mul(x, all(0.70710678f))));
+        case GELU_TANH: {
+            Floats cubic = mul(x, fma(mul(x, x), all(0.044715f), all(1.0f)));
+            return mul(mul(x, all(0.5f)), add(hyperbolic_tangent(mul(cubic, all(0.79788456f))), all(1.0f)));
+        }
+        case SILU: return mul(x, sigmoid(x));
+        case RELU: return max(x, all(0.0f));
+        case RELU_SQUARED: { Floats r = max(x, all(0.0f)); return mul(r, r); }
+        case XIELU: {  // numbers: softplus(alpha_p), beta + softplus(alpha_n), beta
+            Floats falling = mul(sub(sub(exponential(min(x, all(-1e-6f))), all(1.0f)), x), all(numbers[1]));
+            return fma(x, all(numbers[2]), where_positive(x, mul(mul(x, x), all(numbers[0])), falling));
+        }
+        default: return x;
+    }
+}
+
+static void embed(const Run& run, const Instruction& op, int thread) {
+    const Batch& batch = *run.batch;
+    int64_t first, last, width = run.model->width;
+    own_tokens(run, thread, &first, &last);
+    for (int64_t t = first; t < last; t++) {
+        float* x = run.x + place(run, t, thread) * run.x_stride;
+        if (batch.vectors) {
+            memcpy(x, batch.vectors + t * width, (size_t)width * 4);
+            continue;
+        }
+        const Matrix& table = run.model->matrices[op.matrices[0]];
+        read_row(table, batch.ids[t], x);
+        if (op.scale != 1.0f)
+            for (int64_t i = 0; i < table.columns; i++) x[i] *= op.scale;
+        if (op.matrices[1] >= 0) {
+            float* vector = run.hidden.floats + place(run, t, thread) * run.hidden.stride;  // free until the first JOIN
+            int32_t row = batch.token_row[t];
+            read_row(run.model->matrices[op.matrices[1]], batch.row[row]->length + t - batch.start[row] + op.offset, vector);
+            for (int64_t i = 0; i < width; i++) x[i] += vector[i];
+        }
+        if (op.constant)
+            for (int64_t i = 0; i < width; i++) x[i] += op.constant[i];
+    }
+}
+
+static void join_residual(const Run& run, const Instruction& op, int thread) {
+    const Model& model = *run.model;
+    int64_t first, last, width = model.width;
+    own_tokens(run, thread, &first, &last);
+    Input input = run.hidden;
+    input.stride = padded(width);
+    for (int64_t t = first; t < last; t++) {
+        int64_t at = place(run, t, thread);
+        float *x = run.x + at * run.x_stride, *hidden = input.floats + at * input.stride;
+        const float* y = run.y + t * run.y_stride;
+        if (op.early) normalise(model.norms[op.into], x, hidden);
+        if (op.add && op.before >= 0) {
+            float* normed = run.other.floats + at * run.other.stride;
+            normalise(model.norms[op.before], y, normed);
+            y = normed;
+        }
+        if (op.add == 1)
+            for (int64_t i = 0; i < width; i += LANES) store(x + i, add(load(x + i), load(y + i)));
+        if (op.add == 2) memcpy(x, y, (size_t)width * 4);
+        if (op.after >= 0) normalise(model.norms[op.after], x, x);
+        if (!op.early) {
+            if (op.into >= 0) normalise(model.norms[op.into], x, hidden);
+            else memcpy(hidden, x, (size_t)width * 4);
+        }
+        if (op.scale != 1.0f)
+            for (int64_t i = 0; i < width; i++) hidden[i] *= op.scale;
+        prepare(input, at, hidden, width, op.formats);
+    }
+    if (run.several) pool_barrier(model.pool, thread);
+}
+
+// Where a result is stored, and how far a token's vector is from the next.
+INLINE float* target_of(const Run& run, int place, int64_t* stride) {
+    switch (place) {
+        case INNER: *stride = run.inner_stride; return run.inner;
+        case PROJECTED: *stride = run.projected_stride; return run.projected;
+        case LOGITS: *stride = run.logits_stride; return run.batch->result;
+        default: *stride = run.y_stride; return run.y;
+    }
+}
+
+static void take_mixed(const Run& run, const Instruction& op, int64_t token, float* out);
+
+static void multiply_all(const Run& run, const Instruction& op, int thread) {
+    const Model& model = *run.model;
+    const Matrix& leading = model.matrices[op.matrices[0]];
+    Input input = op.source == HIDDEN ? run.hidden : run.other;
+    input.stride = padded(leading.columns);
+    if (op.source != HIDDEN) {
+        int64_t first, last;
+        own_tokens(run, thread, &first, &last);
+        for (int64_t t = first; t < last; t++) {
+            int64_t at = place(run, t, thread);
+            float* vector = input.floats + at * input.stride;
+            if (op.source == MIXED) take_mixed(run, op, t, vector);
+            else memcpy(vector, run.inner + t * run.inner_stride, (size_t)leading.columns * 4);
+            prepare(input, at, vector, leading.columns, op.formats);
+        }
+        if (run.several) pool_barrier(model.pool, thread);
+    }
+    if (!run.several) {  // the thread's own copy
+        int64_t group_stride = input.stride / GROUP;
+        input.floats += thread * input.stride;
+        input.bf16 += thread * input.stride;
+        input.int8 += thread * input.stride;
+        input.scale += thread * group_stride;
+        input.sum += thread * group_stride;
+    }
+    int64_t stride, offset = 0;
+    float* target = target_of(run, op.target, &stride);
+    int parts = op.gated ? 1 : 3;
+    for (int part = 0; part < parts && op.matrices[part] >= 0; part++) {
+        const Matrix& m = model.matrices[op.matrices[part]];
+        int64_t first, last, end;
+        share(m.rows, LANES, run.threads, thread, &first, &last);
+        end = lanes_of(last);
+        if (first < last) {
+            float* out = target + offset + first;
+            multiply(m, first, m.format >= INT8 ? end : last, input, run.tokens, out, stride);
+            float* up = nullptr;
+            if (op.gated) {  // the gate's rows stand in the target, the others in a place of the same shape after it
+                const Matrix& other = model.matrices[op.matrices[1]];
+                up = out + run.inner_stride / 2;
+                multiply(other, first, other.format >= INT8 ? end : last, input, run.tokens, up, stride);
+            }
+            const float *bias = m.bias, *up_bias = op.gated ? model.matrices[op.matrices[1]].bias : nullptr;
+            if (bias || up_bias || op.gated || op.activation || op.softcap != 0)
+                for (int64_t t = 0; t < run.tokens; t++)
+                    for (int64_t i = 0; i < last - first; i += LANES) {  // numbers beyond the last row are not read
+                        float* at = out + t * stride + i;
+                        int64_t left = last - first - i < LANES ? last - first - i : LANES;
+                        float spare[LANES] = {};
+                        if (bias) memcpy(spare, bias + first + i, (size_t)left * 4);
+                        Floats value = add(load(at), load(spare));
+                        if (op.activation) value = activate(op.activation, op.constant, value);
+                        if (op.gated) {
+                            memset(spare, 0, sizeof spare);
+                            if (up_bias) memcpy(spare, up_bias + first + i, (size_t)left * 4);
+                            value = mul(value, add(load(up + t * stride + i), load(spare)));
+                        }
+                        if (op.softcap != 0) value = mul(hyperbolic_tangent(div(value, all(op.softcap))), all(op.softcap));
+                        if (left == LANES) store(at, value);
+                        else {
+                            store(spare, value);
+                            memcpy(at, spare, (size_t)left * 4);
+                        }
+                    }
+        }
+        offset += lanes_of(m.rows);
+    }
+    pool_barrier(model.pool, thread);
+}
+
+static void turn(const Rope& rope, int64_t position, float* head) {
+    const int64_t half = rope.dim / 2;
+    const float *cosine = rope.cosine + position * half, *sine = rope.sine + position * half;
+    for (int64_t i = 0; i < half; i++) {
+        float a = head[i], b = head[i + half];
+        head[i] = a * cosine[i] - b * sine[i];
+        head[i + half] = b * cosine[i] + a * sine[i];
+    }
+}
+
+INLINE void clip(const Instruction& op, int64_t count, float* numbers) {
+    if (op.clip != 0)
+        for (int64_t i = 0; i < count; i++) numbers[i] = fminf(fmaxf(numbers[i], -op.clip), op.clip);
+}
+
+// One head of queries or keys as attention takes it: clipped, normalised, rotated. `heads` holds all heads of the token, side by side.
+static void prepare_head(const Run& run, const Instruction& op, int32_t norm_number, const float* heads, int64_t head, int64_t dim,
+                         int64_t position, float* out) {
+    memcpy(out, heads + head * dim, (size_t)dim * 4);
+    clip(op, dim, out);
+    if (op.rope >= 0 && op.norm_after_rope) turn(run.model->ropes[op.rope], position, out);
+    if (norm_number >= 0) {
+        const Norm& norm = run.model->norms[norm_number];
+        float mean, inverse;
+        if (op.norm_span == WHOLE_WIDTH) measure(norm, heads, norm.width, &mean, &inverse);
+        else measure(norm, out, dim, &mean, &inverse);
+        rescale(norm, out, dim, mean, inverse, op.norm_span == EACH_HEAD ? 0 : head * dim, out);
+    }
+    if (op.rope >= 0 && !op.norm_after_rope) turn(run.model->ropes[op.rope], position, out);
+}
+
+// Write a token's keys and values into its row's page, for one head.
+static void write_cache(const Run& run, const Instruction& op, const Row* row, int64_t token, int64_t position, int32_t kv_head) {
+    const Geometry& geometry = *row->geometry;
+    const CacheLayer& layer = geometry.layer[op.layer];
+    const int64_t dim = layer.head_dim, number = geometry.format == FLOAT32 ? 4 : 2;
+    const float* projected = run.projected + token * run.projected_stride;
+    alignas(64) float key[1024], value[1024];
+    prepare_head(run, op, op.k_norm, projected + op.key_at, kv_head, dim, position, key);
+    memcpy(value, projected + op.value_at + kv_head * dim, (size_t)dim * 4);
+    clip(op, dim, value);
+    uint8_t* keys = row->page[position / LANES]->data + layer.offset + kv_head * head_bytes(geometry.format, dim);
+    uint8_t* values = keys + dim * LANES * number;
+    int64_t slot = position % LANES;
+    if (geometry.format == FLOAT32) {
+        for (int64_t d = 0; d < dim; d++) ((float*)keys)[d * LANES + slot] = key[d];
+        memcpy((float*)values + slot * dim, value, (size_t)dim * 4);
+    } else {
+        for (int64_t d = 0; d < dim; d += LANES) {
+            uint16_t halves[LANES], some[LANES];
+            store_half(halves, load(key + d));
+            store_half(some, load(value + d));
+            int64_t left = dim - d < LANES ? dim - d : LANES;
+            for (int64_t i = 0; i < left; i++) ((uint16_t*)keys)[(d + i) * LANES + slot] = halves[i];
+            memcpy((uint16_t*)values + slot * dim + d, some, (size_t)left * 2);
+        }
+    }
+}
+
+INLINE int64_t position_of(const Run& run, int64_t token) {
+    int32_t row = run.batch->token_row[token];
+    return run.batch->row[row]->length + token - run.batch->start[row];
+}
+
+// All queries of an item for one key-value head.
+static void attend_item(const Run& run, const Instruction& op, const Item& item, int32_t kv_head) {
+    const Batch& batch = *run.batch;
+    const Row* row = op.cross ? batch.row[item.row]->source : batch.row[item.row];
+    const CacheLayer& layer = row->geometry->layer[op.layer];
+    const int64_t dim = layer.head_dim, group = op.heads / layer.kv_heads, space = lanes_of(dim);
+    const int64_t length = op.cross ? row->length : row->length + batch.start[item.row + 1] - batch.start[item.row];
+    const int64_t keys_at = layer.offset + kv_head * head_bytes(row->geometry->format, dim);
+    Scene scene = {row, keys_at, dim, op.attention_scale, op.softcap, op.window, nullptr, 0, 0};
+    if (op.distances >= 0) {
+        const Distances& distances = run.model->distances[op.distances];
+        scene.reach = distances.reach;
+        scene.bias_stride = 2 * (int64_t)distances.reach;
+        scene.biases = distances.table;
+    }
+    alignas(64) float numbers[QUERIES][1024], sums[QUERIES][1024], more[QUERIES][1024];
+    for (int64_t from = 0; from < item.tokens * group; from += QUERIES) {
+        int count = (int)(item.tokens * group - from < QUERIES ? item.tokens * group - from : QUERIES);
+        Query query[QUERIES];
+        Partial result[QUERIES], next[QUERIES];
+        for (int n = 0; n < count; n++) {
+            int64_t token = item.token + (from + n) / group;
+            int32_t head = (int32_t)(kv_head * group + (from + n) % group);
+            int64_t position = position_of(run, token), end = op.causal ? position + 1 : length;
+            prepare_head(run, op, op.q_norm, run.projected + token * run.projected_stride, head, dim, position, numbers[n]);
+            if (op.growth_span != 0) {
+                float factor = 1.0f + op.growth_beta * log1pf(floorf((float)position / op.growth_span));
+                for (int64_t i = 0; i < dim; i++) numbers[n][i] *= factor;
+            }
+            query[n] = {numbers[n], position, op.window && position >= op.window ? position + 1 - op.window : 0, end, head};
+            result[n] = {-INFINITY, 0, sums[n]};
+            next[n] = {-INFINITY, 0, more[n]};
+        }
+        int64_t begin = item.chunk < 0 ? 0 : item.chunk * (int64_t)CHUNK, stop = item.chunk < 0 ? length : begin + CHUNK;
+        for (; begin < stop && begin < length; begin += CHUNK) {
+            attend(scene, query, count, begin, begin + CHUNK < length ? begin + CHUNK : length, next);
+            for (int n = 0; n < count; n++) join(&result[n], next[n], dim);
+        }
+        for (int n = 0; n < count; n++) {
+            int64_t token = item.token + (from + n) / group;
+            if (item.chunk < 0) {
+                finish(result[n], dim, run.mixed + token * run.mixed_stride + query[n].head * dim);
+                continue;
+            }
+            int64_t chunks = (length + CHUNK - 1) / CHUNK;
+            float* partial = run.partials + run.partial_at[token] + (query[n].head * chunks + item.chunk) * (2 + space);
+            partial[0] = result[n].top;
+            partial[1] = result[n].total;
+            memcpy(partial + 2, result[n].sums, (size_t)space * 4);
+        }
+    }
+}
+
+// A token's mixed heads: as they stand, or from the partial results of its chunks.
+static void take_mixed(const Run& run, const Instruction& op, int64_t token, float* out) {
+    const Batch& batch = *run.batch;
+    int64_t columns = run.model->matrices[op.matrices[0]].columns;
+    int64_t partial_at = run.partial_at[token];
+    if (partial_at < 0 || op.cross) {
+        memcpy(out, run.mixed + token * run.mixed_stride, (size_t)columns * 4);
+        return;
+    }
+    const Row* row = batch.row[batch.token_row[token]];
+    const int64_t dim = row->geometry->layer[op.layer].head_dim, space = lanes_of(dim), chunks = (row->length + CHUNK) / CHUNK;
+    alignas(64) float sums[1024];
+    for (int64_t head = 0; head < columns / dim; head++) {
+        Partial result = {-INFINITY, 0, sums};
+        for (int64_t chunk = 0; chunk < chunks; chunk++) {
+            float* partial = run.partials + partial_at + (head * chunks + chunk) * (2 + space);
+            join(&result, {partial[0], partial[1], partial + 2}, dim);
+        }
+        finish(result, dim, out + head * dim);
+    }
+}
+
+static void attend_all(const Run& run, const Instruction& op, int32_t* counter, int thread) {
+    const Batch& batch = *run.batch;
+    const Geometry& geometry = *(op.cross ? batch.row[0]->source : batch.row[0])->geometry;
+    const int32_t kv_heads = geometry.layer[op.layer].kv_heads;
+    if (!op.cross) {
+        // A row that reads one token writes it where it attends to it; other rows' tokens are all written first.
+        bool any = false;
+        for (int32_t r = 0; r < batch.rows; r++) any |= batch.start[r + 1] - batch.start[r] > 1;
+        if (any) {
+            int64_t first, last;
+            share(run.tokens, 1, run.threads, thread, &first, &last);
+            for (int64_t t = first; t < last; t++) {
+                int32_t r = batch.token_row[t];
+                if (batch.start[r + 1] - batch.start[r] > 1)
+                    for (int32_t head = 0; head < kv_heads; head++) write_cache(run, op, batch.row[r], t, position_of(run, t), head);
+            }
+            pool_barrier(run.model->pool, thread);
+        }
+    }
+    const Item* items = op.cross ? run.cross_items : run.items;
+    int64_t count = (op.cross ? run.cross_item_count : run.item_count) * kv_heads;
+    for (;;) {
+        int64_t number = __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
+        if (number >= count) break;
+        const Item& item = items[number / kv_heads];
+        int32_t head = (int32_t)(number % kv_heads);
+        const Row* row = batch.row[item.row];
+        bool alone = batch.start[item.row + 1] - batch.start[item.row] == 1;
+        if (!op.cross && alone && (item.chunk < 0 || item.chunk == row->length / CHUNK))
+            write_cache(run, op, row, item.token, row->length, head);
+        attend_item(run, op, item, head);
+    }
+    pool_barrier(run.model->pool, thread);
+}
+
+static void store_keys(const Run& run, const Instruction& op, int thread) {
+    int64_t first, last;
+    share(run.tokens, 1, run.threads, thread, &first, &last);
+    for (int64_t t = first; t < last; t++) {
+        const Row* row = run.batch->row[run.batch->token_row[t]];
+        for (int32_t head = 0; head < row->geometry->layer[op.layer].kv_heads; head++)
+            write_cache(run, op, row, t, position_of(run, t), head);
+    }
+    pool_barrier(run.model->pool, thread);
+}
+
+// Keep the tokens whose logits are wanted. Each thread has its own copy of the run, so each makes the same change.
+static void select_tokens(Run* run, int thread) {
+    const Batch& batch = *run->batch;
+    if (batch.chosen < run->tokens) {
+        bool several = batch.chosen > 1;
+        int64_t first = 0, last = batch.chosen;
+        if (several) share(batch.chosen, 1, run->threads, thread, &first, &last);
+        if (run->several) pool_barrier(run->model->pool, thread);  // the chosen token may be another thread's
+        for (int64_t i = first; i < last; i++)
+            memcpy(run->chosen_x + (several ? i : thread) * run->x_stride, run->x + batch.selected[i] * run->x_stride, (size_t)run->x_stride * 4);
+        run->x = run->chosen_x;
+        run->tokens = batch.chosen;
+        run->several = several;
+    }
+    pool_barrier(run->model->pool, thread);  // a matrix may write to y next, which others may still read
+}
+
+static void work(void* argument, int thread) {
+    Run run = *(Run*)argument;
+    for (int32_t i = 0; i < run.program->count; i++) {
+        const Instruction& op = run.program->instructions[i];
+        switch (op.kind) {
+            case EMBED: embed(run, op, thread); break;
+            case JOIN: join_residual(run, op, thread); break;
+            case MULTIPLY: multiply_all(run, op, thread); break;
+            case ATTEND: attend_all(run, op, run.counters + i, thread); break;
+            case SELECT:
+                select_tokens(&run, thread);
+                if (run.tokens == 0) return;  // a part of a prompt whose logits nobody wants
+                break;
+            case STORE_KEYS: store_keys(run, op, thread); break;
+        }
+    }
+    bool logits = run.program->count && run.program->instructions[run.program->count - 1].target == LOGITS;
+    if (logits || !run.batch->result) return;
+    int64_t first, last;
+    own_tokens(run, thread, &first, &last);
+    if (run.several || thread == 0)
+        for (int64_t t = first; t < last; t++)
+            memcpy(run.batch->result + t * run.batch->result_stride, run.x + place(run, t, thread) * run.x_stride, (size_t)run.model->width * 4);
+}
+
+static Input make_input(Arena* arena, int64_t tokens, int64_t width) {
+    int64_t stride = padded(width);
+    Input input;
+    input.stride = stride;
+    input.floats = (float*)arena_take(arena, tokens * stride * 4);
+    input.bf16 = (uint16_t*)arena_take(arena, tokens * stride * 2);
+    input.int8 = (int8_t*)arena_take(arena, tokens * stride);
+    input.scale = (float*)arena_take(arena, tokens * stride / GROUP * 4);
+    input.sum = (int32_t*)arena_take(arena, tokens * stride / GROUP * 4);
+    return input;
+}
+
+// Items of rows: a row that reads one token is split by chunks if it is long; others by a few tokens.
+static int64_t make_items(const Batch* batch, bool cross, bool split, Item* items) {
+    int64_t count = 0;
+    for (int32_t r = 0; r < batch->rows; r++) {
+        int32_t start = batch->start[r], tokens = batch->start[r + 1] - start;
+        if (!cross && split && tokens == 1 && batch->row[r]->length >= CHUNK) {
+            for (int32_t chunk = 0; chunk <= batch->row[r]->length / CHUNK; chunk++) items[count++] = {r, start, 1, chunk};
+            continue;
+        }
+        for (int32_t t = 0; t < tokens; t += 8) items[count++] = {r, start + t, tokens - t < 8 ? tokens - t : 8, -1};
+    }
+    return count;
+}
+
+int run_program(Model* model, const Program* program, const Batch* batch) {
+    Arena* arena = model->arena;
+    for (int attempt = 0; attempt < 2; attempt++) {  // the first finds out how much memory a larger batch takes
+        arena_reset(arena);
+        Run run = {};
+        run.model = model;
+        run.program = program;
+        run.batch = batch;
+        run.threads = pool_size(model->pool);
+        run.tokens = batch->tokens;
+        run.several = batch->tokens > 1;
+        int64_t places = batch->tokens > run.threads ? batch->tokens : run.threads;
+        run.x_stride = padded(model->width);
+        run.y_stride = padded(model->width);
+        run.projected_stride = padded(model->projected);
+        run.mixed_stride = padded(model->mixed);
+        run.inner_stride = 2 * padded(model->inner);
+        run.logits_stride = batch->result_stride;
+        int64_t widest = model->width;
+        if (model->mixed > widest) widest = model->mixed;
+        if (model->inner > widest) widest = model->inner;
+        run.x = (float*)arena_take(arena, places * run.x_stride * 4);
+        run.chosen_x = (float*)arena_take(arena, places * run.x_stride * 4);
+        run.y = (float*)arena_take(arena, places * run.y_stride * 4);
+        run.projected = (float*)arena_take(arena, places * run.projected_stride * 4);
+        run.mixed = (float*)arena_take(arena, places * run.mixed_stride * 4);
+        run.inner = (float*)arena_take(arena, places * run.inner_stride * 4);
+        run.hidden = make_input(arena, places, model->width);
+        run.other = make_input(arena, places, widest);
+        int64_t items = 0, partial_floats = 0, heads = 0, head_dim = 0;
+        const Geometry* geometry = batch->row[0]->geometry;
+        for (int32_t i = 0; i < geometry->layers; i++) head_dim = geometry->layer[i].head_dim > head_dim ? geometry->layer[i].head_dim : head_dim;
+        for (int32_t i = 0; i < program->count; i++)
+            if (program->instructions[i].kind == ATTEND && program->instructions[i].heads > heads) heads = program->instructions[i].heads;
+        run.partial_at = (int64_t*)arena_take(arena, batch->tokens * (int64_t)sizeof(int64_t));
+        for (int32_t r = 0; r < batch->rows; r++) {
+            int32_t tokens = batch->start[r + 1] - batch->start[r];
+            int64_t chunks = batch->row[r]->length / CHUNK + 1;
+            bool split = tokens == 1 && chunks > 1;
+            items += split ? chunks : (tokens + 7) / 8;
+            if (arena_ready(arena))
+                for (int32_t t = batch->start[r]; t < batch->start[r + 1]; t++) run.partial_at[t] = split ? partial_floats : -1;
+            if (split) partial_floats += heads * chunks * (2 + lanes_of(head_dim));
+        }
+        run.partials = (float*)arena_take(arena, partial_floats * 4);
+        run.items = (Item*)arena_take(arena, items * (int64_t)sizeof(Item));
+        run.cross_items = (Item*)arena_take(arena, batch->tokens * (int64_t)sizeof(Item));
+        run.counters = (int32_t*)arena_take(arena, program->count * (int64_t)sizeof(int32_t));
+        if (!arena_ready(arena)) {
+            if (arena_grow(arena)) return 1;
+            continue;
+        }
+        memset(run.counters, 0, (size_t)program->count * 4);
+        run.item_count = make_items(batch, false, true, run.items);
+        run.cross_item_count = make_items(batch, true, false, run.cross_items);
+        pool_run(model->pool, work, &run);
+        return 0;
+    }
+    return 1;
+}
+
+}  // namespace TGEN_KERNEL

@@ -1,0 +1,58 @@
+"""Numbers that are computed once: rotations, numbers added to scores by distance, sinusoids, and those of an activation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from tgen.executors.frequencies import Floats, alibi_slopes, rope_frequencies
+from tgen.spec.records import Alibi, PairScaling, RelativeBias, RopeSpec
+
+XIELU = ("alpha_p", "alpha_n", "beta")
+
+
+@np.errstate(all="ignore")  # as in `rope_frequencies`
+def rotations(rope: RopeSpec, positions: int) -> tuple[Floats, Floats]:
+    """Cosines and sines of the first positions, [positions, dim / 2]."""
+    angles = np.arange(positions, dtype=np.float32)[:, None] * rope_frequencies(rope)
+    amplitude = np.float32(rope.scaling.amplitude if isinstance(rope.scaling, PairScaling) else 1.0)
+    return np.cos(angles) * amplitude, np.sin(angles) * amplitude
+
+
+def distance_table(spec: Alibi | RelativeBias, weight: Floats | None, reach: int) -> Floats:
+    """What is added to a score, [heads, 2 * reach], by key - query + reach. `weight` is [buckets, heads]."""
+    distances = np.arange(-reach, reach)
+    if isinstance(spec, RelativeBias):
+        assert weight is not None
+        return np.ascontiguousarray(weight[_buckets(distances, spec)].T)
+    return alibi_slopes(spec.heads)[:, None] * distances.astype(np.float32)
+
+
+def _buckets(distances: npt.NDArray[np.int64], spec: RelativeBias) -> npt.NDArray[np.int64]:
+    """T5's bucket for each distance (key minus query): near distances have one each, far ones share, on a logarithmic scale."""
+    buckets, first = spec.buckets, np.zeros_like(distances)
+    if spec.bidirectional:
+        buckets //= 2
+        first = (distances > 0) * buckets
+        distances = np.abs(distances)
+    else:
+        distances = np.maximum(-distances, 0)
+    exact = buckets // 2
+    ratios = np.log(np.maximum(distances, 1).astype(np.float32) / np.float32(exact)) / np.float32(math.log(spec.max_distance / exact))
+    far = (ratios * np.float32(buckets - exact)).astype(np.int64)
+    return first + np.where(distances < exact, distances, np.minimum(exact + far, buckets - 1))
+
+
+def sinusoids(positions: int, width: int) -> Floats:
+    """Sines in the first half of the vector, cosines in the second, [positions, width] (Marian's order); one sine more if width is odd."""
+    exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
+    angles = np.arange(positions, dtype=np.float32)[:, None] / np.float32(10000.0) ** exponents
+    return np.ascontiguousarray(np.concatenate((np.sin(angles), np.cos(angles)), axis=-1)[:, :width])
+
+
+def xielu_numbers(*parameters: Floats | None) -> Floats:
+    """The three numbers that the activation xIELU multiplies by, from its parameters alpha_p, alpha_n and beta."""
+    rising, falling, beta = (float(parameter[0]) for parameter in parameters if parameter is not None)
+    return np.array([np.logaddexp(0, rising), beta + np.logaddexp(0, falling), beta], np.float32)

@@ -1,0 +1,109 @@
+"""A checkpoint's parameters as the library reads them: matrices from the mapped file without a copy if possible, vectors in float32."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tgen.checkpoint.mapped import Array, MappedFiles, taken, widened
+from tgen.checkpoint.matching import Match, Matches, no_number
+from tgen.executors.native import interface as c
+
+FORMATS = {"F32": c.FLOAT32, "F16": c.FLOAT16, "BF16": c.BFLOAT16}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMatrix:
+    """A matrix [rows, columns] in a format of the library; `data` keeps the memory alive."""
+
+    format: int
+    rows: int
+    columns: int
+    data: Array
+
+
+@dataclass(slots=True)
+class Weights:
+    """The parameters of a checkpoint by name, in `number_format` ("F32", "F16" or "BF16"; None keeps what is stored).
+
+    `finite` says whether an array of a format holds neither NaN nor infinity.
+    """
+
+    matches: Matches
+    number_format: str | None
+    finite: Callable[[int, Array], bool]
+    files: MappedFiles = field(default_factory=MappedFiles)
+    _matrices: dict[str, StoredMatrix] = field(default_factory=dict)
+    _vectors: dict[str, Array] = field(default_factory=dict)
+
+    def matrix(self, name: str) -> StoredMatrix:
+        """A module's matrix. A tied head's is the embedding. Raises CheckpointError for NaN or infinity."""
+        if name == "head.out" and "head.out.weight" not in self.matches.parameters:
+            name = "embedding"
+        if name not in self._matrices:
+            self._matrices[name] = self._read(f"{name}.weight")
+        return self._matrices[name]
+
+    def put(self, name: str, matrix: StoredMatrix) -> None:
+        """Use another matrix under this name."""
+        self._matrices[name] = matrix
+
+    def put_vector(self, name: str, vector: Array) -> None:
+        """Use this vector in float32 under a name that the checkpoint lacks."""
+        self._vectors[name] = vector
+
+    def vector(self, name: str) -> Array | None:
+        """A parameter in float32; None if the model lacks it. Raises CheckpointError for NaN or infinity."""
+        if name not in self._vectors:
+            if name not in self.matches.parameters:
+                return None
+            array, dtype = self._taken(self.matches.parameters[name])
+            vector = np.ascontiguousarray(widened(array, dtype))
+            if not np.isfinite(vector).all():
+                raise no_number(name)
+            self._vectors[name] = vector
+        return self._vectors[name]
+
+    def address(self, name: str) -> int:
+        """The address of a parameter in float32; 0 if the model lacks it."""
+        vector = self.vector(name)
+        return 0 if vector is None else vector.ctypes.data
+
+    def step_bytes(self) -> int:
+        """The bytes of all matrices that a decode step multiplies by; of a table that it only looks up, nothing counts."""
+        untied = "head.out.weight" in self.matches.parameters
+        looked_up = {"embedding"} if untied else set()
+        looked_up |= {name for name in self._matrices if name.endswith(".positions")}
+        return sum(matrix.data.nbytes for name, matrix in self._matrices.items() if name not in looked_up)
+
+    def _taken(self, match: Match) -> tuple[Array, str]:
+        return taken(self.files.array(match.tensor), match.tensor.dtype, match.take)
+
+    def _read(self, parameter: str) -> StoredMatrix:
+        match = self.matches.parameters[parameter]
+        array, dtype = self._taken(match)
+        wanted = self.number_format or ("F32" if dtype == "F64" else dtype)
+        if dtype != wanted:
+            array = _converted(widened(array, dtype), wanted)
+        if not array.flags.c_contiguous:
+            array = np.ascontiguousarray(array)
+        if not self.finite(FORMATS[wanted], array):
+            raise no_number(parameter)
+        return StoredMatrix(FORMATS[wanted], array.shape[0], math.prod(array.shape[1:]), array)
+
+
+def _converted(numbers: Array, dtype: str) -> Array:
+    """Float32 numbers in another format, rounded to the nearest, ties to even; bfloat16 as uint16."""
+    if dtype == "BF16":
+        bits = np.ascontiguousarray(numbers).view(np.uint32)
+        return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+    return numbers.astype(np.float16 if dtype == "F16" else np.float32)
+
+
+def address(array: Array) -> ctypes.c_void_p:
+    """Where an array's numbers lie."""
+    return ctypes.c_void_p(array.ctypes.data)

@@ -1,0 +1,103 @@
+"""Tokenizers of byte pairs: vocab.json with merges.txt (GPT-2, Qwen), Mistral's tekken.json, and ByT5, which needs no file."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tgen.files import read_json, refuse_lfs_pointer
+from tgen.text.token_bytes import spelled_bytes
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Library
+    from tokenizers import models
+
+QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+BYT5_START = ("<pad>", "</s>", "<unk>")
+
+
+def splits(piece: str, ids: Mapping[str, int]) -> list[tuple[str, str]]:
+    """The pairs of vocabulary entries that make up an entry, those with the lowest ids first."""
+    pairs = [(piece[:place], piece[place:]) for place in range(1, len(piece))]
+    return sorted((pair for pair in pairs if pair[0] in ids and pair[1] in ids), key=lambda pair: (ids[pair[0]], ids[pair[1]]))
+
+
+def merges_library(folder: Path, kind: str, settings: dict[str, Any]) -> Library:
+    """The tokenizer of vocab.json and merges.txt; `kind` is the class that tokenizer_config.json names. Raises ValueError."""
+    from tokenizers import models
+
+    vocabulary, path = read_json(folder / "vocab.json"), folder / "merges.txt"
+    refuse_lfs_pointer(path)
+    if not all(isinstance(number, int) for number in vocabulary.values()):
+        raise ValueError("vocab.json holds ids that are no numbers")
+    lines = path.read_text("utf-8").split("\n")
+    parts = [line.rstrip("\r").split(" ") for line in lines if line.strip() and not line.startswith("#version")]
+    if any(len(pair) != 2 for pair in parts):
+        raise ValueError("merges.txt has a line that is not two entries")
+    pairs = [(left, right) for left, right in parts]
+    return _byte_level(models.BPE(vocabulary, pairs), QWEN if kind.startswith("Qwen2") else None, bool(settings.get("add_prefix_space")))
+
+
+def tekken_library(path: Path) -> Library:
+    """The tokenizer of tekken.json: special tokens first, then byte strings in the order of their merges. Raises ValueError."""
+    from tokenizers import AddedToken, models, processors
+
+    values = read_json(path)
+    try:
+        config, entries = values["config"], values["vocab"]
+        specials, inner = int(config["default_num_special_tokens"]), int(config["default_vocab_size"])
+        names = {int(one["rank"]): str(one["token_str"]) for one in values.get("special_tokens") or _old_specials()}
+        ordered = sorted((int(one["rank"]), spelled_bytes(base64.b64decode(one["token_bytes"], validate=True))) for one in entries)
+        pattern = str(config["pattern"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"it lacks or mistakes {error}") from error
+    ordered = ordered[: inner - specials]
+    if [rank for rank, _ in ordered] != list(range(len(ordered))):
+        raise ValueError("its ranks do not count from 0")
+    special = [names.get(rank, f"<SPECIAL_{rank}>") for rank in range(specials)]
+    ranks = {piece: rank for rank, piece in ordered}
+    pairs = [pair for piece in ranks if len(piece) > 1 for pair in splits(piece, ranks)]
+    ids = {token: number for number, token in enumerate(special)} | {piece: specials + rank for piece, rank in ranks.items()}
+    library = _byte_level(models.BPE(ids, pairs, ignore_merges=True), pattern, prefix=False)
+    library.add_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    if "<s>" in special:
+        library.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", ids["<s>"])])
+    return library
+
+
+def byte_library(sentinels: int) -> Library:
+    """ByT5's tokenizer: each byte is its number + 3, and `sentinels` stand behind the bytes."""
+    from tokenizers import AddedToken, models, processors
+
+    ids = {token: number for number, token in enumerate(BYT5_START)} | {spelled_bytes(bytes([byte])): byte + 3 for byte in range(256)}
+    library = _byte_level(models.BPE(ids, []), None, prefix=False, cut=False)
+    library.add_tokens([AddedToken(token, special=True, normalized=False, lstrip=True, rstrip=True) for token in BYT5_START])
+    library.add_tokens([AddedToken(f"<extra_id_{number}>", special=True, normalized=False) for number in range(sentinels)])
+    library.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return library
+
+
+def _byte_level(model: models.BPE, pattern: str | None, prefix: bool, *, cut: bool = True) -> Library:
+    from tokenizers import Regex, decoders, normalizers, pre_tokenizers
+    from tokenizers import Tokenizer as Library
+
+    library = Library(model)
+    if pattern is None:
+        library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=cut)
+    else:
+        steps = [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False)]
+        library.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    if pattern is QWEN:
+        library.normalizer = normalizers.NFC()
+    library.decoder = decoders.ByteLevel()
+    return library
+
+
+def _old_specials() -> Iterator[dict[str, Any]]:
+    """The special tokens of the first tekken files, which do not list them."""
+    names = "<unk> <s> </s> [INST] [/INST] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_RESULTS] [/TOOL_RESULTS] [TOOL_CALLS] [IMG] <pad>"
+    more = " [IMG_BREAK] [IMG_END] [PREFIX] [MIDDLE] [SUFFIX]"
+    for rank, name in enumerate((names + more).split()):
+        yield {"rank": rank, "token_str": name}
