@@ -1,4 +1,4 @@
-"""The book of plots: text files in a small notation, read once (README.md describes it)."""
+"""The book of plots and the word banks: text files in a small notation, read once (README.md describes it)."""
 
 import re
 from collections.abc import Iterator
@@ -9,26 +9,40 @@ from pathlib import Path
 from .template import Parts, parse, words
 
 HERE = Path(__file__).parent
-_HEADERS = {"cast", "title", "gist", "about", "why", "moral", "verse", "for", "home"}
+_HEADERS = {"cast", "title", "gist", "about", "why", "moral", "verse", "realm", "scene", "takes", "tellers"}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One way to tell a moment, and the conditions under which it is true."""
+
+    parts: Parts
+    length: int
+    conditions: tuple[str, ...] = ()
+    apart: bool = False  # speaks of "them" where somebody who was there would say "us"
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
     """One moment: the events that happen, and the ways to tell them. Optional beats may stay untold and have no events."""
 
-    events: tuple[str, ...]
-    texts: tuple[tuple[str, Parts, int], ...]
+    events: tuple[tuple[str, ...], ...]
+    forms: tuple[Form, ...]
     optional: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
+    """Between `least` and `most` of these roads happen, in any order."""
+
     roads: tuple[tuple["Node", ...], ...]
+    least: int
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Another section told in this place, with these letters for its own."""
+    """Another section is told in this place, with these letters for its own."""
 
     name: str
     letters: tuple[str, ...]
@@ -47,24 +61,35 @@ class Section:
     def forms(self, header: str) -> list[str]:
         return self.headers.get(header, [])
 
+    def words(self, header: str) -> list[str]:
+        return " ".join(self.forms(header)).split()
+
+
+def read_form(line: str) -> Form:
+    """One line: `@condition,condition text` or the text alone."""
+    conditions: tuple[str, ...] = ()
+    if line.startswith("@"):
+        head, line = line[1:].split(" ", 1)
+        conditions = tuple(head.split(","))
+    parts = parse(line)
+    unquoted = re.sub(r'"[^"]*"', "", line)
+    mine = any(condition.startswith("me") for condition in conditions)
+    apart = not mine and re.search(r"\b(they|them|their|themselves)\b", unquoted, re.IGNORECASE) is not None
+    return Form(parts, words(parts), conditions, apart)
+
 
 def _beat(lines: list[str]) -> Beat | Call:
     optional = lines[0] == "?"
     lines = lines[optional:]
     if lines[0].startswith("+"):
         name, *letters = lines[0][1:].split()
+        if len(lines) > 1:
+            raise ValueError(f"a blank line is missing after {lines[0]}")
         return Call(name, tuple(letters), optional)
-    events = tuple(event.strip() for line in lines if line.startswith("!") for event in line[1:].split(";"))
-    texts = []
-    for line in lines:
-        if line.startswith("!"):
-            continue
-        style, text = line[1:].split(" ", 1) if line.startswith("@") else ("", line)
-        parts = parse(text)
-        texts.append((style, parts, words(parts)))
+    events = tuple(tuple(event.split()) for line in lines if line.startswith("!") for event in line[1:].split(";"))
     if optional and events:
         raise ValueError(f"an optional beat has events: {lines}")
-    return Beat(events, tuple(texts), optional)
+    return Beat(events, tuple(read_form(line) for line in lines if not line.startswith("!")), optional)
 
 
 def _nodes(blocks: list[list[str]]) -> tuple[Node, ...]:
@@ -72,13 +97,14 @@ def _nodes(blocks: list[list[str]]) -> tuple[Node, ...]:
     nodes: list[Node] = []
     while blocks and blocks[-1] not in (["or"], ["}}"]):
         lines = blocks.pop()
-        if lines != ["{{"]:
+        if not lines[0].startswith("{{"):
             nodes.append(_beat(lines))
             continue
+        least, _, most = lines[0][2:].strip().partition("-")
         roads = [_nodes(blocks)]
         while blocks.pop() == ["or"]:
             roads.append(_nodes(blocks))
-        nodes.append(Branch(tuple(roads)))
+        nodes.append(Branch(tuple(roads), int(least or 1), int(most or least or 1)))
     return tuple(nodes)
 
 
@@ -88,12 +114,11 @@ def read_sections(text: str) -> Iterator[Section]:
         name, _, body = piece.partition("\n")
         section = Section(name.strip())
         blocks: list[list[str]] = [[]]
-        for line in body.splitlines():
-            line = line.strip()
+        for line in map(str.strip, body.splitlines()):
             header = re.match(r"(\w+): ", line)
-            if header and header[1] in _HEADERS:
+            if header and header[1] in _HEADERS and not any(blocks):
                 section.headers.setdefault(header[1], []).append(line[header.end() :])
-            elif line in ("{{", "or", "}}"):
+            elif line in ("or", "}}") or re.fullmatch(r"\{\{[ \d-]*", line):
                 blocks += [[line], []]
             elif line:
                 blocks[-1].append(line)
@@ -111,7 +136,7 @@ def read_sections(text: str) -> Iterator[Section]:
 
 @cache
 def sections() -> dict[str, Section]:
-    """Every section of every file, by name: plots have a cast, others are parts that plots call."""
+    """Every section of every file, by name."""
     found: dict[str, Section] = {}
     for path in sorted((HERE / "plots").glob("*.txt")):
         for section in read_sections(path.read_text(encoding="utf-8")):
@@ -123,13 +148,33 @@ def sections() -> dict[str, Section]:
 
 @cache
 def plots() -> tuple[Section, ...]:
-    return tuple(section for section in sections().values() if section.forms("cast"))
+    """The sections that are stories of their own: those with a title."""
+    return tuple(section for section in sections().values() if section.forms("title"))
+
+
+@cache
+def family(name: str) -> tuple[Section, ...]:
+    """The sections that a call can mean: `detour` is any of `detour/bridge`, `detour/rain` and so on."""
+    found = tuple(section for key, section in sections().items() if key == name or key.startswith(name + "/"))
+    if not found:
+        raise ValueError(f"no section is called {name}")
+    return found
 
 
 @cache
 def bank(name: str) -> tuple[str, ...]:
-    """One list of words: the lines of `words/*.txt` under the heading `# name`, parted by commas where they have no bar."""
+    """One list of words or sentences: what stands under `# name`; a `# name, commas` heading has several on a line."""
     return _banks()[name]
+
+
+@cache
+def bank_forms(name: str) -> tuple[Form, ...]:
+    return tuple(map(read_form, bank(name)))
+
+
+@cache
+def header_forms(lines: tuple[str, ...]) -> tuple[Form, ...]:
+    return tuple(map(read_form, lines))
 
 
 @cache
@@ -137,8 +182,12 @@ def _banks() -> dict[str, tuple[str, ...]]:
     banks: dict[str, tuple[str, ...]] = {}
     for path in sorted((HERE / "words").glob("*.txt")):
         for piece in re.split(r"^# ", path.read_text(encoding="utf-8"), flags=re.M)[1:]:
-            name, _, body = piece.partition("\n")
+            heading, _, body = piece.partition("\n")
+            name, _, commas = heading.strip().partition(", ")
             lines = [line.strip() for line in body.splitlines() if line.strip()]
-            items = [item.strip() for line in lines for item in ([line] if "|" in line else line.split(","))]
-            banks[name.strip()] = tuple(item for item in items if item)
+            banks[name] = tuple(item.strip() for line in lines for item in (line.split(",") if commas else [line]) if item.strip())
     return banks
+
+
+def bank_names() -> frozenset[str]:
+    return frozenset(_banks())

@@ -1,15 +1,15 @@
-"""The notation of sentences: `[one|two]` is a choice, `{a'}` refers to something in the story."""
+"""The notation of sentences: `[one|two]` is a choice, `{a's}` refers to something in the story, `{.snack}` draws from a word bank."""
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A reference: the letters of what is meant, and the form in which it is to be written."""
+    """A reference: the letters of what is meant (none for a word bank), and the form in which it is to be written."""
 
     letters: str
     form: str
@@ -23,11 +23,11 @@ class Choice:
 Part = str | Ref | Choice
 Parts = tuple[Part, ...]
 _TOKEN = re.compile(r"\{[^{}]*\}|[\[\]|]|[^\[\]|{}]+")
-_REF = re.compile(r"\{([a-z]+)('|~|\*|\.\w+|)\}")
+_REF = re.compile(r"\{([a-z]*)('s|~|\.[\w-]+|)\}")
 
 
 def _read(tokens: list[str], source: str) -> tuple[Parts, ...]:
-    """Read alternatives up to the closing bracket or the end."""
+    """Read alternatives up to the closing bracket or the end; the tokens are in reverse order."""
     options: list[Parts] = []
     parts: list[Part] = []
     while tokens:
@@ -44,7 +44,7 @@ def _read(tokens: list[str], source: str) -> tuple[Parts, ...]:
             parts = []
         elif token.startswith("{"):
             match = _REF.fullmatch(token)
-            if match is None:
+            if match is None or token == "{}":
                 raise ValueError(f"{token} is no reference: {source}")
             parts.append(Ref(match[1], match[2].lstrip(".")))
         else:
@@ -66,15 +66,13 @@ def parse(source: str) -> Parts:
     return options[0]
 
 
-def choose(parts: Parts, random: random.Random) -> list[str | Ref]:
+def choose(parts: Parts, rng: random.Random) -> Iterator[str | Ref]:
     """Take one way through every choice."""
-    flat: list[str | Ref] = []
     for part in parts:
         if isinstance(part, Choice):
-            flat.extend(choose(part.options[int(random.random() * len(part.options))], random))
+            yield from choose(part.options[int(rng.random() * len(part.options))], rng)
         else:
-            flat.append(part)
-    return flat
+            yield part
 
 
 def references(parts: Parts) -> Iterator[Ref]:
@@ -96,12 +94,12 @@ def ways(parts: Parts) -> int:
     return count
 
 
-def words(parts: Sequence[Part]) -> int:
+def words(parts: Parts) -> int:
     """About how many words the parts give."""
     count = 0
     for part in parts:
         if isinstance(part, Choice):
-            count += words(part.options[0])
+            count += sum(words(option) for option in part.options) // len(part.options)
         else:
             count += 1 if isinstance(part, Ref) else part.count(" ")
     return count
