@@ -13,6 +13,11 @@ _PRONOUNS = {
     "I": {"": "I", "him": "me", "'s": "my", "self": "myself"},
 }
 _SAME = {"himself": "self", "she": ""}
+BEFORE_OBJECT = frozenset(
+    "about above across against along among around at behind below beneath beside between beyond by for from in into near of off on onto over past "
+    "through to toward towards under upon with without found let gave told saw took helped thanked hugged showed made brought pulled pushed carried "
+    "followed kissed woke met heard watched lifted missed loved caught frightened".split()
+)  # a character after one of these words is an object
 
 
 def article(noun: str) -> str:
@@ -27,6 +32,7 @@ class Memory:
 
     now: list[str] = field(default_factory=list)
     before: list[str] = field(default_factory=list)
+    older: list[list[str]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     quoted: bool = False
     start: bool = True
@@ -42,10 +48,11 @@ class Memory:
             elif char in ".!?":
                 self.start = True
                 if not self.quoted and self.now:
+                    self.older = [*self.older[-2:], self.before]
                     self.before, self.now = self.now, []
             elif char == "\n":
                 self.start = True
-                self.before, self.now = [], []
+                self.older, self.before, self.now = [self.before, self.now], [], []
             elif not char.isspace() and char not in "'()-":
                 self.start = False
 
@@ -60,9 +67,13 @@ class Voice:
         self.memory = Memory()
         self.met: set[str] = set()
         self.views: set[str] = set()
+        self.objective = False
 
-    def write(self, keys: tuple[str, ...], form: str) -> str:
-        """The text for one reference; the memory takes it in."""
+    def write(self, keys: tuple[str, ...], form: str, word_before: str = "") -> str:
+        """The text for one reference, after a word that may ask for an object; the memory takes it in."""
+        self.objective = word_before in BEFORE_OBJECT
+        if self.objective and not form and not isinstance(self._entity(keys[0]), Thing | Place):
+            form = "him"
         text = self._group(keys, form) if len(keys) > 1 else self._single(keys[0], form)
         capital = self.memory.start
         self.memory.start = False
@@ -102,7 +113,9 @@ class Voice:
             return f"the {one.noun}"
         if form == "who":
             return self.name(key) + (f" the {one.noun}" if one.named and one.kind != "child" else "")
-        if form in ("name", "call"):
+        if me and form in ("name", "who"):
+            form = "him" if self.objective else ""
+        if form in ("name", "call", "sign"):
             return self.name(key, form)
         if me:
             return _PRONOUNS["I"][form]
@@ -204,7 +217,7 @@ class Voice:
     # Several at once.
     def _group(self, keys: tuple[str, ...], form: str) -> str:
         memory = self.memory
-        recent = memory.said if memory.quoted else memory.now + memory.before
+        recent = memory.said if memory.quoted else memory.now + memory.before + sum(memory.older, [])
         both = all(key in recent or (key == self.narrator and not memory.quoted) for key in keys)
         crowd = any(key not in keys and isinstance(self._entity(key), Character) for key in recent)
         mine = self.narrator in keys and not memory.quoted

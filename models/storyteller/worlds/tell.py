@@ -118,7 +118,9 @@ class Teller:
         elif isinstance(one, Place) and ref.form == "view":
             self._literal(self.voice.write((key,), "view"))
         else:
-            text = self.voice.write(tuple(scope[letter] for letter in ref.letters), ref.form)
+            before = self.out[-1].split() if self.out else []
+            keys = tuple(scope[letter] for letter in ref.letters)
+            text = self.voice.write(keys, ref.form, before[-1].lower() if before else "")
             self.out.append(self._after_speech(self._with_article(text)))
 
     def _with_article(self, text: str) -> str:
@@ -165,7 +167,7 @@ class Teller:
         return text
 
     def tell(self) -> Telling:
-        scope = self.story.scope
+        scope = self.story.scope | {"n": self.manner.narrator}
         self._frame("open", scope)
         limit = self.rng.randint(30, 75)
         for moment in self.story.moments:
