@@ -158,8 +158,9 @@ def _parent(cast: Cast, role: str, of: str) -> Character:
 def _stranger(cast: Cast, role: str, of: str) -> Character:
     """One without a name: a stranger on the way, a little one that needs help, or an animal that cannot talk."""
     if role == "pet":
-        name = "pets" if cast.realm == "people" else "strangers"
-    elif cast.realm == "animals":
+        noun = cast._fresh(bank("animal-pets" if cast.realm == "animals" else "pets"))
+        return Character(noun, noun, "it", "animal", role, named=False, of=of)
+    if cast.realm == "animals":
         name = {"stranger": "strangers", "little": "littles"}[role]
     else:
         name = {"stranger": f"{cast.realm}-strangers", "little": "tale-littles"}[role]
@@ -167,7 +168,7 @@ def _stranger(cast: Cast, role: str, of: str) -> Character:
         gender = cast.gender()
         return Character(cast._fresh(bank("little-names")), "little girl" if gender == "she" else "little boy", gender, "child", role)
     noun, gender = cast._noun(name)
-    return Character(noun, noun, gender, "animal" if role == "pet" or cast.realm == "animals" else "adult", role, named=False, of=of)
+    return Character(noun, noun, gender, "animal" if cast.realm == "animals" else "adult", role, named=False, of=of)
 
 
 _ROLES: dict[str, Callable[[Cast, str, str], Character]] = {

@@ -8,13 +8,14 @@ from .world import Character, Entity, Place, Thing, World
 _PRONOUNS = {
     "she": {"": "she", "him": "her", "'s": "her", "self": "herself"},
     "he": {"": "he", "him": "him", "'s": "his", "self": "himself"},
+    "it": {"": "it", "him": "it", "'s": "its", "self": "itself"},
     "we": {"": "we", "him": "us", "'s": "our", "self": "ourselves"},
     "they": {"": "they", "him": "them", "'s": "their", "self": "themselves"},
     "I": {"": "I", "him": "me", "'s": "my", "self": "myself"},
 }
 _SAME = {"himself": "self", "she": ""}
 BEFORE_OBJECT = frozenset(
-    "about above across against along among around at behind below beneath beside between beyond by for from in into near of off on onto over past "
+    "about above across against along among around at behind below beneath beside between beyond by from into near of off on onto over past "
     "through to toward towards under upon with without found let gave told saw took helped thanked hugged showed made brought pulled pushed carried "
     "followed kissed woke met heard watched lifted missed loved caught frightened".split()
 )  # a character after one of these words is an object
@@ -183,7 +184,7 @@ class Voice:
 
     def _gender(self, key: str) -> str:
         entity = self._entity(key)
-        return entity.gender if isinstance(entity, Character) else ""
+        return entity.gender if isinstance(entity, Character) else "it"
 
     def _others(self, key: str, keys: list[str], gender: str) -> bool:
         return any(other != key and other != self.narrator and self._gender(other) == gender for other in keys)
@@ -192,7 +193,7 @@ class Voice:
     def _thing(self, key: str, thing: Thing, form: str) -> str:
         full = f"{thing.adjective} {thing.noun}"
         recent = self.memory.said if self.memory.quoted else self.memory.now or self.memory.before
-        things = [other for other in recent if isinstance(self._entity(other), Thing)]
+        things = [other for other in recent if self._gender(other) == "it"]
         if form == "~":
             if things and set(things) == {key}:
                 return "it"

@@ -108,5 +108,6 @@ def simulate(plot: Section, rng: random.Random, detail: float = 0.5) -> Story:
     """Cast a plot and play it through. `detail` (0 to 1) says how many optional episodes happen. Raises ImpossibleError."""
     realms = [realm for realm in plot.words("realm") if realm in REALMS] or list(REALMS)
     habitats = [habitat for habitat in plot.words("realm") if habitat in HABITATS] or list(HABITATS)
-    cast = Cast(rng.choice(realms), rng.choice(habitats), rng)
+    realm = rng.choice(realms)
+    cast = Cast(realm, rng.choice(habitats if realm == "animals" else HABITATS[:2]), rng)
     return _Player(plot, cast, rng, detail).story

@@ -16,7 +16,7 @@ SIZES = ("short", "medium", "long")
 FIRST_PERSON = ("diary", "letter")
 _UNTOLD = {"short": 0.12, "medium": 0.5, "long": 0.9}  # how likely an optional beat is told
 _OF_OTHERS = {"intro", "a", "show", "the", "look"}  # forms in which nobody speaks of themselves
-_SPEECH = "said|asked|cried|shouted|called|whispered|answered|replied|laughed|muttered|sighed|begged|added|thought|sang|yelled|wondered"
+_SPEECH = "(?:said|asked|cried|shouted|called|whispered|answered|replied|laughed|muttered|sighed|begged|added|sang|yelled)"
 _SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with", "who", "that", "from", "up", "down"}
 
 
@@ -62,6 +62,8 @@ class Teller:
         return not any(ref.form == "intro" or (ref.form in _OF_OTHERS and scope.get(ref.letters) == me) for ref in references(form.parts))
 
     def _holds(self, condition: str, scope: Scope) -> bool:
+        if condition.startswith("+"):
+            return True
         if condition.startswith("!"):
             return not self._holds(condition[1:], scope)
         letter, equals, tag = condition.partition("=")
@@ -88,13 +90,15 @@ class Teller:
             return None
         order = sorted(fitting, key=lambda form: form.length)
         top = len(order) - 1
-        weights = [self._weight(rank / top if top else 0.5) * (1 + len(form.conditions)) for rank, form in enumerate(order)]
+        weights = [self._weight(rank / top if top else 0.5) * _special(form) for rank, form in enumerate(order)]
         return self.rng.choices(order, weights)[0]
 
     def _weight(self, rank: float) -> float:
         return {"short": 1.25 - rank, "medium": 1.0, "long": 0.3 + rank}[self.manner.size]
 
     def say(self, form: Form, scope: Scope) -> None:
+        """Write one form; what it adds to the story (`+crown`) later forms may ask for."""
+        self.world.facts.update(condition[1:] for condition in form.conditions if condition.startswith("+"))
         for part in choose(form.parts, self.rng):
             if isinstance(part, str):
                 self._literal(part)
@@ -133,11 +137,11 @@ class Teller:
     def _after_speech(self, text: str) -> str:
         """A pronoun stands before the verb of speaking: not "said she"."""
         before = self.out[-1] if self.out else ""
-        match = re.search(rf'" ({_SPEECH}) $', before)
+        match = re.search(rf'(?:(?<=" )|^ )({_SPEECH}|thought|wondered) $|\b(?<![,;:] )(sat|stood|lay|came|hung) $', before)
         if match is None or text not in ("I", "he", "she", "we", "they"):
             return text
-        self.out[-1] = before[: match.start(1)]
-        return f"{text} {match[1]}"
+        self.out[-1] = before[: match.start(match.lastindex or 0)]
+        return f"{text} {match[match.lastindex or 0]}"
 
     def _draw(self, name: str, scope: Scope) -> None:
         if name == "scene":
@@ -218,6 +222,10 @@ class Teller:
             self._literal("\n\n" if breaks else " ")
 
 
+def _special(form: Form) -> int:
+    return 1 + sum(1 for condition in form.conditions if not condition.startswith(("+", "!")))
+
+
 def tell(story: Story, manner: Manner, rng: random.Random) -> Telling:
     """The story in the manner that is asked for. Raises LookupError where a moment cannot be told so."""
     return Teller(story, manner, rng).tell()
@@ -254,6 +262,7 @@ def verse(story: Story, rng: random.Random) -> Telling | None:
 def tidy(text: str) -> str:
     """Spaces that choices left behind are taken out."""
     text = re.sub(r" +", " ", text)
+    text = re.sub(rf'([?!]") (He|She|They|We) (?={_SPEECH}\b)', lambda match: f"{match[1]} {match[2].lower()} ", text)
     text = re.sub(r" ?\n ?", "\n", text)
     return re.sub(r" ([.,;:!?])", r"\1", text).strip()
 
