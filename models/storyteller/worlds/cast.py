@@ -66,6 +66,8 @@ class Cast:
             self.entities[key] = maker(self, role, of)
         elif role == "home":
             self.entities[key] = Place("house" if not of else self._character(of).home, "at home", "home", frozenset({"home"}))
+        elif role in _NOWHERE:
+            self.entities[key] = Place(role, *_NOWHERE[role], frozenset({role}))
         elif role.split("|")[0] in THING_KINDS:
             self.entities[key] = self._thing(role.split("|"))
         else:
@@ -83,7 +85,7 @@ class Cast:
         """One of the words that names nobody and nothing in the story."""
         used = {word for entity in self.entities.values() for word in (entity.noun, getattr(entity, "name", ""))}
         used_words = {part for word in used for part in word.split()}
-        return self.rng.choice([word for word in words if word.split("=")[0] not in used | used_words])
+        return self.rng.choice([word for word in words if not used_words & set(word.split("=")[0].split()) - {"the", "of", "with"}])
 
     def _noun(self, name: str) -> tuple[str, str]:
         """A noun from a bank, and the gender: the one that goes with it, or one that few in the story have."""
@@ -183,5 +185,7 @@ _ROLES: dict[str, Callable[[Cast, str, str], Character]] = {
     "stranger": _stranger,
     "little": _stranger,
     "pet": _stranger,
+    "dragon": lambda _cast, role, _of: Character("dragon", "dragon", "it", "fairy", role, named=False, hand="claw", home="cave"),
 }
+_NOWHERE = {"bridge": ("on the bridge", "to the bridge"), "pit": ("down in the hole", "down the hole"), "away": ("far away", "away"), "sky": ("up in the sky", "into the sky"), "bed": ("in bed", "to bed")}
 THING_KINDS = ("toy", "small", "treasure", "food", "clothes", "instrument", "tool", "book", "gift", "light", "big")

@@ -13,6 +13,7 @@ _PRONOUNS = {
     "they": {"": "they", "him": "them", "'s": "their", "self": "themselves"},
     "I": {"": "I", "him": "me", "'s": "my", "self": "myself"},
 }
+_RELATIVES = ("parent", "grandparent", "aunt")
 _SAME = {"himself": "self", "she": ""}
 BEFORE_OBJECT = frozenset(
     "about above across against along among around at behind below beneath beside between beyond by from into near of off on onto over past "
@@ -116,6 +117,8 @@ class Voice:
             return self.name(key) + (f" the {one.noun}" if one.named and one.kind != "child" else "")
         if me and form in ("name", "who"):
             form = "him" if self.objective else ""
+        if form == "name" and one.role in _RELATIVES and not self.memory.quoted:
+            return self._single(one.of, "'s") + f" {one.noun}"
         if form in ("name", "call", "sign"):
             return self.name(key, form)
         if me:
@@ -140,7 +143,7 @@ class Voice:
         """A name or a noun; at the first mention with what the reader must know."""
         first = key not in self.met and not self.memory.quoted
         if not one.named:
-            if one.of and one.role in ("parent", "grandparent", "aunt"):
+            if one.role in _RELATIVES:
                 if self.memory.quoted:
                     return self.name(key)
                 return self._single(one.of, "'s") + f" {one.noun}"
@@ -148,8 +151,8 @@ class Voice:
         if first and form != "'s":
             return self._first(key, one)
         alone = sum(1 for other in self.world.entities.values() if isinstance(other, Character) and other.noun == one.noun) == 1
-        if alone and not self.memory.quoted and one.kind != "adult" and key in self.met and self.rng.random() < 0.12:
-            return f"the {one.noun}"
+        if alone and not self.memory.quoted and not self.narrator and one.role in ("hero", "friend", "rival") and not first:
+            return f"the {one.noun}" if self.rng.random() < 0.12 else one.name
         return one.name
 
     def _first(self, key: str, one: Character) -> str:
@@ -220,7 +223,7 @@ class Voice:
         memory = self.memory
         recent = memory.said if memory.quoted else memory.now + memory.before + sum(memory.older, [])
         both = all(key in recent or (key == self.narrator and not memory.quoted) for key in keys)
-        crowd = any(key not in keys and isinstance(self._entity(key), Character) for key in recent)
+        crowd = len({key for key in recent if key not in keys and isinstance(self._entity(key), Character)}) > 1
         mine = self.narrator in keys and not memory.quoted
         if both and not crowd and all(key in self.met or key == self.narrator for key in keys):
             for key in keys:

@@ -106,8 +106,12 @@ class _Player:
 
 def simulate(plot: Section, rng: random.Random, detail: float = 0.5) -> Story:
     """Cast a plot and play it through. `detail` (0 to 1) says how many optional episodes happen. Raises ImpossibleError."""
-    realms = [realm for realm in plot.words("realm") if realm in REALMS] or list(REALMS)
-    habitats = [habitat for habitat in plot.words("realm") if habitat in HABITATS] or list(HABITATS)
-    realm = rng.choice(realms)
-    cast = Cast(realm, rng.choice(habitats if realm == "animals" else HABITATS[:2]), rng)
-    return _Player(plot, cast, rng, detail).story
+    for _ in range(8):
+        realm = rng.choice([realm for realm in plot.words("realm") if realm in REALMS] or REALMS)
+        habitats = [habitat for habitat in plot.words("realm") if habitat in HABITATS] or HABITATS
+        cast = Cast(realm, rng.choice(habitats if realm == "animals" else HABITATS[:2]), rng)
+        try:
+            return _Player(plot, cast, rng, detail).story
+        except LookupError:  # a habitat that lacks such a place
+            continue
+    raise LookupError(f"{plot.name} cannot be cast")
