@@ -187,5 +187,16 @@ _ROLES: dict[str, Callable[[Cast, str, str], Character]] = {
     "pet": _stranger,
     "dragon": lambda _cast, role, _of: Character("dragon", "dragon", "it", "fairy", role, named=False, hand="claw", home="cave"),
 }
-_NOWHERE = {"bridge": ("on the bridge", "to the bridge"), "pit": ("down in the hole", "down the hole"), "away": ("far away", "away"), "sky": ("up in the sky", "into the sky"), "bed": ("in bed", "to bed")}
+_NOWHERE = {
+    "school": ("at school", "to school"),
+    "kitchen": ("in the kitchen", "into the kitchen"),
+    "bridge": ("on the bridge", "to the bridge"),
+    "pit": ("down in the hole", "down the hole"),
+    "away": ("far away", "away"),
+    "sky": ("up in the sky", "into the sky"),
+    "bed": ("in bed", "to bed"),
+    "stage": ("on the stage", "up on the stage"),
+    "boat": ("in the boat", "into the boat"),
+    "door": ("at the door", "to the door"),
+}  # places that are in no list, since any story can have them
 THING_KINDS = ("toy", "small", "treasure", "food", "clothes", "instrument", "tool", "book", "gift", "light", "big")

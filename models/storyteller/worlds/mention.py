@@ -18,7 +18,7 @@ _SAME = {"himself": "self", "she": ""}
 BEFORE_OBJECT = frozenset(
     "about above across against along among around at behind below beneath beside between beyond by from into near of off on onto over past "
     "through to toward towards under upon with without found let gave told saw took helped thanked hugged showed made brought pulled pushed carried "
-    "followed kissed woke met heard watched lifted missed loved caught frightened".split()
+    "followed kissed woke met heard watched lifted missed loved caught frightened put led lent taught wrapped dragged fetched hid hit held sent".split()
 )  # a character after one of these words is an object
 
 
@@ -41,22 +41,29 @@ class Memory:
 
     def read(self, text: str) -> None:
         """Follow literal text: where sentences and quotations begin and end."""
-        for char in text:
+        for at, char in enumerate(text):
             if char == '"':
                 self.quoted = not self.quoted
                 self.said = []
                 if self.quoted:
                     self.start = True
+                elif self.start and not text[at + 1 : at + 3].strip().islower():
+                    self._end()
             elif char in ".!?":
                 self.start = True
-                if not self.quoted and self.now:
-                    self.older = [*self.older[-2:], self.before]
-                    self.before, self.now = self.now, []
+                if not self.quoted:
+                    self._end()
             elif char == "\n":
                 self.start = True
                 self.older, self.before, self.now = [self.before, self.now], [], []
             elif not char.isspace() and char not in "'()-":
                 self.start = False
+
+    def _end(self) -> None:
+        """A sentence has ended."""
+        if self.now:
+            self.older = [*self.older[-2:], self.before]
+            self.before, self.now = self.now, []
 
 
 class Voice:

@@ -122,7 +122,8 @@ class Teller:
         elif isinstance(one, Place) and ref.form == "view":
             self._literal(self.voice.write((key,), "view"))
         else:
-            before = self.out[-1].split() if self.out else []
+            last = self.out[-1] if self.out else ""
+            before = ["to"] if last == " asked " else last.split()  # "she asked him", but: "Why?" asked he
             keys = tuple(scope[letter] for letter in ref.letters)
             text = self.voice.write(keys, ref.form, before[-1].lower() if before else "")
             self.out.append(self._after_speech(self._with_article(text)))
@@ -262,7 +263,8 @@ def verse(story: Story, rng: random.Random) -> Telling | None:
 def tidy(text: str) -> str:
     """Spaces that choices left behind are taken out."""
     text = re.sub(r" +", " ", text)
-    text = re.sub(rf'([?!]") (He|She|They|We) (?={_SPEECH}\b)', lambda match: f"{match[1]} {match[2].lower()} ", text)
+    text = re.sub(rf'([?!]") (He|She|They|We|The)\b(?=( [a-z]+)* {_SPEECH}\b)', lambda match: f"{match[1]} {match[2].lower()}", text)
+    text = text.replace("hoofs", "hooves").replace("foots", "feet")
     text = re.sub(r" ?\n ?", "\n", text)
     return re.sub(r" ([.,;:!?])", r"\1", text).strip()
 
