@@ -125,7 +125,7 @@ class Voice:
         if me and form in ("name", "who"):
             form = "him" if self.objective else ""
         if form == "name" and one.role in _RELATIVES and not self.memory.quoted:
-            return self._single(one.of, "'s") + f" {one.noun}"
+            return f"{self._possessor(one.of)} {one.noun}"
         if form in ("name", "call", "sign"):
             return self.name(key, form)
         if me:
@@ -153,14 +153,21 @@ class Voice:
             if one.role in _RELATIVES:
                 if self.memory.quoted:
                     return self.name(key)
-                return self._single(one.of, "'s") + f" {one.noun}"
+                return f"{self._possessor(one.of)} {one.noun}"
             return article(one.noun) if first else f"the {one.noun}"
-        if first and form != "'s":
+        if first and (form != "'s" or one.role in ("friend", "sibling")):
             return self._first(key, one)
         alone = sum(1 for other in self.world.entities.values() if isinstance(other, Character) and other.noun == one.noun) == 1
         if alone and not self.memory.quoted and not self.narrator and one.role in ("hero", "friend", "rival") and not first:
             return f"the {one.noun}" if self.rng.random() < 0.12 else one.name
         return one.name
+
+    def _possessor(self, key: str) -> str:
+        """Whose mother it is; the reader's mind is on the mother then."""
+        memory, now = self.memory, list(self.memory.now)
+        text = self._single(key, "'s")
+        memory.now = now
+        return text
 
     def _first(self, key: str, one: Character) -> str:
         sort = one.noun if one.kind != "child" else ""

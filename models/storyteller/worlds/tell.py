@@ -106,6 +106,8 @@ class Teller:
                 self._refer(part, scope)
 
     def _literal(self, text: str) -> None:
+        if self.voice.memory.start and text[:1].islower():
+            text = text[0].upper() + text[1:]
         self.voice.memory.read(text)
         self.out.append(text)
 
