@@ -33,11 +33,12 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """Between `least` and `most` of these roads happen, in any order."""
+    """Between `least` and `most` of these roads happen, in any order or in the order of the book."""
 
     roads: tuple[tuple["Node", ...], ...]
     least: int
     most: int
+    ordered: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +101,11 @@ def _nodes(blocks: list[list[str]]) -> tuple[Node, ...]:
         if not lines[0].startswith("{{"):
             nodes.append(_beat(lines))
             continue
-        least, _, most = lines[0][2:].strip().partition("-")
+        least, _, most = lines[0].strip("{> ").partition("-")
         roads = [_nodes(blocks)]
         while blocks.pop() == ["or"]:
             roads.append(_nodes(blocks))
-        nodes.append(Branch(tuple(roads), int(least or 1), int(most or least or 1)))
+        nodes.append(Branch(tuple(roads), int(least or 1), int(most or least or 1), lines[0].endswith(">")))
     return tuple(nodes)
 
 
@@ -118,7 +119,7 @@ def read_sections(text: str) -> Iterator[Section]:
             header = re.match(r"(\w+): ", line)
             if header and header[1] in _HEADERS and not any(blocks):
                 section.headers.setdefault(header[1], []).append(line[header.end() :])
-            elif line in ("or", "}}") or re.fullmatch(r"\{\{[ \d-]*", line):
+            elif line in ("or", "}}") or re.fullmatch(r"\{\{[ \d-]*>?", line):
                 blocks += [[line], []]
             elif line:
                 blocks[-1].append(line)

@@ -11,7 +11,7 @@ from .tell import Manner, gist, manner_of, tell, title
 from .template import references
 from .world import ImpossibleError
 
-CHARACTER_FORMS = {"", "him", "'s", "self", "name", "who", "intro", "a", "the", "noun", "trait", "hand", "home", "look", "show", "she", "himself", "call", "sign"}
+CHARACTER_FORMS = {"", "him", "'s", "hers", "self", "name", "who", "intro", "a", "the", "noun", "trait", "hand", "home", "look", "show", "she", "himself", "call", "sign"}
 def beats(nodes: tuple[Node, ...]) -> Iterator[Beat]:
     for node in nodes:
         if isinstance(node, Beat):
@@ -50,7 +50,7 @@ def faults(section: Section) -> Iterator[str]:
     cast = cast_of(section)
     for form in _lines(section):
         for ref in references(form.parts):
-            if not ref.letters and ref.form != "scene" and ref.form not in bank_names():
+            if not ref.letters and ref.form != "scene" and ref.form.rstrip("0123456789") not in bank_names():
                 yield f"{section.name}: there is no word bank {ref.form}"
             for letter in ref.letters:
                 if letter not in cast:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from .world import Character, Entity, Place, Thing, World
 
 _PRONOUNS = {
-    "she": {"": "she", "him": "her", "'s": "her", "self": "herself"},
-    "he": {"": "he", "him": "him", "'s": "his", "self": "himself"},
-    "it": {"": "it", "him": "it", "'s": "its", "self": "itself"},
-    "we": {"": "we", "him": "us", "'s": "our", "self": "ourselves"},
-    "they": {"": "they", "him": "them", "'s": "their", "self": "themselves"},
-    "I": {"": "I", "him": "me", "'s": "my", "self": "myself"},
+    "she": {"": "she", "him": "her", "'s": "her", "hers": "hers", "self": "herself"},
+    "he": {"": "he", "him": "him", "'s": "his", "hers": "his", "self": "himself"},
+    "it": {"": "it", "him": "it", "'s": "its", "hers": "its", "self": "itself"},
+    "we": {"": "we", "him": "us", "'s": "our", "hers": "ours", "self": "ourselves"},
+    "they": {"": "they", "him": "them", "'s": "their", "hers": "theirs", "self": "themselves"},
+    "I": {"": "I", "him": "me", "'s": "my", "hers": "mine", "self": "myself"},
 }
 _RELATIVES = ("parent", "grandparent", "aunt")
 _SAME = {"himself": "self", "she": ""}
@@ -133,7 +133,7 @@ class Voice:
         if form == "self" or self.clear(key):
             return _PRONOUNS[one.gender][form]
         text = self._full(key, one, form)
-        return text if form != "'s" else text + ("'" if text.endswith("s") and not one.named else "'s")
+        return text if form not in ("'s", "hers") else text + ("'" if text.endswith("s") and not one.named else "'s")
 
     def name(self, key: str, form: str = "name") -> str:
         """What a character is called by everybody (`call`: what others call out to them)."""
@@ -155,7 +155,7 @@ class Voice:
                     return self.name(key)
                 return f"{self._possessor(one.of)} {one.noun}"
             return article(one.noun) if first else f"the {one.noun}"
-        if first and (form != "'s" or one.role in ("friend", "sibling")):
+        if first and (form not in ("'s", "hers") or one.role in ("friend", "sibling")):
             return self._first(key, one)
         alone = sum(1 for other in self.world.entities.values() if isinstance(other, Character) and other.noun == one.noun) == 1
         if alone and not self.memory.quoted and not self.narrator and one.role in ("hero", "friend", "rival") and not first:

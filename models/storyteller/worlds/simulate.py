@@ -80,8 +80,9 @@ class _Player:
             elif isinstance(node, Branch):
                 span = node.most - node.least + 1
                 number = node.least + min(int(span * self.rng.random() ** (1.6 - self.detail)), span - 1)
-                for road in self.rng.sample(node.roads, number):
-                    self._play(road, scope)
+                order = self.rng.sample(range(len(node.roads)), number)
+                for road in sorted(order) if node.ordered else order:
+                    self._play(node.roads[road], scope)
             else:
                 self._call(node, scope)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from .book import Form, bank_forms, header_forms
 from .mention import Voice, article
+from .reword import reword
 from .simulate import Scope, Story
 from .template import Ref, choose, references
 from .world import Character, Place, Thing
@@ -16,7 +17,11 @@ SIZES = ("short", "medium", "long")
 FIRST_PERSON = ("diary", "letter")
 _UNTOLD = {"short": 0.12, "medium": 0.5, "long": 0.9}  # how likely an optional beat is told
 _OF_OTHERS = {"intro", "a", "show", "the", "look"}  # forms in which nobody speaks of themselves
-_SPEECH = "(?:said|asked|cried|shouted|called|whispered|answered|replied|laughed|muttered|sighed|begged|added|sang|yelled)"
+_SPEECH = (
+    "(?:said|asked|cried|shouted|called|whispered|answered|replied|laughed|muttered|sighed|begged|added|sang|yelled|roared|howled|giggled|shrieked|"
+    "groaned|grumbled|explained|warned|promised|agreed|gasped|insisted|mumbled|growled|squeaked|demanded|suggested|sobbed|panted|snapped|announced|"
+    "admitted|repeated|murmured|wailed|croaked|boasted|guessed|moaned|chuckled|hissed|puffed)"
+)
 _SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with", "who", "that", "from", "up", "down"}
 
 
@@ -48,6 +53,7 @@ class Teller:
         self.voice = Voice(self.world, rng, manner.narrator)
         self.out: list[str] = []
         self.used: set[str] = set()
+        self.kept: dict[str, str] = {}
 
     # One form.
     def fits(self, form: Form, scope: Scope) -> bool:
@@ -147,6 +153,14 @@ class Teller:
         return f"{text} {match[match.lastindex or 0]}"
 
     def _draw(self, name: str, scope: Scope) -> None:
+        if name[-1].isdigit():  # the same item each time, in one story
+            if name not in self.kept:
+                start = len(self.out)
+                self._draw(name[:-1], scope)
+                self.kept[name] = "".join(self.out[start:])
+            else:
+                self._literal(self.kept[name])
+            return
         if name == "scene":
             name = f"scene-{self.rng.choice(self.story.plot.words('scene') or ['day'])}"
         self._nested(bank_forms(name), scope)
@@ -193,7 +207,7 @@ class Teller:
             self.say(form, moment.scope)
             self._literal(" ")
         self._end(scope)
-        return Telling(self.story, self.manner, tidy("".join(self.out)), frozenset(self.voice.met))
+        return Telling(self.story, self.manner, reword(tidy("".join(self.out)), self.rng), frozenset(self.voice.met))
 
     def _paragraph(self) -> int:
         """The number of words since the last break."""
