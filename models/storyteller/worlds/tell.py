@@ -105,11 +105,12 @@ class Teller:
     def say(self, form: Form, scope: Scope) -> None:
         """Write one form; what it adds to the story (`+crown`) later forms may ask for."""
         self.world.facts.update(condition[1:] for condition in form.conditions if condition.startswith("+"))
-        for part in choose(form.parts, self.rng):
+        parts = list(choose(form.parts, self.rng))
+        for part, after in zip(parts, [*parts[1:], ""], strict=True):
             if isinstance(part, str):
                 self._literal(part)
             else:
-                self._refer(part, scope)
+                self._refer(part, scope, closed=isinstance(after, str) and after[:1] in (".", ",", "?", "!", ";", '"', ""))
 
     def _literal(self, text: str) -> None:
         if self.voice.memory.start and text[:1].islower():
@@ -117,7 +118,7 @@ class Teller:
         self.voice.memory.read(text)
         self.out.append(text)
 
-    def _refer(self, ref: Ref, scope: Scope) -> None:
+    def _refer(self, ref: Ref, scope: Scope, closed: bool) -> None:
         if not ref.letters:
             self._draw(ref.form, scope)
             return
@@ -131,7 +132,9 @@ class Teller:
             self._literal(self.voice.write((key,), "view"))
         else:
             last = self.out[-1] if self.out else ""
-            before = ["to"] if last == " asked " else last.split()  # "she asked him", but: "Why?" asked he
+            before = last.split()
+            if last == " asked " or (closed and before[-1:] in (["for"], ["before"], ["after"], ["like"], ["but"])):
+                before = ["to"]  # "she asked him" and "there was nothing for him." have objects; "asked he" and "for he knew" have not
             keys = tuple(scope[letter] for letter in ref.letters)
             text = self.voice.write(keys, ref.form, before[-1].lower() if before else "")
             self.out.append(self._after_speech(self._with_article(text)))
