@@ -13,15 +13,6 @@ from .tell import Manner, Teller, Telling, gist, title
 from .world import Character, Place, Thing
 
 Record = dict[str, str]
-_COMMON = frozenset(
-    "about after again against along already although always another anyone anything around away back because been before began behind being below "
-    "best better between both came cannot come could days does down each even ever every everybody everyone everything first from gave going gone good "
-    "great have hand hands head heard here held herself himself home into itself just keep kept knew know last left like little long look looked made "
-    "many more most much must myself near need never next nobody none nothing once only other over said same says seen shall should some somebody "
-    "something soon still stood such sure take tell than that their them then there they thing things think this those thought three through time "
-    "together told took tried turned under until upon used very wait want wanted well went were what when where which while whole whom whose will with "
-    "without words would your yours yourself asked cried answered called shouted whispered dear named didn't don't doesn't can't won't".split()
-)
 
 
 def grounded(text: str, telling: Telling) -> bool:
@@ -76,7 +67,7 @@ def title_wish(telling: Telling, rng: random.Random) -> str:
 
 def words_wish(telling: Telling, rng: random.Random) -> str:
     """Three words that occur in the story."""
-    words = sorted({word for word in re.findall(r"(?<![\w'-])[a-z]{4,}(?![\w'-])", telling.text) if word not in _COMMON})
+    words = sorted({word for word in re.findall(r"(?<![\w'-])[a-z]{4,}(?![\w'-])", telling.text) if word not in bank("common")})
     chosen = rng.sample(words, min(3, len(words)))
     text = f"{', '.join(chosen[:-1])} and {chosen[-1]}" if rng.random() < 0.4 else ", ".join(chosen)
     return rng.choice(bank("wish-words")).replace("WORDS", text)
@@ -181,6 +172,3 @@ def before(telling: Telling, rng: random.Random) -> Record:
         return {"kind": kind, "prompt": prompt, "text": rest}
     makers = {"wish": wish, "title": title_wish, "words": words_wish}
     return {"kind": kind, "prompt": makers[kind](telling, rng) if kind in makers else "", "text": telling.text}
-
-
-

@@ -11,7 +11,30 @@ from .tell import Manner, gist, manner_of, tell, title
 from .template import references
 from .world import ImpossibleError
 
-CHARACTER_FORMS = {"", "him", "'s", "hers", "self", "name", "who", "intro", "a", "the", "noun", "trait", "hand", "home", "look", "show", "she", "himself", "call", "sign"}
+CHARACTER_FORMS = {
+    "",
+    "him",
+    "'s",
+    "hers",
+    "self",
+    "name",
+    "who",
+    "intro",
+    "a",
+    "the",
+    "noun",
+    "trait",
+    "hand",
+    "home",
+    "look",
+    "show",
+    "she",
+    "himself",
+    "call",
+    "sign",
+}
+
+
 def beats(nodes: tuple[Node, ...]) -> Iterator[Beat]:
     for node in nodes:
         if isinstance(node, Beat):

@@ -106,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, help="a file (default: standard output)")
     parser.add_argument("--hold-out", default="", metavar="PLOTS", help="plots to leave out, separated by commas")
     parser.add_argument("--only", default="", metavar="PLOTS", help="plots to draw from, separated by commas (default: all)")
-    parser.add_argument("--questions", type=float, default=0.3, help="for what part of the stories there is a question, too (default: %(default)s)")
+    parser.add_argument(
+        "--questions", type=float, default=0.3, help="for what part of the stories there is a question, too (default: %(default)s)"
+    )
     parser.add_argument("--limit", type=float, default=0.5, help="a story that shares more of its 5-grams with an earlier one is left out")
     return parser
 

@@ -2,7 +2,9 @@
 
 import random
 from dataclasses import dataclass, field
+from itertools import chain
 
+from .book import bank
 from .world import Character, Entity, Place, Thing, World
 
 _PRONOUNS = {
@@ -15,11 +17,6 @@ _PRONOUNS = {
 }
 _RELATIVES = ("parent", "grandparent", "aunt")
 _SAME = {"himself": "self", "she": ""}
-BEFORE_OBJECT = frozenset(
-    "about above across against along among around at behind below beneath beside between beyond by from into near of off on onto over past "
-    "through to toward towards under upon with without found let gave told saw took helped thanked hugged showed made brought pulled pushed carried "
-    "followed kissed woke met heard watched lifted missed loved caught frightened put led lent taught wrapped dragged fetched hid hit held sent".split()
-)  # a character after one of these words is an object
 
 
 def article(noun: str) -> str:
@@ -80,7 +77,7 @@ class Voice:
 
     def write(self, keys: tuple[str, ...], form: str, word_before: str = "") -> str:
         """The text for one reference, after a word that may ask for an object; the memory takes it in."""
-        self.objective = word_before in BEFORE_OBJECT
+        self.objective = word_before in bank("before-object")
         if self.objective and not form and not isinstance(self._entity(keys[0]), Thing | Place):
             form = "him"
         text = self._group(keys, form) if len(keys) > 1 else self._single(keys[0], form)
@@ -235,7 +232,7 @@ class Voice:
     # Several at once.
     def _group(self, keys: tuple[str, ...], form: str) -> str:
         memory = self.memory
-        recent = memory.said if memory.quoted else memory.now + memory.before + sum(memory.older, [])
+        recent = memory.said if memory.quoted else [*memory.now, *memory.before, *chain(*memory.older)]
         both = all(key in recent or (key == self.narrator and not memory.quoted) for key in keys)
         crowd = len({key for key in recent if key not in keys and isinstance(self._entity(key), Character)}) > 1
         mine = self.narrator in keys and not memory.quoted
@@ -244,7 +241,7 @@ class Voice:
                 self._note(key)
             return _PRONOUNS["we" if mine else "they"][form]
         others = [key for key in keys if key != self.narrator or memory.quoted]
-        names = []
+        names: list[str] = []
         for key in others:
             one = self._entity(key)
             assert isinstance(one, Character)

@@ -84,7 +84,7 @@ class Teller:
 
     def _tags(self, key: str) -> set[str]:
         one = self.world.entities[key]
-        tags = self.world.states[key] | {one.noun, self.world.feels.get(key, "")}
+        tags = self.world.states.get(key, set()) | {one.noun, self.world.feels.get(key, "")}
         if isinstance(one, Character):
             return tags | {one.kind, one.trait, one.gender, one.role}
         return tags | (set(one.kinds) if isinstance(one, Place) else {one.kind})

@@ -99,11 +99,11 @@ class World:
 
     def _able(self, who: str, *bars: str) -> None:
         for bar in bars:
-            _need(bar not in self.states[who], f"{who} is {bar}")
+            _need(bar not in self.states.get(who, ()), f"{who} is {bar}")
 
     def _near(self, who: str, what: str) -> None:
         self._is(what, Thing)
-        _need("gone" not in self.states[what], f"{what} is gone")
+        _need("gone" not in self.states.get(what, ()), f"{what} is gone")
         _need(self.place_of(what) == self._here(who), f"{what} is not where {who} is")
 
     def _holds(self, who: str, what: str) -> None:
@@ -121,7 +121,7 @@ class World:
         self._is(place, Place)
         _need(self._here(who) != place, f"{who} is there already")
         self._able(who, "stuck", "asleep", "ill")
-        _need("shut" not in self.states[place], f"{place} is shut")
+        _need("shut" not in self.states.get(place, ()), f"{place} is shut")
         self.where[who] = place
 
     def do_come(self, who: str, whom: str) -> None:
@@ -204,7 +204,7 @@ class World:
 
     def do_use(self, who: str, what: str) -> None:
         self._holds(who, what)
-        _need("broken" not in self.states[what], f"{what} is broken")
+        _need("broken" not in self.states.get(what, ()), f"{what} is broken")
 
     def do_eat(self, who: str, what: str) -> None:
         self._near(who, what)
@@ -214,12 +214,12 @@ class World:
         self.states[what].add("gone")
 
     def do_break(self, what: str) -> None:
-        _need(not self.states[what] & {"broken", "gone"}, f"{what} is broken or gone")
+        _need(not self.states.get(what, set()) & {"broken", "gone"}, f"{what} is broken or gone")
         self.states[what].add("broken")
 
     def do_mend(self, who: str, what: str) -> None:
         self._near(who, what)
-        _need("broken" in self.states[what], f"{what} is whole")
+        _need("broken" in self.states.get(what, ()), f"{what} is whole")
         self.states[what].discard("broken")
 
     # What they know, feel and are.
@@ -228,7 +228,7 @@ class World:
         self.knows[who].add(fact)
 
     def do_knows(self, who: str, fact: str) -> None:
-        _need(fact in self.knows[who], f"{who} does not know {fact}")
+        _need(fact in self.knows.get(who, ()), f"{who} does not know {fact}")
 
     def do_tell(self, who: str, fact: str, whom: str) -> None:
         self.do_knows(who, fact)
@@ -247,11 +247,11 @@ class World:
 
     def do_is(self, who: str, state: str) -> None:
         _need(who in self.entities, f"there is no {who}")
-        _need(state not in self.states[who], f"{who} is {state} already")
+        _need(state not in self.states.get(who, ()), f"{who} is {state} already")
         self.states[who].add(state)
 
     def do_not(self, who: str, state: str) -> None:
-        _need(state in self.states[who], f"{who} is not {state}")
+        _need(state in self.states.get(who, ()), f"{who} is not {state}")
         self.states[who].discard(state)
 
     def do_free(self, who: str, whom: str) -> None:
