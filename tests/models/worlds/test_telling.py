@@ -10,11 +10,11 @@ from models.storyteller.worlds.book import Section, plots, read_form, read_secti
 from models.storyteller.worlds.simulate import Story, simulate
 from models.storyteller.worlds.tell import Manner, Teller, Telling, manner_of, tell, tidy, verse
 from models.storyteller.worlds.template import choose, parse, ways
-from models.storyteller.worlds.world import Character, Place, Thing
+from models.storyteller.worlds.world import Character, Entity, Place, Thing
 
 
 def story(friend: str = "she") -> Story:
-    entities = {
+    entities: dict[str, Entity] = {
         "a": Character("Tom", "boy", "he", "child", "hero", "shy"),
         "b": Character("Mia" if friend == "she" else "Ben", "girl" if friend == "she" else "boy", friend, "child", "friend", of="a"),
         "g": Character("mother", "mother", "she", "adult", "parent", named=False, of="a"),

@@ -2,9 +2,9 @@
 
 import pytest
 
-from models.storyteller.worlds.world import Character, ImpossibleError, Place, Thing, World
+from models.storyteller.worlds.world import Character, Entity, ImpossibleError, Place, Thing, World
 
-ENTITIES = {
+ENTITIES: dict[str, Entity] = {
     "a": Character("Tom", "boy", "he", "child", "hero"),
     "b": Character("Mia", "girl", "she", "child", "friend", of="a"),
     "t": Thing("kite", "red", "toy"),
