@@ -117,12 +117,12 @@ class Voice:
             return article(f"{one.trait} {one.noun}".strip())
         if form == "the":
             return f"the {one.noun}"
-        if form == "who":
-            return self.name(key) + (f" the {one.noun}" if one.named and one.kind != "child" else "")
         if me and form in ("name", "who"):
             form = "him" if self.objective else ""
+        if form == "who":
+            return self.name(key) + (f" the {one.noun}" if one.named and one.kind != "child" else "")
         if form == "name" and one.role in _RELATIVES and not self.memory.quoted:
-            return f"{self._possessor(one.of)} {one.noun}"
+            return f"{self._possessor(key, one.of)} {one.noun}"
         if form in ("name", "call", "sign"):
             return self.name(key, form)
         if me:
@@ -150,7 +150,7 @@ class Voice:
             if one.role in _RELATIVES:
                 if self.memory.quoted:
                     return self.name(key)
-                return f"{self._possessor(one.of)} {one.noun}"
+                return f"{self._possessor(key, one.of)} {one.noun}"
             return article(one.noun) if first else f"the {one.noun}"
         if first and (form not in ("'s", "hers") or one.role in ("friend", "sibling")):
             return self._first(key, one)
@@ -159,10 +159,14 @@ class Voice:
             return f"the {one.noun}" if self.rng.random() < 0.12 else one.name
         return one.name
 
-    def _possessor(self, key: str) -> str:
-        """Whose mother it is; the reader's mind is on the mother then."""
+    def _possessor(self, key: str, whose: str) -> str:
+        """Whose mother it is; the reader's mind is on the mother then, and still knows whose she is in the next sentence."""
         memory, now = self.memory, list(self.memory.now)
-        text = self._single(key, "'s")
+        recent = [other for other in [*now, *memory.before] if other not in (key, self.narrator)]
+        gender = self._gender(whose)
+        if whose != self.narrator and len(recent) < len([*now, *memory.before]) and not self._others(whose, recent, gender):
+            return _PRONOUNS[gender]["'s"]
+        text = self._single(whose, "'s")
         memory.now = now
         return text
 
