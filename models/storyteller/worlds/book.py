@@ -20,6 +20,7 @@ class Form:
     length: int
     conditions: tuple[str, ...] = ()
     apart: bool = False  # speaks of "them" where somebody who was there would say "us"
+    present: frozenset[str] = frozenset()  # the letters that have a verb in the present, which does not go with "I": "{a} keeps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class Call:
 
 
 Node = Beat | Branch | Call
+_PRESENT = re.compile(r"\{([a-z])(?:\.name)?\} (?:(?:still|always|only|never|now|often) )*([a-z]+s)\b")
+_NO_VERBS = {"was", "as", "always", "perhaps", "towards", "sometimes", "unless", "this", "its", "his", "across", "afterwards"}
 
 
 @dataclass(slots=True)
@@ -76,7 +79,8 @@ def read_form(line: str) -> Form:
     unquoted = re.sub(r'"[^"]*"', "", line)
     mine = any(condition.startswith("me") for condition in conditions)
     apart = not mine and re.search(r"\b(they|them|their|themselves)\b", unquoted, re.IGNORECASE) is not None
-    return Form(parts, words(parts), conditions, apart)
+    present = frozenset(letter for letter, verb in _PRESENT.findall(unquoted) if verb not in _NO_VERBS)
+    return Form(parts, words(parts), conditions, apart, present)
 
 
 def _beat(lines: list[str]) -> Beat | Call:

@@ -63,7 +63,7 @@ class Teller:
         me = self.manner.narrator
         if not me:
             return True
-        if form.apart:
+        if form.apart or any(scope.get(letter) == me for letter in form.present):
             return False
         return not any(ref.form == "intro" or (ref.form in _OF_OTHERS and scope.get(ref.letters) == me) for ref in references(form.parts))
 
