@@ -88,7 +88,7 @@ def tellings(times: int) -> Iterator[Telling]:
 WRONG = re.compile(
     r"[{}\[\]|]|  | [.,;!?]|\b(the the|a a|an an|of a|to a|in a) \1\b|\b(?i:the the|a an|a a) "
     r"|\b(to|from|with|found|gave|told|behind|beside) (I|she|they|we)\b(?! (had|was|were|could|did))"
-    r'|" (said|asked|cried) (I|he|she|we|they)\b|\bI (is|has|were)\b|(?<=\w\. )[a-z]'
+    r'|" (said|asked|cried) (I|he|she|we|they)\b|(?<!and )\bI (is|has|were)\b|(?<=\w\. )[a-z]'
 )
 
 
