@@ -104,7 +104,7 @@ def questions(telling: Telling, rng: random.Random) -> Iterator[tuple[str, str]]
     """Questions with short answers, each of which has one answer only."""
     story = telling.story
     asked: defaultdict[str, set[str]] = defaultdict(set)
-    for name, scope in _occasions(telling):
+    for name, scope in _occasions(telling, rng):
         if all(key in telling.met for key in scope.values()):
             for line in bank(name):
                 question, answer = (_line(telling, (read_form(part),), scope, rng) for part in line.split(" | "))
@@ -123,15 +123,19 @@ def _answer(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else text + "."
 
 
-def _occasions(telling: Telling) -> Iterator[tuple[str, Scope]]:
-    """What can be asked about: the events, and what the characters and things are."""
+def _occasions(telling: Telling, rng: random.Random) -> Iterator[tuple[str, Scope]]:
+    """What can be asked about: the events, where they happened, and now and then what the characters and things are."""
     story = telling.story
     for event in story.after().events:
         name = f"ask-{event.verb}"
         parts = [part for part in event.parts if part in story.entities]
         if name in bank_names() and len(parts) == len(event.parts):
             yield name, dict(zip("xyz", parts, strict=False))
+            if event.place and f"{name}-where" in bank_names():
+                yield f"{name}-where", dict(zip("xyz", parts, strict=False)) | {"p": event.place}
     for key, one in story.entities.items():
+        if rng.random() < 0.5:
+            continue
         if isinstance(one, Character):
             if one.role in ("friend", "sibling"):
                 yield f"ask-{one.role}", {"x": key, "y": one.of}

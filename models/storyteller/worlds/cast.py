@@ -143,7 +143,8 @@ def _elder(cast: Cast, role: str, of: str) -> Character:
 
 
 def _sibling(cast: Cast, role: str, of: str) -> Character:
-    whose, gender = cast._character(of), cast.gender()
+    whose = cast._character(of)
+    gender = whose.gender if whose.kind == "fairy" else cast.gender()  # the brother of a princess is no princess
     prefix = {"child": "", "animal": "animal-", "fairy": "tale-"}[whose.kind]
     noun = whose.noun if whose.kind != "child" else "girl" if gender == "she" else "boy"
     trait = cast.rng.choice(bank("traits"))
