@@ -200,4 +200,22 @@ _NOWHERE = {
     "boat": ("in the boat", "into the boat"),
     "door": ("at the door", "to the door"),
 }  # places that are in no list, since any story can have them
-THING_KINDS = ("toy", "small", "treasure", "food", "clothes", "instrument", "tool", "book", "gift", "light", "big", "handmade", "scoop")
+THING_KINDS = (
+    "toy",
+    "small",
+    "treasure",
+    "food",
+    "clothes",
+    "instrument",
+    "tool",
+    "book",
+    "gift",
+    "light",
+    "big",
+    "handmade",
+    "scoop",
+    "digger",
+    "poker",
+    "wrap",
+    "envelope",
+)
