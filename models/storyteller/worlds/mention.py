@@ -161,11 +161,14 @@ class Voice:
 
     def _possessor(self, key: str, whose: str) -> str:
         """Whose mother it is; the reader's mind is on the mother then, and still knows whose she is in the next sentence."""
-        memory, now = self.memory, list(self.memory.now)
-        recent = [other for other in [*now, *memory.before] if other not in (key, self.narrator)]
-        gender = self._gender(whose)
-        if whose != self.narrator and len(recent) < len([*now, *memory.before]) and not self._others(whose, recent, gender):
-            return _PRONOUNS[gender]["'s"]
+        teller = self.world.entities.get(self.narrator)
+        if isinstance(teller, Character) and teller.role == "sibling" and teller.of == whose:
+            return "our"
+        memory = self.memory
+        now, heard = list(memory.now), [*memory.now, *memory.before]
+        others = [other for other in heard if other != key]
+        if whose != self.narrator and key in heard and not self._others(whose, others, self._gender(whose)):
+            return _PRONOUNS[self._gender(whose)]["'s"]
         text = self._single(whose, "'s")
         memory.now = now
         return text
