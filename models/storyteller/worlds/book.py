@@ -184,15 +184,24 @@ def header_forms(lines: tuple[str, ...]) -> tuple[Form, ...]:
 
 @cache
 def _banks() -> dict[str, tuple[str, ...]]:
-    banks: dict[str, tuple[str, ...]] = {}
+    return {name: items for banks in _files().values() for name, items in banks.items()}
+
+
+@cache
+def _files() -> dict[str, dict[str, tuple[str, ...]]]:
+    """The banks of each file."""
+    files: dict[str, dict[str, tuple[str, ...]]] = {}
     for path in sorted((HERE / "words").glob("*.txt")):
+        banks = files.setdefault(path.stem, {})
         for piece in re.split(r"^# ", path.read_text(encoding="utf-8"), flags=re.M)[1:]:
             heading, _, body = piece.partition("\n")
             name, _, commas = heading.strip().partition(", ")
             lines = [line.strip() for line in body.splitlines() if line.strip()]
             banks[name] = tuple(item.strip() for line in lines for item in (line.split(",") if commas else [line]) if item.strip())
-    return banks
+    return files
 
 
-def bank_names() -> frozenset[str]:
-    return frozenset(_banks())
+@cache
+def bank_names(file: str = "") -> frozenset[str]:
+    """The names of all banks, or of those in one file."""
+    return frozenset(_files()[file] if file else _banks())

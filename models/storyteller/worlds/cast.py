@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 
-from .book import bank
+from .book import bank, bank_names
 from .world import Character, Entity, Place, Thing
 
 REALMS = ("people", "animals", "tale")
@@ -68,7 +68,7 @@ class Cast:
             self.entities[key] = Place("house" if not of else self._character(of).home, "at home", "home", frozenset({"home"}))
         elif role in _NOWHERE:
             self.entities[key] = Place(role, *_NOWHERE[role], frozenset({role}))
-        elif role.split("|")[0] in THING_KINDS:
+        elif set(role.split("|")) <= bank_names("things"):
             self.entities[key] = self._thing(role.split("|"))
         else:
             self.entities[key] = self._place(frozenset(role.split("+")))
@@ -200,22 +200,3 @@ _NOWHERE = {
     "boat": ("in the boat", "into the boat"),
     "door": ("at the door", "to the door"),
 }  # places that are in no list, since any story can have them
-THING_KINDS = (
-    "toy",
-    "small",
-    "treasure",
-    "food",
-    "clothes",
-    "instrument",
-    "tool",
-    "book",
-    "gift",
-    "light",
-    "big",
-    "handmade",
-    "scoop",
-    "digger",
-    "poker",
-    "wrap",
-    "envelope",
-)
