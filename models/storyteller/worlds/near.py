@@ -33,7 +33,7 @@ class Shelf:
         whole = hash(text)
         shared = Counter(holder for gram in sample for holder in self._holders.get(gram, ()))
         most = max(shared.values(), default=0)
-        if whole in self._texts or (most >= 3 and most > self.limit * len(sample)):
+        if whole in self._texts or (most >= 2 and most > self.limit * len(sample)):
             return False
         self._texts.add(whole)
         for gram in sample:

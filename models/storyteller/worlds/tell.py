@@ -133,7 +133,7 @@ class Teller:
         else:
             last = self.out[-1] if self.out else ""
             before = last.split()
-            if last == " asked " or (closed and before[-1:] in (["for"], ["before"], ["after"], ["like"], ["but"])):
+            if re.search(r'(^|[^" ]) ?asked $', last) or (closed and before[-1:] in (["for"], ["before"], ["after"], ["like"], ["but"])):
                 before = ["to"]  # "she asked him" and "there was nothing for him." have objects; "asked he" and "for he knew" have not
             keys = tuple(scope[letter] for letter in ref.letters)
             text = self.voice.write(keys, ref.form, before[-1].lower() if before else "")
@@ -283,7 +283,7 @@ def tidy(text: str) -> str:
     """Spaces that choices left behind are taken out."""
     text = re.sub(r" +", " ", text)
     text = re.sub(rf'([?!]") (He|She|They|We|The)\b(?=( [a-z]+)* {_SPEECH}\b)', lambda match: f"{match[1]} {match[2].lower()}", text)
-    text = text.replace("hoofs", "hooves").replace("foots", "feet")
+    text = re.sub(r"\bhoofs\b", "hooves", re.sub(r"\bfoots\b", "feet", text))
     text = re.sub(r" ?\n ?", "\n", text)
     return re.sub(r" ([.,;:!?])", r"\1", text).strip()
 
