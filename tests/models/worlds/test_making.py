@@ -18,7 +18,7 @@ from models.storyteller.worlds.tell import Manner, Telling, tell
 
 def test_no_plot_has_a_fault() -> None:
     assert all_faults() == []
-    assert {section.name: dict(wrong) for section in plots() if (wrong := play(section, 10))} == {}
+    assert {section.name: dict(wrong) for section in plots() if (wrong := play(section, 6))} == {}
 
 
 def telling(seed: int) -> Telling:

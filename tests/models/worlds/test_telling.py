@@ -93,7 +93,7 @@ WRONG = re.compile(
 
 
 def test_the_stories_of_every_plot_are_clean() -> None:
-    for one in tellings(8):
+    for one in tellings(6):
         outside = one.text
         wrong = WRONG.search(outside)
         assert wrong is None or '"' in outside[wrong.start() - 3 : wrong.end()], f"{one.story.plot.name}: {wrong} in {outside}"
