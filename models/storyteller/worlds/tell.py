@@ -132,12 +132,18 @@ class Teller:
             self._literal(self.voice.write((key,), "view"))
         else:
             last = self.out[-1] if self.out else ""
-            before = last.split()
-            if re.search(r'(^|[^" ]) ?asked $', last) or (closed and before[-1:] in (["for"], ["before"], ["after"], ["like"], ["but"])):
-                before = ["to"]  # "she asked him" and "there was nothing for him." have objects; "asked he" and "for he knew" have not
-            keys = tuple(scope[letter] for letter in ref.letters)
-            text = self.voice.write(keys, ref.form, before[-1].lower() if before else "")
+            text = self.voice.write(tuple(scope[letter] for letter in ref.letters), ref.form, self._word_before(last, closed))
             self.out.append(self._after_speech(self._with_article(text)))
+
+    @staticmethod
+    def _word_before(text: str, closed: bool) -> str:
+        """The word before a reference, by which it is a subject or an object; `closed`: the clause ends right after the reference."""
+        if re.search(r'" \w+ $', text):
+            return ""  # "Why?" asked he
+        before = text.split()[-1:]
+        if before == ["asked"] or (closed and before and before[0] in ("for", "before", "after", "like", "but")):
+            return "to"  # she asked him; there was nothing for him. But: for he knew
+        return before[0].lower() if before else ""
 
     def _with_article(self, text: str) -> str:
         """Mend "a" before a vowel: the writer of a form cannot know what the reference will be."""
