@@ -20,7 +20,7 @@ class Form:
     length: int
     conditions: tuple[str, ...] = ()
     apart: bool = False  # speaks of "them" where somebody who was there would say "us"
-    present: frozenset[str] = frozenset()  # the letters that have a verb in the present, which does not go with "I": "{a} keeps"
+    others: frozenset[str] = frozenset()  # the letters that cannot be "I" in it, because of "{a} keeps" or "{a}, who"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ class Call:
 
 Node = Beat | Branch | Call
 _PRESENT = re.compile(r"\{([a-z])(?:\.name)?\} (?:(?:still|always|only|never|now|often) )*([a-z]+s)\b")
+_WHO = re.compile(r"\{([a-z])(?:\.name)?\}, who")
 _NO_VERBS = {"was", "as", "always", "perhaps", "towards", "sometimes", "unless", "this", "its", "his", "across", "afterwards"}
 
 
@@ -79,8 +80,8 @@ def read_form(line: str) -> Form:
     unquoted = re.sub(r'"[^"]*"', "", line)
     mine = any(condition.startswith("me") for condition in conditions)
     apart = not mine and re.search(r"\b(they|them|their|themselves)\b", unquoted, re.IGNORECASE) is not None
-    present = frozenset(letter for letter, verb in _PRESENT.findall(unquoted) if verb not in _NO_VERBS)
-    return Form(parts, words(parts), conditions, apart, present)
+    others = frozenset(letter for letter, verb in _PRESENT.findall(unquoted) if verb not in _NO_VERBS) | {*_WHO.findall(unquoted)}
+    return Form(parts, words(parts), conditions, apart, others)
 
 
 def _beat(lines: list[str]) -> Beat | Call:

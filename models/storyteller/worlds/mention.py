@@ -119,6 +119,10 @@ class Voice:
             return f"the {one.noun}"
         if me and form in ("name", "who"):
             form = "him" if self.objective else ""
+        if form == "full":
+            return self._full(key, one, "")
+        if form == "who" and one.kind == "child" and key not in self.met and one.role in ("friend", "sibling"):
+            return self._first(key, one)
         if form == "who":
             return self.name(key) + (f" the {one.noun}" if one.named and one.kind != "child" else "")
         if form == "name" and one.role in _RELATIVES and not self.memory.quoted:

@@ -63,7 +63,7 @@ class Teller:
         me = self.manner.narrator
         if not me:
             return True
-        if form.apart or any(scope.get(letter) == me for letter in form.present):
+        if form.apart or any(scope.get(letter) == me for letter in form.others):
             return False
         return not any(ref.form == "intro" or (ref.form in _OF_OTHERS and scope.get(ref.letters) == me) for ref in references(form.parts))
 
@@ -109,6 +109,8 @@ class Teller:
         for part, after in zip(parts, [*parts[1:], ""], strict=True):
             if isinstance(part, str):
                 self._literal(part)
+            elif isinstance(after, str) and after.startswith(", who") and not part.form and part.letters in scope:
+                self._refer(Ref(part.letters, "full"), scope, closed=False)  # not "she, who"
             else:
                 self._refer(part, scope, closed=isinstance(after, str) and after[:1] in (".", ",", "?", "!", ";", '"', ""))
 
@@ -288,7 +290,7 @@ def verse(story: Story, rng: random.Random) -> Telling | None:
 def tidy(text: str) -> str:
     """Spaces that choices left behind are taken out."""
     text = re.sub(r" +", " ", text)
-    text = re.sub(rf'([?!]") (He|She|They|We|The)\b(?=( [a-z]+)* {_SPEECH}\b)', lambda match: f"{match[1]} {match[2].lower()}", text)
+    text = re.sub(rf'([?!]") (He|She|They|We|The)\b(?=( [a-z-]+){{0,2}} {_SPEECH}\b)', lambda match: f"{match[1]} {match[2].lower()}", text)
     text = re.sub(r"\bhoofs\b", "hooves", re.sub(r"\bfoots\b", "feet", text))
     text = re.sub(r" ?\n ?", "\n", text)
     return re.sub(r" ([.,;:!?])", r"\1", text).strip()
