@@ -73,7 +73,7 @@ def faults(section: Section) -> Iterator[str]:
     cast = cast_of(section)
     for form in _lines(section):
         for ref in references(form.parts):
-            if not ref.letters and ref.form != "scene" and ref.form.rstrip("0123456789") not in bank_names():
+            if not ref.letters and ref.form not in ("scene", "tale") and ref.form.rstrip("0123456789") not in bank_names():
                 yield f"{section.name}: there is no word bank {ref.form}"
             for letter in ref.letters:
                 if letter not in cast:

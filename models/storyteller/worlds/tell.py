@@ -5,12 +5,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .book import Form, bank_forms, header_forms
+from .book import Form, bank_forms, header_forms, plots
 from .mention import Voice, article
 from .reword import reword
-from .simulate import Scope, Story
+from .simulate import Scope, Story, simulate
 from .template import Ref, choose, references
-from .world import Character, Place, Thing
+from .world import Character, ImpossibleError, Place, Thing
 
 STYLES = ("plain", "fairy", "funny", "bedtime", "diary", "letter", "told")
 SIZES = ("short", "medium", "long")
@@ -163,7 +163,23 @@ class Teller:
         self.out[-1] = before[: match.start(match.lastindex or 0)]
         return f"{text} {match[match.lastindex or 0]}"
 
+    def _tale(self) -> str:
+        """A story in the story, in a sentence or two: somebody tells it, and others are in it."""
+        names = {one.name for one in self.story.entities.values() if isinstance(one, Character)}
+        others = [plot for plot in plots() if plot is not self.story.plot and "people" not in plot.words("realm")[:1]]
+        for _ in range(9):
+            try:
+                tale = simulate(self.rng.choice(others), self.rng, 0.2)
+            except (ImpossibleError, LookupError):
+                continue
+            if not names & {one.name for one in tale.entities.values() if isinstance(one, Character)}:
+                return gist(tale, self.rng).replace('"', "'")
+        return "Once there was a stone who wanted to be a loaf."
+
     def _draw(self, name: str, scope: Scope) -> None:
+        if name == "tale":
+            self._literal(self._tale())
+            return
         if name[-1].isdigit():  # the same item each time, in one story
             if name not in self.kept:
                 start = len(self.out)
