@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from models.storyteller.worlds.book import Section, plots, read_form, read_sections
+from models.storyteller.worlds.reword import reword
 from models.storyteller.worlds.simulate import Story, simulate
 from models.storyteller.worlds.tell import Manner, Teller, Telling, manner_of, tell, tidy, verse
 from models.storyteller.worlds.template import choose, parse, ways
@@ -63,6 +64,42 @@ def test_lines_about_others_are_kept_out_of_stories_told_as_i() -> None:
     teller = Teller(story(), Manner(narrator="a"), random.Random(1))
     forms = [read_form(line) for line in ("{a.intro} ran.", "They ran.", "{a} ran.", "@third {a} ran away.", '"They ran," {a} said.')]
     assert [teller.fits(form, teller.story.scope) for form in forms] == [False, False, True, False, True]
+
+
+def test_a_line_may_ask_for_what_another_line_has_brought_in() -> None:
+    teller = Teller(story(), Manner(), random.Random(1))
+    forms = [read_form(line) for line in ("@+frog There sat a frog.", "@frog The frog sneezed.", "@!frog Nobody sneezed.")]
+    assert [teller.fits(form, teller.story.scope) for form in forms] == [True, False, True]
+    teller.say(forms[0], teller.story.scope)
+    assert [teller.fits(form, teller.story.scope) for form in forms] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "text", ["{a} keeps it.", "{a} still keeps it.", "{a}, who was late, ran.", "It belongs to {b}, and {a} knows it."]
+)
+def test_what_cannot_be_said_of_oneself_is_not_told_as_i(text: str) -> None:
+    teller, other = (Teller(story(), Manner(narrator=narrator), random.Random(1)) for narrator in ("a", ""))
+    assert not teller.fits(read_form(text), teller.story.scope)
+    assert other.fits(read_form(text), other.story.scope)
+
+
+def test_a_word_with_a_digit_is_the_same_throughout_a_story() -> None:
+    for seed in range(9):
+        first, second = told("{.bird1} and {.bird1}", seed=seed).lower().split(" and ")
+        assert first == second
+
+
+def test_a_story_in_a_story_is_about_others() -> None:
+    for seed in range(9):
+        text = told('{a} told it: "{.tale}"', seed=seed)
+        assert text.startswith("A shy boy named Tom told it: ") and text.count('"') == 2 and "Tom" not in text[20:]
+
+
+def test_other_words_leave_names_and_quotation_marks_alone() -> None:
+    text = 'At once Tom began to laugh. "Nearly everyone did not," said Mia.'
+    found = {reword(text, random.Random(seed)) for seed in range(60)}
+    assert len(found) > 10 and any("Right away Tom started to laugh." in one for one in found)
+    assert all(one.count('"') == 2 and "Tom" in one and "said Mia." in one for one in found)
 
 
 def test_notation() -> None:
