@@ -3,17 +3,19 @@
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from models.storyteller.worlds import ask
-from models.storyteller.worlds.book import plots
+from models.storyteller.worlds.book import plots, read_sections
 from models.storyteller.worlds.check import all_faults, play
 from models.storyteller.worlds.make import Settings, main, make
 from models.storyteller.worlds.near import Shelf, sketch
 from models.storyteller.worlds.simulate import simulate
 from models.storyteller.worlds.tell import Manner, Telling, tell
+from models.storyteller.worlds.world import Character
 
 
 def test_no_plot_has_a_fault() -> None:
@@ -41,6 +43,34 @@ def test_questions_have_answers_that_the_story_gives() -> None:
             if question.startswith("Who found"):
                 assert answer.rstrip(".") in {getattr(entity, "name", "") for entity in one.story.entities.values()}
     assert len(answers) > 20
+
+
+TWICE = """# twice
+cast: a hero; t toy; p outdoor; q outdoor
+title: Twice
+! at a p; have a t; lose a t p; take a t; go a q; lose a t q
+{a} lost {t} {p.at}, and {a} lost {t} {q.at}.
+"""
+
+
+def test_what_has_two_answers_is_not_asked() -> None:
+    section = next(read_sections(TWICE))
+    for seed in range(20):
+        rng = random.Random(seed)
+        one = tell(simulate(section, rng), Manner(), rng)
+        found = dict(ask.questions(one, rng))
+        assert any(question.startswith("Who lost") for question in found)
+        assert not any(question.startswith("Where was") for question in found)
+
+
+def test_nothing_is_said_of_the_cast_that_the_story_does_not_say() -> None:
+    one = telling(1)
+    hero = one.story.entities["a"]
+    assert isinstance(hero, Character)
+    silent = replace(one, text="Nobody was there.")
+    for text in (f"Where was {hero.name}?", f"a {hero.noun}", f"{hero.name}'s hat", f"How {hero.trait}!"):
+        assert not ask.grounded(text, silent)
+        assert ask.grounded(text, replace(one, text=f"{hero.name} was a {hero.trait} {hero.noun}."))
 
 
 def test_a_wish_fits_the_story_that_follows() -> None:
