@@ -109,7 +109,7 @@ def simulate(plot: Section, rng: random.Random, detail: float = 0.5) -> Story:
     """Cast a plot and play it through. `detail` (0 to 1) says how many optional episodes happen. Raises ImpossibleError."""
     for _ in range(8):
         realm = rng.choice([realm for realm in plot.words("realm") if realm in REALMS] or REALMS)
-        habitats = [habitat for habitat in plot.words("realm") if habitat in HABITATS] or HABITATS
+        habitats = [habitat for habitat in plot.words("realm") if habitat in HABITATS] or HABITATS[:4]  # the ice only where asked for
         cast = Cast(realm, rng.choice(habitats if realm == "animals" else HABITATS[:2]), rng)
         try:
             return _Player(plot, cast, rng, detail).story
