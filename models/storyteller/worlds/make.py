@@ -16,7 +16,7 @@ from . import ask
 from .book import plots
 from .near import Shelf, sketch
 from .simulate import simulate
-from .tell import Manner, Telling, gist, manner_of, tell, verse
+from .tell import Telling, brief, manner_of, tell, verse
 from .world import ImpossibleError
 
 CHUNK = 200
@@ -44,9 +44,9 @@ def _told(settings: Settings, rng: random.Random) -> Telling:
         try:
             story = simulate(chosen[rng.choice(settings.names)], rng, rng.random())
             chance = rng.random()
-            if chance < 0.04:
-                return Telling(story, Manner(size="short"), gist(story, rng), frozenset(story.entities))
-            poem = verse(story, rng) if chance < 0.07 else None
+            if chance < 0.08:
+                return brief(story, rng)
+            poem = verse(story, rng) if chance < 0.11 else None
             told = poem or tell(story, manner_of(story, rng), rng)
             if len(told.text.split()) <= 420:
                 return told

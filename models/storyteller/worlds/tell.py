@@ -108,13 +108,13 @@ class Teller:
         parts = list(choose(form.parts, self.rng))
         for part, after in zip(parts, [*parts[1:], ""], strict=True):
             if isinstance(part, str):
-                self._literal(part)
+                self.literal(part)
             elif isinstance(after, str) and after.startswith(", who") and not part.form and part.letters in scope:
                 self._refer(Ref(part.letters, "full"), scope, closed=False)  # not "she, who"
             else:
                 self._refer(part, scope, closed=isinstance(after, str) and after[:1] in (".", ",", "?", "!", ";", '"', ""))
 
-    def _literal(self, text: str) -> None:
+    def literal(self, text: str) -> None:
         if self.voice.memory.start and text[:1].islower():
             text = text[0].upper() + text[1:]
         self.voice.memory.read(text)
@@ -131,7 +131,7 @@ class Teller:
         elif isinstance(one, Character) and ref.form == "look":
             self._nested(header_forms((one.look,)), {"x": key})
         elif isinstance(one, Place) and ref.form == "view":
-            self._literal(self.voice.write((key,), "view"))
+            self.literal(self.voice.write((key,), "view"))
         else:
             last = self.out[-1] if self.out else ""
             text = self.voice.write(tuple(scope[letter] for letter in ref.letters), ref.form, self._word_before(last, closed))
@@ -178,7 +178,7 @@ class Teller:
 
     def _draw(self, name: str, scope: Scope) -> None:
         if name == "tale":
-            self._literal(self._tale())
+            self.literal(self._tale())
             return
         if name[-1].isdigit():  # the same item each time, in one story
             if name not in self.kept:
@@ -186,7 +186,7 @@ class Teller:
                 self._draw(name[:-1], scope)
                 self.kept[name] = "".join(self.out[start:])
             else:
-                self._literal(self.kept[name])
+                self.literal(self.kept[name])
             return
         if name == "scene":
             name = f"scene-{self.rng.choice(self.story.plot.words('scene') or ['day'])}"
@@ -229,10 +229,10 @@ class Teller:
                     raise LookupError(f"{self.story.plot.name}: no form fits {moment.beat.forms[0].parts}")
                 continue
             if self._paragraph() > limit:
-                self._literal("\n\n")
+                self.literal("\n\n")
                 limit = self.rng.randint(30, 75)
             self.say(form, moment.scope)
-            self._literal(" ")
+            self.literal(" ")
         self._end(scope)
         return Telling(self.story, self.manner, reword(tidy("".join(self.out)), self.rng), frozenset(self.voice.met))
 
@@ -245,7 +245,7 @@ class Teller:
         if moral and self.manner.style in ("plain", "fairy", "told") and self.rng.random() < 0.2:
             form = self.pick(moral, scope)
             if form is not None:
-                self._literal("\n\n" if self.rng.random() < 0.5 else " ")
+                self.literal("\n\n" if self.rng.random() < 0.5 else " ")
                 self.say(form, scope)
                 return
         self._frame("close", scope)
@@ -260,10 +260,10 @@ class Teller:
             return
         breaks = style in ("diary", "letter", "told") or self.rng.random() < 0.4
         if which == "close":
-            self._literal("\n\n" if breaks else " ")
+            self.literal("\n\n" if breaks else " ")
         self.say(form, scope)
         if which == "open":
-            self._literal("\n\n" if breaks else " ")
+            self.literal("\n\n" if breaks else " ")
 
 
 def _special(form: Form) -> int:
@@ -283,6 +283,24 @@ def gist(story: Story, rng: random.Random, known: bool = False) -> str:
     teller.world = story.after()
     teller.voice.world = teller.world
     return teller.line(header_forms(tuple(story.plot.forms("gist"))))
+
+
+def brief(story: Story, rng: random.Random) -> Telling:
+    """The story in a few sentences: what it is about, how it ended, and perhaps what it teaches."""
+    teller = Teller(story, Manner(size="short"), rng)
+    teller.world = teller.voice.world = story.after()
+    last = story.moments[-1]
+    lines = [(header_forms(tuple(story.plot.forms("gist"))), story.scope)]
+    if rng.random() < 0.7:
+        lines.append((last.beat.forms, last.scope))
+    if rng.random() < 0.4:
+        lines.append((header_forms(tuple(story.plot.forms("moral"))), story.scope))
+    for forms, scope in lines:
+        form = teller.pick(forms, scope)
+        if form is not None:
+            teller.say(form, scope)
+            teller.literal(" ")
+    return Telling(story, teller.manner, reword(tidy("".join(teller.out)), rng), frozenset(teller.voice.met))
 
 
 def title(story: Story, rng: random.Random) -> str:
