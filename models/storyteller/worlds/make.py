@@ -43,6 +43,7 @@ def _told(settings: Settings, rng: random.Random) -> Telling:
     for _ in range(20):
         try:
             story = simulate(chosen[rng.choice(settings.names)], rng, rng.random())
+            story.tales = settings.names
             chance = rng.random()
             if chance < 0.08:
                 return brief(story, rng)

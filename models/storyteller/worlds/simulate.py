@@ -31,6 +31,7 @@ class Story:
     scope: Scope
     moments: list[Moment] = field(default_factory=list)
     parts: list[str] = field(default_factory=list)  # the names of the sections that were played in it
+    tales: tuple[str, ...] = ()  # the plots that somebody in it may tell of (none named: all)
 
     def world(self) -> World:
         """The world at the beginning."""

@@ -22,6 +22,7 @@ _SPEECH = (
     "groaned|grumbled|explained|warned|promised|agreed|gasped|insisted|mumbled|growled|squeaked|demanded|suggested|sobbed|panted|snapped|announced|"
     "admitted|repeated|murmured|wailed|croaked|boasted|guessed|moaned|chuckled|hissed|puffed)"
 )
+_SMALLEST = "Once there was a stone who wanted to be a loaf, and in the end it was content."
 _SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with", "who", "that", "from", "up", "down"}
 
 
@@ -166,7 +167,10 @@ class Teller:
     def _tale(self) -> str:
         """A story in the story, in a sentence or two: somebody tells it, and others are in it."""
         names = {one.name for one in self.story.entities.values() if isinstance(one, Character)}
-        others = [plot for plot in plots() if plot is not self.story.plot and "people" not in plot.words("realm")[:1]]
+        told = self.story.tales or tuple(plot.name for plot in plots())
+        others = [plot for plot in plots() if plot.name in told and plot is not self.story.plot]
+        if not others:
+            return _SMALLEST
         for _ in range(9):
             try:
                 tale = simulate(self.rng.choice(others), self.rng, 0.2)
@@ -174,7 +178,7 @@ class Teller:
                 continue
             if not names & {one.name for one in tale.entities.values() if isinstance(one, Character)}:
                 return gist(tale, self.rng).replace('"', "'")
-        return "Once there was a stone who wanted to be a loaf."
+        return _SMALLEST
 
     def _draw(self, name: str, scope: Scope) -> None:
         if name == "tale":
