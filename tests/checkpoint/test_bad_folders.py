@@ -100,7 +100,7 @@ config("llama3", "hidden_act = 'quick_gelu' is not implemented", "gelu, .*silu",
 config("falcon", "alibi = True is not", "False", UNSUPPORTED, alibi=True)
 config("bloom", "apply_residual_\\w+ = True is not", "False", UNSUPPORTED, apply_residual_connection_post_layernorm=True)
 config(
-    "mistral", "quantization_config = .*'gptq'.* is not", "a folder without it", UNSUPPORTED, quantization_config={"quant_method": "gptq"}
+    "mistral", "quant_method = 'gptq' is not implemented", "compressed-tensors", UNSUPPORTED, quantization_config={"quant_method": "gptq"}
 )
 config(
     "qwen2_window",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tgen.checkpoint.compressed import read_quantization, unpacked_names
 from tgen.checkpoint.matching import Matches, match_tensors, settle_head
 from tgen.checkpoint.safetensors import stored_tensors
 from tgen.checkpoint.stored import StoredTensor
@@ -33,6 +34,11 @@ class Checkpoint:
         """The folder's name, for people."""
         return self.folder.resolve().name
 
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the folder holds matrices as integers."""
+        return any(tensor.packed is not None for tensor in self.stored.values())
+
 
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Read and check a folder. Raises CheckpointError or UnsupportedError naming the first fault."""
@@ -40,13 +46,13 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(f"no folder {folder}", "`tgen models` lists the models on this machine")
     config = Config(read_json(folder / "config.json"))
     family = find_family(config.model_type)
-    config.require("quantization_config", [])
+    schemes = read_quantization(config)
     config.require("add_cross_attention", [False])
     config.require("pruned_heads", [{}])
     spec = family.spec(config)
     config.refuse_unread()
     generation = read_optional_json(folder / "generation_config.json")
-    stored = stored_tensors(folder)
+    stored = unpacked_names(stored_tensors(folder), schemes)
     spec = settle_head(family, spec, stored)
     matches = match_tensors(family.tensors(spec), spec, stored)
     return Checkpoint(folder, config.model_type, spec, stored, matches, config.values, generation)

@@ -48,7 +48,7 @@ class Matches:
 
         Vectors, which some checkpoints keep wider, do not count; F64 is narrowed, for no model needs it.
         """
-        formats = {match.tensor.dtype for match in self.parameters.values() if len(match.tensor.shape) > 1}
+        formats = {match.tensor.number_format for match in self.parameters.values() if len(match.tensor.shape) > 1}
         return formats.pop() if formats in ({"BF16"}, {"F16"}) else "F32"
 
 

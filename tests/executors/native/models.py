@@ -14,12 +14,9 @@ import torch
 
 from tests.conftest import DECODERS, ENCODERS, GOLDEN, config_of, golden_model
 from tgen.checkpoint.container import open_checkpoint
-from tgen.executors.native import interface
 from tgen.executors.native.library import kernels, load
 from tgen.executors.native.open import open_executor, supports
-from tgen.executors.native.packing import pack
 from tgen.executors.native.session import NativeExecutor, NativeSession
-from tgen.executors.native.weights import StoredMatrix, Weights
 from tgen.executors.torch.load import load_model
 from tgen.executors.torch.save import save_weights
 from tgen.executors.torch.transformer import Transformer
@@ -88,20 +85,8 @@ def torch_model(name: str, dtype: torch.dtype = torch.float32) -> Transformer:
 @functools.cache
 def executor(name: str, kernel: str = KERNELS[0], dtype: Any = "float32", threads: int = 2) -> NativeExecutor:
     """A model on a kernel, in one of DTYPES."""
-    if dtype not in ("int8", "int4"):
-        return open_executor(open_checkpoint(folder_of(name)), RunOptions(dtype=dtype, threads=threads), kernel)
-    number_format = interface.INT8 if dtype == "int8" else interface.INT4
-    read = Weights._read
-
-    def smaller(self: Weights, parameter: str) -> StoredMatrix:
-        matrix = read(self, parameter)
-        return matrix if "positions" in parameter else pack(LIBRARY, matrix, number_format, 1)  # type: ignore[arg-type]
-
-    Weights._read = smaller  # type: ignore[method-assign]
-    try:
-        return open_executor(open_checkpoint(folder_of(name)), RunOptions(threads=threads), kernel)
-    finally:
-        Weights._read = read  # type: ignore[method-assign]
+    options = RunOptions(threads=threads, **{"quantize" if dtype in ("int8", "int4") else "dtype": dtype})
+    return open_executor(open_checkpoint(folder_of(name)), options, kernel)
 
 
 def texts_of(name: str, lengths: Sequence[int]) -> list[list[int]]:

@@ -79,7 +79,7 @@ class NativeModel:
         self.library = library
         self.kernel = kernel
         self.weights = weights
-        self.cache_item_bytes = 4 if cache_format == c.FLOAT32 else 2
+        self.cache_item_bytes = {c.FLOAT32: 4, c.FLOAT16: 2, c.INT8: 1}[cache_format]
         self._handle = handle
         freed_with(self, library.tgen_model_free, handle)
         for name, stack in spec.stacks.items():
