@@ -1,0 +1,178 @@
+"""Wishes and questions from the same states as the stories: what one may ask for before a story, and about it afterwards."""
+
+import json
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+
+from .book import Form, bank, bank_names, header_forms, read_form
+from .mention import article
+from .simulate import Scope
+from .tell import Manner, Teller, Telling, gist, title
+from .world import Character, Place, Thing
+
+Record = dict[str, str]
+
+
+def grounded(text: str, telling: Telling) -> bool:
+    """Whether names, nouns and qualities of the cast that occur in a text occur in the story, too."""
+    story = telling.text.lower()
+    words = set(re.findall(r"[a-z'-]+", text.lower().replace("'s", "")))
+    for one in telling.story.entities.values():
+        if isinstance(one, Character):
+            marks = (one.name, one.noun, one.trait)
+        else:
+            marks = (one.noun, one.adjective, "") if isinstance(one, Thing) else (one.noun, "", "")
+        for mark in filter(None, marks):
+            if set(mark.lower().split()) <= words and mark.lower() not in story:
+                return False
+    return True
+
+
+def _line(telling: Telling, forms: tuple[Form, ...], scope: Scope, rng: random.Random) -> str:
+    teller = Teller(telling.story, Manner(), rng)
+    teller.voice.met = set(telling.story.entities)
+    teller.world = teller.voice.world = telling.story.after()
+    return teller.line(forms, scope)
+
+
+# Before the story.
+def wish(telling: Telling, rng: random.Random) -> str:
+    """What somebody may have said who got this story."""
+    story, manner = telling.story, telling.manner
+    about = _line(telling, header_forms(tuple(story.plot.forms("about"))), story.scope, rng)
+    hero = story.entities["a"]
+    assert isinstance(hero, Character)
+    trait = hero.trait if hero.trait in telling.text else ""
+    who = article(f"{trait} {hero.noun}".strip())
+    if hero.name in telling.text and rng.random() < 0.4:
+        who = hero.name if rng.random() < 0.4 else f"{who} named {hero.name}"
+    things = [one for key, one in story.entities.items() if isinstance(one, Thing) and key in telling.met and one.noun in telling.text]
+    what = about[:1].lower() + about[1:]
+    if things and rng.random() < 0.25:
+        thing = rng.choice(things)
+        what = article(f"{thing.adjective} {thing.noun}" if thing.adjective in telling.text else thing.noun)
+    names = [f"wish-{name}" for name in (manner.style, manner.size) if f"wish-{name}" in bank_names()]
+    form = rng.choice(bank(rng.choice(names)) if names and rng.random() < 0.6 else bank("wish"))
+    if manner.style == "verse":
+        form = rng.choice(bank("wish-verse"))
+    text = form.replace("WHO", who).replace("WHAT", what)
+    return text[:1].upper() + text[1:]
+
+
+def title_wish(telling: Telling, rng: random.Random) -> str:
+    return rng.choice(bank("wish-title")).replace("TITLE", title(telling.story, rng).replace('"', "'"))
+
+
+def words_wish(telling: Telling, rng: random.Random) -> str:
+    """Three words that occur in the story."""
+    words = sorted({word for word in re.findall(r"(?<![\w'-])[a-z]{4,}(?![\w'-])", telling.text) if word not in bank("common")})
+    chosen = rng.sample(words, min(3, len(words)))
+    text = f"{', '.join(chosen[:-1])} and {chosen[-1]}" if rng.random() < 0.4 else ", ".join(chosen)
+    return rng.choice(bank("wish-words")).replace("WORDS", text)
+
+
+def cut(telling: Telling, rng: random.Random) -> tuple[str, str]:
+    """The beginning of the story, after one to four sentences, and the rest."""
+    ends = [match.end() for match in re.finditer(r'[.!?]"?(?=\s)(?!" )', telling.text)][:4]
+    at = rng.choice(ends) if ends else len(telling.text) // 2
+    return telling.text[:at], telling.text[at:].lstrip()
+
+
+# After the story.
+def record(telling: Telling) -> str:
+    """Characters, places and things that are named in the story, as a JSON object."""
+    found: dict[str, list[object]] = {"characters": [], "places": [], "things": []}
+    for key, one in telling.story.entities.items():
+        if key not in telling.met or one.noun not in telling.text:
+            continue
+        if isinstance(one, Character):
+            about = {"name": one.name} if one.named and one.name in telling.text else {}
+            about["kind"] = one.noun
+            if one.trait and one.trait in telling.text:
+                about["trait"] = one.trait
+            found["characters"].append(about)
+        elif isinstance(one, Place):
+            found["places"].append(one.noun)
+        else:
+            found["things"].append(f"{one.adjective} {one.noun}" if one.adjective in telling.text else one.noun)
+    return json.dumps(found)
+
+
+def questions(telling: Telling, rng: random.Random) -> Iterator[tuple[str, str]]:
+    """Questions with short answers, each of which has one answer only."""
+    story = telling.story
+    asked: defaultdict[str, set[str]] = defaultdict(set)
+    for name, scope in _occasions(telling, rng):
+        if all(key in telling.met for key in scope.values()):
+            for line in bank(name):
+                question, answer = (_line(telling, (read_form(part),), scope, rng) for part in line.split(" | "))
+                asked[question].add(_answer(answer))
+    for line in story.plot.forms("why"):
+        question, answer = (_line(telling, (read_form(part),), story.scope, rng) for part in line.split(" | "))
+        asked[question].add(_answer(answer))
+    for question, answers in asked.items():
+        if len(answers) == 1:
+            answer = answers.pop()
+            if grounded(f"{question} {answer}", telling):
+                yield question, answer
+
+
+def _answer(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else text + "."
+
+
+def _occasions(telling: Telling, rng: random.Random) -> Iterator[tuple[str, Scope]]:
+    """What can be asked about: the events, where they happened, and now and then what the characters and things are."""
+    story = telling.story
+    for event in story.after().events:
+        name = f"ask-{event.verb}"
+        parts = [part for part in event.parts if part in story.entities]
+        if name in bank_names() and len(parts) == len(event.parts):
+            yield name, dict(zip("xyz", parts, strict=False))
+            if event.place and f"{name}-where" in bank_names():
+                yield f"{name}-where", dict(zip("xyz", parts, strict=False)) | {"p": event.place}
+    for key, one in story.entities.items():
+        if rng.random() < 0.5:
+            continue
+        if isinstance(one, Character):
+            if one.role in ("friend", "sibling"):
+                yield f"ask-{one.role}", {"x": key, "y": one.of}
+            if one.named and one.kind in ("animal", "fairy"):
+                yield "ask-noun", {"x": key}
+            if one.role == "hero":
+                yield "ask-trait", {"x": key}
+        elif isinstance(one, Thing):
+            yield "ask-adjective", {"x": key}
+
+
+def after(telling: Telling, rng: random.Random) -> Record | None:
+    """One question, summary, title or record about a story that is told from outside; None where nothing can be asked."""
+    kind = rng.choices(("question", "summary", "title-of", "record"), (50, 25, 13, 12))[0]
+    if telling.manner.narrator or telling.manner.style == "verse":
+        return None
+    if kind == "question":
+        found = list(questions(telling, rng))
+        if not found:
+            return None
+        question, answer = rng.choice(found)
+    elif kind == "record":
+        question, answer = rng.choice(bank("then-record")), record(telling)
+    else:
+        question = rng.choice(bank("then-summary" if kind == "summary" else "then-title"))
+        answer = gist(telling.story, rng) if kind == "summary" else title(telling.story, rng)
+        if not grounded(answer, telling):
+            return None
+    return {"kind": kind, "prompt": f"{telling.text}\n\n{question}", "text": answer}
+
+
+def before(telling: Telling, rng: random.Random) -> Record:
+    """The story as an answer to nothing, to a wish, a title, three words or a beginning."""
+    kind = rng.choices(("story", "wish", "title", "words", "begin"), (30, 35, 12, 13, 10))[0]
+    if kind == "begin":
+        first, rest = cut(telling, rng)
+        prompt = f"{rng.choice(bank('wish-begin'))} {first}" if rng.random() < 0.5 else first
+        return {"kind": kind, "prompt": prompt, "text": rest}
+    makers = {"wish": wish, "title": title_wish, "words": words_wish}
+    return {"kind": kind, "prompt": makers[kind](telling, rng) if kind in makers else "", "text": telling.text}

@@ -1,0 +1,149 @@
+"""Writes stories, wishes and questions as JSON lines: `python -m models.storyteller.worlds --words 1000000 --seed 1 -o stories.jsonl`."""
+
+import argparse
+import json
+import os
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import ask
+from .book import plots
+from .near import Shelf, sketch
+from .simulate import simulate
+from .tell import Telling, brief, manner_of, tell, verse
+from .world import ImpossibleError
+
+CHUNK = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    seed: int
+    names: tuple[str, ...]
+    questions: float
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One story with the records made of it, and the sample by which near-duplicates are found."""
+
+    records: tuple[ask.Record, ...]
+    text: str
+    sample: list[int]
+
+
+def _told(settings: Settings, rng: random.Random) -> Telling:
+    chosen = {section.name: section for section in plots()}
+    for _ in range(20):
+        try:
+            story = simulate(chosen[rng.choice(settings.names)], rng, rng.random())
+            story.tales = settings.names
+            chance = rng.random()
+            if chance < 0.08:
+                return brief(story, rng)
+            poem = verse(story, rng) if chance < 0.11 else None
+            told = poem or tell(story, manner_of(story, rng), rng)
+            if len(told.text.split()) <= 420:
+                return told
+        except (ImpossibleError, LookupError):  # a cast for which this plot has no way: another one is drawn
+            continue
+    raise RuntimeError("twenty stories in a row could not be told")
+
+
+def make(settings: Settings, number: int) -> Made:
+    """The story of this number: the same for the same settings, whoever makes it."""
+    rng = random.Random(f"{settings.seed}:{number}")
+    told = _told(settings, rng)
+    about = {"plot": told.story.plot.name, "style": told.manner.style}
+    records = [ask.before(told, rng)]
+    if rng.random() < settings.questions and (extra := ask.after(told, rng)) is not None:
+        records.append(extra)
+    return Made(tuple({"kind": one["kind"]} | about | one for one in records), told.text, sketch(told.text))
+
+
+def _chunk(settings: Settings, start: int) -> list[Made]:
+    return [make(settings, number) for number in range(start, start + CHUNK)]
+
+
+def made(settings: Settings, processes: int) -> Iterator[Made]:
+    """Story after story, in order, without end; with several processes, faster."""
+    if processes == 1:
+        number = 0
+        while True:
+            yield make(settings, number)
+            number += 1
+    with ProcessPoolExecutor(processes) as pool:
+        waiting = [pool.submit(_chunk, settings, n * CHUNK) for n in range(processes * 2)]
+        start = len(waiting) * CHUNK
+        try:
+            while True:
+                yield from waiting.pop(0).result()
+                waiting.append(pool.submit(_chunk, settings, start))
+                start += CHUNK
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def chosen(only: list[str], held_out: list[str]) -> tuple[str, ...]:
+    """The names of the plots to draw from; raises ValueError on a name that is none."""
+    names = [section.name for section in plots()]
+    unknown = sorted({*only, *held_out} - set(names))
+    if unknown:
+        raise ValueError(f"no plot is called {', '.join(unknown)}; there are: {', '.join(names)}")
+    return tuple(name for name in names if name not in held_out and (not only or name in only))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m models.storyteller.worlds", description=__doc__)
+    parser.add_argument("--words", type=int, default=100_000, help="how many words of stories (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("-o", "--output", type=Path, help="a file (default: standard output)")
+    parser.add_argument("--hold-out", default="", metavar="PLOTS", help="plots to leave out, separated by commas")
+    parser.add_argument("--only", default="", metavar="PLOTS", help="plots to draw from, separated by commas (default: all)")
+    parser.add_argument(
+        "--questions", type=float, default=0.3, help="for what part of the stories there is a question, too (default: %(default)s)"
+    )
+    parser.add_argument("--limit", type=float, default=0.5, help="a story that shares more of its 5-grams with an earlier one is left out")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        names = chosen(*([name for name in text.split(",") if name] for text in (options.only, options.hold_out)))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    shelf, kinds, words, dropped, began = Shelf(options.limit), Counter[str](), 0, Counter[str](), time.monotonic()
+    out = options.output.open("w", encoding="utf-8") if options.output else sys.stdout
+    stream = made(Settings(options.seed, names, options.questions), options.processes)
+    for one in stream:
+        if not shelf.add(one.text, one.sample):
+            dropped[one.records[0]["plot"]] += 1
+            if sum(dropped.values()) > 1000 + 20 * shelf.count:
+                print("warning: nearly every new story is like an earlier one; these plots are exhausted", file=sys.stderr)
+                break
+            continue
+        for record in one.records:
+            kinds[record["kind"]] += 1
+            print(json.dumps(record, ensure_ascii=False), file=out)
+        words += len(one.text.split())
+        if words >= options.words:
+            break
+    stream.close()  # type: ignore[attr-defined]
+    if options.output:
+        out.close()
+    seconds = time.monotonic() - began
+    print(
+        f"{words:,} words in {shelf.count:,} stories ({dict(kinds)}), {sum(dropped.values()):,} near-duplicates left out, "
+        f"{words / seconds * 60:,.0f} words a minute",
+        file=sys.stderr,
+    )
+    return 0

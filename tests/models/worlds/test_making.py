@@ -1,0 +1,123 @@
+"""Plots that can be played, wishes and questions that fit, and the command that writes them."""
+
+import json
+import random
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from models.storyteller.worlds import ask
+from models.storyteller.worlds.book import plots, read_sections
+from models.storyteller.worlds.check import all_faults, play
+from models.storyteller.worlds.make import Settings, main, make
+from models.storyteller.worlds.near import Shelf, sketch
+from models.storyteller.worlds.simulate import simulate
+from models.storyteller.worlds.tell import Manner, Telling, tell
+from models.storyteller.worlds.world import Character
+
+
+def test_no_plot_has_a_fault() -> None:
+    assert all_faults() == []
+    assert {section.name: dict(wrong) for section in plots() if (wrong := play(section, 6))} == {}
+
+
+def telling(seed: int) -> Telling:
+    rng = random.Random(seed)
+    section = next(section for section in plots() if section.name == "lost-thing")
+    return tell(simulate(section, rng), Manner(), rng)
+
+
+def test_questions_have_answers_that_the_story_gives() -> None:
+    answers = {}
+    for seed in range(30):
+        one = telling(seed)
+        for question, answer in ask.questions(one, random.Random(seed)):
+            answers[re.sub(r"[A-Z]\w+(?!\w* )", "X", question)] = answer
+            for word in re.findall(r"\b[A-Z][a-z]+\b", answer[1:]):
+                assert word in one.text, (question, answer, one.text)
+            if question.startswith("What did") and "lose" in question:
+                thing = one.story.entities["t"]
+                assert answer == f"The {thing.noun}."
+            if question.startswith("Who found"):
+                assert answer.rstrip(".") in {getattr(entity, "name", "") for entity in one.story.entities.values()}
+    assert len(answers) > 20
+
+
+TWICE = """# twice
+cast: a hero; t toy; p outdoor; q outdoor
+title: Twice
+! at a p; have a t; lose a t p; take a t; go a q; lose a t q
+{a} lost {t} {p.at}, and {a} lost {t} {q.at}.
+"""
+
+
+def test_what_has_two_answers_is_not_asked() -> None:
+    section = next(read_sections(TWICE))
+    for seed in range(20):
+        rng = random.Random(seed)
+        one = tell(simulate(section, rng), Manner(), rng)
+        found = dict(ask.questions(one, rng))
+        assert any(question.startswith("Who lost") for question in found)
+        assert not any(question.startswith("Where was") for question in found)
+
+
+def test_nothing_is_said_of_the_cast_that_the_story_does_not_say() -> None:
+    one = telling(1)
+    hero = one.story.entities["a"]
+    assert isinstance(hero, Character)
+    silent = replace(one, text="Nobody was there.")
+    for text in (f"Where was {hero.name}?", f"a {hero.noun}", f"{hero.name}'s hat", f"How {hero.trait}!"):
+        assert not ask.grounded(text, silent)
+        assert ask.grounded(text, replace(one, text=f"{hero.name} was a {hero.trait} {hero.noun}."))
+
+
+def test_a_wish_fits_the_story_that_follows() -> None:
+    for seed in range(40):
+        one, rng = telling(seed), random.Random(seed)
+        words = re.findall(r"[a-z]{4,}", ask.words_wish(one, rng).split(":")[-1].replace("Write a story with the words", ""))
+        assert sum(word in one.text for word in words) >= 3
+        first, rest = ask.cut(one, rng)
+        assert re.sub(r"\s", "", first + rest) == re.sub(r"\s", "", one.text)
+        assert ask.grounded(ask.wish(one, rng), one)
+        found = json.loads(ask.record(one))
+        assert set(found) == {"characters", "places", "things"}
+        assert all(person.get("name", "") in one.text for person in found["characters"])
+
+
+def test_the_same_story_with_another_name_is_a_near_duplicate() -> None:
+    text, other = telling(1).text, telling(2).text
+    name = next(entity.name for entity in telling(1).story.entities.values() if hasattr(entity, "name"))
+    shelf = Shelf(limit=0.5)
+    twin = text.replace(name, "Zebedee")
+    assert [shelf.add(one, sketch(one)) for one in (text, other, twin, text)] == [True, True, False, False]
+
+
+def test_the_command_writes_the_same_with_any_number_of_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for processes in (1, 2):
+        assert main(["--words", "3000", "--seed", "7", "--processes", str(processes), "-o", str(tmp_path / f"{processes}.jsonl")]) == 0
+    one, two = ((tmp_path / f"{processes}.jsonl").read_text() for processes in (1, 2))
+    assert one == two
+    assert "near-duplicates left out" in capsys.readouterr().err
+    for line in one.splitlines():
+        record = json.loads(line)
+        assert set(record) == {"kind", "plot", "style", "prompt", "text"} and record["text"]
+
+
+def test_plots_can_be_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "stories.jsonl"
+    held = "lost-thing,the-race"
+    assert main(["--words", "6000", "--processes", "1", "--hold-out", held, "-o", str(out)]) == 0
+    used = {json.loads(line)["plot"] for line in out.read_text().splitlines()}
+    assert used and not used & set(held.split(","))
+    assert main(["--words", "500", "--processes", "1", "--only", "the-race", "-o", str(out)]) == 0
+    assert {json.loads(line)["plot"] for line in out.read_text().splitlines()} == {"the-race"}
+    assert main(["--only", "no-such-plot"]) == 2
+    assert "no plot is called no-such-plot" in capsys.readouterr().err
+
+
+def test_a_story_depends_on_seed_and_number_alone() -> None:
+    names = tuple(section.name for section in plots())
+    assert make(Settings(3, names, 1.0), 5) == make(Settings(3, names, 1.0), 5)
+    assert make(Settings(3, names, 1.0), 5) != make(Settings(4, names, 1.0), 5)
