@@ -24,7 +24,19 @@ from tgen.executors.torch.cache import Row, Source
 from tgen.executors.torch.load import load_model
 from tgen.executors.torch.maps import recording
 from tgen.executors.torch.transformer import Transformer
-from tgen.spec.records import Activation, AttentionSpec, LayerSpec, ModelSpec, PairScaling, RelativeBias, RopeSpec, StackSpec
+from tgen.spec.records import (
+    Activation,
+    AttentionSpec,
+    FeedForward,
+    LayerSpec,
+    MlpSpec,
+    ModelSpec,
+    PairScaling,
+    RelativeBias,
+    RopeSpec,
+    RouterSpec,
+    StackSpec,
+)
 from tgen.spec.shapes import parameters
 
 TOLERANCE = 1e-5
@@ -255,9 +267,7 @@ def changed_stack(stack: StackSpec) -> Iterator[tuple[str, StackSpec]]:
         for what, other in changed_attention(layer, part, causal=stack.causal):
             yield f"{part} {what}", with_last(**{part: other})
     yield "epsilon", with_last(norm=replace(layer.norm, eps=layer.norm.eps + 0.05))
-    if layer.feed_forward.activation != "xielu":  # its parameters show
-        activation: Activation = "silu" if layer.feed_forward.activation == "relu" else "relu"
-        yield "activation", with_last(feed_forward=replace(layer.feed_forward, activation=activation))
+    yield from ((what, with_last(feed_forward=other)) for what, other in changed_feed_forward(layer.feed_forward))
     for norm in ("final_norm", "embedding_norm"):
         if (found := getattr(stack, norm)) is not None:
             yield norm, replace(stack, **{norm: replace(found, eps=found.eps + 0.05)})
@@ -268,6 +278,35 @@ def changed_stack(stack: StackSpec) -> Iterator[tuple[str, StackSpec]]:
     if isinstance(stack.bias, RelativeBias):
         for changes in ({"max_distance": stack.bias.max_distance * 2}, {"bidirectional": not stack.bias.bidirectional}):
             yield str(changes), replace(stack, bias=replace(stack.bias, **changes))
+
+
+def changed_feed_forward(part: FeedForward) -> Iterator[tuple[str, FeedForward]]:
+    if isinstance(part, MlpSpec):
+        if part.clamp is not None:
+            yield from ((key, replace(part, clamp=nudged(part.clamp, key))) for key in ("alpha", "limit"))
+        elif part.activation != "xielu":  # its parameters show
+            activation: Activation = "silu" if part.activation == "relu" else "relu"
+            yield "activation", replace(part, activation=activation)
+        return
+    for key in ("expert", "shared"):
+        if (inner := getattr(part, key)) is not None:
+            yield from ((f"{key} {what}", replace(part, **{key: other})) for what, other in changed_feed_forward(inner))
+    for what, router in changed_router(part.router):
+        yield f"router: {what}", replace(part, router=router)
+
+
+def changed_router(router: RouterSpec) -> Iterator[tuple[str, RouterSpec]]:
+    if router.scores == "sparsemixer":
+        yield "jitter", nudged(router, "jitter", by=3)
+        return
+    yield "chosen", replace(router, chosen=router.chosen - 1)
+    yield "scores", replace(router, scores="sigmoid" if router.scores == "softmax" else "softmax")
+    yield "normalised", replace(router, normalised=not router.normalised)
+    yield "scale", nudged(router, "scale")
+    if router.groups > 1:
+        yield "groups", replace(router, groups=router.groups // 2, kept_groups=1)
+        yield "kept groups", replace(router, kept_groups=router.groups)
+        yield "best of a group", replace(router, group_best=3 - router.group_best)
 
 
 def changed_attention(layer: LayerSpec, part: str, *, causal: bool) -> Iterator[tuple[str, Any]]:
@@ -366,7 +405,7 @@ def test_transformers_agrees_today(name: str) -> None:
     pytest.importorskip("transformers")
     from tests.golden import make
 
-    model = make.auto_class(wanted.GOLDENS[name]).from_pretrained(GOLDEN / name, dtype=torch.float32, attn_implementation="eager")
+    model = make.auto_class(wanted.GOLDENS[name]).from_pretrained(GOLDEN / name, dtype=torch.float32, **make.EAGER)
     found, expected = make.reference(model, seed=list(wanted.GOLDENS).index(name)), golden_reference(name)
     rounded = make.rounded(GOLDEN / name, wanted.GOLDENS[name], expected)
     assert found.keys() | rounded.keys() == expected.keys()

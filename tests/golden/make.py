@@ -44,6 +44,7 @@ SENTENCES = [
     "Il était une fois une petite fille; she said: “I can see 2 birds!”",
 ]
 HEADS = dict.fromkeys(("bert", "roberta"), AutoModelForMaskedLM) | dict.fromkeys(("t5", "bart", "marian"), AutoModelForSeq2SeqLM)
+EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
 # The goldens that also hold what transformers writes with them.
 WRITERS = ("llama2", "t5", "t5_flan", "bart", "bart_scaled", "marian")
 
@@ -108,12 +109,12 @@ def auto_class(golden: Golden) -> Any:
 def make_model(golden: Golden, seed: int) -> PreTrainedModel:
     """A model whose every parameter is random: with fresh biases and norms, a loader that drops them would pass."""
     config = AutoConfig.for_model(golden.model_type, **golden.config)
-    model = auto_class(golden).from_config(config, attn_implementation="eager")
+    model = auto_class(golden).from_config(config, **EAGER)
     if golden.config.get("tie_word_embeddings") is False and golden.model_type == "t5":
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())  # transformers ties them whatever it is asked
     model.generation_config = GenerationConfig(**{key: inner_settings(golden).get(key) for key in ("bos_token_id", *START)})
     generator = torch.Generator().manual_seed(seed)
-    biases = [(name, buffer) for name, buffer in model.named_buffers() if name == "final_logits_bias"]
+    biases = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith(("final_logits_bias", "correction_bias"))]
     for name, parameter in [*sorted(model.named_parameters()), *biases]:
         if golden.model_type == "marian" and "embed_positions" in name:
             continue  # sines and cosines
@@ -179,7 +180,7 @@ def result(output: Any) -> np.ndarray:
 @torch.no_grad()
 def rounded(folder: Path, golden: Golden, expected: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The logits of a reference's texts once more, computed in bfloat16 from the written folder, and as its bits: uint16."""
-    model = auto_class(golden).from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="eager")
+    model = auto_class(golden).from_pretrained(folder, dtype=torch.bfloat16, **EAGER)
     single = [torch.from_numpy(expected[key])[None] for key in ("ids", "source") if key in expected]
     several = [expected[f"batch_{key}"] for key in ("ids", "positions", "source", "source_positions") if f"batch_{key}" in expected]
     logits = {"logits": result(run(model, *single))[0], "batch_logits": batch_logits(model, *several)}

@@ -76,8 +76,8 @@ def match_tensors(table: Table, spec: ModelSpec, stored: dict[str, StoredTensor]
     matches: dict[str, Match] = {}
     taken: dict[str, int] = {}
     for parameter, shape in expected.items():
-        source = table.sources[parameter]
-        name = _find(source.name, table, stored)
+        found = ((_find(way.name, table, stored), way) for way in table.sources[parameter].ways)
+        name, source = next(((name, way) for name, way in found if name is not None), (None, table.sources[parameter]))
         if name is None:
             raise CheckpointError(f"the weights lack the tensor {source.name}", WRONG_MODEL_HINT)
         tensor = stored[name]
