@@ -17,7 +17,6 @@ import pytest
 import torch
 
 from tests.conftest import DECODERS, GOLDEN, GOLDENS, golden_model, golden_reference
-from tests.golden import wanted
 from tgen.checkpoint.container import open_checkpoint
 from tgen.executors.torch.attention import Attend, Attention, fused_attend, plain_attend
 from tgen.executors.torch.cache import Row, Source
@@ -405,9 +404,9 @@ def test_transformers_agrees_today(name: str) -> None:
     pytest.importorskip("transformers")
     from tests.golden import make
 
-    model = make.auto_class(wanted.GOLDENS[name]).from_pretrained(GOLDEN / name, dtype=torch.float32, **make.EAGER)
-    found, expected = make.reference(model, seed=list(wanted.GOLDENS).index(name)), golden_reference(name)
-    rounded = make.rounded(GOLDEN / name, wanted.GOLDENS[name], expected)
+    model = make.auto_class(make.GOLDENS[name]).from_pretrained(GOLDEN / name, dtype=torch.float32, **make.EAGER)
+    found, expected = make.reference(model, make.seed_of(name)), golden_reference(name)
+    rounded = make.rounded(GOLDEN / name, make.GOLDENS[name], expected)
     assert found.keys() | rounded.keys() == expected.keys()
     for key, array in found.items():
         assert expected[key].shape == array.shape

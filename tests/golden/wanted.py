@@ -104,13 +104,6 @@ MINISTRAL_ROPE = {
     "llama_4_scaling_beta": 0.6,
 }
 MROPE = {"rope_type": "default", "rope_theta": 70.0, "mrope_section": [1, 1, 2]}
-# Mixtures: four experts, of which two take part, or eight in groups.
-MIXTURE = {**SMALL, **TWO_HEADS, "num_experts_per_tok": 2}
-LOCAL = {**MIXTURE, "intermediate_size": 8, "num_local_experts": 4}
-INNER = {**MIXTURE, "intermediate_size": 12, "moe_intermediate_size": 6}
-EXPERTS = {**INNER, "num_experts": 4}
-GROUPED = {**INNER, "n_routed_experts": 8, "n_shared_experts": 2, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 3}
-GRANITE = {"embedding_multiplier": 3.0, "residual_multiplier": 0.22, "attention_multiplier": 0.3, "logits_scaling": 2.5}
 VISION = {"num_hidden_layers": 1, "num_attention_heads": 2}
 QWEN_VISION = {"depth": 1, "embed_dim": 8, "hidden_size": 16, "num_heads": 2, "patch_size": 2, "mlp_ratio": 1}
 
@@ -379,53 +372,4 @@ GOLDENS = {
         },
         dtype=BFLOAT,
     ),
-    "mixtral": Golden("mixtral", {**LOCAL, "sliding_window": 6, "head_dim": 6}, dialect=4, dtype=BFLOAT),
-    "qwen2_moe": Golden(
-        "qwen2_moe",
-        {
-            **EXPERTS,
-            "shared_expert_intermediate_size": 14,
-            "num_hidden_layers": 3,
-            "decoder_sparse_step": 2,
-            "rope_parameters": {"rope_theta": 60.0},
-        },
-        dialect=4,
-        dtype=BFLOAT,
-    ),
-    "qwen3_moe": Golden(
-        "qwen3_moe", {**EXPERTS, "head_dim": 8, "norm_topk_prob": True, "num_hidden_layers": 3, "mlp_only_layers": [1]}, dtype=BFLOAT
-    ),
-    "olmoe": Golden("olmoe", {**EXPERTS, "num_key_value_heads": 2, "intermediate_size": 8}, dialect=4, dtype=BFLOAT),
-    "granitemoe": Golden("granitemoe", {**LOCAL, **GRANITE, "tie_word_embeddings": True}, dialect=4, dtype=BFLOAT),
-    "granitemoeshared": Golden("granitemoeshared", {**LOCAL, **GRANITE, "shared_intermediate_size": 10}, dtype=BFLOAT),
-    "phimoe": Golden(
-        "phimoe",
-        {
-            **LOCAL,
-            "attention_bias": True,
-            "lm_head_bias": True,
-            "router_jitter_noise": 0.3,
-            "original_max_position_embeddings": 32,
-            "rope_parameters": {
-                "rope_type": "longrope",
-                "rope_theta": 100.0,
-                "short_factor": [1.0, 1.4, 1.7, 2.0],
-                "long_factor": [2.0, 3.0, 4.0, 5.0],
-                "short_mscale": 1.3,
-                "long_mscale": 1.5,
-                "original_max_position_embeddings": 32,
-            },
-        },
-        dialect=4,
-        dtype=BFLOAT,
-    ),
-    "ernie4_5_moe": Golden(
-        "ernie4_5_moe",
-        {**INNER, "moe_num_experts": 6, "moe_k": 3, "moe_num_shared_experts": 2, "tie_word_embeddings": True},
-        dtype=BFLOAT,
-    ),
-    "glm4_moe": Golden(
-        "glm4_moe", {**GROUPED, "head_dim": 8, "use_qk_norm": True, "attention_bias": True, "routed_scaling_factor": 1.7}, dtype=BFLOAT
-    ),
-    "dots1": Golden("dots1", {**GROUPED, "head_dim": 6, "sliding_window": 5, "max_window_layers": 1}, dialect=4, dtype=BFLOAT),
 }

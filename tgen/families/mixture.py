@@ -40,7 +40,7 @@ def spec(config: Config) -> ModelSpec:
         config.raw("original_max_position_embeddings")  # used only by a rope scaling
     normed = kind in ("qwen3_moe", "olmoe", "dots1") or (kind == "glm4_moe" and config.flag("use_qk_norm", default=False))
     experts, mixed = _experts(config), _mixed(config, count)
-    dense = experts.expert if all(mixed) else gated_mlp(config)
+    dense = gated_mlp(config)
     scale = config.number("attention_multiplier", default=1.0) if granite else head_dim**-0.5
     layers = (
         LayerSpec(
