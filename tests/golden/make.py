@@ -89,12 +89,14 @@ def models_of(golden: Golden, seed: int) -> Iterator[PreTrainedModel]:
 
 @torch.no_grad()
 def is_clear(model: PreTrainedModel, seed: int) -> bool:
-    """Whether a mixture's texts go through every expert, and through the same ones, weighted alike, in bfloat16.
+    """Whether a mixture's texts go through every expert, and the same ones alike, in bfloat16 and with other roundings.
 
     Else a parameter would not show, or the error of bfloat16 would be one of choices, and so one of chance.
     """
-    found = []
-    for one in (model, copy.deepcopy(model).bfloat16()):
+    found, near, random = [], copy.deepcopy(model), torch.Generator().manual_seed(0)
+    for parameter in near.parameters():
+        parameter *= 1 + 0.004 * torch.randn(parameter.shape, generator=random)
+    for one in (model, near, copy.deepcopy(model).bfloat16()):
         taken: list[tuple[Any, ...]] = []
         parts = [part for part in one.modules() if type(part).__name__.endswith("Experts")]
         hooks = [
@@ -104,7 +106,7 @@ def is_clear(model: PreTrainedModel, seed: int) -> bool:
         for hook in hooks:
             hook.remove()
         found.append(taken)
-    for (count, exact, weights), (_, rounded, others) in zip(*found, strict=True):
+    for (count, exact, weights), (_, rounded, others) in [*zip(found[0], found[1], strict=True), *zip(found[0], found[2], strict=True)]:
         orders = exact.argsort(-1), rounded.argsort(-1)
         if not torch.equal(exact.gather(-1, orders[0]), rounded.gather(-1, orders[1])):
             return False

@@ -14,6 +14,7 @@ from tgen.checkpoint.matching import Match, Matches, no_number
 from tgen.executors.native import interface as c
 
 FORMATS = {"F32": c.FLOAT32, "F16": c.FLOAT16, "BF16": c.BFLOAT16}
+PRECISE = ("router.weight", "shared_gate.weight")  # small, and a rounded score can choose another expert
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,8 @@ class Weights:
         match = self.matches.parameters[parameter]
         array, dtype = self._taken(match)
         wanted = self.number_format or ("F32" if dtype == "F64" else dtype)
+        if parameter.endswith(PRECISE):
+            wanted = "F32"
         if dtype != wanted:
             array = _converted(widened(array, dtype), wanted)
         if not array.flags.c_contiguous:
