@@ -296,7 +296,7 @@ def changed_feed_forward(part: FeedForward) -> Iterator[tuple[str, FeedForward]]
 
 def changed_router(router: RouterSpec) -> Iterator[tuple[str, RouterSpec]]:
     if router.scores == "sparsemixer":
-        yield "jitter", nudged(router, "jitter", by=3)
+        yield "jitter", nudged(router, "jitter", by=8)
         return
     yield "chosen", replace(router, chosen=router.chosen - 1)
     yield "scores", replace(router, scores="sigmoid" if router.scores == "softmax" else "softmax")
@@ -318,15 +318,18 @@ def changed_attention(layer: LayerSpec, part: str, *, causal: bool) -> Iterator[
             yield key, nudged(attention, key)
     if causal and part == "mixer":
         yield "window", replace(attention, window=(attention.window or 16) // 2)
+    if attention.latent is not None:
+        norm = attention.latent.norm
+        yield "latent norm", replace(attention, latent=replace(attention.latent, norm=replace(norm, eps=norm.eps + 0.05)))
     if attention.qk_norm is not None:
         yield "qk_norm", replace(attention, qk_norm=replace(attention.qk_norm, eps=attention.qk_norm.eps + 0.05))
     if rope is not None:
-        yield from ((key, replace(attention, rope=other)) for key, other in changed_rope(rope, attention.head_dim))
+        yield from ((key, replace(attention, rope=other)) for key, other in changed_rope(rope, attention))
     if part == "mixer":
         yield from changed_steps(attention)
 
 
-def changed_rope(rope: RopeSpec, head_dim: int) -> Iterator[tuple[str, RopeSpec]]:
+def changed_rope(rope: RopeSpec, attention: AttentionSpec) -> Iterator[tuple[str, RopeSpec]]:
     yield "theta", nudged(rope, "theta")
     if isinstance(rope.scaling, PairScaling):
         yield "amplitude", replace(rope, scaling=nudged(rope.scaling, "amplitude"))
@@ -334,7 +337,8 @@ def changed_rope(rope: RopeSpec, head_dim: int) -> Iterator[tuple[str, RopeSpec]
             other = 9.0 if math.isinf(divisor) else divisor * 1.5
             yield f"divisor {pair}", replace(rope, scaling=replace(rope.scaling, divisors=swapped(rope.scaling.divisors, pair, other)))
         return
-    yield "dim", replace(rope, dim=rope.dim + (2 if rope.dim < head_dim else -2))
+    if attention.latent is None:  # where it is a shape
+        yield "dim", replace(rope, dim=rope.dim + (2 if rope.dim < attention.head_dim else -2))
     for key in asdict(rope.scaling) if rope.scaling else ():
         yield key, replace(rope, scaling=nudged(rope.scaling, key, by=2))
 

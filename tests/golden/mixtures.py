@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.golden.wanted import BFLOAT, SMALL, TWO_HEADS, Golden
+from tests.golden.wanted import BFLOAT, SMALL, TWO_HEADS, YARN, Golden
 
 # Mixtures: four experts, of which two take part, or eight in groups.
 MIXTURE = {**SMALL, **TWO_HEADS, "num_experts_per_tok": 2}
@@ -11,6 +11,9 @@ INNER = {**MIXTURE, "intermediate_size": 12, "moe_intermediate_size": 6}
 EXPERTS = {**INNER, "num_experts": 4}
 GROUPED = {**INNER, "n_routed_experts": 8, "n_shared_experts": 2, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 3}
 GRANITE = {"embedding_multiplier": 3.0, "residual_multiplier": 0.22, "attention_multiplier": 0.3, "logits_scaling": 2.5}
+LATENT = {"kv_lora_rank": 10, "q_lora_rank": 6, "qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "v_head_dim": 7, "num_key_value_heads": 2}
+DEEP = {**GROUPED, **LATENT, "first_k_dense_replace": 1, "routed_scaling_factor": 1.7}
+DEEP_YARN = {**YARN, "mscale": 0.8, "mscale_all_dim": 1.3}
 
 MIXTURES = {
     "mixtral": Golden("mixtral", {**LOCAL, "sliding_window": 6, "head_dim": 6}, dialect=4, dtype=BFLOAT),
@@ -38,7 +41,7 @@ MIXTURES = {
             **LOCAL,
             "attention_bias": True,
             "lm_head_bias": True,
-            "router_jitter_noise": 0.15,
+            "router_jitter_noise": 0.03,
             "original_max_position_embeddings": 32,
             "rope_parameters": {
                 "rope_type": "longrope",
@@ -62,4 +65,27 @@ MIXTURES = {
         "glm4_moe", {**GROUPED, "head_dim": 8, "use_qk_norm": True, "attention_bias": True, "routed_scaling_factor": 1.7}, dtype=BFLOAT
     ),
     "dots1": Golden("dots1", {**GROUPED, "head_dim": 6, "sliding_window": 5, "max_window_layers": 1}, dialect=4, dtype=BFLOAT),
+    "gpt_oss": Golden(
+        "gpt_oss",
+        {
+            **LOCAL,
+            "head_dim": 8,
+            "sliding_window": 5,
+            "swiglu_limit": 0.6,
+            "swiglu_alpha": 1.9,
+            "rope_parameters": {**YARN, "truncate": False},
+        },
+        dtype=BFLOAT,
+    ),
+    "deepseek_v2": Golden(
+        "deepseek_v2",
+        {**DEEP, "q_lora_rank": None, "topk_method": "group_limited_greedy", "rope_parameters": DEEP_YARN},
+        dialect=4,
+        dtype=BFLOAT,
+    ),
+    "deepseek_v3": Golden("deepseek_v3", {**DEEP, "attention_bias": True, "num_mtp_layers": 0}, dtype=BFLOAT),
+    # No mixture, but the same attention.
+    "minicpm3": Golden(
+        "minicpm3", {**SMALL, **TWO_HEADS, **LATENT, "scale_emb": 3, "scale_depth": 0.9, "dim_model_base": 5}, dialect=4, dtype=BFLOAT
+    ),
 }

@@ -40,7 +40,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(f"no folder {folder}", "`tgen models` lists the models on this machine")
     config = Config(read_json(folder / "config.json"))
     family = find_family(config.model_type)
-    config.require("quantization_config", [])
+    if config.mapping("quantization_config").get("quant_method") != "mxfp4":  # which the names of tensors tell
+        config.require("quantization_config", [])
     config.require("add_cross_attention", [False])
     config.require("pruned_heads", [{}])
     spec = family.spec(config)

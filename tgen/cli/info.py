@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,13 +11,13 @@ import typer
 from tgen.cli import options as p
 from tgen.cli.opening import open_checkpoint
 from tgen.errors import CheckpointError, UsageError
-from tgen.spec.records import Alibi
+from tgen.spec.records import Alibi, ExpertsSpec
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
 if TYPE_CHECKING:
     from tgen.checkpoint.container import Checkpoint
-    from tgen.spec.records import RopeSpec, StackSpec
+    from tgen.spec.records import FeedForward, RopeSpec, StackSpec
 
 
 def info(
@@ -52,31 +53,34 @@ def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
     from tgen.executors.formats import BYTES, NAMES, automatic_format
     from tgen.options import FROM_MODEL, resolve
     from tgen.spec.cache import row_numbers
-    from tgen.spec.shapes import parameter_count
+    from tgen.spec.shapes import active_parameter_count, parameter_count
 
     spec = checkpoint.spec
     stack = list(spec.stacks.values())[-1]
     layers = stack.layers
-    attention, mlp = layers[0].mixer, layers[0].feed_forward
+    attention = layers[0].mixer
     yield "folder", str(checkpoint.folder.resolve())
     yield "model_type", checkpoint.model_type
     yield "kind", spec.kind
-    yield "parameters", parameter_count(spec)
+    count = parameter_count(spec)
+    yield "parameters", count
+    if (active := active_parameter_count(spec)) != count:
+        yield "active_parameters", active
     yield "weight_bytes", weight_bytes(checkpoint.stored)
     yield "stored_as", sorted({tensor.dtype for tensor in checkpoint.stored.values()})
     for name, part in spec.stacks.items():
         yield ("layers" if len(spec.stacks) == 1 else f"{name}_layers"), len(part.layers)
     if checkpoint.matches.left_out:
-        yield "left_out", f"{len(checkpoint.matches.left_out)} tensors of parts that see images"
+        yield "left_out", f"{len(checkpoint.matches.left_out)} tensors of parts that tgen does not run"
     yield "width", spec.width
-    yield "feed_forward", f"{mlp.width}, {mlp.activation}{', gated' if mlp.gated else ''}"
+    yield "feed_forward", "; ".join(dict.fromkeys(_feed_forward(layer.feed_forward) for layer in layers))
     yield "heads", attention.heads
     yield "key_value_heads", attention.kv_heads
     yield "head_width", attention.head_dim
     yield "positions", _positions(stack)
     yield "vocabulary", spec.vocab
     yield "context", spec.context
-    number_format = automatic_format(checkpoint.matches.number_format, parameter_count(spec))
+    number_format = automatic_format(checkpoint.matches.number_format, count)
     yield "computes_in", NAMES[number_format]
     yield "cache_bytes_per_token", BYTES[number_format] * row_numbers(spec, 1)
     generation = read_generation(checkpoint)
@@ -110,7 +114,26 @@ def _executor_problem(checkpoint: Checkpoint, facts: dict[str, Any]) -> Checkpoi
     except CheckpointError as error:
         return error
     facts["executor"] = "native" if reason is None else f"torch ({reason})"
+    facts["memory_for_weights"] = _memory(checkpoint, None if reason is None else facts["computes_in"])
     return None
+
+
+def _memory(checkpoint: Checkpoint, number_format: str | None) -> int:
+    """Bytes of all weights as they lie in memory, every expert's among them; without a format, each in the one that it is stored in."""
+    from tgen.executors.formats import BYTES, NAMES
+    from tgen.spec.shapes import parameters
+
+    sizes = {NAMES[name]: size for name, size in BYTES.items()}
+    found = checkpoint.matches.parameters
+    return sum(math.prod(shape) * sizes[number_format or NAMES[found[name].dtype]] for name, shape in parameters(checkpoint.spec).items())
+
+
+def _feed_forward(part: FeedForward) -> str:
+    """The inner width, the activation, and the gate; of a mixture, how many such experts there are."""
+    if not isinstance(part, ExpertsSpec):
+        return f"{part.width}, {part.activation}{', gated' if part.gated else ''}"
+    shared = "" if part.shared is None else f", and {part.shared.width} for every token"
+    return f"{part.router.experts} experts, {part.router.chosen} for each token: {_feed_forward(part.expert)}{shared}"
 
 
 def _positions(stack: StackSpec) -> str:

@@ -6,6 +6,7 @@ from tgen.errors import UnsupportedError
 from tgen.families.config import Config
 from tgen.families.table import Names, Table, make_table
 from tgen.spec.records import Activation, AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RelativeBias, StackSpec
+from tgen.spec.shapes import parameters
 
 FEED_FORWARD: dict[str, tuple[Activation, bool]] = {
     "relu": ("relu", False),
@@ -59,7 +60,7 @@ def spec(config: Config) -> ModelSpec:
 
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
-    gated = spec.stacks["encoder"].layers[0].feed_forward.gated
+    gated = any(name.endswith("feed_forward.gate.weight") for name in parameters(spec))
     modules: Names = {"embedding": "shared", "head.out": "lm_head"}
     layers = {}
     for stack, last in (("encoder", 1), ("decoder", 2)):

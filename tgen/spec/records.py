@@ -118,6 +118,21 @@ class QueryGrowth:
 
 
 @dataclass(frozen=True, slots=True)
+class LatentSpec:
+    """Keys and values of all heads from one short vector for each token (multi-head latent attention, arXiv:2405.04434).
+
+    A matrix makes the short vector of `kv_rank` numbers, `norm` follows, and a second matrix makes each head's key and value of it. Only
+    the last `rope.dim` numbers of a head are rotated; those of keys come from a matrix of their own, and all heads share them. With
+    `q_rank`, queries go through a short vector and a norm as well. A value has `value_dim` numbers.
+    """
+
+    kv_rank: int
+    q_rank: int | None
+    value_dim: int
+    norm: NormSpec
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionSpec:
     """Multi-head attention; fewer `kv_heads` than `heads` is grouped-query attention.
 
@@ -125,7 +140,7 @@ class AttentionSpec:
     the norm of queries and keys spans: each head, with one weight [head_dim] for all heads ("head") or with a weight of its own ("own"),
     or all heads together ("width"); in these two cases the weight is [heads * head_dim], head by head. With `qk_norm_after_rope` the norm
     follows the rotation. `window` is how many of the latest keys a query sees, itself included; None is all of them. `softcap` bounds the
-    scores to +-softcap by a tanh.
+    scores to +-softcap by a tanh. With `sinks`, each head's softmax has one learned score more, whose weight goes to no key.
     """
 
     heads: int
@@ -140,6 +155,8 @@ class AttentionSpec:
     qk_norm_after_rope: bool = False
     query_growth: QueryGrowth | None = None
     softcap: float | None = None
+    sinks: bool = False
+    latent: LatentSpec | None = None
     window: int | None = None
     rope: RopeSpec | None = None
 

@@ -12,6 +12,7 @@ from tgen.spec.records import (
     AttentionSpec,
     ExpertsSpec,
     FeedForward,
+    LatentSpec,
     LayerSpec,
     Mixer,
     MlpSpec,
@@ -118,7 +119,23 @@ def _feed_forward(name: str, part: FeedForward, width: int) -> Named:
             return _experts(name, part, width)
 
 
+def _latent(name: str, attention: AttentionSpec, latent: LatentSpec, width: int) -> Named:
+    rotated = attention.rope.dim if attention.rope else 0
+    if latent.q_rank is not None:
+        yield from _linear(f"{name}.q_down", latent.q_rank, width, attention.bias)
+        yield from _norm(f"{name}.q_norm", latent.norm, latent.q_rank)
+    yield from _linear(f"{name}.q", attention.heads * attention.head_dim, latent.q_rank or width, bias=False)
+    yield from _linear(f"{name}.kv_down", latent.kv_rank, width, attention.bias)
+    yield from _linear(f"{name}.k_rotated", rotated, width, attention.bias)
+    yield from _norm(f"{name}.kv_norm", latent.norm, latent.kv_rank)
+    yield from _linear(f"{name}.kv", attention.heads * (attention.head_dim - rotated + latent.value_dim), latent.kv_rank, bias=False)
+    yield from _linear(f"{name}.out", width, attention.heads * latent.value_dim, attention.out_bias)
+
+
 def _attention(name: str, attention: AttentionSpec, width: int) -> Named:
+    if attention.latent is not None:
+        yield from _latent(name, attention, attention.latent, width)
+        return
     inner, kv = attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim
     yield from _linear(f"{name}.q", inner, width, attention.bias)
     yield from _linear(f"{name}.k", kv, width, attention.bias)
@@ -127,6 +144,8 @@ def _attention(name: str, attention: AttentionSpec, width: int) -> Named:
         each = attention.qk_norm_span == "head"
         yield from _norm(f"{name}.q_norm", attention.qk_norm, attention.head_dim if each else inner)
         yield from _norm(f"{name}.k_norm", attention.qk_norm, attention.head_dim if each else kv)
+    if attention.sinks:
+        yield f"{name}.sinks", (attention.heads,)
     yield from _linear(f"{name}.out", width, inner, attention.out_bias)
 
 

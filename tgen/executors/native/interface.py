@@ -60,6 +60,7 @@ class Instruction(Structure):
         ("norm_span", c_int32),
         ("norm_after_rope", c_int32),
         *[(name, c_float) for name in ("clip", "growth_beta", "growth_span", "attention_scale")],
+        ("sinks", c_void_p),
         ("formats", c_int32),
         *[
             (name, c_int32)

@@ -28,6 +28,8 @@ def supports(spec: ModelSpec) -> str | None:
     mixers = [layer.mixer for layer in layers] + [layer.cross for layer in layers if layer.cross is not None]
     if spec.embedding_width is not None:
         return "its embeddings have a width of their own"
+    if any(mixer.latent is not None for mixer in mixers):
+        return "its attention keeps one short vector for each token"
     if any(mixer.head_dim > MOST_HEAD_NUMBERS for mixer in mixers):
         return f"its heads are wider than {MOST_HEAD_NUMBERS} numbers"
     spread = [mixer for mixer in mixers if mixer.qk_norm is not None and mixer.qk_norm_span == "width"]

@@ -141,6 +141,7 @@ class _Compiler:
         if spec.qk_norm is not None:
             widths = [spec.head_dim * (1 if spec.qk_norm_span == "head" else heads) for heads in (spec.heads, spec.kv_heads)]
             norms = [self.norm(f"{name}.{letter}_norm", spec.qk_norm, width) for letter, width in zip("qk", widths, strict=True)]
+        sinks = self.constant_of(f"{name}.sinks") if spec.sinks else 0
         self.emit(
             c.ATTEND,
             layer=number,
@@ -160,9 +161,10 @@ class _Compiler:
             growth_beta=spec.query_growth.beta if spec.query_growth else 0.0,
             growth_span=spec.query_growth.span if spec.query_growth else 0.0,
             attention_scale=spec.scale,
+            sinks=sinks,
             softcap=spec.softcap or 0.0,
         )
-        self.multiply(c.MIXED, c.OUTPUT, [f"{name}.out"], layer=number, cross=int(cross))
+        self.multiply(c.MIXED, c.OUTPUT, [f"{name}.out"], layer=number, cross=int(cross), sinks=sinks)
 
     def feed_forward(self, name: str, part: FeedForward, before: int, early: int) -> None:
         """The norm `before` the part, and the part; the result stands in y."""

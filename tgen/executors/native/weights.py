@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tgen.checkpoint.mapped import Array, MappedFiles, taken, widened
+from tgen.checkpoint.mapped import Array, MappedFiles, matched, widened
 from tgen.checkpoint.matching import Match, Matches, no_number
 from tgen.executors.native import interface as c
 
@@ -82,7 +82,7 @@ class Weights:
         return sum(matrix.data.nbytes for name, matrix in self._matrices.items() if name not in looked_up)
 
     def _taken(self, match: Match) -> tuple[Array, str]:
-        return taken(self.files.array(match.tensor), match.tensor.dtype, match.take)
+        return matched(match, self.files)
 
     def _read(self, parameter: str) -> StoredMatrix:
         match = self.matches.parameters[parameter]

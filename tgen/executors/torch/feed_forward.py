@@ -78,7 +78,7 @@ class Experts(nn.Module):
         flat = x.flatten(0, -2)
         chosen, weights = choose(self.router(flat.float()), self.correction, self.spec.router)
         total = torch.zeros_like(flat, dtype=torch.float32)
-        for number in chosen.unique().tolist():
+        for number in sorted(set(chosen.flatten().tolist())):
             tokens, places = torch.where(chosen == number)
             total.index_add_(0, tokens, self.experts[number](flat[tokens]).float() * weights[tokens, places, None])
         if self.shared is not None:
@@ -94,7 +94,7 @@ def choose(logits: Tensor, correction: Tensor | None, spec: RouterSpec) -> tuple
     scores = logits.softmax(-1) if spec.scores == "softmax" else logits.sigmoid()
     wanted = scores if correction is None else scores + correction
     if spec.groups > 1:
-        grouped = wanted.unflatten(-1, (spec.groups, -1))
+        grouped = wanted.reshape(len(wanted), spec.groups, -1)
         best = grouped.topk(spec.group_best, dim=-1).values.sum(-1).topk(spec.kept_groups, dim=-1).indices
         kept = torch.zeros_like(grouped[..., 0], dtype=torch.bool).scatter(-1, best, True)
         wanted = grouped.masked_fill(~kept.unsqueeze(-1), -torch.inf).flatten(-2)

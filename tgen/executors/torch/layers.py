@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tgen.executors.torch.attention import Attention
+from tgen.executors.torch.attention import Attention, LatentAttention
 from tgen.executors.torch.feed_forward import make_feed_forward
 from tgen.executors.torch.forward_pass import ForwardPass
 from tgen.executors.torch.norms import make_norm
@@ -16,7 +16,7 @@ def make_mixer(spec: Mixer, width: int) -> Attention:
     """The module for a spec."""
     match spec:
         case AttentionSpec():
-            return Attention(spec, width)
+            return Attention(spec, width) if spec.latent is None else LatentAttention(spec, spec.latent, width)
 
 
 class Layer(nn.Module):

@@ -48,8 +48,8 @@ def recording(model: Transformer) -> Iterator[Recorder]:
 
 
 def _recorded(recorder: Recorder, kind: str, layer: int) -> Attend:
-    def attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionSpec) -> Tensor:
-        weights = attention_weights(q, k, frame, spec)
+    def attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionSpec, sinks: Tensor | None) -> Tensor:
+        weights = attention_weights(q, k, frame, spec, sinks)
         maps = recorder.maps.setdefault(kind, [])
         del maps[layer:]
         maps.append(weights.float().cpu().numpy())

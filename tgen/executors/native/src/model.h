@@ -94,6 +94,7 @@ struct Instruction {
     float clip;                       // bounds queries, keys and values to +-clip; 0 for none
     float growth_beta, growth_span;  // queries at position p are multiplied by 1 + beta * ln(1 + floor(p / span)); span 0 for none
     float attention_scale;
+    const float* sinks;  // ATTEND, and the MULTIPLY after it: [heads] one score more for each head's softmax, or null
     int32_t formats;  // JOIN and MULTIPLY: bit f is set if a matrix of format f reads the vectors that this instruction prepares
     // EXPERTS: y = y if `add`, else 0, and what each token's experts make of hidden. matrices[0] is the first of expert 0; each has its gate
     // if `gated`, then the two others. `offset` is the place in ROUTED of a logit whose sigmoid multiplies y first; 0 for none.

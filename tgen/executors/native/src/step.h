@@ -272,6 +272,7 @@ static void attend_item(const Run& run, const Instruction& op, const Item& item,
         for (int n = 0; n < count; n++) {
             int64_t token = item.token + (from + n) / group;
             if (item.chunk < 0) {
+                if (op.sinks) add_sink(&result[n], op.sinks[query[n].head], dim);
                 finish(result[n], dim, run.mixed + token * run.mixed_stride + query[n].head * dim);
                 continue;
             }
@@ -302,6 +303,7 @@ static void take_mixed(const Run& run, const Instruction& op, int64_t token, flo
             float* partial = run.partials + partial_at + (head * chunks + chunk) * (2 + space);
             join(&result, {partial[0], partial[1], partial + 2}, dim);
         }
+        if (op.sinks) add_sink(&result, op.sinks[head], dim);
         finish(result, dim, out + head * dim);
     }
 }
