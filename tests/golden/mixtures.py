@@ -12,7 +12,15 @@ EXPERTS = {**INNER, "num_experts": 4}
 GROUPED = {**INNER, "n_routed_experts": 8, "n_shared_experts": 2, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 3}
 GRANITE = {"embedding_multiplier": 3.0, "residual_multiplier": 0.22, "attention_multiplier": 0.3, "logits_scaling": 2.5}
 LATENT = {"kv_lora_rank": 10, "q_lora_rank": 6, "qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "v_head_dim": 7, "num_key_value_heads": 2}
-DEEP = {**GROUPED, **LATENT, "first_k_dense_replace": 1, "routed_scaling_factor": 1.7}
+DEEP = {
+    **GROUPED,
+    **LATENT,
+    "n_routed_experts": 6,
+    "n_group": 3,
+    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 1,
+    "routed_scaling_factor": 1.7,
+}
 DEEP_YARN = {**YARN, "mscale": 0.8, "mscale_all_dim": 1.3}
 
 MIXTURES = {
@@ -79,7 +87,7 @@ MIXTURES = {
     ),
     "deepseek_v2": Golden(
         "deepseek_v2",
-        {**DEEP, "q_lora_rank": None, "topk_method": "group_limited_greedy", "rope_parameters": DEEP_YARN},
+        {**DEEP, "q_lora_rank": None, "num_experts_per_tok": 3, "topk_method": "group_limited_greedy", "rope_parameters": DEEP_YARN},
         dialect=4,
         dtype=BFLOAT,
     ),
