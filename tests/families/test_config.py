@@ -344,7 +344,7 @@ def test_windows(name: str, changes: dict[str, Any], expected: list[int | None])
 
 
 @pytest.mark.parametrize(
-    ("asked", "nearest"), [("lama", "llama"), ("mixtral", "mistral"), ("qwen2_moe", "qwen2"), ("gpt_neox_japanese", "gpt_neox")]
+    ("asked", "nearest"), [("lama", "llama"), ("mixtrall", "mixtral"), ("qwen2_mo", "qwen2_moe"), ("gpt_neox_japanese", "gpt_neox")]
 )
 def test_an_unknown_family_names_the_nearest(asked: str, nearest: str) -> None:
     with pytest.raises(UnsupportedError, match=asked) as caught:
