@@ -287,9 +287,12 @@ def changed_feed_forward(part: FeedForward) -> Iterator[tuple[str, FeedForward]]
             activation: Activation = "silu" if part.activation == "relu" else "relu"
             yield "activation", replace(part, activation=activation)
         return
+    changes: dict[str, Any]
     for key in ("expert", "shared"):
         if (inner := getattr(part, key)) is not None:
-            yield from ((f"{key} {what}", replace(part, **{key: other})) for what, other in changed_feed_forward(inner))
+            for what, other in changed_feed_forward(inner):
+                changes = {key: other}
+                yield f"{key} {what}", replace(part, **changes)
     for what, router in changed_router(part.router):
         yield f"router: {what}", replace(part, router=router)
 

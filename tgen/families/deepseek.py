@@ -87,7 +87,7 @@ def _attention(config: Config) -> AttentionSpec:
     rope, settings = config.rope(rotated), config.rope_settings()
     scale = head_dim**-0.5
     if rope.scaling is not None and settings.raw("mscale_all_dim"):
-        scale *= (0.1 * settings.number("mscale_all_dim") * math.log(max(settings.number("factor"), 1.0)) + 1) ** 2
+        scale *= (0.1 * settings.number("mscale_all_dim", maximum=1e6) * math.log(max(settings.number("factor"), 1.0)) + 1) ** 2
     return AttentionSpec(heads, heads, head_dim, scale, bias=bias, out_bias=bias, latent=latent, rope=rope)
 
 
@@ -95,7 +95,7 @@ def _experts(config: Config) -> ExpertsSpec:
     """The mixture of DeepSeek's later layers."""
     third = config.model_type == "deepseek_v3"
     experts, chosen = counts(config, "n_routed_experts")
-    own, scale = config.integer("moe_intermediate_size"), config.number("routed_scaling_factor", default=2.5 if third else 1.0)
+    own, scale = config.integer("moe_intermediate_size"), config.number("routed_scaling_factor", default=2.5 if third else 1.0, maximum=1e6)
     config.require("scoring_func", ["sigmoid" if third else "softmax"])
     if third:
         config.require("topk_method", ["noaux_tc"])

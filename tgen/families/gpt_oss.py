@@ -17,7 +17,7 @@ def spec(config: Config) -> ModelSpec:
     experts, chosen = counts(config, "num_local_experts")
     for key in ("experts_per_token", "initial_context_length"):
         config.raw(key)  # repeat other keys
-    clamp = ClampedGate(config.number("swiglu_alpha", default=1.702), config.number("swiglu_limit", default=7.0))
+    clamp = ClampedGate(config.number("swiglu_alpha", default=1.702, maximum=1e6), config.number("swiglu_limit", default=7.0, maximum=1e30))
     config.require("hidden_act", ["silu"])
     mlp = MlpSpec(config.integer("intermediate_size"), "silu", gated=True, bias=True, clamp=clamp)
     mixture = ExpertsSpec(RouterSpec(experts, chosen, bias=True, normalised=True), mlp)

@@ -137,7 +137,9 @@ def _experts(config: Config) -> ExpertsSpec:
         case "phimoe":
             if chosen != 2:
                 raise UnsupportedError(f"config.json: num_experts_per_tok = {chosen} is not implemented", "implemented: 2")
-            return ExpertsSpec(RouterSpec(experts, 2, "sparsemixer", jitter=config.number("router_jitter_noise", default=0.01)), expert)
+            return ExpertsSpec(
+                RouterSpec(experts, 2, "sparsemixer", jitter=config.number("router_jitter_noise", default=0.01, maximum=1e6)), expert
+            )
         case "ernie4_5_moe":
             config.require("moe_norm_min", [1e-12])
             config.require("moe_gate", ["topk", "topk_fused"])
@@ -152,7 +154,7 @@ def _experts(config: Config) -> ExpertsSpec:
             config.require("topk_method", ["noaux_tc"])
             config.raw("num_nextn_predict_layers")
             normalised = config.flag("norm_topk_prob", default=kind == "glm4_moe")
-            scale = config.number("routed_scaling_factor", default=1.0)
+            scale = config.number("routed_scaling_factor", default=1.0, maximum=1e6)
             router = RouterSpec(experts, chosen, "sigmoid", correction=True, normalised=normalised, scale=scale)
             return ExpertsSpec(
                 grouped_router(config, router, best=2), expert, gated(config, own * config.integer("n_shared_experts", default=1))

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from tgen.executors.torch.attention import softcap
 from tgen.executors.torch.cache import Row, Source
-from tgen.executors.torch.feed_forward import Experts, activate
 from tgen.executors.torch.forward_pass import ForwardPass, packed_pass, whole_pass
-from tgen.executors.torch.layers import Layer
+from tgen.executors.torch.layers import Experts, Layer, activate
 from tgen.executors.torch.norms import HeadNorm, RmsNorm, make_norm
 from tgen.executors.torch.positions import alibi_slopes, relative_buckets, sinusoids
 from tgen.spec.records import Alibi, HeadSpec, ModelSpec, PositionTable, RelativeBias, StackSpec, TransformSpec
