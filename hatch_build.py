@@ -1,4 +1,4 @@
-"""Compiles the native executor's library into the wheel. Without a compiler the wheel is pure Python, and tgen runs on torch."""
+"""Compiles the native executor's library into the wheel. Without a compiler the wheel is pure Python, needs torch, and runs on it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ class NativeLibrary(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Add the library to the wheel, or the file that says why there is none."""
+        if self.target_name != "wheel":
+            return
         if self._left_out():
+            self._need_torch(build_data)
             return
         build = self._build_module()
         self._work = tempfile.TemporaryDirectory()
@@ -33,6 +36,7 @@ class NativeLibrary(BuildHookInterface):  # type: ignore[type-arg]
         problem = build.build(folder)
         if problem:
             self.app.display_warning(f"tgen is installed without its native executor: {problem}")
+            self._need_torch(build_data)
         else:
             platform = next(tag.platform for tag in sys_tags() if "manylinux" not in tag.platform and "musllinux" not in tag.platform)
             build_data |= {"pure_python": False, "tag": f"py3-none-{platform}"}
@@ -44,6 +48,9 @@ class NativeLibrary(BuildHookInterface):  # type: ignore[type-arg]
         """Remove what was compiled outside the wheel."""
         if not self._left_out():
             self._work.cleanup()
+
+    def _need_torch(self, build_data: dict[str, Any]) -> None:
+        build_data["dependencies"] += self.metadata.core.optional_dependencies["torch"]
 
     def _left_out(self) -> bool:
         return self.target_name != "wheel" or os.environ.get("TGEN_NATIVE") == "0"

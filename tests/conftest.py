@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tests.executors.native.variants import choose
 from tgen.families.config import Config
 from tgen.families.registry import find_family
 from tgen.spec.records import ModelSpec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tests.fuzz.runner import Worker
     from tgen.executors.torch.transformer import Transformer
 
+choose()
 GOLDEN = Path(__file__).parent / "golden"
 GOLDENS = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))
 

@@ -43,7 +43,7 @@ ORDER = {
         *["cache", "positions", "norms", "forward_pass", "attention", "layers", "transformer"],
         *["placement", "load", "save", "reading", "session", "maps"],
     ],
-    "sampling": ["logits", "selection", "candidates", "nucleus", "filters", "penalties", "rules", "rejection", "sampler"],
+    "sampling": ["logits", "selection", "candidates", "nucleus", "filters", "penalties", "rules", "adjustment", "rejection", "sampler"],
     "constraint": ["spelling", "keywords", "pattern", "schema", "grammar", "place", "planner", "guard"],
     "engine": ["request", "prefix", "guess", "draft", "job", "sample", "scheduler", "beam", "generator", "opening", "prompt_cache"],
     "wire": ["requests", "records", "result"],

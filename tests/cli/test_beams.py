@@ -11,7 +11,7 @@ from tests.cli.processes import golden
 from tests.conftest import GOLDEN, config_of, golden_model
 from tests.engine.oracle import search_alone
 from tgen.checkpoint.generation import GenerationConfig, parse_generation
-from tgen.engine.beam import Search, adjustment, read_beams
+from tgen.engine.beam import Search, read_beams
 from tgen.errors import UsageError
 from tgen.executors.torch.session import TorchExecutor
 from tgen.options import DECLARED, GenerationOptions, resolve
@@ -27,8 +27,8 @@ def searched(name: str, text: str, beams: int, count: int, options: GenerationOp
     config, ids = config_of(name), tokenizer.encode(text)
     ends = frozenset([config["eos_token_id"]])
     source, read = (ids, [config["decoder_start_token_id"]]) if model.spec.encoder else (None, ids)
-    process = adjustment(options, read_rules(GenerationConfig(), options, ends, prompt=len(read)))
-    search = search_alone(TorchExecutor(model), read, Search(read_beams(GenerationConfig(), beams), ends, NEW), process, source)
+    rules = read_rules(GenerationConfig(), options, ends, prompt=len(read))
+    search = search_alone(TorchExecutor(model), read, Search(read_beams(GenerationConfig(), beams), ends, NEW), options, rules, source)
     return [tokenizer.decode(ids) for ids in search.best(count)]
 
 

@@ -17,7 +17,7 @@ from tests.conftest import GOLDEN, config_of
 from tests.engine.oracle import search_alone
 from tgen.checkpoint.container import open_checkpoint
 from tgen.checkpoint.generation import GenerationConfig
-from tgen.engine.beam import Search, adjustment, read_beams
+from tgen.engine.beam import Search, read_beams
 from tgen.executors.open import open_executor
 from tgen.options import GenerationOptions, RunOptions
 from tgen.sampling.rules import read_rules
@@ -33,8 +33,8 @@ def searched(name: str, text: str, beams: int, new: int) -> list[int]:
     tokenizer, executor = Tokenizer.load(GOLDEN / name), open_executor(open_checkpoint(GOLDEN / name), RunOptions())
     start_token, ends = config_of(name)["decoder_start_token_id"], frozenset([config_of(name)["eos_token_id"]])
     options, search = GenerationOptions(max_new_tokens=new, temperature=0), Search(read_beams(GenerationConfig(), beams), ends, new)
-    process = adjustment(options, read_rules(GenerationConfig(), options, ends, prompt=1))
-    return search_alone(executor, [start_token], search, process, tokenizer.encode(text)).best(1)[0]
+    rules = read_rules(GenerationConfig(), options, ends, prompt=1)
+    return search_alone(executor, [start_token], search, options, rules, tokenizer.encode(text)).best(1)[0]
 
 
 @pytest.mark.parametrize("beams", [2, 3])

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from tests.fuzz import bins, files, tokenizers, values, weights
+from tests.fuzz import bins, files, native, tokenizers, values, weights
 from tests.fuzz.mutation import MUTATIONS, Bases, Mutation, command_line
 from tests.fuzz.runner import Ended, Worker, verdict
 
-assert all((bins, files, tokenizers, values, weights))  # importing them fills the list of mutations
+assert all((bins, files, native, tokenizers, values, weights))  # importing them fills the list of mutations
 KINDS = sorted({found.kind for found in MUTATIONS})
 
 
@@ -53,7 +53,7 @@ def run_case(number: int, mutation: Mutation, random: Random, root: Path, worker
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(Bases(root / "bases").folder(golden, form), folder)
     refused = bool(mutation.change(folder, random))
-    arguments = command_line(folder, golden, random)
+    arguments = native.command_line(folder, random) if mutation.kind == native.KIND else command_line(folder, golden, random)
     ended = worker.run(*arguments)
     only_tokenizes = arguments[0] == "tokenize"  # which reads no weights
     wrong = verdict(ended, refused=refused and not only_tokenizes)

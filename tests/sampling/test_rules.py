@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from tests.engine.oracle import search_alone
 from tests.engine.scripted import ScriptedExecutor
 from tgen.checkpoint.generation import parse_generation
-from tgen.engine.beam import Search, adjustment, read_beams
+from tgen.engine.beam import Search, read_beams
 from tgen.errors import CheckpointError, TgenError, UsageError
 from tgen.options import GenerationOptions, resolve
+from tgen.sampling.adjustment import Adjustment
 from tgen.sampling.rules import RowRules, Rules, read_rules
 from tgen.sampling.sampler import Sampler
 
@@ -31,11 +32,19 @@ def rules(**generation: Any) -> Rules:
     return read_rules(config, resolve({"max_new_tokens": LENGTH}, {}, config.options).options, ENDS)
 
 
+def row(found: Rules, ids: Sequence[int], new: int) -> RowRules:
+    """A row of these ids, the last `new` of them written here."""
+    found_row = RowRules(found, ids[: len(ids) - new])
+    for token in ids[len(ids) - new :]:
+        found_row.take(token)
+    return found_row
+
+
 def left(found: Rules, ids: Sequence[int] = (0,), new: int = 0) -> set[int]:
     """The tokens that may come next; they keep their logits, and the input does not change."""
     logits = LOGITS.copy()
     try:
-        allowed = found.apply(logits, ids, new)
+        allowed = row(found, ids, new).apply(logits)
     except CheckpointError as error:
         assert error.message.startswith("generation_config.json: ")
         assert error.message.endswith(f" every token at step {new}")
@@ -50,10 +59,11 @@ EVERY = set(range(VOCAB))
 
 
 @steady
-@given(IDS, st.integers(1, 4))
-def test_no_sequence_comes_twice(ids: list[int], size: int) -> None:
+@given(IDS, st.integers(1, 4), st.integers(1, 12))
+def test_no_sequence_comes_twice(ids: list[int], size: int, new: int) -> None:
+    """Neither one of the prompt, nor one of the text, nor one across both."""
     slow = {token for token in EVERY if any([*ids, token][-size:] == ids[i : i + size] for i in range(len(ids) - size + 1))}
-    assert left(rules(no_repeat_ngram_size=size), ids, 1) == EVERY - slow
+    assert left(rules(no_repeat_ngram_size=size), ids, min(new, len(ids) - 1)) == EVERY - slow
 
 
 @steady
@@ -113,7 +123,7 @@ def test_penalties_come_before_the_rules_and_filters_after() -> None:
     assert Sampler(options, 1, 0, [7]).draw(LOGITS) == 6
     assert Sampler(options, 1, 0, [7], rules(suppress_tokens=[6])).draw(LOGITS) == 5
     assert Sampler(options, 1, 0, [7], rules(forced_bos_token_id=2)).draw(LOGITS) == 2
-    assert adjustment(options, rules(suppress_tokens=[7]))(LOGITS, [6], 1).tolist() == [1, 2, 3, 4, 5, 6, 3.5, -np.inf]
+    assert Adjustment(options, rules(suppress_tokens=[7]), [6]).apply(LOGITS)[1].tolist() == [1, 2, 3, 4, 5, 6, 3.5, -np.inf]
 
 
 @pytest.mark.parametrize(
@@ -136,40 +146,32 @@ def test_rules_that_leave_nothing_are_named(generation: dict[str, Any], size: in
     options = resolve({"max_new_tokens": LENGTH, "no_repeat_ngram_size": size}, {}, config.options).options
     found = read_rules(config, options, ENDS)
     ids = [*range(VOCAB - ("suppress_tokens" in generation)), 1]  # where 7 is suppressed it is not needed
-    row = RowRules(found, ids[:-2])
-    for token in ids[-2:]:
-        row.take(token)
     with pytest.raises(error) as caught:
-        found.apply(LOGITS, ids, 2)
-    with pytest.raises(error) as in_a_row:
-        row.apply(LOGITS)
-    assert caught.value.message == in_a_row.value.message == message
+        row(found, ids, 2).apply(LOGITS)
+    assert caught.value.message == message
     assert caught.value.hint
 
 
 @steady
 @given(IDS, st.lists(st.integers(0, VOCAB - 1), max_size=8), st.data())
-def test_a_row_remembers_what_the_rules_need(prompt: list[int], written: list[int], data: st.DataObject) -> None:
-    """At every step a row forbids the same tokens as rules that read all ids."""
+def test_a_copy_is_a_row_of_its_own(prompt: list[int], written: list[int], data: st.DataObject) -> None:
+    """Beams copy their rows: what one of them writes changes what is forbidden to it alone."""
     words = data.draw(st.lists(IDS.filter(lambda word: len(word) < 4), max_size=3))
-    generation = {"bad_words_ids": words, "no_repeat_ngram_size": data.draw(st.integers(0, 4)), "min_new_tokens": 2}
-    generation |= {"begin_suppress_tokens": [2], "forced_eos_token_id": 7} if data.draw(st.booleans()) else {}
-    found = rules(**generation)
+    found = rules(bad_words_ids=words, no_repeat_ngram_size=data.draw(st.integers(0, 4)), min_new_tokens=len(written) + 2)
 
-    def outcome(apply: Callable[[], np.ndarray]) -> list[float] | str:
+    def outcome(one: RowRules) -> list[float] | str:
         try:
-            return list(apply().tolist())
+            return list(one.apply(LOGITS).tolist())
         except CheckpointError as error:
             return error.message
 
-    def assert_alike(row: RowRules, ids: list[int]) -> None:
-        assert outcome(lambda: row.apply(LOGITS)) == outcome(lambda: found.apply(LOGITS, ids, len(ids) - len(prompt)))
-
-    row, ids = RowRules(found, prompt), list(prompt)
-    for token in [*written, 0]:
-        assert_alike(row, ids)
-        row.take(token)
-        ids.append(token)
+    first = row(found, [*prompt, *written], len(written))
+    second = first.copy()
+    for token in (0, 1):
+        first.take(token)
+        second.take(token + 1)
+    for one, ids in ((first, (0, 1)), (second, (1, 2))):
+        assert outcome(one) == outcome(row(found, [*prompt, *written, *ids], len(written) + 2))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +221,7 @@ def test_hostile_values_are_never_more_than_a_message(generation: dict[str, Any]
         return
     search = Search(settings, ENDS, LENGTH)
     try:
-        search_alone(ScriptedExecutor(lambda _: LOGITS), [0], search, adjustment(GenerationOptions(), found))
+        search_alone(ScriptedExecutor(lambda _: LOGITS), [0], search, GenerationOptions(), found)
     except CheckpointError as error:
         assert "every token at step" in error.message
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -20,7 +19,7 @@ from tgen.options import GenerationOptions
 from tgen.sampling import filters
 from tgen.sampling.candidates import Candidates
 from tgen.sampling.logits import NumericalError
-from tgen.sampling.penalties import Penalties, penalise
+from tgen.sampling.penalties import Penalties
 from tgen.sampling.sampler import Sampler
 
 steady = settings(deadline=None, derandomize=True, database=None, max_examples=200)
@@ -88,6 +87,14 @@ def test_draw_is_the_inverse_of_the_cumulative_distribution(weights: list[int], 
     assert weighted(weights).at(float(uniform)) == expected * 3 + 5
 
 
+def row(options: GenerationOptions, prompt: list[int], output: list[int]) -> Penalties:
+    """The penalties of a row that has written the output."""
+    found = Penalties(options, prompt)
+    for token in output:
+        found.take(token)
+    return found
+
+
 @steady
 @given(
     st.lists(st.floats(-20, 20, width=32), min_size=8, max_size=8),
@@ -100,7 +107,7 @@ def test_draw_is_the_inverse_of_the_cumulative_distribution(weights: list[int], 
 def test_penalties(logits: list[float], prompt: list[int], output: list[int], repetition: float, presence: float, frequency: float) -> None:
     options = GenerationOptions(repetition_penalty=repetition, presence_penalty=presence, frequency_penalty=frequency)
     before = np.array(logits, dtype=np.float32)
-    after = penalise(before.copy(), Counter(prompt + output), Counter(output), options)
+    after = row(options, prompt, output).apply(before)
     for token, logit in enumerate(before.tolist()):
         if token in prompt + output:
             logit = logit * repetition if logit < 0 else logit / repetition
@@ -110,23 +117,18 @@ def test_penalties(logits: list[float], prompt: list[int], output: list[int], re
 
 
 @steady
-@given(
-    st.lists(st.integers(0, 199), max_size=100),
-    st.lists(st.integers(0, 199), max_size=100),
-    st.sampled_from([1.0, 1.7]),
-    st.sampled_from([0.0, 0.4]),
-    st.sampled_from([0.0, 0.3]),
-)
-def test_a_row_remembers_what_penalties_need(
-    prompt: list[int], output: list[int], repetition: float, presence: float, frequency: float
-) -> None:
-    """A row's penalties count all its ids."""
-    options = GenerationOptions(repetition_penalty=repetition, presence_penalty=presence, frequency_penalty=frequency)
+@given(st.lists(st.integers(0, 199), max_size=100), st.lists(st.integers(0, 199), max_size=100))
+def test_a_copy_counts_its_own_tokens(prompt: list[int], output: list[int]) -> None:
+    """Beams copy their rows; arrays of ids grow as they fill."""
+    options = GenerationOptions(repetition_penalty=1.7, presence_penalty=0.4, frequency_penalty=0.3)
     logits = np.random.default_rng(0).normal(0, 3, 200).astype(np.float32)
-    row = Penalties(options, prompt)
-    for token in output:
-        row.take(token)
-    assert row.apply(logits).tolist() == penalise(logits, Counter(prompt + output), Counter(output), options).tolist()
+    first = row(options, prompt, output)
+    second = first.copy()
+    for token in range(70):
+        first.take(token)
+        second.take(token + 70)
+    assert first.apply(logits).tolist() == row(options, prompt, [*output, *range(70)]).apply(logits).tolist()
+    assert second.apply(logits).tolist() == row(options, prompt, [*output, *range(70, 140)]).apply(logits).tolist()
 
 
 def test_penalties_leave_the_logits_as_they_are() -> None:

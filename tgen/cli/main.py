@@ -18,11 +18,11 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from tgen import __version__
 from tgen.cli import interrupts
-from tgen.cli.options import refuse_empty_values
+from tgen.cli.options import converted, refuse_empty_values
 from tgen.errors import MemoryLimitError, TgenError, UsageError
 from tgen.ui import messages
 from tgen.ui.output import write_text
@@ -31,7 +31,30 @@ from tgen.ui.output import write_text
 TEXTS = ("prompt", "text")
 
 
-class Command(TyperCommand):
+class Conversion:
+    """Converts the values of a parameter. Typer does so with pydantic, whose import and use would take a fifth of a short run."""
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:  # noqa: ARG002
+        """What typer calls for each parameter of a command, given or not."""
+        return converted(value, param.type_descriptor.annotation, param.opts[0])
+
+
+class QuickParameters:
+    """A command or group that converts the values of its parameters itself, that of --help included."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters; typer asks for them before it reads any value."""
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters:
+            parameter.get_runtime_param = Conversion
+        return parameters
+
+
+class Group(QuickParameters, TyperGroup):
+    """tgen itself."""
+
+
+class Command(QuickParameters, TyperCommand):
     """A command whose help lists its options in groups, and whose options take no empty values."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -94,6 +117,7 @@ def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """The commands of these names, each from the module of its name: the others' modules take time to import."""
     app = typer.Typer(
         name="tgen",
+        cls=Group,
         help="Run transformer checkpoints from plain Hugging Face folders.",
         rich_markup_mode=None,
         add_completion=False,
@@ -195,7 +219,7 @@ def _dispatch(arguments: list[str], debug: bool) -> int:
 def _explain(error: Any, arguments: list[str]) -> tuple[str, str]:
     """The message and the hint for a command line that typer refuses."""
     hint = _where_to_look(arguments)
-    message = _wrong_value(error) or error.format_message().rstrip(".")
+    message = error.format_message().rstrip(".")
     if "unexpected extra argument" in message:
         hint = f"a text of several words needs quotes; {hint}"
     return message[:1].lower() + message[1:], hint
@@ -205,16 +229,3 @@ def _where_to_look(arguments: list[str]) -> str:
     """The hint for a word that tgen does not know: it names the help page to read."""
     command = [name for name in arguments[:1] if name in COMMANDS]
     return f"`{' '.join(['tgen', *command, '--help'])}` explains its use"
-
-
-def _wrong_value(error: Any) -> str | None:
-    """The message for a value of the wrong type, naming option and value; pydantic tells typer what is wrong. None for other errors."""
-    if not hasattr(error.__cause__, "errors") or getattr(error, "param", None) is None:
-        return None
-    option, problem = error.param.opts[0], error.__cause__.errors()[0]
-    reason: str = problem["msg"].removeprefix("Value error, ")
-    if not reason.startswith("Input should be "):
-        return f"{option}: {reason}"
-    wanted = reason.removeprefix("Input should be ").partition(", ")[0]
-    wanted = wanted.replace("valid integer", "whole number").replace("valid number", "number")
-    return f"{option} must be {wanted}, not {problem['input']!r}"

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -196,6 +196,20 @@ def option(*names: str, help: str, panel: str, metavar: str | None = None, limit
     notes += [] if default is None else [f"default: {default}"]
     text = f"{help} [{'; '.join(notes)}]" if notes else help
     return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel, show_default=False)
+
+
+def converted(value: Any, kind: Any, name: str) -> Any:
+    """A value of the command line in its parameter's type: a list, a Literal, or a class that takes a text. Raises UsageError."""
+    if get_origin(kind) is list:
+        return [converted(one, get_args(kind)[0], name) for one in value or ()]
+    if value is None or (get_origin(kind) is Literal and value in get_args(kind)):
+        return value
+    if get_origin(kind) is Literal:
+        raise UsageError(f"{name}: {value!r} is not one of {', '.join(map(repr, get_args(kind)))}")
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise UsageError(f"{name} must be {'a whole' if kind is int else 'a'} number, not {value!r}") from error
 
 
 def check_least(name: str, value: int, least: int) -> None:

@@ -5,7 +5,7 @@ The bookkeeping follows transformers, so that the same settings give the same te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,15 +16,11 @@ from tgen.checkpoint.generation import GenerationConfig
 from tgen.engine.job import Next
 from tgen.engine.sample import Sample
 from tgen.events import Event
-from tgen.options import GenerationOptions
+from tgen.sampling.adjustment import Adjustment
 from tgen.sampling.logits import require_finite
-from tgen.sampling.penalties import penalise
-from tgen.sampling.rules import Rules
 
 # The score of a beam that does not count. It is finite, so that sums with it stay numbers.
 NONE_YET = np.float32(-1e9)
-
-Process = Callable[[Logits, Sequence[int], int], Logits]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +108,10 @@ class Search:
 class Beams:
     """Continues one request by beam search; all text comes at the end, because any beam may win until then."""
 
-    def __init__(self, search: Search, prompt: Sequence[int], process: Process, samples: Sequence[Sample]) -> None:
-        """`process` adjusts the log-probabilities of each beam; the best beams become the samples."""
+    def __init__(self, search: Search, adjustment: Adjustment, samples: Sequence[Sample]) -> None:
+        """`adjustment` is that of the prompt, which every beam goes on with; the best beams become the samples."""
         self._search = search
-        self._prompt = list(prompt)
-        self._process = process
+        self._adjustments = [adjustment.copy() for _ in search.running]
         self._samples = samples
         self._step = 0
 
@@ -130,10 +125,13 @@ class Beams:
         self._step += 1
         shared = len(logits) == 1
         scores = np.repeat(log_softmax32(logits), search.settings.beams if shared else 1, axis=0)
-        processed = [self._process(row, [*self._prompt, *ids], len(ids)) for row, ids in zip(scores, search.running, strict=True)]
-        parents = search.advance(np.stack(processed))
+        adjusted = [adjustment.apply(row)[1] for row, adjustment in zip(scores, self._adjustments, strict=True)]
+        parents = search.advance(np.stack(adjusted))
         if search.done:
             return self._texts(), []
+        self._adjustments = [self._adjustments[parent].copy() for parent in parents]
+        for adjustment, ids in zip(self._adjustments, search.running, strict=True):
+            adjustment.take(ids[-1])
         return [], [Next(0 if shared else parent, ids[-1]) for parent, ids in zip(parents, search.running, strict=True)]
 
     def cancel(self) -> list[Event]:
@@ -151,17 +149,6 @@ class Beams:
             if sample.reason is None:
                 events += sample.end("cancelled")
         return events + [event for sample in self._samples[len(best) :] for event in sample.end("cancelled")]
-
-
-def adjustment(options: GenerationOptions, rules: Rules) -> Process:
-    """The repetition penalty and the rules as one function, which a search applies to each beam."""
-
-    def process(scores: Logits, ids: Sequence[int], new: int) -> Logits:
-        if options.repetition_penalty != 1:
-            scores = penalise(scores, dict.fromkeys(ids, 1), {}, options).astype(np.float32)
-        return rules.apply(scores, ids, new)
-
-    return process
 
 
 def read_beams(config: GenerationConfig, beams: int) -> BeamSettings:

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from tgen.checkpoint.generation import GenerationConfig
-from tgen.engine.beam import Beams, Search, adjustment, read_beams
+from tgen.engine.beam import Beams, Search, read_beams
 from tgen.engine.draft import Draft, DraftGuesses, DraftPrompt
 from tgen.engine.guess import Guesses, Lookup, find_runs
 from tgen.engine.job import Job, Writer
@@ -20,6 +20,7 @@ from tgen.errors import TgenError
 from tgen.events import Event, Piece
 from tgen.executors.session import Executor
 from tgen.options import Resolved, resolve
+from tgen.sampling.adjustment import Adjustment
 from tgen.sampling.rules import Rules, read_rules
 from tgen.sampling.sampler import Sampler, Trace
 from tgen.text.tokenizer import Tokenizer
@@ -168,7 +169,7 @@ class Generator:
         if options.num_beams > 1:
             ends = frozenset() if options.ignore_eos else self.end_tokens
             search = Search(read_beams(self.defaults, options.num_beams), ends, options.max_new_tokens)
-            return Beams(search, ids, adjustment(options, rules), samples)
+            return Beams(search, Adjustment(options, rules, ids), samples)
         guard = self._guard(prepared)
         samplers = [
             Sampler(options, prepared.seed, index, ids, rules, None if index else watch, guard.copy() if guard else None)

@@ -6,7 +6,9 @@ count the output alone, as OpenAI defines them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import copy
+from collections.abc import Iterable
+from typing import Self
 
 import numpy as np
 
@@ -29,7 +31,17 @@ class Penalties:
 
     def apply(self, logits: Logits) -> Logits:
         """The logits with penalties, all finite; the input does not change."""
-        return _penalised(logits, self._seen.ids, self._written.ids, self._written.times, self._options)
+        options, seen, written = self._options, self._seen.ids, self._written.ids
+        scores = logits.copy()
+        with np.errstate(over="ignore"):
+            if options.repetition_penalty != 1 and len(seen):
+                before = scores[seen].astype(np.float64)
+                after = np.where(before < 0, before * options.repetition_penalty, before / options.repetition_penalty)
+                scores[seen] = after.clip(-LARGEST, LARGEST)
+            if (options.presence_penalty or options.frequency_penalty) and len(written):
+                penalty = options.presence_penalty + options.frequency_penalty * self._written.times
+                scores[written] = (scores[written].astype(np.float64) - penalty).clip(-LARGEST, LARGEST)
+        return scores
 
     def take(self, token: int) -> None:
         """Remember that the row was continued with this token."""
@@ -38,24 +50,11 @@ class Penalties:
         if self._options.presence_penalty or self._options.frequency_penalty:
             self._written.add(token)
 
-
-def penalise(logits: Logits, seen: Collection[int], written: Mapping[int, int], options: GenerationOptions) -> Logits:
-    """Penalise without a row's memory: `seen` are the distinct tokens of prompt and output, `written` how often each is in the output."""
-    ids, counted = np.fromiter(seen, np.intp), np.fromiter(written, np.intp)
-    return _penalised(logits, ids, counted, np.fromiter(written.values(), np.float64), options)
-
-
-def _penalised(logits: Logits, seen: Ids, written: Ids, times: Values, options: GenerationOptions) -> Logits:
-    scores = logits.copy()
-    with np.errstate(over="ignore"):
-        if options.repetition_penalty != 1 and len(seen):
-            before = scores[seen].astype(np.float64)
-            after = np.where(before < 0, before * options.repetition_penalty, before / options.repetition_penalty)
-            scores[seen] = after.clip(-LARGEST, LARGEST)
-        if (options.presence_penalty or options.frequency_penalty) and len(written):
-            after = scores[written].astype(np.float64) - (options.presence_penalty + options.frequency_penalty * times)
-            scores[written] = after.clip(-LARGEST, LARGEST)
-    return scores
+    def copy(self) -> Self:
+        """The same penalties; what one of the two takes later does not change the other."""
+        copied = copy.copy(self)
+        copied._seen, copied._written = self._seen.copy(), self._written.copy()
+        return copied
 
 
 class _Tally:
@@ -80,3 +79,8 @@ class _Tally:
             self._ids, self._times = (np.concatenate([array, np.zeros_like(array)]) for array in (self._ids, self._times))
         self._ids[place] = token
         self._times[place] += 1
+
+    def copy(self) -> Self:
+        copied = copy.copy(self)
+        copied._places, copied._ids, copied._times = self._places.copy(), self._ids.copy(), self._times.copy()
+        return copied

@@ -5,8 +5,10 @@ The rules and their order follow transformers, so that the same settings give th
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from tgen.errors import CheckpointError, TgenError, UsageError
 from tgen.options import GenerationOptions
 
 # The tokens that have followed a sequence of ids.
-Followers = dict[tuple[int, ...], set[int]]
+Followers = dict[tuple[int, ...], frozenset[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +44,11 @@ class Rules:
         """Whether no rule is set."""
         return self == Rules(self.max_new_tokens, self.end_tokens, ngram_asked=self.ngram_asked)
 
-    def apply(self, scores: Logits, ids: Sequence[int], new: int) -> Logits:
-        """Scores [vocab] with -inf for tokens that may not come next. `ids` are all ids so far, the last `new` of them written here.
+    def masked(self, scores: Logits, last: Sequence[int], new: int, *repeats: Collection[int]) -> Logits:
+        """Scores [vocab] with -inf for tokens that may not come next. Raises TgenError if every token is forbidden.
 
-        It reads all ids at each step; `RowRules` gives the same without that. Raises TgenError if every token is forbidden.
+        `last` are the last few ids of the row, in which `new` ids were written so far. `repeats` are tokens that would repeat a sequence.
         """
-        return self.masked(scores, ids, new, _repeats(ids, self.no_repeat_ngram_size))
-
-    def masked(self, scores: Logits, ids: Sequence[int], new: int, *repeats: Collection[int]) -> Logits:
-        """The same for a caller that knows which tokens would repeat a sequence; then `ids` may be only the last few."""
         forced: tuple[int, ...] = ()
         if self.forced_first is not None and new == 0:
             forced = (self.forced_first,)
@@ -61,7 +59,7 @@ class Rules:
             scores = np.full_like(scores, -np.inf)
             scores[list(forced)] = 0
             return scores
-        forbidden = [(name, tokens) for name, tokens in self._forbidden(ids, new, repeats) if tokens]
+        forbidden = [(name, tokens) for name, tokens in self._forbidden(last, new, repeats) if tokens]
         if forbidden:
             scores = scores.copy()
             for _, tokens in forbidden:
@@ -71,9 +69,9 @@ class Rules:
                 raise self._nothing_left(alone[:1] or list(dict.fromkeys(name for name, _ in forbidden)), new)
         return scores
 
-    def _forbidden(self, ids: Sequence[int], new: int, repeats: Sequence[Collection[int]]) -> list[tuple[str, Collection[int]]]:
+    def _forbidden(self, last: Sequence[int], new: int, repeats: Sequence[Collection[int]]) -> list[tuple[str, Collection[int]]]:
         """The tokens that each rule forbids, by its name in generation_config.json."""
-        ended = [word[-1] for word in self.bad_words if len(word) == 1 or tuple(ids[1 - len(word) :]) == word[:-1]]
+        ended = [word[-1] for word in self.bad_words if len(word) == 1 or tuple(last[1 - len(word) :]) == word[:-1]]
         return [
             *(("no_repeat_ngram_size", tokens) for tokens in repeats),
             ("bad_words_ids", ended),
@@ -117,9 +115,15 @@ class RowRules:
         """Remember that the row was continued with this token."""
         start = _start(self._last, self._size)
         if start is not None:
-            self._written.setdefault(start, set()).add(token)
+            self._written[start] = self._written.get(start, frozenset()) | {token}
         self._last = (*self._last, token)[-self._reach :]
         self._new += 1
+
+    def copy(self) -> Self:
+        """The same row; what one of the two takes later does not change the other."""
+        copied = copy.copy(self)
+        copied._written = self._written.copy()
+        return copied
 
 
 def read_rules(config: GenerationConfig, options: GenerationOptions, end_tokens: frozenset[int], prompt: int = 0) -> Rules:
@@ -142,21 +146,12 @@ def read_rules(config: GenerationConfig, options: GenerationOptions, end_tokens:
     )
 
 
-def _repeats(ids: Sequence[int], size: int) -> set[int]:
-    """The tokens that would complete a sequence of `size` ids for a second time."""
-    start = _start(ids, size)
-    if not start:
-        return set() if start is None else set(ids)
-    places = (i for i in range(len(ids) - size + 1) if ids[i] == start[0])  # only these few places can match
-    return {ids[i + size - 1] for i in places if tuple(ids[i : i + size - 1]) == start}
-
-
 def _followers(ids: Sequence[int], size: int) -> Followers:
     """For each sequence of `size` - 1 ids, the tokens that have followed it."""
-    found: Followers = {}
+    found: dict[tuple[int, ...], set[int]] = {}
     for end in range(size - 1, len(ids)) if size else ():
         found.setdefault(tuple(ids[end - size + 1 : end]), set()).add(ids[end])
-    return found
+    return {start: frozenset(tokens) for start, tokens in found.items()}
 
 
 def _start(ids: Sequence[int], size: int) -> tuple[int, ...] | None:

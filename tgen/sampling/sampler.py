@@ -14,12 +14,12 @@ import numpy as np
 
 from tgen.arrays import Ids, Logits, Mask
 from tgen.options import GenerationOptions
+from tgen.sampling.adjustment import Adjustment
 from tgen.sampling.candidates import Candidates
 from tgen.sampling.filters import filtered
 from tgen.sampling.logits import require_finite
-from tgen.sampling.penalties import Penalties
 from tgen.sampling.rejection import redraw
-from tgen.sampling.rules import RowRules, Rules
+from tgen.sampling.rules import Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,7 @@ class Sampler:
         """`watch` gets a Trace of every step, with the very numbers that were used. `guard` is the constraint, if there is one."""
         self.options = options
         self.step = 0
-        self._penalties = Penalties(options, prompt)
-        self._rules = RowRules(rules, prompt) if rules is not None and not rules.empty else None
+        self._adjustment = Adjustment(options, rules, prompt)
         self._watch = watch
         self._guard = guard
         self._random = stream(seed, row)
@@ -99,9 +98,7 @@ class Sampler:
         the draw under a constraint or at temperature 0.
         """
         require_finite(logits, f"at step {self.step}")
-        penalised = scores = self._penalties.apply(logits)
-        if self._rules is not None:
-            scores = self._rules.apply(scores)
+        penalised, scores = self._adjustment.apply(logits)
         uniform = None if self.options.temperature == 0 else self._random.random()
         if self._guard is None:
             stages, token = self._choose(scores, uniform)
@@ -111,9 +108,7 @@ class Sampler:
             scores, stages, token = self._guarded(self._guard, penalised, scores, uniform)
         if self._watch is not None:
             self._watch(Trace(logits, scores, tuple(stages), uniform, token))
-        self._penalties.take(token)
-        if self._rules is not None:
-            self._rules.take(token)
+        self._adjustment.take(token)
         self.step += 1
         return token
 

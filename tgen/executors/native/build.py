@@ -92,10 +92,10 @@ def zig_compiler() -> Compiler | None:
 
 def build(folder: Path, show: bool = False) -> str | None:
     """Put the library into a folder; if that fails, a file that says why, and return the reason in one line."""
-    for name in (LIBRARY, PROBLEM):
-        (folder / name).unlink(missing_ok=True)
     problem = _try_to_build(folder / LIBRARY, show)
+    (folder / PROBLEM).unlink(missing_ok=True)
     if problem is not None:
+        (folder / LIBRARY).unlink(missing_ok=True)
         (folder / PROBLEM).write_text(problem, "utf-8")
     return problem
 

@@ -4,39 +4,27 @@
 // values; chunks join in their order. So the bits do not depend on which threads did which chunks, or on how many queries came together.
 #pragma once
 
-#include "lanes.h"
-#include "model.h"
+#include "caches.h"
 
 namespace TGEN_KERNEL {
 
 constexpr int QUERIES = 4, VALUE_LANES = 4;  // what fits into the registers
-
-INLINE int64_t lanes_of(int64_t numbers) { return (numbers + LANES - 1) & ~(int64_t)(LANES - 1); }
-
-struct Float32Cache {
-    typedef float Number;
-    INLINE Floats get(const uint8_t* p, int64_t at) { return load((const float*)p + at); }
-};
-
-struct Float16Cache {
-    typedef uint16_t Number;
-    INLINE Floats get(const uint8_t* p, int64_t at) { return load_half((const uint16_t*)p + at); }
-};
+constexpr int64_t AHEAD = 2;  // pages
 
 // What all queries of one call share.
 struct Scene {
     const Row* row;
     int64_t offset;        // of the head's keys in a page, bytes
     int64_t head_dim;
+    const Input* queries;  // the numbers of each query of a call
     float scale, softcap;
     int32_t window;        // 0: none
     const float* biases;   // of the first query's head, by key - query + reach; null for none
     int64_t bias_stride, reach;
 };
 
-// One query: its numbers, the keys that it sees [first, end), and its head's number after the first.
+// One query: its place in the row, the keys that it sees [first, end), and its head's number.
 struct Query {
-    const float* numbers;
     int64_t position, first, end;
     int32_t head;
 };
@@ -47,21 +35,25 @@ struct Partial {
     float* sums;
 };
 
+// The same head's keys in a page further on, to be fetched before they are needed: pages lie far apart, so the processor cannot guess them.
+INLINE const uint8_t* soon(const Scene& scene, int64_t block) {
+    int64_t page = block / LANES + AHEAD, last = scene.row->pages - 1;
+    return scene.row->page[page < last ? page : last]->data + scene.offset;
+}
+
 // The sums over keys of weight times value, for R registers of a head's numbers from `at` on.
 template <class Cache, int N, int R>
 static void weigh(const Scene& scene, const float (*weights)[CHUNK], int64_t begin, int64_t end, int64_t at, Partial* out) {
-    const int64_t dim = scene.head_dim, values_at = dim * LANES * (int64_t)sizeof(typename Cache::Number);
+    const int64_t dim = scene.head_dim, values_at = Cache::values_at(dim);
     Floats sums[N][R];
     for (int n = 0; n < N; n++)
         for (int v = 0; v < R; v++) sums[n][v] = all(0.0f);
     for (int64_t block = begin; block < end; block += LANES) {
+        const float* block_weights[N];
+        for (int n = 0; n < N; n++) block_weights[n] = weights[n] + block - begin;
         const uint8_t* values = scene.row->page[block / LANES]->data + scene.offset + values_at;
         int64_t positions = end - block < LANES ? end - block : LANES;
-        for (int64_t p = 0; p < positions; p++)
-            for (int v = 0; v < R; v++) {
-                Floats value = Cache::get(values, p * dim + at + v * LANES);
-                for (int n = 0; n < N; n++) sums[n][v] = fma(all(weights[n][block - begin + p]), value, sums[n][v]);
-            }
+        Cache::template weigh<N, R>(values, soon(scene, block) + values_at, dim, at, positions, block_weights, sums);
     }
     for (int n = 0; n < N; n++)
         for (int v = 0; v < R; v++) store(out[n].sums + at + v * LANES, sums[n][v]);
@@ -78,19 +70,10 @@ static void attend_chunk(const Scene& scene, const Query* query, int64_t begin, 
     for (int n = 0; n < N; n++) top[n] = nothing;
     for (int64_t block = begin; block < end; block += LANES) {
         const uint8_t* keys = scene.row->page[block / LANES]->data + scene.offset;
-        Floats even[N], odd[N];
-        for (int n = 0; n < N; n++) even[n] = odd[n] = all(0.0f);
-        int64_t d = 0;
-        for (; d + 2 <= dim; d += 2) {
-            Floats a = Cache::get(keys, d * LANES), b = Cache::get(keys, (d + 1) * LANES);
-            for (int n = 0; n < N; n++) {
-                even[n] = fma(all(query[n].numbers[d]), a, even[n]);
-                odd[n] = fma(all(query[n].numbers[d + 1]), b, odd[n]);
-            }
-        }
+        Floats products[N];
+        Cache::template score<N>(keys, soon(scene, block), dim, *scene.queries, products);
         for (int n = 0; n < N; n++) {
-            if (d < dim) even[n] = fma(all(query[n].numbers[d]), Cache::get(keys, d * LANES), even[n]);
-            Floats score = mul(add(even[n], odd[n]), all(scene.scale));
+            Floats score = mul(products[n], all(scene.scale));
             if (scene.softcap != 0) score = mul(hyperbolic_tangent(div(score, all(scene.softcap))), all(scene.softcap));
             if (scene.biases) score = add(score, load(scene.biases + query[n].head * scene.bias_stride + block - query[n].position + scene.reach));
             if (block + LANES > query[n].end) score = where_positive(sub(all((float)(query[n].end - block)), count), score, nothing);
@@ -146,8 +129,11 @@ static void attend(const Scene& scene, const Query* query, int count, int64_t be
         }
         return;
     }
-    if (scene.row->geometry->format == FLOAT32) attend_some<Float32Cache>(scene, query, count, from, end, out);
-    else attend_some<Float16Cache>(scene, query, count, from, end, out);
+    switch (scene.row->geometry->format) {
+        case FLOAT32: return attend_some<FloatCache<Float32Numbers>>(scene, query, count, from, end, out);
+        case FLOAT16: return attend_some<FloatCache<Float16Numbers>>(scene, query, count, from, end, out);
+        default: return attend_some<Int8Cache>(scene, query, count, from, end, out);
+    }
 }
 
 // Add a later chunk's partial result to that of the chunks before it.

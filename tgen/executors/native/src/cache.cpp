@@ -3,55 +3,13 @@
 #include <string.h>
 
 #include "entry.h"
-
-static Page* new_page(const Geometry* geometry) {
-    Page* page = (Page*)malloc(sizeof(Page));
-    void* data = nullptr;
-    if (!page || posix_memalign(&data, 64, (size_t)geometry->page_bytes)) {
-        free(page);
-        return nullptr;
-    }
-    // Attention reads whole pages and gives the positions beyond a row's end no weight; what stands there must be finite.
-    memset(data, 0, (size_t)geometry->page_bytes);
-    *page = {1, (uint8_t*)data};
-    return page;
-}
-
-static void release(Page* page) {
-    if (__atomic_sub_fetch(&page->owners, 1, __ATOMIC_ACQ_REL) == 0) {
-        free(page->data);
-        free(page);
-    }
-}
-
-Geometry* tgen_geometry_new(int32_t format, int32_t layers, const int32_t* kv_heads, const int32_t* head_dims) {
-    Geometry* geometry = (Geometry*)malloc(sizeof(Geometry));
-    CacheLayer* layer = (CacheLayer*)malloc(sizeof(CacheLayer) * (size_t)(layers ? layers : 1));
-    if (!geometry || !layer) {
-        free(geometry);
-        free(layer);
-        return nullptr;
-    }
-    int64_t offset = 0;
-    for (int32_t i = 0; i < layers; i++) {
-        layer[i] = {kv_heads[i], head_dims[i], offset};
-        offset += kv_heads[i] * head_bytes(format, head_dims[i]);
-    }
-    *geometry = {format, layers, offset ? offset : 64, layer};
-    return geometry;
-}
-
-void tgen_geometry_free(Geometry* geometry) {
-    if (geometry) free(geometry->layer);
-    free(geometry);
-}
-
-int64_t tgen_page_bytes(const Geometry* geometry) { return geometry->page_bytes; }
+#include "pages.h"
 
 Row* tgen_row_new(Geometry* geometry, Row* source) {
     Row* row = (Row*)calloc(1, sizeof(Row));
     if (!row) return nullptr;
     row->geometry = geometry;
+    geometry_hold(geometry);
     row->owners = 1;
     row->source = source;
     if (source) __atomic_add_fetch(&source->owners, 1, __ATOMIC_RELAXED);
@@ -60,8 +18,9 @@ Row* tgen_row_new(Geometry* geometry, Row* source) {
 
 void tgen_row_free(Row* row) {
     if (!row || __atomic_sub_fetch(&row->owners, 1, __ATOMIC_ACQ_REL)) return;
-    for (int32_t i = 0; i < row->pages; i++) release(row->page[i]);
+    for (int32_t i = 0; i < row->pages; i++) page_release(row->page[i]);
     tgen_row_free(row->source);
+    tgen_geometry_free(row->geometry);
     free(row->page);
     free(row);
 }
@@ -99,7 +58,7 @@ Row* tgen_row_copy(const Row* row) {
 void tgen_row_truncate(Row* row, int32_t length) {
     if (length < 0) length = 0;
     if (length < row->length) row->length = length;
-    while (row->pages > pages_for(row->length)) release(row->page[--row->pages]);
+    while (row->pages > pages_for(row->length)) page_release(row->page[--row->pages]);
 }
 
 int32_t tgen_row_length(const Row* row) { return row->length; }
@@ -115,14 +74,14 @@ int tgen_row_reserve(Row* row, int32_t count) {
     if (make_room(row, pages)) return 1;
     int32_t last = row->length / LANES;
     if (last < row->pages && __atomic_load_n(&row->page[last]->owners, __ATOMIC_ACQUIRE) > 1) {
-        Page* own = new_page(row->geometry);
+        Page* own = page_new(row->geometry);
         if (!own) return 1;
         memcpy(own->data, row->page[last]->data, (size_t)row->geometry->page_bytes);
-        release(row->page[last]);
+        page_release(row->page[last]);
         row->page[last] = own;
     }
     while (row->pages < pages) {
-        Page* page = new_page(row->geometry);
+        Page* page = page_new(row->geometry);
         if (!page) return 1;
         row->page[row->pages++] = page;
     }

@@ -43,21 +43,27 @@ struct CacheLayer {
 // Bytes of a head's keys and values in a page. A load of sixteen values may read past the last value; room is left there, because another
 // thread may be writing the next head.
 static inline int64_t head_bytes(int32_t format, int64_t head_dim) {
+    if (format == INT8) return panel_bytes(INT8, head_dim) + 64 + (head_dim + LANES - 1) / LANES * LANES * LANES;
     int64_t numbers = 2 * LANES * head_dim + (head_dim % LANES ? LANES : 0);
     return numbers * (format == FLOAT32 ? 4 : 2);
 }
 
+struct Slabs;
+
 struct Geometry {
-    int32_t format;  // FLOAT32 or FLOAT16
+    int32_t owners;  // the model and its rows
+    int32_t format;  // FLOAT32, FLOAT16 or INT8
     int32_t layers;
     int64_t page_bytes;
     CacheLayer* layer;
+    Slabs* slabs;
 };
 
 // Sixteen positions of a row in all layers. Rows may share a page; one that is about to write to a shared page copies it first.
 struct Page {
     int32_t owners;
     uint8_t* data;
+    struct Slab* slab;
 };
 
 struct Row {

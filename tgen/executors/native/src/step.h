@@ -202,27 +202,19 @@ static void prepare_head(const Run& run, const Instruction& op, int32_t norm_num
 static void write_cache(const Run& run, const Instruction& op, const Row* row, int64_t token, int64_t position, int32_t kv_head) {
     const Geometry& geometry = *row->geometry;
     const CacheLayer& layer = geometry.layer[op.layer];
-    const int64_t dim = layer.head_dim, number = geometry.format == FLOAT32 ? 4 : 2;
+    const int64_t dim = layer.head_dim, slot = position % LANES;
     const float* projected = run.projected + token * run.projected_stride;
     alignas(64) float key[1024], value[1024];
     prepare_head(run, op, op.k_norm, projected + op.key_at, kv_head, dim, position, key);
     memcpy(value, projected + op.value_at + kv_head * dim, (size_t)dim * 4);
     clip(op, dim, value);
-    uint8_t* keys = row->page[position / LANES]->data + layer.offset + kv_head * head_bytes(geometry.format, dim);
-    uint8_t* values = keys + dim * LANES * number;
-    int64_t slot = position % LANES;
-    if (geometry.format == FLOAT32) {
-        for (int64_t d = 0; d < dim; d++) ((float*)keys)[d * LANES + slot] = key[d];
-        memcpy((float*)values + slot * dim, value, (size_t)dim * 4);
-    } else {
-        for (int64_t d = 0; d < dim; d += LANES) {
-            uint16_t halves[LANES], some[LANES];
-            store_half(halves, load(key + d));
-            store_half(some, load(value + d));
-            int64_t left = dim - d < LANES ? dim - d : LANES;
-            for (int64_t i = 0; i < left; i++) ((uint16_t*)keys)[(d + i) * LANES + slot] = halves[i];
-            memcpy((uint16_t*)values + slot * dim + d, some, (size_t)left * 2);
-        }
+    memset(key + dim, 0, (size_t)(padded(dim) - dim) * 4);
+    memset(value + dim, 0, (size_t)(padded(dim) - dim) * 4);
+    uint8_t* head = row->page[position / LANES]->data + layer.offset + kv_head * head_bytes(geometry.format, dim);
+    switch (geometry.format) {
+        case FLOAT32: return FloatCache<Float32Numbers>::put(head, dim, slot, key, value);
+        case FLOAT16: return FloatCache<Float16Numbers>::put(head, dim, slot, key, value);
+        default: return Int8Cache::put(head, dim, slot, key, value);
     }
 }
 
@@ -239,14 +231,17 @@ static void attend_item(const Run& run, const Instruction& op, const Item& item,
     const int64_t dim = layer.head_dim, group = op.heads / layer.kv_heads, space = lanes_of(dim);
     const int64_t length = op.cross ? row->length : row->length + batch.start[item.row + 1] - batch.start[item.row];
     const int64_t keys_at = layer.offset + kv_head * head_bytes(row->geometry->format, dim);
-    Scene scene = {row, keys_at, dim, op.attention_scale, op.softcap, op.window, nullptr, 0, 0};
+    alignas(64) float numbers[QUERIES * 1024], sums[QUERIES][1024], more[QUERIES][1024], scales[QUERIES * 32];
+    alignas(64) int8_t bytes[QUERIES * 1024];
+    int32_t totals[QUERIES * 32];
+    const Input queries = {padded(dim), numbers, nullptr, bytes, scales, totals};
+    Scene scene = {row, keys_at, dim, &queries, op.attention_scale, op.softcap, op.window, nullptr, 0, 0};
     if (op.distances >= 0) {
         const Distances& distances = run.model->distances[op.distances];
         scene.reach = distances.reach;
         scene.bias_stride = 2 * (int64_t)distances.reach;
         scene.biases = distances.table;
     }
-    alignas(64) float numbers[QUERIES][1024], sums[QUERIES][1024], more[QUERIES][1024];
     for (int64_t from = 0; from < item.tokens * group; from += QUERIES) {
         int count = (int)(item.tokens * group - from < QUERIES ? item.tokens * group - from : QUERIES);
         Query query[QUERIES];
@@ -255,12 +250,14 @@ static void attend_item(const Run& run, const Instruction& op, const Item& item,
             int64_t token = item.token + (from + n) / group;
             int32_t head = (int32_t)(kv_head * group + (from + n) % group);
             int64_t position = position_of(run, token), end = op.causal ? position + 1 : length;
-            prepare_head(run, op, op.q_norm, run.projected + token * run.projected_stride, head, dim, position, numbers[n]);
+            float* vector = numbers + n * queries.stride;
+            prepare_head(run, op, op.q_norm, run.projected + token * run.projected_stride, head, dim, position, vector);
             if (op.growth_span != 0) {
                 float factor = 1.0f + op.growth_beta * log1pf(floorf((float)position / op.growth_span));
-                for (int64_t i = 0; i < dim; i++) numbers[n][i] *= factor;
+                for (int64_t i = 0; i < dim; i++) vector[i] *= factor;
             }
-            query[n] = {numbers[n], position, op.window && position >= op.window ? position + 1 - op.window : 0, end, head};
+            prepare(queries, n, vector, dim, row->geometry->format == INT8 ? 1 << INT8 : 0);
+            query[n] = {position, op.window && position >= op.window ? position + 1 - op.window : 0, end, head};
             result[n] = {-INFINITY, 0, sums[n]};
             next[n] = {-INFINITY, 0, more[n]};
         }

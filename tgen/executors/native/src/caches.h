@@ -1,0 +1,158 @@
+// How the keys and values of one head stand in a page, for each number format of a cache.
+//
+// A cache writes one position (`put`), multiplies queries by the 16 keys of a page (`score`), and adds weighted values of a page to sums
+// (`weigh`). `ahead` is the same head in a page further on, which is fetched meanwhile.
+#pragma once
+
+#include "lanes.h"
+#include "model.h"
+#include "multiply.h"
+
+namespace TGEN_KERNEL {
+
+INLINE int64_t lanes_of(int64_t numbers) { return (numbers + LANES - 1) & ~(int64_t)(LANES - 1); }
+
+INLINE void fetch(const uint8_t* p, int64_t bytes) {
+    for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(p + line, 0, 3);
+}
+
+// Floating-point numbers: keys [dim][16] and then values [16][dim].
+template <class Type>
+struct FloatCache : Type {
+    typedef typename Type::Number Number;
+    static constexpr int64_t BYTES = sizeof(Number);
+
+    static int64_t values_at(int64_t dim) { return dim * LANES * BYTES; }
+
+    static void put(uint8_t* head, int64_t dim, int64_t slot, const float* key, const float* value) {
+        Number *keys = (Number*)head, *values = keys + dim * LANES + slot * dim;
+        for (int64_t d = 0; d < dim; d += LANES) {
+            Number some[LANES], others[LANES];
+            Type::set(some, load(key + d));
+            Type::set(others, load(value + d));
+            int64_t left = dim - d < LANES ? dim - d : LANES;
+            for (int64_t i = 0; i < left; i++) keys[(d + i) * LANES + slot] = some[i];
+            memcpy(values + d, others, (size_t)(left * BYTES));
+        }
+    }
+
+    template <int N>
+    INLINE void score(const uint8_t* keys, const uint8_t* ahead, int64_t dim, const Input& queries, Floats* scores) {
+        Floats even[N], odd[N];
+        for (int n = 0; n < N; n++) even[n] = odd[n] = all(0.0f);
+        int64_t d = 0;
+        for (; d + 2 <= dim; d += 2) {
+            __builtin_prefetch(ahead + d * LANES * BYTES, 0, 3);
+            Floats a = Type::get(keys, d * LANES), b = Type::get(keys, (d + 1) * LANES);
+            for (int n = 0; n < N; n++) {
+                even[n] = fma(all(queries.floats[n * queries.stride + d]), a, even[n]);
+                odd[n] = fma(all(queries.floats[n * queries.stride + d + 1]), b, odd[n]);
+            }
+        }
+        for (int n = 0; n < N; n++) {
+            if (d < dim) even[n] = fma(all(queries.floats[n * queries.stride + d]), Type::get(keys, d * LANES), even[n]);
+            scores[n] = add(even[n], odd[n]);
+        }
+    }
+
+    template <int N, int R>
+    INLINE void weigh(const uint8_t* values, const uint8_t* ahead, int64_t dim, int64_t at, int64_t positions, const float* const* weights,
+                      Floats (*sums)[R]) {
+        for (int64_t p = 0; p < positions; p++) {
+            fetch(ahead + (p * dim + at) * BYTES, R * LANES * BYTES);
+            for (int v = 0; v < R; v++) {
+                Floats value = Type::get(values, p * dim + at + v * LANES);
+                for (int n = 0; n < N; n++) sums[n][v] = fma(all(weights[n][p]), value, sums[n][v]);
+            }
+        }
+    }
+};
+
+struct Float32Numbers {
+    typedef float Number;
+    INLINE Floats get(const uint8_t* p, int64_t at) { return load((const float*)p + at); }
+    INLINE void set(float* p, Floats x) { store(p, x); }
+};
+
+struct Float16Numbers {
+    typedef uint16_t Number;
+    INLINE Floats get(const uint8_t* p, int64_t at) { return load_half((const uint16_t*)p + at); }
+    INLINE void set(uint16_t* p, Floats x) { store_half(p, x); }
+};
+
+// Integers, for quantised weights. The keys are a panel as weights are: a row of it for each position. The values have a scale for each
+// position, [16], and then stand as [dim / 16][4][16][4]: four positions of a number side by side.
+struct Int8Cache {
+    static int64_t values_at(int64_t dim) { return panel_bytes(INT8, dim); }
+
+    static void put(uint8_t* head, int64_t dim, int64_t slot, const float* key, const float* value) {
+        for (int64_t g = 0; g < padded(dim) / GROUP; g++) {
+            uint8_t* pair = head + g / 2 * (64 + 2 * group_bytes(INT8));
+            int8_t bytes[GROUP];
+            uint16_t half[LANES];
+            store_half(half, all(quantise(key + g * GROUP, GROUP, bytes, true)));
+            memcpy(pair + g % 2 * 32 + slot * 2, half, 2);
+            for (int64_t i = 0; i < GROUP; i++) pair[64 + g % 2 * group_bytes(INT8) + i / 4 * 64 + slot * 4 + i % 4] = (uint8_t)(bytes[i] + 128);
+        }
+        uint8_t* values = head + values_at(dim);
+        int8_t bytes[1024];
+        ((float*)values)[slot] = quantise(value, lanes_of(dim), bytes, false);
+        for (int64_t d = 0; d < dim; d++)
+            values[64 + d / LANES * 256 + slot / 4 * 64 + d % LANES * 4 + slot % 4] = (uint8_t)(bytes[d] + 128);
+    }
+
+    // The numbers as multiples of the result, -127 to 127; `half` rounds that to float16 first. NaN and infinity give NaN.
+    static float quantise(const float* numbers, int64_t count, int8_t* bytes, bool half) {
+        Floats highest = all(0.0f), strange = all(0.0f);
+        for (int64_t i = 0; i < count; i += LANES) {
+            highest = max(highest, magnitude(load(numbers + i)));
+            strange = fma(load(numbers + i), all(0.0f), strange);
+        }
+        float scale = largest(highest) / 127.0f;
+        if (half) {
+            uint16_t rounded[LANES];
+            store_half(rounded, all(scale));
+            scale = half_to_float(rounded[0]);
+        }
+        bool fine = sum(strange) == 0 && scale <= FLT_MAX;
+        Floats inverse = all(fine && scale > 1e-32f ? 1.0f / scale : 0.0f);
+        for (int64_t i = 0; i < count; i += LANES) {
+            Floats multiple = mul(load(numbers + i), inverse);
+            store_int8(bytes + i, min(max(multiple, all(-127.0f)), all(127.0f)));
+        }
+        return fine ? scale : NAN;
+    }
+
+    template <int N>
+    INLINE void score(const uint8_t* keys, const uint8_t* ahead, int64_t dim, const Input& queries, Floats* scores) {
+        fetch(ahead, panel_bytes(INT8, dim));
+        alignas(64) float found[N][LANES];
+        panel_tile<false, N>(keys, padded(dim) / GROUP, queries, 0, found[0], LANES);
+        for (int n = 0; n < N; n++) scores[n] = load(found[n]);
+    }
+
+    template <int N, int R>
+    INLINE void weigh(const uint8_t* values, const uint8_t* ahead, int64_t, int64_t at, int64_t, const float* const* weights,
+                      Floats (*sums)[R]) {
+        fetch(ahead + 64 + at * LANES, R * LANES * LANES);
+        for (int n = 0; n < N; n++) {
+            // Weights and scales are not negative. Whole multiples of the largest product / 127; their sum is exact, and NaN if one is.
+            Floats scaled = mul(load(weights[n]), load((const float*)values));
+            float top = largest(scaled);
+            Floats multiples = nearest(mul(scaled, all(top > 1e-30f ? 127.0f / top : 0.0f)));
+            float total = sum(multiples), scale = total == total ? top / 127.0f : NAN;
+            alignas(16) int8_t bytes[LANES];
+            int32_t quartets[4];
+            store_int8(bytes, multiples);
+            memcpy(quartets, bytes, sizeof quartets);
+            const Ints start = start8(total == total ? (int32_t)total : 0);
+            for (int v = 0; v < R; v++) {
+                Ints products = start;
+                for (int i = 0; i < 4; i++) products = dot8(products, weights8(values + 64 + (at + v * LANES) * LANES + i * 64), quartets[i]);
+                sums[n][v] = fma(to_floats(products), all(scale), sums[n][v]);
+            }
+        }
+    }
+};
+
+}  // namespace TGEN_KERNEL

@@ -1,0 +1,11 @@
+// The memory of the caches' pages.
+#pragma once
+
+#include "model.h"
+
+// A page for sixteen positions, with one owner and all zero; null if memory ran out.
+Page* page_new(Geometry*);
+// One owner less; the last one frees it.
+void page_release(Page*);
+
+void geometry_hold(Geometry*);
