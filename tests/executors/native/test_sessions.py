@@ -63,7 +63,7 @@ def test_a_copy_that_reads_on_leaves_the_other_row_as_it_was(name: str) -> None:
 
 
 @every_kernel
-@pytest.mark.parametrize("name", ["llama3", "odd_gemma", "odd_wide_heads", "odd_t5", "bloom"])
+@pytest.mark.parametrize("name", ["llama3", "odd_gemma", "odd_wide_heads", "odd_t5", "bloom", "gpt_oss"])
 @pytest.mark.parametrize("length", [511, 1100])
 def test_attention_over_several_chunks_equals_torch(name: str, kernel: str, length: int) -> None:
     """512 positions are a chunk; a decode step splits the chunks of a long row between threads, beside a short row."""
