@@ -24,7 +24,7 @@ DEEP = {
 DEEP_YARN = {**YARN, "mscale": 0.8, "mscale_all_dim": 1.3}
 
 MIXTURES = {
-    "mixtral": Golden("mixtral", {**LOCAL, "sliding_window": 6, "head_dim": 6}, dialect=4, dtype=BFLOAT),
+    "mixtral": Golden("mixtral", {**LOCAL, "sliding_window": 6, "head_dim": 10}, dialect=4, dtype=BFLOAT),
     "qwen2_moe": Golden(
         "qwen2_moe",
         {
