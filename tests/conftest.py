@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from tgen.executors.torch.transformer import Transformer
 
 choose()
+# No test reads or fills the user's own cache folder.
+CACHE = tempfile.TemporaryDirectory(prefix="tgen-test-cache-", ignore_cleanup_errors=True)
+os.environ["XDG_CACHE_HOME"] = CACHE.name
+
 GOLDEN = Path(__file__).parent / "golden"
 GOLDENS = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))
 

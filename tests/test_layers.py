@@ -36,11 +36,16 @@ RANKS = {
 # Inside a folder, a file imports only from files that stand before it.
 ORDER = {
     "spec": ["records", "shapes", "cache"],
-    "checkpoint": ["stored", "bins", "safetensors", "matching", "container", "mapped", "generation", "resolve"],
+    "checkpoint": [
+        *["stored", "bins", "safetensors", "compressed", "matching", "purpose", "container", "mapped", "digests", "generation", "resolve"],
+    ],
     "executors": ["session", "formats", "frequencies", "torch", "native", "measure", "open"],
-    "executors/native": ["build", "interface", "library", "weights", "packing", "tables", "program", "model", "session", "open"],
+    "executors/native": [
+        *["build", "interface", "library", "weights", "panels", "packing", "packed_cache", "forecast"],
+        *["tables", "program", "model", "session", "open"],
+    ],
     "executors/torch": [
-        *["cache", "positions", "norms", "forward_pass", "attention", "layers", "transformer"],
+        *["cache", "norms", "positions", "forward_pass", "attention", "mixers", "layers", "transformer"],
         *["placement", "load", "save", "reading", "session", "maps"],
     ],
     "sampling": ["logits", "selection", "candidates", "nucleus", "filters", "penalties", "rules", "adjustment", "rejection", "sampler"],

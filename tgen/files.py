@@ -122,9 +122,9 @@ def _temporary(path: Path) -> Path:
     return temporary
 
 
-def write_text(path: Path, text: str) -> None:
-    """A UTF-8 text file, whole or absent. Raises OSError."""
-    write_atomically(path, lambda temporary: _write(temporary, text))
+def write_text(path: Path, text: str, *, shared: bool = False) -> None:
+    """A UTF-8 text file, whole or absent. Raises OSError. `shared` as for `write_atomically`."""
+    write_atomically(path, lambda temporary: _write(temporary, text), shared=shared)
 
 
 def _write(path: Path, text: str) -> None:

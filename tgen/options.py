@@ -17,8 +17,9 @@ from tgen.files import refuse_constant
 Overflow = Literal["error", "truncate-left", "shrink"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantize = Literal["none", "int8", "int4"]
 ExecutorChoice = Literal["auto", "native", "torch"]
-Pooling = Literal["mean", "first"]
+Pooling = Literal["mean", "first", "last", "max", "weighted", "sqrt"]
 Origin = Literal["asked", "environment", "model", "built-in"]
 
 ConstraintKind = Literal["json-schema", "regex", "choices"]
@@ -170,6 +171,10 @@ class RunOptions:
     executor: ExecutorChoice = field(default="auto", metadata=declared(
         "What computes. native: tgen's own library, for CPUs. torch: PyTorch, for every model and device.",
         RUNNING, choices=get_args(ExecutorChoice), default="$TGEN_EXECUTOR, else auto: native where it runs the model", environment=True,
+    ))  # fmt: skip
+    quantize: Quantize = field(default="none", metadata=declared(
+        "Round the weights to 8 or 4 bits (native executor): less memory and faster. The first run keeps them in the user's cache folder.",
+        RUNNING, choices=get_args(Quantize), default="$TGEN_QUANTIZE, else none: as stored", environment=True,
     ))  # fmt: skip
 
     def __post_init__(self) -> None:

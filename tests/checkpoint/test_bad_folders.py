@@ -82,7 +82,7 @@ config("llama3", "partial_rotary_factor = 0.5 is not implemented", "1.0", UNSUPP
 config("phi3", "long_factor is missing", "a list of 2 numbers above 0", rope_scaling={"type": "longrope", "factor": 2.0})
 config("stablelm", "qk_layernorm = True is not implemented", "implemented: False", UNSUPPORTED, qk_layernorm=True)
 config("opt", "layer_norm_elementwise_affine = False is not", "True", UNSUPPORTED, layer_norm_elementwise_affine=False)
-config("gemma3", "use_bidirectional_attention = True is not", "False", UNSUPPORTED, use_bidirectional_attention=True)
+config("gemma2", "use_bidirectional_attention = True is not", "False", UNSUPPORTED, use_bidirectional_attention=True)
 config("t5", "feed_forward_proj = 'gated-foo' is not", "relu, .*gated-gelu", UNSUPPORTED, feed_forward_proj="gated-foo")
 config("t5", "relative_attention_max_distance = 4 is not a whole number from 5", "damaged", relative_attention_max_distance=4)
 config("bart", "normalize_before = True is not implemented", "False", UNSUPPORTED, normalize_before=True)
@@ -100,7 +100,7 @@ config("llama3", "hidden_act = 'quick_gelu' is not implemented", "gelu, .*silu",
 config("falcon", "alibi = True is not", "False", UNSUPPORTED, alibi=True)
 config("bloom", "apply_residual_\\w+ = True is not", "False", UNSUPPORTED, apply_residual_connection_post_layernorm=True)
 config(
-    "mistral", "quantization_config = .*'gptq'.* is not", "a folder without it", UNSUPPORTED, quantization_config={"quant_method": "gptq"}
+    "mistral", "quant_method = 'gptq' is not implemented", "compressed-tensors", UNSUPPORTED, quantization_config={"quant_method": "gptq"}
 )
 config(
     "qwen2_window",
@@ -126,7 +126,7 @@ def repeat_of_another_shape(folder: Path) -> None:
     edit_bin(folder, lambda tensors: tensors.update({"model.encoder.embed_tokens.weight": tensors["model.shared.weight"][:99]}))
 
 
-@bad("bert", "no place for: classifier.weight", "different models")
+@bad("bert", "the model with the head classifier sorts or scores whole texts", "no command for it", UnsupportedError)
 def head_of_another_task(folder: Path) -> None:
     edit_tensors(folder, lambda tensors: tensors.update({"classifier.weight": np.zeros((2, 16), np.float32)}))
 

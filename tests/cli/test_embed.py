@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file as save_numpy
+from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import Ask
 from tests.cli.processes import golden
@@ -72,8 +74,82 @@ def test_a_sentence_transformers_folder(ask: Ask, sentence_folder: Path) -> None
     assert vectors(ask("embed", "one", "-m", sentence_folder, "--no-normalize").out)[0] == pytest.approx(expected, abs=1e-5)
     mean = vectors(ask("embed", "one", "-m", sentence_folder, "--pooling", "mean").out)[0]
     assert np.linalg.norm(mean) == pytest.approx(1, abs=1e-5)
-    (sentence_folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')
-    assert "--pooling mean or first" in ask("embed", "one", "-m", sentence_folder, code=3).err
+    (sentence_folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_attention": true}')
+    assert "--pooling mean or first or last" in ask("embed", "one", "-m", sentence_folder, code=3).err
+
+
+@pytest.fixture
+def decoder_folder(copy_golden: Callable[[str], Path]) -> Path:
+    """A folder such as Qwen3-Embedding's: a decoder without its head, whose names lack a prefix, and which reads its last token's state."""
+    folder = copy_golden("olmo")
+    tensors = {
+        name.removeprefix("model."): one for name, one in load_file(folder / "model.safetensors").items() if name != "lm_head.weight"
+    }
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "1_Pooling").mkdir()
+    prompts = {"prompts": {"query": "Query:", "document": ""}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
+    files: dict[str, Any] = {
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+            {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+        ],
+        "1_Pooling/config.json": {"pooling_mode_mean_tokens": False, "pooling_mode_lasttoken": True, "include_prompt": True},
+        "config_sentence_transformers.json": prompts,
+    }
+    for name, value in files.items():
+        (folder / name).write_text(json.dumps(value))
+    return folder
+
+
+def decoder_states(text: str) -> np.ndarray:
+    with torch.inference_mode():
+        found: np.ndarray = golden_model("olmo")(torch.tensor([Tokenizer.load(GOLDEN / "olmo").encode(text)]))[0].numpy()
+    return found
+
+
+@pytest.mark.parametrize("executor", ["native", "torch"])
+def test_a_decoder_without_its_head(ask: Ask, decoder_folder: Path, executor: str) -> None:
+    command = ("embed", "-m", decoder_folder, "--executor", executor)
+    found = vectors(ask(*command, "one\na longer line").out)
+    for text, vector in zip(("one", "a longer line"), found, strict=True):
+        last = decoder_states(text)[-1]
+        assert vector == pytest.approx(last / np.linalg.norm(last), abs=1e-5)
+    asked = decoder_states("Query:one")[-1]
+    assert vectors(ask(*command, "one", "--prompt-name", "query").out)[0] == pytest.approx(asked / np.linalg.norm(asked), abs=1e-5)
+    assert vectors(ask(*command, "one", "--prompt-name", "document").out)[0] == pytest.approx(found[0], abs=1e-6)
+    assert "its prompts: query, document" in ask(*command, "one", "--prompt-name", "x", code=2).err
+    highest = vectors(ask(*command, "one", "--pooling", "max", "--no-normalize").out)[0]
+    assert highest == pytest.approx(decoder_states("one").max(axis=0), abs=1e-5)
+
+
+def test_the_head_is_missed_only_where_it_is_needed(ask: Ask, decoder_folder: Path) -> None:
+    assert "the weights lack the tensor lm_head.weight" in ask("generate", "x", "-m", decoder_folder, code=3).err
+    assert "vectors only" in ask("info", decoder_folder).out
+
+
+def test_a_prompt_may_not_count(ask: Ask, sentence_folder: Path) -> None:
+    """By the folder's word; a matrix comes after the mean."""
+    (sentence_folder / "2_Dense").mkdir()
+    weight = np.arange(32, dtype=np.float32).reshape(2, 16) / 32
+    save_numpy({"linear.weight": weight}, sentence_folder / "2_Dense" / "model.safetensors")
+    files: dict[str, Any] = {
+        "modules.json": [
+            {"type": f"sentence_transformers.models.{name}", "path": path}
+            for name, path in (("Transformer", ""), ("Pooling", "1_Pooling"), ("Dense", "2_Dense"))
+        ],
+        "1_Pooling/config.json": {"pooling_mode_mean_tokens": True, "include_prompt": False},
+        "2_Dense/config.json": {"activation_function": "torch.nn.modules.linear.Identity"},
+        "sentence_bert_config.json": {},
+        "config_sentence_transformers.json": {"prompts": {"query": "ask "}, "default_prompt_name": "query"},
+    }
+    for name, value in files.items():
+        (sentence_folder / name).write_text(json.dumps(value))
+    prompt = len(Tokenizer.load(GOLDEN / "bert").encode("ask "))
+    expected = weight @ states("bert", "ask one")[prompt:].mean(axis=0)
+    assert vectors(ask("embed", "one", "-m", sentence_folder).out)[0] == pytest.approx(expected, abs=1e-5)
+    save_numpy({"linear.weight": weight[:, 1:].copy()}, sentence_folder / "2_Dense" / "model.safetensors")
+    assert "a Dense module takes vectors of 15 numbers and gets 16" in ask("embed", "one", "-m", sentence_folder, code=3).err
 
 
 def test_a_long_line_loses_its_end_and_is_named(ask: Ask) -> None:
@@ -87,11 +163,11 @@ def test_a_long_line_loses_its_end_and_is_named(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["x", "-m", golden("t5")], ["encoder-only; t5 is encoder-decoder"]),
+        (["x", "-m", golden("t5")], ["encoder-only or decoder-only; t5 is encoder-decoder"]),
         (["x", "-m", golden("bert"), "-f", "y"], ["as an argument or as --file, not both"]),
         (["-m", golden("bert"), "-f", "missing"], ["cannot read missing: No such file"]),
         (["a\n\udcff", "-m", golden("bert")], ["line 2 is not UTF-8 at byte 0", "iconv"]),
-        (["x", "-m", golden("bert"), "--pooling", "max"], ["'max' is not one of 'mean', 'first'"]),
+        (["x", "-m", golden("bert"), "--pooling", "min"], ["'min' is not one of 'mean', 'first', 'last'"]),
     ],
 )
 def test_what_cannot_be_embedded(ask: Ask, arguments: list[str], words: list[str]) -> None:

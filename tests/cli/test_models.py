@@ -148,7 +148,7 @@ def test_the_defaults_are_what_generate_uses(capsys: Captured, copy_golden: Call
         }  # fmt: skip
 
 
-# Worked out by hand from config.json, matrix by matrix; the caches in float32.
+# Worked out by hand from config.json, matrix by matrix; the caches in float32, as torch has them on a CPU.
 FIGURES = {
     "gpt2": (288 * 24 + 64 * 24 + 2 * (24 * 72 + 72 + 24 * 24 + 24 + 2 * 24 * 96 + 96 + 24 + 4 * 24) + 48, 2 * 2 * 24 * 4),
     "llama3": (288 * 16 + 2 * (2 * 16 * 32 + 2 * 16 * 16 + 3 * 16 * 20 + 2 * 16) + 16, 2 * 2 * 16 * 4),
@@ -163,7 +163,8 @@ def test_figures(capsys: Captured, monkeypatch: pytest.MonkeyPatch, name: str) -
     folder = GOLDEN / name
     formats = "tgen.executors.formats"
     monkeypatch.setattr(f"{formats}.has_accelerator", lambda: False)
-    facts = json.loads(output(capsys, "info", str(folder), "--json"))
+    asked = ("info", str(folder), "--executor", "torch", "--json")
+    facts = json.loads(output(capsys, *asked))
     tensors = [header for path in folder.glob("*.safetensors") for header in headers(path)]
     assert facts["weight_bytes"] == sum(end - start for start, end in tensors)
     assert (facts["parameters"], facts["computes_in"], facts["cache_bytes_per_token"]) == (parameters, "float32", cache)
@@ -171,8 +172,10 @@ def test_figures(capsys: Captured, monkeypatch: pytest.MonkeyPatch, name: str) -
     for accelerator, free in (True, 10**12), (False, 4 * parameters):
         monkeypatch.setattr(f"{formats}.has_accelerator", lambda accelerator=accelerator: accelerator)
         monkeypatch.setattr(f"{formats}.available_memory", lambda free=free: free)
-        facts = json.loads(output(capsys, "info", str(folder), "--json"))
+        facts = json.loads(output(capsys, *asked))
         assert (facts["computes_in"], facts["cache_bytes_per_token"]) == (stored, cache * size // 4)
+        facts = json.loads(output(capsys, *asked, "--dtype", "float16"))
+        assert (facts["computes_in"], facts["cache_bytes_per_token"]) == ("float16", cache // 2)
 
 
 def test_a_mixture_of_experts(capsys: Captured) -> None:

@@ -90,7 +90,7 @@ OF_CHAT = ["num_beams", "ignore_eos", "json_schema", "regex", "choices", "sample
             [name for name in DECLARED if name not in ("num_beams", "max_new_tokens", "repetition_penalty", "no_repeat_ngram_size")],
         ),
         *((command, list(DECLARED)) for command in ("score", "fill", "embed")),
-        ("attention", [*DECLARED, "executor"]),
+        ("attention", [*DECLARED, "executor", "quantize"]),
     ],
 )
 def test_each_command_takes_its_options_and_no_others(ask: Ask, command: str, without: list[str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkpoint.damage import edit
 from tests.cli.conftest import Ask
 from tests.cli.processes import TIMEOUT, golden, running, tgen
 from tests.conftest import GOLDEN, config_of
@@ -47,6 +48,77 @@ def test_each_line_is_what_a_search_by_itself_finds(ask: Ask, name: str, beams: 
     said = ask("translate", "-m", golden(name), "-n", "6", "--num-beams", str(beams), stdin="\n".join(LINES).encode())
     assert said.out.split("\n") == [*expected, ""]
     assert said.err == ""
+
+
+def many_languages(folder: Path, kind: str, codes: list[str]) -> Path:
+    """The folder with language codes in place of the letters from p on, and with the end token `</s>`."""
+    path = folder / "tokenizer.json"
+    values = json.loads(path.read_text("utf-8"))
+    renamed = {"a": "</s>", **dict(zip("pqrs", codes, strict=False))}
+    vocab = values["model"]["vocab"] = {renamed.get(piece, piece): number for piece, number in values["model"]["vocab"].items()}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    values["added_tokens"] += [{"id": vocab[token], "content": token, "special": True, **flags} for token in renamed.values()]
+    path.write_text(json.dumps(values), "utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind}))
+    return folder
+
+
+FORMS = [
+    ("m2m_100", "M2M100Tokenizer", ["__en__", "__fr__", "__de__"], True),
+    ("m2m_100", "NllbTokenizer", ["eng_Latn", "fra_Latn", "fra_Cyrl"], True),
+    ("mbart", "MBart50Tokenizer", ["en_XX", "fr_XX", "de_DE"], True),
+    ("mbart", "MBartTokenizer", ["en_XX", "fr_XX", "de_DE"], False),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "codes", "first"), FORMS)
+def test_from_and_to_a_language(ask: Ask, copy_golden: Callable[[str], Path], name: str, kind: str, codes: list[str], first: bool) -> None:
+    """The code of the source stands where the tokenizer's class puts it, and that of the target is the first token that is written."""
+    folder = many_languages(copy_golden(name), kind, codes)
+    tokenizer = Tokenizer.load(folder)
+    english, other, third = (tokenizer.special_id(code) or 0 for code in codes)
+    text = "bed fog"
+    plain = tokenizer.encode(text, special=False)
+    assert tokenizer.encode(text) == ([english, *plain, 2] if first else [*plain, 2, english])
+    executor = open_executor(open_checkpoint(folder), RunOptions())
+    options, expected = GenerationOptions(max_new_tokens=12, temperature=0, no_repeat_ngram_size=1), {}
+    for source, target in ((english, other), (other, english), (other, third)):
+        rules = read_rules(GenerationConfig(forced_first=target), options, frozenset([2]), prompt=1)
+        ids = [source, *plain, 2] if first else [*plain, 2, source]
+        search = Search(read_beams(GenerationConfig(), 3), frozenset([2]), 12)
+        best = search_alone(executor, [3], search, options, rules, ids).best(1)[0]
+        assert best[0] == target
+        expected[source, target] = tokenizer.decode(best) + "\n"
+    assert len(set(expected.values())) == 3
+    command = ("translate", text, "-m", folder, "-n", "12", "--num-beams", "3", "--no-repeat-ngram-size", "1")
+    assert ask(*command, "--to", codes[1]).out == expected[english, other]
+    assert ask(*command, "--from", codes[1], "--to", codes[0].strip("_")).out == expected[other, english]
+    assert ask(*command, "--from", codes[1], "--to", codes[2]).out == expected[other, third]
+    err = ask(*command, code=2).err
+    assert "translates between 3 languages, and --to is missing" in err and f"--to with a code such as {codes[1]};" in err
+    assert f"--to {codes[0][:-1]}Q is none of the model's 3" in ask(*command, "--to", f"{codes[0][:-1]}Q", code=2).err
+    if kind == "NllbTokenizer":
+        assert ask(*command, "--to", "eng", "--from", "fra_Latn").out == expected[other, english]
+        assert "--to fra is not one code but several\nhint: nearest: fra_Latn, fra_Cyrl\n" in ask(*command, "--to", "fra", code=2).err
+
+
+def test_a_start_token_that_is_a_code_becomes_the_targets(ask: Ask, copy_golden: Callable[[str], Path]) -> None:
+    """As in the first mBART folders, which name the code of one language as the answer's start token."""
+    folder = many_languages(copy_golden("mbart"), "MBartTokenizer", ["en_XX", "ro_RO"])
+    numbers = {code: Tokenizer.load(folder).special_id(code) for code in ("en_XX", "ro_RO")}
+
+    def starting_with(code: str) -> None:
+        for file in ("config.json", "generation_config.json"):
+            edit(folder / file, decoder_start_token_id=numbers[code])
+
+    command = ("translate", "bed fog", "-m", folder, "-n", "8", "--num-beams", "2")
+    texts = {}
+    for code in numbers:
+        starting_with(code)
+        texts[code] = ask(*command).out
+    assert texts["en_XX"] != texts["ro_RO"]
+    assert ask(*command, "--to", "en_XX").out == texts["en_XX"]
+    assert "leave --from and --to out" in ask("translate", "x", "-m", MARIAN, "--to", "fr", code=2).err
 
 
 def test_as_many_lines_come_out_as_go_in(ask: Ask, tmp_path: Path) -> None:

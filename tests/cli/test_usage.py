@@ -99,7 +99,8 @@ def test_no_value_may_be_empty(capsys: Captured, tmp_path: Path, monkeypatch: py
         if parameter.name in ("prompt", "text") or getattr(parameter, "is_flag", False):
             continue
         option = parameter.param_type_name == "option"
-        for words in [[name, ""] for name in parameter.opts] if option else [[""]]:
+        before = ["x"] if parameter.metavar == "FOLDER" and not option else []
+        for words in [[name, ""] for name in parameter.opts] if option else [[*before, ""]]:
             name = parameter.opts[0] if option else parameter.metavar
             assert mistake(capsys, command, *words).startswith(f"error: {name} must not be empty\nhint: ")
     assert not list(tmp_path.iterdir())

@@ -57,4 +57,4 @@ def test_one_by_one_and_together(name: str, run: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", WRITERS)
 def test_settings_show(name: str) -> None:
     """The comparison can fail: most settings lead to different answers."""
-    assert len({json.dumps(run["answers"]) for run in WRITTEN[name]}) > 9
+    assert len({json.dumps(run["answers"]) for run in WRITTEN[name]}) > len(WRITTEN[name]) / 2

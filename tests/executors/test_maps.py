@@ -17,7 +17,7 @@ from tgen.executors.torch.transformer import Transformer
 from tgen.options import GenerationOptions
 from tgen.sampling.sampler import Sampler
 
-IDS, SOURCE = [30, 40, 50, 60, 70, 80, 90, 95], [35, 45, 55]
+IDS, SOURCE = [10, 14, 18, 22, 26, 30, 34, 38], [12, 20, 28]
 
 
 def maps_of(name: str, model: Transformer | None = None) -> Maps:
@@ -35,8 +35,7 @@ def test_rows_sum_to_one_and_a_decoder_never_looks_ahead(name: str) -> None:
     for kind, layers in maps.items():
         stack = spec.encoder if kind == "encoder" else spec.decoder
         assert stack is not None
-        assert len(layers) == len(stack.layers)
-        for weights, layer in zip(layers, stack.layers, strict=True):
+        for weights, layer in zip(layers, stack.layers * stack.rounds, strict=True):
             assert weights.shape == (layer.mixer.heads, *(lengths[kind] if both else (len(IDS), len(IDS))))
             assert (weights.sum(axis=-1) < 1).all() if layer.mixer.sinks else weights.sum(axis=-1) == pytest.approx(1, abs=1e-5)
             assert weights.min() >= 0

@@ -274,6 +274,8 @@ def changed_stack(stack: StackSpec) -> Iterator[tuple[str, StackSpec]]:
         yield "embedding scale", nudged(stack, "embedding_scale")
     if stack.positions is not None and stack.positions.kind == "learned":
         yield "positions", replace(stack, positions=replace(stack.positions, offset=stack.positions.offset + 1))
+    if stack.relative is not None and stack.relative.max_distance is not None:
+        yield "farthest", replace(stack, relative=replace(stack.relative, max_distance=stack.relative.max_distance // 4))
     if isinstance(stack.bias, RelativeBias):
         for changes in ({"max_distance": stack.bias.max_distance * 2}, {"bidirectional": not stack.bias.bidirectional}):
             yield str(changes), replace(stack, bias=replace(stack.bias, **changes))
@@ -319,7 +321,7 @@ def changed_attention(layer: LayerSpec, part: str, *, causal: bool) -> Iterator[
     for key in ("scale", "softcap"):
         if getattr(attention, key):
             yield key, nudged(attention, key)
-    if causal and part == "mixer":
+    if part == "mixer" and (causal or attention.window):
         yield "window", replace(attention, window=(attention.window or 16) // 2)
     if attention.latent is not None:
         norm = attention.latent.norm
@@ -354,6 +356,8 @@ def changed_steps(attention: AttentionSpec) -> Iterator[tuple[str, AttentionSpec
         yield "norm after rotation", replace(attention, qk_norm_after_rope=not attention.qk_norm_after_rope)
     if attention.qk_norm_span != "head" and attention.qk_norm is not None:
         yield "span", replace(attention, qk_norm_span="width" if attention.qk_norm_span == "own" else "own")
+    if attention.distances is not None:
+        yield "distances", replace(attention, distances=replace(attention.distances, max_distance=attention.distances.max_distance * 2))
     if attention.query_growth is not None:
         yield "growth", replace(attention, query_growth=nudged(attention.query_growth, "beta"))
         yield "span of growth", replace(attention, query_growth=replace(attention.query_growth, span=attention.query_growth.span + 1))
@@ -411,9 +415,9 @@ def test_transformers_agrees_today(name: str) -> None:
     pytest.importorskip("transformers")
     from tests.golden import make
 
-    model = make.auto_class(make.GOLDENS[name]).from_pretrained(GOLDEN / name, dtype=torch.float32, **make.EAGER)
-    found, expected = make.reference(model, make.seed_of(name)), golden_reference(name)
-    rounded = make.rounded(GOLDEN / name, make.GOLDENS[name], expected)
+    model = make.auto_class(make.ALL[name]).from_pretrained(GOLDEN / name, dtype=torch.float32, **make.EAGER)
+    found, expected = make.reference(model, seed=make.seed_of(name)), golden_reference(name)
+    rounded = make.rounded(GOLDEN / name, make.ALL[name], expected)
     assert found.keys() | rounded.keys() == expected.keys()
     for key, array in found.items():
         assert expected[key].shape == array.shape

@@ -9,8 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgen.executors.torch.positions import Frame, Rotations, alibi_slopes, relative_buckets, rope_frequencies, rotate, sinusoids
-from tgen.executors.torch.transformer import Distances
+from tgen.executors.torch.positions import Distances, Frame, Rotations, alibi_slopes, relative_buckets, rope_frequencies, rotate, sinusoids
 from tgen.spec.records import Alibi, LinearScaling, Llama3Scaling, RopeSpec
 
 CPU = torch.device("cpu")

@@ -46,7 +46,11 @@ def test_every_matrix_may_be_swapped(name: str) -> None:
             model.set_submodule(path, Swapped(module))
     model.set_submodule("embedding", SwappedTable(model.embedding))
     left = [parameter for parameter, tensor in model.named_parameters() if tensor.ndim == 2]
-    assert not [parameter for parameter in left if not parameter.endswith(("positions.weight", "types.weight", "bias.weight"))]
+    assert not [
+        parameter
+        for parameter in left
+        if not parameter.endswith(("positions.weight", "types.weight", "bias.weight", "distances.weight", "relative.weight"))
+    ]
     assert (model.device, model.dtype) == (torch.device("cpu"), torch.float32)
     assert step_bytes(model, 1) > 0
     assert difference(full(model, texts)[0], texts.logits) < TOLERANCE

@@ -49,7 +49,11 @@ def run(model: Transformer) -> None:
     assert model(ids, source=source).shape == (1, 3, model.spec.width)
 
 
-@pytest.mark.parametrize("name", GOLDENS)
+# Their values go through the same lines as those of another golden.
+ALIKE = ("camembert", "deberta_plain", "electra_wide", "longt5", "mt5", "pegasus", "xlm_roberta")
+
+
+@pytest.mark.parametrize("name", [name for name in GOLDENS if name not in ALIKE])
 def test_no_value_brings_it_down(name: str, copy_golden: Callable[[str], Path]) -> None:
     """Whatever stands in config.json: the model runs, or one of our own errors says why it does not."""
     folder = copy_golden(name)

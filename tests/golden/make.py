@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import string
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,12 +35,11 @@ from transformers import (
 from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
 
 from tests.golden.mixtures import MIXTURES
-from tests.golden.wanted import CONTEXT, START, VOCAB, Golden
-from tests.golden.wanted import GOLDENS as OTHERS
+from tests.golden.wanted import CONTEXT, GOLDENS, START, VOCAB, Golden
+from tests.golden.wanted_encoders import MORE
 from tgen.train.vocabulary import learn_tokenizer, save_tokenizer
 
 HERE = Path(__file__).parent
-GOLDENS = OTHERS | MIXTURES
 LENGTH, SOURCE, PROMPTS, SOURCES, NEW = 16, 9, (2, 4, 7), (6, 3, 8), 12
 FIRST = 8  # ids below have a meaning: start, end, padding
 SENTENCES = [
@@ -47,24 +47,40 @@ SENTENCES = [
     "The cat sat on the mat, and the dog looked at the cat.",
     "Il était une fois une petite fille; she said: “I can see 2 birds!”",
 ]
-HEADS = dict.fromkeys(("bert", "roberta"), AutoModelForMaskedLM) | dict.fromkeys(("t5", "bart", "marian"), AutoModelForSeq2SeqLM)
+MASKED = (
+    "bert",
+    "roberta",
+    "distilbert",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "electra",
+    "albert",
+    "mpnet",
+    "modernbert",
+    "deberta-v2",
+)
+ANSWERING = ("t5", "bart", "marian", "mt5", "umt5", "mbart", "pegasus", "m2m_100", "blenderbot", "blenderbot-small", "longt5")
+HEADS = dict.fromkeys(MASKED, AutoModelForMaskedLM) | dict.fromkeys(ANSWERING, AutoModelForSeq2SeqLM)
 EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
-# The goldens that also hold what transformers writes with them.
+# The goldens that also hold what transformers writes with them: the first ones with many settings, the others with few.
 WRITERS = ("llama2", "t5", "t5_flan", "bart", "bart_scaled", "marian")
+SHORT_WRITERS = tuple(name for name, golden in MORE.items() if golden.model_type in ANSWERING)
+ALL = {**GOLDENS, **MORE, **MIXTURES}
 
 
 def main() -> None:
     """Write every folder anew, or those whose names are given."""
     torch.set_num_threads(1)
-    for name, golden in GOLDENS.items():
+    for name, golden in ALL.items():
+        number = seed_of(name)
         if sys.argv[1:] and name not in sys.argv[1:]:
             continue
         folder = HERE / name
         shutil.rmtree(folder, ignore_errors=True)
-        seed = seed_of(name)
-        model = next(model for model in models_of(golden, seed) if is_clear(model, seed))
-        expected = reference(model, seed)
-        written = write(model, seed) if name in WRITERS else None
+        model = next(model for model in models_of(golden, number) if is_clear(model, number))
+        expected = reference(model, seed=number)
+        written = write(model, seed=number, short=name in SHORT_WRITERS) if name in (*WRITERS, *SHORT_WRITERS) else None
         model.to(getattr(torch, golden.dtype)).save_pretrained(folder, max_shard_size="24KB" if golden.layout == "sharded" else "1GB")
         save_tokenizer(folder, make_tokenizer(golden), CONTEXT)
         rewrite_weights(folder, golden)
@@ -78,8 +94,12 @@ def main() -> None:
 
 
 def seed_of(name: str) -> int:
-    """The number that texts and weights are drawn by."""
-    return 200 + list(MIXTURES).index(name) if name in MIXTURES else list(OTHERS).index(name)
+    """The seed of a golden's random numbers: its own, or its place in the list; mixtures have a list of their own."""
+    if name in MIXTURES:
+        return 200 + list(MIXTURES).index(name)
+    others = {**GOLDENS, **MORE}
+    seed = others[name].seed
+    return list(others).index(name) if seed is None else seed
 
 
 def models_of(golden: Golden, seed: int) -> Iterator[PreTrainedModel]:
@@ -119,23 +139,25 @@ def is_clear(model: PreTrainedModel, seed: int) -> bool:
 
 def make_tokenizer(golden: Golden) -> Tokenizer:
     """Bytes and the commonest pairs of them, with a mask where the family fills masks; for a small vocabulary, printable ASCII alone."""
-    if inner_settings(golden)["vocab_size"] < VOCAB:
-        return ascii_tokenizer()
-    masked = golden.model_type in ("bert", "roberta")
+    masked, size = golden.model_type in MASKED, inner_settings(golden)["vocab_size"]
+    if size < VOCAB:
+        return ascii_tokenizer(size, masked=masked)
     tokenizer = learn_tokenizer(SENTENCES * 2, VOCAB - masked)
     if masked:
         tokenizer.add_special_tokens(["[MASK]" if golden.model_type == "bert" else "<mask>"])
     return tokenizer
 
 
-def ascii_tokenizer() -> Tokenizer:
-    """An end token and the 95 printable characters of ASCII."""
+def ascii_tokenizer(size: int, *, masked: bool) -> Tokenizer:
+    """An end token and the 95 printable characters of ASCII; as many as fit, letters first. The last one is the mask if there is one."""
     space = "\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}"  # how byte-level tokenizers write it
     characters = [space, *map(chr, range(ord("!"), ord("~") + 1))]
+    if size <= len(characters):
+        characters = [space, *string.ascii_lowercase, *string.punctuation][: size - 1 - masked]
     tokenizer = Tokenizer(models.BPE({"<|end|>": 0, **{one: number for number, one in enumerate(characters, start=1)}}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|end|>"])
+    tokenizer.add_special_tokens(["<|end|>", "<mask>"] if masked else ["<|end|>"])
     return tokenizer
 
 
@@ -155,13 +177,13 @@ def make_model(golden: Golden, seed: int) -> PreTrainedModel:
     """A model whose every parameter is random: with fresh biases and norms, a loader that drops them would pass."""
     config = AutoConfig.for_model(golden.model_type, **golden.config)
     model = auto_class(golden).from_config(config, **EAGER)
-    if golden.config.get("tie_word_embeddings") is False and golden.model_type == "t5":
+    if golden.config.get("tie_word_embeddings") is False and golden.model_type in ("t5", "umt5", "longt5"):
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())  # transformers ties them whatever it is asked
     model.generation_config = GenerationConfig(**{key: inner_settings(golden).get(key) for key in ("bos_token_id", *START)})
     generator = torch.Generator().manual_seed(seed)
     biases = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith(("final_logits_bias", "correction_bias"))]
     for name, parameter in [*sorted(model.named_parameters()), *biases]:
-        if golden.model_type == "marian" and "embed_positions" in name:
+        if golden.model_type in ("marian", "pegasus") and "embed_positions" in name:
             continue  # sines and cosines
         is_scale = name.endswith("weight") and (parameter.ndim == 1 or "norm" in name)
         is_scale = is_scale and not golden.model_type.startswith(("gemma", "nemotron"))  # which add the 1 themselves
@@ -187,12 +209,14 @@ def reference(model: PreTrainedModel, seed: int) -> dict[str, np.ndarray]:
     batch, positions = padded(random, PROMPTS, vocab)
     single, several = {"ids": ids}, {"batch_ids": batch, "batch_positions": positions}
     if model.config.is_encoder_decoder:
-        single["source"] = random.integers(FIRST, VOCAB, size=SOURCE)
+        single["source"] = random.integers(FIRST, vocab, size=SOURCE)
         several["batch_source"], several["batch_source_positions"] = padded(random, SOURCES, vocab)
     kinds = ("encoder", "decoder", "cross") if model.config.is_encoder_decoder else ("",)
     output = run(model, *(torch.from_numpy(one)[None] for one in single.values()), output_attentions=True)
-    maps = [torch.cat(output[f"{kind}_attentions".lstrip("_")]).float().numpy() for kind in kinds]
-    own = "encoder" if model.config.model_type in ("bert", "roberta") else "decoder"
+    found = {kind: output[f"{kind}_attentions".lstrip("_")] for kind in kinds}
+    maps = [np.concatenate([unblocked(model, weights) for weights in found[kind]]) for kind in kinds]
+    reads = model.config.model_type in MASKED or getattr(model.config, "use_bidirectional_attention", False)
+    own = "encoder" if reads else "decoder"
     return {
         **single,
         "logits": result(output)[0],
@@ -200,6 +224,20 @@ def reference(model: PreTrainedModel, seed: int) -> dict[str, np.ndarray]:
         **several,
         "batch_logits": batch_logits(model, *several.values()),
     }
+
+
+def unblocked(model: PreTrainedModel, weights: torch.Tensor) -> np.ndarray:
+    """A layer's attention map [1, heads, n, m]. LongT5 gives its encoder's by blocks: each with its neighbours and all sums."""
+    if weights.ndim == 4:
+        return weights.float().numpy()
+    size = model.config.local_radius + 1
+    _, blocks, heads, _, columns = weights.shape
+    whole = torch.zeros(1, heads, SOURCE, (blocks + 2) * size + columns - 3 * size)
+    for query in range(SOURCE):
+        block, row = divmod(query, size)
+        whole[:, :, query, block * size : (block + 3) * size] = weights[:, block, :, row, : 3 * size]
+        whole[:, :, query, (blocks + 2) * size :] = weights[:, block, :, row, 3 * size :]
+    return np.concatenate((whole[..., size : size + SOURCE], whole[..., (blocks + 2) * size :]), axis=-1)
 
 
 def padded(random: np.random.Generator, lengths: tuple[int, ...], vocab: int) -> tuple[np.ndarray, np.ndarray]:
@@ -258,10 +296,17 @@ def on_the_right(model: PreTrainedModel, values: np.ndarray, positions: np.ndarr
 
 
 @torch.no_grad()
-def write(model: PreTrainedModel, seed: int) -> list[dict[str, Any]]:
+def write(model: PreTrainedModel, seed: int, *, short: bool) -> list[dict[str, Any]]:
     """Prompts or sources, one at a time, and the ids that transformers writes to each, for settings that all show."""
     random = np.random.default_rng(seed)
-    prompts = [random.integers(FIRST, VOCAB, size=length).tolist() for length in SOURCES]
+    prompts = [random.integers(FIRST, model.config.vocab_size, size=length).tolist() for length in SOURCES]
+    if short:
+        few: list[dict[str, Any]] = [{"num_beams": 1, "no_repeat_ngram_size": 1}, {"num_beams": 4}]
+        few.append({"num_beams": 4, "no_repeat_ngram_size": 1, "forced_bos_token_id": 5})
+        few.append({"num_beams": 4, "no_repeat_ngram_size": 1, "encoder_no_repeat_ngram_size": 1})
+        # M2M-100 gives what follows a padding token other positions.
+        few = [{**one, "suppress_tokens": [model.config.pad_token_id]} for one in few]
+        return [{"settings": one, "prompts": prompts, "answers": [answer(model, prompt, one) for prompt in prompts]} for one in few]
     plain = [answer(model, prompt, {"num_beams": 4}) for prompt in prompts]
     ends = random.choice(np.arange(FIRST, VOCAB), size=40, replace=False).tolist()
     # Each token once: such models would else write one word again and again.
@@ -314,7 +359,7 @@ def copies(tensors: Tensors) -> Tensors:
     names = ["lm_head.weight", *(f"{start}{stack}.embed_tokens.weight" for stack in ("encoder", "decoder"))]
     tensors |= dict.fromkeys(names, tensors[f"{start}shared.weight"])
     if "model.encoder.embed_positions.weight" not in tensors and start:
-        sines = MarianSinusoidalPositionalEmbedding(CONTEXT, 16).create_weight()
+        sines = MarianSinusoidalPositionalEmbedding(CONTEXT, tensors["model.shared.weight"].shape[1]).create_weight()
         tensors |= {f"model.{stack}.embed_positions.weight": sines for stack in ("encoder", "decoder")}
     return tensors
 

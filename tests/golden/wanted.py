@@ -116,6 +116,7 @@ class Golden:
     config: dict[str, Any]
     dialect: int = 5
     dtype: str = "float32"
+    seed: int | None = None  # None: its place in the list
     layout: str = "whole"  # or sharded, bin, headless, or a key of LAYOUTS in make.py
 
 

@@ -20,7 +20,11 @@ CopyGolden = Callable[[str], Path]
 @pytest.mark.parametrize(
     ("content", "message", "hint"),
     [
-        (None, r"no tokenizer in ", "tokenizer.model, spiece.model, vocab.json with merges.txt, vocab.txt, or tekken.json"),
+        (
+            None,
+            r"no tokenizer in ",
+            "tokenizer.model, spiece.model, sentencepiece.bpe.model, vocab.json with merges.txt, vocab.txt, or tekken.json",
+        ),
         (b"", r"tokenizer\.json is damaged", "download the file again"),
         (b"{", r"tokenizer\.json is damaged", "download the file again"),
         (b"[]", r"tokenizer\.json is damaged", "download the file again"),

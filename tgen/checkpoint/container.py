@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tgen.checkpoint.compressed import read_quantization, unpacked_names
 from tgen.checkpoint.matching import Matches, match_tensors, settle_head
+from tgen.checkpoint.purpose import other_task
 from tgen.checkpoint.safetensors import stored_tensors
 from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError
@@ -33,21 +35,33 @@ class Checkpoint:
         """The folder's name, for people."""
         return self.folder.resolve().name
 
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the folder holds matrices as integers."""
+        return any(tensor.packed is not None for tensor in self.stored.values())
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Read and check a folder. Raises CheckpointError or UnsupportedError naming the first fault."""
+
+def open_checkpoint(folder: Path, *, vectors: bool = False) -> Checkpoint:
+    """Read and check a folder; a decoder that is to give `vectors` may lack its head.
+
+    Raises CheckpointError or UnsupportedError naming the first fault.
+    """
     if not folder.is_dir():
         raise CheckpointError(f"no folder {folder}", "`tgen models` lists the models on this machine")
     config = Config(read_json(folder / "config.json"))
     family = find_family(config.model_type)
-    if config.mapping("quantization_config").get("quant_method") != "mxfp4":  # which the names of tensors tell
-        config.require("quantization_config", [])
+    schemes = read_quantization(config)
     config.require("add_cross_attention", [False])
     config.require("pruned_heads", [{}])
     spec = family.spec(config)
     config.refuse_unread()
     generation = read_optional_json(folder / "generation_config.json")
-    stored = stored_tensors(folder)
-    spec = settle_head(family, spec, stored)
-    matches = match_tensors(family.tensors(spec), spec, stored)
+    stored = unpacked_names(stored_tensors(folder), schemes)
+    spec = settle_head(family, spec, stored, vectors=vectors)
+    try:
+        matches = match_tensors(family.tensors(spec), spec, stored)
+    except CheckpointError:
+        if (other := other_task(config.values, stored)) is not None:
+            raise other from None
+        raise
     return Checkpoint(folder, config.model_type, spec, stored, matches, config.values, generation)

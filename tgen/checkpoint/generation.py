@@ -20,7 +20,6 @@ NOT_HONOURED: dict[str, object] = {
     "constraints": None,
     "diversity_penalty": 0.0,
     "dola_layers": None,
-    "encoder_no_repeat_ngram_size": 0,
     "encoder_repetition_penalty": 1.0,
     "epsilon_cutoff": 0.0,
     "eta_cutoff": 0.0,
@@ -41,8 +40,8 @@ NOT_HONOURED: dict[str, object] = {
     "watermarking_config": None,
 }
 OTHERS = """
-bad_words_ids begin_suppress_tokens do_sample early_stopping forced_bos_token_id forced_eos_token_id length_penalty max_length min_length
-min_new_tokens suppress_tokens
+bad_words_ids begin_suppress_tokens do_sample early_stopping encoder_no_repeat_ngram_size forced_bos_token_id forced_eos_token_id
+length_penalty max_length min_length min_new_tokens suppress_tokens
 """
 SETTINGS = frozenset([*FROM_MODEL, *NOT_HONOURED, *OTHERS.split()])
 
@@ -53,7 +52,7 @@ class GenerationConfig:
 
     `min_length` counts the prompt, `min_new_tokens` does not. `forced_first` is the decoder's first token after its start token, if
     any; the last token that the length allows must be one of `forced_last`. `suppressed` tokens are never generated, and
-    `suppressed_first` never as the first.
+    `suppressed_first` never as the first. No sequence of `source_ngram_size` ids of the encoder's text is repeated.
     """
 
     options: Mapping[str, int | float] = field(default_factory=dict)
@@ -69,6 +68,7 @@ class GenerationConfig:
     forced_last: Ids = ()
     suppressed: Ids = ()
     suppressed_first: Ids = ()
+    source_ngram_size: int = 0
 
 
 def read_generation(checkpoint: Checkpoint) -> GenerationConfig:
@@ -106,6 +106,7 @@ def parse_generation(
         forced_last=reader.ids("forced_eos_token_id"),
         suppressed=reader.ids("suppress_tokens"),
         suppressed_first=reader.ids("begin_suppress_tokens"),
+        source_ngram_size=reader.count("encoder_no_repeat_ngram_size"),
     )
 
 

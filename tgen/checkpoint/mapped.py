@@ -16,7 +16,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
 from tgen.checkpoint.matching import Match, Matches, no_number, no_repeat
-from tgen.checkpoint.stored import StoredTensor
+from tgen.checkpoint.stored import Packed, StoredTensor
 from tgen.families.table import Add, Take, moved
 
 Array = npt.NDArray[Any]
@@ -26,7 +26,8 @@ FORMATS: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
     "F64": np.dtype("<f8"),
-    "U8": np.dtype("u1"),
+    "I32": np.dtype("<u4"),  # the words of packed matrices
+    "U8": np.dtype("u1"),  # bytes, whatever they mean
 }
 # The sixteen numbers of 4 bits (OCP Microscaling Formats 1.0, E2M1), each as it is in bfloat16.
 FOUR_BITS = (np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32).view(np.uint32) >> 16).astype(
@@ -43,7 +44,12 @@ class MappedFiles:
         self._maps: dict[Path, mmap.mmap] = {}
 
     def array(self, stored: StoredTensor) -> Array:
-        """A view of the file, bfloat16 as uint16. Its pages are private: writing to it would not change the file."""
+        """A view of the file, bfloat16 as uint16. Its pages are private: writing to it would not change the file.
+
+        A packed matrix is a new array.
+        """
+        if stored.packed is not None:
+            return _unpacked(self.array(stored.packed.words), self.scales(stored.packed), stored.packed.bits, stored.shape[1])
         number = FORMATS[stored.dtype]
         count = (stored.stop - stored.start) // number.itemsize
         if count == 0:
@@ -53,14 +59,19 @@ class MappedFiles:
             return flat.reshape(stored.shape)
         return as_strided(flat, stored.shape, [stride * number.itemsize for stride in stored.strides])
 
+    def scales(self, packed: Packed) -> npt.NDArray[np.float32]:
+        """The scales of a packed matrix, [rows, groups]."""
+        return widened(self.array(packed.scale).reshape(packed.words.shape[0], -1), packed.scale.dtype)
+
     def release(self, stored: StoredTensor) -> None:
         """Let the system drop the pages of a tensor that was copied, so that loading needs little more than the weights."""
-        mapped = self._maps.get(stored.file)
-        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-            start = -(-stored.start // mmap.PAGESIZE) * mmap.PAGESIZE
-            length = stored.stop // mmap.PAGESIZE * mmap.PAGESIZE - start
-            if length > 0:
-                mapped.madvise(mmap.MADV_DONTNEED, start, length)
+        for part in stored.parts:
+            mapped = self._maps.get(part.file)
+            if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+                start = -(-part.start // mmap.PAGESIZE) * mmap.PAGESIZE
+                length = part.stop // mmap.PAGESIZE * mmap.PAGESIZE - start
+                if length > 0:
+                    mapped.madvise(mmap.MADV_DONTNEED, start, length)
 
     def _map(self, path: Path) -> mmap.mmap:
         if path not in self._maps:
@@ -130,6 +141,19 @@ def widened(array: Array, dtype: str) -> npt.NDArray[np.float32]:
     if dtype == "BF16":
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32)
+
+
+def _unpacked(words: Array, scales: npt.NDArray[np.float32], bits: int, columns: int) -> npt.NDArray[np.float32]:
+    """The numbers of a packed matrix, [rows, columns]. Rows come in blocks, to keep the temporary arrays small."""
+    matrix = np.empty((len(words), columns), np.float32)
+    shifts = np.arange(0, 32, bits, dtype=np.uint32)
+    group = columns // scales.shape[1]
+    rows = max(1, BLOCK // max(1, columns))
+    for start in range(0, len(words), rows):
+        block = slice(start, start + rows)
+        integers = (words[block, :, None] >> shifts & np.uint32(2**bits - 1)).astype(np.float32).reshape(len(words[block]), -1)
+        matrix[block] = (integers[:, :columns] - np.float32(2 ** (bits - 1))) * np.repeat(scales[block], group, axis=1)
+    return matrix
 
 
 def is_finite(array: Array, dtype: str) -> bool:

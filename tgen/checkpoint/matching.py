@@ -33,8 +33,13 @@ class Match:
 
     @property
     def dtype(self) -> str:
-        """The format of its numbers: MXFP4 is unpacked to bfloat16, which holds each of them."""
+        """The format that its numbers are read in: MXFP4 is unpacked to bfloat16, which holds each of them."""
         return self.tensor.dtype if self.scales is None else "BF16"
+
+    @property
+    def number_format(self) -> str:
+        """The format that holds the numbers as precisely as the file does."""
+        return self.tensor.number_format if self.scales is None else "BF16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +59,15 @@ class Matches:
 
         Vectors, which some checkpoints keep wider, do not count; F64 is narrowed, for no model needs it.
         """
-        formats = {match.dtype for match in self.parameters.values() if len(match.tensor.shape) > 1}
+        formats = {match.number_format for match in self.parameters.values() if len(match.tensor.shape) > 1}
         return formats.pop() if formats in ({"BF16"}, {"F16"}) else "F32"
 
 
-def settle_head(family: Family, spec: ModelSpec, stored: dict[str, StoredTensor]) -> ModelSpec:
+def settle_head(family: Family, spec: ModelSpec, stored: dict[str, StoredTensor], *, vectors: bool = False) -> ModelSpec:
     """The spec with the head that the files hold: a stored head is used, whatever `tie_word_embeddings` says.
 
-    An encoder whose files lack its head becomes a model that gives vectors only; a head whose files lack its optional bias has none.
+    An encoder whose files lack its head becomes a model that gives vectors only, and so does a decoder that is to give `vectors`; a head
+    whose files lack its optional bias has none.
     """
     if spec.head is None:
         return spec
@@ -71,6 +77,8 @@ def settle_head(family: Family, spec: ModelSpec, stored: dict[str, StoredTensor]
         return _find(table.sources[parameter].name, table, stored) is None
 
     if spec.decoder is None and spec.head.transform is not None and absent("head.transform.dense.weight"):
+        return replace(spec, head=None)
+    if vectors and spec.kind == "decoder-only" and not spec.head.tied and absent("head.out.weight"):
         return replace(spec, head=None)
     bias = spec.head.bias and not ("head.out.bias" in table.optional and absent("head.out.bias"))
     return replace(spec, head=replace(spec.head, tied=spec.head.tied and absent("head.out.weight"), bias=bias))

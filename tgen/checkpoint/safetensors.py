@@ -45,7 +45,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 def weight_bytes(tensors: dict[str, StoredTensor]) -> int:
     """The size of the weights as stored."""
-    return sum(tensor.stop - tensor.start for tensor in tensors.values())
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def _merged(shards: Iterable[dict[str, StoredTensor]]) -> dict[str, StoredTensor]:

@@ -10,7 +10,8 @@ from pathlib import Path
 class StoredTensor:
     """One tensor of a checkpoint: its file, the type it is stored in ("F32", "BF16" ...), its shape.
 
-    `start` and `stop` are byte offsets into the file. `strides` count numbers; None means row-major order.
+    `start` and `stop` are byte offsets into the file. `strides` count numbers; None means row-major order. A matrix with `packed` is not
+    in the file as it is: its numbers in float32 come from the integers and scales there.
     """
 
     file: Path
@@ -19,3 +20,37 @@ class StoredTensor:
     start: int = 0
     stop: int = 0
     strides: tuple[int, ...] | None = None
+    packed: Packed | None = None
+
+    @property
+    def number_format(self) -> str:
+        """The type that holds the numbers as precisely as the file does."""
+        return self.dtype if self.packed is None else self.packed.scale.dtype
+
+    @property
+    def stored_as(self) -> str:
+        """The type that it has in the file, for people."""
+        return self.dtype if self.packed is None else f"INT{self.packed.bits}"
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of the files it takes."""
+        return sum(part.stop - part.start for part in self.parts)
+
+    @property
+    def parts(self) -> list[StoredTensor]:
+        """The tensors that hold it in the files."""
+        return [self] if self.packed is None else [self.packed.words, self.packed.scale]
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A matrix [rows, columns] as integers of `bits` bits with one scale for each group of columns of a row.
+
+    `words` are int32 [rows, columns * bits / 32]; the lowest bits of a word are the first of its columns, and each integer is stored as
+    an unsigned one: 2^(bits - 1) is added to it. `scale` is [rows, groups].
+    """
+
+    bits: int
+    words: StoredTensor
+    scale: StoredTensor

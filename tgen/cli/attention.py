@@ -30,7 +30,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {
 }
 
 
-@p.takes(without=("executor",))
+@p.takes(without=("executor", "quantize"))
 def attention(
     text: TextArgument = None,
     file: p.File = None,

@@ -115,7 +115,7 @@ def generate(
     if prompt_cache is not None:
         from tgen.engine.prompt_cache import PromptCache
 
-        cache = PromptCache(prompt_cache, checkpoint)
+        cache = PromptCache(prompt_cache, checkpoint, run.quantize)
     generator, name = open_generator(model, run, checkpoint, guessing)
     wishes = Wishes(echo, json, show_probs, raw, color, fail_on_length, verbose)
     request = Request(source.read(), template, system, cache)

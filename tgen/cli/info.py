@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from tgen.cli import options as p
 from tgen.cli.opening import open_checkpoint
 from tgen.errors import CheckpointError, UsageError
+from tgen.options import RunOptions
 from tgen.spec.records import Alibi, ExpertsSpec
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
@@ -20,21 +20,25 @@ if TYPE_CHECKING:
     from tgen.spec.records import FeedForward, RopeSpec, StackSpec
 
 
+@p.takes(without=("threads",))
 def info(
     name: Annotated[str | None, typer.Argument(metavar="MODEL", help="A folder or a name, as for --model.", show_default=False)] = None,
     json: p.Json = False,
     model: p.Model = None,
+    *,
+    run: RunOptions,
 ) -> int:
     """Show what a model folder holds, whether it will run, and its defaults. A broken folder is an error with exit code 3.
 
-    Reads headers only: a file of many gigabytes takes no longer than a small one.
+    Reads headers only: a file of many gigabytes takes no longer than a small one. The memory of weights and cache is what a run with the
+    same --dtype and --quantize takes on the native executor.
     """
     messages.configure("auto", quiet=False)
     if name is not None and model is not None:
         raise UsageError("give the model as an argument or as --model, not both")
-    checkpoint = open_checkpoint(name or model)
-    facts = dict(_facts(checkpoint))
-    problem = _tokenizer_problem(checkpoint, facts) or _executor_problem(checkpoint, facts)
+    checkpoint = open_checkpoint(name or model, vectors=True)
+    facts = dict(_facts(checkpoint, run))
+    problem = _tokenizer_problem(checkpoint, facts) or _executor_problem(checkpoint, run, facts)
     facts["runs"] = problem is None
     if json:
         write_json(facts)
@@ -47,10 +51,10 @@ def info(
     return 0
 
 
-def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
+def _facts(checkpoint: Checkpoint, run: RunOptions) -> Iterator[tuple[str, Any]]:
     from tgen.checkpoint.generation import read_generation
     from tgen.checkpoint.safetensors import weight_bytes
-    from tgen.executors.formats import BYTES, NAMES, automatic_format
+    from tgen.executors.formats import BYTES, NAMES, NUMBER_FORMATS, automatic_format
     from tgen.options import FROM_MODEL, resolve
     from tgen.spec.cache import row_numbers
     from tgen.spec.shapes import active_parameter_count, parameter_count
@@ -67,9 +71,11 @@ def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
     if (active := active_parameter_count(spec)) != count:
         yield "active_parameters", active
     yield "weight_bytes", weight_bytes(checkpoint.stored)
-    yield "stored_as", sorted({tensor.dtype for tensor in checkpoint.stored.values()})
+    yield "stored_as", sorted({tensor.stored_as for tensor in checkpoint.stored.values()})
     for name, part in spec.stacks.items():
-        yield ("layers" if len(spec.stacks) == 1 else f"{name}_layers"), len(part.layers)
+        yield ("layers" if len(spec.stacks) == 1 else f"{name}_layers"), len(part.layers) * part.rounds
+    if spec.head is None:
+        yield "gives", "vectors only"
     if checkpoint.matches.left_out:
         yield "left_out", f"{len(checkpoint.matches.left_out)} tensors of parts that tgen does not run"
     yield "width", spec.width
@@ -80,9 +86,10 @@ def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
     yield "positions", _positions(stack)
     yield "vocabulary", spec.vocab
     yield "context", spec.context
-    number_format = automatic_format(checkpoint.matches.number_format, count)
+    number_format = NUMBER_FORMATS[run.dtype] or automatic_format(checkpoint.matches.number_format, count)
     yield "computes_in", NAMES[number_format]
     yield "cache_bytes_per_token", BYTES[number_format] * row_numbers(spec, 1)
+    yield "memory_of_weights", BYTES[number_format] * count
     generation = read_generation(checkpoint)
     yield "start_tokens", [] if generation.start_token is None else [generation.start_token]
     yield "end_tokens", sorted(generation.end_tokens)
@@ -105,27 +112,24 @@ def _tokenizer_problem(checkpoint: Checkpoint, facts: dict[str, Any]) -> Checkpo
     return None
 
 
-def _executor_problem(checkpoint: Checkpoint, facts: dict[str, Any]) -> CheckpointError | None:
-    """Add what will run the model, and why it is not the native executor. That nothing can is returned, not raised."""
+def _executor_problem(checkpoint: Checkpoint, run: RunOptions, facts: dict[str, Any]) -> CheckpointError | None:
+    """Add what will run the model, why it is not the native executor, and the memory. That nothing can run it is returned, not raised."""
+    from tgen.executors.native.forecast import forecast
     from tgen.executors.open import why_torch
 
     try:
-        reason = why_torch(checkpoint.spec, p.run_options({}))
+        reason = why_torch(checkpoint.spec, run)
     except CheckpointError as error:
         return error
     facts["executor"] = "native" if reason is None else f"torch ({reason})"
-    facts["memory_for_weights"] = _memory(checkpoint, None if reason is None else facts["computes_in"])
+    if reason is None:
+        found = forecast(checkpoint, run)
+        facts["computes_in"] = found.widths
+        facts["cache_bytes_per_token"] = found.cache_bytes_per_token
+        facts["memory_of_weights"] = found.weight_bytes
+        if found.packed_file is not None:
+            facts["packed_weights"] = str(found.packed_file)
     return None
-
-
-def _memory(checkpoint: Checkpoint, number_format: str | None) -> int:
-    """Bytes of all weights as they lie in memory, every expert's among them; without a format, each in the one that it is stored in."""
-    from tgen.executors.formats import BYTES, NAMES
-    from tgen.spec.shapes import parameters
-
-    sizes = {NAMES[name]: size for name, size in BYTES.items()}
-    found = checkpoint.matches.parameters
-    return sum(math.prod(shape) * sizes[number_format or NAMES[found[name].dtype]] for name, shape in parameters(checkpoint.spec).items())
 
 
 def _feed_forward(part: FeedForward) -> str:
@@ -142,6 +146,10 @@ def _positions(stack: StackSpec) -> str:
     ropes = {layer.mixer.rope: None for layer in stack.layers if layer.mixer.rope}
     if stack.positions is not None:
         return f"{stack.positions.kind}{window}"
+    if stack.relative is not None:
+        return f"vectors of distances{window}"
+    if stack.layers[0].mixer.distances is not None:
+        return f"relative buckets{window}"
     if stack.bias is not None:
         return f"{'ALiBi' if isinstance(stack.bias, Alibi) else 'relative buckets'}{window}"
     return f"rotary, {'; '.join(map(_rope, ropes))}{window}" if ropes else f"none{window}"

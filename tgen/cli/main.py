@@ -109,6 +109,7 @@ COMMANDS = {
     "models": "List the models on this machine.",
     "tokenize": "Show the ids and pieces of a text, and turn ids back into text.",
     "bench": "Measure prefill and decode speed, and memory.",
+    "quantize": "Write a model with weights of 8 or 4 bits into a new folder.",
     "train": "Train a small model on your own text.",
 }
 

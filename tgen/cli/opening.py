@@ -11,7 +11,7 @@ from tgen.errors import UsageError
 from tgen.ui import messages
 
 COMMANDS_OF = {
-    "decoder-only": ("generate", "score", "explain", "attention", "bench"),
+    "decoder-only": ("generate", "score", "explain", "embed", "attention", "bench"),
     "encoder-decoder": ("translate", "generate", "attention"),
     "encoder-only": ("fill", "embed", "attention"),
 }
@@ -30,14 +30,17 @@ def resolve(model: str | None, *, translator: bool = False) -> Path:
     return names.resolve(model or os.environ.get("TGEN_MODEL") or (names.DEFAULT_TRANSLATOR if translator else names.DEFAULT_MODEL))
 
 
-def open_checkpoint(model: str | None, *, translator: bool = False) -> Checkpoint:
-    """Open and check that folder. A warning names settings in its files that tgen does not implement. Raises CheckpointError."""
+def open_checkpoint(model: str | None, *, translator: bool = False, vectors: bool = False) -> Checkpoint:
+    """Open and check that folder; with `vectors`, it may lack the head. A warning names settings in its files that tgen does not implement.
+
+    Raises CheckpointError.
+    """
     folder = resolve(model, translator=translator)
 
     from tgen.checkpoint import container
     from tgen.checkpoint.generation import not_honoured
 
-    checkpoint = container.open_checkpoint(folder)
+    checkpoint = container.open_checkpoint(folder, vectors=vectors)
     if ignored := not_honoured(checkpoint):
         messages.warning(f"the model's folder sets options that tgen does not implement: {', '.join(ignored)}; the text may differ")
     return checkpoint

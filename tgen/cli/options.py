@@ -225,7 +225,7 @@ def refuse_empty_values(parameters: Iterable[Any], given: Mapping[str, Any]) -> 
     """
     for parameter in parameters:
         is_argument = parameter.param_type_name == "argument"
-        if is_argument and parameter.metavar not in ("FILE", "MODEL"):
+        if is_argument and parameter.metavar not in ("FILE", "MODEL", "FOLDER"):
             continue
         values = given.get(parameter.name)
         if "" in (values if isinstance(values, list | tuple) else [values]):

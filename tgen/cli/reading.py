@@ -36,9 +36,12 @@ class Opened:
             raise CapacityError(f"the {what} has {count} tokens, the model's context is {context}", "shorten it")
 
 
-def open_to_read(model: str | None, options: RunOptions, command: str, *kinds: str) -> Opened:
-    """Open the model that --model names, for a command that takes these `kinds` of model; none means all. Raises TgenError."""
-    checkpoint = open_checkpoint(model)
+def open_to_read(model: str | None, options: RunOptions, command: str, *kinds: str, vectors: bool = False) -> Opened:
+    """Open the model that --model names, for a command that takes these `kinds` of model; none means all. Raises TgenError.
+
+    For a command that needs `vectors` only, the model may lack its head.
+    """
+    checkpoint = open_checkpoint(model, vectors=vectors)
     if kinds:
         require_kind(checkpoint, command, *kinds)
 

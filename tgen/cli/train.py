@@ -32,7 +32,7 @@ def _number(name: str, help: str, panel: str, limits: str = "above 0", default: 
     return p.option(f"--{name.replace('_', '-')}", help=help, panel=panel, metavar=metavar, limits=limits, default=default or f"{value:g}")
 
 
-@p.takes(without=("dtype", "executor"))
+@p.takes(without=("dtype", "executor", "quantize"))
 def train(
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="FILE", help="Text files, .jsonl files with a text field, or - for standard input.")

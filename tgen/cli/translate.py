@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from tgen.batch.lines import Line, line_batches
 from tgen.cli import options as p
@@ -27,13 +27,24 @@ READ = 128
 def translate(
     text: LinesArgument = None,
     file: p.File = None,
+    source: Annotated[
+        str | None,
+        p.option(
+            "--from", panel=p.PROMPT, metavar="CODE", default="the folder's",
+            help="The language of the text, for a model of many languages: eng_Latn, en_XX, en, or its beginning if that is clear.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        p.option("--to", panel=p.PROMPT, metavar="CODE", default="the folder's", help="The language to translate into, for such a model."),
+    ] = None,
     *,
     asked: p.Asked,
     quiet: p.Quiet = False,  # noqa: ARG001
     model: p.Model = None,
     run: RunOptions,
-) -> int:
-    """Translate with an encoder-decoder (Marian, BART, T5): one line in, one line out, in order; an empty line stays empty.
+) -> int:  # fmt: skip
+    """Translate with an encoder-decoder (Marian, NLLB, M2M-100, mBART, T5): one line in, one line out, in order; an empty line stays empty.
 
     Standard input is read before TEXT: in a `while read` loop, add </dev/null, or the command takes the loop's lines.
 
@@ -48,7 +59,7 @@ def translate(
     from tgen.ui.counting import counting
 
     generator, _ = open_generator(model, run, checkpoint)
-    translator = Translator(generator, generator.resolve(asked.values, asked.environment))
+    translator = Translator(generator, generator.resolve(asked.values, asked.environment), source=source, target=target)
     with counting("lines", None, writing=True) as bar:
         for lines in batches:
             write_text("".join(f"{target}\n" for target in _targets(translator, lines)))

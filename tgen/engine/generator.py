@@ -191,7 +191,8 @@ class Generator:
     def _rules(self, prepared: Prepared) -> Rules:
         """The tokens that the options and generation_config.json forbid or force."""
         ends = frozenset() if prepared.options.ignore_eos else self.end_tokens
-        return read_rules(self.defaults, prepared.options, ends, prompt=len(prepared.ids))
+        source = prepared.ids if prepared.source is None else prepared.source
+        return read_rules(self.defaults, prepared.options, ends, prompt=len(prepared.ids), source=source)
 
     def _guard(self, prepared: Prepared) -> Guard | None:
         """The guard that enforces the request's constraint; None without a constraint."""

@@ -20,6 +20,7 @@ from tgen.engine.prefix import Prefix, common
 from tgen.errors import UsageError
 from tgen.executors.session import State
 from tgen.files import try_writing, write_atomically
+from tgen.options import Quantize
 
 FORMAT = "tgen prompt cache 1"
 MOST_HEADER_BYTES = 2**20
@@ -28,13 +29,16 @@ MOST_HEADER_BYTES = 2**20
 class PromptCache:
     """A prompt cache file, and the ids that it held before this run."""
 
-    def __init__(self, path: Path, checkpoint: Checkpoint) -> None:
-        """Raises UsageError for a model with an encoder, and for a path that cannot be written, before anything is computed."""
+    def __init__(self, path: Path, checkpoint: Checkpoint, quantize: Quantize = "none") -> None:
+        """`quantize` counts as part of the model.
+
+        Raises UsageError for a model with an encoder, and for a path that cannot be written, before anything is computed.
+        """
         if checkpoint.spec.kind != "decoder-only":
             message = f"--prompt-cache needs a model that is decoder-only; {checkpoint.name} is {checkpoint.spec.kind}"
             raise UsageError(message, "leave --prompt-cache out")
         self._path = path
-        self._model = f"{fingerprint(checkpoint)} {__version__}"
+        self._model = f"{fingerprint(checkpoint)} {quantize} {__version__}"
         self._ids: list[int] = []
         self._check()
 
@@ -113,7 +117,7 @@ def _read(path: Path, model: str) -> tuple[list[int], State]:
 
     header = _header(path)
     if header.get("format") != FORMAT or header.get("model") != model:
-        raise ValueError("it was made with another model or by another version of tgen")
+        raise ValueError("it was made with another model, another --quantize or by another version of tgen")
     try:
         arrays = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:

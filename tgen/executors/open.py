@@ -18,13 +18,19 @@ if TYPE_CHECKING:
     from tgen.executors.session import LoadedModel
     from tgen.executors.torch.transformer import Transformer
 
+QUANTIZE_HINT = "leave --quantize out, or use --executor native --device cpu"
+
 
 def why_torch(spec: ModelSpec, options: RunOptions) -> str | None:
     """Why torch runs the model and not the native executor; None if the native executor does.
 
-    Raises UsageError if the user asks for the native executor and it cannot run the model, UnsupportedError if torch is not installed.
+    Raises UsageError if the user asks for the native executor or for quantised weights and it cannot run the model, UnsupportedError if
+    torch is not installed.
     """
     reason = _reason(spec, options)
+    if reason is not None and options.quantize != "none":
+        message = f"--quantize {options.quantize} needs the native executor, and torch would run this model: {reason}"
+        raise UsageError(message, "leave --quantize out" if options.executor == "auto" and options.device == "cpu" else QUANTIZE_HINT)
     if reason is not None:
         require_torch("this model", "" if options.executor == "torch" else f"the native executor does not run it: {reason}")
     return reason

@@ -87,7 +87,7 @@ class LoadedModel(Executor, Protocol):
     """An executor with all that the other tasks need; every kind of executor has this whole protocol."""
 
     def encode(self, texts: Sequence[Sequence[int]]) -> list[Hidden]:
-        """The encoder's hidden states of each text, float32 [n, width]. Every text has at least one id."""
+        """The hidden states of each text, float32 [n, width]: the encoder's, or a lone decoder's. Every text has at least one id."""
         ...
 
     def masked_logits(self, texts: Sequence[Sequence[int]], places: Sequence[Sequence[int]]) -> Logits:

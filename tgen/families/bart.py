@@ -1,45 +1,69 @@
-"""BART and Marian: encoder and decoder with norms after each sum.
+"""BART and its kin: encoder and decoder of layers with biases, and matrices of one table of embeddings.
 
-BART learns its positions (the first two rows unused) and norms the embeddings; Marian computes sines and scales the embeddings.
+BART and Marian have norms after each sum, the others before each part and after the last layer. Positions are learned (BART, mBART,
+Blenderbot; the first two rows unused but in the last) or sines (Marian, PEGASUS, and M2M-100 with NLLB by a formula of its own).
 """
 
 from __future__ import annotations
 
-from tgen.families.config import Config
+from dataclasses import dataclass
+from typing import Literal
+
+from tgen.errors import CheckpointError
+from tgen.families.config import HINT, Config
 from tgen.families.table import ONE_ROW, Names, Source, Table, make_table
 from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, PositionTable, StackSpec
 
 UNUSED_ROWS = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Kin:
+    """How a model_type differs from BART, and what its context and activation are where the folder does not say."""
+
+    before: bool = True  # the norms
+    learned: bool = True  # the positions
+    unused: int = UNUSED_ROWS
+    embedding_norm: bool = True
+    head_bias: bool = True
+    context: int = 1024
+    activation: str = "gelu"
+
+
+KINDS = {
+    "bart": Kin(before=False),
+    "marian": Kin(before=False, learned=False, unused=0, embedding_norm=False),
+    "mbart": Kin(),
+    "pegasus": Kin(learned=False, unused=0, embedding_norm=False),
+    "blenderbot": Kin(unused=0, embedding_norm=False, context=128),
+    "m2m_100": Kin(learned=False, embedding_norm=False, head_bias=False, activation="relu"),
+}
+
+
 def spec(config: Config) -> ModelSpec:
-    """The spec of a `config.json` whose model_type is bart or marian."""
-    marian = config.model_type == "marian"
-    for key in ("normalize_before", "add_final_layer_norm", "add_bias_logits", "do_blenderbot_90_layernorm"):
-        config.require(key, [False])
-    config.require("normalize_embedding", [not marian])
-    config.require("static_position_embeddings", [marian])
-    config.require("share_encoder_decoder_embeddings", [True])
-    config.require("is_decoder", [False])
+    """The spec of a `config.json` of BART's kin."""
+    kin = KINDS[config.model_type]
+    _check_variants(config, kin)
     width, vocab = config.integer("d_model"), config.integer("vocab_size")
     config.require("decoder_vocab_size", [vocab])
-    context, norm = config.integer("max_position_embeddings", default=1024), NormSpec("layer", 1e-5)
-    positions = PositionTable("sinusoid", context) if marian else PositionTable("learned", context + UNUSED_ROWS, UNUSED_ROWS)
-    activation = config.activation("activation_function", default="gelu")
+    context, norm = config.integer("max_position_embeddings", default=kin.context), NormSpec("layer", 1e-5)
+    activation = config.activation("activation_function", default=kin.activation)
+    positions = _positions(config, kin, context, width)
 
-    def stack(name: str, *, decoder: bool) -> StackSpec:
-        heads = config.integer(f"{name}_attention_heads")
+    def stack(name: Literal["encoder", "decoder"]) -> StackSpec:
+        heads, decoder = config.integer(f"{name}_attention_heads"), name == "decoder"
         head_dim = config.head_dim(width, heads)
         attention = AttentionSpec(heads, heads, head_dim, head_dim**-0.5, bias=True, out_bias=True)
         mlp = MlpSpec(config.integer(f"{name}_ffn_dim"), activation, gated=False, bias=True)
-        layer = LayerSpec(attention, mlp, norm, residual="post", cross=attention if decoder else None)
+        residual: Literal["pre", "post"] = "pre" if kin.before else "post"
+        layer = LayerSpec(attention, mlp, norm, residual=residual, cross=attention if decoder else None)
         return StackSpec(
             layers=(layer,) * config.layers(f"{name}_layers"),
             causal=decoder,
-            final_norm=None,
+            final_norm=norm if kin.before else None,
             positions=positions,
-            embedding_norm=None if marian else norm,
-            embedding_scale=width**0.5 if config.flag("scale_embedding", default=False) else None,
+            embedding_norm=norm if kin.embedding_norm else None,
+            embedding_scale=width**0.5 if config.flag("scale_embedding", default=config.model_type == "m2m_100") else None,
         )
 
     config.raw("num_hidden_layers")  # repeats encoder_layers
@@ -48,9 +72,9 @@ def spec(config: Config) -> ModelSpec:
         vocab=vocab,
         width=width,
         context=context,
-        head=HeadSpec(tied=config.flag("tie_word_embeddings", default=True), bias=True),
-        encoder=stack("encoder", decoder=False),
-        decoder=stack("decoder", decoder=True),
+        head=HeadSpec(tied=config.flag("tie_word_embeddings", default=True), bias=kin.head_bias),
+        encoder=stack("encoder"),
+        decoder=stack("decoder"),
     )
 
 
@@ -69,9 +93,34 @@ def tensors(spec: ModelSpec) -> Table:
     for stack in ("encoder", "decoder"):
         modules[f"{stack}.positions"] = f"model.{stack}.embed_positions"
         modules[f"{stack}.embedding_norm"] = f"model.{stack}.layernorm_embedding"
+        modules[f"{stack}.final_norm"] = f"model.{stack}.layer_norm"
     layers = {stack: (f"model.{stack}.layers", layer) for stack in ("encoder", "decoder")}
     repeated = {f"model.{stack}.embed_tokens.weight": "model.shared.weight" for stack in layers}
-    # Marian's files may hold the sines, which the executor computes.
+    # The files may hold the sines, which the executor computes.
     positions = spec.stacks["encoder"].positions
-    ignored = ("embed_positions.weight",) if positions and positions.kind == "sinusoid" else ()
+    ignored = ("embed_positions.weight", "embed_positions.weights") if positions and positions.kind == "sinusoid" else ()
     return make_table(spec, modules, layers, prefixes=("model.",), repeated=repeated, ignored=ignored, optional=("head.out.bias",))
+
+
+def _positions(config: Config, kin: Kin, context: int, width: int) -> PositionTable:
+    if config.model_type == "m2m_100":
+        if width % 2 or width < 4:
+            raise CheckpointError(f"config.json: d_model = {width} is not an even number, 4 or more", HINT)
+        # The first position has the sines of the place after the padding token's id.
+        offset = config.integer("pad_token_id", default=1, minimum=0, maximum=1000) + 1
+        return PositionTable("sinusoid", context + offset, offset, to_last=True)
+    return PositionTable("learned" if kin.learned else "sinusoid", context + kin.unused, kin.unused)
+
+
+def _check_variants(config: Config, kin: Kin) -> None:
+    """Refuse values under which older programs computed something else than the model_type says."""
+    config.require("normalize_before", [kin.before])
+    config.require("add_final_layer_norm", [kin.before])
+    config.require("normalize_embedding", [kin.embedding_norm])
+    config.require("static_position_embeddings", [not kin.learned])
+    config.require("layernorm_variant", ["prelayernorm" if kin.before else "bart"])
+    config.require("share_encoder_decoder_embeddings", [True])
+    for key in ("add_bias_logits", "is_decoder", "extra_layer_norm"):
+        config.require(key, [False])
+    # Blenderbot's folders say true, which its programs did not read.
+    config.require("do_blenderbot_90_layernorm", [False, True] if config.model_type == "blenderbot" else [False])

@@ -1,7 +1,8 @@
-"""Gemma 1, 2 and 3 (text): scaled embeddings, norms whose weights are stored as their distance from 1.
+"""Gemma 1, 2 and 3 (text), EmbeddingGemma: scaled embeddings, norms whose weights are stored as their distance from 1.
 
 Since Gemma 2, norms stand before and after each part, and layers with a sliding window take turns with full ones. Gemma 2 bounds scores
-and logits; Gemma 3 norms queries and keys instead, and has a separate rotation base for windowed layers.
+and logits; Gemma 3 norms queries and keys instead, and has a separate rotation base for windowed layers. EmbeddingGemma is a Gemma 3 that
+looks both ways, and gives vectors only.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is gemma, gemma2 or gemma3_text."""
     first = config.model_type == "gemma"
     third = config.model_type == "gemma3_text"
-    config.require("use_bidirectional_attention", [False])
+    both_ways = third and config.flag("use_bidirectional_attention", default=False)
+    config.require("use_bidirectional_attention", [both_ways])
     config.raw("_sliding_window_pattern")  # repeats sliding_window_pattern or layer_types
     config.require("sliding_window_size", [config.raw("sliding_window")])
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
@@ -27,6 +29,8 @@ def spec(config: Config) -> ModelSpec:
     mlp = MlpSpec(config.integer("intermediate_size"), _activation(config), gated=True, bias=False)
     every, count = config.integer("sliding_window_pattern", default=6) if third else 2, config.layers("num_hidden_layers")
     windows = [None] * count if first else config.windows(count, lambda layer: bool((layer + 1) % every))
+    if both_ways:  # half of the window lies before a query and half behind it
+        windows = [None if window is None else window // 2 + 1 for window in windows]
     full, local = _ropes(config, head_dim) if third else (config.rope(head_dim),) * 2
     layers = tuple(
         LayerSpec(
@@ -48,16 +52,19 @@ def spec(config: Config) -> ModelSpec:
         )
         for window in windows
     )
+    stack = StackSpec(layers, causal=not both_ways, final_norm=norm, embedding_scale=width**0.5)
+    head = HeadSpec(
+        tied=config.flag("tie_word_embeddings", default=True),
+        softcap=None if first else _softcap(config, "final_logit_softcapping", default=None if third else 30.0),
+    )
     return ModelSpec(
         family=config.model_type,
         vocab=config.integer("vocab_size"),
         width=width,
         context=config.integer("max_position_embeddings", default=8192),
-        head=HeadSpec(
-            tied=config.flag("tie_word_embeddings", default=True),
-            softcap=None if first else _softcap(config, "final_logit_softcapping", default=None if third else 30.0),
-        ),
-        decoder=StackSpec(layers=layers, causal=True, final_norm=norm, embedding_scale=width**0.5),
+        head=None if both_ways else head,
+        encoder=stack if both_ways else None,
+        decoder=None if both_ways else stack,
     )
 
 
@@ -80,8 +87,10 @@ def tensors(spec: ModelSpec) -> Table:
     }
     if spec.family == "gemma":
         layer["feed_forward_norm"] = layer["mixer_out_norm"]
-    modules: Names = {"embedding": "model.embed_tokens", "decoder.final_norm": Source("model.norm", PLUS_ONE), "head.out": "lm_head"}
-    return make_table(spec, modules, {"decoder": ("model.layers", layer)}, prefixes=("model.",), ignored=BUFFERS)
+    modules: Names = {"embedding": "model.embed_tokens", "head.out": "lm_head"}
+    stack = next(iter(spec.stacks))
+    modules[f"{stack}.final_norm"] = Source("model.norm", PLUS_ONE)
+    return make_table(spec, modules, {stack: ("model.layers", layer)}, prefixes=("model.",), ignored=BUFFERS)
 
 
 def _ropes(config: Config, head_dim: int) -> tuple[RopeSpec, RopeSpec]:

@@ -1,11 +1,27 @@
-"""T5, T5 v1.1 and FLAN-T5: encoder and decoder without position vectors; learned numbers per distance are added to the scores."""
+"""T5, T5 v1.1, FLAN-T5, mT5, UMT5, LongT5: encoder and decoder without position vectors; learned numbers per distance are added to scores.
+
+All layers share these numbers, but in UMT5 each has its own. LongT5's encoder has windows, and sums of blocks if it is transient-global.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from tgen.errors import UnsupportedError
 from tgen.families.config import Config
 from tgen.families.table import Names, Table, make_table
-from tgen.spec.records import Activation, AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RelativeBias, StackSpec
+from tgen.spec.records import (
+    Activation,
+    AggregateSpec,
+    AttentionSpec,
+    HeadSpec,
+    LayerSpec,
+    MlpSpec,
+    ModelSpec,
+    NormSpec,
+    RelativeBias,
+    StackSpec,
+)
 from tgen.spec.shapes import parameters
 
 FEED_FORWARD: dict[str, tuple[Activation, bool]] = {
@@ -17,17 +33,16 @@ FEED_FORWARD: dict[str, tuple[Activation, bool]] = {
 
 
 def spec(config: Config) -> ModelSpec:
-    """The spec of a `config.json` whose model_type is t5."""
+    """The spec of a `config.json` of T5's kin."""
+    kind = config.model_type
     config.require("is_decoder", [False])
-    for key in ("dense_act_fn", "is_gated_act"):  # feed_forward_proj determines both
+    for key in ("dense_act_fn", "is_gated_act", "scalable_attention"):  # feed_forward_proj determines two, and nothing reads the last
         config.raw(key)
     width, heads = config.integer("d_model"), config.integer("num_heads")
-    kind = config.text("feed_forward_proj", default="relu")
-    if kind not in FEED_FORWARD:
-        raise UnsupportedError(f"config.json: feed_forward_proj = {kind!r} is not implemented", f"implemented: {', '.join(FEED_FORWARD)}")
-    activation, gated = FEED_FORWARD[kind]
-    # Scores are not scaled: the factor is in the weights.
-    attention = AttentionSpec(heads, heads, config.integer("d_kv", default=64), scale=1.0)
+    form = config.text("feed_forward_proj", default="relu" if kind in ("t5", "longt5") else "gated-gelu")
+    if form not in FEED_FORWARD:
+        raise UnsupportedError(f"config.json: feed_forward_proj = {form!r} is not implemented", f"implemented: {', '.join(FEED_FORWARD)}")
+    activation, gated = FEED_FORWARD[form]
     mlp = MlpSpec(config.integer("d_ff"), activation, gated, bias=False)
     norm = NormSpec("rms", config.number("layer_norm_epsilon", default=1e-6))
     buckets = config.integer("relative_attention_num_buckets", default=32, minimum=4)
@@ -36,26 +51,37 @@ def spec(config: Config) -> ModelSpec:
     count = config.layers("num_layers")
     decoder_count = config.layers("num_decoder_layers") if config.raw("num_decoder_layers") is not None else count
     # Version 1.0 divides the last hidden state by sqrt(width). A tied head marks it, or a key of its own since transformers 5.
-    scaled = config.flag("scale_decoder_outputs", default=config.flag("tie_word_embeddings", default=True))
+    scaled = config.flag("scale_decoder_outputs", default=config.flag("tie_word_embeddings", default=True)) and kind != "mt5"
+    own = kind == "umt5"
+
+    def stack(layers: int, *, causal: bool) -> StackSpec:
+        bias = RelativeBias(heads, buckets, distance, bidirectional=not causal)
+        # Scores are not scaled: the factor is in the weights.
+        plain = AttentionSpec(heads, heads, config.integer("d_kv", default=64), scale=1.0)
+        mixer = replace(plain, distances=bias if own else None)
+        mixer = _long(config, mixer, norm) if kind == "longt5" and not causal else mixer
+        layer = LayerSpec(mixer, mlp, norm, cross=plain if causal else None)
+        return StackSpec(
+            (layer,) * layers, causal=causal, final_norm=norm, bias=None if own else bias, block_bias=bias if mixer.aggregates else None
+        )
+
     return ModelSpec(
         family="t5",
         vocab=config.integer("vocab_size"),
         width=width,
         context=config.integer("n_positions", default=512),
         head=HeadSpec(tied=True, scale=width**-0.5 if scaled else None),
-        encoder=StackSpec(
-            layers=(LayerSpec(attention, mlp, norm),) * count,
-            causal=False,
-            final_norm=norm,
-            bias=RelativeBias(heads, buckets, distance, bidirectional=True),
-        ),
-        decoder=StackSpec(
-            layers=(LayerSpec(attention, mlp, norm, cross=attention),) * decoder_count,
-            causal=True,
-            final_norm=norm,
-            bias=RelativeBias(heads, buckets, distance, bidirectional=False),
-        ),
+        encoder=stack(count, causal=False),
+        decoder=stack(decoder_count, causal=True),
     )
+
+
+def _long(config: Config, mixer: AttentionSpec, norm: NormSpec) -> AttentionSpec:
+    """Attention to the keys within `local_radius` on both sides, and to the sums of all blocks if it is transient-global."""
+    config.require("encoder_attention_type", ["local", "transient-global"])
+    size, radius = config.integer("global_block_size", default=16), config.integer("local_radius", default=127)
+    blocks = AggregateSpec(size, norm) if config.raw("encoder_attention_type") == "transient-global" else None
+    return replace(mixer, window=radius + 1, aggregates=blocks)
 
 
 def tensors(spec: ModelSpec) -> Table:
@@ -63,18 +89,24 @@ def tensors(spec: ModelSpec) -> Table:
     gated = any(name.endswith("feed_forward.gate.weight") for name in parameters(spec))
     modules: Names = {"embedding": "shared", "head.out": "lm_head"}
     layers = {}
+    reader = spec.stacks["encoder"].layers[0].mixer
+    windowed = "TransientGlobalSelfAttention" if reader.aggregates else "LocalSelfAttention"
     for stack, last in (("encoder", 1), ("decoder", 2)):
+        own = windowed if stack == "encoder" and reader.window else "SelfAttention"
         modules[f"{stack}.final_norm"] = f"{stack}.final_layer_norm"
-        modules[f"{stack}.bias"] = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"
+        modules[f"{stack}.bias"] = f"{stack}.block.0.layer.0.{own}.relative_attention_bias"
+        modules[f"{stack}.block_bias"] = f"{stack}.block.0.layer.0.{own}.global_relative_attention_bias"
         names: Names = {
             "mixer_norm": "layer.0.layer_norm",
+            "mixer.distances": f"layer.0.{own}.relative_attention_bias",
+            "mixer.block_norm": f"layer.0.{own}.global_input_layer_norm",
             "cross_norm": "layer.1.layer_norm",
             "feed_forward_norm": f"layer.{last}.layer_norm",
             "feed_forward.gate": f"layer.{last}.DenseReluDense.wi_0",
             "feed_forward.up": f"layer.{last}.DenseReluDense.{'wi_1' if gated else 'wi'}",
             "feed_forward.down": f"layer.{last}.DenseReluDense.wo",
         }
-        for ours, theirs in (("mixer", "layer.0.SelfAttention"), ("cross", "layer.1.EncDecAttention")):
+        for ours, theirs in (("mixer", f"layer.0.{own}"), ("cross", "layer.1.EncDecAttention")):
             names |= {f"{ours}.{part}": f"{theirs}.{part[0]}" for part in ("q", "k", "v", "out")}
         layers[stack] = (f"{stack}.block", names)
     repeated = {f"{stack}.embed_tokens.weight": "shared.weight" for stack in layers}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -25,6 +25,7 @@ Followers = dict[tuple[int, ...], frozenset[int]]
 class Rules:
     """Which tokens may not or must come next. A forced last token must be the last of `max_new_tokens`.
 
+    No sequence of `source_size` ids may come that the source has: `source_followers` are its tokens after each one of a shorter sequence.
     `ngram_asked` says that an option, not generation_config.json, settled `no_repeat_ngram_size`.
     """
 
@@ -38,6 +39,8 @@ class Rules:
     suppressed: tuple[int, ...] = ()
     suppressed_first: tuple[int, ...] = ()
     ngram_asked: bool = False
+    source_size: int = 0
+    source_followers: Followers = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -74,6 +77,10 @@ class Rules:
         ended = [word[-1] for word in self.bad_words if len(word) == 1 or tuple(last[1 - len(word) :]) == word[:-1]]
         return [
             *(("no_repeat_ngram_size", tokens) for tokens in repeats),
+            (
+                "encoder_no_repeat_ngram_size",
+                self.source_followers.get(_start(last, self.source_size) or (), ()) if self.source_size else (),
+            ),
             ("bad_words_ids", ended),
             ("min_length (or min_new_tokens)", self.end_tokens if new < self.min_new_tokens else ()),
             ("suppress_tokens", self.suppressed),
@@ -101,7 +108,7 @@ class RowRules:
         self._prompt = _followers(prompt, self._size)
         self._written: Followers = {}
         # No rule looks further back than the longest sequence that it forbids.
-        self._reach = max([1, self._size - 1, *(len(word) - 1 for word in rules.bad_words)])
+        self._reach = max([1, self._size - 1, rules.source_size - 1, *(len(word) - 1 for word in rules.bad_words)])
         self._last = tuple(prompt[-self._reach :])
         self._new = 0
 
@@ -126,9 +133,11 @@ class RowRules:
         return copied
 
 
-def read_rules(config: GenerationConfig, options: GenerationOptions, end_tokens: frozenset[int], prompt: int = 0) -> Rules:
+def read_rules(
+    config: GenerationConfig, options: GenerationOptions, end_tokens: frozenset[int], prompt: int = 0, source: Sequence[int] = ()
+) -> Rules:
     """The rules that a folder and the options set. `prompt` is the number of ids before the text that will be written: min_length counts
-    them.
+    them. `source` are the ids that an encoder reads, or those of the prompt.
     """
     return Rules(
         max_new_tokens=options.max_new_tokens,
@@ -142,6 +151,8 @@ def read_rules(config: GenerationConfig, options: GenerationOptions, end_tokens:
         forced_last=config.forced_last,
         suppressed=config.suppressed,
         suppressed_first=config.suppressed_first,
+        source_size=config.source_ngram_size,
+        source_followers=_followers(source, config.source_ngram_size),
         ngram_asked=options.no_repeat_ngram_size != config.options.get("no_repeat_ngram_size"),
     )
 

@@ -76,12 +76,14 @@ class RopeSpec:
 class PositionTable:
     """Position vectors that are added to the embeddings: learned, or sines and cosines (arXiv:1706.03762, section 3.5).
 
-    Position p has row p + `offset` of the `length` rows, because some families keep the first rows for padding.
+    Position p has row p + `offset` of the `length` rows, because some families keep the first rows for padding. Of n sines, the i-th
+    turns by 10000^(-i/n) radians per position, or where `to_last` by 10000^(-i/(n-1)), so that the last one turns by 1/10000.
     """
 
     kind: Literal["learned", "sinusoid"]
     length: int
     offset: int = 0
+    to_last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,19 @@ class RelativeBias:
 
 
 @dataclass(frozen=True, slots=True)
+class RelativeVectors:
+    """A learned vector for each bucket of distances, which attention compares with queries and keys (DeBERTa, arXiv:2006.03654).
+
+    Distance d (query minus key) has the row clip(d, -span, span - 1) + span of 2 * span rows. Where `max_distance` is given, distances
+    beyond span/2 share rows on a logarithmic scale that ends there. `norm` is applied to the vectors.
+    """
+
+    span: int
+    max_distance: int | None = None
+    norm: NormSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class QueryGrowth:
     """Queries at position p are multiplied by 1 + beta * ln(1 + floor(p / span)), in the model's number format (Llama 4, Ministral 3)."""
 
@@ -133,14 +148,29 @@ class LatentSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class AggregateSpec:
+    """Further keys and values that an encoder's queries see, one for each block of `size` tokens of the text (LongT5, arXiv:2112.07916).
+
+    A block's vector is the norm of the sum of what the layer reads of its tokens; the same matrices make its key and value. The stack's
+    `block_bias` adds a number to its score, by its number minus that of the query's block. Tokens behind the last whole block belong to it.
+    """
+
+    size: int
+    norm: NormSpec
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionSpec:
     """Multi-head attention; fewer `kv_heads` than `heads` is grouped-query attention.
 
     The order is: matrix, `clip` (queries, keys and values bounded to +-clip), `qk_norm`, `rope`, `query_growth`. `qk_norm_span` says what
     the norm of queries and keys spans: each head, with one weight [head_dim] for all heads ("head") or with a weight of its own ("own"),
     or all heads together ("width"); in these two cases the weight is [heads * head_dim], head by head. With `qk_norm_after_rope` the norm
-    follows the rotation. `window` is how many of the latest keys a query sees, itself included; None is all of them. `softcap` bounds the
-    scores to +-softcap by a tanh. With `sinks`, each head's softmax has one learned score more, whose weight goes to no key.
+    follows the rotation. `window` is how many of the latest keys a query sees, itself included, and as many of the next ones in a
+    stack that is not causal; None is all of them. `softcap` bounds the scores to +-softcap by a tanh. With `sinks`, each head's softmax
+    has one learned score more, whose weight goes to no key. `distances` adds a number per distance, from a table of this layer's own
+    (UMT5). Where `disentangled`, scores are scale * (q.k + q.K(r) + k.Q(r)) for the stack's vector r of the distance: K and Q are this
+    layer's matrices for keys and queries. `aggregates` are further keys.
     """
 
     heads: int
@@ -159,6 +189,9 @@ class AttentionSpec:
     latent: LatentSpec | None = None
     window: int | None = None
     rope: RopeSpec | None = None
+    distances: RelativeBias | None = None
+    disentangled: bool = False
+    aggregates: AggregateSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +273,8 @@ class LayerSpec:
 
     `residual` is where the norms stand: before each part ("pre"), after each sum ("post"), before and after each part ("sandwich"),
     after each part but before the sum ("output"), or before a mixer and a feed-forward part that both read the same input ("parallel";
-    `shared_norm` gives both the same norm).
+    `shared_norm` gives both the same norm). Without `mixer_normed`, the mixer of a "pre" layer reads the stream as it is (ModernBERT's
+    first layer, which the norm of the embeddings precedes).
     """
 
     mixer: Mixer
@@ -248,6 +282,7 @@ class LayerSpec:
     norm: NormSpec
     residual: Literal["pre", "post", "sandwich", "output", "parallel"] = "pre"
     shared_norm: bool = False
+    mixer_normed: bool = True
     cross: AttentionSpec | None = None
 
 
@@ -255,7 +290,9 @@ class LayerSpec:
 class StackSpec:
     """The layers between embeddings and head, and how positions enter them.
 
-    `types` is the number of segment types, each with its own vector (BERT); tgen gives every token type 0.
+    `types` is the number of segment types, each with its own vector (BERT); tgen gives every token type 0. An encoder may run all its
+    layers `rounds` times, with the same weights (ALBERT). Where `embedding_in` is given, embeddings, positions, types and their norm have
+    that width, and a matrix with a bias takes the result to the model's width (ALBERT, ELECTRA).
     """
 
     layers: tuple[LayerSpec, ...]
@@ -263,9 +300,13 @@ class StackSpec:
     final_norm: NormSpec | None
     positions: PositionTable | None = None
     bias: Alibi | RelativeBias | None = None
+    relative: RelativeVectors | None = None
+    block_bias: RelativeBias | None = None
     types: int | None = None
     embedding_norm: NormSpec | None = None
     embedding_scale: float | None = None
+    embedding_in: int | None = None
+    rounds: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +315,7 @@ class TransformSpec:
 
     activation: Activation
     norm: NormSpec
+    bias: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +349,11 @@ class ModelSpec:
     encoder: StackSpec | None = None
     decoder: StackSpec | None = None
     embedding_width: int | None = None
+
+    @property
+    def row(self) -> int:
+        """The width of the embeddings and of the head's matrix."""
+        return (self.encoder.embedding_in if self.encoder else None) or self.embedding_width or self.width
 
     @property
     def kind(self) -> Literal["decoder-only", "encoder-only", "encoder-decoder"]:

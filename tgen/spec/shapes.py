@@ -48,7 +48,7 @@ def active_parameter_count(spec: ModelSpec) -> int:
 
 
 def _model(spec: ModelSpec) -> Named:
-    row = spec.embedding_width or spec.width
+    row = spec.row
     yield "embedding.weight", (spec.vocab, row)
     if spec.embedding_width is not None:
         yield "embedding_in.weight", (spec.width, row)
@@ -57,8 +57,8 @@ def _model(spec: ModelSpec) -> Named:
         yield from _stack(name, stack, spec.width)
     if spec.head is not None:
         if spec.head.transform is not None:
-            yield from _linear("head.transform.dense", spec.width, spec.width, bias=True)
-            yield from _norm("head.transform.norm", spec.head.transform.norm, spec.width)
+            yield from _linear("head.transform.dense", row, spec.width, spec.head.transform.bias)
+            yield from _norm("head.transform.norm", spec.head.transform.norm, row)
         if not spec.head.tied:
             yield "head.out.weight", (spec.vocab, row)
         if spec.head.bias:
@@ -66,14 +66,23 @@ def _model(spec: ModelSpec) -> Named:
 
 
 def _stack(name: str, stack: StackSpec, width: int) -> Named:
+    row = stack.embedding_in or width
     if stack.positions is not None and stack.positions.kind == "learned":
-        yield f"{name}.positions.weight", (stack.positions.length, width)
+        yield f"{name}.positions.weight", (stack.positions.length, row)
     if stack.types is not None:
-        yield f"{name}.types.weight", (stack.types, width)
+        yield f"{name}.types.weight", (stack.types, row)
+    if stack.relative is not None:
+        yield f"{name}.relative.weight", (2 * stack.relative.span, width)
+        if stack.relative.norm is not None:
+            yield from _norm(f"{name}.relative.norm", stack.relative.norm, width)
+    if stack.block_bias is not None:
+        yield f"{name}.block_bias.weight", (stack.block_bias.buckets, stack.block_bias.heads)
     if isinstance(stack.bias, RelativeBias):
         yield f"{name}.bias.weight", (stack.bias.buckets, stack.bias.heads)
     if stack.embedding_norm is not None:
-        yield from _norm(f"{name}.embedding_norm", stack.embedding_norm, width)
+        yield from _norm(f"{name}.embedding_norm", stack.embedding_norm, row)
+    if stack.embedding_in is not None:
+        yield from _linear(f"{name}.embedding_in", width, row, bias=True)
     for index, layer in enumerate(stack.layers):
         yield from _layer(f"{name}.layers.{index}", layer, width)
     if stack.final_norm is not None:
@@ -84,7 +93,7 @@ def norm_names(layer: LayerSpec) -> list[str]:
     """The names of a layer's norms, in the order they run."""
     if layer.residual == "output":
         return ["mixer_out_norm", "feed_forward_out_norm"]
-    names = ["mixer_norm"]
+    names = ["mixer_norm"] if layer.mixer_normed else []
     if layer.residual == "sandwich":
         names.append("mixer_out_norm")
     if layer.cross is not None:
@@ -147,6 +156,10 @@ def _attention(name: str, attention: AttentionSpec, width: int) -> Named:
     if attention.sinks:
         yield f"{name}.sinks", (attention.heads,)
     yield from _linear(f"{name}.out", width, inner, attention.out_bias)
+    if (blocks := attention.aggregates) is not None:
+        yield from _norm(f"{name}.block_norm", blocks.norm, width)
+    if attention.distances is not None:
+        yield f"{name}.distances.weight", (attention.distances.buckets, attention.distances.heads)
 
 
 def _mlp(name: str, mlp: MlpSpec, width: int) -> Named:

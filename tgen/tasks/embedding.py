@@ -1,93 +1,101 @@
-"""From a state per token to one vector per text, as a sentence-transformers folder asks for."""
+"""From a state per token to one vector per text: pooling, matrices and length, as `Steps` say."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from tgen.errors import CheckpointError, UnsupportedError
 from tgen.executors.session import LoadedModel
-from tgen.files import read_optional_json
 from tgen.options import Pooling
 from tgen.sampling.logits import require_finite
 
 Floats = npt.NDArray[np.float32]
-POOLINGS: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first", "mean": "mean", "cls": "first"}
-MODULES = ("Transformer", "Pooling", "Normalize")
-HINT = "correct it or leave it out"
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """A matrix [outputs, inputs] with a bias, and the function after it."""
+
+    weight: Floats
+    bias: Floats | None = None
+    activation: Literal["tanh", "relu", "identity"] = "identity"
+
+    def __call__(self, vector: Floats) -> Floats:
+        """The vector [outputs] for one [inputs]."""
+        product: Floats = self.weight @ vector
+        product = product if self.bias is None else product + self.bias
+        match self.activation:
+            case "tanh":
+                return np.tanh(product)
+            case "relu":
+                return np.maximum(product, np.float32(0))
+            case "identity":
+                return product
+
+
+def normalized(vector: Floats) -> Floats:
+    """The vector with length 1; zeros stay zeros."""
+    return vector / np.float32(max(float(np.linalg.norm(vector)), 1e-12))
 
 
 @dataclass(frozen=True, slots=True)
-class VectorSettings:
-    """How a folder's vectors are made: the pooling, whether they have length 1, the most tokens read, whether text is lower-cased."""
+class Steps:
+    """How a text's vector is made: the poolings, side by side, then matrices and norms in their order.
 
-    pooling: Pooling = "mean"
-    normalize: bool = False
-    longest: int | None = None
-    lower: bool = False
+    The first tokens, which are a prompt, count for the mean, the weighted mean and the maximum only if `include_prompt`.
+    """
+
+    poolings: tuple[Pooling, ...] = ("mean",)
+    then: tuple[Dense | Literal["normalize"], ...] = ()
+    include_prompt: bool = True
+
+    def with_length(self, one: bool | None) -> Steps:
+        """The steps with or without a norm to length 1 at their end; None keeps what they say."""
+        if one is None:
+            return self
+        kept = tuple(step for step in self.then if step != "normalize")
+        return Steps(self.poolings, (*kept, "normalize") if one else kept, self.include_prompt)
+
+    def vector(self, states: Floats, prompt: int = 0) -> Floats:
+        """[n, width] -> [size]; `prompt` is how many of the tokens are the prompt's. Zeros for no tokens.
+
+        Raises NumericalError for numbers that are not finite.
+        """
+        require_finite(states, "in a vector")
+        if not len(states):
+            outputs = [len(step.weight) for step in self.then if isinstance(step, Dense)]
+            return np.zeros(outputs[-1] if outputs else states.shape[1] * len(self.poolings), dtype=np.float32)
+        own = states if self.include_prompt else states[min(prompt, len(states) - 1) :]
+        vector = np.concatenate([pool(states if one in ("first", "last") else own, one) for one in self.poolings])
+        for step in self.then:
+            vector = normalized(vector) if step == "normalize" else step(vector)
+        return vector
+
+
+def pool(states: Floats, pooling: Pooling) -> Floats:
+    """[n, width] -> [width]. The weighted mean counts later tokens more: the n-th n times."""
+    match pooling:
+        case "mean":
+            found: Floats = states.mean(axis=0, dtype=np.float32)
+        case "first":
+            found = states[0]
+        case "last":
+            found = states[-1]
+        case "max":
+            found = states.max(axis=0)
+        case "sqrt":
+            found = states.sum(axis=0, dtype=np.float32) / np.float32(len(states) ** 0.5)
+        case "weighted":
+            weights = np.arange(1, len(states) + 1, dtype=np.float32)
+            found = weights @ states / weights.sum()
+    return found
 
 
 def hidden_states(model: LoadedModel, rows: Sequence[Sequence[int]], width: int) -> list[Floats]:
-    """The encoder's states of each row of ids, [n, width], all read in one pass; [0, width] for a row without ids."""
+    """The last hidden states of each row of ids, [n, width], all read in one pass; [0, width] for a row without ids."""
     found = iter(model.encode([row for row in rows if row]))
     return [next(found) if row else np.zeros((0, width), dtype=np.float32) for row in rows]
-
-
-def pool(states: Floats, pooling: Pooling, normalize: bool) -> Floats:
-    """[n, width] -> [width]: the mean over tokens, or the first token's state; of length 1 if `normalize`. Zeros for no tokens.
-
-    Raises NumericalError for numbers that are not finite.
-    """
-    require_finite(states, "in a vector")
-    if not len(states):
-        return np.zeros(states.shape[1], dtype=np.float32)
-    vector = states.mean(axis=0, dtype=np.float32) if pooling == "mean" else states[0]
-    if normalize:
-        vector = vector / np.float32(max(float(np.linalg.norm(vector)), 1e-12))
-    result: Floats = vector
-    return result
-
-
-def folder_settings(folder: Path, asked: Pooling | None = None) -> VectorSettings:
-    """The settings of a sentence-transformers folder; for another folder the mean of all tokens. `asked` wins over the folder's pooling.
-
-    Raises UnsupportedError for a pooling or a further step that tgen does not implement, CheckpointError for a bad value.
-    """
-    reading = read_optional_json(folder / "sentence_bert_config.json")
-    longest = reading.get("max_seq_length")
-    if longest is not None and (isinstance(longest, bool) or not isinstance(longest, int) or longest < 2):
-        raise CheckpointError(f"sentence_bert_config.json: max_seq_length = {longest!r} is not a whole number, 2 or more", HINT)
-    steps = _steps(folder / "modules.json")
-    pooling = asked or _folder_pooling(read_optional_json(folder / "1_Pooling" / "config.json"))
-    return VectorSettings(pooling, "Normalize" in steps, longest, reading.get("do_lower_case") is True)
-
-
-def _folder_pooling(settings: dict[str, Any]) -> Pooling:
-    asked = [key for key, value in settings.items() if key.startswith("pooling_mode_") and value is True]
-    if isinstance(settings.get("pooling_mode"), str):
-        asked = [settings["pooling_mode"]]
-    if not all(key in POOLINGS for key in asked) or len(asked) > 1:
-        hint = f"give --pooling {' or '.join(get_args(Pooling))}"
-        raise UnsupportedError(f"1_Pooling/config.json: {', '.join(asked)} is not implemented", hint)
-    return POOLINGS[asked[0]] if asked else "mean"
-
-
-def _steps(path: Path) -> list[str]:
-    """The names of the classes in a modules.json; none if there is no such file."""
-    if not path.is_file():
-        return []
-    try:
-        modules = json.loads(path.read_bytes())
-        steps = [module["type"].rpartition(".")[2] for module in modules]
-    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not a list of modules", "download the file again") from error
-    unknown = [step for step in steps if step not in MODULES]
-    if unknown:
-        raise UnsupportedError(f"modules.json: {', '.join(unknown)} is not implemented", f"tgen implements {', '.join(MODULES)}")
-    return steps

@@ -30,7 +30,7 @@ static Number read() {
     return number;
 }
 
-typedef int64_t (*Function)(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t);
+typedef int64_t (*Function)(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t);
 
 int main(int count, char** words) {
     need(count >= 4, "LIBRARY CALLS RESULTS [KERNEL]");
@@ -71,7 +71,7 @@ int main(int count, char** words) {
             char name[64] = {};
             read_bytes(name, read<uint8_t>());
             bool keeps = read<uint8_t>();
-            int64_t argument[8] = {};
+            int64_t argument[9] = {};
             for (int i = read<uint8_t>(), at = 0; at < i; at++) {
                 uint8_t what = read<uint8_t>();
                 argument[at] = read<int64_t>();
@@ -80,7 +80,8 @@ int main(int count, char** words) {
             }
             Function function = (Function)dlsym(library, name);
             need(function, name);
-            int64_t result = function(argument[0], argument[1], argument[2], argument[3], argument[4], argument[5], argument[6], argument[7]);
+            const int64_t* a = argument;
+            int64_t result = function(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]);
             if (keeps) values.push_back(result);
             else if (!strcmp(name, "tgen_run") || !strcmp(name, "tgen_row_reserve")) need((int32_t)result == 0, name);
         }

@@ -14,12 +14,9 @@ import torch
 
 from tests.conftest import DECODERS, ENCODERS, GOLDEN, config_of, golden_model
 from tgen.checkpoint.container import open_checkpoint
-from tgen.executors.native import interface
 from tgen.executors.native.library import kernels, load
 from tgen.executors.native.open import open_executor, supports
-from tgen.executors.native.packing import pack
 from tgen.executors.native.session import NativeExecutor, NativeSession
-from tgen.executors.native.weights import StoredMatrix, Weights
 from tgen.executors.torch.load import load_model
 from tgen.executors.torch.save import save_weights
 from tgen.executors.torch.transformer import Transformer
@@ -42,6 +39,8 @@ ODD: dict[str, tuple[str, dict[str, Any]]] = {
     "odd_olmo": ("olmo2", {"hidden_size": 72, "intermediate_size": 45, "vocab_size": 113}),
     "odd_t5": ("t5", {"d_model": 40, "d_kv": 13, "num_heads": 3, "d_ff": 71, "vocab_size": 115}),
     "odd_marian": ("marian", {"d_model": 76, "decoder_ffn_dim": 35, "encoder_ffn_dim": 130}),
+    "odd_umt5": ("umt5", {"d_model": 44, "d_kv": 11, "num_heads": 3, "d_ff": 37}),
+    "odd_m2m_100": ("m2m_100", {"d_model": 68, "decoder_ffn_dim": 35, "encoder_ffn_dim": 130}),
     "odd_bert": ("bert", {"hidden_size": 68, "intermediate_size": 131}),
 }
 PLACE = tempfile.TemporaryDirectory(prefix="odd-models-", ignore_cleanup_errors=True)
@@ -72,7 +71,14 @@ def spec_of(name: str) -> ModelSpec:
 
 
 NATIVE = [name for name in DECODERS if supports(spec_of(name)) is None] + [name for name in ODD if name != "odd_bert"]
-READERS = [*ENCODERS, "odd_t5", "odd_marian", "odd_bert"]
+LONE = [name for name in DECODERS if name not in ENCODERS]
+READERS = [name for name in [*ENCODERS, *LONE] if supports(spec_of(name)) is None] + [
+    "odd_t5",
+    "odd_marian",
+    "odd_umt5",
+    "odd_m2m_100",
+    "odd_bert",
+]
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
 every_decoder = pytest.mark.parametrize("name", NATIVE)
 
@@ -88,20 +94,8 @@ def torch_model(name: str, dtype: torch.dtype = torch.float32) -> Transformer:
 @functools.cache
 def executor(name: str, kernel: str = KERNELS[0], dtype: Any = "float32", threads: int = 2) -> NativeExecutor:
     """A model on a kernel, in one of DTYPES."""
-    if dtype not in ("int8", "int4"):
-        return open_executor(open_checkpoint(folder_of(name)), RunOptions(dtype=dtype, threads=threads), kernel)
-    number_format = interface.INT8 if dtype == "int8" else interface.INT4
-    read = Weights._read
-
-    def smaller(self: Weights, parameter: str) -> StoredMatrix:
-        matrix = read(self, parameter)
-        return matrix if "positions" in parameter else pack(LIBRARY, matrix, number_format, 1)  # type: ignore[arg-type]
-
-    Weights._read = smaller  # type: ignore[method-assign]
-    try:
-        return open_executor(open_checkpoint(folder_of(name)), RunOptions(threads=threads), kernel)
-    finally:
-        Weights._read = read  # type: ignore[method-assign]
+    options = RunOptions(threads=threads, **{"quantize" if dtype in ("int8", "int4") else "dtype": dtype})
+    return open_executor(open_checkpoint(folder_of(name)), options, kernel)
 
 
 def texts_of(name: str, lengths: Sequence[int]) -> list[list[int]]:

@@ -13,6 +13,8 @@ import numpy as np
 
 from tgen.arrays import Logits
 from tgen.executors.native import interface as c
+from tgen.executors.native.packing import BITS
+from tgen.executors.native.panels import panel_bytes
 
 # Calls whose arguments are numbers (i), things that the library made (h) and memory that it gave (m).
 PLAIN = {
@@ -28,6 +30,7 @@ PLAIN = {
     "tgen_memory_new": "i",
     "tgen_memory_free": "m",
 }
+CONSTANTS = {c.ACTIVATIONS["xielu"]: 3, c.ACTIVATIONS["clamped"]: 2}  # numbers of an activation
 MAKERS = ("tgen_model_new", "tgen_row_new", "tgen_row_copy", "tgen_memory_new", "tgen_geometry_new")
 Argument = tuple[str, int | None]
 
@@ -45,6 +48,7 @@ class Recorder:
         self._count = 0
         self._made: dict[int, int] = {}
         self._memories: dict[int, int] = {}
+        self._panels: dict[int, int] = {}
         self._programs: dict[int, int] = {}
         self._model: tuple[Any, Any, tuple[Any, Any], int, int, int] | None = None
         self._tables = b""
@@ -102,12 +106,15 @@ class Recorder:
         self._made[result] = self._call("tgen_geometry_new", words, keeps=True)
         return result
 
-    def _pack(self, function: Any, number_format: int, source_format: int, rows: int, columns: int, *rest: Any) -> None:
+    def _pack(self, function: Any, kernel: int, number_format: int, source_format: int, rows: int, columns: int, *rest: Any) -> None:
         source, packed, first, last = rest
         size = rows * columns * (4 if source_format == c.FLOAT32 else 2)
-        words: list[Argument] = [("i", number) for number in (number_format, source_format, rows, columns)]
-        words += [("v", self._copy(source, size)), ("v", self._memories[_address(packed)]), ("i", first), ("i", last)]
-        function(number_format, source_format, rows, columns, *rest)
+        place = _address(packed)
+        if place not in self._panels:
+            self._panels[place] = self._memory(bytes(panel_bytes(BITS[number_format], rows, columns)))
+        words: list[Argument] = [("k", 0), *(("i", number) for number in (number_format, source_format, rows, columns))]
+        words += [("v", self._copy(source, size)), ("v", self._panels[place]), ("i", first), ("i", last)]
+        function(kernel, number_format, source_format, rows, columns, *rest)
         self._call("tgen_pack", words)
 
     def _set(self, function: Any, handle: int, widths: Any, matrices: Any, norms: Any, ropes: Any, distances: Any) -> None:
@@ -125,10 +132,10 @@ class Recorder:
         function(handle, widths, matrices, norms, ropes, distances)
 
     def _weights(self, matrix: c.Matrix) -> int | None:
-        if matrix.data in self._memories:
-            return self._memories[matrix.data]
+        if matrix.data in self._panels:
+            return self._panels[matrix.data]
         if matrix.format in (c.INT8, c.INT4):
-            size = int(self._library.tgen_packed_bytes(matrix.format, matrix.rows, matrix.columns))
+            size = panel_bytes(BITS[matrix.format], matrix.rows, matrix.columns)
         else:
             size = matrix.rows * matrix.columns * (4 if matrix.format == c.FLOAT32 else 2)
         return self._copy(matrix.data, size)
@@ -162,12 +169,20 @@ class Recorder:
         place = ctypes.addressof(program)
         if place not in self._programs:
             assert self._model is not None
-            size = ctypes.sizeof(c.Instruction)
+            size, heads = ctypes.sizeof(c.Instruction), 0
             code = self._memory(ctypes.string_at(program.instructions, size * program.count))
             for number in range(program.count):
                 instruction = program.instructions[number]
-                numbers = self._model[0][0] if instruction.kind == c.EMBED else 3
-                self._point(code, number * size + c.Instruction.constant.offset, self._copy(instruction.constant, 4 * numbers))
+                if instruction.kind == c.ATTEND:
+                    heads = instruction.heads  # the MULTIPLY after it has these sinks, too
+                sizes = {
+                    "constant": self._model[0][0] if instruction.kind == c.EMBED else CONSTANTS.get(instruction.activation, 0),
+                    "sinks": heads,
+                    "correction": instruction.experts,
+                }
+                for name, numbers in sizes.items():
+                    place = number * size + getattr(c.Instruction, name).offset
+                    self._point(code, place, self._copy(getattr(instruction, name), 4 * numbers))
             self._programs[place] = self._memory(bytes(program))
             self._point(self._programs[place], c.Program.instructions.offset, code)
         return self._programs[place]

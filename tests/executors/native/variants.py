@@ -84,7 +84,7 @@ static int has(const char* name) {{
 }
 """
     )
-    others = [str(build.HERE / "src" / name) for name in ("arena.cpp", "threads.cpp", "pack.cpp")]
+    others = [str(build.HERE / "src" / name) for name in ("arena.cpp", "threads.cpp", "memory.cpp", "cache.cpp", "pages.cpp")]
     command = [
         "g++",
         "-std=c++17",

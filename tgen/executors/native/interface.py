@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_uint8, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_uint8, c_uint64, c_void_p
 from typing import Any, ClassVar
 
 FLOAT32, FLOAT16, BFLOAT16, INT8, INT4 = range(5)
@@ -116,8 +116,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "tgen_row_grow": (None, [c_void_p, c_int32]),
     "tgen_row_reserve": (c_int32, [c_void_p, c_int32]),
     "tgen_row_page": (c_void_p, [c_void_p, c_int32]),
-    "tgen_packed_bytes": (c_int64, [c_int32, c_int32, c_int32]),
-    "tgen_pack": (None, [c_int32, c_int32, c_int32, c_int32, c_void_p, c_void_p, c_int32, c_int32]),
+    "tgen_pack": (None, [*[c_int32] * 5, c_void_p, c_void_p, c_int32, c_int32]),
+    "tgen_checksum": (c_uint64, [c_void_p, c_void_p, c_int64]),
     "tgen_finite": (c_int32, [c_void_p, c_int32, c_void_p, c_int64]),
     "tgen_memory_new": (POINTER(c_uint8), [c_int64]),
     "tgen_memory_free": (None, [POINTER(c_uint8)]),

@@ -79,12 +79,12 @@ class NativeModel:
         self.library = library
         self.kernel = kernel
         self.weights = weights
-        self.cache_item_bytes = 4 if cache_format == c.FLOAT32 else 2
+        self.cache_item_bytes = {c.FLOAT32: 4, c.FLOAT16: 2, c.INT8: 1}[cache_format]
         self._handle = handle
         freed_with(self, library.tgen_model_free, handle)
         for name, stack in spec.stacks.items():
             if stack.positions is not None and stack.positions.kind == "sinusoid":
-                table = sinusoids(stack.positions.length, spec.width)
+                table = sinusoids(stack.positions.length, spec.width, to_last=stack.positions.to_last)
                 weights.put(f"{name}.positions", StoredMatrix(c.FLOAT32, table.shape[0], table.shape[1], table))
             for number, layer in enumerate(stack.layers):
                 _put_constants(weights, f"{name}.layers.{number}.feed_forward", layer.feed_forward)
@@ -94,12 +94,13 @@ class NativeModel:
         self._matrices = (c.Matrix * max(1, len(self.programs.matrices)))(*map(self._matrix, self.programs.matrices))
         self._norms = (c.Norm * max(1, len(self.programs.norms)))(*(self._norm(*norm) for norm in self.programs.norms))
         self._ropes = (c.Rope * max(1, len(self.programs.ropes)))()
-        self._distances = (c.Distances * max(1, len(self.programs.stacks_with_distances)))()
+        self._distances = (c.Distances * max(1, len(self.programs.distances)))()
         widths = (ctypes.c_int32 * len(self.programs.widths))(*self.programs.widths)
         library.tgen_model_set(handle, widths, self._matrices, self._norms, self._ropes, self._distances)
         self._programs = {name: _program(code) for name, code in self.programs.named.items()}
         lengths = {name: s.positions.length - s.positions.offset for name, s in spec.stacks.items() if s.positions is not None}
-        programs = {"decode": "decoder", "encode": "encoder", "fill": "encoder"}
+        self._reader = next(iter(spec.stacks))
+        programs = {"decode": "decoder", "encode": self._reader, "fill": "encoder"}
         self._most_positions = {program: lengths[stack] for program, stack in programs.items() if stack in lengths}
         self._reach = 0
         self._tables: list[Any] = []
@@ -114,10 +115,10 @@ class NativeModel:
         return int(self.library.tgen_model_threads(self._handle))
 
     def encode(self, texts: Sequence[Sequence[int]]) -> list[Hidden]:
-        """The encoder's hidden states of each text, [n, width]."""
+        """The hidden states of each text, [n, width]: the encoder's, or those of a decoder alone."""
         hidden: list[Hidden] = []
         for some in _packs(texts):
-            rows = [self.caches["encoder"].new_row() for _ in some]
+            rows = [self.caches[self._reader].new_row() for _ in some]
             states = self.run("encode", rows, list(map(len, some)), ids=some)
             hidden += np.split(states, np.cumsum([len(text) for text in some])[:-1])
         return hidden
@@ -194,12 +195,10 @@ class NativeModel:
             cosine, sine = rotations(rope, reach)
             tables += [cosine, sine]
             self._ropes[number] = c.Rope(rope.dim, reach, address(cosine), address(sine))
-        for number, name in enumerate(self.programs.stacks_with_distances):
-            stack = self.spec.stacks[name]
-            assert stack.bias is not None
-            table = distance_table(stack.bias, self.weights.vector(f"{name}.bias.weight"), reach)
+        for number, (name, bias) in enumerate(self.programs.distances):
+            table = distance_table(bias, self.weights.vector(f"{name}.weight"), reach)
             tables.append(table)
-            self._distances[number] = c.Distances(stack.bias.heads, reach, address(table))
+            self._distances[number] = c.Distances(bias.heads, reach, address(table))
         self._tables, self._reach = tables, reach
 
     def _matrix(self, name: str) -> c.Matrix:

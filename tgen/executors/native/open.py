@@ -8,30 +8,39 @@ import numpy as np
 
 from tgen.checkpoint.container import Checkpoint
 from tgen.checkpoint.mapped import Array, check_repeats
-from tgen.errors import MemoryLimitError
-from tgen.executors.formats import NAMES
-from tgen.executors.native import interface as c
+from tgen.errors import MemoryLimitError, UnsupportedError
+from tgen.executors.formats import NUMBER_FORMATS
+from tgen.executors.native.forecast import cache_format, widths
 from tgen.executors.native.library import kernels, load
 from tgen.executors.native.model import NativeModel
+from tgen.executors.native.packed_cache import PackedCache, cache_folder
+from tgen.executors.native.packing import Packer, packed_places
 from tgen.executors.native.session import NativeExecutor
-from tgen.executors.native.weights import Weights, address
-from tgen.options import RunOptions
+from tgen.executors.native.weights import StoredMatrix, Weights, address
+from tgen.options import Quantize, RunOptions
 from tgen.spec.records import ModelSpec
+from tgen.ui import messages
+from tgen.ui.counting import counting
 
 MOST_HEAD_NUMBERS = 1024  # the library keeps a head in a buffer of this size
-NUMBER_FORMATS = {"auto": None, "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 def supports(spec: ModelSpec) -> str | None:
     """Why the library cannot run a model; None if it can."""
     layers = [layer for stack in spec.stacks.values() for layer in stack.layers]
     mixers = [layer.mixer for layer in layers] + [layer.cross for layer in layers if layer.cross is not None]
-    if spec.embedding_width is not None:
+    if spec.row != spec.width:
         return "its embeddings have a width of their own"
     if any(mixer.latent is not None for mixer in mixers):
         return "its attention keeps one short vector for each token"
     if any(mixer.head_dim > MOST_HEAD_NUMBERS for mixer in mixers):
         return f"its heads are wider than {MOST_HEAD_NUMBERS} numbers"
+    if any(layer.mixer.window for stack in spec.stacks.values() if not stack.causal for layer in stack.layers):
+        return "its windows look both ways"
+    if any(mixer.aggregates for mixer in mixers):
+        return "its attention sees sums of blocks"
+    if any(mixer.disentangled for mixer in mixers):
+        return "its attention compares queries and keys with vectors of distances"
     spread = [mixer for mixer in mixers if mixer.qk_norm is not None and mixer.qk_norm_span == "width"]
     if any(mixer.clip is not None or mixer.qk_norm_after_rope for mixer in spread):
         return "its norm of all heads follows a clip or a rotation"
@@ -57,10 +66,45 @@ def open_executor(checkpoint: Checkpoint, options: RunOptions, kernel: str | Non
     wanted = NUMBER_FORMATS[options.dtype]
     weights = Weights(checkpoint.matches, wanted, finite)
     check_repeats(checkpoint.matches, weights.files)
+    packer = Packer(library, known[name], int(library.tgen_model_threads(handle)))
+    packed = _packed(checkpoint, weights, options.quantize, packer, handle)
+    for module, matrix in packed.items():
+        weights.put(module, matrix)
     number_format = wanted or checkpoint.matches.number_format
-    cache = c.FLOAT32 if number_format == "F32" else c.FLOAT16
+    cache = cache_format(options, number_format, bool(packed))
     model = NativeModel(library, checkpoint.spec, weights, handle, known[name], cache)
-    return NativeExecutor(model, f"{name} kernel, {NAMES[number_format]}, {model.threads} thread{'s' * (model.threads != 1)}")
+    held = widths((matrix.format for matrix in packed.values()), number_format)
+    return NativeExecutor(model, f"{name} kernel, {held}, {model.threads} thread{'s' * (model.threads != 1)}")
+
+
+def _packed(checkpoint: Checkpoint, weights: Weights, quantize: Quantize, packer: Packer, handle: int) -> dict[str, StoredMatrix]:
+    """The matrices that are packed: from the cache folder or, the first time, packed now and kept there."""
+    places = packed_places(checkpoint.spec, checkpoint.matches, quantize)
+    if not places:
+        return {}
+
+    def checksum(data: Array) -> int:
+        return int(packer.library.tgen_checksum(handle, address(data), data.nbytes))
+
+    folder = cache_folder()
+    cache = None if folder is None else PackedCache(folder, checkpoint, quantize, checksum, packer.threads)
+    block = None if cache is None else cache.read()
+    if block is not None:
+        return block.matrices()
+    with counting("packing the weights", len(places)) as bar:
+        block = packer.pack_all(weights, places, bar.add)
+    problem = None if cache is None else cache.write(block)
+    if problem is not None:
+        messages.note(f"the packed weights are not kept for the next run: {problem}")
+    return block.matrices()
+
+
+def open_packer(threads: int | None) -> Packer:
+    """What packs matrices without a model. Raises UnsupportedError if the library is not there."""
+    found = load()
+    if found.library is None:
+        raise UnsupportedError(f"quantising needs the native executor: {found.problem}", "build it, then try again")
+    return Packer(found.library, next(iter(kernels(found.library).values())), threads or usable_cores())
 
 
 def usable_cores() -> int:

@@ -1,22 +1,129 @@
-"""Packs matrices into panels with 8 or 4 bits a weight, on several threads."""
+"""Packs matrices into panels with 8 or 4 bits a weight: floats by rounding, integers that a folder stores without loss."""
 
 from __future__ import annotations
 
 import ctypes
 import weakref
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from tgen.checkpoint.mapped import Array
+from tgen.checkpoint.matching import Match, Matches
+from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import MemoryLimitError
-from tgen.executors.native.weights import StoredMatrix, address
+from tgen.executors.native import interface as c
+from tgen.executors.native.panels import GROUP, Halves, Words, integers, panel_bytes, panels
+from tgen.executors.native.weights import EXACT, StoredMatrix, Weights, address
+from tgen.families.table import Interleaved, Part, Reorder, Rows, moved
+from tgen.options import Quantize
+from tgen.spec.records import ModelSpec
+from tgen.spec.shapes import parameters
 
 ROWS_AT_ONCE = 256  # of one task; a multiple of a panel's 16
+FORMATS = {"int8": c.INT8, "int4": c.INT4}
+BITS = {c.INT8: 8, c.INT4: 4}
+PRECISE = ("embedding", "head.out")  # have 8 bits under int4 too: their errors reach every logit
+LOOKED_UP = ("positions", "types", "bias", "distances", "relative", "block_bias")  # tables, which are not multiplied by
+HALF_ROUNDING = 2.0**-11  # the most that float16 rounds a number by, relative to it, unless the number is too small or too large
+
+
+class Place(NamedTuple):
+    """A packed matrix in a block: its format and shape, the offset of its panels and their bytes."""
+
+    format: int
+    rows: int
+    columns: int
+    start: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Packed matrices by name, side by side in one piece of memory: huge pages would leave much of a small matrix's own memory unused."""
+
+    places: Mapping[str, Place]
+    data: Array
+
+    def matrices(self) -> dict[str, StoredMatrix]:
+        """The matrices as views of the block."""
+        return {name: self._matrix(place) for name, place in self.places.items()}
+
+    def _matrix(self, place: Place) -> StoredMatrix:
+        return StoredMatrix(place.format, place.rows, place.columns, self.data[place.start : place.start + place.size])
+
+
+@dataclass(frozen=True, slots=True)
+class Packer:
+    """What packing takes: the library, the kernel's number in it, and how many threads share the work."""
+
+    library: ctypes.CDLL
+    kernel: int
+    threads: int
+
+    def pack_all(self, weights: Weights, places: Mapping[str, Place], done: Callable[[int], None]) -> Block:
+        """A block with the weights of these modules; `done` counts them. Raises CheckpointError for NaN or infinity, MemoryLimitError.
+
+        It lacks a matrix that the folder stores as integers with scales that panels cannot hold: that one stays in floats.
+        """
+        block = Block(places, new_memory(self.library, block_bytes(places)))
+        lacking = set()
+        for name, target in block.matrices().items():
+            match = weights.matches.parameters[f"{name}.weight"]
+            if not _holds_whole_groups(match):
+                self.pack(weights.as_stored(name), target)
+            elif not self._pack_integers(weights, match, target):
+                lacking.add(name)
+            weights.files.release(match.tensor)
+            done(1)
+        return Block({name: place for name, place in places.items() if name not in lacking}, block.data)
+
+    def pack(self, matrix: StoredMatrix, target: StoredMatrix) -> None:
+        """Round a matrix of floats to the format of the target, and fill its panels."""
+
+        def some(first: int, last: int) -> None:
+            numbers = (self.kernel, target.format, matrix.format, matrix.rows, matrix.columns)
+            self.library.tgen_pack(*numbers, address(matrix.data), address(target.data), first, last)
+
+        self._in_parts(matrix.rows, some)
+
+    def integers(self, matrix: StoredMatrix, bits: int) -> tuple[Words, Halves]:
+        """The integers of `bits` bits that a matrix of whole groups is rounded to, as panels.py says, and their scales."""
+        number_format = FORMATS[f"int{bits}"]
+        memory = np.empty(panel_bytes(bits, matrix.rows, matrix.columns), np.uint8)
+        self.pack(matrix, StoredMatrix(number_format, matrix.rows, matrix.columns, memory))
+        return integers(memory.view(np.uint32), bits, matrix.rows, matrix.columns)
+
+    def _pack_integers(self, weights: Weights, match: Match, target: StoredMatrix) -> bool:
+        """Fill panels with the integers that the folder stores; returns False if float16 cannot hold their scales."""
+        stored = match.tensor.packed
+        assert stored is not None
+        halves = _halves(_moved(weights.files.scales(stored), match))
+        if halves is None:
+            return False
+        words = _moved(weights.files.array(stored.words), match)
+        filled = target.data.view(np.uint32).reshape(-(-target.rows // c.LANES), -(-target.columns // (2 * GROUP)), -1)
+        repeats = target.columns // GROUP // halves.shape[1]
+
+        def some(first: int, last: int) -> None:
+            scales = np.repeat(halves[first:last], repeats, axis=1)
+            filled[first // c.LANES : -(-last // c.LANES)] = panels(words[first:last], scales, stored.bits)
+
+        self._in_parts(target.rows, some)
+        return True
+
+    def _in_parts(self, rows: int, work: Callable[[int, int], None]) -> None:
+        """Let `work` do all rows, from `first` to `last` in each call."""
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(lambda first: work(first, min(rows, first + ROWS_AT_ONCE)), range(0, rows, ROWS_AT_ONCE)))
 
 
 def new_memory(library: ctypes.CDLL, size: int) -> Array:
-    """Bytes in huge pages where the system has them, which decode reads a tenth faster."""
+    """Bytes in huge pages where the system has them. Raises MemoryLimitError."""
     memory = library.tgen_memory_new(size)
     if not memory:
         raise MemoryLimitError("memory ran out while packing the weights", "use a smaller model")
@@ -25,15 +132,69 @@ def new_memory(library: ctypes.CDLL, size: int) -> Array:
     return array
 
 
-def pack(library: ctypes.CDLL, matrix: StoredMatrix, number_format: int, threads: int) -> StoredMatrix:
-    """A matrix in the format INT8 or INT4."""
-    size = int(library.tgen_packed_bytes(number_format, matrix.rows, matrix.columns))
-    packed = new_memory(library, size)
+def packed_places(spec: ModelSpec, matches: Matches, quantize: Quantize) -> dict[str, Place]:
+    """The place of each matrix to pack: those that the folder stores as integers and, under `quantize`, all others that are multiplied."""
+    places: dict[str, Place] = {}
+    start = 0
+    for name, rows, columns in multiplied(spec):
+        match = matches.parameters[f"{name}.weight"]
+        if match.tensor.packed is not None and _takes_whole_groups(match):
+            number_format = FORMATS[f"int{match.tensor.packed.bits}"]
+        elif quantize != "none":
+            number_format = c.INT8 if name in PRECISE else FORMATS[quantize]
+        else:
+            continue
+        places[name] = Place(number_format, rows, columns, start, panel_bytes(BITS[number_format], rows, columns))
+        start += places[name].size
+    return places
 
-    def some(first: int) -> None:
-        last = min(matrix.rows, first + ROWS_AT_ONCE)
-        library.tgen_pack(number_format, matrix.format, matrix.rows, matrix.columns, address(matrix.data), address(packed), first, last)
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(some, range(0, matrix.rows, ROWS_AT_ONCE)))
-    return StoredMatrix(number_format, matrix.rows, matrix.columns, packed)
+def block_bytes(places: Mapping[str, Place]) -> int:
+    """How many bytes the matrices take together."""
+    return sum(place.size for place in places.values())
+
+
+def multiplied(spec: ModelSpec) -> Iterator[tuple[str, int, int]]:
+    """Module, rows and columns of each matrix that may be packed: untied embeddings and tables of positions are only looked up, and
+    routers stay in float32.
+    """
+    for parameter, shape in parameters(spec).items():
+        name, kind = parameter.rsplit(".", 1)
+        looked_up = name.rsplit(".", 1)[-1] in LOOKED_UP or (name == "embedding" and not (spec.head and spec.head.tied))
+        if kind == "weight" and len(shape) == 2 and not looked_up and not name.endswith(EXACT):
+            yield name, *shape
+
+
+def tensors_of_layers(spec: ModelSpec, matches: Matches) -> set[StoredTensor]:
+    """The tensors of floats that hold the layers' matrices as whole rows of whole groups."""
+    found = (matches.parameters[f"{name}.weight"] for name, _, _ in multiplied(spec) if name not in PRECISE)
+    return {match.tensor for match in found if match.tensor.packed is None and _takes_whole_groups(match)}
+
+
+def _holds_whole_groups(match: Match) -> bool:
+    """Whether a parameter is such rows of integers."""
+    return match.tensor.packed is not None and _takes_whole_groups(match)
+
+
+def _takes_whole_groups(match: Match) -> bool:
+    """Whether a parameter is whole rows, and these whole groups of columns, of the tensor that it is taken from."""
+    return (
+        len(match.tensor.shape) == 2
+        and match.tensor.shape[1] % GROUP == 0
+        and all(isinstance(step, Rows | Part | Interleaved | Reorder) for step in match.take)
+    )
+
+
+def _halves(scales: npt.NDArray[np.float32]) -> Halves | None:
+    """The scales in float16; None if it cannot hold them as exactly as its largest numbers allow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        halves = scales.astype(np.float16)
+        furthest = np.abs(halves.astype(np.float32) - scales).max()
+    return halves if furthest <= HALF_ROUNDING * np.abs(scales).max() else None
+
+
+def _moved(array: Array, match: Match) -> Array:
+    """The rows that a parameter takes from an array."""
+    for step in match.take:
+        array = moved(step, array)  # type: ignore[arg-type]
+    return array

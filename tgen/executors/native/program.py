@@ -11,7 +11,19 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from tgen.executors.native import interface as c
-from tgen.spec.records import AttentionSpec, ExpertsSpec, FeedForward, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec, StackSpec
+from tgen.spec.records import (
+    Alibi,
+    AttentionSpec,
+    ExpertsSpec,
+    FeedForward,
+    LayerSpec,
+    MlpSpec,
+    ModelSpec,
+    NormSpec,
+    RelativeBias,
+    RopeSpec,
+    StackSpec,
+)
 
 NONE = -1
 CONSTANTS = ("xielu", "clamped")  # activations with numbers of their own
@@ -22,15 +34,15 @@ Item = TypeVar("Item")
 class Programs:
     """A model's programs, and the parameters and tables that they number.
 
-    `matrices` and `norms` map names of modules to their numbers. `widths` is the most numbers that a token takes as x, projected, mixed,
-    inner and routed, and the most experts, experts of a token and inner numbers of an expert.
+    `matrices`, `norms` and `distances` map names of modules to their numbers. `widths` is the most numbers that a token takes as x,
+    projected, mixed, inner and routed, and the most experts, experts of a token and inner numbers of an expert.
     """
 
     spec: ModelSpec
     matrices: dict[str, int] = field(default_factory=dict)
     norms: dict[tuple[str, NormSpec, int], int] = field(default_factory=dict)
     ropes: dict[RopeSpec, int] = field(default_factory=dict)
-    stacks_with_distances: dict[str, int] = field(default_factory=dict)
+    distances: dict[tuple[str, Alibi | RelativeBias], int] = field(default_factory=dict)
     widths: list[int] = field(default_factory=lambda: [0] * 8)
     named: dict[str, list[c.Instruction]] = field(default_factory=dict)
 
@@ -38,24 +50,25 @@ class Programs:
 def compile_spec(
     spec: ModelSpec, rows_of: Callable[[str], int], format_of: Callable[[str], int], constant_of: Callable[[str], int]
 ) -> Programs:
-    """The programs "decode" (ids to logits), "encode" (ids to hidden states), "project" (encoder states to keys and values) and "fill"
-    (ids of an encoder to logits), as far as the model has these parts.
+    """The programs "decode" (ids to logits), "encode" (ids to hidden states of the encoder, or of a lone decoder), "project" (encoder
+    states to keys and values) and "fill" (ids of an encoder to logits), as far as the model has these parts.
 
     `rows_of` and `format_of` tell of a matrix by its name, `constant_of` gives the address of a vector in float32.
     """
     programs = Programs(spec)
     programs.widths[0] = spec.width
-    if spec.decoder is not None:
+    if spec.decoder is not None and spec.head is not None:
         compiler = _Compiler(programs, rows_of, format_of, constant_of)
         compiler.stack("decoder", spec.decoder)
         compiler.head()
         programs.named["decode"] = compiler.code
-    if spec.encoder is not None:
+    name, stack = next(iter(spec.stacks.items()), ("", None))
+    if stack is not None:
         compiler = _Compiler(programs, rows_of, format_of, constant_of)
-        compiler.stack("encoder", spec.encoder)
+        compiler.stack(name, stack)
         programs.named["encode"] = [*compiler.code]
-        if spec.encoder.final_norm is not None:
-            programs.named["encode"].append(compiler.join(after=compiler.norm("encoder.final_norm", spec.encoder.final_norm)))
+        if stack.final_norm is not None:
+            programs.named["encode"].append(compiler.join(after=compiler.norm(f"{name}.final_norm", stack.final_norm)))
         if spec.decoder is None and spec.head is not None:
             compiler.head()
             programs.named["fill"] = compiler.code
@@ -91,8 +104,8 @@ class _Compiler:
             self.code.append(self.join(after=self.norm(f"{name}.embedding_norm", stack.embedding_norm)))
         distances = NONE
         if stack.bias is not None:
-            distances = _number(self.programs.stacks_with_distances, name)
-        for number, layer in enumerate(stack.layers):
+            distances = _number(self.programs.distances, (f"{name}.bias", stack.bias))
+        for number, layer in [*enumerate(stack.layers)] * stack.rounds:
             self.layer(f"{name}.layers.{number}", number, layer, stack, distances)
         self.code.append(self.settle())
 
@@ -120,6 +133,8 @@ class _Compiler:
             return NONE, NONE, {}
         if layer.residual == "output":
             return NONE, NONE, {"before": self.norm(f"{name}.{part}_out_norm", layer.norm)}
+        if part == "mixer" and not layer.mixer_normed:
+            return NONE, NONE, {}
         norm = self.norm(f"{name}.{part}_norm", layer.norm)
         match layer.residual:
             case "post":
@@ -137,6 +152,8 @@ class _Compiler:
         places = [_lanes(self.rows_of(matrix)) for matrix in projections]
         self.widen(1, sum(places))
         self.widen(2, spec.heads * spec.head_dim)
+        if spec.distances is not None:
+            distances = _number(self.programs.distances, (f"{name}.distances", spec.distances))
         norms = [NONE, NONE]
         if spec.qk_norm is not None:
             widths = [spec.head_dim * (1 if spec.qk_norm_span == "head" else heads) for heads in (spec.heads, spec.kv_heads)]

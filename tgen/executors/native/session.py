@@ -41,7 +41,7 @@ class NativeExecutor:
         return available_memory()
 
     def encode(self, texts: Sequence[Sequence[int]]) -> list[Hidden]:
-        """The encoder's hidden states of each text, float32 [n, width]. Every text has at least one id."""
+        """The hidden states of each text, float32 [n, width]: the encoder's, or a lone decoder's. Every text has at least one id."""
         return self.model.encode(texts)
 
     def masked_logits(self, texts: Sequence[Sequence[int]], places: Sequence[Sequence[int]]) -> Logits:

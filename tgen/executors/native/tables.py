@@ -45,9 +45,13 @@ def _buckets(distances: npt.NDArray[np.int64], spec: RelativeBias) -> npt.NDArra
     return first + np.where(distances < exact, distances, np.minimum(exact + far, buckets - 1))
 
 
-def sinusoids(positions: int, width: int) -> Floats:
-    """Sines in the first half of the vector, cosines in the second, [positions, width] (Marian's order); one sine more if width is odd."""
-    exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
+def sinusoids(positions: int, width: int, *, to_last: bool = False) -> Floats:
+    """Sines in the first half of the vector, cosines in the second, [positions, width] (Marian's order); one sine more if width is odd.
+
+    `PositionTable` says what `to_last` is.
+    """
+    steps = np.arange(0, width, 2, dtype=np.float32)
+    exponents = steps / np.float32(2 * max(len(steps) - 1, 1) if to_last else width)
     angles = np.arange(positions, dtype=np.float32)[:, None] / np.float32(10000.0) ** exponents
     return np.ascontiguousarray(np.concatenate((np.sin(angles), np.cos(angles)), axis=-1)[:, :width])
 

@@ -14,7 +14,7 @@ from tgen.checkpoint.matching import Match, Matches, no_number
 from tgen.executors.native import interface as c
 
 FORMATS = {"F32": c.FLOAT32, "F16": c.FLOAT16, "BF16": c.BFLOAT16}
-PRECISE = ("router.weight", "shared_gate.weight")  # small, and a rounded score can choose another expert
+EXACT = (".router", ".shared_gate")  # small, and a rounded score can choose another expert
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,12 @@ class Weights:
         if name == "head.out" and "head.out.weight" not in self.matches.parameters:
             name = "embedding"
         if name not in self._matrices:
-            self._matrices[name] = self._read(f"{name}.weight")
+            self._matrices[name] = self._read(f"{name}.weight", self.number_format)
         return self._matrices[name]
+
+    def as_stored(self, name: str) -> StoredMatrix:
+        """A module's matrix in the format it is stored in, not kept here. Raises CheckpointError for NaN or infinity."""
+        return self._read(f"{name}.weight", None)
 
     def put(self, name: str, matrix: StoredMatrix) -> None:
         """Use another matrix under this name."""
@@ -84,14 +88,14 @@ class Weights:
     def _taken(self, match: Match) -> tuple[Array, str]:
         return matched(match, self.files)
 
-    def _read(self, parameter: str) -> StoredMatrix:
+    def _read(self, parameter: str, number_format: str | None) -> StoredMatrix:
         match = self.matches.parameters[parameter]
         array, dtype = self._taken(match)
-        wanted = self.number_format or ("F32" if dtype == "F64" else dtype)
-        if parameter.endswith(PRECISE):
+        wanted = number_format or ("F32" if dtype == "F64" else dtype)
+        if parameter.removesuffix(".weight").endswith(EXACT):
             wanted = "F32"
         if dtype != wanted:
-            array = _converted(widened(array, dtype), wanted)
+            array = converted(widened(array, dtype), wanted)
         if not array.flags.c_contiguous:
             array = np.ascontiguousarray(array)
         if not self.finite(FORMATS[wanted], array):
@@ -99,7 +103,7 @@ class Weights:
         return StoredMatrix(FORMATS[wanted], array.shape[0], math.prod(array.shape[1:]), array)
 
 
-def _converted(numbers: Array, dtype: str) -> Array:
+def converted(numbers: Array, dtype: str) -> Array:
     """Float32 numbers in another format, rounded to the nearest, ties to even; bfloat16 as uint16."""
     if dtype == "BF16":
         bits = np.ascontiguousarray(numbers).view(np.uint32)

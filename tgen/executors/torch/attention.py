@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgen.executors.torch.cache import KeyValues, empty_key_values
-from tgen.executors.torch.forward_pass import ForwardPass, joined
+from tgen.executors.torch.forward_pass import ForwardPass, Part, joined
 from tgen.executors.torch.norms import make_head_norm, make_norm
-from tgen.executors.torch.positions import Frame, query_growth, rotate
+from tgen.executors.torch.positions import Distances, Frame, query_growth, rotate
 from tgen.spec.records import AttentionSpec, LatentSpec
 
 Attend = Callable[[Tensor, Tensor, Tensor, Frame, AttentionSpec, Tensor | None], Tensor]
@@ -87,6 +87,7 @@ class Attention(nn.Module):
         self.q_norm = make_head_norm(spec, spec.heads)
         self.k_norm = make_head_norm(spec, spec.kv_heads)
         self.sinks = nn.Parameter(torch.empty(spec.heads)) if spec.sinks else None
+        self.distances = Distances(spec.distances) if spec.distances else None
 
     def make_cache(self, device: torch.device, dtype: torch.dtype) -> KeyValues:
         """An empty cache for one row."""
@@ -106,13 +107,13 @@ class Attention(nn.Module):
         if spec.query_growth is not None:
             q = q * query_growth(spec.query_growth, this.positions, q.dtype)
         if this.counts is None:
-            return self._merge(self.attend(q, k, v, this.parts[0].frame, spec, self.sinks))
+            return self._merge(self.attend(q, k, v, self.frame(this.parts[0], q, k, this), spec, self.sinks))
         # Each row attends to the keys and values of all ids that it has read.
         mixed = []
         queries, pairs = q.split_with_sizes(this.counts, dim=2), torch.cat((k, v)).split_with_sizes(this.counts, dim=2)
         for part, query, pair in zip(this.parts, queries, pairs, strict=True):
             keys, values = (pair if part.row is None else part.row.layers[layer].store(part.row.length, pair)).chunk(2)
-            mixed.append(self.attend(query, keys, values, part.frame, spec, self.sinks))
+            mixed.append(self.attend(query, keys, values, self.frame(part, query, keys, this), spec, self.sinks))
         return self._merge(joined(mixed))
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,6 +127,10 @@ class Attention(nn.Module):
             raise ValueError("a decoder with cross-attention needs a source for every row")
         mixed = [self.attend(q[:, :, look.columns], *look.source.layers[layer], look.frame, self.spec, self.sinks) for look in this.looks]
         return self._merge(joined(mixed))
+
+    def frame(self, part: Part, q: Tensor, k: Tensor, this: ForwardPass) -> Frame:  # noqa: ARG002
+        """The part's geometry, with this layer's own numbers for distances where it has them."""
+        return part.frame if self.distances is None else part.frame.biased(self.distances)
 
     def _normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Queries and keys after their norms, where there are any."""

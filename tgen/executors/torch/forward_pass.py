@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tgen.executors.torch.cache import Row, Source
-from tgen.executors.torch.positions import Bias, Frame, Rotations
+from tgen.executors.torch.positions import Bias, Distances, Frame, RelativeTable, Rotations
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,18 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class ForwardPass:
-    """Positions [batch, n] of all ids, and the keys that each attends to. `counts` has each part's size; None for one equal batch."""
+    """Positions [batch, n] of all ids, and the keys that each attends to. `counts` has each part's size; None for one equal batch.
+
+    `relative` is the stack's table of vectors of distances, and `block_bias` its numbers for blocks, if it has these.
+    """
 
     positions: Tensor
     rotations: Rotations
     parts: list[Part]
     looks: list[Look]
     counts: list[int] | None = None
+    relative: RelativeTable | None = None
+    block_bias: Distances | None = None
 
 
 def whole_pass(

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from tgen.executors.torch.attention import Attention, LatentAttention
 from tgen.executors.torch.forward_pass import ForwardPass
+from tgen.executors.torch.mixers.aggregates import AggregateAttention
+from tgen.executors.torch.mixers.disentangled import DisentangledAttention
 from tgen.executors.torch.norms import make_norm
 from tgen.spec.records import Activation, AttentionSpec, ExpertsSpec, FeedForward, LayerSpec, Mixer, MlpSpec, RouterSpec
 from tgen.spec.shapes import norm_names
@@ -134,7 +136,11 @@ def make_mixer(spec: Mixer, width: int) -> Attention:
     """The module for a spec."""
     match spec:
         case AttentionSpec():
-            return Attention(spec, width) if spec.latent is None else LatentAttention(spec, spec.latent, width)
+            if spec.latent is not None:
+                return LatentAttention(spec, spec.latent, width)
+            if spec.aggregates is not None:
+                return AggregateAttention(spec, width, spec.aggregates)
+            return DisentangledAttention(spec, width) if spec.disentangled else Attention(spec, width)
 
 
 class Layer(nn.Module):
@@ -159,7 +165,7 @@ class Layer(nn.Module):
         """x is [batch, n, width], and so is the result; `number` selects this layer's cache."""
         match self.spec.residual:
             case "pre":
-                x = x + self.mixer(self.mixer_norm(x), this, number)
+                x = x + self.mixer(self.mixer_norm(x) if self.spec.mixer_normed else x, this, number)
                 if self.cross is not None:
                     x = x + self.cross.look(self.cross_norm(x), this, number)
                 return x + self.feed_forward(self.feed_forward_norm(x))  # type: ignore[no-any-return]

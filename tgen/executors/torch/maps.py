@@ -24,16 +24,27 @@ Maps = dict[str, list[npt.NDArray[np.float32]]]
 class Recorder:
     """The recorded maps: for each kind of attention, one per layer, [rows, heads, queries, keys].
 
-    Kinds are "encoder", "decoder" (masked) and "cross" (from a decoder to its encoder).
+    Kinds are "encoder", "decoder" (masked) and "cross" (from a decoder to its encoder). `whole` has how many maps of a kind a pass makes:
+    a layer that runs several times makes several.
     """
 
     maps: Maps
+    whole: dict[str, int]
+
+    def add(self, kind: str, layer: int, weights: Tensor) -> None:
+        """Append a layer's map. The first one of a pass drops those of the pass before."""
+        maps = self.maps.setdefault(kind, [])
+        if layer == 0 and len(maps) == self.whole[kind]:
+            maps.clear()
+        maps.append(weights.float().cpu().numpy())
 
 
 @contextmanager
 def recording(model: Transformer) -> Iterator[Recorder]:
     """Record every attention map of the next forward pass; a second pass replaces the maps of the first."""
-    recorder = Recorder({})
+    stacks = model.spec.stacks
+    whole = {name: len(stack.layers) * stack.rounds for name, stack in stacks.items()}
+    recorder = Recorder({}, {**whole, "cross": whole.get("decoder", 0)})
     places: list[tuple[Attention, Attend]] = []
     for name, module in model.named_modules():
         if isinstance(module, Attention):
@@ -50,9 +61,7 @@ def recording(model: Transformer) -> Iterator[Recorder]:
 def _recorded(recorder: Recorder, kind: str, layer: int) -> Attend:
     def attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionSpec, sinks: Tensor | None) -> Tensor:
         weights = attention_weights(q, k, frame, spec, sinks)
-        maps = recorder.maps.setdefault(kind, [])
-        del maps[layer:]
-        maps.append(weights.float().cpu().numpy())
+        recorder.add(kind, layer, weights)
         return weights @ v.repeat_interleave(spec.heads // spec.kv_heads, dim=1)
 
     return attend
@@ -60,11 +69,15 @@ def _recorded(recorder: Recorder, kind: str, layer: int) -> Attend:
 
 @torch.inference_mode()
 def attention_maps(model: Transformer, ids: Sequence[int], source: Sequence[int] | None = None) -> Maps:
-    """Attention maps of one text, or of an answer to a source: per kind and layer, [heads, queries, keys]."""
+    """Attention maps of one text, or of an answer to a source: per kind and layer, [heads, queries, keys].
+
+    Keys are tokens: where queries also see sums of blocks, a row sums to less than 1.
+    """
     tokens = torch.tensor([ids], device=model.device)
     with recording(model) as recorder, memory_errors(f"recording attention over {len(ids)} tokens"):
         if source is None:
             model(tokens)
         else:
             model(tokens, source=model.read_source(torch.tensor([source], device=model.device)))
-    return {kind: [layer[0] for layer in layers] for kind, layers in recorder.maps.items()}
+    keys = {kind: len(ids) if source is None or kind == "decoder" else len(source) for kind in recorder.maps}
+    return {kind: [layer[0, :, :, : keys[kind]] for layer in layers] for kind, layers in recorder.maps.items()}

@@ -10,10 +10,12 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from tgen.executors import frequencies
-from tgen.spec.records import PairScaling, QueryGrowth, RopeSpec
+from tgen.executors.torch.norms import make_norm
+from tgen.spec.records import Alibi, PairScaling, QueryGrowth, RelativeBias, RelativeVectors, RopeSpec
 
 Bias = Callable[[Tensor], Tensor]
 
@@ -46,6 +48,10 @@ class Frame:
         self._plain = plain and bias is None
         self._masks: dict[int | None, Tensor | None] = {}
 
+    def biased(self, bias: Bias) -> Frame:
+        """The same geometry with another bias."""
+        return Frame(self.queries, self.keys, self.dtype, bias, causal=self.causal)
+
     def causal_only(self, window: int | None) -> bool:
         """Whether the kernel's built-in causal mask suffices."""
         n, m = self.queries.shape[-1], self.keys.shape[-1]
@@ -58,9 +64,9 @@ class Frame:
         return self._masks[window]
 
     def _sees_all(self, window: int | None) -> bool:
-        if not self.causal:
-            return self._plain
         n, m = self.queries.shape[-1], self.keys.shape[-1]
+        if not self.causal:
+            return self._plain and (window is None or m <= window)
         return self._plain and n == 1 and (window is None or m <= window)
 
     def _build_mask(self, window: int | None) -> Tensor | None:
@@ -71,7 +77,7 @@ class Frame:
         if self.causal:
             visible = visible & (keys <= queries)
         if window is not None:
-            visible = visible & (keys > queries - window)
+            visible = visible & (keys > queries - window) & (keys < queries + window)
         # A padding query sees everything: softmax over an empty row is NaN, and the result of padding is not used.
         visible = visible | (queries < 0)
         mask = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device).masked_fill_(~visible, -math.inf).unsqueeze(1)
@@ -138,8 +144,51 @@ def relative_buckets(distances: Tensor, buckets: int, max_distance: int, bidirec
     return first + torch.where(distances < exact, distances, (exact + far.long()).clamp(max=buckets - 1))
 
 
-def sinusoids(positions: Tensor, width: int) -> Tensor:
-    """Sines in the first half of the vector, cosines in the second, [batch, n, width] (Marian's order); one sine more if width is odd."""
-    exponents = torch.arange(0, width, 2, device=positions.device).float() / width
+class Distances(nn.Module):
+    """Numbers added to attention scores, by distance: ALiBi's slopes or T5's learned buckets."""
+
+    def __init__(self, spec: Alibi | RelativeBias) -> None:
+        super().__init__()
+        self.spec = spec
+        self.weight = nn.Parameter(torch.empty(spec.buckets, spec.heads)) if isinstance(spec, RelativeBias) else None
+
+    def forward(self, distances: Tensor) -> Tensor:
+        """[batch, heads, n, m] for distances (key minus query) [batch, n, m]."""
+        if isinstance(self.spec, RelativeBias) and self.weight is not None:
+            buckets = relative_buckets(distances, self.spec.buckets, self.spec.max_distance, self.spec.bidirectional)
+            return F.embedding(buckets, self.weight).permute(0, 3, 1, 2)
+        return distances.unsqueeze(1) * alibi_slopes(self.spec.heads, distances.device)[:, None, None]
+
+
+class RelativeTable(nn.Module):
+    """The vectors of distances, which all layers of a stack share."""
+
+    def __init__(self, spec: RelativeVectors, width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.weight = nn.Parameter(torch.empty(2 * spec.span, width))
+        self.norm = make_norm(spec.norm, width) if spec.norm else None
+
+    def forward(self) -> Tensor:
+        """All vectors, [2 * span, width]."""
+        return self.weight if self.norm is None else self.norm(self.weight)
+
+    def rows(self, distances: Tensor) -> Tensor:
+        """The row of each distance (key minus query)."""
+        span, back = self.spec.span, -distances
+        if self.spec.max_distance is not None:
+            exact = span // 2
+            far = torch.log(back.abs().clamp(min=1) / exact) / math.log((self.spec.max_distance - 1) / exact) * (exact - 1)
+            back = torch.where(back.abs() <= exact, back, (torch.ceil(far).long() + exact) * back.sign())
+        return (back + span).clamp(0, 2 * span - 1)
+
+
+def sinusoids(positions: Tensor, width: int, *, to_last: bool = False) -> Tensor:
+    """Sines in the first half of the vector, cosines in the second, [batch, n, width] (Marian's order); one sine more if width is odd.
+
+    `PositionTable` says what `to_last` is.
+    """
+    steps = torch.arange(0, width, 2, device=positions.device).float()
+    exponents = steps / (2 * max(len(steps) - 1, 1) if to_last else width)
     angles = positions.unsqueeze(-1).float() / 10000.0**exponents
     return torch.cat((angles.sin(), angles.cos()), dim=-1)[..., :width]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,8 +15,8 @@ from tgen.executors.torch.cache import Row, Source
 from tgen.executors.torch.forward_pass import ForwardPass, packed_pass, whole_pass
 from tgen.executors.torch.layers import Experts, Layer, activate
 from tgen.executors.torch.norms import HeadNorm, RmsNorm, make_norm
-from tgen.executors.torch.positions import alibi_slopes, relative_buckets, sinusoids
-from tgen.spec.records import Alibi, HeadSpec, ModelSpec, PositionTable, RelativeBias, StackSpec, TransformSpec
+from tgen.executors.torch.positions import Distances, RelativeTable, sinusoids
+from tgen.spec.records import HeadSpec, ModelSpec, PositionTable, StackSpec, TransformSpec
 
 TIED = "head.out.weight"
 
@@ -33,24 +34,8 @@ class Positions(nn.Module):
         """[batch, n, width] for positions [batch, n]; padding gets the vector of position 0, which nobody reads."""
         positions = positions.clamp(min=0)
         if self.weight is None:
-            return sinusoids(positions, self.width).to(dtype)
+            return sinusoids(positions + self.spec.offset, self.width, to_last=self.spec.to_last).to(dtype)
         return F.embedding(positions + self.spec.offset, self.weight)
-
-
-class Distances(nn.Module):
-    """Numbers added to attention scores, by distance: ALiBi's slopes or T5's learned buckets."""
-
-    def __init__(self, spec: Alibi | RelativeBias) -> None:
-        super().__init__()
-        self.spec = spec
-        self.weight = nn.Parameter(torch.empty(spec.buckets, spec.heads)) if isinstance(spec, RelativeBias) else None
-
-    def forward(self, distances: Tensor) -> Tensor:
-        """[batch, heads, n, m] for distances (key minus query) [batch, n, m]."""
-        if isinstance(self.spec, RelativeBias) and self.weight is not None:
-            buckets = relative_buckets(distances, self.spec.buckets, self.spec.max_distance, self.spec.bidirectional)
-            return F.embedding(buckets, self.weight).permute(0, 3, 1, 2)
-        return distances.unsqueeze(1) * alibi_slopes(self.spec.heads, distances.device)[:, None, None]
 
 
 class Stack(nn.Module):
@@ -59,15 +44,19 @@ class Stack(nn.Module):
     def __init__(self, spec: StackSpec, width: int) -> None:
         super().__init__()
         self.spec = spec
-        self.positions = Positions(spec.positions, width) if spec.positions else None
-        self.types = nn.Embedding(spec.types, width, _weight=torch.empty(spec.types, width)) if spec.types else None
+        row = spec.embedding_in or width
+        self.positions = Positions(spec.positions, row) if spec.positions else None
+        self.types = nn.Embedding(spec.types, row, _weight=torch.empty(spec.types, row)) if spec.types else None
         self.bias = Distances(spec.bias) if spec.bias else None
-        self.embedding_norm = make_norm(spec.embedding_norm, width) if spec.embedding_norm else None
+        self.relative = RelativeTable(spec.relative, width) if spec.relative else None
+        self.block_bias = Distances(spec.block_bias) if spec.block_bias else None
+        self.embedding_norm = make_norm(spec.embedding_norm, row) if spec.embedding_norm else None
+        self.embedding_in = nn.Linear(row, width) if spec.embedding_in else None
         self.layers = nn.ModuleList(Layer(layer, width) for layer in spec.layers)
         self.final_norm = make_norm(spec.final_norm, width) if spec.final_norm else None
 
     def forward(self, x: Tensor, this: ForwardPass) -> Tensor:
-        """x is [batch, n, width] embeddings, and the result has its shape."""
+        """Hidden states [batch, n, width] for embeddings x, which have that shape or the width `embedding_in`."""
         if self.spec.embedding_scale is not None:
             x = x * torch.tensor(self.spec.embedding_scale, dtype=x.dtype)
         if self.positions is not None:
@@ -76,8 +65,13 @@ class Stack(nn.Module):
             x = x + self.types.weight[0]
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
-        for number, layer in enumerate(self.layers):
-            x = layer(x, this, number)
+        if self.embedding_in is not None:
+            x = self.embedding_in(x)
+        if self.relative is not None or self.block_bias is not None:
+            this = replace(this, relative=self.relative, block_bias=self.block_bias)
+        for _ in range(self.spec.rounds):
+            for number, layer in enumerate(self.layers):
+                x = layer(x, this, number)
         return x if self.final_norm is None else self.final_norm(x)
 
     def whole(self, x: Tensor, positions: Tensor | None, source: Source | None = None) -> Tensor:
@@ -93,28 +87,28 @@ class Stack(nn.Module):
 class Transform(nn.Module):
     """A matrix, an activation and a norm before the head."""
 
-    def __init__(self, spec: TransformSpec, width: int) -> None:
+    def __init__(self, spec: TransformSpec, width: int, row: int) -> None:
         super().__init__()
         self.spec = spec
-        self.dense = nn.Linear(width, width)
-        self.norm = make_norm(spec.norm, width)
+        self.dense = nn.Linear(width, row, bias=spec.bias)
+        self.norm = make_norm(spec.norm, row)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The result has the shape of x."""
+        """[..., row] for x [..., width]"""
         return self.norm(activate(self.dense(x), self.spec.activation))  # type: ignore[no-any-return]
 
 
 class Head(nn.Module):
     """From hidden states to logits."""
 
-    def __init__(self, spec: HeadSpec, vocab: int, width: int) -> None:
+    def __init__(self, spec: HeadSpec, vocab: int, width: int, row: int) -> None:
         super().__init__()
         self.spec = spec
-        self.transform = Transform(spec.transform, width) if spec.transform else None
-        self.out = nn.Linear(width, vocab, bias=spec.bias)
+        self.transform = Transform(spec.transform, width, row) if spec.transform else None
+        self.out = nn.Linear(row, vocab, bias=spec.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Logits [..., vocab] for hidden states [..., width]."""
+        """Logits [..., vocab] for hidden states of the model's width, or of the embeddings' width where there is no transform."""
         spec = self.spec
         if self.transform is not None:
             hidden = self.transform(hidden)
@@ -133,13 +127,13 @@ class Transformer(nn.Module):
         super().__init__()
         self.spec = spec
         # Given a weight, torch draws no random numbers; drawing them would import its whole compiler, which takes 1.2 s.
-        row = spec.embedding_width or spec.width
+        row = spec.row
         self.embedding = nn.Embedding(spec.vocab, row, _weight=torch.empty(spec.vocab, row))
         self.embedding_in = nn.Linear(row, spec.width, bias=False) if spec.embedding_width else None
         self.embedding_out = nn.Linear(spec.width, row, bias=False) if spec.embedding_width else None
         self.encoder = Stack(spec.encoder, spec.width) if spec.encoder else None
         self.decoder = Stack(spec.decoder, spec.width) if spec.decoder else None
-        self.head = Head(spec.head, spec.vocab, row) if spec.head else None
+        self.head = Head(spec.head, spec.vocab, spec.width, row) if spec.head else None
         self.register_buffer("_place", torch.empty(0), persistent=False)
         if spec.head is not None and spec.head.tied:
             _share_embedding(self, None)
@@ -202,11 +196,12 @@ class Transformer(nn.Module):
         return self.encoder.whole(self._embed(ids), positions)
 
     def encode_texts(self, texts: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Hidden states of the encoder for texts of different lengths, at least one id each: [n, width] for each text."""
-        if self.encoder is None:
-            raise ValueError("this model has no encoder")
+        """Hidden states of texts of different lengths, at least one id each: the encoder's, or a lone decoder's; [n, width] for each."""
+        stack = self.encoder or self.decoder
+        if stack is None:
+            raise ValueError("this model has no layers")
         counts = list(map(len, texts))
-        hidden = self.encoder.packed(self._embedded(texts), [None] * len(texts), counts)
+        hidden = stack.packed(self._embedded(texts), [None] * len(texts), counts)
         return list(torch.split(hidden[0], counts))
 
     def read_source(self, ids: Tensor, positions: Tensor | None = None) -> Source:

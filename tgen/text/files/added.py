@@ -55,7 +55,7 @@ def read_settings(folder: Path) -> Settings:
 
 def add_tokens(library: Library, settings: Settings) -> None:
     """Add the tokens that the settings name. Raises CheckpointError for an id that the vocabulary cannot give."""
-    special = {text for name in NAMED if (text := settings.named(name))} | set(_more(settings.values))
+    special = {text for name in NAMED if (text := settings.named(name))} | set(more_tokens(settings.values))
     known = {token.content: token for token in library.get_added_tokens_decoder().values()}
     for number, values in sorted(settings.added.items()):
         text = str(values["content"])
@@ -155,7 +155,8 @@ def _text(value: Any) -> str | None:
     return text if isinstance(text, str) and text else None
 
 
-def _more(values: dict[str, Any]) -> list[str]:
+def more_tokens(values: dict[str, Any]) -> list[str]:
+    """The further special tokens that a tokenizer_config.json lists."""
     listed = values.get("additional_special_tokens") or values.get("extra_special_tokens") or []
     return [text for one in (listed if isinstance(listed, list) else listed.values()) if (text := _text(one))]
 

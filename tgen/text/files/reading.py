@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tgen.errors import CheckpointError
 from tgen.files import DOWNLOAD_HINT, read_optional_json, refuse_lfs_pointer
 from tgen.text.files.added import Settings, add_tokens, apply_settings, read_settings, surround
+from tgen.text.files.languages import fairseq_order, frame_source, pegasus_order, tokenizer_class
 from tgen.text.files.merges import byte_library, merges_library, tekken_library
 from tgen.text.files.pieces import MOST_SENTINELS, PieceModel, piece_library, read_pieces
 from tgen.text.files.wordpieces import wordpiece_library
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES, MAX_STRIP = 200 * 2**20, 100
 TRIAL = "Once upon a time, 12 [MASK]\n"
-FILES = "tokenizer.json, tokenizer.model, spiece.model, vocab.json with merges.txt, vocab.txt, or tekken.json"
+FILES = "tokenizer.json, tokenizer.model, spiece.model, sentencepiece.bpe.model, vocab.json with merges.txt, vocab.txt, or tekken.json"
 
 
 @contextmanager
@@ -47,8 +48,10 @@ def read_library(folder: Path) -> Library | SentencePieces:
 
     settings = read_settings(folder)
     path = next((path for name in _READERS if (path := folder / name).is_file()), None)
+    if path is not None and path.name == "sentencepiece.bpe.model" and (folder / "vocab.json").is_file():
+        path = None  # M2M-100's
     if path is None or (path.name == "vocab.json" and not (folder / "merges.txt").is_file()):
-        if found := find_sentencepieces(folder):
+        if found := find_sentencepieces(folder, settings):
             return found
         if not _is_bytes(folder, settings):
             raise CheckpointError(f"no tokenizer in {folder}", f"a model folder holds {FILES}; download the folder again")
@@ -88,7 +91,9 @@ def _json(path: Path, settings: Settings) -> Library:
     for step in [] if decoder is None else decoder.get("decoders", [decoder]):
         if step["type"] == "Strip" and max(step["start"], step["stop"]) > MAX_STRIP:
             raise ValueError("its decoder strips without end")  # the library panics where a token is shorter
-    return apply_settings(library, settings)
+    library = apply_settings(library, settings)
+    frame_source(library, path.parent, settings)
+    return library
 
 
 def _model(path: Path, settings: Settings) -> Library:
@@ -104,9 +109,25 @@ def _spiece(path: Path, settings: Settings) -> Library:
     model = _checked(path)
     if model.name(model.end) is None:
         raise ValueError("the SentencePiece vocabulary lacks an end token")
+    if tokenizer_class(path.parent, settings) == "PegasusTokenizer":
+        model, settings = pegasus_order(model, settings), Settings({**settings.values, "extra_ids": 0}, settings.added)
     sentinels = [f"<extra_id_{number}>" for number in reversed(range(_sentinels(settings, 100)))]
     library = _with_tokens(piece_library(model, settings.values, sentinels), settings)
     surround(library, _with_names(settings, model), start=False, end=True, always=True)
+    return library
+
+
+def _fairseq(path: Path, settings: Settings) -> Library:
+    """A SentencePiece model of fairseq's (XLM-RoBERTa, CamemBERT, mBART, NLLB): texts get a start and an end token, or a code."""
+    from tokenizers import processors
+
+    model, behind = fairseq_order(_checked(path), path.parent, settings)
+    library = _with_tokens(piece_library(model, settings.values, behind), settings)
+    ends = ["<s>", "</s>"]
+    numbers = [(end, number) for end in ends if (number := library.token_to_id(end)) is not None]
+    if len(numbers) == 2:
+        library.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=numbers)
+    frame_source(library, path.parent, settings)
     return library
 
 
@@ -146,6 +167,7 @@ _READERS: dict[str, Callable[[Path, Settings], Library]] = {
     "tokenizer.json": _json,
     "tokenizer.model": _model,
     "spiece.model": _spiece,
+    "sentencepiece.bpe.model": _fairseq,
     "tekken.json": lambda path, settings: _with_tokens(tekken_library(path), settings),
     "vocab.json": _merges,
     "vocab.txt": lambda path, settings: _with_tokens(wordpiece_library(path, settings.values), settings),

@@ -1,4 +1,4 @@
-"""Marian's two SentencePiece models, for folders that have no tokenizer.json. Needs the sentencepiece package.
+"""SentencePiece models with a vocab.json (Marian's two, M2M-100's one) in place of a tokenizer.json. Needs the sentencepiece package.
 
 The class offers the few methods of the tokenizers library that tgen uses, so that no other module needs to tell the two apart.
 """
@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 from tgen.errors import CheckpointError, UnsupportedError
 from tgen.files import read_json, refuse_lfs_pointer
+from tgen.text.files.added import Settings
+from tgen.text.files.languages import language_codes, source_frame
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
 
-END, PADDING, UNKNOWN, SPACE = "</s>", "<pad>", "<unk>", "▁"
+START, END, PADDING, UNKNOWN, SPACE = "<s>", "</s>", "<pad>", "<unk>", "▁"
 CODE = re.compile(">>[^<]+<<")  # Marian's name of a language to translate into
 
 
@@ -32,26 +34,32 @@ class Encoded:
 class SentencePieces:
     """One model for reading and one for writing, often the same, over a common vocabulary."""
 
-    def __init__(self, read: SentencePieceProcessor, write: SentencePieceProcessor, pieces: Sequence[str]) -> None:
-        """Raises CheckpointError for a vocabulary without the end token or the unknown token."""
+    def __init__(
+        self, read: SentencePieceProcessor, write: SentencePieceProcessor, pieces: Sequence[str], codes: Sequence[str] = (), first: str = ""
+    ) -> None:
+        """`codes` are special tokens that name languages; `first`, one of them, stands before each text.
+
+        Raises CheckpointError for a vocabulary without the end token or the unknown token.
+        """
         self._read = read
         self._write = write
         self._pieces = list(pieces)
         self._ids = {piece: number for number, piece in enumerate(self._pieces)}
         if END not in self._ids or UNKNOWN not in self._ids:
             raise CheckpointError(f"the SentencePiece vocabulary lacks {END} or {UNKNOWN}", "download the tokenizer's files again")
-        self._special = {piece for piece in (END, PADDING, UNKNOWN) if piece in self._ids}
+        self._special = {piece for piece in (*((START,) if codes else ()), END, PADDING, UNKNOWN, *codes) if piece in self._ids}
+        self._first = [self._ids[first]] if first in self._special else []
         self._borders = re.compile(f"({'|'.join(map(re.escape, self._special))})")
 
     def encode(self, text: str, add_special_tokens: bool = True) -> Encoded:
-        """The ids of a text, ended by the end token if asked for."""
+        """The ids of a text; with its language's code before it, if there is one, and the end token behind it if asked for."""
         code = CODE.match(text)
         pieces = [code[0]] if code else []
         for part in self._borders.split(text[code.end() if code else 0 :]):
             pieces += [part] if part in self._special else self._read.encode(part, out_type=str)
         unknown = self._ids[UNKNOWN]
         ids = [self._ids.get(piece, unknown) for piece in pieces]
-        return Encoded([*ids, self._ids[END]] if add_special_tokens else ids)
+        return Encoded([*self._first, *ids, self._ids[END]] if add_special_tokens else ids)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of ids; special tokens as they are spelled, or not at all."""
@@ -86,8 +94,8 @@ class SentencePieces:
         return len(self._pieces)
 
 
-def find_sentencepieces(folder: Path) -> SentencePieces | None:
-    """Marian's SentencePiece models of a folder, None if it has none.
+def find_sentencepieces(folder: Path, settings: Settings) -> SentencePieces | None:
+    """Marian's or M2M-100's SentencePiece models of a folder, None if it has none.
 
     Raises CheckpointError for a damaged file, UnsupportedError without the package.
     """
@@ -95,6 +103,10 @@ def find_sentencepieces(folder: Path) -> SentencePieces | None:
         vocabulary = read_json(folder / "vocab.json")
         read, write = _processor(folder / "source.spm"), _processor(folder / "target.spm")
         return SentencePieces(read, write, _by_id(vocabulary, folder))
+    if (folder / "sentencepiece.bpe.model").is_file() and (folder / "vocab.json").is_file():
+        pieces, codes = _by_id(read_json(folder / "vocab.json"), folder), language_codes(folder, settings)
+        both, frame = _processor(folder / "sentencepiece.bpe.model"), source_frame(folder, settings)
+        return SentencePieces(both, both, [*pieces, *codes], codes, frame[0] if frame else "")
     return None
 
 

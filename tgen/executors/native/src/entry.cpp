@@ -6,26 +6,33 @@
 #include "arena.h"
 #include "threads.h"
 
-namespace plain { int run_program(Model*, const Program*, const Batch*); }
+#define DECLARE_KERNEL(name)                                                                                                      \
+    namespace name {                                                                                                                 \
+    int run_program(Model*, const Program*, const Batch*);                                                                           \
+    void pack_matrix(int32_t, int32_t, int32_t, int32_t, const uint8_t*, uint8_t*, int32_t, int32_t);                                 \
+    }
+DECLARE_KERNEL(plain)
 #if defined(__x86_64__)
-namespace avx512 { int run_program(Model*, const Program*, const Batch*); }
-namespace avx2 { int run_program(Model*, const Program*, const Batch*); }
+DECLARE_KERNEL(avx512)
+DECLARE_KERNEL(avx2)
 #elif defined(__aarch64__)
-namespace neon { int run_program(Model*, const Program*, const Batch*); }
+DECLARE_KERNEL(neon)
 #endif
 
 struct Kernel {
     const char* name;
     RunProgram run;
+    void (*pack)(int32_t, int32_t, int32_t, int32_t, const uint8_t*, uint8_t*, int32_t, int32_t);
 };
 
 static const Kernel KERNELS[] = {
 #if defined(__x86_64__)
-    {"avx512", avx512::run_program}, {"avx2", avx2::run_program},
+    {"avx512", avx512::run_program, avx512::pack_matrix},
+    {"avx2", avx2::run_program, avx2::pack_matrix},
 #elif defined(__aarch64__)
-    {"neon", neon::run_program},
+    {"neon", neon::run_program, neon::pack_matrix},
 #endif
-    {"plain", plain::run_program},
+    {"plain", plain::run_program, plain::pack_matrix},
 };
 static const int32_t KERNEL_COUNT = sizeof KERNELS / sizeof *KERNELS;
 
@@ -96,6 +103,13 @@ int32_t tgen_run(Model* model, int32_t kernel, const Program* program, const Bat
     return KERNELS[kernel].run(model, program, batch);
 }
 
+void tgen_pack(int32_t kernel, int32_t format, int32_t source_format, int32_t rows, int32_t columns, const uint8_t* source, uint8_t* packed,
+               int32_t first, int32_t last) {
+    KERNELS[kernel].pack(format, source_format, rows, columns, source, packed, first, last);
+}
+
+// ---- work on all threads besides programs
+
 struct Check {
     int32_t format;
     const uint8_t* data;
@@ -129,4 +143,49 @@ int32_t tgen_finite(Model* model, int32_t format, const uint8_t* data, int64_t c
     Check c = {format, data, count, pool_size(model->pool), 0};
     pool_run(model->pool, check, &c);
     return !c.bad;
+}
+
+// A block of the data has a checksum of its own, and their sum does not depend on the order: so the number of threads changes nothing.
+constexpr int64_t CHECKSUM_BLOCK = 1 << 20;
+
+struct Sum {
+    const uint8_t* data;
+    int64_t bytes;
+    int threads;
+    uint64_t total;
+};
+
+static uint64_t mixed(uint64_t sum, uint64_t word) {
+    sum = (sum ^ word) * 0x9e3779b97f4a7c15u;
+    return sum ^ sum >> 29;
+}
+
+static uint64_t block_sum(const uint8_t* data, int64_t size) {
+    uint64_t lane[8] = {1, 2, 3, 4, 5, 6, 7, 8}, word, sum = (uint64_t)size;  // several chains, because one multiplication waits for the last
+    int64_t at = 0;
+    for (; at + 64 <= size; at += 64)
+        for (int i = 0; i < 8; i++) {
+            memcpy(&word, data + at + 8 * i, 8);
+            lane[i] = mixed(lane[i], word);
+        }
+    for (; at < size; at++) sum = mixed(sum, data[at]);
+    for (int i = 0; i < 8; i++) sum = mixed(sum, lane[i]);
+    return sum;
+}
+
+static void sum_blocks(void* argument, int thread) {
+    Sum* s = (Sum*)argument;
+    int64_t count = (s->bytes + CHECKSUM_BLOCK - 1) / CHECKSUM_BLOCK;
+    uint64_t total = 0;
+    for (int64_t block = count * thread / s->threads; block < count * (thread + 1) / s->threads; block++) {
+        int64_t at = block * CHECKSUM_BLOCK, left = s->bytes - at;
+        total += mixed(block_sum(s->data + at, left < CHECKSUM_BLOCK ? left : CHECKSUM_BLOCK), (uint64_t)block);
+    }
+    __atomic_fetch_add(&s->total, total, __ATOMIC_RELAXED);
+}
+
+uint64_t tgen_checksum(Model* model, const uint8_t* data, int64_t bytes) {
+    Sum s = {data, bytes, pool_size(model->pool), (uint64_t)bytes};
+    pool_run(model->pool, sum_blocks, &s);
+    return s.total;
 }

@@ -32,10 +32,11 @@ void tgen_row_grow(Row*, int32_t count);
 int tgen_row_reserve(Row*, int32_t count);
 uint8_t* tgen_row_page(const Row*, int32_t number);
 
-// Bytes of a packed matrix, and the packing of rows [first, last), which are multiples of 16 or the end.
-int64_t tgen_packed_bytes(int32_t format, int32_t rows, int32_t columns);
-void tgen_pack(int32_t format, int32_t source_format, int32_t rows, int32_t columns, const uint8_t* source, uint8_t* packed, int32_t first,
-               int32_t last);
+// Packs rows [first, last), which are multiples of 16 or the end, into a matrix's panels.
+void tgen_pack(int32_t kernel, int32_t format, int32_t source_format, int32_t rows, int32_t columns, const uint8_t* source, uint8_t* packed,
+               int32_t first, int32_t last);
+// A checksum against damage by chance.
+uint64_t tgen_checksum(Model*, const uint8_t* data, int64_t bytes);
 // Whether all numbers are finite.
 int32_t tgen_finite(Model*, int32_t format, const uint8_t* data, int64_t count);
 // Memory at huge pages, if the system has them.

@@ -1,4 +1,5 @@
 // The executor's kernels for NEON.
 #define TGEN_NEON 1
 #define TGEN_KERNEL neon
+#include "pack.h"
 #include "step.h"

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// How numbers are stored. The first three are row-major, straight from the file; the last two are packed panels (pack.cpp).
+// How numbers are stored. The first three are row-major, straight from the file; the last two are packed panels (pack.h).
 enum Format { FLOAT32, FLOAT16, BFLOAT16, INT8, INT4 };
 
 constexpr int64_t LANES = 16;   // rows of a panel, and positions of a page

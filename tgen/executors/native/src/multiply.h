@@ -171,7 +171,7 @@ static void multiply_rows(const Matrix& m, int64_t first, int64_t last, const In
     }
 }
 
-// ---- packed panels of 16 rows (pack.cpp has the layout): a register holds one column's sum for 16 rows
+// ---- packed panels of 16 rows (pack.h has the layout): a register holds one column's sum for 16 rows
 
 template <bool FOUR_BITS, int N>
 static void panel_tile(const uint8_t* panel, int64_t groups, const Input& x, int64_t token, float* out, int64_t stride) {

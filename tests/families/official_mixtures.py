@@ -16,7 +16,7 @@ COMMON |= {"initializer_range": 0.02, "hidden_act": "silu", "attention_dropout":
 ROUTER = {"output_router_logits": False, "router_aux_loss_coef": 0.001}
 
 # With how many parameters there are, and how many take part in a token, in billions.
-OFFICIAL: dict[str, tuple[dict[str, Any], float, float]] = {
+MIXTURES: dict[str, tuple[dict[str, Any], float, float]] = {
     "mistralai/Mixtral-8x7B-v0.1": (
         {
             "model_type": "mixtral",

@@ -1,0 +1,32 @@
+"""Which of the goldens the native executor runs: all but those that need what it lacks, and it says what that is."""
+
+from __future__ import annotations
+
+from tests.conftest import ENCODERS
+from tests.executors.native.models import spec_of
+from tgen.executors.native.open import supports
+from tgen.executors.native.packing import multiplied
+
+REFUSED = {
+    "albert": "embeddings have a width of their own",
+    "electra": "embeddings have a width of their own",
+    "deberta": "vectors of distances",
+    "deberta_plain": "vectors of distances",
+    "gemma3_vectors": "windows look both ways",
+    "longt5": "windows look both ways",
+    "longt5_blocks": "windows look both ways",
+    "modernbert": "windows look both ways",
+}
+
+
+def test_every_encoder_runs_but_those_that_need_what_it_lacks() -> None:
+    found = {name: reason for name in ENCODERS if (reason := supports(spec_of(name))) is not None}
+    assert found.keys() == REFUSED.keys()
+    assert [name for name, reason in found.items() if REFUSED[name] not in reason] == []
+
+
+def test_tables_are_never_packed() -> None:
+    """Quantising leaves alone what a run looks up: in UMT5, each layer has its own table of distances."""
+    names = [name for golden in ENCODERS for name, _, _ in multiplied(spec_of(golden))]
+    assert any(name.endswith("mixer.q") for name in names)
+    assert not [name for name in names if name.endswith(("distances", "relative", "bias"))]

@@ -1,0 +1,71 @@
+"""Says what a model's weights and cache will take on the native executor, from headers alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tgen.checkpoint.container import Checkpoint
+from tgen.executors.formats import BYTES, NAMES, NUMBER_FORMATS
+from tgen.executors.native import interface as c
+from tgen.executors.native.packed_cache import kept_file
+from tgen.executors.native.packing import BITS, block_bytes, packed_places
+from tgen.executors.native.panels import panel_bytes
+from tgen.executors.native.weights import EXACT
+from tgen.options import RunOptions
+from tgen.spec.cache import row_numbers
+from tgen.spec.records import ModelSpec
+from tgen.spec.shapes import parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """How the weights are held, the bytes of all of them, those of a token in the cache, and the file with the packed weights."""
+
+    widths: str
+    weight_bytes: int
+    cache_bytes_per_token: int
+    packed_file: Path | None
+
+
+def forecast(checkpoint: Checkpoint, options: RunOptions) -> Forecast:
+    """The memory of a run with these options. Raises UsageError for a wrong TGEN_CACHE_GB."""
+    wanted = NUMBER_FORMATS[options.dtype]
+    places = packed_places(checkpoint.spec, checkpoint.matches, options.quantize)
+    total = block_bytes(places)
+    for name, shape in parameters(checkpoint.spec).items():
+        module = name.removesuffix(".weight")
+        if module not in places:
+            stored = checkpoint.matches.parameters[name].dtype
+            held = "F32" if len(shape) == 1 or module.endswith(EXACT) else wanted or ("F32" if stored == "F64" else stored)
+            total += math.prod(shape) * BYTES[held]
+    number_format = wanted or checkpoint.matches.number_format
+    return Forecast(
+        widths((place.format for place in places.values()), number_format),
+        total,
+        _cache_bytes_per_token(checkpoint.spec, cache_format(options, number_format, bool(places))),
+        kept_file(checkpoint, options.quantize) if places else None,
+    )
+
+
+def widths(packed: Iterable[int], number_format: str) -> str:
+    """How weights are held, for people: the bits of packed matrices or, if there are none, the number format."""
+    bits = sorted({BITS[one] for one in packed})
+    return f"weights of {' and '.join(map(str, bits))} bits" if bits else NAMES[number_format]
+
+
+def cache_format(options: RunOptions, number_format: str, quantised: bool) -> int:
+    """The library's format of keys and values: integers for quantised weights, unless --dtype asks for floats."""
+    if quantised and options.dtype == "auto":
+        return c.INT8
+    return c.FLOAT32 if number_format == "F32" else c.FLOAT16
+
+
+def _cache_bytes_per_token(spec: ModelSpec, number_format: int) -> int:
+    """Bytes of a token's keys and values: head_bytes of src/model.h, for a sixteenth of a page."""
+    if number_format != c.INT8 or spec.decoder is None:
+        return row_numbers(spec, 1) * (4 if number_format == c.FLOAT32 else 2)
+    mixers = [layer.mixer for layer in spec.decoder.layers]
+    return sum(m.kv_heads * (panel_bytes(8, c.LANES, m.head_dim) // c.LANES + 4 + -(-m.head_dim // c.LANES) * c.LANES) for m in mixers)

@@ -1,0 +1,67 @@
+"""The panels of packed matrices (src/pack.h has their layout) from integers and scales as checkpoints store them, and back.
+
+Such integers stand in words: uint32 [rows, columns * bits / 32], the first columns in the lowest bits, each with 2^(bits - 1) added.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tgen.executors.native.interface import LANES
+
+Words = npt.NDArray[np.uint32]
+Halves = npt.NDArray[np.float16]
+
+GROUP = 32
+SCALE_WORDS = 16  # words of 4 bytes of a pair of groups: two float16 numbers for each row of a panel
+ZEROS = {4: 0x88888888, 8: 0x80808080}  # a word of zeros
+
+
+def panel_bytes(bits: int, rows: int, columns: int) -> int:
+    """The bytes of a matrix in panels: those of panel_bytes in src/model.h, for all panels. They are a multiple of 64."""
+    return -(-rows // LANES) * -(-columns // (2 * GROUP)) * (4 * SCALE_WORDS + 2 * LANES * GROUP * bits // 8)
+
+
+def panels(words: Words, scales: Halves, bits: int) -> Words:
+    """The panels of a matrix whose columns are whole groups, [panels, pairs of groups, words of a pair]. `scales` are [rows, groups]."""
+    each = GROUP * bits // 32
+    panel_count, pairs = -(-len(words) // LANES), -(-scales.shape[1] // 2)
+    padding = ((0, panel_count * LANES - len(words)), (0, 2 * pairs - scales.shape[1]))
+    scales = np.pad(scales, padding)
+    words = np.pad(words, (padding[0], (0, padding[1][1] * each)), constant_values=ZEROS[bits])
+    weights = words.reshape(panel_count, LANES, pairs, 2, each)
+    if bits == 4:
+        quartets = np.stack((weights & np.uint32(0xFFFF), weights >> np.uint32(16)), axis=-1).reshape(panel_count, LANES, pairs, 2, 8)
+        weights = _spread(quartets[..., :4]) | _spread(quartets[..., 4:]) << np.uint32(4)
+    weights = weights.transpose(0, 2, 3, 4, 1).reshape(panel_count, pairs, -1)
+    halves = np.ascontiguousarray(scales.reshape(panel_count, LANES, pairs, 2).transpose(0, 2, 3, 1)).reshape(panel_count, pairs, -1)
+    return np.concatenate((halves.view(np.uint32), weights), axis=-1)
+
+
+def integers(packed: Words, bits: int, rows: int, columns: int) -> tuple[Words, Halves]:
+    """The words and scales of a matrix whose columns are whole groups, from its panels."""
+    panel_count, pairs = -(-rows // LANES), -(-columns // (2 * GROUP))
+    packed = packed.reshape(panel_count, pairs, -1)
+    halves = np.ascontiguousarray(packed[..., :SCALE_WORDS]).view(np.float16).reshape(panel_count, pairs, 2, LANES)
+    scales = halves.transpose(0, 3, 1, 2).reshape(panel_count * LANES, -1)
+    weights = packed[..., SCALE_WORDS:].reshape(panel_count, pairs, 2, -1, LANES).transpose(0, 4, 1, 2, 3)
+    if bits == 4:
+        quartets = np.concatenate((_gathered(weights), _gathered(weights >> np.uint32(4))), axis=-1)
+        weights = quartets[..., 0::2] | quartets[..., 1::2] << np.uint32(16)
+    words = weights.reshape(panel_count * LANES, -1)
+    return np.ascontiguousarray(words[:rows, : columns * bits // 32]), np.ascontiguousarray(scales[:rows, : columns // GROUP])
+
+
+def _spread(quartets: Words) -> Words:
+    """Four integers of 4 bits side by side, each in a byte of its own."""
+    apart = [(quartets & np.uint32(0xF << 4 * place)) << np.uint32(4 * place) for place in range(4)]
+    spread: Words = apart[0] | apart[1] | apart[2] | apart[3]
+    return spread
+
+
+def _gathered(words: Words) -> Words:
+    """The low 4 bits of each byte, side by side."""
+    parts = [words >> np.uint32(4 * place) & np.uint32(0xF << 4 * place) for place in range(4)]
+    gathered: Words = parts[0] | parts[1] | parts[2] | parts[3]
+    return gathered
