@@ -183,10 +183,11 @@ def test_a_mixture_of_experts(capsys: Captured) -> None:
     facts = json.loads(output(capsys, "info", str(GOLDEN / "qwen2_moe"), "--json"))
     attention, expert = 2 * 16 * 16 + 2 * 16 * 8 + 16 + 2 * 8, 3 * 16 * 6
     mixture = 4 * 16 + 4 * expert + 3 * 16 * 14 + 16
-    whole = 2 * 96 * 16 + 3 * (attention + 2 * 16) + 2 * 3 * 16 * 12 + mixture + 16
+    whole = 2 * 40 * 16 + 3 * (attention + 2 * 16) + 2 * 3 * 16 * 12 + mixture + 16
     assert (facts["parameters"], facts["active_parameters"]) == (whole, whole - 2 * expert)
     assert facts["feed_forward"] == "12, silu, gated; 4 experts, 2 for each token: 6, silu, gated, and 14 for every token"
-    assert facts["memory_for_weights"] == 2 * whole
+    wide = 3 * (16 + 2 * 8 + 2 * 16) + 16 + 4 * 16 + 16  # vectors and what chooses experts stay in float32
+    assert facts["memory_of_weights"] == 2 * whole + 2 * wide
     facts = json.loads(output(capsys, "info", str(GOLDEN / "gpt2"), "--json"))
     assert "active_parameters" not in facts
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tests.golden.wanted import BFLOAT, SMALL, TWO_HEADS, YARN, Golden
 
 # Mixtures: four experts, of which two take part, or eight in groups.
-MIXTURE = {**SMALL, **TWO_HEADS, "num_experts_per_tok": 2}
+FEW = {**SMALL, **TWO_HEADS, "vocab_size": 40}
+MIXTURE = {**FEW, "num_experts_per_tok": 2}
 LOCAL = {**MIXTURE, "intermediate_size": 8, "num_local_experts": 4}
 INNER = {**MIXTURE, "intermediate_size": 12, "moe_intermediate_size": 6}
 EXPERTS = {**INNER, "num_experts": 4}
@@ -93,7 +94,5 @@ MIXTURES = {
     ),
     "deepseek_v3": Golden("deepseek_v3", {**DEEP, "attention_bias": True, "num_mtp_layers": 0}, dtype=BFLOAT),
     # No mixture, but the same attention.
-    "minicpm3": Golden(
-        "minicpm3", {**SMALL, **TWO_HEADS, **LATENT, "scale_emb": 3, "scale_depth": 0.9, "dim_model_base": 5}, dialect=4, dtype=BFLOAT
-    ),
+    "minicpm3": Golden("minicpm3", {**FEW, **LATENT, "scale_emb": 3, "scale_depth": 0.9, "dim_model_base": 5}, dialect=4, dtype=BFLOAT),
 }
