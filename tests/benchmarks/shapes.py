@@ -1,6 +1,6 @@
 """Random checkpoints of real shapes, as a Hugging Face folder in bfloat16 and as GGUF files with the same numbers.
 
-Writing the GGUF files needs the packages gguf and torch.
+Writing them needs torch, and the GGUF files the package gguf.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -93,6 +92,13 @@ def tensors(config: dict[str, Any]) -> Iterator[tuple[str, str, tuple[int, ...]]
 
 def write(folder: Path, config: dict[str, Any]) -> None:
     """Write the folder, and beside it the files NAME-bf16.gguf, NAME-int8.gguf and NAME-int4.gguf."""
+    weights = write_folder(folder, config)
+    for kind in ("bf16", "int8", "int4"):
+        _write_gguf(Path(f"{folder}-{kind}.gguf"), config, weights, kind)
+
+
+def write_folder(folder: Path, config: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Write the folder alone; returns the weights."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(0)
     weights = {}
@@ -101,12 +107,13 @@ def write(folder: Path, config: dict[str, Any]) -> None:
         weights[name] = (numbers + 1 if "norm" in name or ("ln_" in name and name.endswith("weight")) else numbers).bfloat16()
     save_file(weights, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
-    for kind in ("bf16", "int8", "int4"):
-        _write_gguf(Path(f"{folder}-{kind}.gguf"), config, weights, kind)
+    return weights
 
 
 def _write_gguf(path: Path, config: dict[str, Any], weights: dict[str, torch.Tensor], kind: str) -> None:
     """At int4 the embedding, which is the head too, has 8 bits, as tgen's has."""
+    import gguf
+
     types = {"bf16": gguf.GGMLQuantizationType.BF16, "int8": gguf.GGMLQuantizationType.Q8_0, "int4": gguf.GGMLQuantizationType.Q4_0}
     writer = gguf.GGUFWriter(path, config["model_type"])
     gpt2 = config["model_type"] == "gpt2"
