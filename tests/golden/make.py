@@ -95,11 +95,10 @@ def main() -> None:
 
 def seed_of(name: str) -> int:
     """The seed of a golden's random numbers: its own, or its place in the list; mixtures have a list of their own."""
-    if name in MIXTURES:
-        return 200 + list(MIXTURES).index(name)
-    others = {**GOLDENS, **MORE}
-    seed = others[name].seed
-    return list(others).index(name) if seed is None else seed
+    seed = ALL[name].seed
+    if seed is not None:
+        return seed
+    return 200 + list(MIXTURES).index(name) if name in MIXTURES else list(GOLDENS | MORE).index(name)
 
 
 def models_of(golden: Golden, seed: int) -> Iterator[PreTrainedModel]:

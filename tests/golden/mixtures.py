@@ -37,11 +37,14 @@ MIXTURES = {
         },
         dialect=4,
         dtype=BFLOAT,
+        seed=1101,
     ),
     "qwen3_moe": Golden(
         "qwen3_moe", {**EXPERTS, "head_dim": 8, "norm_topk_prob": True, "num_hidden_layers": 3, "mlp_only_layers": [1]}, dtype=BFLOAT
     ),
-    "olmoe": Golden("olmoe", {**MIXTURE, "num_experts": 4, "num_key_value_heads": 2, "intermediate_size": 8}, dialect=4, dtype=BFLOAT),
+    "olmoe": Golden(
+        "olmoe", {**MIXTURE, "num_experts": 4, "num_key_value_heads": 2, "intermediate_size": 8}, dialect=4, dtype=BFLOAT, seed=1102
+    ),
     "granitemoe": Golden("granitemoe", {**LOCAL, **GRANITE, "tie_word_embeddings": True}, dialect=4, dtype=BFLOAT),
     "granitemoeshared": Golden("granitemoeshared", {**LOCAL, **GRANITE, "shared_intermediate_size": 10}, dtype=BFLOAT),
     "phimoe": Golden(

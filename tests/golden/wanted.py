@@ -224,7 +224,7 @@ GOLDENS = {
         dtype=BFLOAT,
     ),
     "gptj": Golden("gptj", {**TINY, **GPTJ, "rotary_dim": 4}, dtype=HALF),
-    "codegen": Golden("codegen", {**TINY, **GPTJ, "rotary_dim": 6, "n_inner": 20}, dialect=4, dtype=BFLOAT),
+    "codegen": Golden("codegen", {**TINY, **GPTJ, "rotary_dim": 6, "n_inner": 20}, dialect=4, dtype=HALF),
     "stablelm": Golden(
         "stablelm",
         {**LAYER_EPS, **TWO_HEADS, "use_qkv_bias": True, "partial_rotary_factor": 0.5, "rope_parameters": DYNAMIC},
