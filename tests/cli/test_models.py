@@ -178,6 +178,20 @@ def test_figures(capsys: Captured, monkeypatch: pytest.MonkeyPatch, name: str) -
         assert (facts["computes_in"], facts["cache_bytes_per_token"]) == ("float16", cache // 2)
 
 
+def test_a_mixture_of_experts(capsys: Captured) -> None:
+    """What takes part in a token, and what the memory must hold: all experts. Worked out by hand, as above."""
+    facts = json.loads(output(capsys, "info", str(GOLDEN / "qwen2_moe"), "--json"))
+    attention, expert = 2 * 16 * 16 + 2 * 16 * 8 + 16 + 2 * 8, 3 * 16 * 6
+    mixture = 4 * 16 + 4 * expert + 3 * 16 * 14 + 16
+    whole = 2 * 40 * 16 + 3 * (attention + 2 * 16) + 2 * 3 * 16 * 12 + mixture + 16
+    assert (facts["parameters"], facts["active_parameters"]) == (whole, whole - 2 * expert)
+    assert facts["feed_forward"] == "12, silu, gated; 4 experts, 2 for each token: 6, silu, gated, and 14 for every token"
+    wide = 3 * (16 + 2 * 8 + 2 * 16) + 16 + 4 * 16 + 16  # vectors and what chooses experts stay in float32
+    assert facts["memory_of_weights"] == 2 * whole + 2 * wide
+    facts = json.loads(output(capsys, "info", str(GOLDEN / "gpt2"), "--json"))
+    assert "active_parameters" not in facts
+
+
 def headers(path: Path) -> list[tuple[int, int]]:
     """Where the tensors of a safetensors file begin and end."""
     data = path.read_bytes()

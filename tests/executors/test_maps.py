@@ -37,7 +37,7 @@ def test_rows_sum_to_one_and_a_decoder_never_looks_ahead(name: str) -> None:
         assert stack is not None
         for weights, layer in zip(layers, stack.layers * stack.rounds, strict=True):
             assert weights.shape == (layer.mixer.heads, *(lengths[kind] if both else (len(IDS), len(IDS))))
-            assert weights.sum(axis=-1) == pytest.approx(1, abs=1e-5)
+            assert (weights.sum(axis=-1) < 1).all() if layer.mixer.sinks else weights.sum(axis=-1) == pytest.approx(1, abs=1e-5)
             assert weights.min() >= 0
             above = np.triu(weights, 1)
             assert (above == 0).all() if kind == "decoder" else above.max() > 0

@@ -16,6 +16,8 @@ from tests.conftest import config_of, golden_model
 from tgen.executors import measure
 from tgen.executors.measure import Measurement, cold_start, peak_memory, read_bandwidth
 from tgen.executors.torch.reading import step_bytes
+from tgen.spec.cache import row_numbers
+from tgen.spec.shapes import active_parameter_count
 
 LENGTH = 10
 
@@ -50,6 +52,13 @@ def test_a_row_of_the_positions_is_read() -> None:
     outside = config["vocab_size"] * width + 2 * width + width
     expected = 4 * (config["n_layer"] * (layer + 2 * width * LENGTH) + outside)
     assert step_bytes(golden_model("gpt2"), LENGTH) == expected
+
+
+def test_only_the_experts_of_a_token_are_read() -> None:
+    """Two of four."""
+    spec = golden_model("mixtral").spec
+    read = active_parameter_count(spec) - (spec.vocab - 1) * spec.width + row_numbers(spec, LENGTH)
+    assert step_bytes(golden_model("mixtral"), LENGTH) == 4 * read
 
 
 def test_half_the_format_is_half_the_bytes() -> None:

@@ -23,7 +23,19 @@ from tgen.executors.torch.cache import Row, Source
 from tgen.executors.torch.load import load_model
 from tgen.executors.torch.maps import recording
 from tgen.executors.torch.transformer import Transformer
-from tgen.spec.records import Activation, AttentionSpec, LayerSpec, ModelSpec, PairScaling, RelativeBias, RopeSpec, StackSpec
+from tgen.spec.records import (
+    Activation,
+    AttentionSpec,
+    FeedForward,
+    LayerSpec,
+    MlpSpec,
+    ModelSpec,
+    PairScaling,
+    RelativeBias,
+    RopeSpec,
+    RouterSpec,
+    StackSpec,
+)
 from tgen.spec.shapes import parameters
 
 TOLERANCE = 1e-5
@@ -254,9 +266,7 @@ def changed_stack(stack: StackSpec) -> Iterator[tuple[str, StackSpec]]:
         for what, other in changed_attention(layer, part, causal=stack.causal):
             yield f"{part} {what}", with_last(**{part: other})
     yield "epsilon", with_last(norm=replace(layer.norm, eps=layer.norm.eps + 0.05))
-    if layer.feed_forward.activation != "xielu":  # its parameters show
-        activation: Activation = "silu" if layer.feed_forward.activation == "relu" else "relu"
-        yield "activation", with_last(feed_forward=replace(layer.feed_forward, activation=activation))
+    yield from ((what, with_last(feed_forward=other)) for what, other in changed_feed_forward(layer.feed_forward))
     for norm in ("final_norm", "embedding_norm"):
         if (found := getattr(stack, norm)) is not None:
             yield norm, replace(stack, **{norm: replace(found, eps=found.eps + 0.05)})
@@ -271,6 +281,38 @@ def changed_stack(stack: StackSpec) -> Iterator[tuple[str, StackSpec]]:
             yield str(changes), replace(stack, bias=replace(stack.bias, **changes))
 
 
+def changed_feed_forward(part: FeedForward) -> Iterator[tuple[str, FeedForward]]:
+    if isinstance(part, MlpSpec):
+        if part.clamp is not None:
+            yield from ((key, replace(part, clamp=nudged(part.clamp, key))) for key in ("alpha", "limit"))
+        elif part.activation != "xielu":  # its parameters show
+            activation: Activation = "silu" if part.activation == "relu" else "relu"
+            yield "activation", replace(part, activation=activation)
+        return
+    changes: dict[str, Any]
+    for key in ("expert", "shared"):
+        if (inner := getattr(part, key)) is not None:
+            for what, other in changed_feed_forward(inner):
+                changes = {key: other}
+                yield f"{key} {what}", replace(part, **changes)
+    for what, router in changed_router(part.router):
+        yield f"router: {what}", replace(part, router=router)
+
+
+def changed_router(router: RouterSpec) -> Iterator[tuple[str, RouterSpec]]:
+    if router.scores == "sparsemixer":
+        yield "jitter", nudged(router, "jitter", by=8)
+        return
+    yield "chosen", replace(router, chosen=router.chosen - 1)
+    yield "scores", replace(router, scores="sigmoid" if router.scores == "softmax" else "softmax")
+    yield "normalised", replace(router, normalised=not router.normalised)
+    yield "scale", nudged(router, "scale")
+    if router.groups > 1:
+        yield "groups", replace(router, groups=router.groups // 2, kept_groups=1)
+        yield "kept groups", replace(router, kept_groups=router.groups)
+        yield "best of a group", replace(router, group_best=3 - router.group_best)
+
+
 def changed_attention(layer: LayerSpec, part: str, *, causal: bool) -> Iterator[tuple[str, Any]]:
     attention = getattr(layer, part)
     if attention is None:
@@ -281,15 +323,18 @@ def changed_attention(layer: LayerSpec, part: str, *, causal: bool) -> Iterator[
             yield key, nudged(attention, key)
     if part == "mixer" and (causal or attention.window):
         yield "window", replace(attention, window=(attention.window or 16) // 2)
+    if attention.latent is not None:
+        norm = attention.latent.norm
+        yield "latent norm", replace(attention, latent=replace(attention.latent, norm=replace(norm, eps=norm.eps + 0.05)))
     if attention.qk_norm is not None:
         yield "qk_norm", replace(attention, qk_norm=replace(attention.qk_norm, eps=attention.qk_norm.eps + 0.05))
     if rope is not None:
-        yield from ((key, replace(attention, rope=other)) for key, other in changed_rope(rope, attention.head_dim))
+        yield from ((key, replace(attention, rope=other)) for key, other in changed_rope(rope, attention))
     if part == "mixer":
         yield from changed_steps(attention)
 
 
-def changed_rope(rope: RopeSpec, head_dim: int) -> Iterator[tuple[str, RopeSpec]]:
+def changed_rope(rope: RopeSpec, attention: AttentionSpec) -> Iterator[tuple[str, RopeSpec]]:
     yield "theta", nudged(rope, "theta")
     if isinstance(rope.scaling, PairScaling):
         yield "amplitude", replace(rope, scaling=nudged(rope.scaling, "amplitude"))
@@ -297,7 +342,8 @@ def changed_rope(rope: RopeSpec, head_dim: int) -> Iterator[tuple[str, RopeSpec]
             other = 9.0 if math.isinf(divisor) else divisor * 1.5
             yield f"divisor {pair}", replace(rope, scaling=replace(rope.scaling, divisors=swapped(rope.scaling.divisors, pair, other)))
         return
-    yield "dim", replace(rope, dim=rope.dim + (2 if rope.dim < head_dim else -2))
+    if attention.latent is None:  # where it is a shape
+        yield "dim", replace(rope, dim=rope.dim + (2 if rope.dim < attention.head_dim else -2))
     for key in asdict(rope.scaling) if rope.scaling else ():
         yield key, replace(rope, scaling=nudged(rope.scaling, key, by=2))
 
@@ -369,7 +415,7 @@ def test_transformers_agrees_today(name: str) -> None:
     pytest.importorskip("transformers")
     from tests.golden import make
 
-    model = make.auto_class(make.ALL[name]).from_pretrained(GOLDEN / name, dtype=torch.float32, attn_implementation="eager")
+    model = make.auto_class(make.ALL[name]).from_pretrained(GOLDEN / name, dtype=torch.float32, **make.EAGER)
     found, expected = make.reference(model, seed=make.seed_of(name)), golden_reference(name)
     rounded = make.rounded(GOLDEN / name, make.ALL[name], expected)
     assert found.keys() | rounded.keys() == expected.keys()

@@ -18,7 +18,7 @@ from tgen.errors import TgenError, UnsupportedError
 from tgen.executors.torch.load import load_model
 from tgen.executors.torch.transformer import Transformer
 from tgen.families.registry import FAMILIES, find_family
-from tgen.spec.records import LinearScaling, Llama3Scaling, ModelSpec, PositionTable, RopeSpec, StackSpec
+from tgen.spec.records import LinearScaling, Llama3Scaling, MlpSpec, ModelSpec, PositionTable, RopeSpec, StackSpec
 
 HUGE = 10**400
 NESTED: dict[str, Any] = {"a": [{}]}
@@ -260,7 +260,8 @@ def test_softcap_of_gemma_2(changes: dict[str, Any] | None, expected: float | No
 
 def test_gemma_1_means_the_other_gelu() -> None:
     """Its first folders say "gelu" and mean the tanh formula; what they say in the later key has no effect."""
-    assert decoder(spec_of({**config_of("gemma"), "hidden_activation": "relu"})).layers[0].feed_forward.activation == "gelu_tanh"
+    part = decoder(spec_of({**config_of("gemma"), "hidden_activation": "relu"})).layers[0].feed_forward
+    assert isinstance(part, MlpSpec) and part.activation == "gelu_tanh"
 
 
 def test_the_residual_factor_of_granite_is_in_epsilon_and_embeddings() -> None:
@@ -348,7 +349,7 @@ def test_windows(name: str, changes: dict[str, Any], expected: list[int | None])
 
 
 @pytest.mark.parametrize(
-    ("asked", "nearest"), [("lama", "llama"), ("mixtral", "mistral"), ("qwen2_moe", "qwen2"), ("gpt_neox_japanese", "gpt_neox")]
+    ("asked", "nearest"), [("lama", "llama"), ("mixtrall", "mixtral"), ("qwen2_mo", "qwen2_moe"), ("gpt_neox_japanese", "gpt_neox")]
 )
 def test_an_unknown_family_names_the_nearest(asked: str, nearest: str) -> None:
     with pytest.raises(UnsupportedError, match=asked) as caught:

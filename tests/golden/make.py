@@ -9,11 +9,12 @@ bytes.
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import string
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from transformers import (
 )
 from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
 
+from tests.golden.mixtures import MIXTURES
 from tests.golden.wanted import CONTEXT, GOLDENS, START, VOCAB, Golden
 from tests.golden.wanted_encoders import MORE
 from tgen.train.vocabulary import learn_tokenizer, save_tokenizer
@@ -60,10 +62,11 @@ MASKED = (
 )
 ANSWERING = ("t5", "bart", "marian", "mt5", "umt5", "mbart", "pegasus", "m2m_100", "blenderbot", "blenderbot-small", "longt5")
 HEADS = dict.fromkeys(MASKED, AutoModelForMaskedLM) | dict.fromkeys(ANSWERING, AutoModelForSeq2SeqLM)
+EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
 # The goldens that also hold what transformers writes with them: the first ones with many settings, the others with few.
 WRITERS = ("llama2", "t5", "t5_flan", "bart", "bart_scaled", "marian")
 SHORT_WRITERS = tuple(name for name, golden in MORE.items() if golden.model_type in ANSWERING)
-ALL = {**GOLDENS, **MORE}
+ALL = {**GOLDENS, **MORE, **MIXTURES}
 
 
 def main() -> None:
@@ -75,7 +78,7 @@ def main() -> None:
             continue
         folder = HERE / name
         shutil.rmtree(folder, ignore_errors=True)
-        model = make_model(golden, seed=number)
+        model = next(model for model in models_of(golden, number) if is_clear(model, number))
         expected = reference(model, seed=number)
         written = write(model, seed=number, short=name in SHORT_WRITERS) if name in (*WRITERS, *SHORT_WRITERS) else None
         model.to(getattr(torch, golden.dtype)).save_pretrained(folder, max_shard_size="24KB" if golden.layout == "sharded" else "1GB")
@@ -91,9 +94,46 @@ def main() -> None:
 
 
 def seed_of(name: str) -> int:
-    """The seed of a golden's random numbers: its own, or its place in the list."""
+    """The seed of a golden's random numbers: its own, or its place in the list; mixtures have a list of their own."""
     seed = ALL[name].seed
-    return list(ALL).index(name) if seed is None else seed
+    if seed is not None:
+        return seed
+    return 200 + list(MIXTURES).index(name) if name in MIXTURES else list(GOLDENS | MORE).index(name)
+
+
+def models_of(golden: Golden, seed: int) -> Iterator[PreTrainedModel]:
+    """One model after the other."""
+    return (make_model(golden, seed + 1000 * attempt) for attempt in range(1000))
+
+
+@torch.no_grad()
+def is_clear(model: PreTrainedModel, seed: int) -> bool:
+    """Whether a mixture's texts go through every expert, and the same ones alike, in bfloat16 and with other roundings.
+
+    Else a parameter would not show, or the error of bfloat16 would be one of choices, and so one of chance.
+    """
+    found, near, random = [], copy.deepcopy(model), torch.Generator().manual_seed(0)
+    for parameter in near.parameters():
+        parameter *= 1 + 0.004 * torch.randn(parameter.shape, generator=random)
+    for one in (model, near, copy.deepcopy(model).bfloat16()):
+        taken: list[tuple[Any, ...]] = []
+        parts = [part for part in one.modules() if type(part).__name__.endswith("Experts")]
+        hooks = [
+            part.register_forward_pre_hook(lambda part, given, taken=taken: taken.append((part.num_experts, *given[1:]))) for part in parts
+        ]
+        reference(one, seed)
+        for hook in hooks:
+            hook.remove()
+        found.append(taken)
+    for (count, exact, weights), (_, rounded, others) in [*zip(found[0], found[1], strict=True), *zip(found[0], found[2], strict=True)]:
+        orders = exact.argsort(-1), rounded.argsort(-1)
+        if not torch.equal(exact.gather(-1, orders[0]), rounded.gather(-1, orders[1])):
+            return False
+        if (weights.gather(-1, orders[0]) - others.float().gather(-1, orders[1])).abs().max() > 0.05:
+            return False
+        if len(exact) == LENGTH and len(exact.unique()) < count:
+            return False
+    return True
 
 
 def make_tokenizer(golden: Golden) -> Tokenizer:
@@ -135,12 +175,12 @@ def auto_class(golden: Golden) -> Any:
 def make_model(golden: Golden, seed: int) -> PreTrainedModel:
     """A model whose every parameter is random: with fresh biases and norms, a loader that drops them would pass."""
     config = AutoConfig.for_model(golden.model_type, **golden.config)
-    model = auto_class(golden).from_config(config, attn_implementation="eager")
+    model = auto_class(golden).from_config(config, **EAGER)
     if golden.config.get("tie_word_embeddings") is False and golden.model_type in ("t5", "umt5", "longt5"):
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())  # transformers ties them whatever it is asked
     model.generation_config = GenerationConfig(**{key: inner_settings(golden).get(key) for key in ("bos_token_id", *START)})
     generator = torch.Generator().manual_seed(seed)
-    biases = [(name, buffer) for name, buffer in model.named_buffers() if name == "final_logits_bias"]
+    biases = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith(("final_logits_bias", "correction_bias"))]
     for name, parameter in [*sorted(model.named_parameters()), *biases]:
         if golden.model_type in ("marian", "pegasus") and "embed_positions" in name:
             continue  # sines and cosines
@@ -148,6 +188,7 @@ def make_model(golden: Golden, seed: int) -> PreTrainedModel:
         is_scale = is_scale and not golden.model_type.startswith(("gemma", "nemotron"))  # which add the 1 themselves
         # With larger ones, BART's norms leave little but what attention adds to every position alike.
         spread = 0.2 if golden.model_type in ("bart", "marian") and ("self_attn.v" in name or "self_attn.out" in name) else 0.4
+        spread = 0.1 if "correction" in name else spread  # with larger ones, some experts would never be chosen
         values = spread * torch.randn(parameter.shape, generator=generator) + (1.0 if is_scale else 0.0)
         # Rounded as it will be stored; the model itself stays in float32, for its rotations would be rounded with it.
         parameter.data = values.to(getattr(torch, golden.dtype)).float()
@@ -187,7 +228,7 @@ def reference(model: PreTrainedModel, seed: int) -> dict[str, np.ndarray]:
 def unblocked(model: PreTrainedModel, weights: torch.Tensor) -> np.ndarray:
     """A layer's attention map [1, heads, n, m]. LongT5 gives its encoder's by blocks: each with its neighbours and all sums."""
     if weights.ndim == 4:
-        return weights.numpy()
+        return weights.float().numpy()
     size = model.config.local_radius + 1
     _, blocks, heads, _, columns = weights.shape
     whole = torch.zeros(1, heads, SOURCE, (blocks + 2) * size + columns - 3 * size)
@@ -222,7 +263,7 @@ def result(output: Any) -> np.ndarray:
 @torch.no_grad()
 def rounded(folder: Path, golden: Golden, expected: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The logits of a reference's texts once more, computed in bfloat16 from the written folder, and as its bits: uint16."""
-    model = auto_class(golden).from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="eager")
+    model = auto_class(golden).from_pretrained(folder, dtype=torch.bfloat16, **EAGER)
     single = [torch.from_numpy(expected[key])[None] for key in ("ids", "source") if key in expected]
     several = [expected[f"batch_{key}"] for key in ("ids", "positions", "source", "source_positions") if f"batch_{key}" in expected]
     logits = {"logits": result(run(model, *single))[0], "batch_logits": batch_logits(model, *several)}

@@ -146,17 +146,17 @@ GOLDENS = {
     "qwen3": Golden("qwen3", {**LLAMA, "head_dim": 12, "tie_word_embeddings": True}, dtype=BFLOAT),
     "bloom": Golden("bloom", {**BLOOM, "hidden_size": 16, "n_head": 4}, dialect=4),
     # Six is no power of two: the slopes of ALiBi are then taken from two series.
-    "bloom_six": Golden("bloom", {**BLOOM, "hidden_size": 24, "n_head": 6}, dtype=HALF),
+    "bloom_six": Golden("bloom", {**BLOOM, "vocab_size": 96, "hidden_size": 24, "n_head": 6}, dtype=HALF),
     "gpt_neox": Golden(
         "gpt_neox", {**NEOX, "hidden_size": 32, "rotary_pct": 0.5, "rotary_emb_base": 300}, dialect=4, dtype=HALF, layout="masks"
     ),
     "gpt_neox_serial": Golden(
         "gpt_neox",
-        {**NEOX, "hidden_size": 32, "num_attention_heads": 2, "use_parallel_residual": False, "attention_bias": False},
+        {**NEOX, "vocab_size": 96, "hidden_size": 32, "num_attention_heads": 2, "use_parallel_residual": False, "attention_bias": False},
         dtype=BFLOAT,
     ),
     "opt": Golden("opt", OPT, dtype=HALF),
-    "opt_post": Golden("opt", {**OPT, "do_layer_norm_before": False, "enable_bias": False}, dialect=4, dtype=BFLOAT),
+    "opt_post": Golden("opt", {**OPT, "vocab_size": 96, "do_layer_norm_before": False, "enable_bias": False}, dialect=4, dtype=BFLOAT),
     "phi": Golden("phi", {**NEOX, **TWO_HEADS, "qk_layernorm": True, "rope_parameters": {"rope_theta": 90.0}}, dtype=BFLOAT),
     "phi3": Golden(
         "phi3", {**LLAMA, **TWO_HEADS, "pad_token_id": 1, "sliding_window": 5, "partial_rotary_factor": 0.5}, dialect=4, dtype=BFLOAT
@@ -178,7 +178,9 @@ GOLDENS = {
     "t5": Golden("t5", {**T5, "num_layers": 3, "num_decoder_layers": 2}, dtype=BFLOAT, layout="copies"),
     "t5_flan": Golden("t5", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, dialect=4, dtype=BFLOAT),
     "bart": Golden("bart", BART, dialect=4, layout="copies"),
-    "bart_scaled": Golden("bart", {**BART, "encoder_layers": 1, "scale_embedding": True, "activation_function": "relu"}, dtype=BFLOAT),
+    "bart_scaled": Golden(
+        "bart", {**BART, "vocab_size": 96, "encoder_layers": 1, "scale_embedding": True, "activation_function": "relu"}, dtype=BFLOAT
+    ),
     "marian": Golden(
         "marian",
         {**BART, "decoder_start_token_id": 1, "scale_embedding": True, "activation_function": "swish"},
@@ -222,7 +224,7 @@ GOLDENS = {
         dtype=BFLOAT,
     ),
     "gptj": Golden("gptj", {**TINY, **GPTJ, "rotary_dim": 4}, dtype=HALF),
-    "codegen": Golden("codegen", {**TINY, **GPTJ, "rotary_dim": 6, "n_inner": 20}, dialect=4),
+    "codegen": Golden("codegen", {**TINY, **GPTJ, "rotary_dim": 6, "n_inner": 20}, dialect=4, dtype=HALF),
     "stablelm": Golden(
         "stablelm",
         {**LAYER_EPS, **TWO_HEADS, "use_qkv_bias": True, "partial_rotary_factor": 0.5, "rope_parameters": DYNAMIC},
@@ -278,7 +280,9 @@ GOLDENS = {
         dtype=BFLOAT,
     ),
     "apertus": Golden("apertus", {**SMALL, "head_dim": 8, "rope_parameters": LLAMA3_ROPE}, dtype=BFLOAT),
-    "arcee": Golden("arcee", {**SMALL, "head_dim": 10, "rope_parameters": {**YARN, "truncate": False, "beta_fast": 4.0}}, dialect=4),
+    "arcee": Golden(
+        "arcee", {**SMALL, "head_dim": 10, "rope_parameters": {**YARN, "truncate": False, "beta_fast": 4.0}}, dialect=4, dtype=BFLOAT
+    ),
     "nemotron": Golden(
         "nemotron", {**LAYERS, **TWO_HEADS, "norm_eps": 0.05, "attention_bias": True, "rope_parameters": {"rope_theta": 40.0}}, dtype=BFLOAT
     ),
@@ -315,7 +319,7 @@ GOLDENS = {
     ),
     "nanochat": Golden("nanochat", {**SMALL, "final_logit_softcapping": 3.0}, dtype=BFLOAT),
     "opt_projected": Golden("opt", {**OPT, "vocab_size": 96, "word_embed_proj_dim": 12, "do_layer_norm_before": False}, dtype=HALF),
-    "gpt2_inverse": Golden("gpt2", {**GPT2, "vocab_size": 96, "scale_attn_by_inverse_layer_idx": True}, dialect=4),
+    "gpt2_inverse": Golden("gpt2", {**GPT2, "vocab_size": 96, "scale_attn_by_inverse_layer_idx": True}, dialect=4, dtype=BFLOAT),
     "qwen2_vl": Golden("qwen2_vl", {"text_config": {**SMALL, **TWO_HEADS, "rope_parameters": MROPE}, "vision_config": QWEN_VISION}),
     "qwen2_5_vl": Golden(
         "qwen2_5_vl",

@@ -37,6 +37,8 @@ CONFIG: dict[str, tuple[object, ...] | None] = {
     "sparsity_config": ABSENT,
     "transform_config": ABSENT,
 }
+# GPT-OSS has its experts in MXFP4, which its family's table reads.
+MXFP4: dict[str, tuple[object, ...] | None] = {"quant_method": ("mxfp4",), "modules_to_not_convert": None, "dequantize": (False, True)}
 SCHEME: dict[str, tuple[object, ...] | None] = {
     "targets": None,
     "weights": None,
@@ -76,6 +78,9 @@ def read_quantization(config: Config) -> tuple[Scheme, ...]:
     found = config.mapping("quantization_config")
     if not found:
         return ()
+    if config.model_type == "gpt_oss" and found.get("quant_method") == "mxfp4":
+        _check(found, MXFP4, "")
+        return ()  # the names of the tensors tell which of them are packed
     if found.get("quant_method") != METHOD:  # the other keys depend on the method
         raise _refused("quant_method", found.get("quant_method"))
     _check(found, CONFIG, "")

@@ -29,6 +29,10 @@ FORMATS: dict[str, np.dtype[Any]] = {
     "I32": np.dtype("<u4"),  # the words of packed matrices
     "U8": np.dtype("u1"),  # bytes, whatever they mean
 }
+# The sixteen numbers of 4 bits (OCP Microscaling Formats 1.0, E2M1), each as it is in bfloat16.
+FOUR_BITS = (np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32).view(np.uint32) >> 16).astype(
+    np.uint16
+)
 BLOCK = 2**20  # numbers checked at a time, to keep NumPy's temporary arrays small
 BF16_EXPONENT = np.uint16(0x7F80)  # only infinity and NaN have all of these bits set
 
@@ -86,10 +90,33 @@ def read_parameter(name: str, match: Match, files: MappedFiles) -> tuple[Array, 
 
     Raises CheckpointError for NaN or infinity.
     """
-    array, dtype = taken(files.array(match.tensor), match.tensor.dtype, match.take)
+    array, dtype = matched(match, files)
     if not is_finite(array, dtype):
         raise no_number(name)
     return array, dtype
+
+
+def matched(match: Match, files: MappedFiles) -> tuple[Array, str]:
+    """A parameter, which may hold NaN or infinity, and the name of its format."""
+    array = files.array(match.tensor)
+    if match.scales is None:
+        return taken(array, match.dtype, match.take)
+    first, *rest = match.take
+    assert not isinstance(first, Add)
+    return taken(unpacked(moved(first, array), moved(first, files.array(match.scales))), "BF16", tuple(rest))
+
+
+def unpacked(blocks: Array, scales: Array) -> Array:
+    """The bfloat16 numbers [rows, columns] of MXFP4 blocks [rows, columns / 32, 16] and scales [rows, columns / 32].
+
+    A byte holds two numbers, the lower half first; a block's numbers are multiplied by 2 to the power of its scale less 127. Each is exact,
+    but for those below the smallest of bfloat16, which become 0, and those beyond the largest, which become infinite.
+    """
+    pairs = np.stack((FOUR_BITS[blocks & 15], FOUR_BITS[blocks >> 4]), axis=-1).reshape(*scales.shape, 32)
+    exponent = (pairs >> 7 & 255).astype(np.int16) + scales.astype(np.int16)[..., None] - 127
+    kept, whole = pairs & 0x807F, np.clip(exponent, 0, 255).astype(np.uint16) << 7
+    zero = (pairs & 0x7FFF == 0) | (exponent <= 0)
+    return np.where(zero, pairs & 0x8000, np.where(exponent >= 255, pairs & 0x8000 | 0x7F80, kept | whole)).reshape(len(scales), -1)
 
 
 def check_repeats(matches: Matches, files: MappedFiles) -> None:

@@ -11,13 +11,13 @@ from tgen.cli import options as p
 from tgen.cli.opening import open_checkpoint
 from tgen.errors import CheckpointError, UsageError
 from tgen.options import RunOptions
-from tgen.spec.records import Alibi
+from tgen.spec.records import Alibi, ExpertsSpec
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
 if TYPE_CHECKING:
     from tgen.checkpoint.container import Checkpoint
-    from tgen.spec.records import RopeSpec, StackSpec
+    from tgen.spec.records import FeedForward, RopeSpec, StackSpec
 
 
 @p.takes(without=("threads",))
@@ -57,16 +57,19 @@ def _facts(checkpoint: Checkpoint, run: RunOptions) -> Iterator[tuple[str, Any]]
     from tgen.executors.formats import BYTES, NAMES, NUMBER_FORMATS, automatic_format
     from tgen.options import FROM_MODEL, resolve
     from tgen.spec.cache import row_numbers
-    from tgen.spec.shapes import parameter_count
+    from tgen.spec.shapes import active_parameter_count, parameter_count
 
     spec = checkpoint.spec
     stack = list(spec.stacks.values())[-1]
     layers = stack.layers
-    attention, mlp = layers[0].mixer, layers[0].feed_forward
+    attention = layers[0].mixer
     yield "folder", str(checkpoint.folder.resolve())
     yield "model_type", checkpoint.model_type
     yield "kind", spec.kind
-    yield "parameters", parameter_count(spec)
+    count = parameter_count(spec)
+    yield "parameters", count
+    if (active := active_parameter_count(spec)) != count:
+        yield "active_parameters", active
     yield "weight_bytes", weight_bytes(checkpoint.stored)
     yield "stored_as", sorted({tensor.stored_as for tensor in checkpoint.stored.values()})
     for name, part in spec.stacks.items():
@@ -74,18 +77,19 @@ def _facts(checkpoint: Checkpoint, run: RunOptions) -> Iterator[tuple[str, Any]]
     if spec.head is None:
         yield "gives", "vectors only"
     if checkpoint.matches.left_out:
-        yield "left_out", f"{len(checkpoint.matches.left_out)} tensors of parts that see images"
+        yield "left_out", f"{len(checkpoint.matches.left_out)} tensors of parts that tgen does not run"
     yield "width", spec.width
-    yield "feed_forward", f"{mlp.width}, {mlp.activation}{', gated' if mlp.gated else ''}"
+    yield "feed_forward", "; ".join(dict.fromkeys(_feed_forward(layer.feed_forward) for layer in layers))
     yield "heads", attention.heads
     yield "key_value_heads", attention.kv_heads
     yield "head_width", attention.head_dim
     yield "positions", _positions(stack)
     yield "vocabulary", spec.vocab
     yield "context", spec.context
-    number_format = NUMBER_FORMATS[run.dtype] or automatic_format(checkpoint.matches.number_format, parameter_count(spec))
+    number_format = NUMBER_FORMATS[run.dtype] or automatic_format(checkpoint.matches.number_format, count)
     yield "computes_in", NAMES[number_format]
     yield "cache_bytes_per_token", BYTES[number_format] * row_numbers(spec, 1)
+    yield "memory_of_weights", BYTES[number_format] * count
     generation = read_generation(checkpoint)
     yield "start_tokens", [] if generation.start_token is None else [generation.start_token]
     yield "end_tokens", sorted(generation.end_tokens)
@@ -126,6 +130,14 @@ def _executor_problem(checkpoint: Checkpoint, run: RunOptions, facts: dict[str, 
         if found.packed_file is not None:
             facts["packed_weights"] = str(found.packed_file)
     return None
+
+
+def _feed_forward(part: FeedForward) -> str:
+    """The inner width, the activation, and the gate; of a mixture, how many such experts there are."""
+    if not isinstance(part, ExpertsSpec):
+        return f"{part.width}, {part.activation}{', gated' if part.gated else ''}"
+    shared = "" if part.shared is None else f", and {part.shared.width} for every token"
+    return f"{part.router.experts} experts, {part.router.chosen} for each token: {_feed_forward(part.expert)}{shared}"
 
 
 def _positions(stack: StackSpec) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tgen.families.config import Config
 from tgen.families.table import Names, Part, Rows, Source, Table, make_table
 from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec, StackSpec, TransformSpec
+from tgen.spec.shapes import parameters
 
 HARMLESS = """
     classifier_pooling cls_token_id deterministic_flash_attn embedding_dropout initializer_cutoff_factor mlp_dropout reference_compile
@@ -58,7 +59,7 @@ def spec(config: Config) -> ModelSpec:
 
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
-    inner = spec.stacks["encoder"].layers[0].feed_forward.width
+    inner = parameters(spec)["encoder.layers.0.feed_forward.up.weight"][0]
     layer: Names = {
         **{f"mixer.{part}": Source("attn.Wqkv", (Part(number, 3),)) for number, part in enumerate("qkv")},
         "mixer.out": "attn.Wo",

@@ -97,4 +97,6 @@ def _long(config: Config, settings: Config, dim: int) -> PairScaling:
     original = original_context(config, settings)
     factor = settings.number("factor", default=config.number("max_position_embeddings", default=2048) / original)
     amplitude = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 and original > 1 else 1.0
-    return PairScaling(settings.numbers("short_factor", dim // 2), settings.number("attention_factor", default=amplitude))
+    settings.raw("long_mscale")
+    amplitude = settings.number("attention_factor", "short_mscale", default=amplitude)
+    return PairScaling(settings.numbers("short_factor", dim // 2), amplitude)

@@ -22,6 +22,7 @@ from tgen.spec.records import (
     RelativeBias,
     StackSpec,
 )
+from tgen.spec.shapes import parameters
 
 FEED_FORWARD: dict[str, tuple[Activation, bool]] = {
     "relu": ("relu", False),
@@ -85,7 +86,7 @@ def _long(config: Config, mixer: AttentionSpec, norm: NormSpec) -> AttentionSpec
 
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
-    gated = spec.stacks["encoder"].layers[0].feed_forward.gated
+    gated = any(name.endswith("feed_forward.gate.weight") for name in parameters(spec))
     modules: Names = {"embedding": "shared", "head.out": "lm_head"}
     layers = {}
     reader = spec.stacks["encoder"].layers[0].mixer

@@ -6,7 +6,8 @@ Steps are data, so that each executor runs them on its own arrays and the shapes
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tgen.spec.records import ModelSpec
@@ -56,6 +57,14 @@ class Interleaved:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """Take the `index`-th tensor of a stack along the first axis, which has `of`."""
+
+    index: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reorder:
     """Put the rows of each head into another order: row j of a head is its row order[j] before. A vector's numbers count as rows."""
 
@@ -69,7 +78,7 @@ class Add:
     number: float
 
 
-Move = Transpose | Reshape | Rows | Part | Interleaved | Reorder
+Move = Transpose | Reshape | Rows | Part | Member | Interleaved | Reorder
 Step = Move | Add
 Take = tuple[Step, ...]
 
@@ -92,6 +101,10 @@ def moved(step: Move, tensor: Any) -> Any:
             return tensor[start:stop]
         case Part(index, of):
             return tensor.reshape(of, tensor.shape[0] // of, *tensor.shape[1:])[index]
+        case Member(index, of):
+            if tensor.shape[0] != of:
+                raise ValueError(f"a stack of {tensor.shape[0]}, not of {of}")
+            return tensor[index]
         case Interleaved(index, of, heads, count):
             rest = tensor.shape[1:]
             return tensor.reshape(heads, of, tensor.shape[0] // (heads * of), *rest)[:, index : index + count].reshape(-1, *rest)
@@ -125,10 +138,29 @@ def inverse(take: Take) -> Take | None:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a parameter comes from: a tensor of the checkpoint, and the steps from it to the parameter."""
+    """Where a parameter comes from: a tensor of the checkpoint, and the steps from it to the parameter.
+
+    A checkpoint that lacks the tensor may hold the parameter in the `other` way. With `scales`, the tensor holds MXFP4 numbers in bytes
+    [stack, rows, blocks, 16], and the tensor of that name the scale of each block; the first step takes a member of both stacks.
+    """
 
     name: str
     take: Take = ()
+    other: Source | None = None
+    scales: str | None = None
+
+    def inside(self, before: str, after: str) -> Source:
+        """The same with more on both sides of the tensors' names."""
+        other = None if self.other is None else self.other.inside(before, after)
+        scales = None if self.scales is None else f"{before}{self.scales}{after}"
+        return replace(self, name=f"{before}{self.name}{after}", other=other, scales=scales)
+
+    @property
+    def ways(self) -> Iterator[Source]:
+        """This source and the others, the likeliest first."""
+        yield self
+        if self.other is not None:
+            yield from self.other.ways
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +204,7 @@ def make_table(
     repeated: dict[str, str] | None = None,
     optional: tuple[str, ...] = (),
     older: dict[str, str] | None = None,
+    apart: tuple[str, ...] = (),
 ) -> Table:
     """A source for every parameter of the spec, from the checkpoint's names for our modules.
 
@@ -194,5 +227,5 @@ def make_table(
         else:
             found, before, after = modules[module], "", f".{kind}"
         source = found if isinstance(found, Source) else Source(found)
-        sources[parameter] = Source(f"{before}{source.name}{after}", source.take)
-    return Table(sources, prefixes, ignored, repeated or {}, optional, older or {})
+        sources[parameter] = source.inside(before, after)
+    return Table(sources, prefixes, ignored, repeated or {}, optional, older or {}, apart=apart)

@@ -15,5 +15,7 @@ def row_numbers(spec: ModelSpec, tokens: int, source_tokens: int = 0) -> int:
 
 
 def _per_token(attention: AttentionSpec) -> int:
-    """A key and a value for each key-value head."""
+    """A key and a value for each key-value head; latent attention keeps its short vector and the rotated numbers of keys."""
+    if attention.latent is not None:
+        return attention.latent.kv_rank + (attention.rope.dim if attention.rope else 0)
     return 2 * attention.kv_heads * attention.head_dim

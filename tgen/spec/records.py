@@ -133,6 +133,21 @@ class QueryGrowth:
 
 
 @dataclass(frozen=True, slots=True)
+class LatentSpec:
+    """Keys and values of all heads from one short vector for each token (multi-head latent attention, arXiv:2405.04434).
+
+    A matrix makes the short vector of `kv_rank` numbers, `norm` follows, and a second matrix makes each head's key and value of it. Only
+    the last `rope.dim` numbers of a head are rotated; those of keys come from a matrix of their own, and all heads share them. With
+    `q_rank`, queries go through a short vector and a norm as well. A value has `value_dim` numbers.
+    """
+
+    kv_rank: int
+    q_rank: int | None
+    value_dim: int
+    norm: NormSpec
+
+
+@dataclass(frozen=True, slots=True)
 class AggregateSpec:
     """Further keys and values that an encoder's queries see, one for each block of `size` tokens of the text (LongT5, arXiv:2112.07916).
 
@@ -152,9 +167,10 @@ class AttentionSpec:
     the norm of queries and keys spans: each head, with one weight [head_dim] for all heads ("head") or with a weight of its own ("own"),
     or all heads together ("width"); in these two cases the weight is [heads * head_dim], head by head. With `qk_norm_after_rope` the norm
     follows the rotation. `window` is how many of the latest keys a query sees, itself included, and as many of the next ones in a
-    stack that is not causal; None is all of them. `softcap` bounds the scores to +-softcap by a tanh. `distances` adds a number per
-    distance, from a table of this layer's own (UMT5). Where `disentangled`, scores are scale * (q.k + q.K(r) + k.Q(r)) for the stack's
-    vector r of the distance: K and Q are this layer's matrices for keys and queries. `aggregates` are further keys.
+    stack that is not causal; None is all of them. `softcap` bounds the scores to +-softcap by a tanh. With `sinks`, each head's softmax
+    has one learned score more, whose weight goes to no key. `distances` adds a number per distance, from a table of this layer's own
+    (UMT5). Where `disentangled`, scores are scale * (q.k + q.K(r) + k.Q(r)) for the stack's vector r of the distance: K and Q are this
+    layer's matrices for keys and queries. `aggregates` are further keys.
     """
 
     heads: int
@@ -169,6 +185,8 @@ class AttentionSpec:
     qk_norm_after_rope: bool = False
     query_growth: QueryGrowth | None = None
     softcap: float | None = None
+    sinks: bool = False
+    latent: LatentSpec | None = None
     window: int | None = None
     rope: RopeSpec | None = None
     distances: RelativeBias | None = None
@@ -177,8 +195,18 @@ class AttentionSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ClampedGate:
+    """A gate g and an inner vector u that are bounded: min(g, limit) * sigmoid(alpha * min(g, limit)) * (u within +-limit, plus 1)."""
+
+    alpha: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
 class MlpSpec:
     """Two matrices around an activation, or three when a gate multiplies the inner vector.
+
+    With `clamp`, which needs a gate, its formula takes the place of the activation and of the product with the gate.
 
     "relu2" is max(x, 0)^2. "xielu" (arXiv:2411.13010) has three numbers of its own, alpha_p, alpha_n and beta; with
     softplus(a) = ln(1 + e^a), it is softplus(alpha_p) * x^2 + beta * x for x > 0, and elsewhere
@@ -189,12 +217,54 @@ class MlpSpec:
     activation: Activation
     gated: bool
     bias: bool
+    clamp: ClampedGate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSpec:
+    """Which of the `experts` take part in a token, and with what weight. Everything is computed in float32.
+
+    A matrix gives each expert a logit, with `bias` one number more. Softmax or sigmoid makes logits to scores, and the `chosen` experts
+    with the highest scores take part, each with its score as weight. `correction` adds a learned number to each score for the choice alone.
+    With `groups`, the experts stand in so many groups side by side, and only those of the best `kept_groups` can be chosen; a group is as
+    good as its best expert, or as its best `group_best` together. The weights are divided by their sum if `normalised`, then multiplied by
+    `scale`.
+
+    "sparsemixer" (arXiv:2409.12136) chooses one after the other; a weight is a softmax over the expert, those not yet chosen, and
+    only as far as (highest logit - logit) / max(|logit|, highest logit) is at most twice `jitter`.
+    """
+
+    experts: int
+    chosen: int
+    scores: Literal["softmax", "sigmoid", "sparsemixer"] = "softmax"
+    bias: bool = False
+    correction: bool = False
+    normalised: bool = False
+    scale: float = 1.0
+    groups: int = 1
+    kept_groups: int = 1
+    group_best: int = 1
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertsSpec:
+    """A mixture of experts (arXiv:1701.06538): each token's result is the weighted sum of what its few experts make of it.
+
+    Every token goes through the `shared` part as well; with `shared_gate` a row of numbers gives each token a logit, whose sigmoid
+    multiplies the shared part's result.
+    """
+
+    router: RouterSpec
+    expert: MlpSpec
+    shared: MlpSpec | None = None
+    shared_gate: bool = False
 
 
 # A mixer moves information between positions; a feed-forward part works on each position alone. A new kind needs a record in its union
 # here, the shapes of its parameters in `shapes.py`, and in each executor a class and a branch where layers are built.
 Mixer = AttentionSpec
-FeedForward = MlpSpec
+FeedForward = MlpSpec | ExpertsSpec
 
 
 @dataclass(frozen=True, slots=True)

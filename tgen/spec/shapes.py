@@ -5,9 +5,22 @@ A checkpoint is checked against this list before torch is imported; a test compa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from tgen.spec.records import AttentionSpec, FeedForward, LayerSpec, Mixer, MlpSpec, ModelSpec, NormSpec, RelativeBias, StackSpec
+from tgen.spec.records import (
+    AttentionSpec,
+    ExpertsSpec,
+    FeedForward,
+    LatentSpec,
+    LayerSpec,
+    Mixer,
+    MlpSpec,
+    ModelSpec,
+    NormSpec,
+    RelativeBias,
+    StackSpec,
+)
 
 Shape = tuple[int, ...]
 Named = Iterator[tuple[str, Shape]]
@@ -20,13 +33,18 @@ def parameters(spec: ModelSpec) -> dict[str, Shape]:
 
 def parameter_count(spec: ModelSpec) -> int:
     """How many numbers the model holds; a tied head counts once."""
-    total = 0
-    for shape in parameters(spec).values():
-        size = 1
-        for extent in shape:
-            size *= extent
-        total += size
-    return total
+    return sum(map(math.prod, parameters(spec).values()))
+
+
+def active_parameter_count(spec: ModelSpec) -> int:
+    """How many of these numbers take part in one token: all but those of the experts that are not chosen."""
+    layers = [layer.feed_forward for stack in spec.stacks.values() for layer in stack.layers]
+    idle = sum(
+        (part.router.experts - part.router.chosen) * sum(math.prod(shape) for _, shape in _mlp("", part.expert, spec.width))
+        for part in layers
+        if isinstance(part, ExpertsSpec)
+    )
+    return parameter_count(spec) - idle
 
 
 def _model(spec: ModelSpec) -> Named:
@@ -106,9 +124,27 @@ def _feed_forward(name: str, part: FeedForward, width: int) -> Named:
     match part:
         case MlpSpec():
             return _mlp(name, part, width)
+        case ExpertsSpec():
+            return _experts(name, part, width)
+
+
+def _latent(name: str, attention: AttentionSpec, latent: LatentSpec, width: int) -> Named:
+    rotated = attention.rope.dim if attention.rope else 0
+    if latent.q_rank is not None:
+        yield from _linear(f"{name}.q_down", latent.q_rank, width, attention.bias)
+        yield from _norm(f"{name}.q_norm", latent.norm, latent.q_rank)
+    yield from _linear(f"{name}.q", attention.heads * attention.head_dim, latent.q_rank or width, bias=False)
+    yield from _linear(f"{name}.kv_down", latent.kv_rank, width, attention.bias)
+    yield from _linear(f"{name}.k_rotated", rotated, width, attention.bias)
+    yield from _norm(f"{name}.kv_norm", latent.norm, latent.kv_rank)
+    yield from _linear(f"{name}.kv", attention.heads * (attention.head_dim - rotated + latent.value_dim), latent.kv_rank, bias=False)
+    yield from _linear(f"{name}.out", width, attention.heads * latent.value_dim, attention.out_bias)
 
 
 def _attention(name: str, attention: AttentionSpec, width: int) -> Named:
+    if attention.latent is not None:
+        yield from _latent(name, attention, attention.latent, width)
+        return
     inner, kv = attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim
     yield from _linear(f"{name}.q", inner, width, attention.bias)
     yield from _linear(f"{name}.k", kv, width, attention.bias)
@@ -117,6 +153,8 @@ def _attention(name: str, attention: AttentionSpec, width: int) -> Named:
         each = attention.qk_norm_span == "head"
         yield from _norm(f"{name}.q_norm", attention.qk_norm, attention.head_dim if each else inner)
         yield from _norm(f"{name}.k_norm", attention.qk_norm, attention.head_dim if each else kv)
+    if attention.sinks:
+        yield f"{name}.sinks", (attention.heads,)
     yield from _linear(f"{name}.out", width, inner, attention.out_bias)
     if (blocks := attention.aggregates) is not None:
         yield from _norm(f"{name}.block_norm", blocks.norm, width)
@@ -131,6 +169,18 @@ def _mlp(name: str, mlp: MlpSpec, width: int) -> Named:
     yield from _linear(f"{name}.down", width, mlp.width, mlp.bias)
     if mlp.activation == "xielu":
         yield from ((f"{name}.{number}", (1,)) for number in ("alpha_p", "alpha_n", "beta"))
+
+
+def _experts(name: str, part: ExpertsSpec, width: int) -> Named:
+    yield from _linear(f"{name}.router", part.router.experts, width, part.router.bias)
+    if part.router.correction:
+        yield f"{name}.correction", (part.router.experts,)
+    for number in range(part.router.experts):
+        yield from _mlp(f"{name}.experts.{number}", part.expert, width)
+    if part.shared is not None:
+        yield from _mlp(f"{name}.shared", part.shared, width)
+    if part.shared_gate:
+        yield from _linear(f"{name}.shared_gate", 1, width, bias=False)
 
 
 def _linear(name: str, outputs: int, inputs: int, bias: bool) -> Named:

@@ -23,7 +23,7 @@ from tgen.executors.torch.transformer import Transformer
 from tgen.families.config import Config
 from tgen.families.registry import find_family
 from tgen.options import RunOptions
-from tgen.spec.records import ModelSpec
+from tgen.spec.records import ExpertsSpec, ModelSpec
 
 LIBRARY = load().library
 if LIBRARY is None:
@@ -68,6 +68,11 @@ def folder_of(name: str) -> Path:
 @functools.cache
 def spec_of(name: str) -> ModelSpec:
     return open_checkpoint(folder_of(name)).spec
+
+
+def is_mixture(name: str) -> bool:
+    """Whether some layers choose experts for each token, so that a rounded number may change the choice."""
+    return any(isinstance(layer.feed_forward, ExpertsSpec) for stack in spec_of(name).stacks.values() for layer in stack.layers)
 
 
 NATIVE = [name for name in DECODERS if supports(spec_of(name)) is None] + [name for name in ODD if name != "odd_bert"]

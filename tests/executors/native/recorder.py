@@ -30,6 +30,7 @@ PLAIN = {
     "tgen_memory_new": "i",
     "tgen_memory_free": "m",
 }
+CONSTANTS = {c.ACTIVATIONS["xielu"]: 3, c.ACTIVATIONS["clamped"]: 2}  # numbers of an activation
 MAKERS = ("tgen_model_new", "tgen_row_new", "tgen_row_copy", "tgen_memory_new", "tgen_geometry_new")
 Argument = tuple[str, int | None]
 
@@ -168,12 +169,20 @@ class Recorder:
         place = ctypes.addressof(program)
         if place not in self._programs:
             assert self._model is not None
-            size = ctypes.sizeof(c.Instruction)
+            size, heads = ctypes.sizeof(c.Instruction), 0
             code = self._memory(ctypes.string_at(program.instructions, size * program.count))
             for number in range(program.count):
                 instruction = program.instructions[number]
-                numbers = self._model[0][0] if instruction.kind == c.EMBED else 3
-                self._point(code, number * size + c.Instruction.constant.offset, self._copy(instruction.constant, 4 * numbers))
+                if instruction.kind == c.ATTEND:
+                    heads = instruction.heads  # the MULTIPLY after it has these sinks, too
+                sizes = {
+                    "constant": self._model[0][0] if instruction.kind == c.EMBED else CONSTANTS.get(instruction.activation, 0),
+                    "sinks": heads,
+                    "correction": instruction.experts,
+                }
+                for name, numbers in sizes.items():
+                    place = number * size + getattr(c.Instruction, name).offset
+                    self._point(code, place, self._copy(getattr(instruction, name), 4 * numbers))
             self._programs[place] = self._memory(bytes(program))
             self._point(self._programs[place], c.Program.instructions.offset, code)
         return self._programs[place]

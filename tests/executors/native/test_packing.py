@@ -15,6 +15,7 @@ from tests.executors.native.models import (
     every_kernel,
     executor,
     folder_of,
+    is_mixture,
     opened,
     sources_of,
     texts_of,
@@ -134,9 +135,15 @@ def dequantised(name: str, quantize: str) -> NativeExecutor:
 @every_decoder
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
 def test_logits_of_quantised_models_are_those_of_their_weights(name: str, quantize: Quantize, kernel: str) -> None:
-    """They differ by the rounding of the activations only, which the small t5 models make much of; the cache holds floats here."""
+    """They differ by the rounding of the activations only, which the small t5 models make much of; the cache holds floats here.
+
+    A few tokens of a mixture take another expert for it.
+    """
     text, source = texts_of(name, [40])[0], sources_of(name, 1)
     options = RunOptions(dtype="float32", quantize=quantize, threads=2)
-    found = opened(open_executor(open_checkpoint(folder_of(name)), options, kernel), source).extend([text])
-    expected = opened(dequantised(name, quantize), source).extend([text])
-    assert 0 < distance(found, expected) < (0.3 if "t5" in name else 0.1)
+    found = opened(open_executor(open_checkpoint(folder_of(name)), options, kernel), source).extend([text], [len(text)])
+    expected = opened(dequantised(name, quantize), source).extend([text], [len(text)])
+    if is_mixture(name):
+        assert 0 < np.median([distance(*rows) for rows in zip(found, expected, strict=True)]) < 0.05
+    else:
+        assert 0 < distance(found[-1], expected[-1]) < (0.3 if "t5" in name else 0.1)

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ENCODERS
-from tests.executors.native.models import DTYPES, NATIVE, distance
+from tests.executors.native.models import DTYPES, NATIVE, READERS, distance
 from tests.executors.native.ports import Port, make_driver, make_port, record
 from tests.executors.native.variants import CPU_CHOICE, build_choice
 from tgen.executors.native.build import HERE, LIBRARY
@@ -25,7 +24,7 @@ pytestmark = [
         sys.platform != "linux" or platform.machine() != "x86_64" or shutil.which("g++") is None, reason="needs g++ on x86-64 Linux"
     ),
 ]
-MODELS = [*NATIVE, *(name for name in ENCODERS if name not in NATIVE), "odd_bert"]
+MODELS = list(dict.fromkeys((*NATIVE, *READERS)))
 ARM, ARM_ROOT = "aarch64-linux-gnu-g++", "/usr/aarch64-linux-gnu"
 # The kernels, and the processors of the emulator that choose them. The emulator has no AVX-512.
 X86 = {"Haswell": "avx2", "EPYC": "avx2", "Skylake-Server": "avx2", "SandyBridge": "plain", "Nehalem": "plain", "qemu64": "plain"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ from tests.executors.native.models import (
 from tgen.errors import MemoryLimitError
 from tgen.executors.native.tables import rotations
 from tgen.executors.torch.session import TorchExecutor
+from tgen.spec.cache import row_numbers
 from tgen.spec.records import ModelSpec, RopeSpec
+from tgen.spec.shapes import active_parameter_count, parameters
 
 
 @every_decoder
@@ -63,7 +66,7 @@ def test_a_copy_that_reads_on_leaves_the_other_row_as_it_was(name: str) -> None:
 
 
 @every_kernel
-@pytest.mark.parametrize("name", ["llama3", "odd_gemma", "odd_wide_heads", "odd_t5", "bloom"])
+@pytest.mark.parametrize("name", ["llama3", "odd_gemma", "odd_wide_heads", "odd_t5", "bloom", "gpt_oss"])
 @pytest.mark.parametrize("length", [511, 1100])
 def test_attention_over_several_chunks_equals_torch(name: str, kernel: str, length: int) -> None:
     """512 positions are a chunk; a decode step splits the chunks of a long row between threads, beside a short row."""
@@ -191,3 +194,11 @@ def test_a_base_of_rotations_beyond_float32_gives_no_warning(theta: float) -> No
     """The model runs, or its logits are NaN, which whoever draws from them reports; warnings are errors here."""
     cosine, sine = rotations(RopeSpec(8, theta), 4)
     assert (cosine[0].tolist(), sine[0].tolist()) == ([1.0] * 4, [0.0] * 4) or theta < 1
+
+
+def test_a_step_reads_only_the_experts_of_a_token() -> None:
+    """All matrices but the table of embeddings and the experts that no token takes at once, and the cache."""
+    spec = spec_of("mixtral")
+    vectors = sum(math.prod(shape) for shape in parameters(spec).values() if len(shape) == 1)
+    read = active_parameter_count(spec) - spec.vocab * spec.width - vectors + row_numbers(spec, 10)
+    assert executor("mixtral").step_bytes(10) == 4 * read

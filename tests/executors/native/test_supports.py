@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.conftest import ENCODERS
-from tests.executors.native.models import spec_of
+from tests.executors.native.models import executor, spec_of
+from tgen.executors.native import interface as c
 from tgen.executors.native.open import supports
 from tgen.executors.native.packing import multiplied
 
@@ -30,3 +31,13 @@ def test_tables_are_never_packed() -> None:
     names = [name for golden in ENCODERS for name, _, _ in multiplied(spec_of(golden))]
     assert any(name.endswith("mixer.q") for name in names)
     assert not [name for name in names if name.endswith(("distances", "relative", "bias"))]
+
+
+def test_experts_are_packed_and_what_chooses_them_is_not() -> None:
+    names = {name.removeprefix("decoder.layers.1.feed_forward.") for name, _, _ in multiplied(spec_of("qwen2_moe"))}
+    assert {f"experts.{number}.{part}" for number in range(4) for part in ("gate", "up", "down")} <= names
+    assert "shared.up" in names
+    assert names.isdisjoint(("router", "shared_gate"))
+    held = executor("qwen2_moe", dtype="int8").model.weights
+    assert held.matrix("decoder.layers.1.feed_forward.experts.3.down").format == c.INT8
+    assert held.matrix("decoder.layers.1.feed_forward.router").format == c.FLOAT32

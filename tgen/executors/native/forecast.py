@@ -13,6 +13,7 @@ from tgen.executors.native import interface as c
 from tgen.executors.native.packed_cache import kept_file
 from tgen.executors.native.packing import BITS, block_bytes, packed_places
 from tgen.executors.native.panels import panel_bytes
+from tgen.executors.native.weights import EXACT
 from tgen.options import RunOptions
 from tgen.spec.cache import row_numbers
 from tgen.spec.records import ModelSpec
@@ -35,9 +36,11 @@ def forecast(checkpoint: Checkpoint, options: RunOptions) -> Forecast:
     places = packed_places(checkpoint.spec, checkpoint.matches, options.quantize)
     total = block_bytes(places)
     for name, shape in parameters(checkpoint.spec).items():
-        if name.removesuffix(".weight") not in places:
-            stored = checkpoint.matches.parameters[name].tensor.dtype
-            total += math.prod(shape) * (BYTES[wanted or ("F32" if stored == "F64" else stored)] if len(shape) > 1 else 4)
+        module = name.removesuffix(".weight")
+        if module not in places:
+            stored = checkpoint.matches.parameters[name].dtype
+            held = "F32" if len(shape) == 1 or module.endswith(EXACT) else wanted or ("F32" if stored == "F64" else stored)
+            total += math.prod(shape) * BYTES[held]
     number_format = wanted or checkpoint.matches.number_format
     return Forecast(
         widths((place.format for place in places.values()), number_format),

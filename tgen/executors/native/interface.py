@@ -7,9 +7,10 @@ from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_ui
 from typing import Any, ClassVar
 
 FLOAT32, FLOAT16, BFLOAT16, INT8, INT4 = range(5)
-EMBED, JOIN, MULTIPLY, ATTEND, SELECT, STORE_KEYS = range(6)
-HIDDEN, MIXED, INNER, OUTPUT, PROJECTED, LOGITS = range(6)
-ACTIVATIONS = {None: 0, "gelu": 1, "gelu_tanh": 2, "silu": 3, "relu": 4, "relu2": 5, "xielu": 6}
+EMBED, JOIN, MULTIPLY, ATTEND, SELECT, STORE_KEYS, EXPERTS = range(7)
+HIDDEN, MIXED, INNER, OUTPUT, PROJECTED, LOGITS, ROUTED = range(7)
+ACTIVATIONS = {None: 0, "gelu": 1, "gelu_tanh": 2, "silu": 3, "relu": 4, "relu2": 5, "xielu": 6, "clamped": 7}
+SCORES = {"softmax": 0, "sigmoid": 1, "sparsemixer": 2}
 SPANS = {"head": 0, "own": 1, "width": 2}
 LANES = 16
 
@@ -59,7 +60,15 @@ class Instruction(Structure):
         ("norm_span", c_int32),
         ("norm_after_rope", c_int32),
         *[(name, c_float) for name in ("clip", "growth_beta", "growth_span", "attention_scale")],
+        ("sinks", c_void_p),
         ("formats", c_int32),
+        *[
+            (name, c_int32)
+            for name in ("experts", "chosen", "scores", "normalised", "groups", "kept_groups", "group_best", "inner_formats")
+        ],
+        ("route_scale", c_float),
+        ("jitter", c_float),
+        ("correction", c_void_p),
     ]
 
 

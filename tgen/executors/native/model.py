@@ -17,7 +17,7 @@ from tgen.executors.native.program import compile_spec
 from tgen.executors.native.tables import XIELU, distance_table, rotations, sinusoids, xielu_numbers
 from tgen.executors.native.weights import StoredMatrix, Weights, address
 from tgen.executors.session import Hidden
-from tgen.spec.records import ModelSpec, StackSpec
+from tgen.spec.records import ExpertsSpec, FeedForward, ModelSpec, StackSpec
 
 MOST_TOKENS = 512  # of one run: the buffers of a run grow with its tokens
 FIRST_REACH = 1024  # positions of a table at first; it doubles when a text is longer
@@ -87,9 +87,7 @@ class NativeModel:
                 table = sinusoids(stack.positions.length, spec.width, to_last=stack.positions.to_last)
                 weights.put(f"{name}.positions", StoredMatrix(c.FLOAT32, table.shape[0], table.shape[1], table))
             for number, layer in enumerate(stack.layers):
-                if layer.feed_forward.activation == "xielu":
-                    part = f"{name}.layers.{number}.feed_forward"
-                    weights.put_vector(f"{part}.xielu", xielu_numbers(*(weights.vector(f"{part}.{own}") for own in XIELU)))
+                _put_constants(weights, f"{name}.layers.{number}.feed_forward", layer.feed_forward)
         self.programs = compile_spec(
             spec, lambda name: weights.matrix(name).rows, lambda name: weights.matrix(name).format, weights.address
         )
@@ -97,7 +95,7 @@ class NativeModel:
         self._norms = (c.Norm * max(1, len(self.programs.norms)))(*(self._norm(*norm) for norm in self.programs.norms))
         self._ropes = (c.Rope * max(1, len(self.programs.ropes)))()
         self._distances = (c.Distances * max(1, len(self.programs.distances)))()
-        widths = (ctypes.c_int32 * 4)(*self.programs.widths)
+        widths = (ctypes.c_int32 * len(self.programs.widths))(*self.programs.widths)
         library.tgen_model_set(handle, widths, self._matrices, self._norms, self._ropes, self._distances)
         self._programs = {name: _program(code) for name, code in self.programs.named.items()}
         lengths = {name: s.positions.length - s.positions.offset for name, s in spec.stacks.items() if s.positions is not None}
@@ -212,6 +210,15 @@ class NativeModel:
             self.weights.put_vector(f"{name}.weight", np.ones(width, np.float32))
         weight, bias = self.weights.address(f"{name}.weight"), self.weights.address(f"{name}.bias")
         return c.Norm(int(norm.kind == "layer"), width, norm.eps, weight, bias or None)
+
+
+def _put_constants(weights: Weights, name: str, part: FeedForward) -> None:
+    """Give an activation's own numbers a name."""
+    mlp = part.expert if isinstance(part, ExpertsSpec) else part
+    if mlp.clamp is not None:
+        weights.put_vector(f"{name}.clamped", np.array([mlp.clamp.alpha, mlp.clamp.limit], np.float32))
+    elif mlp.activation == "xielu":
+        weights.put_vector(f"{name}.xielu", xielu_numbers(*(weights.vector(f"{name}.{own}") for own in XIELU)))
 
 
 def _program(code: Sequence[c.Instruction]) -> c.Program:

@@ -31,6 +31,8 @@ def supports(spec: ModelSpec) -> str | None:
     mixers = [layer.mixer for layer in layers] + [layer.cross for layer in layers if layer.cross is not None]
     if spec.row != spec.width:
         return "its embeddings have a width of their own"
+    if any(mixer.latent is not None for mixer in mixers):
+        return "its attention keeps one short vector for each token"
     if any(mixer.head_dim > MOST_HEAD_NUMBERS for mixer in mixers):
         return f"its heads are wider than {MOST_HEAD_NUMBERS} numbers"
     if any(layer.mixer.window for stack in spec.stacks.values() if not stack.causal for layer in stack.layers):

@@ -18,7 +18,7 @@ from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import MemoryLimitError
 from tgen.executors.native import interface as c
 from tgen.executors.native.panels import GROUP, Halves, Words, integers, panel_bytes, panels
-from tgen.executors.native.weights import StoredMatrix, Weights, address
+from tgen.executors.native.weights import EXACT, StoredMatrix, Weights, address
 from tgen.families.table import Interleaved, Part, Reorder, Rows, moved
 from tgen.options import Quantize
 from tgen.spec.records import ModelSpec
@@ -155,11 +155,13 @@ def block_bytes(places: Mapping[str, Place]) -> int:
 
 
 def multiplied(spec: ModelSpec) -> Iterator[tuple[str, int, int]]:
-    """Module, rows and columns of each matrix that is multiplied by. Untied embeddings and tables of positions are only looked up."""
+    """Module, rows and columns of each matrix that may be packed: untied embeddings and tables of positions are only looked up, and
+    routers stay in float32.
+    """
     for parameter, shape in parameters(spec).items():
         name, kind = parameter.rsplit(".", 1)
         looked_up = name.rsplit(".", 1)[-1] in LOOKED_UP or (name == "embedding" and not (spec.head and spec.head.tied))
-        if kind == "weight" and len(shape) == 2 and not looked_up:
+        if kind == "weight" and len(shape) == 2 and not looked_up and not name.endswith(EXACT):
             yield name, *shape
 
 
@@ -176,7 +178,11 @@ def _holds_whole_groups(match: Match) -> bool:
 
 def _takes_whole_groups(match: Match) -> bool:
     """Whether a parameter is whole rows, and these whole groups of columns, of the tensor that it is taken from."""
-    return match.tensor.shape[1] % GROUP == 0 and all(isinstance(step, Rows | Part | Interleaved | Reorder) for step in match.take)
+    return (
+        len(match.tensor.shape) == 2
+        and match.tensor.shape[1] % GROUP == 0
+        and all(isinstance(step, Rows | Part | Interleaved | Reorder) for step in match.take)
+    )
 
 
 def _halves(scales: npt.NDArray[np.float32]) -> Halves | None:

@@ -11,9 +11,22 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from tgen.executors.native import interface as c
-from tgen.spec.records import Alibi, AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RelativeBias, RopeSpec, StackSpec
+from tgen.spec.records import (
+    Alibi,
+    AttentionSpec,
+    ExpertsSpec,
+    FeedForward,
+    LayerSpec,
+    MlpSpec,
+    ModelSpec,
+    NormSpec,
+    RelativeBias,
+    RopeSpec,
+    StackSpec,
+)
 
 NONE = -1
+CONSTANTS = ("xielu", "clamped")  # activations with numbers of their own
 Item = TypeVar("Item")
 
 
@@ -21,16 +34,16 @@ Item = TypeVar("Item")
 class Programs:
     """A model's programs, and the parameters and tables that they number.
 
-    `matrices`, `norms` and `distances` hold names of modules; `widths` is the most numbers that a token takes as x, projected, mixed and
-    inner.
+    `matrices`, `norms` and `distances` map names of modules to their numbers. `widths` is the most numbers that a token takes as x,
+    projected, mixed, inner and routed, and the most experts, experts of a token and inner numbers of an expert.
     """
 
     spec: ModelSpec
-    matrices: list[str] = field(default_factory=list)
-    norms: list[tuple[str, NormSpec, int]] = field(default_factory=list)
-    ropes: list[RopeSpec] = field(default_factory=list)
-    distances: list[tuple[str, Alibi | RelativeBias]] = field(default_factory=list)
-    widths: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    matrices: dict[str, int] = field(default_factory=dict)
+    norms: dict[tuple[str, NormSpec, int], int] = field(default_factory=dict)
+    ropes: dict[RopeSpec, int] = field(default_factory=dict)
+    distances: dict[tuple[str, Alibi | RelativeBias], int] = field(default_factory=dict)
+    widths: list[int] = field(default_factory=lambda: [0] * 8)
     named: dict[str, list[c.Instruction]] = field(default_factory=dict)
 
 
@@ -111,10 +124,7 @@ class _Compiler:
         part, before, after = self.named_norm(name, layer, "feed_forward")
         if layer.residual == "parallel":
             before = mixer if layer.shared_norm else part
-        mlp = layer.feed_forward
-        first = [f"{name}.feed_forward.gate", f"{name}.feed_forward.up"] if mlp.gated else [f"{name}.feed_forward.up"]
-        self.code.append(self.settle(into=before, readers=first, early=int(layer.residual == "parallel")))
-        self.feed_forward(name, mlp, first)
+        self.feed_forward(f"{name}.feed_forward", layer.feed_forward, before, early=int(layer.residual == "parallel"))
         self.pending = after
 
     def named_norm(self, name: str, layer: LayerSpec, part: str) -> tuple[int, int, dict[str, int]]:
@@ -148,6 +158,7 @@ class _Compiler:
         if spec.qk_norm is not None:
             widths = [spec.head_dim * (1 if spec.qk_norm_span == "head" else heads) for heads in (spec.heads, spec.kv_heads)]
             norms = [self.norm(f"{name}.{letter}_norm", spec.qk_norm, width) for letter, width in zip("qk", widths, strict=True)]
+        sinks = self.constant_of(f"{name}.sinks") if spec.sinks else 0
         self.emit(
             c.ATTEND,
             layer=number,
@@ -167,16 +178,66 @@ class _Compiler:
             growth_beta=spec.query_growth.beta if spec.query_growth else 0.0,
             growth_span=spec.query_growth.span if spec.query_growth else 0.0,
             attention_scale=spec.scale,
+            sinks=sinks,
             softcap=spec.softcap or 0.0,
         )
-        self.multiply(c.MIXED, c.OUTPUT, [f"{name}.out"], layer=number, cross=int(cross))
+        self.multiply(c.MIXED, c.OUTPUT, [f"{name}.out"], layer=number, cross=int(cross), sinks=sinks)
 
-    def feed_forward(self, name: str, mlp: MlpSpec, first: list[str]) -> None:
-        """The feed-forward matrices; the result stands in y."""
+    def feed_forward(self, name: str, part: FeedForward, before: int, early: int) -> None:
+        """The norm `before` the part, and the part; the result stands in y."""
+        if isinstance(part, MlpSpec):
+            self.code.append(self.settle(into=before, readers=_first(name, part), early=early))
+            self.mlp(name, part)
+            return
+        gates = [f"{name}.router", *([f"{name}.shared_gate"] if part.shared_gate else [])]
+        shared = [] if part.shared is None else _first(f"{name}.shared", part.shared)
+        experts = [f"{name}.experts.{number}" for number in range(part.router.experts)]
+        first = [matrix for expert in experts for matrix in _first(expert, part.expert)]
+        self.code.append(self.settle(into=before, readers=[*gates, *shared, *first], early=early))
+        if part.shared is not None:
+            self.mlp(f"{name}.shared", part.shared)
+        self.multiply(c.HIDDEN, c.ROUTED, gates)
+        self.experts(name, part, experts, first)
+
+    def mlp(self, name: str, mlp: MlpSpec) -> None:
+        """The feed-forward matrices, from hidden to y."""
         self.widen(3, mlp.width)
-        constant = self.constant_of(f"{name}.feed_forward.xielu") if mlp.activation == "xielu" else 0
-        self.multiply(c.HIDDEN, c.INNER, first, gated=int(mlp.gated), activation=c.ACTIVATIONS[mlp.activation], constant=constant)
-        self.multiply(c.INNER, c.OUTPUT, [f"{name}.feed_forward.down"])
+        self.multiply(c.HIDDEN, c.INNER, _first(name, mlp), gated=int(mlp.gated), **self.activation(name, mlp))
+        self.multiply(c.INNER, c.OUTPUT, [f"{name}.down"])
+
+    def activation(self, name: str, mlp: MlpSpec) -> dict[str, int]:
+        """The fields of an activation: its number, and where its constants are."""
+        kind: str = mlp.activation if mlp.clamp is None else "clamped"
+        return {"activation": c.ACTIVATIONS[kind], "constant": self.constant_of(f"{name}.{kind}") if kind in CONSTANTS else 0}
+
+    def experts(self, name: str, part: ExpertsSpec, experts: list[str], first: list[str]) -> None:
+        """Each token's experts, from hidden and the router's logits; y already holds what the shared part makes of it."""
+        router = part.router
+        numbers = [self.matrix(matrix) for expert in experts for matrix in (*_first(expert, part.expert), f"{expert}.down")]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        gate_at = _lanes(router.experts)
+        for place, width in ((4, gate_at + part.shared_gate), (5, router.experts), (6, router.chosen), (7, part.expert.width)):
+            self.widen(place, width)
+        self.emit(
+            c.EXPERTS,
+            matrices=[numbers[0]],
+            add=int(part.shared is not None),
+            offset=gate_at if part.shared_gate else 0,
+            gated=int(part.expert.gated),
+            formats=self.formats(first),
+            inner_formats=self.formats([f"{expert}.down" for expert in experts]),
+            experts=router.experts,
+            chosen=router.chosen,
+            scores=c.SCORES[router.scores],
+            normalised=int(router.normalised),
+            groups=router.groups,
+            kept_groups=router.kept_groups,
+            group_best=router.group_best,
+            route_scale=router.scale,
+            jitter=router.jitter,
+            correction=self.constant_of(f"{name}.correction") if router.correction else 0,
+            **self.activation(name, part.expert),
+        )
 
     def head(self) -> None:
         """From x to the logits of the selected tokens."""
@@ -246,11 +307,14 @@ class _Compiler:
         return bits
 
 
-def _number(known: list[Item], item: Item) -> int:
-    """An item's place in the list; a new item goes to its end."""
-    if item not in known:
-        known.append(item)
-    return known.index(item)
+def _first(name: str, mlp: MlpSpec) -> list[str]:
+    """The matrices of a feed-forward part that read its input."""
+    return [f"{name}.gate", f"{name}.up"] if mlp.gated else [f"{name}.up"]
+
+
+def _number(known: dict[Item, int], item: Item) -> int:
+    """An item's number; a new item gets the next one."""
+    return known.setdefault(item, len(known))
 
 
 def _lanes(numbers: int) -> int:

@@ -57,7 +57,7 @@ class NativeExecutor:
 
     def step_bytes(self, length: int) -> int:
         """Bytes that a decode step of one row reads after `length` ids: the matrices that it multiplies by, and the cache."""
-        return self.model.weights.step_bytes() + row_numbers(self.model.spec, length) * self.model.cache_item_bytes
+        return self.model.weights.step_bytes(self.model.spec) + row_numbers(self.model.spec, length) * self.model.cache_item_bytes
 
     def describe(self) -> str:
         """The executor, device, number format and threads, for people."""

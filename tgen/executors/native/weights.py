@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tgen.checkpoint.mapped import Array, MappedFiles, taken, widened
+from tgen.checkpoint.mapped import Array, MappedFiles, matched, widened
 from tgen.checkpoint.matching import Match, Matches, no_number
 from tgen.executors.native import interface as c
+from tgen.spec.records import ExpertsSpec, ModelSpec
 
 FORMATS = {"F32": c.FLOAT32, "F16": c.FLOAT16, "BF16": c.BFLOAT16}
+EXACT = (".router", ".shared_gate")  # small, and a rounded score can choose another expert
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +79,28 @@ class Weights:
         vector = self.vector(name)
         return 0 if vector is None else vector.ctypes.data
 
-    def step_bytes(self) -> int:
-        """The bytes of all matrices that a decode step multiplies by; of a table that it only looks up, nothing counts."""
+    def step_bytes(self, spec: ModelSpec) -> int:
+        """The bytes of all matrices that a decode step multiplies by: of a mixture's experts, as many as a token takes."""
         untied = "head.out.weight" in self.matches.parameters
-        looked_up = {"embedding"} if untied else set()
-        looked_up |= {name for name in self._matrices if name.endswith(".positions")}
-        return sum(matrix.data.nbytes for name, matrix in self._matrices.items() if name not in looked_up)
+        unread = {"embedding"} if untied else set()
+        unread |= {name for name in self._matrices if name.endswith(".positions")}
+        for stack_name, stack in spec.stacks.items():
+            for number, layer in enumerate(stack.layers):
+                if isinstance(part := layer.feed_forward, ExpertsSpec):
+                    experts = f"{stack_name}.layers.{number}.feed_forward.experts"
+                    idle = tuple(f"{experts}.{one}." for one in range(part.router.chosen, part.router.experts))
+                    unread |= {name for name in self._matrices if name.startswith(idle)}
+        return sum(matrix.data.nbytes for name, matrix in self._matrices.items() if name not in unread)
 
     def _taken(self, match: Match) -> tuple[Array, str]:
-        return taken(self.files.array(match.tensor), match.tensor.dtype, match.take)
+        return matched(match, self.files)
 
     def _read(self, parameter: str, number_format: str | None) -> StoredMatrix:
         match = self.matches.parameters[parameter]
         array, dtype = self._taken(match)
         wanted = number_format or ("F32" if dtype == "F64" else dtype)
+        if parameter.removesuffix(".weight").endswith(EXACT):
+            wanted = "F32"
         if dtype != wanted:
             array = converted(widened(array, dtype), wanted)
         if not array.flags.c_contiguous:

@@ -14,21 +14,21 @@ from torch import Tensor, nn
 
 from tgen.executors.torch.cache import KeyValues, empty_key_values
 from tgen.executors.torch.forward_pass import ForwardPass, Part, joined
-from tgen.executors.torch.norms import make_head_norm
+from tgen.executors.torch.norms import make_head_norm, make_norm
 from tgen.executors.torch.positions import Distances, Frame, query_growth, rotate
-from tgen.spec.records import AttentionSpec
+from tgen.spec.records import AttentionSpec, LatentSpec
 
-Attend = Callable[[Tensor, Tensor, Tensor, Frame, AttentionSpec], Tensor]
+Attend = Callable[[Tensor, Tensor, Tensor, Frame, AttentionSpec, Tensor | None], Tensor]
 
 
-def fused_attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionSpec) -> Tensor:
+def fused_attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionSpec, sinks: Tensor | None = None) -> Tensor:
     """softmax(q k^T * scale + mask) v with torch's fused kernel.
 
-    q is [batch, heads, n, head_dim], k and v are [batch, kv_heads, m, head_dim]; the result has q's shape. Query heads that share a key
-    head are stacked along the query axis, so keys are never copied to match them.
+    q is [batch, heads, n, head_dim], k and v are [batch, kv_heads, m, head_dim], sinks [heads]; the result has q's shape. Query heads that
+    share a key head are stacked along the query axis, so keys are never copied to match them.
     """
-    if spec.softcap is not None:
-        return plain_attend(q, k, v, frame, spec)  # the fused kernel has no softcap
+    if spec.softcap is not None or sinks is not None:
+        return plain_attend(q, k, v, frame, spec, sinks)  # the fused kernel has neither
     if frame.causal_only(spec.window):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=spec.scale, enable_gqa=spec.heads != spec.kv_heads)
     mask = frame.mask(spec.window)
@@ -44,14 +44,14 @@ def fused_attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionS
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=spec.scale).reshape(batch, heads, n, head_dim)
 
 
-def plain_attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionSpec) -> Tensor:
+def plain_attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionSpec, sinks: Tensor | None = None) -> Tensor:
     """The same as `fused_attend`, step by step (arXiv:1706.03762, section 3.2.1). Shapes are the same, too."""
-    weights = attention_weights(q, k, frame, spec)
+    weights = attention_weights(q, k, frame, spec, sinks)
     return weights @ v.repeat_interleave(spec.heads // spec.kv_heads, dim=1)
 
 
-def attention_weights(q: Tensor, k: Tensor, frame: Frame, spec: AttentionSpec) -> Tensor:
-    """The weight that each query gives to each key: [batch, heads, n, m]; every row sums to 1."""
+def attention_weights(q: Tensor, k: Tensor, frame: Frame, spec: AttentionSpec, sinks: Tensor | None = None) -> Tensor:
+    """The weight that each query gives to each key: [batch, heads, n, m]; every row sums to 1, or to less with sinks."""
     k = k.repeat_interleave(spec.heads // spec.kv_heads, dim=1)
     scores = (q @ k.transpose(-1, -2)) * spec.scale
     if spec.softcap is not None:
@@ -62,7 +62,10 @@ def attention_weights(q: Tensor, k: Tensor, frame: Frame, spec: AttentionSpec) -
     else:
         mask = frame.mask(spec.window)
         scores = scores if mask is None else scores + mask
-    return scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)
+    if sinks is not None:
+        scores = torch.cat((scores, sinks.to(scores.dtype).reshape(1, -1, 1, 1).expand(*scores.shape[:-1], 1)), dim=-1)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)
+    return weights if sinks is None else weights[..., :-1]
 
 
 def softcap(x: Tensor, cap: float) -> Tensor:
@@ -83,6 +86,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(spec.heads * spec.head_dim, width, bias=spec.out_bias)
         self.q_norm = make_head_norm(spec, spec.heads)
         self.k_norm = make_head_norm(spec, spec.kv_heads)
+        self.sinks = nn.Parameter(torch.empty(spec.heads)) if spec.sinks else None
         self.distances = Distances(spec.distances) if spec.distances else None
 
     def make_cache(self, device: torch.device, dtype: torch.dtype) -> KeyValues:
@@ -103,13 +107,13 @@ class Attention(nn.Module):
         if spec.query_growth is not None:
             q = q * query_growth(spec.query_growth, this.positions, q.dtype)
         if this.counts is None:
-            return self._merge(self.attend(q, k, v, self.frame(this.parts[0], q, k, this), spec))
+            return self._merge(self.attend(q, k, v, self.frame(this.parts[0], q, k, this), spec, self.sinks))
         # Each row attends to the keys and values of all ids that it has read.
         mixed = []
         queries, pairs = q.split_with_sizes(this.counts, dim=2), torch.cat((k, v)).split_with_sizes(this.counts, dim=2)
         for part, query, pair in zip(this.parts, queries, pairs, strict=True):
             keys, values = (pair if part.row is None else part.row.layers[layer].store(part.row.length, pair)).chunk(2)
-            mixed.append(self.attend(query, keys, values, self.frame(part, query, keys, this), spec))
+            mixed.append(self.attend(query, keys, values, self.frame(part, query, keys, this), spec, self.sinks))
         return self._merge(joined(mixed))
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,7 +125,7 @@ class Attention(nn.Module):
         q = self._split(self.q(x), self.spec.heads)
         if sum(q[:, :, look.columns].shape[2] for look in this.looks) != q.shape[2]:
             raise ValueError("a decoder with cross-attention needs a source for every row")
-        mixed = [self.attend(q[:, :, look.columns], *look.source.layers[layer], look.frame, self.spec) for look in this.looks]
+        mixed = [self.attend(q[:, :, look.columns], *look.source.layers[layer], look.frame, self.spec, self.sinks) for look in this.looks]
         return self._merge(joined(mixed))
 
     def frame(self, part: Part, q: Tensor, k: Tensor, this: ForwardPass) -> Frame:  # noqa: ARG002
@@ -141,3 +145,55 @@ class Attention(nn.Module):
     def _merge(self, mixed: Tensor) -> Tensor:
         """[batch, heads, n, head_dim] -> [batch, n, width]"""
         return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class LatentAttention(Attention):
+    """Attention whose cache holds a short vector for each token, from which the keys and values of all heads are made at every step."""
+
+    def __init__(self, spec: AttentionSpec, latent: LatentSpec, width: int) -> None:
+        nn.Module.__init__(self)
+        self.spec = spec
+        self.latent = latent
+        self.attend = fused_attend
+        self.rotated = spec.rope.dim if spec.rope else 0
+        self.kept = spec.head_dim - self.rotated
+        if latent.q_rank is not None:
+            self.q_down = nn.Linear(width, latent.q_rank, bias=spec.bias)
+            self.q_norm = make_norm(latent.norm, latent.q_rank)
+        self.q = nn.Linear(latent.q_rank or width, spec.heads * spec.head_dim, bias=False)
+        self.kv_down = nn.Linear(width, latent.kv_rank, bias=spec.bias)
+        self.k_rotated = nn.Linear(width, self.rotated, bias=spec.bias)
+        self.kv_norm = make_norm(latent.norm, latent.kv_rank)
+        self.kv = nn.Linear(latent.kv_rank, spec.heads * (self.kept + latent.value_dim), bias=False)
+        self.out = nn.Linear(spec.heads * latent.value_dim, width, bias=spec.out_bias)
+
+    def make_cache(self, device: torch.device, dtype: torch.dtype) -> KeyValues:
+        """An empty cache for one row."""
+        return KeyValues(torch.empty(1, 1, 0, self.latent.kv_rank + self.rotated, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor, this: ForwardPass, layer: int) -> Tensor:
+        """As of `Attention`."""
+        q = self._split(self.q(x if self.latent.q_rank is None or self.q_norm is None else self.q_norm(self.q_down(x))), self.spec.heads)
+        short = torch.cat((self.kv_norm(self.kv_down(x)), self.k_rotated(x)), dim=-1).unsqueeze(1)
+        if self.spec.rope is not None:
+            rotation = this.rotations.of(self.spec.rope, torch.float32)
+            q, short = _turned(q, self.kept, rotation), _turned(short, self.latent.kv_rank, rotation)
+        if this.counts is None:
+            return self._merge(self.attend(q, *self._expanded(short), this.parts[0].frame, self.spec, None))
+        mixed = []
+        for part, query, one in zip(this.parts, q.split_with_sizes(this.counts, 2), short.split_with_sizes(this.counts, 2), strict=True):
+            read = one if part.row is None else part.row.layers[layer].store(part.row.length, one)
+            mixed.append(self.attend(query, *self._expanded(read), part.frame, self.spec, None))
+        return self._merge(joined(mixed))
+
+    def _expanded(self, short: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys [batch, heads, m, head_dim] and values [batch, heads, m, value_dim] of short vectors [batch, 1, m, kv_rank + rotated]."""
+        latent, rotated = short.split_with_sizes((self.latent.kv_rank, self.rotated), dim=-1)
+        both = self.kv(latent.squeeze(1)).unflatten(2, (self.spec.heads, -1)).transpose(1, 2)
+        key, value = both.split_with_sizes((self.kept, self.latent.value_dim), dim=-1)
+        return torch.cat((key, rotated.expand(-1, self.spec.heads, -1, -1)), dim=-1), value
+
+
+def _turned(x: Tensor, start: int, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """x with its numbers from `start` on rotated, in float32, and rounded once."""
+    return torch.cat((x[..., :start], rotate(x[..., start:].float(), rotation).to(x.dtype)), dim=-1)

@@ -1,4 +1,4 @@
-"""One block of a stack: a mixer, cross-attention, a feed-forward part, and the norms around them."""
+"""One block of a stack: a mixer, cross-attention, a feed-forward part or a mixture of experts, and the norms around them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tgen.executors.torch.attention import Attention
+from tgen.executors.torch.attention import Attention, LatentAttention
 from tgen.executors.torch.forward_pass import ForwardPass
 from tgen.executors.torch.mixers.aggregates import AggregateAttention
 from tgen.executors.torch.mixers.disentangled import DisentangledAttention
 from tgen.executors.torch.norms import make_norm
-from tgen.spec.records import Activation, AttentionSpec, FeedForward, LayerSpec, Mixer, MlpSpec
+from tgen.spec.records import Activation, AttentionSpec, ExpertsSpec, FeedForward, LayerSpec, Mixer, MlpSpec, RouterSpec
 from tgen.spec.shapes import norm_names
 
 
@@ -45,8 +45,15 @@ class Mlp(nn.Module):
             self.alpha_p, self.alpha_n, self.beta = (nn.Parameter(torch.empty(1)) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x is [batch, n, width], and so is the result."""
-        inner = self._activate(self.up(x)) if self.gate is None else self._activate(self.gate(x)) * self.up(x)
+        """x is [..., width], and so is the result."""
+        if self.gate is None:
+            inner = self._activate(self.up(x))
+        elif self.spec.clamp is None:
+            inner = self._activate(self.gate(x)) * self.up(x)
+        else:
+            alpha, limit = self.spec.clamp.alpha, self.spec.clamp.limit
+            gate = self.gate(x).clamp(max=limit)
+            inner = (self.up(x).clamp(-limit, limit) + 1) * (gate * torch.sigmoid(gate * alpha))
         return self.down(inner)  # type: ignore[no-any-return]
 
     def _activate(self, x: Tensor) -> Tensor:
@@ -57,20 +64,83 @@ class Mlp(nn.Module):
         return torch.where(x > 0, rising, falling) + self.beta * x
 
 
-def make_mixer(spec: Mixer, width: int) -> Attention:
-    """The module for a spec."""
-    match spec:
-        case AttentionSpec():
-            if spec.aggregates is not None:
-                return AggregateAttention(spec, width, spec.aggregates)
-            return DisentangledAttention(spec, width) if spec.disentangled else Attention(spec, width)
+class Experts(nn.Module):
+    """A mixture of experts. Only the experts that some token takes are computed, each for its tokens together.
+
+    The router stays in float32 whatever the model's number format: a rounded score can choose another expert.
+    """
+
+    def __init__(self, spec: ExpertsSpec, width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.router = nn.Linear(width, spec.router.experts, bias=spec.router.bias)
+        self.correction = nn.Parameter(torch.zeros(spec.router.experts)) if spec.router.correction else None
+        self.experts = nn.ModuleList(Mlp(spec.expert, width) for _ in range(spec.router.experts))
+        self.shared = Mlp(spec.shared, width) if spec.shared else None
+        self.shared_gate = nn.Linear(width, 1, bias=False) if spec.shared_gate else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x is [..., width], and so is the result, whose sum is rounded once."""
+        flat = x.flatten(0, -2)
+        chosen, weights = choose(self.router(flat.float()), self.correction, self.spec.router)
+        total = torch.zeros_like(flat, dtype=torch.float32)
+        for number in sorted(set(chosen.flatten().tolist())):
+            tokens, places = torch.where(chosen == number)
+            total.index_add_(0, tokens, self.experts[number](flat[tokens]).float() * weights[tokens, places, None])
+        if self.shared is not None:
+            gate = 1.0 if self.shared_gate is None else torch.sigmoid(self.shared_gate(flat).float())
+            total += self.shared(flat).float() * gate
+        return total.to(x.dtype).reshape(x.shape)
 
 
-def make_feed_forward(spec: FeedForward, width: int) -> Mlp:
+def choose(logits: Tensor, correction: Tensor | None, spec: RouterSpec) -> tuple[Tensor, Tensor]:
+    """The numbers of each token's experts and their weights, [tokens, chosen] both, from the router's logits [tokens, experts]."""
+    if spec.scores == "sparsemixer":
+        return _mix(logits, spec)
+    scores = logits.softmax(-1) if spec.scores == "softmax" else logits.sigmoid()
+    wanted = scores if correction is None else scores + correction
+    if spec.groups > 1:
+        grouped = wanted.reshape(len(wanted), spec.groups, -1)
+        best = grouped.topk(spec.group_best, dim=-1).values.sum(-1).topk(spec.kept_groups, dim=-1).indices
+        kept = torch.zeros_like(grouped[..., 0], dtype=torch.bool).scatter(-1, best, True)
+        wanted = grouped.masked_fill(~kept.unsqueeze(-1), -torch.inf).flatten(-2)
+    chosen = wanted.topk(spec.chosen, dim=-1).indices
+    weights = scores.gather(-1, chosen)
+    if spec.normalised:
+        weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-20)
+    return chosen, weights * spec.scale
+
+
+def _mix(logits: Tensor, spec: RouterSpec) -> tuple[Tensor, Tensor]:
+    """The choice of SparseMixer, one expert after the other."""
+    chosen, weights, left = [], [], logits
+    for _ in range(spec.chosen):
+        top, index = left.max(-1, keepdim=True)
+        far = (top - logits) / logits.abs().clamp(min=top) > 2 * spec.jitter
+        weights.append(left.masked_fill(far, -torch.inf).softmax(-1).gather(-1, index))
+        chosen.append(index)
+        left = left.scatter(-1, index, -torch.inf)
+    return torch.cat(chosen, -1), torch.cat(weights, -1)
+
+
+def make_feed_forward(spec: FeedForward, width: int) -> Mlp | Experts:
     """The module for a spec."""
     match spec:
         case MlpSpec():
             return Mlp(spec, width)
+        case ExpertsSpec():
+            return Experts(spec, width)
+
+
+def make_mixer(spec: Mixer, width: int) -> Attention:
+    """The module for a spec."""
+    match spec:
+        case AttentionSpec():
+            if spec.latent is not None:
+                return LatentAttention(spec, spec.latent, width)
+            if spec.aggregates is not None:
+                return AggregateAttention(spec, width, spec.aggregates)
+            return DisentangledAttention(spec, width) if spec.disentangled else Attention(spec, width)
 
 
 class Layer(nn.Module):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tgen.checkpoint.container import Checkpoint
-from tgen.checkpoint.mapped import MappedFiles, check_repeats
+from tgen.checkpoint.mapped import MappedFiles, check_repeats, matched
 from tgen.checkpoint.matching import Match, no_number
 from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError
@@ -48,7 +49,10 @@ def taken(tensor: Tensor, take: Take) -> Tensor:
 
 
 def _load(name: str, match: Match, files: MappedFiles, device: torch.device, dtype: torch.dtype) -> Tensor:
-    part = taken(tensor_of(match.tensor, files), match.take)
+    if match.scales is None:
+        part = taken(tensor_of(match.tensor, files), match.take)
+    else:
+        part = torch.from_numpy(np.ascontiguousarray(matched(match, files)[0])).view(torch.bfloat16)
     if part.dtype == dtype and part.is_contiguous():
         tensor = part
     else:

@@ -59,8 +59,8 @@ def recording(model: Transformer) -> Iterator[Recorder]:
 
 
 def _recorded(recorder: Recorder, kind: str, layer: int) -> Attend:
-    def attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionSpec) -> Tensor:
-        weights = attention_weights(q, k, frame, spec)
+    def attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionSpec, sinks: Tensor | None) -> Tensor:
+        weights = attention_weights(q, k, frame, spec, sinks)
         recorder.add(kind, layer, weights)
         return weights @ v.repeat_interleave(spec.heads // spec.kv_heads, dim=1)
 

@@ -91,16 +91,17 @@ class Rotations:
         """`positions` are [batch, n]."""
         self._positions = positions
         self._dtype = dtype
-        self._known: dict[RopeSpec, tuple[Tensor, Tensor]] = {}
+        self._known: dict[tuple[RopeSpec, torch.dtype], tuple[Tensor, Tensor]] = {}
 
-    def of(self, rope: RopeSpec) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of each position's angles, each [batch, 1, n, rope.dim]."""
-        if rope not in self._known:
+    def of(self, rope: RopeSpec, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of each position's angles, each [batch, 1, n, rope.dim], in the pass's number format if no other is asked for."""
+        key = (rope, dtype or self._dtype)
+        if key not in self._known:
             angles = self._positions.unsqueeze(-1).float() * rope_frequencies(rope, self._positions.device)
             angles = torch.cat((angles, angles), dim=-1).unsqueeze(1)
             amplitude = rope.scaling.amplitude if isinstance(rope.scaling, PairScaling) else 1.0
-            self._known[rope] = (angles.cos() * amplitude).to(self._dtype), (angles.sin() * amplitude).to(self._dtype)
-        return self._known[rope]
+            self._known[key] = (angles.cos() * amplitude).to(key[1]), (angles.sin() * amplitude).to(key[1])
+        return self._known[key]
 
 
 def rope_frequencies(rope: RopeSpec, device: torch.device) -> Tensor:

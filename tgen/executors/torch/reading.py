@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from tgen.executors.torch.layers import Experts
 from tgen.executors.torch.placement import memory_errors
 from tgen.executors.torch.transformer import Transformer
 from tgen.spec.cache import row_numbers
@@ -35,7 +36,10 @@ def masked_logits(model: Transformer, texts: Sequence[Sequence[int]], places: Se
 
 
 def step_bytes(model: Transformer, length: int) -> int:
-    """Bytes that a decode step reads after `length` tokens: all weights, but one row of each lookup table, and the whole cache."""
+    """Bytes that a decode step reads after `length` tokens: all weights, but one row of each lookup table, and the whole cache.
+
+    Of a mixture's experts, it reads as many as a token takes.
+    """
     decoder = model.spec.decoder
     cache = row_numbers(model.spec, length) * model.dtype.itemsize
     # A tied head multiplies by the whole embedding, unless either was swapped for a matrix of its own.
@@ -44,6 +48,9 @@ def step_bytes(model: Transformer, length: int) -> int:
     unread = 0 if tied else _unread(model.embedding, model.spec.vocab)
     if model.decoder is not None and decoder is not None and decoder.positions is not None and model.decoder.positions is not None:
         unread += _unread(model.decoder.positions, decoder.positions.length)
+    for part in model.modules():
+        if isinstance(part, Experts):
+            unread += sum(map(_size, part.experts[part.spec.router.chosen :]))
     return _size(model) - unread + cache
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tgen.executors.torch.attention import softcap
 from tgen.executors.torch.cache import Row, Source
 from tgen.executors.torch.forward_pass import ForwardPass, packed_pass, whole_pass
-from tgen.executors.torch.layers import Layer, activate
+from tgen.executors.torch.layers import Experts, Layer, activate
 from tgen.executors.torch.norms import HeadNorm, RmsNorm, make_norm
 from tgen.executors.torch.positions import Distances, RelativeTable, sinusoids
 from tgen.spec.records import HeadSpec, ModelSpec, PositionTable, StackSpec, TransformSpec
@@ -152,10 +152,11 @@ class Transformer(nn.Module):
 
     def precise(self) -> set[str]:
         """The parameters that stay in float32 whatever the model's number format."""
-        kept = (RmsNorm, HeadNorm)
-        return {
-            f"{name}.{key}" for name, module in self.named_modules() if isinstance(module, kept) for key, _ in module.named_parameters()
-        }
+        modules = dict(self.named_modules())
+        kept = [name for name, module in modules.items() if isinstance(module, RmsNorm | HeadNorm)]
+        kept += [f"{name}.router" for name, module in modules.items() if isinstance(module, Experts)]
+        found = {f"{name}.{key}" for name in kept for key, _ in modules[name].named_parameters()}
+        return found | {f"{name}.correction" for name, module in modules.items() if isinstance(module, Experts)}
 
     def assign(self, state: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
         """Use these tensors, which lie on `device`, as the parameters of a model that computes in `dtype`."""

@@ -153,6 +153,15 @@ static void join(Partial* sum, const Partial& next, int64_t dim) {
         store(sum->sums + d, add(mul(load(sum->sums + d), all(old_share)), mul(load(next.sums + d), all(new_share))));
 }
 
+// Give a score that belongs to no key its share of the sum.
+static void add_sink(Partial* sum, float score, int64_t dim) {
+    float top = sum->top > score ? sum->top : score;
+    float old_share = exponential(sum->top - top);
+    sum->top = top;
+    sum->total = sum->total * old_share + exponential(score - top);
+    for (int64_t d = 0; d < lanes_of(dim); d += LANES) store(sum->sums + d, mul(load(sum->sums + d), all(old_share)));
+}
+
 // The weighted mean of the values.
 static void finish(const Partial& sum, int64_t dim, float* out) {
     float inverse = sum.total > 0 ? 1.0f / sum.total : 0.0f;

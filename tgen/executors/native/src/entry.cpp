@@ -89,6 +89,10 @@ void tgen_model_set(Model* model, const int32_t* widths, Matrix* matrices, Norm*
     model->projected = widths[1];
     model->mixed = widths[2];
     model->inner = widths[3];
+    model->routed = widths[4];
+    model->experts = widths[5];
+    model->chosen = widths[6];
+    model->expert_inner = widths[7];
     model->matrices = matrices;
     model->norms = norms;
     model->ropes = ropes;

@@ -74,10 +74,11 @@ struct Row {
     int32_t owners;
 };
 
-enum Kind { EMBED, JOIN, MULTIPLY, ATTEND, SELECT, STORE_KEYS };
-enum Activation { NO_ACTIVATION, GELU, GELU_TANH, SILU, RELU, RELU_SQUARED, XIELU };
+enum Kind { EMBED, JOIN, MULTIPLY, ATTEND, SELECT, STORE_KEYS, EXPERTS };
+enum Activation { NO_ACTIVATION, GELU, GELU_TANH, SILU, RELU, RELU_SQUARED, XIELU, CLAMPED };
+enum Scores { SOFTMAX, SIGMOID, SPARSEMIXER };
 enum Span { EACH_HEAD, OWN_HEAD, WHOLE_WIDTH };  // what a norm of queries or keys spans; the last two have a weight for each head
-enum Place { HIDDEN, MIXED, INNER, OUTPUT, PROJECTED, LOGITS };  // where vectors stand between instructions
+enum Place { HIDDEN, MIXED, INNER, OUTPUT, PROJECTED, LOGITS, ROUTED };  // where vectors stand between instructions
 
 // One instruction. Fields that its kind does not use are 0, or -1 for the number of a matrix, a norm or a table.
 struct Instruction {
@@ -91,7 +92,7 @@ struct Instruction {
     float softcap;  // MULTIPLY and ATTEND: bounds results to +-softcap by a tanh; 0 for none
     // EMBED: matrices[0] holds the embeddings, matrices[1] the vectors of positions from row `offset` on; `constant` is added to each
     int32_t offset;
-    const float* constant;  // MULTIPLY: three numbers of XIELU
+    const float* constant;  // MULTIPLY and EXPERTS: three numbers of XIELU, or two of CLAMPED
     // ATTEND
     int32_t layer, cross, causal, heads, window, rope, distances, q_norm, k_norm;
     int32_t key_at, value_at;  // where keys and values start in PROJECTED, after the queries; also for STORE_KEYS
@@ -99,7 +100,13 @@ struct Instruction {
     float clip;                       // bounds queries, keys and values to +-clip; 0 for none
     float growth_beta, growth_span;  // queries at position p are multiplied by 1 + beta * ln(1 + floor(p / span)); span 0 for none
     float attention_scale;
+    const float* sinks;  // ATTEND, and the MULTIPLY after it: [heads] one score more for each head's softmax, or null
     int32_t formats;  // JOIN and MULTIPLY: bit f is set if a matrix of format f reads the vectors that this instruction prepares
+    // EXPERTS: y = y if `add`, else 0, and what each token's experts make of hidden. matrices[0] is the first of expert 0; each has its gate
+    // if `gated`, then the two others. `offset` is the place in ROUTED of a logit whose sigmoid multiplies y first; 0 for none.
+    int32_t experts, chosen, scores, normalised, groups, kept_groups, group_best, inner_formats;
+    float route_scale, jitter;
+    const float* correction;  // [experts] added to scores for the choice alone, or null
 };
 
 // cosines and sines [positions][dim / 2]
@@ -136,7 +143,8 @@ struct Arena;
 struct Pool;
 
 struct Model {
-    int32_t width, inner, projected, mixed;  // the most numbers a token takes in each place
+    int32_t width, inner, projected, mixed, routed;  // the most numbers a token takes in each place
+    int32_t experts, chosen, expert_inner;           // of the largest mixture: experts, those of a token, and an expert's inner numbers
     Matrix* matrices;
     Norm* norms;
     Rope* ropes;

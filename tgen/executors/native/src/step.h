@@ -4,51 +4,10 @@
 // after it. With several tokens, each thread takes some of them.
 #pragma once
 
-#include "arena.h"
 #include "attention.h"
-#include "multiply.h"
-#include "threads.h"
+#include "experts.h"
 
 namespace TGEN_KERNEL {
-
-// Some queries of a row that one thread takes at once, for one head group and one chunk (of one query) or all chunks.
-struct Item {
-    int32_t row, token, tokens, chunk;  // chunk -1: all
-};
-
-struct Run {
-    Model* model;
-    const Program* program;
-    const Batch* batch;
-    int threads;
-    int64_t tokens;  // until SELECT, then the chosen ones
-    float *x, *chosen_x, *y, *projected, *mixed, *inner;
-    Input hidden, other;
-    int64_t x_stride, y_stride, projected_stride, mixed_stride, inner_stride, logits_stride;
-    Item *items, *cross_items;
-    int64_t item_count, cross_item_count;
-    int64_t* partial_at;  // [tokens] where a token's partial results start; -1: it has none
-    float* partials;      // [..][heads][chunks][2 + head_dim]
-    int32_t* counters;    // one for each instruction
-    bool several;         // more than one token, so that vectors are shared between threads
-};
-
-INLINE void share(int64_t count, int64_t unit, int threads, int thread, int64_t* first, int64_t* last) {
-    int64_t units = (count + unit - 1) / unit;
-    *first = units * thread / threads * unit;
-    *last = units * (thread + 1) / threads * unit;
-    if (*last > count) *last = count;
-    if (*first > count) *first = count;
-}
-
-// The tokens whose vectors a thread handles, and the place of a token's vectors.
-INLINE void own_tokens(const Run& run, int thread, int64_t* first, int64_t* last) {
-    if (run.several) return share(run.tokens, 1, run.threads, thread, first, last);
-    *first = 0;
-    *last = run.tokens;
-}
-
-INLINE int64_t place(const Run& run, int64_t token, int thread) { return run.several ? token : thread; }
 
 // The mean (0 for a root mean square) and the inverse deviation of `width` numbers.
 static void measure(const Norm& norm, const float* in, int64_t width, float* mean, float* inverse) {
@@ -86,24 +45,6 @@ static void normalise(const Norm& norm, const float* in, float* out) {
     float mean, inverse;
     measure(norm, in, norm.width, &mean, &inverse);
     rescale(norm, in, norm.width, mean, inverse, 0, out);
-}
-
-INLINE Floats activate(int activation, const float* numbers, Floats x) {
-    switch (activation) {
-        case GELU: return mul(mul(x, all(0.5f)), one_plus_erf(mul(x, all(0.70710678f))));
-        case GELU_TANH: {
-            Floats cubic = mul(x, fma(mul(x, x), all(0.044715f), all(1.0f)));
-            return mul(mul(x, all(0.5f)), add(hyperbolic_tangent(mul(cubic, all(0.79788456f))), all(1.0f)));
-        }
-        case SILU: return mul(x, sigmoid(x));
-        case RELU: return max(x, all(0.0f));
-        case RELU_SQUARED: { Floats r = max(x, all(0.0f)); return mul(r, r); }
-        case XIELU: {  // numbers: softplus(alpha_p), beta + softplus(alpha_n), beta
-            Floats falling = mul(sub(sub(exponential(min(x, all(-1e-6f))), all(1.0f)), x), all(numbers[1]));
-            return fma(x, all(numbers[2]), where_positive(x, mul(mul(x, x), all(numbers[0])), falling));
-        }
-        default: return x;
-    }
 }
 
 static void embed(const Run& run, const Instruction& op, int thread) {
@@ -167,6 +108,7 @@ INLINE float* target_of(const Run& run, int place, int64_t* stride) {
     switch (place) {
         case INNER: *stride = run.inner_stride; return run.inner;
         case PROJECTED: *stride = run.projected_stride; return run.projected;
+        case ROUTED: *stride = run.routed_stride; return run.routed;
         case LOGITS: *stride = run.logits_stride; return run.batch->result;
         default: *stride = run.y_stride; return run.y;
     }
@@ -218,26 +160,7 @@ static void multiply_all(const Run& run, const Instruction& op, int thread) {
             }
             const float *bias = m.bias, *up_bias = op.gated ? model.matrices[op.matrices[1]].bias : nullptr;
             if (bias || up_bias || op.gated || op.activation || op.softcap != 0)
-                for (int64_t t = 0; t < run.tokens; t++)
-                    for (int64_t i = 0; i < last - first; i += LANES) {  // numbers beyond the last row are not read
-                        float* at = out + t * stride + i;
-                        int64_t left = last - first - i < LANES ? last - first - i : LANES;
-                        float spare[LANES] = {};
-                        if (bias) memcpy(spare, bias + first + i, (size_t)left * 4);
-                        Floats value = add(load(at), load(spare));
-                        if (op.activation) value = activate(op.activation, op.constant, value);
-                        if (op.gated) {
-                            memset(spare, 0, sizeof spare);
-                            if (up_bias) memcpy(spare, up_bias + first + i, (size_t)left * 4);
-                            value = mul(value, add(load(up + t * stride + i), load(spare)));
-                        }
-                        if (op.softcap != 0) value = mul(hyperbolic_tangent(div(value, all(op.softcap))), all(op.softcap));
-                        if (left == LANES) store(at, value);
-                        else {
-                            store(spare, value);
-                            memcpy(at, spare, (size_t)left * 4);
-                        }
-                    }
+                finish_rows(op, bias, up_bias, first, last, run.tokens, out, up, stride);
         }
         offset += lanes_of(m.rows);
     }
@@ -346,6 +269,7 @@ static void attend_item(const Run& run, const Instruction& op, const Item& item,
         for (int n = 0; n < count; n++) {
             int64_t token = item.token + (from + n) / group;
             if (item.chunk < 0) {
+                if (op.sinks) add_sink(&result[n], op.sinks[query[n].head], dim);
                 finish(result[n], dim, run.mixed + token * run.mixed_stride + query[n].head * dim);
                 continue;
             }
@@ -376,6 +300,7 @@ static void take_mixed(const Run& run, const Instruction& op, int64_t token, flo
             float* partial = run.partials + partial_at + (head * chunks + chunk) * (2 + space);
             join(&result, {partial[0], partial[1], partial + 2}, dim);
         }
+        if (op.sinks) add_sink(&result, op.sinks[head], dim);
         finish(result, dim, out + head * dim);
     }
 }
@@ -457,6 +382,7 @@ static void work(void* argument, int thread) {
                 if (run.tokens == 0) return;  // a part of a prompt whose logits nobody wants
                 break;
             case STORE_KEYS: store_keys(run, op, thread); break;
+            case EXPERTS: mix_experts(run, op, thread); break;
         }
     }
     bool logits = run.program->count && run.program->instructions[run.program->count - 1].target == LOGITS;
@@ -466,18 +392,6 @@ static void work(void* argument, int thread) {
     if (run.several || thread == 0)
         for (int64_t t = first; t < last; t++)
             memcpy(run.batch->result + t * run.batch->result_stride, run.x + place(run, t, thread) * run.x_stride, (size_t)run.model->width * 4);
-}
-
-static Input make_input(Arena* arena, int64_t tokens, int64_t width) {
-    int64_t stride = padded(width);
-    Input input;
-    input.stride = stride;
-    input.floats = (float*)arena_take(arena, tokens * stride * 4);
-    input.bf16 = (uint16_t*)arena_take(arena, tokens * stride * 2);
-    input.int8 = (int8_t*)arena_take(arena, tokens * stride);
-    input.scale = (float*)arena_take(arena, tokens * stride / GROUP * 4);
-    input.sum = (int32_t*)arena_take(arena, tokens * stride / GROUP * 4);
-    return input;
 }
 
 // Items of rows: a row that reads one token is split by chunks if it is long; others by a few tokens.
@@ -523,6 +437,7 @@ int run_program(Model* model, const Program* program, const Batch* batch) {
         run.inner = (float*)arena_take(arena, places * run.inner_stride * 4);
         run.hidden = make_input(arena, places, model->width);
         run.other = make_input(arena, places, widest);
+        if (model->chosen) take_expert_buffers(&run, arena, places);
         int64_t items = 0, partial_floats = 0, heads = 0, head_dim = 0;
         const Geometry* geometry = batch->row[0]->geometry;
         for (int32_t i = 0; i < geometry->layers; i++) head_dim = geometry->layer[i].head_dim > head_dim ? geometry->layer[i].head_dim : head_dim;

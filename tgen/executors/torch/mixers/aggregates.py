@@ -52,7 +52,7 @@ class AggregateAttention(Attention):
         block = torch.where(positions >= 0, torch.minimum(positions // size, whole - 1), -1)
         count = int(whole.max())
         if not count:
-            return self.attend(q, k, v, part.frame, self.spec)
+            return self.attend(q, k, v, part.frame, self.spec, self.sinks)
         members = F.one_hot(block + 1, count + 1)[..., 1:].to(x.dtype)
         side_k, side_v = self.project(self.block_norm(members.transpose(1, 2) @ x))
         numbers = torch.arange(count, device=x.device)
@@ -60,4 +60,4 @@ class AggregateAttention(Attention):
         hidden = (numbers >= whole).unsqueeze(1) & (positions >= 0).unsqueeze(-1)
         bias = distances(numbers - block.unsqueeze(-1)).masked_fill(hidden.unsqueeze(1), -torch.inf)
         frame = AggregateFrame(part.frame, bias)
-        return self.attend(q, torch.cat((k, side_k), dim=2), torch.cat((v, side_v), dim=2), frame, self.spec)
+        return self.attend(q, torch.cat((k, side_k), dim=2), torch.cat((v, side_v), dim=2), frame, self.spec, self.sinks)

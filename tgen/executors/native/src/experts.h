@@ -1,0 +1,243 @@
+// Mixtures of experts: the choice of each token's experts, and the weighted sum of what they make of it.
+//
+// Each token's sum goes through its experts in ascending order, whatever other tokens take, so that its bits do not depend on them.
+#pragma once
+
+#include "run.h"
+
+namespace TGEN_KERNEL {
+
+constexpr int MOST_EXPERTS = 4096;
+
+// Some pairs side by side that go through one expert.
+struct Group {
+    int32_t expert, first, count;
+};
+
+INLINE Input from(Input input, int64_t vector) {
+    int64_t groups = input.stride / GROUP;
+    input.floats += vector * input.stride;
+    input.bf16 += vector * input.stride;
+    input.int8 += vector * input.stride;
+    input.scale += vector * groups;
+    input.sum += vector * groups;
+    return input;
+}
+
+// The place of the largest number that is not taken: the first of equal ones, and always one of them, even among NaN.
+static int32_t largest_left(const float* numbers, const uint8_t* taken, int32_t count) {
+    int32_t best = -1;
+    for (int32_t i = 0; i < count; i++)
+        if (!taken[i] && (best < 0 || numbers[i] > numbers[best])) best = i;
+    return best;
+}
+
+// Take every expert but those of the best groups, so that none of them is chosen.
+static void keep_groups(const Instruction& op, const float* wanted, uint8_t* taken) {
+    float best[MOST_EXPERTS];
+    uint8_t kept[MOST_EXPERTS] = {};
+    int32_t size = op.experts / op.groups;
+    for (int32_t g = 0; g < op.groups; g++) {
+        uint8_t* inside = taken + g * size;
+        best[g] = 0;
+        for (int32_t n = 0; n < op.group_best; n++) {
+            int32_t i = largest_left(wanted + g * size, inside, size);
+            best[g] += wanted[g * size + i];
+            inside[i] = 1;
+        }
+    }
+    for (int32_t n = 0; n < op.kept_groups; n++) kept[largest_left(best, kept, op.groups)] = 1;
+    for (int32_t i = 0; i < op.experts; i++) taken[i] = !kept[i / size];
+}
+
+// SparseMixer: one expert after the other; its weight is a softmax over those left whose logits are near the highest.
+static void choose_mixed(const Instruction& op, const float* logits, uint8_t* taken, int32_t* chosen, float* weight) {
+    for (int32_t n = 0; n < op.chosen; n++) {
+        int32_t best = largest_left(logits, taken, op.experts);
+        float top = logits[best], total = 0;
+        for (int32_t i = 0; i < op.experts; i++) {
+            bool far = (top - logits[i]) / fmaxf(fabsf(logits[i]), top) > 2 * op.jitter;
+            if (!taken[i] && !far) total += expf(logits[i] - top);
+        }
+        taken[best] = 1;
+        chosen[n] = best;
+        weight[n] = 1.0f / total;
+    }
+}
+
+// A token's experts in ascending order, and their weights.
+static void choose(const Instruction& op, const float* logits, int32_t* chosen, float* weight) {
+    uint8_t taken[MOST_EXPERTS] = {};
+    float score[MOST_EXPERTS], wanted[MOST_EXPERTS];
+    if (op.scores == SPARSEMIXER) {
+        choose_mixed(op, logits, taken, chosen, weight);
+    } else {
+        float top = -INFINITY, total = 0;
+        for (int32_t i = 0; i < op.experts; i++) top = fmaxf(top, logits[i]);
+        for (int32_t i = 0; i < op.experts; i++) {
+            score[i] = op.scores == SOFTMAX ? expf(logits[i] - top) : 1.0f / (1.0f + expf(-logits[i]));
+            total += score[i];
+        }
+        for (int32_t i = 0; i < op.experts; i++) {
+            if (op.scores == SOFTMAX) score[i] /= total;
+            wanted[i] = op.correction ? score[i] + op.correction[i] : score[i];
+        }
+        if (op.groups > 1) keep_groups(op, wanted, taken);
+        float sum = 0;
+        for (int32_t n = 0; n < op.chosen; n++) {
+            chosen[n] = largest_left(wanted, taken, op.experts);
+            taken[chosen[n]] = 1;
+            sum += weight[n] = score[chosen[n]];
+        }
+        for (int32_t n = 0; n < op.chosen; n++) weight[n] *= op.route_scale / (op.normalised ? fmaxf(sum, 1e-20f) : 1.0f);
+    }
+    for (int32_t n = 1; n < op.chosen; n++) {
+        int32_t expert = chosen[n], to = n;
+        float its = weight[n];
+        for (; to > 0 && chosen[to - 1] > expert; to--) {
+            chosen[to] = chosen[to - 1];
+            weight[to] = weight[to - 1];
+        }
+        chosen[to] = expert;
+        weight[to] = its;
+    }
+}
+
+// All tokens' pairs in the order of the experts.
+static void sort_pairs(const Run& run, const Instruction& op) {
+    const Routes& routes = run.routes;
+    int64_t pairs = run.tokens * op.chosen;
+    memset(routes.start, 0, (size_t)(op.experts + 1) * 4);
+    for (int64_t p = 0; p < pairs; p++) routes.start[routes.chosen[p] + 1]++;
+    for (int32_t e = 0; e < op.experts; e++) routes.start[e + 1] += routes.start[e];
+    int32_t next[MOST_EXPERTS];
+    memcpy(next, routes.start, (size_t)op.experts * 4);
+    for (int64_t p = 0; p < pairs; p++) {
+        int32_t to = next[routes.chosen[p]]++;
+        routes.pair_token[to] = (int32_t)(p / op.chosen);
+        routes.pair_weight[to] = routes.weight[p];
+    }
+}
+
+// Copy the forms of a token's vector that `formats` asks for.
+static void copy_vector(const Input& from, int64_t token, const Input& to, int64_t pair, int32_t formats) {
+    int64_t stride = from.stride, groups = stride / GROUP;
+    memcpy(to.floats + pair * stride, from.floats + token * stride, (size_t)stride * 4);
+    if (formats >> BFLOAT16 & 1) memcpy(to.bf16 + pair * stride, from.bf16 + token * stride, (size_t)stride * 2);
+    if (formats >> INT8 & 3) {
+        memcpy(to.int8 + pair * stride, from.int8 + token * stride, (size_t)stride);
+        memcpy(to.scale + pair * groups, from.scale + token * groups, (size_t)groups * 4);
+        memcpy(to.sum + pair * groups, from.sum + token * groups, (size_t)groups * 4);
+    }
+}
+
+// Choose experts and list the groups; of several tokens, gather each expert's vectors. Returns how many groups there are.
+static int32_t route(const Run& run, const Instruction& op, int thread, const Input& hidden, Group* groups, const int32_t** token, const float** weight) {
+    const Routes& routes = run.routes;
+    int64_t first, last;
+    own_tokens(run, thread, &first, &last);
+    for (int64_t t = first; t < last; t++) {
+        int64_t at = place(run, t, thread) * op.chosen;
+        choose(op, run.routed + t * run.routed_stride, routes.chosen + at, routes.weight + at);
+    }
+    if (!run.several) {
+        static const int32_t NO_TOKEN[MOST_EXPERTS] = {};
+        *token = NO_TOKEN;
+        *weight = routes.weight + thread * op.chosen;
+        for (int32_t n = 0; n < op.chosen; n++) groups[n] = {routes.chosen[thread * op.chosen + n], n, 1};
+        return op.chosen;
+    }
+    pool_barrier(run.model->pool, thread);
+    if (thread == 0) sort_pairs(run, op);
+    pool_barrier(run.model->pool, thread);
+    share(run.tokens * op.chosen, 1, run.threads, thread, &first, &last);
+    for (int64_t p = first; p < last; p++) copy_vector(hidden, routes.pair_token[p], routes.gathered, p, op.formats);
+    pool_barrier(run.model->pool, thread);
+    int32_t count = 0;
+    for (int32_t e = 0; e < op.experts; e++)
+        if (routes.start[e] < routes.start[e + 1]) groups[count++] = {e, routes.start[e], routes.start[e + 1] - routes.start[e]};
+    *token = routes.pair_token;
+    *weight = routes.pair_weight;
+    return count;
+}
+
+// y of the thread's columns, before any expert.
+static void start_sums(const Run& run, const Instruction& op, int64_t first, int64_t last) {
+    for (int64_t t = 0; t < run.tokens; t++) {
+        Floats factor = all(0.0f);
+        if (op.offset) factor = sigmoid(all(run.routed[t * run.routed_stride + op.offset]));
+        for (int64_t i = first; i < last; i += LANES) {
+            float* y = run.y + t * run.y_stride + i;
+            if (!op.add || op.offset) store(y, op.add ? mul(load(y), factor) : all(0.0f));
+        }
+    }
+}
+
+static void mix_experts(const Run& run, const Instruction& op, int thread) {
+    const Model& model = *run.model;
+    const Routes& routes = run.routes;
+    Group groups[MOST_EXPERTS];
+    const int32_t* token;
+    const float* weight;
+    Input hidden = run.hidden, inner = routes.inner_input;
+    hidden.stride = padded(model.width);
+    const int32_t each = op.gated ? 3 : 2;
+    const int32_t count = route(run, op, thread, hidden, groups, &token, &weight);
+    const Matrix* matrices = model.matrices + op.matrices[0];
+    int64_t first, last;
+    for (int32_t g = 0; g < count; g++) {
+        const Matrix* of = matrices + groups[g].expert * each;
+        share(of->rows, LANES, run.threads, thread, &first, &last);
+        if (first >= last) continue;
+        Input input = run.several ? from(routes.gathered, groups[g].first) : from(hidden, thread);
+        float *out = routes.inner + groups[g].first * routes.inner_stride + first, *up = out + routes.inner_stride / 2;
+        multiply(of[0], first, of[0].format >= INT8 ? lanes_of(last) : last, input, groups[g].count, out, routes.inner_stride);
+        if (op.gated) multiply(of[1], first, of[1].format >= INT8 ? lanes_of(last) : last, input, groups[g].count, up, routes.inner_stride);
+        finish_rows(op, of[0].bias, op.gated ? of[1].bias : nullptr, first, last, groups[g].count, out, up, routes.inner_stride);
+    }
+    pool_barrier(model.pool, thread);
+    const int64_t columns = matrices[each - 1].columns;
+    inner.stride = padded(columns);
+    share(run.tokens * op.chosen, 1, run.threads, thread, &first, &last);
+    for (int64_t p = first; p < last; p++) prepare(inner, p, routes.inner + p * routes.inner_stride, columns, op.inner_formats);
+    pool_barrier(model.pool, thread);
+    share(model.width, LANES, run.threads, thread, &first, &last);
+    start_sums(run, op, first, last);
+    for (int32_t g = 0; g < count && first < last; g++) {
+        const Matrix& down = matrices[groups[g].expert * each + each - 1];
+        float* out = routes.part + first;
+        multiply(down, first, down.format >= INT8 ? lanes_of(last) : last, from(inner, groups[g].first), groups[g].count, out, routes.part_stride);
+        for (int32_t n = 0; n < groups[g].count; n++) {
+            float* y = run.y + token[groups[g].first + n] * run.y_stride;
+            Floats factor = all(weight[groups[g].first + n]);
+            for (int64_t i = first; i < last; i += LANES) {
+                Floats value = load(out + n * routes.part_stride + i - first);
+                if (down.bias) value = add(value, load_some(down.bias + i, last - i));
+                store(y + i, fma(value, factor, load(y + i)));
+            }
+        }
+    }
+    pool_barrier(model.pool, thread);
+}
+
+// Room for the mixtures of a run; `places` as for other vectors.
+static void take_expert_buffers(Run* run, Arena* arena, int64_t places) {
+    const Model& model = *run->model;
+    Routes& routes = run->routes;
+    int64_t pairs = run->tokens * model.chosen;
+    run->routed_stride = padded(model.routed);
+    run->routed = (float*)arena_take(arena, run->tokens * run->routed_stride * 4);
+    routes.chosen = (int32_t*)arena_take(arena, places * model.chosen * 4);
+    routes.weight = (float*)arena_take(arena, places * model.chosen * 4);
+    routes.start = (int32_t*)arena_take(arena, (model.experts + 1) * (int64_t)sizeof(int32_t));
+    routes.pair_token = (int32_t*)arena_take(arena, pairs * 4);
+    routes.pair_weight = (float*)arena_take(arena, pairs * 4);
+    if (run->several) routes.gathered = make_input(arena, pairs, model.width);
+    routes.inner_stride = 2 * padded(model.expert_inner);
+    routes.inner = (float*)arena_take(arena, pairs * routes.inner_stride * 4);
+    routes.inner_input = make_input(arena, pairs, model.expert_inner);
+    routes.part_stride = padded(model.width);
+    routes.part = (float*)arena_take(arena, run->tokens * routes.part_stride * 4);
+}
+
+}  // namespace TGEN_KERNEL

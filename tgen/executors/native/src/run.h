@@ -1,0 +1,137 @@
+// What the instructions of a program share: the buffers of a run, which tokens a thread handles, and activations.
+#pragma once
+
+#include "arena.h"
+#include "multiply.h"
+#include "threads.h"
+
+namespace TGEN_KERNEL {
+
+// Some queries of a row that one thread takes at once, for one head group and one chunk (of one query) or all chunks.
+struct Item {
+    int32_t row, token, tokens, chunk;  // chunk -1: all
+};
+
+// What a mixture needs. A pair is a token and one of its experts; pairs stand in the order of the experts, and then of the tokens.
+struct Routes {
+    int32_t* chosen;       // [places][chosen] each token's experts, in ascending order
+    float* weight;         // the same of their weights
+    int32_t* start;        // [experts + 1] each expert's first pair
+    int32_t* pair_token;   // [pairs]
+    float* pair_weight;    // [pairs]
+    Input gathered;        // [pairs] the tokens' vectors
+    float* inner;          // [pairs][inner_stride]
+    int64_t inner_stride;
+    Input inner_input;     // [pairs]
+    float* part;           // [tokens][part_stride] what one expert makes of its tokens
+    int64_t part_stride;
+};
+
+struct Run {
+    Model* model;
+    const Program* program;
+    const Batch* batch;
+    int threads;
+    int64_t tokens;  // until SELECT, then the chosen ones
+    float *x, *chosen_x, *y, *projected, *mixed, *inner;
+    Input hidden, other;
+    int64_t x_stride, y_stride, projected_stride, mixed_stride, inner_stride, logits_stride;
+    Item *items, *cross_items;
+    int64_t item_count, cross_item_count;
+    int64_t* partial_at;  // [tokens] where a token's partial results start; -1: it has none
+    float* partials;      // [..][heads][chunks][2 + head_dim]
+    int32_t* counters;    // one for each instruction
+    float* routed;        // [tokens][routed_stride] the router's logits, and that of the shared part's gate
+    int64_t routed_stride;
+    Routes routes;
+    bool several;         // more than one token, so that vectors are shared between threads
+};
+
+INLINE void share(int64_t count, int64_t unit, int threads, int thread, int64_t* first, int64_t* last) {
+    int64_t units = (count + unit - 1) / unit;
+    *first = units * thread / threads * unit;
+    *last = units * (thread + 1) / threads * unit;
+    if (*last > count) *last = count;
+    if (*first > count) *first = count;
+}
+
+// The tokens whose vectors a thread handles, and the place of a token's vectors.
+INLINE void own_tokens(const Run& run, int thread, int64_t* first, int64_t* last) {
+    if (run.several) return share(run.tokens, 1, run.threads, thread, first, last);
+    *first = 0;
+    *last = run.tokens;
+}
+
+INLINE int64_t place(const Run& run, int64_t token, int thread) { return run.several ? token : thread; }
+
+static Input make_input(Arena* arena, int64_t tokens, int64_t width) {
+    int64_t stride = padded(width);
+    Input input;
+    input.stride = stride;
+    input.floats = (float*)arena_take(arena, tokens * stride * 4);
+    input.bf16 = (uint16_t*)arena_take(arena, tokens * stride * 2);
+    input.int8 = (int8_t*)arena_take(arena, tokens * stride);
+    input.scale = (float*)arena_take(arena, tokens * stride / GROUP * 4);
+    input.sum = (int32_t*)arena_take(arena, tokens * stride / GROUP * 4);
+    return input;
+}
+
+INLINE Floats activate(int activation, const float* numbers, Floats x) {
+    switch (activation) {
+        case GELU: return mul(mul(x, all(0.5f)), one_plus_erf(mul(x, all(0.70710678f))));
+        case GELU_TANH: {
+            Floats cubic = mul(x, fma(mul(x, x), all(0.044715f), all(1.0f)));
+            return mul(mul(x, all(0.5f)), add(hyperbolic_tangent(mul(cubic, all(0.79788456f))), all(1.0f)));
+        }
+        case SILU: return mul(x, sigmoid(x));
+        case RELU: return max(x, all(0.0f));
+        case RELU_SQUARED: { Floats r = max(x, all(0.0f)); return mul(r, r); }
+        case XIELU: {  // numbers: softplus(alpha_p), beta + softplus(alpha_n), beta
+            Floats falling = mul(sub(sub(exponential(min(x, all(-1e-6f))), all(1.0f)), x), all(numbers[1]));
+            return fma(x, all(numbers[2]), where_positive(x, mul(mul(x, x), all(numbers[0])), falling));
+        }
+        default: return x;
+    }
+}
+
+// Up to 16 numbers from p on, of which `left` may be read; the others are 0.
+INLINE Floats load_some(const float* p, int64_t left) {
+    if (left >= LANES) return load(p);
+    float some[LANES] = {};
+    memcpy(some, p, (size_t)left * 4);
+    return load(some);
+}
+
+INLINE void store_some(float* p, int64_t left, Floats x) {
+    if (left >= LANES) return store(p, x);
+    float some[LANES];
+    store(some, x);
+    memcpy(p, some, (size_t)left * 4);
+}
+
+// Biases, activation, gate and softcap of rows first to last: `out` and `up` start at row `first`; numbers beyond the last row are not read.
+static void finish_rows(const Instruction& op, const float* bias, const float* up_bias, int64_t first, int64_t last, int64_t tokens,
+                        float* out, const float* up, int64_t stride) {
+    for (int64_t t = 0; t < tokens; t++)
+        for (int64_t i = 0; i < last - first; i += LANES) {
+            float* at = out + t * stride + i;
+            int64_t left = last - first - i;
+            Floats value = load(at), other = all(0.0f);
+            if (bias) value = add(value, load_some(bias + first + i, left));
+            if (op.gated) other = load(up + t * stride + i);
+            if (up_bias) other = add(other, load_some(up_bias + first + i, left));
+            if (op.activation == CLAMPED) {  // constant: alpha, limit
+                Floats limit = all(op.constant[1]);
+                value = min(value, limit);
+                value = mul(value, sigmoid(mul(value, all(op.constant[0]))));
+                other = add(max(min(other, limit), all(-op.constant[1])), all(1.0f));
+            } else if (op.activation) {
+                value = activate(op.activation, op.constant, value);
+            }
+            if (op.gated) value = mul(value, other);
+            if (op.softcap != 0) value = mul(hyperbolic_tangent(div(value, all(op.softcap))), all(op.softcap));
+            store_some(at, left, value);
+        }
+}
+
+}  // namespace TGEN_KERNEL
