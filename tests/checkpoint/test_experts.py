@@ -14,7 +14,10 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import GOLDEN
 from tgen.checkpoint.container import Checkpoint, open_checkpoint
 from tgen.checkpoint.mapped import MappedFiles, read_parameter, unpacked
-from tgen.errors import CheckpointError
+from tgen.errors import CheckpointError, UnsupportedError, UsageError
+from tgen.executors.open import open_executor, why_torch
+from tgen.options import RunOptions
+from tgen.tasks.quantising import quantisable
 
 CopyGolden = Callable[[str], Path]
 STACKED = {
@@ -127,4 +130,27 @@ def test_damaged_scales_are_refused(damage: str, copy_golden: CopyGolden) -> Non
         tensors[name] = scales[:, :, :1].contiguous() if damage == "shape" else scales.float()
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match="lack the tensor" if damage == "lacks" else "blocks of 16 bytes"):
+        open_checkpoint(folder)
+
+
+def test_packed_experts_run_with_integers_and_are_not_quantised_again(copy_golden: CopyGolden) -> None:
+    folder, _ = packed_folder(copy_golden("gpt_oss"))
+    checkpoint = open_checkpoint(folder)
+    with pytest.raises(UsageError, match="is quantised already"):
+        quantisable(checkpoint)
+    if why_torch(checkpoint.spec, RunOptions()) is None:
+        states = []
+        for options in (RunOptions(dtype="float32"), RunOptions(quantize="int8")):
+            session = open_executor(checkpoint, options).open()
+            session.admit([None])
+            states.append(session.extend([[5, 9, 30, 12]]))
+        assert 0 < np.abs(states[1] - states[0]).max() < 0.2 * np.abs(states[0]).max()
+
+
+def test_keys_of_mxfp4_that_nobody_reads_are_refused(copy_golden: CopyGolden) -> None:
+    folder, _ = packed_folder(copy_golden("gpt_oss"))
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"]["block_size"] = 16
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedError, match=r"quantization_config\.block_size = 16"):
         open_checkpoint(folder)

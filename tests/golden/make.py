@@ -9,12 +9,12 @@ bytes.
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 import string
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from transformers import (
 )
 from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
 
+from tests.golden.clear import is_clear
 from tests.golden.mixtures import MIXTURES
 from tests.golden.wanted import CONTEXT, GOLDENS, START, VOCAB, Golden
 from tests.golden.wanted_encoders import MORE
@@ -78,7 +79,8 @@ def main() -> None:
             continue
         folder = HERE / name
         shutil.rmtree(folder, ignore_errors=True)
-        model = next(model for model in models_of(golden, number) if is_clear(model, number))
+        models = (make_model(golden, seed=number + 1000 * attempt) for attempt in range(1000))
+        model = next(model for model in models if is_clear(model, partial(reference, seed=number), LENGTH))
         expected = reference(model, seed=number)
         written = write(model, seed=number, short=name in SHORT_WRITERS) if name in (*WRITERS, *SHORT_WRITERS) else None
         model.to(getattr(torch, golden.dtype)).save_pretrained(folder, max_shard_size="24KB" if golden.layout == "sharded" else "1GB")
@@ -99,41 +101,6 @@ def seed_of(name: str) -> int:
     if seed is not None:
         return seed
     return 200 + list(MIXTURES).index(name) if name in MIXTURES else list(GOLDENS | MORE).index(name)
-
-
-def models_of(golden: Golden, seed: int) -> Iterator[PreTrainedModel]:
-    """One model after the other."""
-    return (make_model(golden, seed + 1000 * attempt) for attempt in range(1000))
-
-
-@torch.no_grad()
-def is_clear(model: PreTrainedModel, seed: int) -> bool:
-    """Whether a mixture's texts go through every expert, and the same ones alike, in bfloat16 and with other roundings.
-
-    Else a parameter would not show, or the error of bfloat16 would be one of choices, and so one of chance.
-    """
-    found, near, random = [], copy.deepcopy(model), torch.Generator().manual_seed(0)
-    for parameter in near.parameters():
-        parameter *= 1 + 0.004 * torch.randn(parameter.shape, generator=random)
-    for one in (model, near, copy.deepcopy(model).bfloat16()):
-        taken: list[tuple[Any, ...]] = []
-        parts = [part for part in one.modules() if type(part).__name__.endswith("Experts")]
-        hooks = [
-            part.register_forward_pre_hook(lambda part, given, taken=taken: taken.append((part.num_experts, *given[1:]))) for part in parts
-        ]
-        reference(one, seed)
-        for hook in hooks:
-            hook.remove()
-        found.append(taken)
-    for (count, exact, weights), (_, rounded, others) in [*zip(found[0], found[1], strict=True), *zip(found[0], found[2], strict=True)]:
-        orders = exact.argsort(-1), rounded.argsort(-1)
-        if not torch.equal(exact.gather(-1, orders[0]), rounded.gather(-1, orders[1])):
-            return False
-        if (weights.gather(-1, orders[0]) - others.float().gather(-1, orders[1])).abs().max() > 0.05:
-            return False
-        if len(exact) == LENGTH and len(exact.unique()) < count:
-            return False
-    return True
 
 
 def make_tokenizer(golden: Golden) -> Tokenizer:

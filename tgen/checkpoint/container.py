@@ -37,8 +37,8 @@ class Checkpoint:
 
     @property
     def is_quantised(self) -> bool:
-        """Whether the folder holds matrices as integers."""
-        return any(tensor.packed is not None for tensor in self.stored.values())
+        """Whether the folder holds matrices in fewer than 16 bits a number: integers or MXFP4."""
+        return any(match.scales is not None or match.tensor.packed is not None for match in self.matches.parameters.values())
 
 
 def open_checkpoint(folder: Path, *, vectors: bool = False) -> Checkpoint:
