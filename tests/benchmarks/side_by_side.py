@@ -26,7 +26,9 @@ Speeds = dict[str, float]
 
 
 def output(*command: object) -> str:
+    """What a command prints; it goes to stderr too, so that nothing is lost if the run is cut short."""
     done = subprocess.run([*map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    print(*command[:4], done.stdout.strip(), file=sys.stderr, flush=True)
     return done.stdout
 
 
@@ -74,7 +76,7 @@ def main() -> None:
                 found[shape, kind, "llama.cpp"].append(rival(settings.llama_python, "llama.cpp", f"{folder}-{kind}.gguf", settings.threads))
                 if kind == "bf16" and not settings.no_transformers:
                     found[shape, kind, "transformers"].append(rival(sys.executable, "transformers", str(folder), settings.threads))
-            print(f"round {turn + 1} of {settings.rounds}: {shape} done", file=sys.stderr)
+            print(f"round {turn + 1} of {settings.rounds}: {shape} done", file=sys.stderr, flush=True)
 
     print(
         f"{settings.threads} threads; memory reads {min(bandwidths):.0f} to {max(bandwidths):.0f} GB/s; tokens a second, medians of turns\n"
