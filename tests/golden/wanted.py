@@ -140,7 +140,7 @@ GOLDENS = {
     ),
     "qwen2_window": Golden(
         "qwen2",
-        {**LLAMA, "num_hidden_layers": 3, "sliding_window": 5, "use_sliding_window": True, "max_window_layers": 1},
+        {**LLAMA, "vocab_size": 96, "num_hidden_layers": 3, "sliding_window": 5, "use_sliding_window": True, "max_window_layers": 1},
         dtype=BFLOAT,
     ),
     "qwen3": Golden("qwen3", {**LLAMA, "head_dim": 12, "tie_word_embeddings": True}, dtype=BFLOAT),
@@ -148,18 +148,27 @@ GOLDENS = {
     # Six is no power of two: the slopes of ALiBi are then taken from two series.
     "bloom_six": Golden("bloom", {**BLOOM, "vocab_size": 96, "hidden_size": 24, "n_head": 6}, dtype=HALF),
     "gpt_neox": Golden(
-        "gpt_neox", {**NEOX, "hidden_size": 32, "rotary_pct": 0.5, "rotary_emb_base": 300}, dialect=4, dtype=HALF, layout="masks"
+        "gpt_neox",
+        {**NEOX, "vocab_size": 96, "hidden_size": 32, "rotary_pct": 0.5, "rotary_emb_base": 300},
+        dialect=4,
+        dtype=HALF,
+        layout="masks",
     ),
     "gpt_neox_serial": Golden(
         "gpt_neox",
         {**NEOX, "vocab_size": 96, "hidden_size": 32, "num_attention_heads": 2, "use_parallel_residual": False, "attention_bias": False},
         dtype=BFLOAT,
     ),
-    "opt": Golden("opt", OPT, dtype=HALF),
+    "opt": Golden("opt", {**OPT, "vocab_size": 96}, dtype=HALF),
     "opt_post": Golden("opt", {**OPT, "vocab_size": 96, "do_layer_norm_before": False, "enable_bias": False}, dialect=4, dtype=BFLOAT),
-    "phi": Golden("phi", {**NEOX, **TWO_HEADS, "qk_layernorm": True, "rope_parameters": {"rope_theta": 90.0}}, dtype=BFLOAT),
+    "phi": Golden(
+        "phi", {**NEOX, **TWO_HEADS, "vocab_size": 96, "qk_layernorm": True, "rope_parameters": {"rope_theta": 90.0}}, dtype=BFLOAT
+    ),
     "phi3": Golden(
-        "phi3", {**LLAMA, **TWO_HEADS, "pad_token_id": 1, "sliding_window": 5, "partial_rotary_factor": 0.5}, dialect=4, dtype=BFLOAT
+        "phi3",
+        {**LLAMA, **TWO_HEADS, "vocab_size": 96, "pad_token_id": 1, "sliding_window": 5, "partial_rotary_factor": 0.5},
+        dialect=4,
+        dtype=BFLOAT,
     ),
     "gemma2": Golden("gemma2", {**GEMMA, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}, dialect=4, dtype=BFLOAT),
     "gemma3": Golden(
