@@ -35,7 +35,7 @@ RANKS = {
 }
 # Inside a folder, a file imports only from files that stand before it.
 ORDER = {
-    "spec": ["records", "shapes", "cache"],
+    "spec": ["positions", "recurrent", "records", "shapes", "cache"],
     "checkpoint": [
         *["stored", "bins", "safetensors", "compressed", "matching", "purpose", "container", "mapped", "digests", "generation", "resolve"],
     ],

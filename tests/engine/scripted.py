@@ -65,6 +65,13 @@ class ScriptedSession:
         assert len(lengths) == len(self.rows)
         self.rows = [row[:length] for row, length in zip(self.rows, lengths, strict=True)]
 
+    def reachable(self, row: int, length: int) -> int:
+        assert 0 <= row < len(self.rows)
+        return length
+
+    def mark(self, row: int) -> None:
+        assert 0 <= row < len(self.rows)
+
     def split(self, row: int) -> ScriptedSession:
         other = ScriptedSession(self.script, self.context)
         other.rows = [self.rows[row]]

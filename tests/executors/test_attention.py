@@ -14,7 +14,8 @@ from tgen.executors.torch.attention import Attention, attention_weights, fused_a
 from tgen.executors.torch.forward_pass import whole_pass
 from tgen.executors.torch.maps import recording
 from tgen.executors.torch.positions import Bias, Distances, Frame
-from tgen.spec.records import Alibi, AttentionSpec, ExpertsSpec
+from tgen.spec.positions import Alibi
+from tgen.spec.records import AttentionSpec, ExpertsSpec
 
 ONE_HEAD = AttentionSpec(heads=1, kv_heads=1, head_dim=2, scale=1.0)
 SLOPES = [None, Alibi(6)]
@@ -119,13 +120,13 @@ def test_every_map_is_dark_where_nothing_may_be_seen(name: str) -> None:
         keys = positions if source is None or kind == "decoder" else source
         queries = source if source is not None and kind == "encoder" else positions
         stack = model.spec.stacks["encoder" if kind == "encoder" else "decoder"]
-        for layer, weights in zip(stack.layers * stack.rounds, maps, strict=True):
-            seen = sees(queries, keys, causal=kind == "decoder", window=None if kind == "cross" else layer.mixer.window)
+        for attention, weights in zip(stack.attentions * stack.rounds, maps, strict=True):
+            seen = sees(queries, keys, causal=kind == "decoder", window=None if kind == "cross" else attention.window)
             seen, weights = seen[queries >= 0], weights.transpose(0, 2, 3, 1)[queries >= 0]  # [queries, keys, heads]
             tokens = weights[:, : seen.shape[1]]  # LongT5's queries see sums of blocks, too
             assert (tokens[~seen] == 0).all()
             assert (tokens[seen] > 0).all()
-            if layer.mixer.sinks:
+            if attention.sinks:
                 assert (weights.sum(1) < 1).all()
             else:
                 np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-5)

@@ -114,6 +114,9 @@ class TimedSession:
     def truncate(self, lengths: Sequence[int]) -> None:
         self.lengths = [min(old, new) for old, new in zip(self.lengths, lengths, strict=True)]
 
+    def mark(self, row: int) -> None:
+        assert row == 0
+
     def extend(self, rows: Sequence[Sequence[int]]) -> None:
         prompt = self.lengths == [0]
         assert prompt or min(map(len, rows)) == max(map(len, rows)) == 1

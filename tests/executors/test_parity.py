@@ -23,19 +23,20 @@ from tgen.executors.torch.cache import Row, Source
 from tgen.executors.torch.load import load_model
 from tgen.executors.torch.maps import recording
 from tgen.executors.torch.transformer import Transformer
+from tgen.spec.positions import PairScaling, RelativeBias, RopeSpec
 from tgen.spec.records import (
     Activation,
     AttentionSpec,
     FeedForward,
     LayerSpec,
+    Mixer,
     MlpSpec,
     ModelSpec,
-    PairScaling,
-    RelativeBias,
-    RopeSpec,
     RouterSpec,
+    SideBySideSpec,
     StackSpec,
 )
+from tgen.spec.recurrent import StateSpaceSpec
 from tgen.spec.shapes import parameters
 
 TOLERANCE = 1e-5
@@ -223,7 +224,7 @@ def test_select(name: str) -> None:
 def test_every_parameter_shows(name: str) -> None:
     """The reference can fail: shifting the numbers of any single parameter by one place moves the logits far beyond the tolerance."""
     texts, model = one_text(name), copy.deepcopy(golden_model(name))
-    rotated = any(layer.mixer.rope for stack in model.spec.stacks.values() for layer in stack.layers)
+    rotated = any(attention.rope for stack in model.spec.stacks.values() for attention in stack.attentions)
     for parameter, tensor in model.named_parameters():
         if parameter.endswith("k.bias") and not rotated:
             continue  # adds the same to a query's scores of all keys, which softmax does not see
@@ -257,16 +258,9 @@ def changed(spec: ModelSpec) -> Iterator[tuple[str, ModelSpec]]:
 
 
 def changed_stack(stack: StackSpec) -> Iterator[tuple[str, StackSpec]]:
-    layer = stack.layers[-1]
-
-    def with_last(**changes: Any) -> StackSpec:
-        return replace(stack, layers=(*stack.layers[:-1], replace(layer, **changes)))
-
-    for part in ("mixer", "cross"):
-        for what, other in changed_attention(layer, part, causal=stack.causal):
-            yield f"{part} {what}", with_last(**{part: other})
-    yield "epsilon", with_last(norm=replace(layer.norm, eps=layer.norm.eps + 0.05))
-    yield from ((what, with_last(feed_forward=other)) for what, other in changed_feed_forward(layer.feed_forward))
+    for number in {type(layer.mixer): number for number, layer in enumerate(stack.layers)}.values():  # the last of each kind
+        for what, layer in changed_layer(stack.layers[number], causal=stack.causal):
+            yield f"layer {number}: {what}", replace(stack, layers=(*stack.layers[:number], layer, *stack.layers[number + 1 :]))
     for norm in ("final_norm", "embedding_norm"):
         if (found := getattr(stack, norm)) is not None:
             yield norm, replace(stack, **{norm: replace(found, eps=found.eps + 0.05)})
@@ -279,6 +273,38 @@ def changed_stack(stack: StackSpec) -> Iterator[tuple[str, StackSpec]]:
     if isinstance(stack.bias, RelativeBias):
         for changes in ({"max_distance": stack.bias.max_distance * 2}, {"bidirectional": not stack.bias.bidirectional}):
             yield str(changes), replace(stack, bias=replace(stack.bias, **changes))
+
+
+def changed_layer(layer: LayerSpec, *, causal: bool) -> Iterator[tuple[str, LayerSpec]]:
+    changes: dict[str, Any]
+    for part in ("mixer", "cross"):
+        for what, other in changed_mixer(getattr(layer, part), own=part == "mixer", causal=causal):
+            changes = {part: other}
+            yield f"{part} {what}", replace(layer, **changes)
+    yield "epsilon", replace(layer, norm=replace(layer.norm, eps=layer.norm.eps + 0.05))
+    if layer.feed_forward is not None:
+        yield from ((what, replace(layer, feed_forward=other)) for what, other in changed_feed_forward(layer.feed_forward))
+
+
+def changed_mixer(mixer: Mixer | None, *, own: bool, causal: bool) -> Iterator[tuple[str, Mixer]]:
+    match mixer:
+        case None:
+            return
+        case AttentionSpec():
+            yield from changed_attention(mixer, own=own, causal=causal)
+        case SideBySideSpec(mixers):
+            for number, one in enumerate(mixers):
+                for what, other in changed_mixer(one, own=own, causal=causal):
+                    assert not isinstance(other, SideBySideSpec)
+                    yield f"{number}: {what}", SideBySideSpec((*mixers[:number], other, *mixers[number + 1 :]))
+        case _:
+            if getattr(mixer, "norm_eps", None) is not None:
+                yield "norm", nudged(mixer, "norm_eps", by=2)
+            if isinstance(mixer, StateSpaceSpec) and mixer.norm_eps is not None:
+                yield "gate", replace(mixer, gate_last=not mixer.gate_last)
+                yield "groups of the norm", replace(mixer, norm_groups=3 - mixer.norm_groups)
+            if isinstance(mixer, StateSpaceSpec) and mixer.steps[1] < math.inf:
+                yield "steps", replace(mixer, steps=(0.0, math.inf))
 
 
 def changed_feed_forward(part: FeedForward) -> Iterator[tuple[str, FeedForward]]:
@@ -313,15 +339,12 @@ def changed_router(router: RouterSpec) -> Iterator[tuple[str, RouterSpec]]:
         yield "best of a group", replace(router, group_best=3 - router.group_best)
 
 
-def changed_attention(layer: LayerSpec, part: str, *, causal: bool) -> Iterator[tuple[str, Any]]:
-    attention = getattr(layer, part)
-    if attention is None:
-        return
+def changed_attention(attention: AttentionSpec, *, own: bool, causal: bool) -> Iterator[tuple[str, AttentionSpec]]:
     rope = attention.rope
     for key in ("scale", "softcap"):
         if getattr(attention, key):
             yield key, nudged(attention, key)
-    if part == "mixer" and (causal or attention.window):
+    if own and (causal or attention.window):
         yield "window", replace(attention, window=(attention.window or 16) // 2)
     if attention.latent is not None:
         norm = attention.latent.norm
@@ -330,7 +353,7 @@ def changed_attention(layer: LayerSpec, part: str, *, causal: bool) -> Iterator[
         yield "qk_norm", replace(attention, qk_norm=replace(attention.qk_norm, eps=attention.qk_norm.eps + 0.05))
     if rope is not None:
         yield from ((key, replace(attention, rope=other)) for key, other in changed_rope(rope, attention))
-    if part == "mixer":
+    if own:
         yield from changed_steps(attention)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgen.executors.torch.positions import Distances, Frame, Rotations, alibi_slopes, relative_buckets, rope_frequencies, rotate, sinusoids
-from tgen.spec.records import Alibi, LinearScaling, Llama3Scaling, RopeSpec
+from tgen.spec.positions import Alibi, LinearScaling, Llama3Scaling, RopeSpec
 
 CPU = torch.device("cpu")
 

@@ -49,7 +49,9 @@ def test_every_matrix_may_be_swapped(name: str) -> None:
     assert not [
         parameter
         for parameter in left
-        if not parameter.endswith(("positions.weight", "types.weight", "bias.weight", "distances.weight", "relative.weight"))
+        if not parameter.endswith(
+            ("positions.weight", "types.weight", "bias.weight", "distances.weight", "relative.weight", "window.weight", "decay")
+        )
     ]
     assert (model.device, model.dtype) == (torch.device("cpu"), torch.float32)
     assert step_bytes(model, 1) > 0

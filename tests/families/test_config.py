@@ -18,7 +18,8 @@ from tgen.errors import TgenError, UnsupportedError
 from tgen.executors.torch.load import load_model
 from tgen.executors.torch.transformer import Transformer
 from tgen.families.registry import FAMILIES, find_family
-from tgen.spec.records import LinearScaling, Llama3Scaling, MlpSpec, ModelSpec, PositionTable, RopeSpec, StackSpec
+from tgen.spec.positions import LinearScaling, Llama3Scaling, PositionTable, RopeSpec
+from tgen.spec.records import MlpSpec, ModelSpec, StackSpec
 
 HUGE = 10**400
 NESTED: dict[str, Any] = {"a": [{}]}
@@ -226,12 +227,12 @@ def test_two_ropes_in_both_dialects() -> None:
     spec = spec_of(new)
     assert spec_of(old) == spec
     local, full = RopeSpec(6, 40.0), RopeSpec(6, 300.0, LinearScaling(2.0))
-    assert [layer.mixer.rope for layer in decoder(spec).layers] == [local, local, full, local]
+    assert [layer.attention.rope for layer in decoder(spec).layers] == [local, local, full, local]
     for key in ("rope_theta", "rope_local_base_freq", "rope_scaling"):
         del old[key]
     new["rope_parameters"] = {kind: {"rope_type": "default"} for kind in ("full_attention", "sliding_attention")}
     for silent in (old, new):
-        assert {layer.mixer.rope for layer in decoder(spec_of(silent)).layers} == {RopeSpec(6, 10000.0), RopeSpec(6, 1e6)}
+        assert {layer.attention.rope for layer in decoder(spec_of(silent)).layers} == {RopeSpec(6, 10000.0), RopeSpec(6, 1e6)}
 
 
 @pytest.mark.parametrize(
@@ -255,7 +256,7 @@ def test_softcap_of_gemma_2(changes: dict[str, Any] | None, expected: float | No
     values = config_of("gemma2")
     if changes is None:
         del values["attn_logit_softcapping"]
-    assert decoder(spec_of({**values, **(changes or {})})).layers[0].mixer.softcap == expected
+    assert decoder(spec_of({**values, **(changes or {})})).layers[0].attention.softcap == expected
 
 
 def test_gemma_1_means_the_other_gelu() -> None:
@@ -304,7 +305,7 @@ def test_gemma_3_with_images_needs_few_settings() -> None:
     """The first folders name only what differs from the defaults of the family."""
     text = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34, "sliding_window": 1024}
     spec = spec_of({"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 1152}})
-    attention = decoder(spec).layers[0].mixer
+    attention = decoder(spec).layers[0].attention
     assert (spec.vocab, attention.heads, attention.kv_heads, attention.head_dim, attention.window) == (262208, 8, 4, 256, 1024)
     assert spec.head is not None and spec.head.tied
 
@@ -317,7 +318,7 @@ def test_positions_of_roberta() -> None:
 
 
 def test_rope_of_llama_3() -> None:
-    rope = decoder(spec_of(config_of("llama3"))).layers[0].mixer.rope
+    rope = decoder(spec_of(config_of("llama3"))).layers[0].attention.rope
     assert rope is not None
     assert (rope.dim, rope.theta, rope.scaling) == (8, 50.0, Llama3Scaling(4.0, 1.0, 4.0, 16))
 
@@ -345,7 +346,7 @@ def test_rope_of_llama_3() -> None:
 )
 def test_windows(name: str, changes: dict[str, Any], expected: list[int | None]) -> None:
     spec = spec_of({**config_of(name), **changes})
-    assert [layer.mixer.window for layer in decoder(spec).layers] == expected
+    assert [layer.attention.window for layer in decoder(spec).layers] == expected
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from tests.conftest import config_of, spec_of
-from tgen.spec.records import AttentionSpec, PairScaling, RopeSpec
+from tgen.spec.positions import PairScaling, RopeSpec
+from tgen.spec.records import AttentionSpec
 
 
 def attention(name: str, **changes: Any) -> AttentionSpec:
     """The attention of a golden's last layer, whose config.json is changed."""
     stack = spec_of({**config_of(name), **changes}).decoder
     assert stack is not None
-    return stack.layers[-1].mixer
+    return stack.layers[-1].attention
 
 
 def scaling(**settings: Any) -> PairScaling:

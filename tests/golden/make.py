@@ -36,6 +36,7 @@ from transformers.models.marian.modeling_marian import MarianSinusoidalPositiona
 
 from tests.golden.clear import is_clear
 from tests.golden.mixtures import MIXTURES
+from tests.golden.recurrent import RECURRENT
 from tests.golden.wanted import CONTEXT, GOLDENS, START, VOCAB, Golden
 from tests.golden.wanted_encoders import MORE
 from tgen.train.vocabulary import learn_tokenizer, save_tokenizer
@@ -67,7 +68,7 @@ EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
 # The goldens that also hold what transformers writes with them: the first ones with many settings, the others with few.
 WRITERS = ("llama2", "t5", "t5_flan", "bart", "bart_scaled", "marian")
 SHORT_WRITERS = tuple(name for name, golden in MORE.items() if golden.model_type in ANSWERING)
-ALL = {**GOLDENS, **MORE, **MIXTURES}
+ALL = {**GOLDENS, **MORE, **MIXTURES, **RECURRENT}
 
 
 def main() -> None:
@@ -96,11 +97,12 @@ def main() -> None:
 
 
 def seed_of(name: str) -> int:
-    """The seed of a golden's random numbers: its own, or its place in the list; mixtures have a list of their own."""
+    """The seed of a golden's random numbers: its own, or its place in its list."""
     seed = ALL[name].seed
     if seed is not None:
         return seed
-    return 200 + list(MIXTURES).index(name) if name in MIXTURES else list(GOLDENS | MORE).index(name)
+    first, names = next((first, list(group)) for first, group in ((0, GOLDENS | MORE), (200, MIXTURES), (300, RECURRENT)) if name in group)
+    return first + names.index(name)
 
 
 def make_tokenizer(golden: Golden) -> Tokenizer:
@@ -147,7 +149,9 @@ def make_model(golden: Golden, seed: int) -> PreTrainedModel:
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())  # transformers ties them whatever it is asked
     model.generation_config = GenerationConfig(**{key: inner_settings(golden).get(key) for key in ("bos_token_id", *START)})
     generator = torch.Generator().manual_seed(seed)
-    biases = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith(("final_logits_bias", "correction_bias"))]
+    biases = [
+        (name, buffer) for name, buffer in model.named_buffers() if name.endswith(("final_logits_bias", "correction_bias", "expert_bias"))
+    ]
     for name, parameter in [*sorted(model.named_parameters()), *biases]:
         if golden.model_type in ("marian", "pegasus") and "embed_positions" in name:
             continue  # sines and cosines
@@ -155,7 +159,7 @@ def make_model(golden: Golden, seed: int) -> PreTrainedModel:
         is_scale = is_scale and not golden.model_type.startswith(("gemma", "nemotron"))  # which add the 1 themselves
         # With larger ones, BART's norms leave little but what attention adds to every position alike.
         spread = 0.2 if golden.model_type in ("bart", "marian") and ("self_attn.v" in name or "self_attn.out" in name) else 0.4
-        spread = 0.1 if "correction" in name else spread  # with larger ones, some experts would never be chosen
+        spread = 0.1 if "correction" in name or "expert_bias" in name else spread  # with larger ones, some experts would never be chosen
         values = spread * torch.randn(parameter.shape, generator=generator) + (1.0 if is_scale else 0.0)
         # Rounded as it will be stored; the model itself stays in float32, for its rotations would be rounded with it.
         parameter.data = values.to(getattr(torch, golden.dtype)).float()
@@ -179,14 +183,14 @@ def reference(model: PreTrainedModel, seed: int) -> dict[str, np.ndarray]:
         several["batch_source"], several["batch_source_positions"] = padded(random, SOURCES, vocab)
     kinds = ("encoder", "decoder", "cross") if model.config.is_encoder_decoder else ("",)
     output = run(model, *(torch.from_numpy(one)[None] for one in single.values()), output_attentions=True)
-    found = {kind: output[f"{kind}_attentions".lstrip("_")] for kind in kinds}
-    maps = [np.concatenate([unblocked(model, weights) for weights in found[kind]]) for kind in kinds]
+    found = {kind: output.get(f"{kind}_attentions".lstrip("_")) for kind in kinds}
+    maps = {kind: np.concatenate([unblocked(model, one) for one in weights]) for kind, weights in found.items() if weights}
     reads = model.config.model_type in MASKED or getattr(model.config, "use_bidirectional_attention", False)
     own = "encoder" if reads else "decoder"
     return {
         **single,
         "logits": result(output)[0],
-        **{f"{kind or own}_maps": weights for kind, weights in zip(kinds, maps, strict=True)},
+        **{f"{kind or own}_maps": weights for kind, weights in maps.items()},
         **several,
         "batch_logits": batch_logits(model, *several.values()),
     }

@@ -11,13 +11,15 @@ from tgen.cli import options as p
 from tgen.cli.opening import open_checkpoint
 from tgen.errors import CheckpointError, UsageError
 from tgen.options import RunOptions
-from tgen.spec.records import Alibi, ExpertsSpec
+from tgen.spec.positions import Alibi
+from tgen.spec.records import ExpertsSpec
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
 if TYPE_CHECKING:
     from tgen.checkpoint.container import Checkpoint
-    from tgen.spec.records import FeedForward, RopeSpec, StackSpec
+    from tgen.spec.positions import RopeSpec
+    from tgen.spec.records import FeedForward, StackSpec
 
 
 @p.takes(without=("threads",))
@@ -56,13 +58,12 @@ def _facts(checkpoint: Checkpoint, run: RunOptions) -> Iterator[tuple[str, Any]]
     from tgen.checkpoint.safetensors import weight_bytes
     from tgen.executors.formats import BYTES, NAMES, NUMBER_FORMATS, automatic_format
     from tgen.options import FROM_MODEL, resolve
-    from tgen.spec.cache import row_numbers
+    from tgen.spec.cache import STATES, row_numbers, state_numbers
     from tgen.spec.shapes import active_parameter_count, parameter_count
 
     spec = checkpoint.spec
     stack = list(spec.stacks.values())[-1]
     layers = stack.layers
-    attention = layers[0].mixer
     yield "folder", str(checkpoint.folder.resolve())
     yield "model_type", checkpoint.model_type
     yield "kind", spec.kind
@@ -79,16 +80,20 @@ def _facts(checkpoint: Checkpoint, run: RunOptions) -> Iterator[tuple[str, Any]]
     if checkpoint.matches.left_out:
         yield "left_out", f"{len(checkpoint.matches.left_out)} tensors of parts that tgen does not run"
     yield "width", spec.width
-    yield "feed_forward", "; ".join(dict.fromkeys(_feed_forward(layer.feed_forward) for layer in layers))
-    yield "heads", attention.heads
-    yield "key_value_heads", attention.kv_heads
-    yield "head_width", attention.head_dim
+    if parts := dict.fromkeys(_feed_forward(layer.feed_forward) for layer in layers if layer.feed_forward is not None):
+        yield "feed_forward", "; ".join(parts)
+    if stack.attentions:
+        yield "heads", stack.attentions[0].heads
+        yield "key_value_heads", stack.attentions[0].kv_heads
+        yield "head_width", stack.attentions[0].head_dim
     yield "positions", _positions(stack)
     yield "vocabulary", spec.vocab
     yield "context", spec.context
     number_format = NUMBER_FORMATS[run.dtype] or automatic_format(checkpoint.matches.number_format, count)
     yield "computes_in", NAMES[number_format]
     yield "cache_bytes_per_token", BYTES[number_format] * row_numbers(spec, 1)
+    if states := state_numbers(spec):
+        yield "state_bytes", BYTES["F32"] * STATES * states
     yield "memory_of_weights", BYTES[number_format] * count
     generation = read_generation(checkpoint)
     yield "start_tokens", [] if generation.start_token is None else [generation.start_token]
@@ -141,14 +146,15 @@ def _feed_forward(part: FeedForward) -> str:
 
 
 def _positions(stack: StackSpec) -> str:
-    windows = sorted({layer.mixer.window for layer in stack.layers if layer.mixer.window})
+    attentions = stack.attentions
+    windows = sorted({attention.window for attention in attentions if attention.window})
     window = f", window {', '.join(map(str, windows))}" if windows else ""
-    ropes = {layer.mixer.rope: None for layer in stack.layers if layer.mixer.rope}
+    ropes = {attention.rope: None for attention in attentions if attention.rope}
     if stack.positions is not None:
         return f"{stack.positions.kind}{window}"
     if stack.relative is not None:
         return f"vectors of distances{window}"
-    if stack.layers[0].mixer.distances is not None:
+    if attentions and attentions[0].distances is not None:
         return f"relative buckets{window}"
     if stack.bias is not None:
         return f"{'ALiBi' if isinstance(stack.bias, Alibi) else 'relative buckets'}{window}"

@@ -53,8 +53,10 @@ class Draft:
         for made in count(1):
             if not going:
                 return
-            for row, logits in zip(going, session.extend(blocks), strict=True):
+            for place, (row, logits) in enumerate(zip(going, session.extend(blocks), strict=True)):
                 row.propose(logits[: self.vocab])
+                if made == 1:  # some guesses may turn out wrong
+                    session.mark(place)
             staying = [row for row in going if row.wanted > made]  # in front, because the rows are sorted
             for place in range(len(staying), len(going)):
                 going[place].keep(session.split(place))
@@ -125,6 +127,7 @@ class DraftGuesses(Guesses):
         """The session of its row, and the ids that it has to read before it guesses."""
         if self._session is None:
             self._session, self._read = self._prompt.row()
+        self._read = self._session.reachable(0, self._read)
         self._session.truncate([self._read])
         while len(self.ids) - self._read > CHUNK:
             self._session.extend([self.ids[self._read : self._read + CHUNK]], [0])

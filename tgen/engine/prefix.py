@@ -26,7 +26,7 @@ class Prefix:
         return list(self._ids)
 
     def take(self, ids: Sequence[int]) -> tuple[Session | None, int]:
-        """Take out the row, cut back to the ids that it shares with a prompt; returns its session and the number of these ids.
+        """Take out the row, cut back to the ids that it shares with a prompt, or to fewer; returns its session and their number.
 
         The prompt's last id is never among them, because the caller needs the logits after it. Returns None and 0 if no id is shared.
         """
@@ -34,18 +34,21 @@ class Prefix:
         self._session, self._ids = None, []
         if session is None or not known:
             return None, 0
+        known = session.reachable(0, known)
         session.truncate([known])
         return session, known
 
     def keep(self, session: Session, ids: Sequence[int]) -> None:
         """Keep a session whose one row has read these ids; the row forgets any ids after them."""
-        session.truncate([len(ids)])
-        self._session, self._ids = session, list(ids)
+        known = session.reachable(0, len(ids))
+        session.truncate([known])
+        self._session, self._ids = session, list(ids[:known])
 
     def state(self, length: int) -> State | None:
-        """The cache of the row's first `length` ids; None if the executor stores no cache, or if the row has read fewer ids."""
-        if isinstance(self._session, StorableSession) and length <= len(self._ids):
-            return self._session.state(length)
+        """The cache of the row's first `length` ids; None if the executor stores no cache, or if the row has no such beginning."""
+        session = self._session
+        if isinstance(session, StorableSession) and length <= len(self._ids) and session.reachable(0, length) == length:
+            return session.state(length)
         return None
 
     def restore(self, ids: Sequence[int], state: State) -> None:

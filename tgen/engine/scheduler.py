@@ -133,6 +133,8 @@ class Scheduler:
         try:
             if job.reading:
                 job.read_prompt(block[0], logits)
+                if job.prefix is not None:
+                    self._session.mark(offset)
                 if job.reading:
                     told.append((job.key, Reading(job.done, len(job.prepared.ids))))
                     return [0]
@@ -221,6 +223,8 @@ class Scheduler:
         ids = job.prepared.ids[:-1]
         others = [(common(other.read_ids, ids), other) for other in self._running if other.prefix is job.prefix]
         known, other = max(others, key=lambda found: found[0], default=(0, None))
+        if other is not None:
+            known = self._session.reachable(self._offset(other), known)
         return (other, known) if known >= LEAST else (None, 0)
 
     def _fits(self, job: Job) -> bool:

@@ -59,9 +59,10 @@ class SharedPrefixes:
         """Keep a session whose one row has read these ids, unless another row has read them too; rows that had read less of them go."""
         if len(ids) < LEAST or any(common(row.ids, ids) == len(ids) for row in self._rows):
             return
-        session.truncate([len(ids)])
+        known = session.reachable(0, len(ids))
+        session.truncate([known])
         self._rows = [row for row in self._rows if common(row.ids, ids) < len(row.ids)]
-        self._rows.append(_Kept(session, list(ids), self._executor.row_bytes(len(ids))))
+        self._rows.append(_Kept(session, list(ids[:known]), self._executor.row_bytes(known)))
         self.bytes = sum(row.bytes for row in self._rows)
         while len(self._rows) > self._most_rows or self.bytes > self._most_bytes:
             self.drop_oldest()
@@ -75,5 +76,6 @@ class SharedPrefixes:
 
     def _best(self, ids: Sequence[int]) -> tuple[_Kept | None, int]:
         read = ids[:-1]
-        known, row = max(((common(row.ids, read), row) for row in self._rows), key=lambda found: found[0], default=(0, None))
+        shared = ((row.session.reachable(0, common(row.ids, read)), row) for row in self._rows)
+        known, row = max(shared, key=lambda found: found[0], default=(0, None))
         return (row, known) if known >= LEAST else (None, 0)

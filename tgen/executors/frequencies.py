@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from tgen.spec.records import LinearScaling, Llama3Scaling, PairScaling, RopeSpec
+from tgen.spec.positions import LinearScaling, Llama3Scaling, PairScaling, RopeSpec
 
 Floats = npt.NDArray[np.float32]
 

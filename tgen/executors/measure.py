@@ -87,7 +87,9 @@ def peak_memory() -> int:
 def _single(session: Session, ids: list[int], context: int) -> tuple[float, float]:
     """Seconds of prefill, and the median seconds of a decode step after it."""
     session.admit([None])
-    return _seconds(lambda: session.extend([ids[:context]])), _decode(session, ids[context:], 1)
+    prefill = _seconds(lambda: session.extend([ids[:context]]))
+    session.mark(0)
+    return prefill, _decode(session, ids[context:], 1)
 
 
 def _batch(session: Session, ids: list[int], context: int, rows: int) -> float:

@@ -37,7 +37,19 @@ class Session(Protocol):
         ...
 
     def truncate(self, lengths: Sequence[int]) -> None:
-        """Let row r forget every id beyond its first lengths[r]."""
+        """Let row r forget every id beyond its first lengths[r]. Raises ValueError for a length that is not reachable."""
+        ...
+
+    def reachable(self, row: int, length: int) -> int:
+        """The largest length up to this one that a row can be cut back to.
+
+        A cache of keys and values can be cut back to any length; one that holds a state only to a place within the last step, if that was
+        short, to the start of it, or to the last two places that were marked.
+        """
+        ...
+
+    def mark(self, row: int) -> None:
+        """Make sure that a row can later be cut back to the ids that it has read."""
         ...
 
     def split(self, row: int) -> Self:
@@ -54,7 +66,7 @@ class StorableSession(Session, Protocol):
     """A session whose cache can be stored. A state fits only sessions of the same model and number format."""
 
     def state(self, length: int) -> State:
-        """The cache of the first row's first `length` ids."""
+        """The cache of the first row's first `length` ids, a reachable length."""
         ...
 
     def restore(self, length: int, state: State) -> None:

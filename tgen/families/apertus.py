@@ -8,7 +8,8 @@ from tgen.errors import UnsupportedError
 from tgen.families.config import Config
 from tgen.families.decoder import ATTENTION, BUFFERS, MODULES, decoder_model
 from tgen.families.table import Names, Reshape, Source, Table, make_table
-from tgen.spec.records import AttentionSpec, LayerSpec, Llama3Scaling, MlpSpec, ModelSpec, NormSpec, PairScaling, RopeSpec
+from tgen.spec.positions import Llama3Scaling, PairScaling, RopeSpec
+from tgen.spec.records import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec
 
 
 def spec(config: Config) -> ModelSpec:

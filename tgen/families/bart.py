@@ -12,7 +12,8 @@ from typing import Literal
 from tgen.errors import CheckpointError
 from tgen.families.config import HINT, Config
 from tgen.families.table import ONE_ROW, Names, Source, Table, make_table
-from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, PositionTable, StackSpec
+from tgen.spec.positions import PositionTable
+from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 
 UNUSED_ROWS = 2
 

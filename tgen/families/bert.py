@@ -10,7 +10,8 @@ from dataclasses import replace
 from tgen.families.config import Config
 from tgen.families.encoder import IGNORED, LM_HEAD, LM_HEAD_REPEATED, OLDER, encoder_model, post_norm_layer
 from tgen.families.table import Names, Table, make_table
-from tgen.spec.records import ModelSpec, NormSpec, PositionTable, TransformSpec
+from tgen.spec.positions import PositionTable
+from tgen.spec.records import ModelSpec, NormSpec, TransformSpec
 
 ROOTS = {"bert": "bert", "electra": "electra"}  # of all others, "roberta"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tgen.families.config import Config
 from tgen.families.table import Interleaved, Names, Source, Table, make_table
-from tgen.spec.records import Alibi, AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
+from tgen.spec.positions import Alibi
+from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 
 
 def spec(config: Config) -> ModelSpec:
@@ -38,7 +39,7 @@ def spec(config: Config) -> ModelSpec:
 
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
-    heads = spec.stacks["decoder"].layers[0].mixer.heads
+    heads = spec.stacks["decoder"].layers[0].attention.heads
     layer: Names = {
         "mixer_norm": "input_layernorm",
         "mixer.q": Source("self_attention.query_key_value", (Interleaved(0, 3, heads),)),

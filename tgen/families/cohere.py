@@ -54,7 +54,7 @@ def spec(config: Config) -> ModelSpec:
 
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
-    head_dim = spec.stacks["decoder"].layers[0].mixer.head_dim
+    head_dim = spec.stacks["decoder"].layers[0].attention.head_dim
     take = paired(head_dim, head_dim)
     layer: Names = {**ATTENTION, **FEED_FORWARD, "mixer_norm": "input_layernorm"}
     for part in ("q", "k"):

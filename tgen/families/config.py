@@ -12,7 +12,8 @@ from typing import Any, TypeGuard
 
 from tgen.errors import CheckpointError, UnsupportedError
 from tgen.families.scaling import LONG, original_context, scaled_rope
-from tgen.spec.records import Activation, RopeSpec
+from tgen.spec.positions import RopeSpec
+from tgen.spec.records import Activation
 
 MAX_INTEGER, MAX_LAYERS = 2**31 - 1, 1000
 MAX_NAMED = 3  # keys in one message

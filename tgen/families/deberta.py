@@ -8,7 +8,8 @@ from tgen.errors import UnsupportedError
 from tgen.families.config import Config
 from tgen.families.encoder import IGNORED, OLDER, encoder_model, post_norm_layer
 from tgen.families.table import Names, Table, make_table
-from tgen.spec.records import ModelSpec, NormSpec, PositionTable, RelativeVectors, TransformSpec
+from tgen.spec.positions import PositionTable
+from tgen.spec.records import ModelSpec, NormSpec, RelativeVectors, TransformSpec
 
 # The generator's and the discriminator's heads of v3's training, in the program's own names.
 OTHER_HEADS = tuple(
@@ -38,8 +39,8 @@ def spec(config: Config) -> ModelSpec:
     norm, context = NormSpec("layer", config.number("layer_norm_eps", default=1e-7)), config.integer("max_position_embeddings", default=512)
     activation = config.activation("hidden_act", default="gelu")
     layer = post_norm_layer(width, heads, config.integer("intermediate_size"), activation, norm, config)
-    scale = (3 * layer.mixer.head_dim) ** -0.5  # a score is the sum of three products
-    layer = replace(layer, mixer=replace(layer.mixer, scale=scale, disentangled=True))
+    scale = (3 * layer.attention.head_dim) ** -0.5  # a score is the sum of three products
+    layer = replace(layer, mixer=replace(layer.attention, scale=scale, disentangled=True))
     types = config.integer("type_vocab_size", default=0, minimum=0)
     return encoder_model(
         config,

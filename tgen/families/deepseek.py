@@ -43,7 +43,7 @@ def spec(config: Config) -> ModelSpec:
 
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found. DeepSeek rotates pairs of neighbours."""
-    attention = spec.stacks["decoder"].layers[0].mixer
+    attention = spec.stacks["decoder"].layers[0].attention
     latent, rotated = attention.latent, attention.rope.dim if attention.rope else 0
     assert latent is not None
     kept, end = attention.head_dim - rotated, latent.kv_rank + rotated

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tgen.families.config import Config
 from tgen.families.encoder import IGNORED, encoder_model, post_norm_layer
 from tgen.families.table import Names, Table, make_table
-from tgen.spec.records import ModelSpec, NormSpec, PositionTable, TransformSpec
+from tgen.spec.positions import PositionTable
+from tgen.spec.records import ModelSpec, NormSpec, TransformSpec
 
 
 def spec(config: Config) -> ModelSpec:

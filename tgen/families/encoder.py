@@ -7,18 +7,8 @@ from typing import Any
 
 from tgen.families.config import Config
 from tgen.families.table import Names
-from tgen.spec.records import (
-    Activation,
-    AttentionSpec,
-    HeadSpec,
-    LayerSpec,
-    MlpSpec,
-    ModelSpec,
-    NormSpec,
-    PositionTable,
-    StackSpec,
-    TransformSpec,
-)
+from tgen.spec.positions import PositionTable
+from tgen.spec.records import Activation, AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec, TransformSpec
 
 # The same files may hold heads for other tasks of the first training.
 IGNORED = (

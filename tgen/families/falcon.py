@@ -43,7 +43,7 @@ def spec(config: Config) -> ModelSpec:
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
     layer = spec.stacks["decoder"].layers[0]
-    groups, size = layer.mixer.kv_heads, layer.mixer.heads // layer.mixer.kv_heads
+    groups, size = layer.attention.kv_heads, layer.attention.heads // layer.attention.kv_heads
     two = layer.residual == "parallel" and not layer.shared_norm
     fused = "self_attention.query_key_value"
     names: Names = {

@@ -12,7 +12,8 @@ from typing import Any
 from tgen.families.config import Config
 from tgen.families.decoder import BUFFERS
 from tgen.families.table import PLUS_ONE, Names, Source, Table, make_table
-from tgen.spec.records import Activation, AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec, StackSpec
+from tgen.spec.positions import RopeSpec
+from tgen.spec.records import Activation, AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 
 
 def spec(config: Config) -> ModelSpec:

@@ -28,7 +28,7 @@ def spec(config: Config) -> ModelSpec:
 
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
-    attention = spec.stacks["decoder"].layers[0].mixer
+    attention = spec.stacks["decoder"].layers[0].attention
     take = paired(attention.rope.dim if attention.rope else 0, attention.head_dim)
     layer: Names = {
         **ATTENTION,

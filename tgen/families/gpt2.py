@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tgen.families.config import Config
 from tgen.families.table import TRANSPOSED, Names, Part, Source, Table, Transpose, make_table
-from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, PositionTable, StackSpec
+from tgen.spec.positions import PositionTable
+from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 
 
 def spec(config: Config) -> ModelSpec:

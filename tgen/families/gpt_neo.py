@@ -7,7 +7,8 @@ from typing import Any
 from tgen.errors import UnsupportedError
 from tgen.families.config import MAX_LAYERS, Config
 from tgen.families.table import Names, Table, make_table
-from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, PositionTable, StackSpec
+from tgen.spec.positions import PositionTable
+from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 
 
 def spec(config: Config) -> ModelSpec:

@@ -33,7 +33,7 @@ def spec(config: Config) -> ModelSpec:
 
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
-    heads = spec.stacks["decoder"].layers[0].mixer.heads
+    heads = spec.stacks["decoder"].layers[0].attention.heads
     layer: Names = {
         "mixer_norm": "input_layernorm",
         "mixer.q": Source("attention.query_key_value", (Interleaved(0, 3, heads),)),

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from tgen.families.config import Config
 from tgen.families.table import Interleaved, Names, Source, Table, make_table, paired
-from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec, StackSpec
+from tgen.spec.positions import RopeSpec
+from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 
 
 def spec(config: Config) -> ModelSpec:
@@ -43,7 +44,7 @@ def spec(config: Config) -> ModelSpec:
 
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
-    attention = spec.stacks["decoder"].layers[0].mixer
+    attention = spec.stacks["decoder"].layers[0].attention
     take = paired(attention.rope.dim if attention.rope else 0, attention.head_dim)
     layer: Names = {
         "mixer_norm": "ln_1",

@@ -10,7 +10,8 @@ from tgen.families.config import Config
 from tgen.families.decoder import ATTENTION, BUFFERS, FEED_FORWARD, MODULES, PRE_NORMS, decoder_model
 from tgen.families.scaling import original_context
 from tgen.families.table import Names, Source, Table, make_table, paired
-from tgen.spec.records import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, QueryGrowth, RopeSpec
+from tgen.spec.positions import QueryGrowth, RopeSpec
+from tgen.spec.records import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec
 
 QWEN2 = ("qwen2", "qwen2_vl_text", "qwen2_5_vl_text")
 QWEN3 = ("qwen3", "qwen3_vl_text")
@@ -80,7 +81,7 @@ def tensors(spec: ModelSpec) -> Table:
     if spec.family == "hunyuan_v1_dense":
         layer |= {"mixer.q_norm": "self_attn.query_layernorm", "mixer.k_norm": "self_attn.key_layernorm"}
     if spec.family == "ernie4_5":
-        head_dim = spec.stacks["decoder"].layers[0].mixer.head_dim
+        head_dim = spec.stacks["decoder"].layers[0].attention.head_dim
         layer |= {f"mixer.{part}": Source(f"self_attn.{part}_proj", paired(head_dim, head_dim)) for part in ("q", "k")}
     return make_table(spec, MODULES, {"decoder": ("model.layers", layer)}, prefixes=("model.",), ignored=BUFFERS)
 

@@ -89,7 +89,7 @@ def tensors(spec: ModelSpec) -> Table:
         case "qwen2_moe":
             layer |= {**shared_names("mlp.shared_expert"), "feed_forward.shared_gate": "mlp.shared_expert_gate"}
         case "ernie4_5_moe":
-            head_dim = spec.stacks["decoder"].layers[0].mixer.head_dim
+            head_dim = spec.stacks["decoder"].layers[0].attention.head_dim
             layer |= {f"mixer.{part}": Source(f"self_attn.{part}_proj", paired(head_dim, head_dim)) for part in ("q", "k")}
             ending = "moe_statics.e_score_correction_bias"
             layer |= shared_names("mlp.shared_experts")

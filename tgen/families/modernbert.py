@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tgen.families.config import Config
 from tgen.families.table import Names, Part, Rows, Source, Table, make_table
-from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec, StackSpec, TransformSpec
+from tgen.spec.positions import RopeSpec
+from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec, TransformSpec
 from tgen.spec.shapes import parameters
 
 HARMLESS = """

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tgen.families.config import Config
 from tgen.families.encoder import IGNORED, LM_HEAD, LM_HEAD_REPEATED, OLDER, encoder_model, post_norm_layer
 from tgen.families.table import Names, Table, make_table
-from tgen.spec.records import ModelSpec, NormSpec, PositionTable, RelativeBias, TransformSpec
+from tgen.spec.positions import PositionTable, RelativeBias
+from tgen.spec.records import ModelSpec, NormSpec, TransformSpec
 
 BUCKETS, MAX_DISTANCE, OFFSET = 32, 128, 2  # OFFSET: position 0 has the row after that of the padding token, 1
 

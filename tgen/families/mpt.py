@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tgen.families.config import Config
 from tgen.families.table import Names, Part, Source, Table, make_table
-from tgen.spec.records import Alibi, AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
+from tgen.spec.positions import Alibi
+from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 
 
 def spec(config: Config) -> ModelSpec:

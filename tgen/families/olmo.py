@@ -9,7 +9,8 @@ from __future__ import annotations
 from tgen.families.config import Config
 from tgen.families.decoder import ATTENTION, BUFFERS, FEED_FORWARD, MODULES, decoder_model, gated_mlp
 from tgen.families.table import Names, Table, make_table
-from tgen.spec.records import AttentionSpec, LayerSpec, ModelSpec, NormSpec, RopeSpec
+from tgen.spec.positions import RopeSpec
+from tgen.spec.records import AttentionSpec, LayerSpec, ModelSpec, NormSpec
 
 
 def spec(config: Config) -> ModelSpec:

@@ -36,7 +36,7 @@ def spec(config: Config) -> ModelSpec:
 
 def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
-    attention = spec.stacks["decoder"].layers[0].mixer
+    attention = spec.stacks["decoder"].layers[0].attention
     q, kv = attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim
     layer: Names = {
         "mixer_norm": "input_layernorm",

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from tgen.errors import CheckpointError, UnsupportedError
-from tgen.spec.records import LinearScaling, Llama3Scaling, PairScaling, RopeSpec
+from tgen.spec.positions import LinearScaling, Llama3Scaling, PairScaling, RopeSpec
 
 if TYPE_CHECKING:
     from tgen.families.config import Config

@@ -10,18 +10,8 @@ from dataclasses import replace
 from tgen.errors import UnsupportedError
 from tgen.families.config import Config
 from tgen.families.table import Names, Table, make_table
-from tgen.spec.records import (
-    Activation,
-    AggregateSpec,
-    AttentionSpec,
-    HeadSpec,
-    LayerSpec,
-    MlpSpec,
-    ModelSpec,
-    NormSpec,
-    RelativeBias,
-    StackSpec,
-)
+from tgen.spec.positions import RelativeBias
+from tgen.spec.records import Activation, AggregateSpec, AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 from tgen.spec.shapes import parameters
 
 FEED_FORWARD: dict[str, tuple[Activation, bool]] = {
@@ -89,7 +79,7 @@ def tensors(spec: ModelSpec) -> Table:
     gated = any(name.endswith("feed_forward.gate.weight") for name in parameters(spec))
     modules: Names = {"embedding": "shared", "head.out": "lm_head"}
     layers = {}
-    reader = spec.stacks["encoder"].layers[0].mixer
+    reader = spec.stacks["encoder"].layers[0].attention
     windowed = "TransientGlobalSelfAttention" if reader.aggregates else "LocalSelfAttention"
     for stack, last in (("encoder", 1), ("decoder", 2)):
         own = windowed if stack == "encoder" and reader.window else "SelfAttention"

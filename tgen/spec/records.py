@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tgen.spec.positions import Alibi, PositionTable, QueryGrowth, RelativeBias, RopeSpec
+from tgen.spec.recurrent import RecurrentSpec
+
 Activation = Literal["gelu", "gelu_tanh", "silu", "relu", "relu2", "xielu"]
 
 
@@ -32,86 +35,6 @@ class NormSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class LinearScaling:
-    """Every rotation slowed down by one factor (position interpolation, arXiv:2306.15595)."""
-
-    factor: float
-
-
-@dataclass(frozen=True, slots=True)
-class Llama3Scaling:
-    """Slow rotations slowed down further, fast ones kept, a blend between (Llama 3.1)."""
-
-    factor: float
-    low_frequency_factor: float
-    high_frequency_factor: float
-    original_context: int
-
-
-@dataclass(frozen=True, slots=True)
-class PairScaling:
-    """Each rotation slowed down by a factor of its own: pair i turns theta^(-2i/dim) / divisors[i] radians per position.
-
-    An infinite divisor stops a pair, a negative one turns it the other way. Cosines and sines are both multiplied by `amplitude`.
-    YaRN (arXiv:2309.00071), LongRoPE (arXiv:2402.13753) and proportional rotations are such lists.
-    """
-
-    divisors: tuple[float, ...]
-    amplitude: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class RopeSpec:
-    """Rotary position embedding over the first `dim` components of each head (arXiv:2104.09864).
-
-    Pair i holds components i and i + dim/2. It turns by position * theta^(-2i/dim) radians, unless `scaling` says otherwise.
-    """
-
-    dim: int
-    theta: float
-    scaling: LinearScaling | Llama3Scaling | PairScaling | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PositionTable:
-    """Position vectors that are added to the embeddings: learned, or sines and cosines (arXiv:1706.03762, section 3.5).
-
-    Position p has row p + `offset` of the `length` rows, because some families keep the first rows for padding. Of n sines, the i-th
-    turns by 10000^(-i/n) radians per position, or where `to_last` by 10000^(-i/(n-1)), so that the last one turns by 1/10000.
-    """
-
-    kind: Literal["learned", "sinusoid"]
-    length: int
-    offset: int = 0
-    to_last: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Alibi:
-    """A linear penalty on distance added to the scores, one slope per head (arXiv:2108.12409).
-
-    For n heads, a power of two, head i of 1..n has the slope 2^(-8 * i / n). For other n, the first slopes are those of the next smaller
-    power of two, and the rest are every second slope of the next larger one.
-    """
-
-    heads: int
-
-
-@dataclass(frozen=True, slots=True)
-class RelativeBias:
-    """A learned number per head and bucket of distances added to the scores (arXiv:1910.10683, section 2.1).
-
-    Half of the buckets hold one distance each, the others logarithmic ranges up to `max_distance`. `bidirectional` keeps separate buckets
-    for keys before and after the query.
-    """
-
-    heads: int
-    buckets: int
-    max_distance: int
-    bidirectional: bool
-
-
-@dataclass(frozen=True, slots=True)
 class RelativeVectors:
     """A learned vector for each bucket of distances, which attention compares with queries and keys (DeBERTa, arXiv:2006.03654).
 
@@ -122,14 +45,6 @@ class RelativeVectors:
     span: int
     max_distance: int | None = None
     norm: NormSpec | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class QueryGrowth:
-    """Queries at position p are multiplied by 1 + beta * ln(1 + floor(p / span)), in the model's number format (Llama 4, Ministral 3)."""
-
-    beta: float
-    span: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,9 +176,16 @@ class ExpertsSpec:
     shared_gate: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class SideBySideSpec:
+    """Several mixers that read the same vectors, and whose results are added (Falcon-H1, arXiv:2507.22448)."""
+
+    mixers: tuple[AttentionSpec | RecurrentSpec, ...]
+
+
 # A mixer moves information between positions; a feed-forward part works on each position alone. A new kind needs a record in its union
 # here, the shapes of its parameters in `shapes.py`, and in each executor a class and a branch where layers are built.
-Mixer = AttentionSpec
+Mixer = AttentionSpec | RecurrentSpec | SideBySideSpec
 FeedForward = MlpSpec | ExpertsSpec
 
 
@@ -274,16 +196,31 @@ class LayerSpec:
     `residual` is where the norms stand: before each part ("pre"), after each sum ("post"), before and after each part ("sandwich"),
     after each part but before the sum ("output"), or before a mixer and a feed-forward part that both read the same input ("parallel";
     `shared_norm` gives both the same norm). Without `mixer_normed`, the mixer of a "pre" layer reads the stream as it is (ModernBERT's
-    first layer, which the norm of the embeddings precedes).
+    first layer, which the norm of the embeddings precedes). A "pre" layer may lack one of its two parts, and that part's norm.
     """
 
-    mixer: Mixer
-    feed_forward: FeedForward
+    mixer: Mixer | None
+    feed_forward: FeedForward | None
     norm: NormSpec
     residual: Literal["pre", "post", "sandwich", "output", "parallel"] = "pre"
     shared_norm: bool = False
     mixer_normed: bool = True
     cross: AttentionSpec | None = None
+
+    @property
+    def mixers(self) -> tuple[AttentionSpec | RecurrentSpec, ...]:
+        """The mixers with a cache of their own."""
+        if isinstance(self.mixer, SideBySideSpec):
+            return self.mixer.mixers
+        return () if self.mixer is None else (self.mixer,)
+
+    @property
+    def attention(self) -> AttentionSpec:
+        """The mixer that is attention. Raises ValueError if there is none."""
+        for mixer in self.mixers:
+            if isinstance(mixer, AttentionSpec):
+                return mixer
+        raise ValueError("this layer has no attention")
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +229,8 @@ class StackSpec:
 
     `types` is the number of segment types, each with its own vector (BERT); tgen gives every token type 0. An encoder may run all its
     layers `rounds` times, with the same weights (ALBERT). Where `embedding_in` is given, embeddings, positions, types and their norm have
-    that width, and a matrix with a bias takes the result to the model's width (ALBERT, ELECTRA).
+    that width, and a matrix with a bias takes the result to the model's width (ALBERT, ELECTRA). Where `wide`, the residual stream is in
+    float32 whatever the model's number format.
     """
 
     layers: tuple[LayerSpec, ...]
@@ -307,6 +245,17 @@ class StackSpec:
     embedding_scale: float | None = None
     embedding_in: int | None = None
     rounds: int = 1
+    wide: bool = False
+
+    @property
+    def attentions(self) -> tuple[AttentionSpec, ...]:
+        """Every attention of the layers, in the order they run."""
+        return tuple(mixer for layer in self.layers for mixer in layer.mixers if isinstance(mixer, AttentionSpec))
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether a mixer carries a state, so that a cache cannot be cut back to any length."""
+        return any(not isinstance(mixer, AttentionSpec) for layer in self.layers for mixer in layer.mixers)
 
 
 @dataclass(frozen=True, slots=True)

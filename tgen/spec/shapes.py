@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from tgen.spec.positions import RelativeBias
 from tgen.spec.records import (
     AttentionSpec,
     ExpertsSpec,
@@ -18,11 +19,21 @@ from tgen.spec.records import (
     MlpSpec,
     ModelSpec,
     NormSpec,
-    RelativeBias,
+    SideBySideSpec,
     StackSpec,
 )
+from tgen.spec.recurrent import (
+    ChannelMixSpec,
+    GatedDeltaSpec,
+    RecurrentSpec,
+    SelectiveSpec,
+    Shape,
+    ShortConvolutionSpec,
+    StateSpaceSpec,
+    TimeMixSpec,
+    WindowSpec,
+)
 
-Shape = tuple[int, ...]
 Named = Iterator[tuple[str, Shape]]
 
 
@@ -93,12 +104,12 @@ def norm_names(layer: LayerSpec) -> list[str]:
     """The names of a layer's norms, in the order they run."""
     if layer.residual == "output":
         return ["mixer_out_norm", "feed_forward_out_norm"]
-    names = ["mixer_norm"] if layer.mixer_normed else []
+    names = ["mixer_norm"] if layer.mixer is not None and layer.mixer_normed else []
     if layer.residual == "sandwich":
         names.append("mixer_out_norm")
     if layer.cross is not None:
         names.append("cross_norm")
-    if not layer.shared_norm:
+    if layer.feed_forward is not None and not layer.shared_norm:
         names.append("feed_forward_norm")
     if layer.residual == "sandwich":
         names.append("feed_forward_out_norm")
@@ -108,16 +119,68 @@ def norm_names(layer: LayerSpec) -> list[str]:
 def _layer(name: str, layer: LayerSpec, width: int) -> Named:
     for norm in norm_names(layer):
         yield from _norm(f"{name}.{norm}", layer.norm, width)
-    yield from _mixer(f"{name}.mixer", layer.mixer, width)
+    if layer.mixer is not None:
+        yield from _mixer(f"{name}.mixer", layer.mixer, width)
     if layer.cross is not None:
         yield from _attention(f"{name}.cross", layer.cross, width)
-    yield from _feed_forward(f"{name}.feed_forward", layer.feed_forward, width)
+    if layer.feed_forward is not None:
+        yield from _feed_forward(f"{name}.feed_forward", layer.feed_forward, width)
 
 
 def _mixer(name: str, mixer: Mixer, width: int) -> Named:
     match mixer:
         case AttentionSpec():
             return _attention(name, mixer, width)
+        case SideBySideSpec():
+            return (pair for number, one in enumerate(mixer.mixers) for pair in _mixer(f"{name}.mixers.{number}", one, width))
+        case _:
+            return _recurrent(name, mixer, width)
+
+
+def _recurrent(name: str, mixer: RecurrentSpec, width: int) -> Named:
+    match mixer:
+        case ShortConvolutionSpec(window, bias):
+            yield from _linear(f"{name}.projection", 3 * width, width, bias)
+            yield from _window(name, window, width)
+            yield from _linear(f"{name}.result", width, width, bias)
+        case SelectiveSpec():
+            yield from _linear(f"{name}.projection", 2 * mixer.inner, width, mixer.bias)
+            yield from _window(name, mixer.window, mixer.inner)
+            yield from _linear(f"{name}.select", mixer.rank + 2 * mixer.state, mixer.inner, bias=False)
+            yield from _linear(f"{name}.step", mixer.inner, mixer.rank, bias=True)
+            yield from ((f"{name}.decay", (mixer.inner, mixer.state)), (f"{name}.skip", (mixer.inner,)))
+            yield from _linear(f"{name}.result", width, mixer.inner, mixer.bias)
+        case StateSpaceSpec():
+            yield from _linear(f"{name}.projection", mixer.inner + mixer.channels + mixer.heads, width, mixer.bias)
+            yield from _window(name, mixer.window, mixer.channels)
+            yield from ((f"{name}.{one}", (mixer.heads,)) for one in ("step_bias", "decay", "skip"))
+            if mixer.norm_eps is not None:
+                yield f"{name}.norm", (mixer.inner,)
+            yield from _linear(f"{name}.result", width, mixer.inner, mixer.out_bias)
+        case GatedDeltaSpec():
+            yield from _linear(f"{name}.projection", 2 * mixer.keys + mixer.values, width, bias=False)
+            yield from _linear(f"{name}.gate", mixer.values, width, bias=False)
+            yield from (pair for one in "ab" for pair in _linear(f"{name}.{one}", mixer.value_heads, width, bias=False))
+            yield from _window(name, mixer.window, 2 * mixer.keys + mixer.values)
+            yield from ((f"{name}.{one}", (mixer.value_heads,)) for one in ("step_bias", "decay"))
+            yield f"{name}.norm", (mixer.value_dim,)
+            yield from _linear(f"{name}.result", width, mixer.values, bias=False)
+        case TimeMixSpec():
+            yield from ((f"{name}.mix_{one}", (width,)) for one in "rkv")
+            yield from (pair for one in "rkv" for pair in _linear(f"{name}.{one}", mixer.inner, width, bias=False))
+            yield from ((f"{name}.{one}", (mixer.inner,)) for one in ("decay", "first"))
+            yield from _linear(f"{name}.result", width, mixer.inner, bias=False)
+        case ChannelMixSpec():
+            yield from ((f"{name}.mix_{one}", (width,)) for one in "rk")
+            yield from _linear(f"{name}.r", width, width, bias=False)
+            yield from _linear(f"{name}.k", mixer.inner, width, bias=False)
+            yield from _linear(f"{name}.v", width, mixer.inner, bias=False)
+
+
+def _window(name: str, window: WindowSpec, channels: int) -> Named:
+    yield f"{name}.window.weight", (channels, window.size)
+    if window.bias:
+        yield f"{name}.window.bias", (channels,)
 
 
 def _feed_forward(name: str, part: FeedForward, width: int) -> Named:

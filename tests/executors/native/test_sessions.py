@@ -25,7 +25,8 @@ from tgen.errors import MemoryLimitError
 from tgen.executors.native.tables import rotations
 from tgen.executors.torch.session import TorchExecutor
 from tgen.spec.cache import row_numbers
-from tgen.spec.records import ModelSpec, RopeSpec
+from tgen.spec.positions import RopeSpec
+from tgen.spec.records import ModelSpec
 from tgen.spec.shapes import active_parameter_count, parameters
 
 

@@ -67,5 +67,5 @@ def _cache_bytes_per_token(spec: ModelSpec, number_format: int) -> int:
     """Bytes of a token's keys and values: head_bytes of src/model.h, for a sixteenth of a page."""
     if number_format != c.INT8 or spec.decoder is None:
         return row_numbers(spec, 1) * (4 if number_format == c.FLOAT32 else 2)
-    mixers = [layer.mixer for layer in spec.decoder.layers]
+    mixers = spec.decoder.attentions
     return sum(m.kv_heads * (panel_bytes(8, c.LANES, m.head_dim) // c.LANES + 4 + -(-m.head_dim // c.LANES) * c.LANES) for m in mixers)

@@ -87,7 +87,8 @@ class NativeModel:
                 table = sinusoids(stack.positions.length, spec.width, to_last=stack.positions.to_last)
                 weights.put(f"{name}.positions", StoredMatrix(c.FLOAT32, table.shape[0], table.shape[1], table))
             for number, layer in enumerate(stack.layers):
-                _put_constants(weights, f"{name}.layers.{number}.feed_forward", layer.feed_forward)
+                if layer.feed_forward is not None:
+                    _put_constants(weights, f"{name}.layers.{number}.feed_forward", layer.feed_forward)
         self.programs = compile_spec(
             spec, lambda name: weights.matrix(name).rows, lambda name: weights.matrix(name).format, weights.address
         )
@@ -226,7 +227,7 @@ def _program(code: Sequence[c.Instruction]) -> c.Program:
 
 
 def _heads(stack: StackSpec) -> list[tuple[int, int]]:
-    return [(layer.mixer.kv_heads, layer.mixer.head_dim) for layer in stack.layers]
+    return [(attention.kv_heads, attention.head_dim) for attention in stack.attentions]
 
 
 def _packs(texts: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:

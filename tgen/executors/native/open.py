@@ -18,7 +18,7 @@ from tgen.executors.native.packing import Packer, packed_places
 from tgen.executors.native.session import NativeExecutor
 from tgen.executors.native.weights import StoredMatrix, Weights, address
 from tgen.options import Quantize, RunOptions
-from tgen.spec.records import ModelSpec
+from tgen.spec.records import AttentionSpec, ModelSpec
 from tgen.ui import messages
 from tgen.ui.counting import counting
 
@@ -28,14 +28,18 @@ MOST_HEAD_NUMBERS = 1024  # the library keeps a head in a buffer of this size
 def supports(spec: ModelSpec) -> str | None:
     """Why the library cannot run a model; None if it can."""
     layers = [layer for stack in spec.stacks.values() for layer in stack.layers]
-    mixers = [layer.mixer for layer in layers] + [layer.cross for layer in layers if layer.cross is not None]
+    if any(stack.recurrent for stack in spec.stacks.values()):
+        return "its layers carry a state from token to token"
+    if any(not isinstance(layer.mixer, AttentionSpec) or layer.feed_forward is None for layer in layers):
+        return "its layers lack attention or a feed-forward part"
+    mixers = [layer.attention for layer in layers] + [layer.cross for layer in layers if layer.cross is not None]
     if spec.row != spec.width:
         return "its embeddings have a width of their own"
     if any(mixer.latent is not None for mixer in mixers):
         return "its attention keeps one short vector for each token"
     if any(mixer.head_dim > MOST_HEAD_NUMBERS for mixer in mixers):
         return f"its heads are wider than {MOST_HEAD_NUMBERS} numbers"
-    if any(layer.mixer.window for stack in spec.stacks.values() if not stack.causal for layer in stack.layers):
+    if any(attention.window for stack in spec.stacks.values() if not stack.causal for attention in stack.attentions):
         return "its windows look both ways"
     if any(mixer.aggregates for mixer in mixers):
         return "its attention sees sums of blocks"

@@ -11,19 +11,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from tgen.executors.native import interface as c
-from tgen.spec.records import (
-    Alibi,
-    AttentionSpec,
-    ExpertsSpec,
-    FeedForward,
-    LayerSpec,
-    MlpSpec,
-    ModelSpec,
-    NormSpec,
-    RelativeBias,
-    RopeSpec,
-    StackSpec,
-)
+from tgen.spec.positions import Alibi, RelativeBias, RopeSpec
+from tgen.spec.records import AttentionSpec, ExpertsSpec, FeedForward, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 
 NONE = -1
 CONSTANTS = ("xielu", "clamped")  # activations with numbers of their own
@@ -114,7 +103,7 @@ class _Compiler:
         mixer, before, after = self.named_norm(name, layer, "mixer")
         q, k, v = (f"{name}.mixer.{letter}" for letter in "qkv")
         self.code.append(self.settle(into=before, readers=[q, k, v]))
-        self.attention(f"{name}.mixer", number, layer.mixer, [q, k, v], stack.causal, distances)
+        self.attention(f"{name}.mixer", number, layer.attention, [q, k, v], stack.causal, distances)
         self.pending = after
         if layer.cross is not None:
             _, before, after = self.named_norm(name, layer, "cross")
@@ -124,6 +113,7 @@ class _Compiler:
         part, before, after = self.named_norm(name, layer, "feed_forward")
         if layer.residual == "parallel":
             before = mixer if layer.shared_norm else part
+        assert layer.feed_forward is not None
         self.feed_forward(f"{name}.feed_forward", layer.feed_forward, before, early=int(layer.residual == "parallel"))
         self.pending = after
 

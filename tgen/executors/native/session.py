@@ -138,6 +138,13 @@ class NativeSession:
         for row, length in zip(self._rows, lengths, strict=True):
             row.truncate(length)
 
+    def reachable(self, row: int, length: int) -> int:  # noqa: ARG002
+        """A row can be cut back to any length."""
+        return length
+
+    def mark(self, row: int) -> None:
+        """There is nothing to note."""
+
     def split(self, row: int) -> NativeSession:
         """A new session with a copy of this row, which shares its pages."""
         other = NativeSession(self._model)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tgen.executors.frequencies import Floats, alibi_slopes, rope_frequencies
-from tgen.spec.records import Alibi, PairScaling, RelativeBias, RopeSpec
+from tgen.spec.positions import Alibi, PairScaling, RelativeBias, RopeSpec
 
 XIELU = ("alpha_p", "alpha_n", "beta")
 

@@ -112,7 +112,7 @@ class Attention(nn.Module):
         mixed = []
         queries, pairs = q.split_with_sizes(this.counts, dim=2), torch.cat((k, v)).split_with_sizes(this.counts, dim=2)
         for part, query, pair in zip(this.parts, queries, pairs, strict=True):
-            keys, values = (pair if part.row is None else part.row.layers[layer].store(part.row.length, pair)).chunk(2)
+            keys, values = (pair if part.row is None else part.row.key_values(layer).store(part.row.length, pair)).chunk(2)
             mixed.append(self.attend(query, keys, values, self.frame(part, query, keys, this), spec, self.sinks))
         return self._merge(joined(mixed))
 
@@ -182,7 +182,7 @@ class LatentAttention(Attention):
             return self._merge(self.attend(q, *self._expanded(short), this.parts[0].frame, self.spec, None))
         mixed = []
         for part, query, one in zip(this.parts, q.split_with_sizes(this.counts, 2), short.split_with_sizes(this.counts, 2), strict=True):
-            read = one if part.row is None else part.row.layers[layer].store(part.row.length, one)
+            read = one if part.row is None else part.row.key_values(layer).store(part.row.length, one)
             mixed.append(self.attend(query, *self._expanded(read), part.frame, self.spec, None))
         return self._merge(joined(mixed))
 

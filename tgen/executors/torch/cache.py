@@ -1,19 +1,27 @@
-"""The cache: for each row of a session, each layer's keys and values of the ids that the row has read.
+"""The cache: for each row of a session, what each mixer keeps of the ids that the row has read.
 
 Rows share no buffers, so a row takes memory for its own length, leaves without a copy of the others, and can move to another session.
-Each kind of mixer makes its own kind of layer cache; attention makes `KeyValues`.
+Each kind of mixer makes its own kind of cache: attention makes `KeyValues`, a mixer that carries a state makes a `Recurrence`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from tgen.spec.cache import STATES
+
 # A buffer's size is a multiple of this many positions. A full buffer grows by a quarter, so a step rarely copies, and at most a fifth of a
 # long row's buffer is unused.
 BLOCK = 16
+# A recurrence keeps what it read in a step of at most this many ids, and so can go back to each of them: enough for a step with guesses.
+TRAIL = 32
+
+Carry = tuple[Tensor, ...]
+Scan = Callable[[Tensor, Carry], tuple[Tensor, Carry]]
 
 
 class KeyValues:
@@ -37,10 +45,102 @@ class KeyValues:
         """The first `length` positions in a buffer of their own."""
         return KeyValues(_grown(self.buffer, length, length))
 
+    def reachable(self, length: int) -> int:
+        """The cache can be cut back to any length."""
+        return length
+
+    def mark(self, length: int) -> None:
+        """There is nothing to note."""
+
+    def state(self, length: int) -> list[Tensor]:
+        """Keys and values of the first `length` positions."""
+        return [half[:, :length] for half in self.buffer]
+
+    def restore(self, length: int, state: Sequence[Tensor]) -> None:
+        """Take what `state` returned."""
+        self.store(0, torch.stack([half[:, :length] for half in state]))
+
+    def layout(self, length: int) -> list[tuple[torch.dtype, tuple[int, ...]]]:
+        """Number formats and shapes of a state."""
+        both, heads, _, head_dim = self.buffer.shape
+        return [(self.buffer.dtype, (heads, length, head_dim))] * both
+
     @property
     def bytes(self) -> int:
         """The memory that the buffer takes."""
         return self.buffer.nbytes
+
+
+class Recurrence:
+    """What a mixer carries after the ids that a row has read, and after some of the places before: the last step's start, and marks.
+
+    No tensor is ever changed, so copies share them.
+    """
+
+    def __init__(self, empty: Carry, scan: Scan) -> None:
+        """`scan` gives the mixer's result for what it reads [1, n, ...] and a carry, and the carry after it."""
+        self._scan = scan
+        self._carries = {0: empty}
+        self._marks: list[int] = []
+        self._start = 0
+        self._trail: Tensor | None = None
+
+    def read(self, start: int, given: Tensor) -> Tensor:
+        """Read from position `start` on; returns the mixer's result. A failed step can be repeated."""
+        carry = self._at(start)
+        result, after = self._scan(given, carry)
+        self._marks = [place for place in self._marks if place <= start]
+        kept = {place: self._carries[place] for place in (0, *self._marks)}
+        self._carries = {**kept, start: carry, start + given.shape[1]: after}
+        self._start, self._trail = start, given.clone() if given.shape[1] <= TRAIL else None
+        return result
+
+    def reachable(self, length: int) -> int:
+        """The largest length up to this one that the row can be cut back to."""
+        if self._trail is not None and self._start <= length <= self._start + self._trail.shape[1]:
+            return length
+        return max(place for place in self._carries if place <= length)
+
+    def mark(self, length: int) -> None:
+        """Keep the state at this length, and that of the mark before it."""
+        self._carries[length] = self._at(length)
+        self._marks = [*(place for place in self._marks if place != length), length][2 - STATES :]
+
+    def copy(self, length: int) -> Recurrence:  # noqa: ARG002
+        """The same recurrence."""
+        other = Recurrence(self._carries[0], self._scan)
+        other._carries, other._marks = dict(self._carries), self._marks
+        other._start, other._trail = self._start, self._trail
+        return other
+
+    def state(self, length: int) -> list[Tensor]:
+        """The carry after `length` ids, which must be reachable."""
+        return list(self._at(length))
+
+    def restore(self, length: int, state: Sequence[Tensor]) -> None:
+        """Take what `state` returned."""
+        self._carries[length], self._start = tuple(state), length
+
+    def layout(self, length: int) -> list[tuple[torch.dtype, tuple[int, ...]]]:  # noqa: ARG002
+        """Number formats and shapes of a state."""
+        return [(tensor.dtype, tuple(tensor.shape)) for tensor in self._carries[0]]
+
+    @property
+    def bytes(self) -> int:
+        """The memory that states take."""
+        tensors = [*(tensor for carry in self._carries.values() for tensor in carry), *([] if self._trail is None else [self._trail])]
+        return sum({tensor.data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
+
+    def _at(self, length: int) -> Carry:
+        """The carry after `length` ids. Raises ValueError if it is out of reach."""
+        if length not in self._carries:
+            if self._trail is None or not self._start < length <= self._start + self._trail.shape[1]:
+                raise ValueError(f"a state cannot be cut back to {length} ids")
+            self._carries[length] = self._scan(self._trail[:, : length - self._start], self._carries[self._start])[1]
+        return self._carries[length]
+
+
+LayerCache = KeyValues | Recurrence
 
 
 def capacity(start: int, end: int) -> int:
@@ -77,15 +177,39 @@ class Source:
 
 @dataclass(slots=True)
 class Row:
-    """One sequence: how many ids it has read, each layer's cache, and the source that it answers, if there is one."""
+    """One sequence: how many ids it has read, each mixer's cache, and the source that it answers, if there is one."""
 
     length: int
-    layers: list[KeyValues]
+    layers: list[LayerCache]
     source: Source | None = None
 
     def copy(self) -> Row:
         """The same row with buffers of its own; the source is shared."""
         return Row(self.length, [layer.copy(self.length) for layer in self.layers], self.source)
+
+    def reachable(self, length: int) -> int:
+        """The largest length up to this one that the row can be cut back to."""
+        length = min(length, self.length)
+        while (found := min((layer.reachable(length) for layer in self.layers), default=length)) < length:
+            length = found
+        return length
+
+    def key_values(self, number: int) -> KeyValues:
+        """The cache of a mixer that is attention."""
+        layer = self.layers[number]
+        assert isinstance(layer, KeyValues)
+        return layer
+
+    def recurrence(self, number: int) -> Recurrence:
+        """The cache of a mixer that carries a state."""
+        layer = self.layers[number]
+        assert isinstance(layer, Recurrence)
+        return layer
+
+    def mark(self) -> None:
+        """Make sure that the row can be cut back to its length."""
+        for layer in self.layers:
+            layer.mark(self.length)
 
     @property
     def bytes(self) -> int:

@@ -38,11 +38,13 @@ class Look:
 class ForwardPass:
     """Positions [batch, n] of all ids, and the keys that each attends to. `counts` has each part's size; None for one equal batch.
 
-    `relative` is the stack's table of vectors of distances, and `block_bias` its numbers for blocks, if it has these.
+    `dtype` is the model's number format, `relative` the stack's table of vectors of distances, and `block_bias` its numbers for blocks, if
+    it has these.
     """
 
     positions: Tensor
     rotations: Rotations
+    dtype: torch.dtype
     parts: list[Part]
     looks: list[Look]
     counts: list[int] | None = None
@@ -62,7 +64,7 @@ def whole_pass(
         positions = torch.arange(shape[1], device=like.device).expand(shape[0], -1)
     parts = [Part(Frame(positions, positions, like.dtype, bias, causal=causal, plain=plain))]
     looks = [] if source is None else [_look(slice(None), positions, source, like)]
-    return ForwardPass(positions, Rotations(positions, like.dtype), parts, looks)
+    return ForwardPass(positions, Rotations(positions, like.dtype), like.dtype, parts, looks)
 
 
 def packed_pass(rows: Sequence[Row | None], counts: Sequence[int], like: Tensor, bias: Bias | None, *, causal: bool) -> ForwardPass:
@@ -83,7 +85,7 @@ def packed_pass(rows: Sequence[Row | None], counts: Sequence[int], like: Tensor,
         if source is not None:
             columns = slice(edges[numbers[0]], edges[numbers[-1] + 1])
             looks.append(_look(columns, positions[:, columns], source, like))
-    return ForwardPass(positions, Rotations(positions, like.dtype), parts, looks, list(counts))
+    return ForwardPass(positions, Rotations(positions, like.dtype), like.dtype, parts, looks, list(counts))
 
 
 def _source(row: Row | None) -> Source | None:

@@ -10,8 +10,14 @@ from tgen.executors.torch.attention import Attention, LatentAttention
 from tgen.executors.torch.forward_pass import ForwardPass
 from tgen.executors.torch.mixers.aggregates import AggregateAttention
 from tgen.executors.torch.mixers.disentangled import DisentangledAttention
+from tgen.executors.torch.mixers.gated_delta import GatedDelta
+from tgen.executors.torch.mixers.receptance import ChannelMix, TimeMix
+from tgen.executors.torch.mixers.recurrent import Recurrent
+from tgen.executors.torch.mixers.short_convolution import ShortConvolution
+from tgen.executors.torch.mixers.state_space import Selective, StateSpace
 from tgen.executors.torch.norms import make_norm
-from tgen.spec.records import Activation, AttentionSpec, ExpertsSpec, FeedForward, LayerSpec, Mixer, MlpSpec, RouterSpec
+from tgen.spec.records import Activation, AttentionSpec, ExpertsSpec, FeedForward, LayerSpec, Mixer, MlpSpec, RouterSpec, SideBySideSpec
+from tgen.spec.recurrent import ChannelMixSpec, GatedDeltaSpec, SelectiveSpec, ShortConvolutionSpec, StateSpaceSpec, TimeMixSpec
 from tgen.spec.shapes import norm_names
 
 
@@ -132,7 +138,20 @@ def make_feed_forward(spec: FeedForward, width: int) -> Mlp | Experts:
             return Experts(spec, width)
 
 
-def make_mixer(spec: Mixer, width: int) -> Attention:
+class SideBySide(nn.Module):
+    """The sum of what several mixers make of the same vectors."""
+
+    def __init__(self, spec: SideBySideSpec, width: int) -> None:
+        super().__init__()
+        self.mixers = nn.ModuleList(make_mixer(mixer, width) for mixer in spec.mixers)
+
+    def forward(self, x: Tensor, this: ForwardPass, number: int) -> Tensor:
+        """x and the result are [batch, n, width]; `number` is that of the first mixer's cache."""
+        results = [mixer(x, this, number + place) for place, mixer in enumerate(self.mixers)]
+        return torch.stack(results).sum(dim=0)
+
+
+def make_mixer(spec: Mixer, width: int) -> Attention | Recurrent | SideBySide:
     """The module for a spec."""
     match spec:
         case AttentionSpec():
@@ -141,6 +160,20 @@ def make_mixer(spec: Mixer, width: int) -> Attention:
             if spec.aggregates is not None:
                 return AggregateAttention(spec, width, spec.aggregates)
             return DisentangledAttention(spec, width) if spec.disentangled else Attention(spec, width)
+        case SideBySideSpec():
+            return SideBySide(spec, width)
+        case ShortConvolutionSpec():
+            return ShortConvolution(spec, width)
+        case SelectiveSpec():
+            return Selective(spec, width)
+        case StateSpaceSpec():
+            return StateSpace(spec, width)
+        case GatedDeltaSpec():
+            return GatedDelta(spec, width)
+        case TimeMixSpec():
+            return TimeMix(spec, width)
+        case ChannelMixSpec():
+            return ChannelMix(spec, width)
 
 
 class Layer(nn.Module):
@@ -155,20 +188,18 @@ class Layer(nn.Module):
     def __init__(self, spec: LayerSpec, width: int) -> None:
         super().__init__()
         self.spec = spec
-        self.mixer = make_mixer(spec.mixer, width)
+        self.mixer = make_mixer(spec.mixer, width) if spec.mixer else None
         self.cross = Attention(spec.cross, width) if spec.cross else None
-        self.feed_forward = make_feed_forward(spec.feed_forward, width)
+        self.feed_forward = make_feed_forward(spec.feed_forward, width) if spec.feed_forward else None
         for name in norm_names(spec):
             self.add_module(name, make_norm(spec.norm, width))
 
     def forward(self, x: Tensor, this: ForwardPass, number: int) -> Tensor:
-        """x is [batch, n, width], and so is the result; `number` selects this layer's cache."""
+        """x is [batch, n, width], and so is the result; `number` is that of the first cache of this layer."""
+        if self.spec.residual == "pre":
+            return self._pre(x, this, number)
+        assert self.mixer is not None and self.feed_forward is not None
         match self.spec.residual:
-            case "pre":
-                x = x + self.mixer(self.mixer_norm(x) if self.spec.mixer_normed else x, this, number)
-                if self.cross is not None:
-                    x = x + self.cross.look(self.cross_norm(x), this, number)
-                return x + self.feed_forward(self.feed_forward_norm(x))  # type: ignore[no-any-return]
             case "post":
                 x = self.mixer_norm(x + self.mixer(x, this, number))
                 if self.cross is not None:
@@ -184,3 +215,17 @@ class Layer(nn.Module):
                 normed = self.mixer_norm(x)
                 other = normed if self.spec.shared_norm else self.feed_forward_norm(x)
                 return x + self.mixer(normed, this, number) + self.feed_forward(other)  # type: ignore[no-any-return]
+        raise ValueError(f"no layer has its norms {self.spec.residual}")
+
+    def _pre(self, x: Tensor, this: ForwardPass, number: int) -> Tensor:
+        if self.mixer is not None:
+            x = x + self.mixer(self.mixer_norm(x) if self.spec.mixer_normed else x, this, number)
+        if self.cross is not None:
+            x = x + self.cross.look(self.cross_norm(x), this, number)
+        return x if self.feed_forward is None else x + self.feed_forward(self.feed_forward_norm(x))
+
+    @property
+    def mixers(self) -> list[Attention | Recurrent]:
+        """The mixers that have a cache of their own, in order."""
+        parts = self.mixer.mixers if isinstance(self.mixer, SideBySide) else [self.mixer]
+        return [part for part in parts if isinstance(part, Attention | Recurrent)]

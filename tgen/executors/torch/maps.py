@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,14 +44,16 @@ class Recorder:
 def recording(model: Transformer) -> Iterator[Recorder]:
     """Record every attention map of the next forward pass; a second pass replaces the maps of the first."""
     stacks = model.spec.stacks
-    whole = {name: len(stack.layers) * stack.rounds for name, stack in stacks.items()}
+    whole = {name: len(stack.attentions) * stack.rounds for name, stack in stacks.items()}
     recorder = Recorder({}, {**whole, "cross": whole.get("decoder", 0)})
     places: list[tuple[Attention, Attend]] = []
+    counts: Counter[str] = Counter()
     for name, module in model.named_modules():
         if isinstance(module, Attention):
             places.append((module, module.attend))
-            stack, layer = name.split(".")[0], int(name.split(".")[2])
-            module.attend = _recorded(recorder, "cross" if name.endswith("cross") else stack, layer)
+            kind = "cross" if name.endswith("cross") else name.split(".")[0]
+            module.attend = _recorded(recorder, kind, counts[kind])
+            counts[kind] += 1
     try:
         yield recorder
     finally:

@@ -21,7 +21,7 @@ class RmsNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise over the last axis; the result has x's shape."""
-        wide = _normalised(x, self.eps)
+        wide = normalised(x, self.eps)
         return (wide if self.weight is None else wide * self.weight).to(x.dtype)
 
 
@@ -40,12 +40,12 @@ class HeadNorm(nn.Module):
         """The result has x's shape."""
         wide = x.transpose(1, 2)
         wide = wide.flatten(2) if self.together else wide
-        wide = _normalised(wide, self.spec.eps, centred=self.spec.kind == "layer").flatten(2) * self.weight
+        wide = normalised(wide, self.spec.eps, centred=self.spec.kind == "layer").flatten(2) * self.weight
         wide = wide if self.bias is None else wide + self.bias
         return wide.reshape(x.transpose(1, 2).shape).transpose(1, 2).to(x.dtype)
 
 
-def _normalised(x: Tensor, eps: float, *, centred: bool = False) -> Tensor:
+def normalised(x: Tensor, eps: float, *, centred: bool = False) -> Tensor:
     """x in float32 with a mean square of 1 over the last axis, and with a mean of 0 if `centred`."""
     wide = x.float()
     if centred:

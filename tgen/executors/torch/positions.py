@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from tgen.executors import frequencies
 from tgen.executors.torch.norms import make_norm
-from tgen.spec.records import Alibi, PairScaling, QueryGrowth, RelativeBias, RelativeVectors, RopeSpec
+from tgen.spec.positions import Alibi, PairScaling, QueryGrowth, RelativeBias, RopeSpec
+from tgen.spec.records import RelativeVectors
 
 Bias = Callable[[Tensor], Tensor]
 

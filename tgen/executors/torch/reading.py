@@ -13,7 +13,7 @@ from torch import nn
 from tgen.executors.torch.layers import Experts
 from tgen.executors.torch.placement import memory_errors
 from tgen.executors.torch.transformer import Transformer
-from tgen.spec.cache import row_numbers
+from tgen.spec.cache import row_numbers, state_numbers
 
 Floats = npt.NDArray[np.float32]
 
@@ -41,7 +41,7 @@ def step_bytes(model: Transformer, length: int) -> int:
     Of a mixture's experts, it reads as many as a token takes.
     """
     decoder = model.spec.decoder
-    cache = row_numbers(model.spec, length) * model.dtype.itemsize
+    cache = row_numbers(model.spec, length) * model.dtype.itemsize + state_numbers(model.spec) * 4
     # A tied head multiplies by the whole embedding, unless either was swapped for a matrix of its own.
     table = getattr(model.embedding, "weight", None)
     tied = table is not None and model.head is not None and getattr(model.head.out, "weight", None) is table

@@ -16,7 +16,9 @@ from tgen.executors.torch import reading
 from tgen.executors.torch.cache import Row
 from tgen.executors.torch.placement import memory_errors
 from tgen.executors.torch.transformer import Transformer
-from tgen.spec.cache import row_numbers
+from tgen.spec.cache import STATES, row_numbers, state_numbers
+
+FLOAT32_BYTES = 4
 
 
 class TorchExecutor:
@@ -33,7 +35,8 @@ class TorchExecutor:
 
     def row_bytes(self, tokens: int, source_tokens: int = 0) -> int:
         """Bytes of cache that a row takes for `tokens` ids and for a source of `source_tokens` ids."""
-        return row_numbers(self.model.spec, tokens, source_tokens) * self.model.dtype.itemsize
+        spec = self.model.spec
+        return row_numbers(spec, tokens, source_tokens) * self.model.dtype.itemsize + STATES * state_numbers(spec) * FLOAT32_BYTES
 
     def free_bytes(self) -> int | None:
         """Bytes of memory that caches may still take; None if the system does not say."""
@@ -105,9 +108,22 @@ class TorchSession:
             self._rows = selected(self._rows, rows)
 
     def truncate(self, lengths: Sequence[int]) -> None:
-        """Let row r forget every id beyond its first lengths[r]."""
-        for row, length in zip(self._rows, lengths, strict=True):
-            row.length = min(row.length, length)
+        """Let row r forget every id beyond its first lengths[r]. Raises ValueError for a length out of the cache's reach."""
+        wanted = [min(row.length, length) for row, length in zip(self._rows, lengths, strict=True)]
+        for row, length in zip(self._rows, wanted, strict=True):
+            if row.reachable(length) != length:
+                raise ValueError(f"the cache cannot be cut back to {length} ids")
+        for row, length in zip(self._rows, wanted, strict=True):
+            row.length = length
+
+    def reachable(self, row: int, length: int) -> int:
+        """The largest length up to this one that a row can be cut back to: of a state, only some lengths are kept."""
+        return self._rows[row].reachable(length)
+
+    @torch.inference_mode()
+    def mark(self, row: int) -> None:
+        """Make sure that a row can later be cut back to the ids that it has read; only the last two marks are kept."""
+        self._rows[row].mark()
 
     def split(self, row: int) -> TorchSession:
         """A new session with this row. Both sessions share the row's cache, so only one of them may extend it."""
@@ -122,12 +138,10 @@ class TorchSession:
 
     @torch.inference_mode()
     def state(self, length: int) -> dict[str, npt.NDArray[Any]]:
-        """The first row's keys and values of its first `length` ids, by layer; bfloat16, which NumPy lacks, as uint16."""
+        """What the first row's mixers keep of its first `length` ids, one after the other; bfloat16, which NumPy lacks, as uint16."""
         layers = self._rows[0].layers
         return {
-            f"{number}.{name}": _array(half[:, :length])
-            for number, layer in enumerate(layers)
-            for name, half in zip("kv", layer.buffer, strict=True)
+            f"{number}.{place}": _array(tensor) for number, layer in enumerate(layers) for place, tensor in enumerate(layer.state(length))
         }
 
     @torch.inference_mode()
@@ -136,18 +150,20 @@ class TorchSession:
         with memory_errors(f"restoring {length} tokens"):
             row = self._model.open_row()
             # Check the shapes first, so that a wrong length in a file cannot allocate memory.
-            wanted = {f"{number}.{name}": _layout(layer.buffer[0], length) for number, layer in enumerate(row.layers) for name in "kv"}
-            if not length or {name: (array.dtype, array.shape) for name, array in state.items()} != wanted:
+            layouts = [layer.layout(length) for layer in row.layers]
+            wanted = {f"{number}.{place}": one for number, layout in enumerate(layouts) for place, one in enumerate(layout)}
+            if not length or {name: (array.dtype, array.shape) for name, array in state.items()} != _stored(wanted):
                 raise ValueError("the state is that of another model or number format")
-            for number, layer in enumerate(row.layers):
-                layer.store(0, torch.stack([_tensor(state[f"{number}.{name}"], layer.buffer) for name in "kv"]))
+            for number, (layer, layout) in enumerate(zip(row.layers, layouts, strict=True)):
+                parts = [_tensor(state[f"{number}.{place}"], dtype, self._model.device) for place, (dtype, _) in enumerate(layout)]
+                layer.restore(length, parts)
             row.length = length
         self._rows.append(row)
 
 
-def _layout(buffer: torch.Tensor, length: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Number format and shape of `length` positions of a buffer [kv_heads, capacity, head_dim], as `_array` returns them."""
-    return _array(buffer[:0]).dtype, (buffer.shape[0], length, buffer.shape[2])
+def _stored(layouts: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Number formats and shapes of tensors as `_array` returns them."""
+    return {name: (_array(torch.empty(0, dtype=dtype)).dtype, shape) for name, (dtype, shape) in layouts.items()}
 
 
 def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
@@ -156,7 +172,7 @@ def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
     return array
 
 
-def _tensor(array: npt.NDArray[Any], like: torch.Tensor) -> torch.Tensor:
+def _tensor(array: npt.NDArray[Any], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """The inverse of `_array`."""
     tensor = torch.from_numpy(array)
-    return (tensor.view(torch.bfloat16) if like.dtype == torch.bfloat16 else tensor).to(like.device)
+    return (tensor.view(torch.bfloat16) if dtype == torch.bfloat16 else tensor).to(device)

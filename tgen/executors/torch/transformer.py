@@ -16,7 +16,8 @@ from tgen.executors.torch.forward_pass import ForwardPass, packed_pass, whole_pa
 from tgen.executors.torch.layers import Experts, Layer, activate
 from tgen.executors.torch.norms import HeadNorm, RmsNorm, make_norm
 from tgen.executors.torch.positions import Distances, RelativeTable, sinusoids
-from tgen.spec.records import HeadSpec, ModelSpec, PositionTable, StackSpec, TransformSpec
+from tgen.spec.positions import PositionTable
+from tgen.spec.records import HeadSpec, ModelSpec, StackSpec, TransformSpec
 
 TIED = "head.out.weight"
 
@@ -67,12 +68,15 @@ class Stack(nn.Module):
             x = self.embedding_norm(x)
         if self.embedding_in is not None:
             x = self.embedding_in(x)
+        x = x.float() if self.spec.wide else x
         if self.relative is not None or self.block_bias is not None:
             this = replace(this, relative=self.relative, block_bias=self.block_bias)
         for _ in range(self.spec.rounds):
-            for number, layer in enumerate(self.layers):
+            number = 0
+            for layer, spec in zip(self.layers, self.spec.layers, strict=True):
                 x = layer(x, this, number)
-        return x if self.final_norm is None else self.final_norm(x)
+                number += len(spec.mixers)
+        return x.to(this.dtype) if self.final_norm is None else self.final_norm(x).to(this.dtype)
 
     def whole(self, x: Tensor, positions: Tensor | None, source: Source | None = None) -> Tensor:
         """The hidden states of a batch x [batch, n, width] that is read at once; positions [batch, n] are -1 at padding."""
@@ -178,7 +182,7 @@ class Transformer(nn.Module):
         if self.decoder is None or (source is None) != (self.encoder is None):
             raise ValueError("rows need a decoder, and a source if and only if the model has an encoder")
         layers = [layer for layer in self.decoder.layers if isinstance(layer, Layer)]
-        return Row(0, [layer.mixer.make_cache(self.device, self.dtype) for layer in layers], source)
+        return Row(0, [mixer.make_cache(self.device, self.dtype) for layer in layers for mixer in layer.mixers], source)
 
     def read(self, rows: Sequence[Row], blocks: Sequence[Sequence[int]]) -> Tensor:
         """Let each row read its block of ids; the decoder's hidden states of all of them side by side, [total, width].

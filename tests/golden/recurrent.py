@@ -1,0 +1,73 @@
+"""Golden checkpoints of models whose mixers carry a state. Knows neither torch nor transformers."""
+
+from __future__ import annotations
+
+from tests.golden.wanted import BFLOAT, LAYERS, TINY, TWO_HEADS, Golden
+
+ONE = {**TINY, "vocab_size": 40, "hidden_size": 8, "num_hidden_layers": 2}
+HYBRID = {**LAYERS, **TWO_HEADS, "vocab_size": 40, "hidden_size": 12, "intermediate_size": 10}
+
+RECURRENT = {
+    "mamba": Golden(
+        "mamba", {**ONE, "layer_norm_epsilon": 0.05, "state_size": 5, "conv_kernel": 3, "time_step_rank": 3}, dialect=4, dtype=BFLOAT
+    ),
+    "falcon_mamba": Golden(
+        "falcon_mamba",
+        {
+            **ONE,
+            "layer_norm_epsilon": 0.05,
+            "mixer_rms_eps": 0.07,
+            "time_step_rank": 2,
+            "state_size": 5,
+            "use_bias": True,
+            "use_conv_bias": False,
+            "tie_word_embeddings": False,
+        },
+        dtype=BFLOAT,
+    ),
+    "mamba2": Golden(
+        "mamba2",
+        {
+            **ONE,
+            "layer_norm_epsilon": 0.05,
+            "state_size": 5,
+            "num_heads": 4,
+            "head_dim": 4,
+            "n_groups": 2,
+            "time_step_limit": [0.0, 0.9],
+            "use_bias": True,
+            "chunk_size": 8,
+        },
+        dtype=BFLOAT,
+    ),
+    "lfm2": Golden(
+        "lfm2",
+        {
+            **HYBRID,
+            "norm_eps": 0.05,
+            "conv_bias": True,
+            "layer_types": ["conv", "full_attention"],
+            "block_multiple_of": 5,
+            "block_ffn_dim_multiplier": 1.3,
+            "intermediate_size": 15,
+            "rope_parameters": {"rope_theta": 60.0},
+        },
+        dialect=5,
+        dtype=BFLOAT,
+    ),
+    "lfm2_moe": Golden(
+        "lfm2_moe",
+        {
+            **HYBRID,
+            "norm_eps": 0.05,
+            "layer_types": ["full_attention", "conv"],
+            "num_dense_layers": 1,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 6,
+            "routed_scaling_factor": 1.7,
+            "tie_word_embeddings": True,
+        },
+        dtype=BFLOAT,
+    ),
+}
