@@ -11,6 +11,11 @@ from tgen.families.table import Names, Source, Table, make_table
 from tgen.spec.records import AttentionSpec, ExpertsSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RouterSpec
 from tgen.spec.recurrent import ShortConvolutionSpec, WindowSpec
 
+# Keys that repeat others, or are not used.
+UNUSED = """
+    conv_dim conv_dim_out conv_use_xavier_init block_dim block_norm_eps block_mlp_init_scale block_use_swiglu block_out_init_scale
+    block_use_xavier_init num_heads use_pos_enc
+""".split()
 PARTS = {"gate": "w1", "up": "w3", "down": "w2"}
 
 
@@ -19,20 +24,10 @@ def spec(config: Config) -> ModelSpec:
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     head_dim, kv_heads = config.head_dim(width, heads), config.kv_heads(heads)
     norm, count = NormSpec("rms", config.number("norm_eps", default=1e-5)), config.layers("num_hidden_layers")
-    for key in (
-        "conv_dim",
-        "conv_dim_out",
-        "conv_use_xavier_init",
-        "block_dim",
-        "block_norm_eps",
-        "block_mlp_init_scale",
-        "block_use_swiglu",
-    ):
-        config.raw(key)  # repeat other keys, or are not used
-    for key in ("block_out_init_scale", "block_use_xavier_init", "num_heads", "use_pos_enc"):
+    for key in UNUSED:
         config.raw(key)
     bias = config.flag("conv_bias", default=False)
-    mixers = {
+    mixers: dict[str, AttentionSpec | ShortConvolutionSpec] = {
         "conv": ShortConvolutionSpec(WindowSpec(config.integer("conv_L_cache", default=3, maximum=1024), bias), bias),
         "full_attention": AttentionSpec(
             heads, kv_heads, head_dim, head_dim**-0.5, qk_norm=norm, rope=config.rope(head_dim, default_theta=1e6)
@@ -74,14 +69,13 @@ def tensors(spec: ModelSpec) -> Table:
 
 
 def _kinds(config: Config, count: int) -> list[str]:
-    """ "conv" or "full_attention" for each layer."""
+    """The kind of each layer: "conv" or "full_attention"."""
     full, kinds = config.raw("full_attn_idxs"), config.raw("layer_types")
     if kinds is None:
         kinds = ["full_attention" if full is None or (isinstance(full, list) and layer in full) else "conv" for layer in range(count)]
     if not isinstance(kinds, list) or len(kinds) != count or not set(map(str, kinds)) <= {"conv", "full_attention"}:
-        raise UnsupportedError(
-            "config.json: these layer_types are not implemented", f"implemented: conv or full_attention for {count} layers"
-        )
+        implemented = f"implemented: conv or full_attention for {count} layers"
+        raise UnsupportedError("config.json: these layer_types are not implemented", implemented)
     return kinds
 
 
