@@ -156,7 +156,9 @@ def make_model(golden: Golden, seed: int) -> PreTrainedModel:
         if golden.model_type in ("marian", "pegasus") and "embed_positions" in name:
             continue  # sines and cosines
         is_scale = name.endswith("weight") and (parameter.ndim == 1 or "norm" in name)
-        is_scale = is_scale and not golden.model_type.startswith(("gemma", "nemotron"))  # which add the 1 themselves
+        is_scale = is_scale and not golden.model_type.startswith(
+            ("gemma", "nemotron", "qwen3_next", "qwen3_5")
+        )  # which add the 1 themselves
         # With larger ones, BART's norms leave little but what attention adds to every position alike.
         spread = 0.2 if golden.model_type in ("bart", "marian") and ("self_attn.v" in name or "self_attn.out" in name) else 0.4
         spread = 0.1 if "correction" in name or "expert_bias" in name else spread  # with larger ones, some experts would never be chosen

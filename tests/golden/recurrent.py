@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from tests.golden.wanted import BFLOAT, LAYERS, TINY, TWO_HEADS, Golden
+from tests.golden.wanted import BFLOAT, LAYERS, QWEN_VISION, TINY, TWO_HEADS, Golden
 
 ONE = {**TINY, "vocab_size": 40, "hidden_size": 8, "num_hidden_layers": 2}
 HYBRID = {**LAYERS, **TWO_HEADS, "vocab_size": 40, "hidden_size": 12, "intermediate_size": 10}
+DELTA = {
+    **HYBRID,
+    "rms_norm_eps": 0.05,
+    "head_dim": 8,
+    "partial_rotary_factor": 0.75,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 4,
+    "linear_value_head_dim": 3,
+    "linear_conv_kernel_dim": 3,
+}
+QWEN_ROPE = {"rope_type": "default", "rope_theta": 70.0, "partial_rotary_factor": 0.75}
 
 RECURRENT = {
     "mamba": Golden(
@@ -67,6 +79,42 @@ RECURRENT = {
             "moe_intermediate_size": 6,
             "routed_scaling_factor": 1.7,
             "tie_word_embeddings": True,
+        },
+        dtype=BFLOAT,
+    ),
+    "qwen3_next": Golden(
+        "qwen3_next",
+        {
+            **DELTA,
+            "layer_types": ["linear_attention", "full_attention"],
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 5,
+            "shared_expert_intermediate_size": 6,
+            "mlp_only_layers": [0],
+            "norm_topk_prob": False,
+        },
+        dtype=BFLOAT,
+    ),
+    "qwen3_5": Golden(
+        "qwen3_5",
+        {
+            "text_config": {**DELTA, "full_attention_interval": 2, "rope_parameters": {**QWEN_ROPE, "mrope_section": [1, 1, 1]}},
+            "vision_config": {**QWEN_VISION, "hidden_size": 8, "out_hidden_size": 12, "intermediate_size": 8, "num_position_embeddings": 4},
+            "tie_word_embeddings": False,
+        },
+        dtype=BFLOAT,
+    ),
+    "qwen3_5_moe": Golden(
+        "qwen3_5_moe_text",
+        {
+            **DELTA,
+            "layer_types": ["full_attention", "linear_attention"],
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 5,
+            "shared_expert_intermediate_size": 6,
+            "rope_parameters": QWEN_ROPE,
         },
         dtype=BFLOAT,
     ),

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from tgen.errors import UnsupportedError
-from tgen.families import gemma, llama
+from tgen.families import gemma, llama, qwen_linear
 from tgen.families.config import Config
 from tgen.families.table import Table
 from tgen.spec.records import ModelSpec
@@ -22,6 +22,8 @@ INNER: dict[str, ModuleType] = {
     "qwen2_vl_text": llama,
     "qwen2_5_vl_text": llama,
     "qwen3_vl_text": llama,
+    "qwen3_5_text": qwen_linear,
+    "qwen3_5_moe_text": qwen_linear,
 }
 # The text model, and what its settings are where the folder does not say.
 TEXT: dict[str, dict[str, Any]] = {
@@ -40,6 +42,8 @@ TEXT: dict[str, dict[str, Any]] = {
     "qwen2_vl": {"model_type": "qwen2_vl_text"},
     "qwen2_5_vl": {"model_type": "qwen2_5_vl_text"},
     "qwen3_vl": {"model_type": "qwen3_vl_text"},
+    "qwen3_5": {"model_type": "qwen3_5_text"},
+    "qwen3_5_moe": {"model_type": "qwen3_5_moe_text"},
 }
 IMAGES = """
     vision_config image_token_id image_token_index boi_token_index eoi_token_index mm_tokens_per_image video_token_id vision_token_id
@@ -71,4 +75,4 @@ def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
     table: Table = INNER[spec.family].tensors(spec)
     renamed = (("model.", "model.language_model."), ("", "language_model."))
-    return replace(table, renamed=renamed, apart=(*APART, *(f"model.{part}" for part in APART)))
+    return replace(table, renamed=renamed, apart=(*table.apart, *APART, *(f"model.{part}" for part in APART)))

@@ -83,7 +83,8 @@ class AttentionSpec:
     or all heads together ("width"); in these two cases the weight is [heads * head_dim], head by head. With `qk_norm_after_rope` the norm
     follows the rotation. `window` is how many of the latest keys a query sees, itself included, and as many of the next ones in a
     stack that is not causal; None is all of them. `softcap` bounds the scores to +-softcap by a tanh. With `sinks`, each head's softmax
-    has one learned score more, whose weight goes to no key. `distances` adds a number per distance, from a table of this layer's own
+    has one learned score more, whose weight goes to no key. Where `gated`, a further matrix makes a number for each of the mixed heads'
+    numbers, whose sigmoid multiplies it before the last matrix. `distances` adds a number per distance, from a table of this layer's own
     (UMT5). Where `disentangled`, scores are scale * (q.k + q.K(r) + k.Q(r)) for the stack's vector r of the distance: K and Q are this
     layer's matrices for keys and queries. `aggregates` are further keys.
     """
@@ -101,6 +102,7 @@ class AttentionSpec:
     query_growth: QueryGrowth | None = None
     softcap: float | None = None
     sinks: bool = False
+    gated: bool = False
     latent: LatentSpec | None = None
     window: int | None = None
     rope: RopeSpec | None = None

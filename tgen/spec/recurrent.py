@@ -36,9 +36,9 @@ class SelectiveSpec:
     """A selective state space (Mamba, arXiv:2312.00752): `inner` channels x, each with `state` numbers s.
 
     A matrix makes x and a gate z; SiLU follows the window over x. Of x, a second matrix makes vectors b and c of `state` numbers and a
-    short one of `rank` numbers, of which a third makes each channel's step t > 0, by a softplus. Then s = exp(-exp(decay) * t) * s + t * x
-    * b, and the result is the `result` matrix of (s . c + skip * x) * silu(z). With `norm_eps`, b, c and the short vector are divided by their
-    root mean square (Falcon Mamba).
+    short one of `rank` numbers, of which a third makes each channel's step t > 0, by a softplus. Then s = exp(-exp(decay) * t) * s +
+    t * x * b, and the result is the `result` matrix of (s . c + skip * x) * silu(z). With `norm_eps`, b, c and the short vector are divided
+    by their root mean square (Falcon Mamba).
     """
 
     inner: int

@@ -210,6 +210,8 @@ def _attention(name: str, attention: AttentionSpec, width: int) -> Named:
         return
     inner, kv = attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim
     yield from _linear(f"{name}.q", inner, width, attention.bias)
+    if attention.gated:
+        yield from _linear(f"{name}.out_gate", inner, width, attention.bias)
     yield from _linear(f"{name}.k", kv, width, attention.bias)
     yield from _linear(f"{name}.v", kv, width, attention.bias)
     if attention.qk_norm is not None:

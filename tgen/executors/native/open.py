@@ -41,6 +41,8 @@ def supports(spec: ModelSpec) -> str | None:
         return f"its heads are wider than {MOST_HEAD_NUMBERS} numbers"
     if any(attention.window for stack in spec.stacks.values() if not stack.causal for attention in stack.attentions):
         return "its windows look both ways"
+    if any(mixer.gated for mixer in mixers):
+        return "its attention has a gate"
     if any(mixer.aggregates for mixer in mixers):
         return "its attention sees sums of blocks"
     if any(mixer.disentangled for mixer in mixers):

@@ -86,6 +86,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(spec.heads * spec.head_dim, width, bias=spec.out_bias)
         self.q_norm = make_head_norm(spec, spec.heads)
         self.k_norm = make_head_norm(spec, spec.kv_heads)
+        self.out_gate = nn.Linear(width, spec.heads * spec.head_dim, bias=spec.bias) if spec.gated else None
         self.sinks = nn.Parameter(torch.empty(spec.heads)) if spec.sinks else None
         self.distances = Distances(spec.distances) if spec.distances else None
 
@@ -107,14 +108,14 @@ class Attention(nn.Module):
         if spec.query_growth is not None:
             q = q * query_growth(spec.query_growth, this.positions, q.dtype)
         if this.counts is None:
-            return self._merge(self.attend(q, k, v, self.frame(this.parts[0], q, k, this), spec, self.sinks))
+            return self._merge(self.attend(q, k, v, self.frame(this.parts[0], q, k, this), spec, self.sinks), x)
         # Each row attends to the keys and values of all ids that it has read.
         mixed = []
         queries, pairs = q.split_with_sizes(this.counts, dim=2), torch.cat((k, v)).split_with_sizes(this.counts, dim=2)
         for part, query, pair in zip(this.parts, queries, pairs, strict=True):
             keys, values = (pair if part.row is None else part.row.key_values(layer).store(part.row.length, pair)).chunk(2)
             mixed.append(self.attend(query, keys, values, self.frame(part, query, keys, this), spec, self.sinks))
-        return self._merge(joined(mixed))
+        return self._merge(joined(mixed), x)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of x [batch, m, width], each [batch, kv_heads, m, head_dim]."""
@@ -142,9 +143,12 @@ class Attention(nn.Module):
         x = x if self.spec.clip is None else x.clamp(-self.spec.clip, self.spec.clip)
         return x.reshape(batch, n, heads, self.spec.head_dim).transpose(1, 2)
 
-    def _merge(self, mixed: Tensor) -> Tensor:
-        """[batch, heads, n, head_dim] -> [batch, n, width]"""
-        return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+    def _merge(self, mixed: Tensor, x: Tensor | None = None) -> Tensor:
+        """[batch, heads, n, head_dim] -> [batch, n, width]; the gate, where there is one, reads x."""
+        mixed = mixed.transpose(1, 2).flatten(2)
+        if x is not None and self.out_gate is not None:
+            mixed = mixed * torch.sigmoid(self.out_gate(x))
+        return self.out(mixed)  # type: ignore[no-any-return]
 
 
 class LatentAttention(Attention):
@@ -154,6 +158,7 @@ class LatentAttention(Attention):
         nn.Module.__init__(self)
         self.spec = spec
         self.latent = latent
+        self.out_gate = None
         self.attend = fused_attend
         self.rotated = spec.rope.dim if spec.rope else 0
         self.kept = spec.head_dim - self.rotated
