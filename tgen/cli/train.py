@@ -35,7 +35,8 @@ def _number(name: str, help: str, panel: str, limits: str = "above 0", default: 
 @p.takes(without=("dtype", "executor", "quantize"))
 def train(
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="FILE", help="Text files, .jsonl files with a text field, or - for standard input.")
+        list[str] | None,
+        typer.Argument(metavar="FILE", help="Text files, .jsonl files with texts or messages, or - for standard input."),
     ] = None,
     pairs: Annotated[
         Path | None,
