@@ -51,7 +51,7 @@ ORDER = {
     "sampling": ["logits", "selection", "candidates", "nucleus", "filters", "penalties", "rules", "adjustment", "rejection", "sampler"],
     "constraint": ["spelling", "keywords", "pattern", "schema", "grammar", "place", "planner", "guard"],
     "engine": [
-        *["request", "prefix", "shared", "guess", "draft", "job", "sample", "scheduler", "beam"],
+        *["request", "prefix", "shared", "guess", "draft", "job", "sample", "pace", "scheduler", "beam"],
         *["generator", "opening", "prompt_cache"],
     ],
     "wire": ["events", "requests", "tools", "records", "chunks", "responses", "result"],
