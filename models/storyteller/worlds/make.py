@@ -31,9 +31,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """One story with the records made of it, and the sample by which near-duplicates are found."""
+    """One story with the wish that it answers and what is asked about it, and the sample by which near-duplicates are found."""
 
-    records: tuple[ask.Record, ...]
+    record: ask.Record
+    asked: tuple[ask.Asked, ...]
     text: str
     sample: list[int]
 
@@ -61,10 +62,9 @@ def make(settings: Settings, number: int) -> Made:
     rng = random.Random(f"{settings.seed}:{number}")
     told = _told(settings, rng)
     about = {"plot": told.story.plot.name, "style": told.manner.style}
-    records = [ask.before(told, rng)]
-    if rng.random() < settings.questions and (extra := ask.after(told, rng)) is not None:
-        records.append(extra)
-    return Made(tuple({"kind": one["kind"]} | about | one for one in records), told.text, sketch(told.text))
+    record = ask.before(told, rng)
+    asked = ask.after(told, rng) if rng.random() < settings.questions else []
+    return Made({"kind": record["kind"]} | about | record, tuple(asked), told.text, sketch(told.text))
 
 
 def _chunk(settings: Settings, start: int) -> list[Made]:
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hold-out", default="", metavar="PLOTS", help="plots to leave out, separated by commas")
     parser.add_argument("--only", default="", metavar="PLOTS", help="plots to draw from, separated by commas (default: all)")
     parser.add_argument(
-        "--questions", type=float, default=0.3, help="for what part of the stories there is a question, too (default: %(default)s)"
+        "--questions", type=float, default=0.25, help="for what part of the stories there are questions, too (default: %(default)s)"
     )
     parser.add_argument("--limit", type=float, default=0.5, help="a story that shares more of its 5-grams with an earlier one is left out")
     return parser
@@ -126,14 +126,13 @@ def main(arguments: list[str] | None = None) -> int:
     stream = made(Settings(options.seed, names, options.questions), options.processes)
     for one in stream:
         if not shelf.add(one.text, one.sample):
-            dropped[one.records[0]["plot"]] += 1
+            dropped[one.record["plot"]] += 1
             if sum(dropped.values()) > 1000 + 20 * shelf.count:
                 print("warning: nearly every new story is like an earlier one; these plots are exhausted", file=sys.stderr)
                 break
             continue
-        for record in one.records:
-            kinds[record["kind"]] += 1
-            print(json.dumps(record, ensure_ascii=False), file=out)
+        kinds.update((one.record["kind"], *(asked["kind"] for asked in one.asked)))
+        print(json.dumps({**one.record, "asked": one.asked}, ensure_ascii=False), file=out)
         words += len(one.text.split())
         if words >= options.words:
             break
