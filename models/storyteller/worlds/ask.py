@@ -66,11 +66,14 @@ def title_wish(telling: Telling, rng: random.Random) -> str:
     return rng.choice(bank("wish-title")).replace("TITLE", title(telling.story, rng).replace('"', "'"))
 
 
-def words_wish(telling: Telling, rng: random.Random) -> str:
-    """Three words that occur in the story."""
+def three_words(telling: Telling, rng: random.Random) -> tuple[str, ...]:
+    """Three words that occur in the story and not in most."""
     words = sorted({word for word in re.findall(r"(?<![\w'-])[a-z]{4,}(?![\w'-])", telling.text) if word not in bank("common")})
-    chosen = rng.sample(words, min(3, len(words)))
-    text = f"{', '.join(chosen[:-1])} and {chosen[-1]}" if rng.random() < 0.4 else ", ".join(chosen)
+    return tuple(rng.sample(words, min(3, len(words))))
+
+
+def words_wish(words: tuple[str, ...], rng: random.Random) -> str:
+    text = f"{', '.join(words[:-1])} and {words[-1]}" if rng.random() < 0.4 else ", ".join(words)
     return rng.choice(bank("wish-words")).replace("WORDS", text)
 
 
@@ -183,5 +186,8 @@ def before(telling: Telling, rng: random.Random) -> Record:
         first, rest = cut(telling, rng)
         prompt = f"{rng.choice(bank('wish-begin'))} {first}" if rng.random() < 0.5 else first
         return {"kind": kind, "prompt": prompt, "text": rest}
-    makers = {"wish": wish, "title": title_wish, "words": words_wish}
-    return {"kind": kind, "prompt": makers[kind](telling, rng) if kind in makers else "", "text": telling.text}
+    if kind == "words":
+        prompt = words_wish(three_words(telling, rng), rng)
+    else:
+        prompt = {"wish": wish, "title": title_wish}[kind](telling, rng) if kind != "story" else ""
+    return {"kind": kind, "prompt": prompt, "text": telling.text}

@@ -39,7 +39,8 @@ class Made:
     sample: list[int]
 
 
-def _told(settings: Settings, rng: random.Random) -> Telling:
+def told(settings: Settings, rng: random.Random) -> Telling:
+    """One story of any of the plots. Raises RuntimeError where twenty in a row cannot be told."""
     chosen = {section.name: section for section in plots()}
     for _ in range(20):
         try:
@@ -49,9 +50,9 @@ def _told(settings: Settings, rng: random.Random) -> Telling:
             if chance < 0.08:
                 return brief(story, rng)
             poem = verse(story, rng) if chance < 0.11 else None
-            told = poem or tell(story, manner_of(story, rng), rng)
-            if len(told.text.split()) <= 420:
-                return told
+            telling = poem or tell(story, manner_of(story, rng), rng)
+            if len(telling.text.split()) <= 420:
+                return telling
         except (ImpossibleError, LookupError):  # a cast for which this plot has no way: another one is drawn
             continue
     raise RuntimeError("twenty stories in a row could not be told")
@@ -60,11 +61,11 @@ def _told(settings: Settings, rng: random.Random) -> Telling:
 def make(settings: Settings, number: int) -> Made:
     """The story of this number: the same for the same settings, whoever makes it."""
     rng = random.Random(f"{settings.seed}:{number}")
-    told = _told(settings, rng)
-    about = {"plot": told.story.plot.name, "style": told.manner.style}
-    record = ask.before(told, rng)
-    asked = ask.after(told, rng) if rng.random() < settings.questions else []
-    return Made({"kind": record["kind"]} | about | record, tuple(asked), told.text, sketch(told.text))
+    telling = told(settings, rng)
+    about = {"plot": telling.story.plot.name, "style": telling.manner.style}
+    record = ask.before(telling, rng)
+    asked = ask.after(telling, rng) if rng.random() < settings.questions else []
+    return Made({"kind": record["kind"]} | about | record, tuple(asked), telling.text, sketch(telling.text))
 
 
 def _chunk(settings: Settings, start: int) -> list[Made]:
