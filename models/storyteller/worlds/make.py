@@ -16,7 +16,7 @@ from . import ask
 from .book import plots
 from .near import Shelf, sketch
 from .simulate import simulate
-from .tell import Telling, brief, manner_of, tell, verse
+from .tell import Telling, brief, manner_of, size_of, tell, verse
 from .world import ImpossibleError
 
 CHUNK = 200
@@ -44,13 +44,14 @@ def told(settings: Settings, rng: random.Random) -> Telling:
     chosen = {section.name: section for section in plots()}
     for _ in range(20):
         try:
-            story = simulate(chosen[rng.choice(settings.names)], rng, rng.random())
+            size, detail = size_of(rng)
+            story = simulate(chosen[rng.choice(settings.names)], rng, detail)
             story.tales = settings.names
             chance = rng.random()
-            if chance < 0.08:
+            if chance < 0.12:
                 return brief(story, rng)
-            poem = verse(story, rng) if chance < 0.11 else None
-            telling = poem or tell(story, manner_of(story, rng), rng)
+            poem = verse(story, rng) if chance < 0.15 else None
+            telling = poem or tell(story, manner_of(story, rng, size), rng)
             if len(telling.text.split()) <= 420:
                 return telling
         except (ImpossibleError, LookupError):  # a cast for which this plot has no way: another one is drawn

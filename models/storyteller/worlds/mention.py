@@ -1,7 +1,9 @@
 """How those in a story are called: by a name, by a noun, or by a pronoun where exactly one candidate fits."""
 
 import random
+import re
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import chain
 
 from .book import bank
@@ -17,12 +19,26 @@ _PRONOUNS = {
 }
 _RELATIVES = ("parent", "grandparent", "aunt")
 _SAME = {"himself": "self", "she": ""}
+_CLAUSE = r"(?:^|(?<=[.!?;,:] ))(?:and |but |then |only |even |so |just then |on |in |behind |there (?:was|came|stood|sat) )?"
 
 
 def article(noun: str) -> str:
     """The noun with "a" or "an"."""
     vowel = noun[0].lower() in "aeiou" and not noun.lower().startswith(("one-", "one ", "uni", "use", "eu"))
     return f"{'an' if vowel or noun.lower().startswith(('hour', 'honest')) else 'a'} {noun}"
+
+
+@cache
+def _passers() -> re.Pattern[str]:
+    """Finds a man or beast at the beginning of a clause."""
+    return re.compile(rf"{_CLAUSE}(?:an?|the|one|another|every) (?:[a-z]+ )?(?:{'|'.join(bank('passers'))})\b(?!')", re.IGNORECASE)
+
+
+@cache
+def _gendered() -> frozenset[str]:
+    """Nouns that say whether somebody is a he or a she."""
+    banks = ("jobs", "tale-jobs", "tale-heroes", "people-strangers", "tale-strangers")
+    return frozenset({"girl", "boy"} | {word.partition("=")[0] for name in banks for word in bank(name) if "=" in word})
 
 
 @dataclass(slots=True)
@@ -35,9 +51,12 @@ class Memory:
     said: list[str] = field(default_factory=list)
     quoted: bool = False
     start: bool = True
+    passer: bool = False  # somebody who is nobody in the story was the subject since the last character was named
 
     def read(self, text: str) -> None:
-        """Follow literal text: where sentences and quotations begin and end."""
+        """Follow literal text: where sentences and quotations begin and end, and who passes by in it ("only a cow looked up")."""
+        if not self.quoted and _passers().search(re.sub(r'"[^"]*"', "", text)):
+            self.passer = True
         for at, char in enumerate(text):
             if char == '"':
                 self.quoted = not self.quoted
@@ -73,6 +92,7 @@ class Voice:
         self.memory = Memory()
         self.met: set[str] = set()
         self.views: set[str] = set()
+        self.shown: set[str] = set()  # of whom the reader knows whether they are a he or a she
         self.objective = False
 
     def write(self, keys: tuple[str, ...], form: str, word_before: str = "") -> str:
@@ -101,6 +121,8 @@ class Voice:
             text = self._character(key, entity, form)
         if not self.memory.quoted:
             self.met.add(key)
+            if isinstance(entity, Character):
+                self.memory.passer = False
         self._note(key)
         return text
 
@@ -110,7 +132,12 @@ class Voice:
             return str(getattr(one, form))
         me = key == self.narrator and not self.memory.quoted
         if form in ("she", "himself"):
+            self.shown.add(key)
             return _PRONOUNS["I" if me else one.gender][_SAME[form]]
+        if form == "intro" and key in self.met:
+            return self.name(key)
+        if form in ("intro", "a", "the") and one.noun in _gendered():
+            self.shown.add(key)
         if form == "intro":
             return f"{article(f'{one.trait} {one.noun}'.strip())} named {one.name}"
         if form == "a":
@@ -132,6 +159,7 @@ class Voice:
         if me:
             return _PRONOUNS["I"][form]
         if form == "self" or self.clear(key):
+            self.shown.add(key)
             return _PRONOUNS[one.gender][form]
         text = self._full(key, one, form)
         return text if form not in ("'s", "hers") else text + ("'" if text.endswith("s") and not one.named else "'s")
@@ -151,6 +179,8 @@ class Voice:
         """A name or a noun; at the first mention with what the reader must know."""
         first = key not in self.met and not self.memory.quoted
         if not one.named:
+            if one.role in _RELATIVES or one.noun in _gendered():
+                self.shown.add(key)
             if one.role in _RELATIVES:
                 if self.memory.quoted:
                     return self.name(key)
@@ -172,12 +202,15 @@ class Voice:
         now, heard = list(memory.now), [*memory.now, *memory.before]
         others = [other for other in heard if other != key]
         if whose != self.narrator and key in heard and not self._others(whose, others, self._gender(whose)):
+            self.shown.add(whose)
             return _PRONOUNS[self._gender(whose)]["'s"]
         text = self._single(whose, "'s")
         memory.now = now
         return text
 
     def _first(self, key: str, one: Character) -> str:
+        if one.role == "sibling" or (one.role not in ("friend", "elder") and one.noun in _gendered()):
+            self.shown.add(key)
         sort = one.noun if one.kind != "child" else ""
         if self.narrator and self._entity(self.narrator) is not one:
             teller = self._entity(self.narrator)
@@ -201,11 +234,19 @@ class Voice:
         gender = self._gender(key)
         if memory.quoted:
             return key in memory.said and not self._others(key, memory.said, gender)
+        if memory.passer or not self._told_apart(key):
+            return False
         if self._others(key, memory.now, gender):
             return False
         if key in memory.now:
             return True
         return key in memory.before and not self._others(key, memory.before, gender) and self.rng.random() < 0.85
+
+    def _told_apart(self, key: str) -> bool:
+        """Whether the reader can tell by "he" or "she" who is meant: not of a mole and a swan of whom only the names are known."""
+        heard = {key, *self.memory.now, *self.memory.before} - {self.narrator}
+        unknown = {one for one in heard if one not in self.shown and self._gender(one) != "it"}
+        return not unknown or heard == {key} or (unknown == {key} and len(heard) > 1) or key in self.shown
 
     def _gender(self, key: str) -> str:
         entity = self._entity(key)
@@ -257,6 +298,7 @@ class Voice:
             one = self._entity(key)
             assert isinstance(one, Character)
             if not names and form != "'s" and key in memory.now and not memory.quoted and self.clear(key):
+                self.shown.add(key)
                 names.append(_PRONOUNS[one.gender][form])
             else:
                 names.append(self._full(key, one, "" if form != "'s" else "him"))
