@@ -116,7 +116,8 @@ def questions(telling: Telling, rng: random.Random) -> Iterator[tuple[str, str]]
                 asked[question].add(_answer(answer))
     for line in story.plot.forms("why"):
         question, answer = (_line(telling, (read_form(part),), story.scope, rng) for part in line.split(" | "))
-        asked[question].add(_answer(answer))
+        if question:  # "" where its condition does not hold in this story
+            asked[question].add(_answer(answer))
     for question, answers in asked.items():
         if len(answers) == 1:
             answer = answers.pop()

@@ -150,7 +150,7 @@ class Voice:
             return self._full(key, one, "")
         if form == "who" and one.kind == "child" and key not in self.met and one.role in ("friend", "sibling"):
             return self._first(key, one)
-        if form == "who":
+        if form == "who" and one.noun != one.role:
             return self.name(key) + (f" the {one.noun}" if one.named and one.kind != "child" else "")
         if form == "name" and one.role in _RELATIVES and not self.memory.quoted:
             return f"{self._possessor(key, one.of)} {one.noun}"
@@ -223,7 +223,9 @@ class Voice:
             whose = self._single(one.of, "'s")
             tail = f" the {sort}" if sort and one.role == "friend" and self.rng.random() < 0.8 else ""
             return f"{whose} {word} {one.name}{tail}"
-        if one.role == "elder":
+        if one.role == "teacher" and one.kind == "adult" and one.noun == "teacher":
+            return one.name  # what they are, the story says
+        if one.role in ("elder", "teacher"):
             return f"{one.name} the {one.noun}" if one.name.startswith(("Mr", "Miss ")) else f"old {one.name} the {one.noun}"
         adjective = one.trait if one.role == "hero" else ""
         return f"{article(f'{adjective} {one.noun}'.strip())} named {one.name}"
@@ -269,7 +271,9 @@ class Voice:
         if key in self.met or self.memory.quoted:
             return f"the {full if self.rng.random() < 0.15 else thing.noun}"
         owner = self.world.owner.get(key)
-        known = owner is not None and (owner in self.met or owner == self.narrator)
+        known = owner is not None and (
+            owner == self.narrator or (owner in self.met and (owner not in self.memory.now or self.clear(owner)))
+        )
         return self._single(owner, "'s") + f" {full}" if known and owner else article(full)
 
     def _place(self, key: str, place: Place, form: str) -> str:
