@@ -23,6 +23,8 @@ _SPEECH = (
     "groaned|grumbled|explained|warned|promised|agreed|gasped|insisted|mumbled|growled|squeaked|demanded|suggested|sobbed|panted|snapped|announced|"
     "admitted|repeated|murmured|wailed|croaked|boasted|guessed|moaned|chuckled|hissed|puffed)"
 )
+_CLOSES = (".", ",", "?", "!", ";", ":", '"', "")
+_NAME_FIRST = 0.35  # how often it is "Tom said", not "said Tom"
 _SMALLEST = "Once there was a stone who wanted to be a loaf, and in the end it was content."
 _SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with", "who", "that", "from", "up", "down"}
 
@@ -102,7 +104,7 @@ class Teller:
         return self.rng.choices(order, weights)[0]
 
     def _weight(self, rank: float) -> float:
-        return {"short": (1.1 - rank) ** 4, "medium": 1.0, "long": 0.3 + rank}[self.manner.size]
+        return {"short": (1.2 - rank) ** 2, "medium": 1.0, "long": 0.3 + rank}[self.manner.size]
 
     def say(self, form: Form, scope: Scope) -> None:
         """Write one form; what it adds to the story (`+crown`) later forms may ask for."""
@@ -112,9 +114,9 @@ class Teller:
             if isinstance(part, str):
                 self.literal(part)
             elif isinstance(after, str) and after.startswith(", who") and not part.form and part.letters in scope:
-                self._refer(Ref(part.letters, "full"), scope, closed=False)  # not "she, who"
+                self._refer(Ref(part.letters, "full"), scope, ", who")  # not "she, who"
             else:
-                self._refer(part, scope, closed=isinstance(after, str) and after[:1] in (".", ",", "?", "!", ";", '"', ""))
+                self._refer(part, scope, after if isinstance(after, str) else "{")
 
     def literal(self, text: str) -> None:
         if self.voice.memory.start and text[:1].islower():
@@ -122,7 +124,8 @@ class Teller:
         self.voice.memory.read(text)
         self.out.append(text)
 
-    def _refer(self, ref: Ref, scope: Scope, closed: bool) -> None:
+    def _refer(self, ref: Ref, scope: Scope, after: str) -> None:
+        """Write one reference; `after` is the text that follows ("{": another reference)."""
         if not ref.letters:
             self._draw(ref.form, scope)
             return
@@ -136,8 +139,11 @@ class Teller:
             self.literal(self.voice.write((key,), "view"))
         else:
             last = self.out[-1] if self.out else ""
+            closed = after[:1] in _CLOSES and not after.startswith(", who")
+            if after == " and " and not ref.form and len(ref.letters) == 1 and re.search(r'" \w+ $', last):
+                ref = Ref(ref.letters, "full")  # "said Tom and the heron": a pronoun would go before the verb
             text = self.voice.write(tuple(scope[letter] for letter in ref.letters), ref.form, self._word_before(last, closed))
-            self.out.append(self._after_speech(self._with_article(text)))
+            self.out.append(self._after_speech(self._with_article(text), closed))
 
     @staticmethod
     def _word_before(text: str, closed: bool) -> str:
@@ -156,11 +162,15 @@ class Teller:
             self.out[-1] = before[:-1] + "n "
         return text
 
-    def _after_speech(self, text: str) -> str:
-        """A pronoun stands before the verb of speaking: not "said she"."""
+    def _after_speech(self, text: str, closed: bool) -> str:
+        """A pronoun stands before the verb of speaking, not "said she"; a name, too, now and then, where nothing more belongs to it."""
         before = self.out[-1] if self.out else ""
         match = re.search(rf'(?:(?<=" )|^ )({_SPEECH}|[a-z]+ed|thought|read|wrote|says) $|\b(?<![,;:] )(sat|stood|lay|came|hung) $', before)
-        if match is None or text not in ("I", "he", "she", "we", "they"):
+        if match is None:
+            return text
+        quoted = match[1] and before[: match.start(1)].endswith('" ')
+        swapped = quoted and closed and " named " not in text and self.rng.random() < _NAME_FIRST
+        if text not in ("I", "he", "she", "we", "they") and not swapped:
             return text
         self.out[-1] = before[: match.start(match.lastindex or 0)]
         return f"{text} {match[match.lastindex or 0]}"
