@@ -92,6 +92,7 @@ class Voice:
         self.memory = Memory()
         self.met: set[str] = set()
         self.views: set[str] = set()
+        self.sorts: set[str] = set()  # of whom the reader knows what they are: a mole, a princess
         self.shown: set[str] = set()  # of whom the reader knows whether they are a he or a she
         self.objective = False
 
@@ -135,9 +136,9 @@ class Voice:
             self.shown.add(key)
             return _PRONOUNS["I" if me else one.gender][_SAME[form]]
         if form == "intro" and key in self.met:
-            return self.name(key)
-        if form in ("intro", "a", "the") and one.noun in _gendered():
-            self.shown.add(key)
+            return self.name(key) + (f" the {one.noun}" if key not in self.sorts and one.named and one.kind != "child" else "")
+        if form in ("intro", "a", "the", "who"):
+            self._say_sort(key, one)
         if form == "intro":
             return f"{article(f'{one.trait} {one.noun}'.strip())} named {one.name}"
         if form == "a":
@@ -164,6 +165,12 @@ class Voice:
         text = self._full(key, one, form)
         return text if form not in ("'s", "hers") else text + ("'" if text.endswith("s") and not one.named else "'s")
 
+    def _say_sort(self, key: str, one: Character) -> None:
+        """The reader is told what somebody is; for a few that says whether it is a he or a she."""
+        self.sorts.add(key)
+        if one.noun in _gendered():
+            self.shown.add(key)
+
     def name(self, key: str, form: str = "name") -> str:
         """What a character is called by everybody (`call`: what others call out to them)."""
         one = self._entity(key)
@@ -189,8 +196,12 @@ class Voice:
         if first and (form not in ("'s", "hers") or one.role in ("friend", "sibling")):
             return self._first(key, one)
         alone = sum(1 for other in self.world.entities.values() if isinstance(other, Character) and other.noun == one.noun) == 1
-        if alone and not self.memory.quoted and not self.narrator and one.role in ("hero", "friend", "rival") and not first:
+        told = key in self.sorts or (one.kind == "child" and key in self.shown)
+        if alone and told and not self.memory.quoted and not self.narrator and one.role in ("hero", "friend", "rival") and not first:
             return f"the {one.noun}" if self.rng.random() < 0.12 else one.name
+        if key not in self.sorts and one.kind in ("animal", "fairy") and form in ("", "him") and not self.memory.quoted:
+            self._say_sort(key, one)  # only the name was said until now
+            return f"{one.name} the {one.noun}"
         return one.name
 
     def _possessor(self, key: str, whose: str) -> str:
@@ -209,7 +220,7 @@ class Voice:
         return text
 
     def _first(self, key: str, one: Character) -> str:
-        if one.role == "sibling" or (one.role not in ("friend", "elder") and one.noun in _gendered()):
+        if one.role == "sibling":
             self.shown.add(key)
         sort = one.noun if one.kind != "child" else ""
         if self.narrator and self._entity(self.narrator) is not one:
@@ -221,10 +232,13 @@ class Voice:
         if one.role in ("friend", "sibling"):
             word = "friend" if one.role == "friend" else "sister" if one.gender == "she" else "brother"
             whose = self._single(one.of, "'s")
-            tail = f" the {sort}" if sort and one.role == "friend" and self.rng.random() < 0.8 else ""
+            tail = f" the {sort}" if sort and one.role == "friend" else ""
+            if tail or one.role == "sibling":
+                self._say_sort(key, one)
             return f"{whose} {word} {one.name}{tail}"
         if one.role == "teacher" and one.kind == "adult" and one.noun == "teacher":
             return one.name  # what they are, the story says
+        self._say_sort(key, one)
         if one.role in ("elder", "teacher"):
             return f"{one.name} the {one.noun}" if one.name.startswith(("Mr", "Miss ")) else f"old {one.name} the {one.noun}"
         adjective = one.trait if one.role == "hero" else ""
@@ -246,7 +260,8 @@ class Voice:
 
     def _told_apart(self, key: str) -> bool:
         """Whether the reader can tell by "he" or "she" who is meant: not of a mole and a swan of whom only the names are known."""
-        heard = {key, *self.memory.now, *self.memory.before} - {self.narrator}
+        now = self.memory.now
+        heard = {key, *now, *(() if key in now else self.memory.before)} - {self.narrator}
         unknown = {one for one in heard if one not in self.shown and self._gender(one) != "it"}
         return not unknown or heard == {key} or (unknown == {key} and len(heard) > 1) or key in self.shown
 

@@ -7,7 +7,7 @@ from functools import cache
 from .book import bank
 
 CHANCE = 0.6
-_THEN = re.compile(r"(^ ?|[.!?] |\n)Then (?=[a-z]|[A-Z][a-z]+ )")
+_THEN = re.compile(r"(^ ?|[.!?] |\n)Then (?=(?:he|she|they|we|I|the [a-z]+|[A-Z][a-z]+) )")
 
 
 @cache
@@ -45,4 +45,4 @@ def reword(text: str, rng: random.Random) -> str:
 
 def _after_that(text: str, rng: random.Random) -> str:
     """Where the story goes on with "then" or does not, it does not always. Not for what somebody says: "Then go!"."""
-    return _THEN.sub(lambda match: match[1] + ("After that " if rng.random() < 0.25 else "Then "), text)
+    return _THEN.sub(lambda match: match[1] + ("After that " if rng.random() < 0.2 else "Then "), text)

@@ -24,6 +24,7 @@ _SPEECH = (
     "admitted|repeated|murmured|wailed|croaked|boasted|guessed|moaned|chuckled|hissed|puffed)"
 )
 _CLOSES = (".", ",", "?", "!", ";", ":", '"', "")
+_ENDS = re.compile(r"[.;]|, (?:and|but|when|\")")  # after "said Tom": nothing more that belongs to Tom
 _NAME_FIRST = 0.35  # how often it is "Tom said", not "said Tom"
 _SMALLEST = "Once there was a stone who wanted to be a loaf, and in the end it was content."
 _SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with", "who", "that", "from", "up", "down"}
@@ -143,7 +144,7 @@ class Teller:
             if after == " and " and not ref.form and len(ref.letters) == 1 and re.search(r'" \w+ $', last):
                 ref = Ref(ref.letters, "full")  # "said Tom and the heron": a pronoun would go before the verb
             text = self.voice.write(tuple(scope[letter] for letter in ref.letters), ref.form, self._word_before(last, closed))
-            self.out.append(self._after_speech(self._with_article(text), closed))
+            self.out.append(self._after_speech(self._with_article(text), after))
 
     @staticmethod
     def _word_before(text: str, closed: bool) -> str:
@@ -162,14 +163,15 @@ class Teller:
             self.out[-1] = before[:-1] + "n "
         return text
 
-    def _after_speech(self, text: str, closed: bool) -> str:
+    def _after_speech(self, text: str, after: str) -> str:
         """A pronoun stands before the verb of speaking, not "said she"; a name, too, now and then, where nothing more belongs to it."""
         before = self.out[-1] if self.out else ""
         match = re.search(rf'(?:(?<=" )|^ )({_SPEECH}|[a-z]+ed|thought|read|wrote|says) $|\b(?<![,;:] )(sat|stood|lay|came|hung) $', before)
         if match is None:
             return text
         quoted = match[1] and before[: match.start(1)].endswith('" ')
-        swapped = quoted and closed and " named " not in text and self.rng.random() < _NAME_FIRST
+        may = quoted and self.manner.style != "verse" and " named " not in text and _ENDS.match(after)
+        swapped = may and self.rng.random() < _NAME_FIRST
         if text not in ("I", "he", "she", "we", "they") and not swapped:
             return text
         self.out[-1] = before[: match.start(match.lastindex or 0)]
