@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--questions", type=float, default=0.25, help="for what part of the stories there are questions, too (default: %(default)s)"
     )
-    parser.add_argument("--limit", type=float, default=0.5, help="a story that shares more of its 5-grams with an earlier one is left out")
+    parser.add_argument("--limit", type=float, default=0.36, help="a story that shares more of its 5-grams with an earlier one is left out")
     return parser
 
 
