@@ -136,7 +136,9 @@ class Voice:
             self.shown.add(key)
             return _PRONOUNS["I" if me else one.gender][_SAME[form]]
         if form == "intro" and key in self.met:
-            return self.name(key) + (f" the {one.noun}" if key not in self.sorts and one.named and one.kind != "child" else "")
+            told = key in self.sorts or not one.named or one.kind == "child"
+            self._say_sort(key, one)
+            return self.name(key) + ("" if told else f" the {one.noun}")
         if form in ("intro", "a", "the", "who"):
             self._say_sort(key, one)
         if form == "intro":
@@ -211,6 +213,8 @@ class Voice:
             return "our"
         memory = self.memory
         now, heard = list(memory.now), [*memory.now, *memory.before]
+        if whose != self.narrator and whose in heard and any(self._siblings(whose, other) for other in heard):
+            return "their"
         others = [other for other in heard if other != key]
         if whose != self.narrator and key in heard and not self._others(whose, others, self._gender(whose)):
             self.shown.add(whose)
@@ -218,6 +222,11 @@ class Voice:
         text = self._single(whose, "'s")
         memory.now = now
         return text
+
+    def _siblings(self, key: str, other: str) -> bool:
+        """Whether one of the two is the brother or sister of the other."""
+        pairs = ((self._entity(key), other), (self._entity(other), key))
+        return any(isinstance(who, Character) and who.role == "sibling" and who.of == of for who, of in pairs)
 
     def _first(self, key: str, one: Character) -> str:
         if one.role == "sibling":
