@@ -37,8 +37,22 @@ RANKS = {
 ORDER = {
     "spec": ["records", "shapes", "cache"],
     "checkpoint": [
-        *["stored", "bins", "safetensors", "compressed", "matching", "purpose", "container", "mapped", "digests", "generation", "resolve"],
+        *[
+            "stored",
+            "bins",
+            "safetensors",
+            "compressed",
+            "matching",
+            "purpose",
+            "container",
+            "mapped",
+            "digests",
+            "generation",
+            "hub",
+            "resolve",
+        ],
     ],
+    "checkpoint/hub": ["cache", "choice", "pull"],
     "executors": ["session", "formats", "frequencies", "torch", "native", "measure", "open"],
     "executors/native": [
         *["build", "interface", "library", "weights", "panels", "packing", "packed_cache", "forecast"],
