@@ -75,6 +75,8 @@ def _write_config(writer: gguf.GGUFWriter, name: str, config: dict[str, Any]) ->
         if isinstance(value := config.get(key), int | float):
             add = writer.add_uint32 if isinstance(value, int) else writer.add_float32
             add(f"{name}.{theirs}", value)  # type: ignore[arg-type]
+    if name == "gpt2" and not config.get("n_inner"):
+        writer.add_feed_forward_length(4 * config["n_embd"])
     if name == "t5":
         writer.add_layer_norm_rms_eps(config["layer_norm_epsilon"])
     full = rope.get("full_attention", rope)
