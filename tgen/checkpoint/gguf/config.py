@@ -20,6 +20,7 @@ from tgen.gguf_header import Header
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 # Keys that say nothing beyond others, or nothing that a forward pass needs.
 REPEATED = ("vocab_size", "attention.value_length", "rope.scaling.finetuned", "tensor_data_layout", "expert_count", "pooling_type")
+KV_HEADS = "attention.head_count_kv"
 ROPE = ("type", "factor", "original_context_length", "attn_factor", "yarn_attn_factor", "yarn_beta_fast", "yarn_beta_slow")
 # Factors of rotations, one for each pair: those of Llama 3, and of LongRoPE.
 FREQUENCIES, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
@@ -57,6 +58,8 @@ def config_of(header: Header, tensors: Tensors) -> Values:
     values |= _rotations(header, own, values, tensors)
     for key in (*REPEATED, *architecture.repeated):
         own.pop(key, None)
+    if own.get(KV_HEADS) == header.metadata[f"{prefix}attention.head_count"]:
+        del own[KV_HEADS]
     if own:
         key, value = next(iter(own.items()))
         raise UnsupportedError(f"{header.path}: {prefix}{key} = {str(value)[:60]} is not implemented", "tgen does not know what it means")
@@ -69,7 +72,7 @@ def generation_of(header: Header) -> Values:
     found: Values = {"eos_token_id": list(dict.fromkeys(end for end in ends if end is not None))}
     for theirs, ours in SAMPLING.items():
         if (value := header.metadata.get(f"general.sampling.{theirs}")) is not None:
-            found[ours] = value
+            found[ours] = _decimal(value)
     return found
 
 
