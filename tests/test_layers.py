@@ -31,28 +31,18 @@ RANKS = {
     "events": 0,
     "errors": 0,
     "files": 0,
+    "gguf_header": 0,
     "arrays": 0,
 }
 # Inside a folder, a file imports only from files that stand before it.
 ORDER = {
     "spec": ["records", "shapes", "cache"],
     "checkpoint": [
-        *[
-            "stored",
-            "bins",
-            "safetensors",
-            "compressed",
-            "matching",
-            "purpose",
-            "container",
-            "mapped",
-            "digests",
-            "generation",
-            "hub",
-            "resolve",
-        ],
+        *["stored", "bins", "safetensors", "compressed", "gguf", "matching", "purpose", "container", "mapped", "digests", "generation"],
+        *["hub", "resolve"],
     ],
     "checkpoint/hub": ["cache", "choice", "pull"],
+    "checkpoint/gguf": ["blocks", "architectures", "config", "tensors", "file"],
     "executors": ["session", "formats", "frequencies", "torch", "native", "measure", "open"],
     "executors/native": [
         *["build", "interface", "library", "weights", "panels", "packing", "packed_cache", "forecast"],
