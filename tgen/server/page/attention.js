@@ -115,7 +115,7 @@ export class Attention {
     const best = keys.map((text, place) => ({ text, place, weight: weights[row][place] })).sort((one, other) => other.weight - one.weight).slice(0, 5);
     this.said.replaceChildren(
       make("p", {}, make("b", {}, quoted(queries[row])), ` (token ${row}) looks most at`),
-      make("ol", {}, ...best.map(({ text, place, weight }) => make("li", {}, make("span", { className: "bar", "--width": weight }), make("span", { className: "number" }, percent(weight)), " ", ...piece(text), make("small", {}, ` token ${place}`)))),
+      make("ol", {}, ...best.map(({ text, place, weight }) => make("li", {}, make("span", { className: "number" }, percent(weight)), make("span", { className: "bar", "--width": weight }), make("span", {}, ...piece(text), make("small", {}, ` token ${place}`))))),
       ...(column === null ? [] : [make("p", {}, `At ${quoted(keys[column])}, token ${column}: ${percent(weights[row][column])}`)]),
     );
   }

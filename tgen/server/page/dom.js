@@ -1,14 +1,16 @@
 // Small things for the document: elements, words in place of white space, numbers as people read them.
 
+const ATTRIBUTES = new Set(["role", "for", "form"]);
+
 /** The element of an id. */
 export const byId = (id) => document.getElementById(id);
 
-/** A new element. Keys with a dash, and role, become attributes; --names become CSS variables; the others properties. */
+/** A new element. Keys with a dash, and some others, become attributes; --names become CSS variables; the rest are properties. */
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
     if (name.startsWith("--")) element.style.setProperty(name, value); // the page's policy forbids style attributes
-    else if (name.includes("-") || name === "role" || name === "for" || name === "colspan") element.setAttribute(name, value);
+    else if (name.includes("-") || ATTRIBUTES.has(name)) element.setAttribute(name, value);
     else element[name] = value;
   }
   element.append(...children);
@@ -37,7 +39,7 @@ export function percent(share) {
   const value = 100 * share;
   if (value === 0) return "0 %";
   if (value < 0.01) return "< 0.01 %";
-  return `${value.toFixed(value >= 99.95 ? 0 : value >= 10 ? 0 : value >= 1 ? 1 : 2)} %`;
+  return `${value.toFixed(value >= 9.95 ? 0 : value >= 0.995 ? 1 : 2)} %`;
 }
 
 /** A whole number with commas. */

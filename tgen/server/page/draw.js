@@ -9,7 +9,7 @@ export function drawStep(panel, token, place, take) {
   const { step } = token;
   const stages = shownStages(token);
   panel.replaceChildren(
-    make("h3", {}, `Token ${place + 1}: `, make("b", { className: "name" }, ...piece(step.text))),
+    make("h3", {}, `Token ${place + 1}: `, make("b", { className: "name" }, ...piece(step.text)), ` ${percent(token.probability)}`),
     make("p", { className: "how" }, how(token, stages)),
     ...(step.uniform === null ? [] : [unitLine(step)]),
     table(token, stages, take),
@@ -60,11 +60,11 @@ function table(token, stages, take) {
   const penalised = step.candidates.some((one) => one.score !== one.logit);
   const most = Math.max(...step.candidates.flatMap((one) => [one.probability, ...stages.map(({ name }) => one.after[name] ?? 0)]));
   const heads = [
-    make("th", { scope: "col" }, "Candidate"),
-    make("th", { scope: "col" }, "Model", make("small", {}, "before any knob")),
-    ...(penalised ? [make("th", { scope: "col" }, "Penalties", make("small", {}, "change of the logit"))] : []),
-    ...stages.map(({ name, value, left }) => make("th", { scope: "col" }, `${named(name)} ${value ?? ""}`, make("small", {}, `${count(left)} left`))),
-    ...(take ? [make("th", { scope: "col" }, make("span", { className: "hidden" }, "Branch"))] : []),
+    make("th", { scope: "col", className: "candidate" }, "Candidate"),
+    make("th", { scope: "col" }, "Model", make("small", {}, "its probability")),
+    ...(penalised ? [make("th", { scope: "col", className: "change" }, "Penalty", make("small", {}, "of the logit"))] : []),
+    ...stages.map(({ name, value, left }) => make("th", { scope: "col" }, `${named(name)} ${value ?? ""}`.trim(), make("small", {}, `${count(left)} left`))),
+    ...(take ? [make("th", { scope: "col", className: "branch" }, make("span", { className: "hidden" }, "Branch"))] : []),
   ];
   const rows = step.candidates.map((one) => row(one, token, { stages, penalised, most, take }));
   return make("table", { className: "candidates" },
@@ -77,11 +77,11 @@ function row(one, token, { stages, penalised, most, take }) {
   const cells = [make("th", { scope: "row" }, ...piece(one.text)), bar("Model", one.probability)];
   if (penalised) {
     const change = one.score === null ? "forbidden" : one.score === one.logit ? "–" : (one.score - one.logit).toFixed(2).replace("-", "−");
-    cells.push(make("td", { "data-label": "Penalties", className: "change" }, change));
+    cells.push(make("td", { "data-label": "Penalty", className: "change" }, change));
   }
   for (const { name } of stages) {
     if (one.after[name] !== null) cells.push(bar(named(name), one.after[name]));
-    else if (one.cut_by === name) cells.push(make("td", { "data-label": named(name), className: "cut" }, `cut by ${named(name)}`));
+    else if (one.cut_by === name) cells.push(make("td", { "data-label": named(name), className: "cut" }, "cut"));
     else cells.push(make("td", { className: "gone" }));
   }
   const chosen = token.chosen ? token.chosen.id === one.id : one.drawn;

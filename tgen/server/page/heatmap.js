@@ -1,7 +1,7 @@
 // A map on a canvas: rows look at columns. The cursor moves by mouse and arrow keys.
 import { harmless, make } from "./dom.js";
 
-const LARGEST = 26, SMALLEST = 3, READABLE = 12;
+const LARGEST = 26, SMALLEST = 3, READABLE = 9;
 
 export class HeatMap {
   /** `moved` is called with the row and the column of the cursor. */
@@ -33,20 +33,21 @@ export class HeatMap {
     const { queries, keys, weights } = this.data;
     const style = getComputedStyle(this.canvas);
     const room = this.canvas.parentElement.clientWidth;
-    const label = Math.min(110, room / 4);
-    this.cell = Math.max(SMALLEST, Math.min(LARGEST, (room - label - 2) / keys.length, 2600 / queries.length));
+    const paint = this.canvas.getContext("2d");
+    paint.font = `13px ${style.fontFamily}`;
+    const label = Math.min(room / 4, 12 + Math.max(...[...queries, ...keys].map((text) => paint.measureText(shortened(text)).width)));
+    this.cell = Math.max(SMALLEST, Math.min(LARGEST, (room - label - 6) / keys.length));
     this.label = this.cell >= READABLE ? label : 0;
     const [width, height] = [this.label + this.cell * keys.length, this.label + this.cell * queries.length];
     const scale = window.devicePixelRatio || 1;
     Object.assign(this.canvas, { width: Math.ceil(width * scale), height: Math.ceil(height * scale) });
     this.canvas.style.setProperty("--map-width", `${width}px`);
-    const paint = this.canvas.getContext("2d");
     paint.scale(scale, scale);
     const ink = style.getPropertyValue("--ink"), accent = style.getPropertyValue("--accent"), hot = style.getPropertyValue("--hot");
     const most = Math.max(...weights.map((row) => Math.max(...row)), 1e-9);
     const gap = this.cell > 6 ? 1 : 0;
     weights.forEach((row, y) => row.forEach((weight, x) => {
-      paint.globalAlpha = 0.04 + 0.96 * (weight / most);
+      paint.globalAlpha = 0.04 + 0.96 * Math.sqrt(weight / most); // small weights are seen, too
       paint.fillStyle = accent;
       paint.fillRect(this.label + x * this.cell, this.label + y * this.cell, this.cell - gap, this.cell - gap);
     }));
@@ -60,7 +61,7 @@ export class HeatMap {
 
   #labels(paint, ink, family) {
     paint.fillStyle = ink;
-    paint.font = `${Math.min(13, this.cell - 2)}px ${family}`;
+    paint.font = `${Math.min(13, this.cell - 1)}px ${family}`;
     paint.textBaseline = "middle";
     this.data.queries.forEach((text, y) => {
       paint.textAlign = "right";

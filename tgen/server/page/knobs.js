@@ -8,8 +8,8 @@ const SLIDERS = {
   repetition_penalty: [1, 2, 0.01], presence_penalty: [-2, 2, 0.1], frequency_penalty: [-2, 2, 0.1], no_repeat_ngram_size: [0, 12, 1],
 };
 const PRESETS = {
-  "The model's own": {},
-  "Likeliest": { temperature: 0 },
+  "Model's own": {},
+  "No chance": { temperature: 0 },
   "Wild": { temperature: 1.4, top_k: 0, top_p: 1, min_p: 0 },
 };
 
@@ -62,7 +62,7 @@ export class Knobs {
   #knob({ name, help, low, high, whole, value }) {
     const [id, words] = [`knob-${name}`, name.replaceAll("_", "-")];
     const input = make("input", {
-      type: "number", id, value: value ?? "", step: whole ? "1" : "any", placeholder: name === "seed" ? "new" : "",
+      type: "number", id, "form": "ask", value: value ?? "", step: whole ? "1" : "any", placeholder: name === "seed" ? "new" : "",
       inputMode: whole ? "numeric" : "decimal", "aria-describedby": `${id}-help`,
     });
     if (low !== null) input.min = low;
