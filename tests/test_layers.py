@@ -37,8 +37,22 @@ RANKS = {
 ORDER = {
     "spec": ["records", "shapes", "cache"],
     "checkpoint": [
-        *["stored", "bins", "safetensors", "compressed", "matching", "purpose", "container", "mapped", "digests", "generation", "resolve"],
+        *[
+            "stored",
+            "bins",
+            "safetensors",
+            "compressed",
+            "matching",
+            "purpose",
+            "container",
+            "mapped",
+            "digests",
+            "generation",
+            "hub",
+            "resolve",
+        ],
     ],
+    "checkpoint/hub": ["cache", "choice", "pull"],
     "executors": ["session", "formats", "frequencies", "torch", "native", "measure", "open"],
     "executors/native": [
         *["build", "interface", "library", "weights", "panels", "packing", "packed_cache", "forecast"],
@@ -51,7 +65,7 @@ ORDER = {
     "sampling": ["logits", "selection", "candidates", "nucleus", "filters", "penalties", "rules", "adjustment", "rejection", "sampler"],
     "constraint": ["spelling", "keywords", "pattern", "schema", "grammar", "place", "planner", "guard"],
     "engine": [
-        *["request", "prefix", "shared", "guess", "draft", "job", "sample", "scheduler", "beam"],
+        *["request", "prefix", "shared", "guess", "draft", "job", "sample", "pace", "scheduler", "beam"],
         *["generator", "opening", "prompt_cache"],
     ],
     "wire": ["events", "requests", "tools", "records", "chunks", "responses", "result", "inspection"],

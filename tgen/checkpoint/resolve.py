@@ -1,4 +1,5 @@
-"""Finds the model folder for the name that a user types: a path, a shipped model's name, or `org/name` in the Hugging Face cache.
+"""Finds the model folder for the name that a user types: a path, a shipped model's name, or `org/name`,
+perhaps with `@revision`, in the Hugging Face cache.
 
 It never touches the network.
 """
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tgen.checkpoint.hub.cache import is_opened, repositories, repository, split_revision
 from tgen.errors import CheckpointError
 
 DEFAULT_MODEL, DEFAULT_TRANSLATOR = "storyteller", "english-french"
@@ -36,10 +38,14 @@ def resolve(name: str) -> Path:
     known = {model.name: model.folder for model in found_models()}
     if name in known:
         return known[name]
+    base, revision = split_revision(name)
+    if revision is not None and (snapshot := repository(base).snapshot(revision)) is not None:
+        return snapshot
     nearest = _nearest(name, known)
     also = f"nearest: {', '.join(nearest)}; " if nearest else ""
+    pull = f"; `tgen pull {name}` fetches it from the hub" if name.count("/") == 1 else ""
     raise CheckpointError(
-        f"no model {name!r}: neither a folder, a shipped name, nor in the Hugging Face cache", f"{also}`tgen models` lists them"
+        f"no model {name!r}: neither a folder, a shipped name, nor in the Hugging Face cache", f"{also}`tgen models` lists them{pull}"
     )
 
 
@@ -57,12 +63,10 @@ def found_models() -> Iterator[FoundModel]:
         for folder in sorted(root.iterdir()):
             if (folder / "config.json").is_file():
                 yield FoundModel(folder.name, folder, "shipped")
-    cache = cache_folder()
-    if os.path.isdir(cache):
-        for repository in sorted(cache.glob("models--*")):
-            snapshot = _snapshot(repository)
-            if snapshot is not None and (snapshot / "config.json").is_file():
-                yield FoundModel(repository.name.removeprefix("models--").replace("--", "/"), snapshot, "cache")
+    for one in repositories():
+        snapshot = one.snapshot()
+        if snapshot is not None and is_opened(snapshot):
+            yield FoundModel(one.name, snapshot, "cache")
 
 
 def shipped_folder() -> Path | None:
@@ -72,26 +76,6 @@ def shipped_folder() -> Path | None:
         if candidate.is_dir():
             return candidate
     return None
-
-
-def cache_folder() -> Path:
-    """The Hugging Face cache, where its own tools look for it."""
-    if explicit := os.environ.get("HF_HUB_CACHE"):
-        return Path(os.path.expanduser(explicit))
-    home = os.environ.get("HF_HOME")
-    base = home or os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    return Path(os.path.expanduser(base)) / "hub"
-
-
-def _snapshot(repository: Path) -> Path | None:
-    """The snapshot that `main` points to, else the newest."""
-    main = repository / "refs" / "main"
-    if main.is_file():
-        named = repository / "snapshots" / main.read_text("utf-8", errors="replace").strip()
-        if named.is_dir():
-            return named
-    snapshots = [folder for folder in (repository / "snapshots").glob("*") if folder.is_dir()]
-    return max(snapshots, key=lambda folder: folder.stat().st_mtime, default=None)
 
 
 def _file_hint(path: Path) -> str:

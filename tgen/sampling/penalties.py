@@ -7,6 +7,7 @@ count the output alone, as OpenAI defines them.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterable
 from typing import Self
 
@@ -24,10 +25,8 @@ class Penalties:
 
     def __init__(self, options: GenerationOptions, prompt: Iterable[int]) -> None:
         self._options = options
-        self._seen = _Tally()
+        self._seen = _Tally(prompt if options.repetition_penalty != 1 else ())
         self._written = _Tally()
-        for token in prompt if options.repetition_penalty != 1 else ():
-            self._seen.add(token)
 
     def apply(self, logits: Logits) -> Logits:
         """The logits with penalties, all finite; the input does not change."""
@@ -60,10 +59,13 @@ class Penalties:
 class _Tally:
     """Distinct tokens in the order they came, and how often each did, in arrays that grow by doubling."""
 
-    def __init__(self) -> None:
-        self._places: dict[int, int] = {}
-        self._ids: Ids = np.zeros(64, np.intp)
-        self._times: Values = np.zeros(64)
+    def __init__(self, tokens: Iterable[int] = ()) -> None:
+        counts = Counter(tokens)
+        self._places = {token: place for place, token in enumerate(counts)}
+        self._ids: Ids = np.zeros(64 + len(counts), np.intp)
+        self._times: Values = np.zeros(64 + len(counts))
+        self._ids[: len(counts)] = list(counts)
+        self._times[: len(counts)] = list(counts.values())
 
     @property
     def ids(self) -> Ids:

@@ -6,8 +6,9 @@ The rules and their order follow transformers, so that the same settings give th
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Self
 
 import numpy as np
@@ -18,7 +19,7 @@ from tgen.errors import CheckpointError, TgenError, UsageError
 from tgen.options import GenerationOptions
 
 # The tokens that have followed a sequence of ids.
-Followers = dict[tuple[int, ...], frozenset[int]]
+Followers = Mapping[tuple[int, ...], Set[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class RowRules:
         self._size = rules.no_repeat_ngram_size
         # The followers in the prompt, which copies share, and those in the text written since.
         self._prompt = _followers(prompt, self._size)
-        self._written: Followers = {}
+        self._written: dict[tuple[int, ...], Set[int]] = {}
         # No rule looks further back than the longest sequence that it forbids.
         self._reach = max([1, self._size - 1, rules.source_size - 1, *(len(word) - 1 for word in rules.bad_words)])
         self._last = tuple(prompt[-self._reach :])
@@ -160,9 +161,12 @@ def read_rules(
 def _followers(ids: Sequence[int], size: int) -> Followers:
     """For each sequence of `size` - 1 ids, the tokens that have followed it."""
     found: dict[tuple[int, ...], set[int]] = {}
-    for end in range(size - 1, len(ids)) if size else ():
-        found.setdefault(tuple(ids[end - size + 1 : end]), set()).add(ids[end])
-    return {start: frozenset(tokens) for start, tokens in found.items()}
+    if size:
+        shifted = [ids[place:] for place in range(size - 1)]
+        starts = zip(*shifted, strict=False) if shifted else repeat(())
+        for start, token in zip(starts, ids[size - 1 :], strict=False):
+            found.setdefault(start, set()).add(token)
+    return found
 
 
 def _start(ids: Sequence[int], size: int) -> tuple[int, ...] | None:

@@ -416,7 +416,7 @@ int run_program(Model* model, const Program* program, const Batch* batch) {
         run.model = model;
         run.program = program;
         run.batch = batch;
-        run.threads = pool_size(model->pool);
+        run.threads = pool_team(model->pool);
         run.tokens = batch->tokens;
         run.several = batch->tokens > 1;
         int64_t places = batch->tokens > run.threads ? batch->tokens : run.threads;
