@@ -58,10 +58,10 @@ ORDER = {
         *["request", "prefix", "shared", "guess", "draft", "job", "sample", "pace", "scheduler", "beam"],
         *["generator", "opening", "prompt_cache"],
     ],
-    "wire": ["events", "requests", "tools", "records", "chunks", "responses", "result"],
+    "wire": ["events", "requests", "tools", "records", "chunks", "responses", "result", "inspection"],
     "batch": ["lines", "journal", "run"],
-    "server": ["problems", "sending", "guard", "worker", "models", "metrics", "calls", "endpoints", "app", "listening"],
-    "server/endpoints": ["generating", "completions", "chats", "embeddings", "tokens", "borrowed", "resident"],
+    "server": ["problems", "sending", "static", "guard", "worker", "models", "metrics", "calls", "endpoints", "app", "listening"],
+    "server/endpoints": ["generating", "completions", "chats", "embeddings", "tokens", "borrowed", "inspecting", "resident"],
 }
 MOST_FILES = 14
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

@@ -20,6 +20,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantize = Literal["none", "int8", "int4"]
 ExecutorChoice = Literal["auto", "native", "torch"]
 Pooling = Literal["mean", "first", "last", "max", "weighted", "sqrt"]
+AttentionKind = Literal["encoder", "decoder", "cross"]
 Origin = Literal["asked", "environment", "model", "built-in"]
 
 ConstraintKind = Literal["json-schema", "regex", "choices"]

@@ -16,6 +16,8 @@ from tgen.events import Event, Finished, Note, Piece, Started, Token, TokenScore
 from tgen.text.calls import Call
 from tgen.wire.requests import OPTIONS, Form, JsonRequest, LineKey
 
+# The keys of requests for attention maps that are options of `tgen attention`, too.
+INSPECTED = frozenset({"kind", "layer", "head", "answer"})
 OBJECTS: dict[Form, str] = {"completion": "text_completion", "chat": "chat.completion"}
 # From how a sample ended and its text to the text of the message and the records of its calls.
 Split = Callable[[Finished, str], tuple[str, list[dict[str, Any]]]]
@@ -217,9 +219,10 @@ def _id(key: LineKey) -> dict[str, Any]:
 
 def in_json(message: str) -> str:
     """A message about options, with their names as a line of JSON spells them: --top-k is top_k."""
+    known = OPTIONS | INSPECTED
 
     def spelled(found: re.Match[str]) -> str:
         name = found[1].replace("-", "_")
-        return name if name in OPTIONS else found[0]
+        return name if name in known else found[0]
 
     return re.sub(r"--([a-z]+(?:-[a-z]+)*)", spelled, message)

@@ -210,6 +210,14 @@ def take_flag(body: dict[str, Any], key: str) -> bool:
     return bool(value)
 
 
+def take_number(body: dict[str, Any], key: str, low: int, high: int) -> int | None:
+    """Take a whole number from `low` to `high` out of a body; None if it is not there. Raises UsageError for anything else."""
+    value = body.pop(key, None)
+    if value is not None and (type(value) is not int or not low <= value <= high):
+        raise UsageError(f"{key} must be a whole number from {low} to {high}, not {json.dumps(value)[:60]}")
+    return value
+
+
 def _no_text(key: str, value: Any) -> UsageError:
     other = "a list of something else" if isinstance(value, list) else _kind(value)
     return UsageError(f"{key} must be a text or a list of token ids, not {other}")
