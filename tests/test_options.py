@@ -128,8 +128,9 @@ def test_precedence() -> None:
 
 @pytest.mark.parametrize("name", ENVIRONMENT)
 def test_every_environment_variable(name: str) -> None:
-    resolved = resolve({}, {f"TGEN_{name.upper()}": "1"}, {})
-    assert (getattr(resolved.options, name), resolved.origins[name]) == (1, "environment")
+    choices = DECLARED[name].choices
+    resolved = resolve({}, {f"TGEN_{name.upper()}": choices[1] if choices else "1"}, {})
+    assert (getattr(resolved.options, name), resolved.origins[name]) == (choices[1] if choices else 1, "environment")
     assert resolve({}, {f"TGEN_{name.upper()}": ""}, {}).origins[name] == "built-in"
 
 

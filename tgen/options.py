@@ -1,6 +1,7 @@
 """The options of a generation: each is declared once, checked when its record is made, and resolved once.
 
-Precedence: command line or call > environment (`TGEN_TOP_K` ...) > the folder's generation_config.json > built-in.
+Precedence: command line or call > environment (`TGEN_TOP_K` ...) > the user's settings > the folder's generation_config.json > built-in.
+An `environment` holds the variables, and the settings as text under the options' own names (`top_k`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Quantize = Literal["none", "int8", "int4"]
 ExecutorChoice = Literal["auto", "native", "torch"]
 Pooling = Literal["mean", "first", "last", "max", "weighted", "sqrt"]
 AttentionKind = Literal["encoder", "decoder", "cross"]
-Origin = Literal["asked", "environment", "model", "built-in"]
+Origin = Literal["asked", "environment", "settings", "model", "built-in"]
 
 ConstraintKind = Literal["json-schema", "regex", "choices"]
 # Each of these makes the field `constraint`.
@@ -61,7 +62,7 @@ class GenerationOptions:
     overflow: Overflow = field(default="error", metadata=declared(
         "What to do if prompt and new tokens exceed the context. error: exit 5 if the prompt leaves no room, else write fewer tokens and "
         "warn. truncate-left: drop the prompt's oldest tokens. shrink: as error, without the warning.",
-        PROMPT, choices=get_args(Overflow),
+        PROMPT, choices=get_args(Overflow), environment=True,
     ))  # fmt: skip
     max_new_tokens: int = field(default=256, metadata=declared(
         "Stop after this many tokens.",
@@ -161,13 +162,14 @@ class RunOptions:
     """Where, in which number format and with which executor to compute; `threads` None leaves the choice to the executor."""
 
     device: Device = field(default="auto", metadata=declared(
-        "Where to compute.", RUNNING, choices=get_args(Device), default="auto: the first available of cuda, mps, cpu",
+        "Where to compute.", RUNNING, choices=get_args(Device), default="auto: the first available of cuda, mps, cpu", environment=True,
     ))  # fmt: skip
     dtype: Dtype = field(default="auto", metadata=declared(
         "Number format.", RUNNING, choices=get_args(Dtype), default="auto: float32 on a CPU with the memory for it, else as stored",
+        environment=True,
     ))  # fmt: skip
     threads: int | None = field(default=None, metadata=declared(
-        "CPU threads. Without --threads, one for each core.", RUNNING, "INT", aliases=("-t",), low=1, high=4096,
+        "CPU threads. Without --threads, one for each core.", RUNNING, "INT", aliases=("-t",), low=1, high=4096, environment=True,
     ))  # fmt: skip
     executor: ExecutorChoice = field(default="auto", metadata=declared(
         "What computes. native: tgen's own library, for CPUs. torch: PyTorch, for every model and device.",
@@ -206,9 +208,9 @@ class GuessOptions:
 
 
 def settle_guesses(asked: Mapping[str, Any], environment: Mapping[str, str]) -> GuessOptions:
-    """The options of guessing; what is asked overrides the environment. Raises UsageError."""
+    """The options of guessing; what is asked overrides the environment, and that the settings. Raises UsageError."""
     given = {name: value for name, value in asked.items() if value is not None}
-    values = environment_values(GuessOptions, environment)
+    values = standing_values(GuessOptions, environment)
     if "draft_model" in given or given.get("guess") is False:  # each turns off the other
         values = {}
     return GuessOptions(**{**values, **given})
@@ -255,6 +257,7 @@ def resolve(asked: Mapping[str, Any], environment: Mapping[str, str], model: Map
     origins: dict[str, Origin] = dict.fromkeys(settled, "built-in")
     layers: list[tuple[Origin, Mapping[str, Any]]] = [
         ("model", model),
+        ("settings", settings_values(GenerationOptions, environment)),
         ("environment", environment_values(GenerationOptions, environment)),
         ("asked", {key: value for key, value in asked.items() if value is not None}),
     ]
@@ -302,7 +305,7 @@ def environment_values(record: type, environment: Mapping[str, str]) -> dict[str
         if not text:
             continue
         try:
-            values[name] = _switched(text) if option.switch else {"INT": int, "FLOAT": float}.get(option.metavar, str)(text)
+            values[name] = _from_text(option, text)
             option.check(name, values[name])
         except (ValueError, UsageError) as error:
             reason = error.message if isinstance(error, UsageError) else f"it is not {'a whole' if whole else 'a'} number"
@@ -310,6 +313,20 @@ def environment_values(record: type, environment: Mapping[str, str]) -> dict[str
                 f"the environment sets {variable}={text!r}: {reason}", f"unset {variable}, or give it another value"
             ) from error
     return values
+
+
+def settings_values(record: type, environment: Mapping[str, str]) -> dict[str, Any]:
+    """The values that the settings file, which was checked when it was read, gives to a record's options."""
+    return {name: _from_text(option, environment[name]) for name, option in declarations(record).items() if name in environment}
+
+
+def standing_values(record: type, environment: Mapping[str, str]) -> dict[str, Any]:
+    """The values that stand where a command line gives none: those of the environment, then those of the settings. Raises UsageError."""
+    return {**settings_values(record, environment), **environment_values(record, environment)}
+
+
+def _from_text(option: Declaration, text: str) -> Any:
+    return _switched(text) if option.switch else {"INT": int, "FLOAT": float}.get(option.metavar, str)(text)
 
 
 def _switched(text: str) -> bool:

@@ -1,5 +1,4 @@
-"""Finds the model for the name that a user types: a path, a shipped model's name, or `org/name`, perhaps with `@revision`, in the Hugging Face
-cache.
+"""Finds the model for the name that a user types: a path, a shipped model's name, or `org/name`, perhaps with `@revision`, in the cache.
 
 It never touches the network.
 """

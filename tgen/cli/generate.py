@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Generator as Yields
@@ -16,6 +15,7 @@ from tgen.cli.interrupts import Interrupts
 from tgen.cli.opening import chat_template, open_checkpoint, open_generator
 from tgen.cli.prompt import PromptArgument, PromptSource, check_encoding
 from tgen.cli.remote import Remote, chosen
+from tgen.cli.settings import named_model
 from tgen.errors import UsageError
 from tgen.events import Event, Started
 from tgen.options import GuessOptions, Resolved, RunOptions
@@ -165,7 +165,7 @@ def _show_remote(
         words = _chat_words(system, read_arguments(arguments))
     options = {"values": asked.values, "environment": asked.environment}
     described = remote.describe(options)
-    name = model or os.environ.get("TGEN_MODEL") or described.name
+    name = named_model(model) or described.name
     body = {"prompt": prompt, "chat": chatting, "system": system, "template_arg": arguments, **options}
 
     def events(cancelled: Cancelled, _: Report) -> Yields[Event, None, None]:
