@@ -17,7 +17,7 @@ Ids = npt.NDArray[np.uint64]
 
 def shared(texts: Sequence[str], size: int = 5) -> list[float]:
     """For each text, the largest part of its n-grams that one other text has, too, where the shorter of the two is the measure."""
-    of_text = [grams(text, size) for text in texts]
+    of_text = [grams(text, size) if text else set[int]() for text in texts]
     holders: defaultdict[int, list[int]] = defaultdict(list)
     for number, found in enumerate(of_text):
         for gram in found:
