@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,6 +92,6 @@ def test_the_command_judges_a_model(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_a_line_that_fails_counts_as_an_empty_text() -> None:
     message = {"choices": [{"message": {"role": "assistant", "content": "Once."}}]}
-    records = [message, {"choices": [{"text": "Once."}]}, {"error": {"message": "no"}}]
+    records: list[dict[str, Any]] = [message, {"choices": [{"text": "Once."}]}, {"error": {"message": "no"}}]
     assert [ask_model.text_of(record) for record in records] == ["Once.", "Once.", ""]
     assert variety.shared(["", ""]) == [0.0, 0.0]
