@@ -257,7 +257,7 @@ Model = Annotated[
     str | None,
     option(
         "--model", "-m", panel=RUNNING, metavar="PATH|NAME", default="$TGEN_MODEL, else the settings', else the shipped model",
-        help="A Hugging Face folder, a shipped name, org/name in the Hugging Face cache, or an alias of the settings.",
+        help="A Hugging Face folder, a GGUF file, a shipped name, org/name in the Hugging Face cache, or an alias of the settings.",
     ),
 ]  # fmt: skip
 Server = Annotated[
