@@ -32,11 +32,11 @@ from tgen.options import (
     check_early,
     declarations,
     environment_values,
-    read_constraint,
     settle_guesses,
 )
 from tgen.ui import messages
 from tgen.ui.terminal import Color
+from tgen.values import read_constraint
 
 Command = Callable[..., int]
 
@@ -150,11 +150,11 @@ def _guess_options(given: Mapping[str, Any]) -> GuessOptions:
 def _asked(given: Mapping[str, Any]) -> Asked:
     """The options that were given. Raises UsageError for one that is wrong with every model."""
     asked = {name: value for name, value in given.items() if value is not None and value is not False}
-    for name in ("stop", "json_schema", "regex", "choices"):
-        for text in [asked[name]] if isinstance(asked.get(name), str) else asked.get(name, ()):
+    for name, value in asked.items():
+        for text in [value] if isinstance(value, str) else value if isinstance(value, list) else ():
             check_encoding(flag(name), text)
-    if "stop" in asked:
-        asked["stop"] = tuple(asked["stop"])
+        if isinstance(value, list):
+            asked[name] = tuple(value)
     if "json_schema" in asked:
         asked["json_schema"] = _schema_text(asked["json_schema"])
     if "choices" in asked:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 from tgen.cli import interrupts
 from tgen.cli import options as p
 from tgen.errors import UnsupportedError, UsageError
-from tgen.options import CONSTRAINTS, GuessOptions, RunOptions
+from tgen.options import GuessOptions, RunOptions
 from tgen.ui import messages
+from tgen.values import CONSTRAINTS
 
 if TYPE_CHECKING:
     import socket
