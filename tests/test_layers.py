@@ -28,6 +28,7 @@ RANKS = {
     # The modules at the top, which count as one folder.
     "options": 0,
     "declaration": 0,
+    "values": 0,
     "events": 0,
     "errors": 0,
     "files": 0,
@@ -52,7 +53,10 @@ ORDER = {
         *["cache", "norms", "positions", "forward_pass", "attention", "mixers", "layers", "transformer"],
         *["placement", "load", "save", "reading", "session", "maps"],
     ],
-    "sampling": ["logits", "selection", "candidates", "nucleus", "filters", "penalties", "rules", "adjustment", "rejection", "sampler"],
+    "sampling": [
+        *["logits", "selection", "candidates", "nucleus", "mirostat", "filters", "wording", "penalties", "dry", "rules", "adjustment"],
+        *["rejection", "sampler"],
+    ],
     "constraint": ["spelling", "keywords", "pattern", "schema", "grammar", "place", "planner", "guard"],
     "engine": [
         *["request", "prefix", "shared", "guess", "draft", "job", "sample", "pace", "scheduler", "beam"],

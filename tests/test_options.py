@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgen.errors import TgenError, UsageError
-from tgen.options import CONSTRAINTS, DECLARED, GenerationOptions, RunOptions, check_early, resolve
+from tgen.options import DECLARED, GenerationOptions, RunOptions, check_early, resolve
+from tgen.values import CONSTRAINTS
 
 steady = settings(deadline=None, derandomize=True, database=None, max_examples=200)
 # What JSON can hold, and a little more.

@@ -20,13 +20,14 @@ from tgen.cli.remote import chosen
 from tgen.cli.settings import named_model
 from tgen.errors import TgenError, UsageError
 from tgen.events import Piece
-from tgen.options import CONSTRAINTS, GuessOptions, RunOptions
+from tgen.options import GuessOptions, RunOptions
 from tgen.ui import messages
 from tgen.ui.dialogue import PipedLines, Said, TypedLines, history_file, read_message
 from tgen.ui.output import open_stdout
 from tgen.ui.report import Report
 from tgen.ui.stream import PipeStream, open_stream
 from tgen.ui.terminal import Color, is_terminal
+from tgen.values import CONSTRAINTS
 
 if TYPE_CHECKING:
     from tgen.cli.remote_talk import RemoteConversation

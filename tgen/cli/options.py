@@ -31,12 +31,12 @@ from tgen.options import (
     RunOptions,
     check_early,
     declarations,
-    read_constraint,
     settle_guesses,
     standing_values,
 )
 from tgen.ui import messages
 from tgen.ui.terminal import Color
+from tgen.values import read_constraint
 
 Command = Callable[..., int]
 
@@ -170,11 +170,11 @@ def as_it_stands() -> tuple[RunOptions, GuessOptions]:
 def _asked(given: Mapping[str, Any]) -> Asked:
     """The options that were given. Raises UsageError for one that is wrong with every model."""
     asked = {name: value for name, value in given.items() if value is not None and value is not False}
-    for name in ("stop", "json_schema", "regex", "choices"):
-        for text in [asked[name]] if isinstance(asked.get(name), str) else asked.get(name, ()):
+    for name, value in asked.items():
+        for text in [value] if isinstance(value, str) else value if isinstance(value, list) else ():
             check_encoding(flag(name), text)
-    if "stop" in asked:
-        asked["stop"] = tuple(asked["stop"])
+        if isinstance(value, list):
+            asked[name] = tuple(value)
     if "json_schema" in asked:
         asked["json_schema"] = _schema_text(asked["json_schema"])
     if "choices" in asked:

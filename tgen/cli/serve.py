@@ -13,8 +13,9 @@ from tgen.cli import interrupts
 from tgen.cli import options as p
 from tgen.cli.settings import named_model, unalias
 from tgen.errors import UnsupportedError, UsageError
-from tgen.options import CONSTRAINTS, GuessOptions, RunOptions
+from tgen.options import GuessOptions, RunOptions
 from tgen.ui import messages
+from tgen.values import CONSTRAINTS
 
 if TYPE_CHECKING:
     import socket
