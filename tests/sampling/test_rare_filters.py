@@ -82,7 +82,7 @@ def spread(chances: Chances) -> list[float]:
         ),
         ({"samplers": "top-k", "temperature": 5, "top_k": 3}, lambda: renormalised(at(1), [2, 3, 0])),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "wanted",
 )
 def test_filters(options: dict[str, Any], expected: Callable[[], Chances]) -> None:
     settled = resolve({**OFF, **options}, {}, {}).options
