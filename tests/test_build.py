@@ -95,6 +95,7 @@ def test_a_wheel_of_a_source_archive_has_the_library(python: Path, tree: Path) -
     folder, names, metadata = unpacked(found)
     assert f"{NATIVE}/{LIBRARY}" in names
     assert f"{NATIVE}/{PROBLEM}" not in names
+    assert {f"tgen/server/page/{path.name}" for path in (ROOT / "tgen" / "server" / "page").iterdir()} <= names
     assert not needs_torch(metadata)
     assert "CDLL" in run(sys.executable, "-c", LOADS, cwd=folder)
 

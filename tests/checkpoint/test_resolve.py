@@ -56,10 +56,11 @@ def test_an_unknown_name_names_the_nearest_whatever_the_case(shipped: Path, name
     (other / "config.json").touch()
     with pytest.raises(CheckpointError, match=f"no model '{name}'") as caught:
         resolve(name)
-    assert caught.value.hint == f"nearest: {nearest}; `tgen models` lists them"
+    pull = f"; `tgen pull {name}` fetches it from the hub" if "/" in name else ""
+    assert caught.value.hint == f"nearest: {nearest}; `tgen models` lists them{pull}"
 
 
-@pytest.mark.parametrize(("file", "hint"), [("model.gguf", "GGUF files are not read"), ("config.json", "give the folder")])
+@pytest.mark.parametrize(("file", "hint"), [("model.safetensors", "give the folder"), ("config.json", "or a GGUF file")])
 def test_a_file_is_no_folder(file: str, hint: str, tmp_path: Path) -> None:
     (tmp_path / file).touch()
     with pytest.raises(CheckpointError, match="is a file, not a model folder") as caught:

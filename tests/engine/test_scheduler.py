@@ -29,8 +29,9 @@ from tgen.checkpoint.container import open_checkpoint
 from tgen.engine.generator import Generator
 from tgen.engine.job import CHUNK, Job
 from tgen.engine.opening import open_generator
+from tgen.engine.pace import USUAL
 from tgen.engine.request import Request
-from tgen.engine.scheduler import BESIDE, Scheduler
+from tgen.engine.scheduler import Scheduler
 from tgen.errors import CapacityError, MemoryLimitError, TgenError, UsageError
 from tgen.events import Finished, Note, Piece, Started
 from tgen.executors.torch.session import TorchExecutor
@@ -165,7 +166,7 @@ def test_a_long_prompt_is_read_beside_a_row_that_writes() -> None:
         started = any(isinstance(event, Started) for key, event in events if key == 2)
     blocks = stage.sessions[0].read[1:]
     assert told == [*[1] * len(blocks), 2]
-    assert all(len(rows[0]) == 1 and len(rows[1]) <= BESIDE + 2 for rows in blocks)
+    assert all(len(rows[0]) == 1 and len(rows[1]) <= USUAL + 2 for rows in blocks)
     assert sum(len(rows[1]) for rows in blocks) == 1000
 
 

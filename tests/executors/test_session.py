@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from tgen.executors.torch.transformer import Transformer
 from tgen.families.config import Config
 from tgen.families.registry import find_family
 
-LLAMA = {
+LLAMA: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 2,
@@ -27,11 +28,13 @@ LLAMA = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 128,
 }
-CONFIGS = {
+CONFIGS: dict[str, dict[str, Any]] = {
     "llama": LLAMA,
     "mistral": {**LLAMA, "sliding_window": 7},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
     "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "lfm2": {**LLAMA, "layer_types": ["conv", "full_attention"]},
+    "mamba2": {"hidden_size": 16, "num_hidden_layers": 2, "num_heads": 4, "head_dim": 8, "state_size": 8, "n_groups": 2},
 }
 PROMPTS = ["a", "the cat", "A longer one, longer than any window of attention here."]
 
@@ -300,3 +303,47 @@ def test_rows_have_their_own_source(name: str) -> None:
         session.admit([[]])
     with pytest.raises(ValueError, match="a source if and only if the model has an encoder"):
         session.admit([None])
+
+
+def test_a_state_is_cut_back_to_what_it_kept() -> None:
+    """After a long step: its start, marks, and nothing. After a short one: every place within it. Copies do not change one another."""
+    session, read = opened(model("mamba2"), 1), ids(120, 1)
+    session.extend([read[:40]])
+    session.mark(0)
+    session.extend([read[40:100]])
+    session.mark(0)
+    for place in range(100, 104):
+        session.extend([read[place : place + 1]])
+    session.extend([read[104:112]])
+    assert [session.reachable(0, length) for length in (39, 40, 99, 100, 103, 104, 107, 112)] == [0, 40, 40, 100, 100, 104, 107, 112]
+    with pytest.raises(ValueError, match="cannot be cut back to 103"):
+        session.truncate([103])
+    session.select([0, 0, 0])
+    session.truncate([107, 100, 40])
+    for more in (ids(1, 2), ids(9, 3)):
+        expected = [full("mamba2", [*read[:length], *more]) for length in (107, 100, 40)]
+        assert_close(session.extend([more] * 3), np.stack(expected))
+        session.truncate([107, 100, 40])
+
+
+def test_a_state_can_be_stored() -> None:
+    session, read = opened(model("lfm2"), 1), ids(50, 1)
+    session.extend([read])
+    session.mark(0)
+    session.extend([[1]])
+    other = TorchSession(model("lfm2"))
+    other.restore(50, session.state(50))
+    assert_close(other.extend([[2]]), full("lfm2", [*read, 2])[None])
+    with pytest.raises(ValueError, match="another model"):
+        other.restore(49, session.state(50))
+
+
+@pytest.mark.parametrize("guess", [False, True])
+def test_a_state_in_the_engine(guess: bool) -> None:
+    """Guesses, stop strings and a second prompt that begins like the first leave the text as it is without a cache."""
+    made = model("mamba2")
+    generator = Generator(TorchExecutor(made), byte_tokenizer(), context=400, guess=guess)
+    prompt = "abcabcabc the cat " * 4
+    for text in (prompt, prompt + "and", prompt[:50] + "the"):
+        played = Played(list(generator.stream(text, temperature=0, max_new_tokens=20, logprobs=0)))
+        assert [token.score.id for token in played.tokens()] == oracle("mamba2", text.encode(), 20)

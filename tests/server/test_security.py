@@ -40,6 +40,15 @@ def test_a_page_that_hides_its_origin_is_refused(served: Served) -> None:
     assert served.ask("/v1/models", Sec_Fetch_Site="same-origin")[0] == 200
 
 
+def test_a_link_of_another_page_opens_the_page_and_nothing_else(served: Served) -> None:
+    def followed(path: str, destination: str, method: str = "GET") -> int:
+        return served.ask(path, method=method, Sec_Fetch_Site="cross-site", Sec_Fetch_Dest=destination)[0]
+
+    assert followed("/", "document") == 200
+    refused = [("/", "iframe", "GET"), ("/", "document", "POST"), ("/page/style.css", "style", "GET"), ("/v1/models", "document", "GET")]
+    assert {followed(*one) for one in refused} == {403}
+
+
 def test_own_and_allowed_origins_are_answered(served: Served) -> None:
     assert served.ask("/v1/completions", ASKED, Origin=f"http://127.0.0.1:{served.port}")[0] == 200
     access = read_access(None, ["https://good.example"], "127.0.0.1", private=False)
@@ -60,7 +69,8 @@ def test_a_key_is_needed() -> None:
             assert (status, said["error"]["code"]) == (401, "invalid_api_key")
             assert "secret" not in said["error"]["message"]
         assert closed.ask("/metrics")[0] == 401
-        assert closed.ask("/health")[0] == 200
+        assert closed.ask("/explain", ASKED)[0] == closed.ask("/settings", {})[0] == 401
+        assert closed.ask("/health")[0] == closed.ask("/")[0] == closed.ask("/page/style.css")[0] == 200
         assert closed.ask("/v1/completions", ASKED, Authorization="Bearer secret")[0] == 200
 
 
@@ -85,7 +95,7 @@ SAID = [{"role": "user", "content": "a"}]
     [
         ("completions", {"prompt": "a", "suffix": "b"}, "'suffix' cannot be honoured", "suffix"),
         ("completions", {"prompt": "a", "best_of": 3, "n": 2}, "'best_of' cannot be honoured", "best_of"),
-        ("completions", {"prompt": "a", "logit_bias": {"5": 1}}, "'logit_bias' cannot be honoured", "logit_bias"),
+        ("completions", {"prompt": "a", "logit_bias": {"5": "x"}}, "logit_bias must be TOKEN=VALUE, not '5=x'", "logit_bias"),
         ("completions", {"prompt": "a", "temprature": 1}, "'temprature' is not known; do you mean 'temperature'?", None),
         ("completions", {"prompt": "a", "temperature": -1}, "temperature must be 0 or more, not -1", "temperature"),
         ("completions", {"prompt": "a", "max_tokens": 0}, "max_new_tokens must be 1 or more, not 0", "max_new_tokens"),
@@ -135,7 +145,13 @@ def test_a_body_that_is_no_object_is_refused(served: Served, data: bytes) -> Non
 
 
 def test_other_paths_and_methods(served: Served) -> None:
-    for method, path, wanted in (("GET", "/", 404), ("GET", "/v1/completions", 405), ("POST", "/v1/models", 405), ("POST", "/x", 404)):
+    for method, path, wanted in (
+        ("GET", "/nothing", 404),
+        ("POST", "/", 405),
+        ("GET", "/v1/completions", 405),
+        ("POST", "/v1/models", 405),
+        ("POST", "/x", 404),
+    ):
         status, said = served.ask(path, method=method)
         assert (status, sorted(said["error"])) == (wanted, ["code", "message", "param", "type"])
 

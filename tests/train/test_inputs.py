@@ -19,6 +19,10 @@ MARK = b"\xef\xbb\xbf"
 PLAIN = "One.\nTwo.\n\nThree\u2028and\x85four\ufeff.\n"
 
 
+def lines(*conversations: list[dict[str, str]]) -> bytes:
+    return "".join(json.dumps({"messages": messages}) + "\n" for messages in conversations).encode()
+
+
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", [b"", MARK])
 def test_marks_and_line_endings_are_not_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: bytes, newline: str) -> None:
@@ -57,6 +61,10 @@ def test_a_mark_does_not_become_a_token(tmp_path: Path) -> None:
         ("missing.txt", None, "no such file: missing.txt"),
         ("bad.txt", MARK + b"ab\xff", "bad.txt is not UTF-8 at byte 5"),
         ("deep.jsonl", b"[" * 100_000, "deep.jsonl, line 1: not a JSON object with a text field"),
+        ("user.jsonl", lines([{"role": "user", "content": "Hello"}]), "user.jsonl, line 1: a conversation to learn from must end"),
+        ("none.jsonl", lines([]), "none.jsonl, line 1: "),
+        ("role.jsonl", lines([{"role": "poet", "content": "Hello"}]), "role.jsonl, line 1: "),
+        ("token.jsonl", lines([{"role": "assistant", "content": "a<|end|>b"}]), "token.jsonl, line 1: message 1 holds <|end|>"),
         ("half.jsonl", b'{"text": "a"}\n{"text": "\\ud83d"}\n', "half.jsonl, line 2: the text field holds half a character"),
     ],
 )

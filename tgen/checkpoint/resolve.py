@@ -1,4 +1,4 @@
-"""Finds the model folder for the name that a user types: a path, a shipped model's name, or `org/name` in the Hugging Face cache.
+"""Finds the model for the name that a user types: a path, a shipped model's name, or `org/name`, perhaps with `@revision`, in the cache.
 
 It never touches the network.
 """
@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tgen.checkpoint.hub.cache import is_opened, repositories, repository, split_revision
 from tgen.errors import CheckpointError
+from tgen.gguf_header import SUFFIX, first_files
 
+MOST_NAMED = 5  # files in a message
 DEFAULT_MODEL, DEFAULT_TRANSLATOR = "storyteller", "english-french"
 
 
@@ -27,19 +30,25 @@ class FoundModel:
 
 
 def resolve(name: str) -> Path:
-    """The folder for `--model`. Raises CheckpointError with the nearest names that exist."""
+    """The folder or the GGUF file for `--model`. Raises CheckpointError with the nearest names that exist."""
     path = Path(os.path.expanduser(name))  # for an impossible path, os.path returns False but pathlib raises an error
     if os.path.isdir(path):
+        return _inside(path)
+    if os.path.isfile(path) and path.suffix == SUFFIX:
         return path
     if os.path.isfile(path):
-        raise CheckpointError(f"{name} is a file, not a model folder", _file_hint(path))
+        raise CheckpointError(f"{name} is a file, not a model folder", "give the folder that holds config.json, or a GGUF file")
     known = {model.name: model.folder for model in found_models()}
     if name in known:
-        return known[name]
+        return _inside(known[name])
+    base, revision = split_revision(name)
+    if revision is not None and (snapshot := repository(base).snapshot(revision)) is not None:
+        return _inside(snapshot)
     nearest = _nearest(name, known)
     also = f"nearest: {', '.join(nearest)}; " if nearest else ""
+    pull = f"; `tgen pull {name}` fetches it from the hub" if name.count("/") == 1 else ""
     raise CheckpointError(
-        f"no model {name!r}: neither a folder, a shipped name, nor in the Hugging Face cache", f"{also}`tgen models` lists them"
+        f"no model {name!r}: neither a folder, a shipped name, nor in the Hugging Face cache", f"{also}`tgen models` lists them{pull}"
     )
 
 
@@ -57,12 +66,10 @@ def found_models() -> Iterator[FoundModel]:
         for folder in sorted(root.iterdir()):
             if (folder / "config.json").is_file():
                 yield FoundModel(folder.name, folder, "shipped")
-    cache = cache_folder()
-    if os.path.isdir(cache):
-        for repository in sorted(cache.glob("models--*")):
-            snapshot = _snapshot(repository)
-            if snapshot is not None and (snapshot / "config.json").is_file():
-                yield FoundModel(repository.name.removeprefix("models--").replace("--", "/"), snapshot, "cache")
+    for one in repositories():
+        snapshot = one.snapshot()
+        if snapshot is not None and is_opened(snapshot):
+            yield FoundModel(one.name, snapshot, "cache")
 
 
 def shipped_folder() -> Path | None:
@@ -74,27 +81,12 @@ def shipped_folder() -> Path | None:
     return None
 
 
-def cache_folder() -> Path:
-    """The Hugging Face cache, where its own tools look for it."""
-    if explicit := os.environ.get("HF_HUB_CACHE"):
-        return Path(os.path.expanduser(explicit))
-    home = os.environ.get("HF_HOME")
-    base = home or os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    return Path(os.path.expanduser(base)) / "hub"
-
-
-def _snapshot(repository: Path) -> Path | None:
-    """The snapshot that `main` points to, else the newest."""
-    main = repository / "refs" / "main"
-    if main.is_file():
-        named = repository / "snapshots" / main.read_text("utf-8", errors="replace").strip()
-        if named.is_dir():
-            return named
-    snapshots = [folder for folder in (repository / "snapshots").glob("*") if folder.is_dir()]
-    return max(snapshots, key=lambda folder: folder.stat().st_mtime, default=None)
-
-
-def _file_hint(path: Path) -> str:
-    if path.suffix == ".gguf":
-        return "GGUF files are not read; give the folder with config.json and the safetensors files"
-    return "give the folder that holds config.json"
+def _inside(folder: Path) -> Path:
+    """The folder, or the GGUF file in it where that is all it holds. Raises CheckpointError if there are several."""
+    if (folder / "config.json").exists():
+        return folder
+    files = first_files(folder)
+    if len(files) > 1:
+        names = ", ".join(path.name for path in files[:MOST_NAMED]) + (" ..." if len(files) > MOST_NAMED else "")
+        raise CheckpointError(f"{folder} holds several models as GGUF files: {names}", f"name one of them: -m {files[0]}")
+    return files[0] if files else folder

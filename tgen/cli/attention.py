@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 from tgen import files
 from tgen.cli import options as p
 from tgen.cli.prompt import PromptSource, TextArgument
 from tgen.cli.reading import Opened, open_to_read
 from tgen.errors import UsageError
+from tgen.options import AttentionKind as Kind
 from tgen.options import RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
 if TYPE_CHECKING:
-    from tgen.executors.torch.maps import Maps
     from tgen.executors.torch.transformer import Transformer
+    from tgen.tasks.attending import Attending
     from tgen.ui.heatmap import HeatMap
 
 MAP = "Which map"
-Kind = Literal["encoder", "decoder", "cross"]
-KINDS: dict[str, tuple[Kind, ...]] = {
-    "decoder-only": ("decoder",),
-    "encoder-only": ("encoder",),
-    "encoder-decoder": ("cross", "encoder", "decoder"),
-}
 
 
 @p.takes(without=("executor", "quantize"))
@@ -75,25 +69,15 @@ def attention(
     require_torch("tgen attention")
     source = PromptSource(text, file)
     opened = open_to_read(model, run, "attention")
-    checkpoint = opened.checkpoint
-    kinds = KINDS[checkpoint.spec.kind]
-    kind = kind or kinds[0]
-    if kind not in kinds:
-        raise UsageError(f"--kind {kind}: {checkpoint.name} is {checkpoint.spec.kind}", f"use --kind {' or '.join(kinds)}")
-    if answer is not None and checkpoint.spec.kind != "encoder-decoder":
-        raise UsageError(f"--answer is for encoder-decoders; {checkpoint.name} is {checkpoint.spec.kind}", "leave it out")
+
+    from tgen.tasks.attending import check_length, checked_kind
+
+    shown = checked_kind(opened.checkpoint, kind, answered=answer is not None)
     ids = opened.tokenizer.encode(source.read())
-    if not ids:
-        raise UsageError("the text is empty", "give some text to look at")
-    opened.check_length("text", len(ids))
-    maps, written = _record(opened, ids, answer)
-    labels = {
-        name: [opened.tokenizer.decode([token], special=True) for token in tokens]
-        for name, tokens in (("source", ids), ("written", written))
-    }
-    queries = labels["source" if kind == "encoder" or not written else "written"]
-    keys = labels["written" if kind == "decoder" and written else "source"]
-    _show(_selected(maps, kind, layer, head, all_heads, queries, keys), all_heads, svg, json)
+    check_length(opened.checkpoint, "text", len(ids))
+    maps = _record(opened, ids, answer)
+    heats = maps.every_head(shown, layer) if all_heads else [maps.selected(shown, layer, head)]
+    _show(heats, all_heads, svg, json)
     return 0
 
 
@@ -105,21 +89,17 @@ def _check_writable(svg: Path) -> None:
         raise UsageError(f"cannot write {svg}: {error.strerror or error}", "name a file in a folder you may write to") from error
 
 
-def _record(opened: Opened, ids: list[int], answer: str | None) -> tuple[Maps, list[int]]:
-    """The maps; for an encoder-decoder also the ids that its decoder read: the start token, then `answer` or the model's own answer."""
+def _record(opened: Opened, ids: list[int], answer: str | None) -> Attending:
+    """The maps; an encoder-decoder reads `answer` or, without one, writes its own."""
     from tgen.executors.open import open_model
-    from tgen.executors.torch.maps import attention_maps
+    from tgen.tasks.attending import attend
 
     checkpoint, tokenizer = opened.checkpoint, opened.tokenizer
     model = open_model(checkpoint, opened.options)
     if checkpoint.spec.kind != "encoder-decoder":
-        return attention_maps(model, ids), []
-    from tgen.checkpoint.generation import read_generation
-
+        return attend(checkpoint, tokenizer, model, ids, [])
     written = _answer(opened, model, ids) if answer is None else tokenizer.encode(answer, special=False)
-    written = [read_generation(checkpoint).decoder_start or 0, *written]
-    opened.check_length("answer", len(written))
-    return attention_maps(model, written, source=ids), written
+    return attend(checkpoint, tokenizer, model, ids, written)
 
 
 def _answer(opened: Opened, model: Transformer, source: list[int]) -> list[int]:
@@ -133,33 +113,14 @@ def _answer(opened: Opened, model: Transformer, source: list[int]) -> list[int]:
     return next(list(event.ids) for event in events if isinstance(event, Finished))
 
 
-def _selected(
-    maps: Maps, kind: Kind, layer: int, head: int | None, all_heads: bool, queries: Sequence[str], keys: Sequence[str]
-) -> list[HeatMap]:
-    """The maps that the options ask for. Raises UsageError for a layer or a head that the model does not have."""
-    from tgen.ui.heatmap import HeatMap
-
-    layers = maps[kind]
-    if not -len(layers) <= layer < len(layers):
-        raise UsageError(f"--layer {layer}: there are {len(layers)} layers", f"give 0 to {len(layers) - 1}, or -1 for the last")
-    weights, number = layers[layer], layer % len(layers)
-    if head is not None and not -len(weights) <= head < len(weights):
-        raise UsageError(f"--head {head}: there are {len(weights)} heads", f"give 0 to {len(weights) - 1}, or -1 for the last")
-    if all_heads:
-        return [HeatMap(f"{kind} {number}.{index}", one, queries, keys) for index, one in enumerate(weights)]
-    if head is None:
-        return [HeatMap(f"{kind}, layer {number}, mean of {len(weights)} heads", weights.mean(axis=0), queries, keys)]
-    return [HeatMap(f"{kind}, layer {number}, head {head % len(weights)}", weights[head], queries, keys)]
-
-
 def _show(heats: list[HeatMap], small: bool, svg: Path | None, json: bool) -> None:
     from tgen.ui.heatmap import draw_map, draw_small
     from tgen.ui.heatmap_svg import svg as draw_svg
 
     if json:
-        rounded = [[[round(float(w), 6) for w in row] for row in heat.weights] for heat in heats]
-        listed = [{"title": heat.title, "queries": heat.queries, "keys": heat.keys} for heat in heats]
-        write_json([{**one, "weights": weights} for one, weights in zip(listed, rounded, strict=True)])
+        from tgen.wire.inspection import map_record
+
+        write_json(list(map(map_record, heats)))
     elif svg is not None:
         files.write_text(svg, draw_svg(heats))
     else:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from tgen.cli import interrupts
 from tgen.cli import options as p
+from tgen.cli.settings import named_model, unalias
 from tgen.errors import UnsupportedError, UsageError
-from tgen.options import CONSTRAINTS, GuessOptions, RunOptions
+from tgen.options import GuessOptions, RunOptions
 from tgen.ui import messages
+from tgen.values import CONSTRAINTS
 
 if TYPE_CHECKING:
     import socket
@@ -106,7 +108,7 @@ def serve(
     guessing: GuessOptions,
 ) -> int:  # fmt: skip
     """Serve models over HTTP as OpenAI does: /v1/completions, /v1/chat/completions, /v1/responses, /v1/embeddings, /v1/models, and
-    /tokenize, /detokenize, /health, /metrics.
+    /tokenize, /detokenize, /health, /metrics. At / is a page that shows how each token is drawn, attention maps, and pieces of a prompt.
 
     All requests share one running batch; each text is the one that tgen generate writes with the same seed and options. A chat or a
     response without max_tokens may fill the context. Options of this command are for requests that do not set them. A closed connection
@@ -134,7 +136,7 @@ def serve(
     access = read_access(api_key or os.environ.get("TGEN_API_KEY") or None, allow_origin or [], host, private=unix is not None)
     limits = Limits(_size("--max-body", max_body), timeout, rows + queue)
     most_bytes = None if memory is None else _size("--memory", memory)
-    names = model or [os.environ.get("TGEN_MODEL") or ""]
+    names = model or [named_model(None) or ""]
     with _listening(host, port, unix) as listener:
         service = _service(names, run, guessing, rows, most_bytes, limits, asked)
         where = f"unix:{unix}" if unix is not None else _url(*listener.getsockname()[:2])
@@ -185,7 +187,7 @@ def _service(
     from tgen.server.models import Models
     from tgen.server.worker import Worker
 
-    models = Models([name or DEFAULT_MODEL for name in names], run, guessing, rows, most_bytes)
+    models = Models([unalias(name or DEFAULT_MODEL) for name in names], run, guessing, rows, most_bytes)
     models.load(models.all[0])
     return Service(models, Worker(), limits, asked.values, asked.environment)
 

@@ -112,7 +112,12 @@ Runs = dict[tuple[int, ...], int]
 
 def find_runs(ids: Sequence[int], start: int = 1) -> Runs:
     """Where the latest occurrence of each run ends, among those that end at `start` or later and have an id after them."""
-    return {tuple(ids[end - length : end]): end for end in range(start, len(ids)) for length in LENGTHS if length <= end}
+    runs: Runs = {}
+    for length in LENGTHS:
+        first = max(length, start)
+        shifted = [ids[first - length + place :] for place in range(length)]
+        runs.update(zip(zip(*shifted, strict=False), range(first, len(ids)), strict=False))
+    return runs
 
 
 class Lookup(Guesses):

@@ -15,6 +15,7 @@ from itertools import accumulate
 from tgen.arrays import Logits
 from tgen.engine.draft import Draft, DraftGuesses
 from tgen.engine.job import CHUNK, SCORED, Job
+from tgen.engine.pace import Pace
 from tgen.engine.prefix import common
 from tgen.engine.shared import LEAST, SharedPrefixes
 from tgen.errors import MemoryLimitError, TgenError
@@ -23,9 +24,6 @@ from tgen.executors.session import Executor
 
 # While no row decodes, a step reads up to this many ids of several prompts: more would only take more memory.
 TOGETHER = 2048
-# While rows decode, a step reads this many ids of prompts, and two more for each row that decodes. It then takes about twice as long as a
-# step that only decodes: a pass over few ids spends its time on reading the weights, which takes as long as computing some 16 ids.
-BESIDE = 16
 # The share of the free memory that caches may take; the rest is for the activations of a pass.
 CACHE_SHARE = 0.8
 # A step that can only wait for a constraint to be compiled returns after this many seconds, so that its caller can cancel.
@@ -40,7 +38,7 @@ class Scheduler:
     """Runs any number of requests, at most `rows` rows at once. Each request gets the text that it would get alone."""
 
     def __init__(self, executor: Executor, rows: int = 16, *, beside: int | None = None, draft: Draft | None = None) -> None:
-        """`beside` is how many ids of prompts a step reads while rows decode; None reads few, to keep the time between tokens short.
+        """`beside` is how many ids of prompts a step reads while rows decode; None reads so few that the time between tokens stays short.
 
         The model of `draft`, if there is one, makes the guesses.
         """
@@ -48,6 +46,7 @@ class Scheduler:
         self._session = executor.open()
         self._rows = rows
         self._beside = beside
+        self._pace = Pace(measured=executor.exact)
         self._draft = draft
         self._running: list[Job] = []  # in the order of their rows in the session
         self._waiting: deque[Job] = deque()
@@ -100,7 +99,7 @@ class Scheduler:
             return told
         tails = [job.tails(block) for job, block in zip(self._running, blocks, strict=True)]
         try:
-            logits = self._session.extend([ids for block in blocks for ids in block], [tail for block in tails for tail in block])
+            logits = self._read([ids for block in blocks for ids in block], [tail for block in tails for tail in block])
         except MemoryLimitError as error:
             # No row has read anything. The next step tries again, without the rows that were only kept; if there are none, the newest
             # request ends with this error.
@@ -127,6 +126,14 @@ class Scheduler:
             self._session.truncate([length for job in going for length in job.lengths])
         return told
 
+    def _read(self, rows: list[Sequence[int]], tails: list[int]) -> Logits:
+        """The session's logits; the pace learns how long a step takes in which rows decode."""
+        begin = time.perf_counter()
+        logits = self._session.extend(rows, tails)
+        if not all(job.reading for job in self._running):
+            self._pace.learn(sum(map(len, rows)), time.perf_counter() - begin)
+        return logits
+
     def _advance(self, job: Job, block: list[Sequence[int]], logits: Logits, offset: int, told: Told) -> list[int]:
         """Pass a step's logits to a job. Returns the rows that the job's next rows continue, counted within the job."""
         job.lengths = [length + len(ids) for length, ids in zip(job.lengths, block, strict=True)]
@@ -146,6 +153,9 @@ class Scheduler:
             told.append((job.key, error))
             return []
         told += job.told(events)
+        if following and job.overdue:
+            told += job.told(job.writer.result().cancel("time"))
+            following = []
         job.remember_read()
         if not following:
             self._keep(job, offset)
@@ -154,7 +164,7 @@ class Scheduler:
     def _blocks(self, told: Told) -> list[list[Sequence[int]]]:
         """The ids that each running job's rows read in this step. Starts waiting jobs while there is room and more ids may be read."""
         decoding = self._offer()
-        left = TOGETHER if not decoding else BESIDE + 2 * decoding if self._beside is None else self._beside
+        left = TOGETHER if not decoding else self._pace.beside(decoding) if self._beside is None else self._beside
         blocks = []
         for job in self._running:
             blocks.append(job.block(left))
@@ -195,6 +205,7 @@ class Scheduler:
                 told.append((job.key, error))
                 continue
             self._running.append(job)
+            job.begun = time.perf_counter()
             return job
         return None
 

@@ -19,18 +19,22 @@ from tgen.server.endpoints import resident
 from tgen.server.endpoints.chats import chat, respond
 from tgen.server.endpoints.completions import complete
 from tgen.server.endpoints.embeddings import embed
-from tgen.server.endpoints.tokens import detokenize, tokenize
+from tgen.server.endpoints.inspecting import attention, explained, settings
+from tgen.server.endpoints.tokens import detokenize, pieces, tokenize
 from tgen.server.guard import Access, Guard
 from tgen.server.models import Served
 from tgen.server.problems import HttpError, error_body
+from tgen.server.static import page_routes
 
 QUEUED: dict[str, Handler] = {
     "/v1/completions": complete,
     "/v1/chat/completions": chat,
     "/v1/responses": respond,
     "/v1/embeddings": embed,
+    "/explain": explained,
+    "/attention": attention,
 }
-QUICK: dict[str, Handler] = {"/tokenize": tokenize, "/detokenize": detokenize}
+QUICK: dict[str, Handler] = {"/tokenize": tokenize, "/detokenize": detokenize, "/pieces": pieces, "/settings": settings}
 METRICS_KIND = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -86,6 +90,7 @@ def make_app(service: Service, access: Access) -> ASGIApp:
         *posts,
         *work,
         *quick,
+        *page_routes(),
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", model),
         Route("/health", health),

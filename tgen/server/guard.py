@@ -1,7 +1,8 @@
 """Decides who may talk to the server: programs that know the key, and no web page of another origin.
 
 A page in a browser can send requests to 127.0.0.1, and by DNS rebinding even read the answers under a name of its own. So a Host must be
-an address or a name of this server, and an Origin must be the server's own or an allowed one.
+an address or a name of this server, and an Origin must be the server's own or an allowed one. The files of the page at / need no key, but
+what the page asks for does.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from tgen.server.problems import INVALID, HttpError
 from tgen.server.sending import send_error
 
 DRAIN_BYTES, DRAIN_SECONDS = 2**20, 2.0
-OPEN_PATHS = frozenset({"/health"})
+# What needs no key: the page asks for it, and holds nothing secret itself.
+OPEN_PATHS, OPEN_FOLDER = frozenset({"/", "/health"}), "/page/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,11 @@ class Guard:
         origin = headers.get("origin")
         sending = send if origin is None else _allowing(send, origin)
         try:
-            self._check_place(headers)
+            self._check_place(headers, scope)
             if scope["method"] == "OPTIONS" and origin is not None:
                 await Response(status_code=204, headers=_preflight(headers))(scope, receive, sending)
                 return
-            if scope["path"] not in OPEN_PATHS:
+            if scope["path"] not in OPEN_PATHS and not scope["path"].startswith(OPEN_FOLDER):
                 self._check_key(headers)
         except HttpError as error:
             await _drain(receive)
@@ -78,7 +80,7 @@ class Guard:
             return
         await self._app(scope, receive, sending)
 
-    def _check_place(self, headers: Headers) -> None:
+    def _check_place(self, headers: Headers, scope: Scope) -> None:
         """Raise HttpError for a Host or an Origin that is not this server's."""
         host, origin = headers.get("host", ""), headers.get("origin")
         if not self._access.private and not self._is_own(host):
@@ -89,7 +91,7 @@ class Guard:
             own = origin.lower() in (f"http://{host}".lower(), f"https://{host}".lower())
             if not own and origin.lower() not in self._access.origins:
                 raise HttpError(403, f"the Origin {origin!r} is not allowed; --allow-origin adds one", INVALID, "origin_not_allowed")
-        elif headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        elif headers.get("sec-fetch-site") in ("cross-site", "same-site") and not _follows_link(headers, scope):
             raise HttpError(403, "a web page of another origin sent this; --allow-origin allows it", INVALID, "origin_not_allowed")
 
     def _is_own(self, host: str) -> bool:
@@ -110,6 +112,11 @@ class Guard:
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._access.key.encode()):
             message = "wrong API key" if given else "this server needs an API key: send it as `Authorization: Bearer KEY`"
             raise HttpError(401, message, INVALID, "invalid_api_key", None, {"WWW-Authenticate": "Bearer"})
+
+
+def _follows_link(headers: Headers, scope: Scope) -> bool:
+    """Whether a person opens the page at / by a link of another page, which sees nothing of it."""
+    return (scope["method"], scope["path"], headers.get("sec-fetch-dest")) == ("GET", "/", "document")
 
 
 async def _drain(receive: Receive) -> None:

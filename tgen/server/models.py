@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tgen.checkpoint.container import Checkpoint, open_checkpoint
 from tgen.checkpoint.resolve import resolve
@@ -18,13 +18,17 @@ from tgen.engine.opening import open_generator
 from tgen.errors import MemoryLimitError, UsageError
 from tgen.executors.formats import available_memory
 from tgen.executors.native.forecast import forecast
-from tgen.executors.open import open_executor, why_torch
+from tgen.executors.open import open_executor, open_model, require_torch, why_torch
 from tgen.executors.session import LoadedModel
 from tgen.options import GuessOptions, RunOptions
 from tgen.server.problems import HttpError
 from tgen.server.worker import Engine
+from tgen.spec.shapes import parameter_count
 from tgen.text.chat import ChatTemplate, find_template
 from tgen.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tgen.executors.torch.transformer import Transformer
 
 # Without --memory, weights may take this share of the memory that is free at the start.
 WEIGHTS_SHARE = 0.7
@@ -40,6 +44,7 @@ class Served:
     bytes: int  # of its weights
     engine: Engine | None = None
     model: LoadedModel | None = None
+    modules: Transformer | None = None  # for attention maps, if they were asked for
     users: int = 0
     used: float = 0.0
     since: int = field(default_factory=lambda: int(time.time()))
@@ -72,6 +77,19 @@ class Served:
             message = f"/v1/embeddings needs a model that is encoder-only or decoder-only; {self.name} is {self.checkpoint.spec.kind}"
             raise UsageError(message, "serve an encoder, such as BERT, with another -m")
         return self.model
+
+    def held(self) -> int:
+        """The bytes of weights that it has in memory."""
+        return self.bytes * self.loaded + self.module_bytes * (self.modules is not None)
+
+    @property
+    def module_bytes(self) -> int:
+        """The bytes of its weights as torch modules."""
+        return 4 * parameter_count(self.checkpoint.spec)
+
+    def close(self) -> None:
+        """Free its weights."""
+        self.engine = self.model = self.modules = None
 
 
 class Models:
@@ -141,13 +159,13 @@ class Models:
         """Close unused models until this one fits. Returns whether it does; a model that is alone always fits."""
         while True:
             loaded = [one for one in self.all if one.loaded]
-            if not loaded or sum(one.bytes for one in loaded) + model.bytes <= self._most:
+            if not loaded or sum(one.held() for one in loaded) + model.bytes <= self._most:
                 return True
             unused = [one for one in loaded if not one.users]
             if not unused:
                 return False
             oldest = min(unused, key=lambda one: one.used)
-            oldest.engine = oldest.model = None
+            oldest.close()
 
     def load(self, model: Served) -> None:
         """Load a model's weights. Raises TgenError."""
@@ -155,6 +173,31 @@ class Models:
             model.model = open_executor(model.checkpoint, self._run)
         else:
             model.engine = Engine(open_generator(model.checkpoint, self._run, self._guessing), self._rows)
+
+    async def recordable(self, model: Served) -> Transformer:
+        """A model that is in use as torch modules, whose attention can be recorded. They stay until the model is closed.
+
+        Raises UnsupportedError without torch, MemoryLimitError, TgenError.
+        """
+        require_torch("an attention map")
+        async with self._loading:
+            if model.modules is None:
+                await _whole(asyncio.to_thread(self._load_modules, model))
+        assert model.modules is not None
+        return model.modules
+
+    def _load_modules(self, model: Served) -> None:
+        from tgen.executors.torch.session import TorchExecutor
+
+        loaded = model.model if model.engine is None else model.engine.generator.executor
+        if isinstance(loaded, TorchExecutor):
+            model.modules = loaded.model
+            return
+        held = sum(one.held() for one in self.all)
+        if held + model.module_bytes > self._most:
+            needed = f"attention maps of {model.name} need {model.module_bytes:,} bytes of weights beside {held:,}"
+            raise MemoryLimitError(f"{needed}, and {self._most:,.0f} are allowed", "allow more with --memory, or serve fewer models")
+        model.modules = open_model(model.checkpoint, self._run)
 
 
 async def _whole(work: Coroutine[Any, Any, None]) -> None:
@@ -172,4 +215,4 @@ def _opened(name: str, run: RunOptions) -> Served:
     tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
     native = why_torch(checkpoint.spec, run) is None
     size = forecast(checkpoint, run).weight_bytes if native else weight_bytes(checkpoint.stored)
-    return Served(checkpoint.name if Path(name).is_dir() else name, checkpoint, tokenizer, size)
+    return Served(checkpoint.name if Path(name).exists() else name, checkpoint, tokenizer, size)

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tgen.errors import CapacityError, CheckpointError, MemoryLimitError, TgenError, UsageError, shortened
-from tgen.wire.records import in_json
+from tgen.wire.records import INSPECTED, in_json
 from tgen.wire.requests import ALIASES, OPTIONS
 
 INVALID, SERVER = "invalid_request_error", "server_error"
 # Words at the beginning of a message that name a key of the body.
 PARAMETER = re.compile(r"'?([a-z_]+)'?\b")
 KEYS = (
-    OPTIONS | ALIASES.keys()
+    OPTIONS | ALIASES.keys() | INSPECTED
     | frozenset(
         "prompt messages echo stream stream_options model tools tool_choice parallel_tool_calls response_format logprobs top_logprobs "
-        "best_of suffix logit_bias input encoding_format dimensions tokens text truncation chat_template_kwargs background".split()
+        "best_of suffix logit_bias input encoding_format dimensions tokens text truncation chat_template_kwargs background top".split()
     )
 )  # fmt: skip
 

@@ -19,6 +19,7 @@ from tgen.engine.scheduler import Scheduler, Told
 from tgen.engine.shared import SharedPrefixes
 from tgen.errors import MemoryLimitError, TgenError
 from tgen.events import Event, Finished
+from tgen.sampling.sampler import Trace
 
 T = TypeVar("T")
 # The share of the free memory that the rows of ended requests may take.
@@ -49,10 +50,13 @@ class Engine:
         self._prefixes = SharedPrefixes(executor, float("inf") if free is None else KEPT_SHARE * free) if shares else None
         self.scheduler = Scheduler(executor, self.rows, draft=self.generator.draft)
 
-    def job(self, request: Request, generator: Generator | None = None) -> Job:
-        """The job for a request, as this generator or another one of the model makes it. Several threads may ask. Raises TgenError."""
+    def job(self, request: Request, generator: Generator | None = None, watch: Callable[[Trace], None] | None = None) -> Job:
+        """The job for a request, as this generator or another one of the model makes it. Several threads may ask. Raises TgenError.
+
+        `watch` gets the first sample's draws, in the thread that runs the model.
+        """
         with self._lock:
-            return (generator or self.generator).job(request, prefix=self._prefixes)
+            return (generator or self.generator).job(request, watch, self._prefixes)
 
 
 class Worker:

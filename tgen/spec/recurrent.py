@@ -21,7 +21,7 @@ class WindowSpec:
 
 @dataclass(frozen=True, slots=True)
 class ShortConvolutionSpec:
-    """A matrix makes vectors b, c and x of each position; the result is the `result` matrix of c * window(b * x) (LFM2, arXiv:2511.23404)."""
+    """A matrix makes vectors b, c and x of each position; the `result` matrix follows c * window(b * x) (LFM2, arXiv:2511.23404)."""
 
     window: WindowSpec
     bias: bool

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +22,11 @@ from tgen.text.tokenizer import Tokenizer
 class Candidate:
     """A token at one step: its raw logit and probability, its score (the logit after penalties), its probability after each filter.
 
+    `low` is where its share of the unit interval begins, None for a token that was cut.
+
     `cut_by` is the filter that cut it, or "rules" for a token that they forbid, which has no score; from there on its
-    probability is None. `after` has the keys temperature, top_k, top_p, min_p, or none at temperature 0.
+    probability is None. `after` has the keys temperature, top_k, top_p, min_p and those of other filters that run, in their order;
+    none at temperature 0.
     """
 
     id: int
@@ -33,6 +37,7 @@ class Candidate:
     after: dict[str, float | None]
     cut_by: str | None
     drawn: bool
+    low: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +58,20 @@ class Step:
 
 
 def explain(
-    generator: Generator, prompt: str, resolved: Resolved, count: int, cancelled: Callable[[], bool] = lambda: False
+    generator: Generator, prompt: str | Sequence[int], resolved: Resolved, count: int, cancelled: Callable[[], bool] = lambda: False
 ) -> Iterator[Step | Event]:
     """The events of a generation, each token of the first sample as a Step before the event that it leads to.
 
-    A step has the `count` best candidates, and always the drawn one.
+    A step has the `count` best candidates, and always the drawn one. A generator that draws in another thread may be some tokens ahead of
+    its events: then their Steps come early.
     """
-    traces: list[Trace] = []
+    traces: deque[Trace] = deque()
     number = 0
     for event in generator.run(prompt, resolved, cancelled, watch=traces.append):
         if isinstance(event, Piece | Finished):
-            for trace in traces:
-                yield make_step(trace, number, generator.tokenizer, count)
+            while traces:
+                yield make_step(traces.popleft(), number, generator.tokenizer, count)
                 number += 1
-            traces.clear()
         yield event
 
 
@@ -76,6 +81,7 @@ def make_step(trace: Trace, number: int, tokenizer: Tokenizer, count: int) -> St
     shown = best if trace.token in best else [*best[:-1], trace.token]
     probabilities = np.exp(log_softmax(trace.logits))
     shares = {name: _shares(stage, shown) for name, stage in trace.stages}
+    borders = _borders(trace, shown)
     candidates = []
     for token in shown:
         forbidden = trace.scores[token] == -np.inf
@@ -90,9 +96,10 @@ def make_step(trace: Trace, number: int, tokenizer: Tokenizer, count: int) -> St
                 after=after,
                 cut_by="rules" if forbidden else next((name for name, share in after.items() if share is None), None),
                 drawn=token == trace.token,
+                low=borders.get(token, (None,))[0],
             )
         )
-    low, high = _borders(trace)
+    low, high = borders[trace.token]
     left = {name: len(stage.ids) for name, stage in trace.stages}
     return Step(number, trace.token, tokenizer.decode([trace.token], special=True), trace.uniform, low, high, left, tuple(candidates))
 
@@ -107,11 +114,15 @@ def _shares(candidates: Candidates, tokens: list[int]) -> dict[int, float | None
     }
 
 
-def _borders(trace: Trace) -> tuple[float, float]:
-    """The borders of the drawn token's share of the unit interval, on which candidates stand in the order of their ids."""
+def _borders(trace: Trace, tokens: list[int]) -> dict[int, tuple[float, float]]:
+    """The borders of each kept token's share of the unit interval, on which candidates stand in the order of their ids."""
     if not trace.stages:
-        return 0.0, 1.0
+        return {trace.token: (0.0, 1.0)}
     last = trace.stages[-1][1]
     cumulative = np.cumsum(last.probabilities())
-    place = int(np.searchsorted(last.ids, trace.token))
-    return float(cumulative[place - 1]) if place else 0.0, float(cumulative[place])
+    places = {token: int(np.searchsorted(last.ids, token)) for token in tokens}
+    return {
+        token: (float(cumulative[place - 1]) if place else 0.0, float(cumulative[place]))
+        for token, place in places.items()
+        if place < len(last.ids) and last.ids[place] == token
+    }

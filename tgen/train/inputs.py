@@ -1,4 +1,4 @@
-"""Text to learn from: plain files, standard input, JSON lines with a `text` field, and files of sentence pairs.
+"""Text to learn from: plain files, standard input, JSON lines with a `text` or `messages` field, and files of sentence pairs.
 
 A byte order mark at the start of a file is dropped, and every line ends in a plain newline whatever the file has, as in Python's text mode.
 """
@@ -9,13 +9,16 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tgen.errors import UsageError
 from tgen.files import decode_text
+from tgen.text.chat import read_messages
+from tgen.train.vocabulary import conversation
 
 STDIN = "-"
 TEXTS_HINT = "give text files, .jsonl files, or - for standard input"
-LINES_HINT = 'write one object a line: {"text": "..."}'
+LINES_HINT = 'write one object a line: {"text": "..."}, or {"messages": [{"role": "user", "content": "..."}, ...]}'
 PAIRS_HINT = "--pairs takes a file of source<TAB>target lines"
 
 
@@ -79,9 +82,10 @@ def _parse_lines(text: str, name: str) -> Iterator[str]:
             continue
         where = f"{name}, line {number}"
         try:
-            document = json.loads(line)["text"]
+            record = json.loads(line)
+            document = record["text"] if "messages" not in record else _conversation(record["messages"], where)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UsageError(f"{where}: not a JSON object with a text field", LINES_HINT) from error
+            raise UsageError(f"{where}: not a JSON object with a text field or messages", LINES_HINT) from error
         if not isinstance(document, str):
             raise UsageError(f"{where}: the text field is not a string", LINES_HINT)
         if not document.isprintable() and any("\ud800" <= character <= "\udfff" for character in document):
@@ -90,3 +94,10 @@ def _parse_lines(text: str, name: str) -> Iterator[str]:
             )
         if document.strip():
             yield _plain_newlines(document)
+
+
+def _conversation(messages: Any, where: str) -> str:
+    try:
+        return conversation(read_messages(messages))
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}", error.hint) from error

@@ -1,25 +1,52 @@
-"""A byte-level BPE tokenizer learned from the training text."""
+"""A byte-level BPE tokenizer learned from the training text, and how a conversation is written with its tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from tgen.errors import CheckpointError
+from tgen.errors import CheckpointError, UsageError
 from tgen.executors.torch.save import write_json
 from tgen.files import write_text
+from tgen.text.chat import Message
+from tgen.text.rendering import render
 
-END = "<|end|>"
+END, USER, ASSISTANT = "<|end|>", "<|user|>", "<|assistant|>"
+SPECIAL = re.compile("|".join(map(re.escape, (END, USER, ASSISTANT))))
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    f"{{{{ '{ASSISTANT}' if message.role == 'assistant' else '{USER}' }}}}{{{{ message.content }}}}"
+    "{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    f"{{% if add_generation_prompt %}}{ASSISTANT}{{% endif %}}"
+)
 
 
-def learn_tokenizer(documents: Iterable[str], size: int, *, sentences: bool = False) -> Tokenizer:
+def conversation(messages: Sequence[Message]) -> str:
+    """A conversation as the document that a model learns it from: what the chat template makes of it, within the tokens around a document.
+
+    Raises UsageError unless it ends with the assistant, and for a message that holds one of the tokens that stand between messages.
+    """
+    if not messages or messages[-1].role != "assistant":
+        raise UsageError("a conversation to learn from must end with the assistant", "add its answer, or leave the last messages out")
+    for number, message in enumerate(messages, start=1):
+        found = SPECIAL.search(message.content)
+        if found:
+            raise UsageError(f"message {number} holds {found[0]}, which stands between messages", "take it out of the text")
+    said = [{"role": message.role, "content": message.content} for message in messages]
+    text = render(CHAT_TEMPLATE, {"messages": said, "bos_token": END, "eos_token": END, "add_generation_prompt": False})
+    return text.removeprefix(END).removesuffix(END)
+
+
+def learn_tokenizer(documents: Iterable[str], size: int, *, sentences: bool = False, chat: bool = False) -> Tokenizer:
     """Byte-level BPE (arXiv:1508.07909, over bytes as in GPT-2): it can encode every text, and decodes it to the same text.
 
     For `sentences`, the tokenizer adds the end token after each, and spells the first word like any other. For other texts the end token
-    is the start token too: the tokenizer puts it before a prompt, as it stands before every document in training.
+    is the start token too: the tokenizer puts it before a prompt, as it stands before every document in training. For a `chat`, there are
+    tokens that begin the messages of the user and of the assistant.
     """
     tokenizer = Tokenizer(models.BPE())
     digits = pre_tokenizers.Digits(individual_digits=True)
@@ -30,9 +57,12 @@ def learn_tokenizer(documents: Iterable[str], size: int, *, sentences: bool = Fa
         tokenizer.normalizer = normalizers.Prepend(" ")
         tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=size,
+        special_tokens=[END, USER, ASSISTANT] if chat else [END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
-    tokenizer.train_from_iterator(documents, trainer)
+    tokenizer.train_from_iterator((part for document in documents for part in SPECIAL.split(document)) if chat else documents, trainer)
     _frame(tokenizer, f"$A {END}" if sentences else f"{END} $A")
     return tokenizer
 
@@ -54,23 +84,26 @@ def end_token(tokenizer: Tokenizer) -> int:
     return found
 
 
+def knows_chats(tokenizer: Tokenizer) -> bool:
+    """Whether it was learned from conversations."""
+    return tokenizer.token_to_id(USER) is not None
+
+
 def bytes_per_token(tokenizer: Tokenizer) -> np.ndarray:
     """How many bytes of text each id stands for, [vocab]; a byte-level piece is spelled with one character for each byte."""
     vocab = tokenizer.get_vocab_size()
     pieces = [tokenizer.id_to_token(i) or "" for i in range(vocab)]
-    return np.array([0 if piece == END else len(piece) for piece in pieces], dtype=np.int64)
+    return np.array([0 if SPECIAL.fullmatch(piece) else len(piece) for piece in pieces], dtype=np.int64)
 
 
 def save_tokenizer(folder: Path, tokenizer: Tokenizer, context: int) -> None:
-    """Write tokenizer.json, and tokenizer_config.json, which tells transformers how to open it."""
+    """Write tokenizer.json, and tokenizer_config.json: how transformers opens it and, if it knows chats, the chat template."""
     write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=False))
-    write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": END,
-            "eos_token": END,
-            "model_max_length": context,
-            "clean_up_tokenization_spaces": False,
-        },
-    )
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": END,
+        "eos_token": END,
+        "model_max_length": context,
+        "clean_up_tokenization_spaces": False,
+    }
+    write_json(folder / "tokenizer_config.json", {**config, "chat_template": CHAT_TEMPLATE} if knows_chats(tokenizer) else config)

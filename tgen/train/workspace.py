@@ -25,7 +25,7 @@ from tgen.train.outputs import curve
 from tgen.train.pairs import PairCorpus, PairObjective, Side, encode_pairs, split_pairs
 from tgen.train.settings import TrainSettings
 from tgen.train.texts import TextCorpus, TextObjective, encode_documents, split_documents
-from tgen.train.vocabulary import begin_prompts, end_token, learn_tokenizer, save_tokenizer
+from tgen.train.vocabulary import USER, begin_prompts, end_token, knows_chats, learn_tokenizer, save_tokenizer
 
 SETTINGS, STATE, LOG, CURVE = "settings.json", "state.pt", "loss.csv", "loss.svg"
 SIDES = ("source", "target", "held_source", "held_target")
@@ -63,7 +63,10 @@ class Workspace:
         train, validation = split_documents(documents, settings.validation)
         if held_back:
             train, validation = documents, list(read_documents(held_back))
-        tokenizer = learn_tokenizer(train, settings.vocab) if base is None else base.tokenizer
+        chat = any(USER in document for document in documents)
+        tokenizer = learn_tokenizer(train, settings.vocab, chat=chat) if base is None else base.tokenizer
+        if chat and not knows_chats(tokenizer):
+            raise UsageError("the base model has no tokens for conversations", "begin without --base, or give texts without messages")
         if settings.beginnings:
             begin_prompts(tokenizer)
         end = end_token(tokenizer)

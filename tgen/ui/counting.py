@@ -13,12 +13,13 @@ from tgen.ui.terminal import console, is_terminal
 class Bar:
     """Shows how much of the work is done, a word beside it, and the time that is left. It disappears when it is stopped."""
 
-    def __init__(self, what: str, total: int | None, start: int = 0) -> None:
-        """`total` is None if it is unknown."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    def __init__(self, what: str, total: int | None, start: int = 0, *, of_bytes: bool = False) -> None:
+        """`total` is None if it is unknown; `of_bytes` says that it counts bytes."""
+        from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         said = TextColumn("{task.fields[said]}")
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), said, TimeRemainingColumn())
+        count = DownloadColumn() if of_bytes else MofNCompleteColumn()
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), count, said, TimeRemainingColumn())
         self._progress = Progress(*columns, console=console(sys.stderr, "auto"), transient=True)
         self._task = self._progress.add_task(what, total=total, completed=start, said="")
         self._progress.start()
@@ -52,7 +53,7 @@ def is_watched() -> bool:
 
 
 @contextmanager
-def counting(what: str, total: int | None, *, start: int = 0, writing: bool = False) -> Iterator[Bar | NoBar]:
+def counting(what: str, total: int | None, *, start: int = 0, writing: bool = False, of_bytes: bool = False) -> Iterator[Bar | NoBar]:
     """Show a bar as long as the work goes on.
 
     Work that is `writing` to stdout has no bar where stdout is a terminal too: the text itself shows how far the work is.
@@ -60,7 +61,7 @@ def counting(what: str, total: int | None, *, start: int = 0, writing: bool = Fa
     if not is_watched() or (writing and is_terminal(sys.stdout)):
         yield NoBar()
         return
-    bar = Bar(what, total, start)
+    bar = Bar(what, total, start, of_bytes=of_bytes)
     try:
         yield bar
     finally:

@@ -16,6 +16,8 @@ from tgen.events import Event, Finished, Note, Piece, Started, Token, TokenScore
 from tgen.text.calls import Call
 from tgen.wire.requests import OPTIONS, Form, JsonRequest, LineKey
 
+# The keys of requests for attention maps that are options of `tgen attention`, too.
+INSPECTED = frozenset({"kind", "layer", "head", "answer"})
 OBJECTS: dict[Form, str] = {"completion": "text_completion", "chat": "chat.completion"}
 # From how a sample ended and its text to the text of the message and the records of its calls.
 Split = Callable[[Finished, str], tuple[str, list[dict[str, Any]]]]
@@ -26,7 +28,7 @@ def completion_object(model: str, events: Sequence[Event], prefix: str = "") -> 
 
     def choice(finished: Finished, pieces: Sequence[Piece]) -> dict[str, Any]:
         text = prefix + "".join(piece.text for piece in pieces)
-        record = {"index": finished.index, "text": text, "finish_reason": finished.reason}
+        record = {"index": finished.index, "text": text, "finish_reason": finish_reason(finished)}
         tokens = [token for piece in pieces for token in piece.tokens]
         return record | ({"tokens": _ids(tokens), "logprobs": completion_logprobs(tokens, _offsets(pieces, len(prefix)))} if tokens else {})
 
@@ -44,7 +46,7 @@ def chat_object(model: str, events: Sequence[Event], split: Split | None = None)
         message: dict[str, Any] = {"role": "assistant", "content": said}
         if calls:
             message |= {"content": said or None, "tool_calls": calls}
-        return {"index": finished.index, "finish_reason": "tool_calls" if calls else finished.reason, **scored, "message": message}
+        return {"index": finished.index, "finish_reason": "tool_calls" if calls else finish_reason(finished), **scored, "message": message}
 
     return _answer(model, events, choice)
 
@@ -58,6 +60,11 @@ def call_record(call: Call, answer: str, index: int, number: int) -> dict[str, A
 def chat_logprobs(tokens: Sequence[Token]) -> dict[str, Any]:
     """The log-probabilities of a message's tokens."""
     return {"content": [_scored(token) for token in tokens]}
+
+
+def finish_reason(finished: Finished) -> str:
+    """Why a text ended, in OpenAI's words, which have none for a limit of time."""
+    return "length" if finished.reason == "time" else finished.reason
 
 
 def timings(events: Sequence[Event]) -> dict[str, Any]:
@@ -217,9 +224,10 @@ def _id(key: LineKey) -> dict[str, Any]:
 
 def in_json(message: str) -> str:
     """A message about options, with their names as a line of JSON spells them: --top-k is top_k."""
+    known = OPTIONS | INSPECTED
 
     def spelled(found: re.Match[str]) -> str:
         name = found[1].replace("-", "_")
-        return name if name in OPTIONS else found[0]
+        return name if name in known else found[0]
 
     return re.sub(r"--([a-z]+(?:-[a-z]+)*)", spelled, message)

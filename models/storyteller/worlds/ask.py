@@ -13,6 +13,7 @@ from .tell import Manner, Teller, Telling, gist, title
 from .world import Character, Place, Thing
 
 Record = dict[str, str]
+Asked = dict[str, str]  # kind, question and answer
 
 
 def grounded(text: str, telling: Telling) -> bool:
@@ -53,23 +54,38 @@ def wish(telling: Telling, rng: random.Random) -> str:
     if things and rng.random() < 0.25:
         thing = rng.choice(things)
         what = article(f"{thing.adjective} {thing.noun}" if thing.adjective in telling.text else thing.noun)
-    names = [f"wish-{name}" for name in (manner.style, manner.size) if f"wish-{name}" in bank_names()]
-    form = rng.choice(bank(rng.choice(names)) if names and rng.random() < 0.6 else bank("wish"))
-    if manner.style == "verse":
-        form = rng.choice(bank("wish-verse"))
-    text = form.replace("WHO", who).replace("WHAT", what)
+    where = [one.at for key, one in story.entities.items() if isinstance(one, Place) and key in telling.met and one.at in telling.text]
+    form = _wish_form(manner, bool(where), rng)
+    text = form.replace("WHO", who).replace("WHAT", what).replace("WHERE", rng.choice(where) if where else "")
     return text[:1].upper() + text[1:]
+
+
+def _wish_form(manner: Manner, where: bool, rng: random.Random) -> str:
+    """How it is asked: for any story, for one in a place, in a style, of a length, or only for what should be in it."""
+    kind = rng.choices(("any", "where", "about"), (14, 10 if where else 0, 76))[0]
+    if kind == "where" and manner.style != "verse":
+        return rng.choice(bank("wish-where"))
+    start = "wish-any" if kind == "any" else "wish"
+    names = [f"{start}-{name}" for name in (manner.style, manner.size) if f"{start}-{name}" in bank_names()]
+    if manner.style == "verse":
+        names = names[:1]
+    elif not names or rng.random() < 0.4:
+        names = [start]
+    return rng.choice(bank(rng.choice(names)))
 
 
 def title_wish(telling: Telling, rng: random.Random) -> str:
     return rng.choice(bank("wish-title")).replace("TITLE", title(telling.story, rng).replace('"', "'"))
 
 
-def words_wish(telling: Telling, rng: random.Random) -> str:
-    """Three words that occur in the story."""
+def three_words(telling: Telling, rng: random.Random) -> tuple[str, ...]:
+    """Three words that occur in the story and not in most."""
     words = sorted({word for word in re.findall(r"(?<![\w'-])[a-z]{4,}(?![\w'-])", telling.text) if word not in bank("common")})
-    chosen = rng.sample(words, min(3, len(words)))
-    text = f"{', '.join(chosen[:-1])} and {chosen[-1]}" if rng.random() < 0.4 else ", ".join(chosen)
+    return tuple(rng.sample(words, min(3, len(words))))
+
+
+def words_wish(words: tuple[str, ...], rng: random.Random) -> str:
+    text = f"{', '.join(words[:-1])} and {words[-1]}" if rng.random() < 0.4 else ", ".join(words)
     return rng.choice(bank("wish-words")).replace("WORDS", text)
 
 
@@ -85,10 +101,11 @@ def record(telling: Telling) -> str:
     """Characters, places and things that are named in the story, as a JSON object."""
     found: dict[str, list[object]] = {"characters": [], "places": [], "things": []}
     for key, one in telling.story.entities.items():
-        if key not in telling.met or one.noun not in telling.text:
+        by_name = isinstance(one, Character) and one.named and one.name in telling.text
+        if key not in telling.met or not (by_name or one.noun in telling.text):
             continue
         if isinstance(one, Character):
-            about = {"name": one.name} if one.named and one.name in telling.text else {}
+            about = {"name": one.name} if by_name else {}
             about["kind"] = one.noun
             if one.trait and one.trait in telling.text:
                 about["trait"] = one.trait
@@ -111,7 +128,8 @@ def questions(telling: Telling, rng: random.Random) -> Iterator[tuple[str, str]]
                 asked[question].add(_answer(answer))
     for line in story.plot.forms("why"):
         question, answer = (_line(telling, (read_form(part),), story.scope, rng) for part in line.split(" | "))
-        asked[question].add(_answer(answer))
+        if question:  # "" where its condition does not hold in this story
+            asked[question].add(_answer(answer))
     for question, answers in asked.items():
         if len(answers) == 1:
             answer = answers.pop()
@@ -147,32 +165,42 @@ def _occasions(telling: Telling, rng: random.Random) -> Iterator[tuple[str, Scop
             yield "ask-adjective", {"x": key}
 
 
-def after(telling: Telling, rng: random.Random) -> Record | None:
-    """One question, summary, title or record about a story that is told from outside; None where nothing can be asked."""
-    kind = rng.choices(("question", "summary", "title-of", "record"), (50, 25, 13, 12))[0]
+def after(telling: Telling, rng: random.Random) -> list[Asked]:
+    """Two to five different questions with answers about a story that is told from outside; none where nothing can be asked."""
     if telling.manner.narrator or telling.manner.style == "verse":
-        return None
-    if kind == "question":
-        found = list(questions(telling, rng))
-        if not found:
-            return None
-        question, answer = rng.choice(found)
-    elif kind == "record":
-        question, answer = rng.choice(bank("then-record")), record(telling)
-    else:
-        question = rng.choice(bank("then-summary" if kind == "summary" else "then-title"))
-        answer = gist(telling.story, rng) if kind == "summary" else title(telling.story, rng)
-        if not grounded(answer, telling):
-            return None
-    return {"kind": kind, "prompt": f"{telling.text}\n\n{question}", "text": answer}
+        return []
+    wanted = [rng.choices(("question", "summary", "title-of", "record"), (64, 16, 10, 10))[0] for _ in range(rng.randint(2, 5))]
+    found = list(questions(telling, rng)) if "question" in wanted else []
+    rng.shuffle(found)
+    asked: list[Asked] = []
+    for kind in wanted:
+        if kind == "question":
+            pair = found.pop() if found else None
+        else:
+            pair = None if any(one["kind"] == kind for one in asked) else _told_briefly(telling, kind, rng)
+        if pair is not None:
+            asked.append({"kind": kind, "question": pair[0], "answer": pair[1]})
+    return asked
+
+
+def _told_briefly(telling: Telling, kind: str, rng: random.Random) -> tuple[str, str] | None:
+    """A wish for a summary, a title or a record of the story, and the answer; None if it would say more than the story."""
+    if kind == "record":
+        return rng.choice(bank("then-record")), record(telling)
+    question = rng.choice(bank("then-summary" if kind == "summary" else "then-title"))
+    answer = gist(telling.story, rng) if kind == "summary" else title(telling.story, rng)
+    return (question, answer) if grounded(answer, telling) else None
 
 
 def before(telling: Telling, rng: random.Random) -> Record:
     """The story as an answer to nothing, to a wish, a title, three words or a beginning."""
-    kind = rng.choices(("story", "wish", "title", "words", "begin"), (30, 35, 12, 13, 10))[0]
+    kind = rng.choices(("story", "wish", "title", "words", "begin"), (70, 12, 4, 9, 5))[0]
     if kind == "begin":
         first, rest = cut(telling, rng)
         prompt = f"{rng.choice(bank('wish-begin'))} {first}" if rng.random() < 0.5 else first
         return {"kind": kind, "prompt": prompt, "text": rest}
-    makers = {"wish": wish, "title": title_wish, "words": words_wish}
-    return {"kind": kind, "prompt": makers[kind](telling, rng) if kind in makers else "", "text": telling.text}
+    if kind == "words":
+        prompt = words_wish(three_words(telling, rng), rng)
+    else:
+        prompt = {"wish": wish, "title": title_wish}[kind](telling, rng) if kind != "story" else ""
+    return {"kind": kind, "prompt": prompt, "text": telling.text}

@@ -135,7 +135,10 @@ def _elder(cast: Cast, role: str, of: str) -> Character:
     if cast.realm == "animals":
         one, gender = cast.animal(), cast.gender()
         return Character(cast.name("animal-", gender), one.noun, gender, "adult", role, of=of, hand=one.hand, home=one.home)
-    noun, gender = cast._noun("jobs" if cast.realm == "people" else "tale-jobs")
+    if role == "teacher":
+        noun, gender = "teacher", cast.gender()
+    else:
+        noun, gender = cast._noun("jobs" if cast.realm == "people" else "tale-jobs")
     if cast.realm == "people":
         name = cast._fresh(bank("old-women" if gender == "she" else "old-men"))
         return Character(name, noun, gender, "adult", role, of=of)
@@ -179,6 +182,7 @@ _ROLES: dict[str, Callable[[Cast, str, str], Character]] = {
     "friend": _peer,
     "rival": _peer,
     "elder": _elder,
+    "teacher": _elder,
     "sibling": _sibling,
     "parent": _parent,
     "grandparent": _parent,

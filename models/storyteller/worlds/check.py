@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from .book import Beat, Branch, Call, Form, Node, Section, bank_names, family, plots, read_form, sections
 from .simulate import simulate
-from .tell import Manner, gist, manner_of, tell, title
+from .tell import Manner, gist, manner_of, size_of, tell, title
 from .template import references
 from .world import ImpossibleError
 
@@ -97,8 +97,9 @@ def play(section: Section, times: int, seed: int = 0) -> Counter[str]:
     for n in range(times):
         rng = random.Random(f"{seed}:{section.name}:{n}")
         try:
-            story = simulate(section, rng, rng.random())
-            manner = manner_of(story, rng)
+            size, detail = size_of(rng)
+            story = simulate(section, rng, detail)
+            manner = manner_of(story, rng, size)
             if n % 3 == 0:
                 manner = replace(manner, narrator=rng.choice(tellers) if tellers != ["none"] else "")
             tell(story, manner if n % 5 else Manner(), rng)

@@ -16,7 +16,7 @@ from . import ask
 from .book import plots
 from .near import Shelf, sketch
 from .simulate import simulate
-from .tell import Telling, brief, manner_of, tell, verse
+from .tell import Telling, brief, manner_of, size_of, tell, verse
 from .world import ImpossibleError
 
 CHUNK = 200
@@ -31,26 +31,29 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """One story with the records made of it, and the sample by which near-duplicates are found."""
+    """One story with the wish that it answers and what is asked about it, and the sample by which near-duplicates are found."""
 
-    records: tuple[ask.Record, ...]
+    record: ask.Record
+    asked: tuple[ask.Asked, ...]
     text: str
     sample: list[int]
 
 
-def _told(settings: Settings, rng: random.Random) -> Telling:
+def told(settings: Settings, rng: random.Random) -> Telling:
+    """One story of any of the plots. Raises RuntimeError where twenty in a row cannot be told."""
     chosen = {section.name: section for section in plots()}
     for _ in range(20):
         try:
-            story = simulate(chosen[rng.choice(settings.names)], rng, rng.random())
+            size, detail = size_of(rng)
+            story = simulate(chosen[rng.choice(settings.names)], rng, detail)
             story.tales = settings.names
             chance = rng.random()
-            if chance < 0.08:
+            if chance < 0.12:
                 return brief(story, rng)
-            poem = verse(story, rng) if chance < 0.11 else None
-            told = poem or tell(story, manner_of(story, rng), rng)
-            if len(told.text.split()) <= 420:
-                return told
+            poem = verse(story, rng) if chance < 0.15 else None
+            telling = poem or tell(story, manner_of(story, rng, size), rng)
+            if len(telling.text.split()) <= 420:
+                return telling
         except (ImpossibleError, LookupError):  # a cast for which this plot has no way: another one is drawn
             continue
     raise RuntimeError("twenty stories in a row could not be told")
@@ -59,12 +62,11 @@ def _told(settings: Settings, rng: random.Random) -> Telling:
 def make(settings: Settings, number: int) -> Made:
     """The story of this number: the same for the same settings, whoever makes it."""
     rng = random.Random(f"{settings.seed}:{number}")
-    told = _told(settings, rng)
-    about = {"plot": told.story.plot.name, "style": told.manner.style}
-    records = [ask.before(told, rng)]
-    if rng.random() < settings.questions and (extra := ask.after(told, rng)) is not None:
-        records.append(extra)
-    return Made(tuple({"kind": one["kind"]} | about | one for one in records), told.text, sketch(told.text))
+    telling = told(settings, rng)
+    about = {"plot": telling.story.plot.name, "style": telling.manner.style}
+    record = ask.before(telling, rng)
+    asked = ask.after(telling, rng) if rng.random() < settings.questions else []
+    return Made({"kind": record["kind"]} | about | record, tuple(asked), telling.text, sketch(telling.text))
 
 
 def _chunk(settings: Settings, start: int) -> list[Made]:
@@ -108,9 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hold-out", default="", metavar="PLOTS", help="plots to leave out, separated by commas")
     parser.add_argument("--only", default="", metavar="PLOTS", help="plots to draw from, separated by commas (default: all)")
     parser.add_argument(
-        "--questions", type=float, default=0.3, help="for what part of the stories there is a question, too (default: %(default)s)"
+        "--questions", type=float, default=0.25, help="for what part of the stories there are questions, too (default: %(default)s)"
     )
-    parser.add_argument("--limit", type=float, default=0.5, help="a story that shares more of its 5-grams with an earlier one is left out")
+    parser.add_argument("--limit", type=float, default=0.36, help="a story that shares more of its 5-grams with an earlier one is left out")
     return parser
 
 
@@ -126,14 +128,13 @@ def main(arguments: list[str] | None = None) -> int:
     stream = made(Settings(options.seed, names, options.questions), options.processes)
     for one in stream:
         if not shelf.add(one.text, one.sample):
-            dropped[one.records[0]["plot"]] += 1
+            dropped[one.record["plot"]] += 1
             if sum(dropped.values()) > 1000 + 20 * shelf.count:
                 print("warning: nearly every new story is like an earlier one; these plots are exhausted", file=sys.stderr)
                 break
             continue
-        for record in one.records:
-            kinds[record["kind"]] += 1
-            print(json.dumps(record, ensure_ascii=False), file=out)
+        kinds.update((one.record["kind"], *(asked["kind"] for asked in one.asked)))
+        print(json.dumps({**one.record, "asked": one.asked}, ensure_ascii=False), file=out)
         words += len(one.text.split())
         if words >= options.words:
             break

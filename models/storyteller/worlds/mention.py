@@ -1,7 +1,9 @@
 """How those in a story are called: by a name, by a noun, or by a pronoun where exactly one candidate fits."""
 
 import random
+import re
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import chain
 
 from .book import bank
@@ -17,12 +19,26 @@ _PRONOUNS = {
 }
 _RELATIVES = ("parent", "grandparent", "aunt")
 _SAME = {"himself": "self", "she": ""}
+_CLAUSE = r"(?:^|(?<=[.!?;,:] ))(?:and |but |then |only |even |so |just then |on |in |behind |there (?:was|came|stood|sat) )?"
 
 
 def article(noun: str) -> str:
     """The noun with "a" or "an"."""
     vowel = noun[0].lower() in "aeiou" and not noun.lower().startswith(("one-", "one ", "uni", "use", "eu"))
     return f"{'an' if vowel or noun.lower().startswith(('hour', 'honest')) else 'a'} {noun}"
+
+
+@cache
+def _passers() -> re.Pattern[str]:
+    """Finds a man or beast at the beginning of a clause."""
+    return re.compile(rf"{_CLAUSE}(?:an?|the|one|another|every) (?:[a-z]+ )?(?:{'|'.join(bank('passers'))})\b(?!')", re.IGNORECASE)
+
+
+@cache
+def _gendered() -> frozenset[str]:
+    """Nouns that say whether somebody is a he or a she."""
+    banks = ("jobs", "tale-jobs", "tale-heroes", "people-strangers", "tale-strangers")
+    return frozenset({"girl", "boy"} | {word.partition("=")[0] for name in banks for word in bank(name) if "=" in word})
 
 
 @dataclass(slots=True)
@@ -35,9 +51,12 @@ class Memory:
     said: list[str] = field(default_factory=list)
     quoted: bool = False
     start: bool = True
+    passer: bool = False  # somebody who is nobody in the story was the subject since the last character was named
 
     def read(self, text: str) -> None:
-        """Follow literal text: where sentences and quotations begin and end."""
+        """Follow literal text: where sentences and quotations begin and end, and who passes by in it ("only a cow looked up")."""
+        if not self.quoted and _passers().search(re.sub(r'"[^"]*"', "", text)):
+            self.passer = True
         for at, char in enumerate(text):
             if char == '"':
                 self.quoted = not self.quoted
@@ -73,6 +92,8 @@ class Voice:
         self.memory = Memory()
         self.met: set[str] = set()
         self.views: set[str] = set()
+        self.sorts: set[str] = set()  # of whom the reader knows what they are: a mole, a princess
+        self.shown: set[str] = set()  # of whom the reader knows whether they are a he or a she
         self.objective = False
 
     def write(self, keys: tuple[str, ...], form: str, word_before: str = "") -> str:
@@ -101,6 +122,8 @@ class Voice:
             text = self._character(key, entity, form)
         if not self.memory.quoted:
             self.met.add(key)
+            if isinstance(entity, Character):
+                self.memory.passer = False
         self._note(key)
         return text
 
@@ -110,7 +133,14 @@ class Voice:
             return str(getattr(one, form))
         me = key == self.narrator and not self.memory.quoted
         if form in ("she", "himself"):
+            self.shown.add(key)
             return _PRONOUNS["I" if me else one.gender][_SAME[form]]
+        if form == "intro" and key in self.met:
+            told = key in self.sorts or not one.named or one.kind == "child"
+            self._say_sort(key, one)
+            return self.name(key) + ("" if told else f" the {one.noun}")
+        if form in ("intro", "a", "the"):
+            self._say_sort(key, one)
         if form == "intro":
             return f"{article(f'{one.trait} {one.noun}'.strip())} named {one.name}"
         if form == "a":
@@ -123,7 +153,10 @@ class Voice:
             return self._full(key, one, "")
         if form == "who" and one.kind == "child" and key not in self.met and one.role in ("friend", "sibling"):
             return self._first(key, one)
-        if form == "who":
+        if form == "who" and key in self.met and key in self.sorts:
+            return self.name(key)
+        if form == "who" and one.noun != one.role:
+            self._say_sort(key, one)
             return self.name(key) + (f" the {one.noun}" if one.named and one.kind != "child" else "")
         if form == "name" and one.role in _RELATIVES and not self.memory.quoted:
             return f"{self._possessor(key, one.of)} {one.noun}"
@@ -132,9 +165,16 @@ class Voice:
         if me:
             return _PRONOUNS["I"][form]
         if form == "self" or self.clear(key):
+            self.shown.add(key)
             return _PRONOUNS[one.gender][form]
         text = self._full(key, one, form)
         return text if form not in ("'s", "hers") else text + ("'" if text.endswith("s") and not one.named else "'s")
+
+    def _say_sort(self, key: str, one: Character) -> None:
+        """The reader is told what somebody is; for a few that says whether it is a he or a she."""
+        self.sorts.add(key)
+        if one.noun in _gendered():
+            self.shown.add(key)
 
     def name(self, key: str, form: str = "name") -> str:
         """What a character is called by everybody (`call`: what others call out to them)."""
@@ -151,6 +191,8 @@ class Voice:
         """A name or a noun; at the first mention with what the reader must know."""
         first = key not in self.met and not self.memory.quoted
         if not one.named:
+            if one.role in _RELATIVES or one.noun in _gendered():
+                self.shown.add(key)
             if one.role in _RELATIVES:
                 if self.memory.quoted:
                     return self.name(key)
@@ -159,8 +201,12 @@ class Voice:
         if first and (form not in ("'s", "hers") or one.role in ("friend", "sibling")):
             return self._first(key, one)
         alone = sum(1 for other in self.world.entities.values() if isinstance(other, Character) and other.noun == one.noun) == 1
-        if alone and not self.memory.quoted and not self.narrator and one.role in ("hero", "friend", "rival") and not first:
+        told = key in self.sorts or (one.kind == "child" and key in self.shown)
+        if alone and told and not self.memory.quoted and not self.narrator and one.role in ("hero", "friend", "rival") and not first:
             return f"the {one.noun}" if self.rng.random() < 0.12 else one.name
+        if key not in self.sorts and one.kind in ("animal", "fairy") and form in ("", "him") and not self.memory.quoted:
+            self._say_sort(key, one)  # only the name was said until now
+            return f"{one.name} the {one.noun}"
         return one.name
 
     def _possessor(self, key: str, whose: str) -> str:
@@ -170,14 +216,24 @@ class Voice:
             return "our"
         memory = self.memory
         now, heard = list(memory.now), [*memory.now, *memory.before]
+        if whose != self.narrator and whose in heard and any(self._siblings(whose, other) for other in heard):
+            return "their"
         others = [other for other in heard if other != key]
         if whose != self.narrator and key in heard and not self._others(whose, others, self._gender(whose)):
+            self.shown.add(whose)
             return _PRONOUNS[self._gender(whose)]["'s"]
         text = self._single(whose, "'s")
         memory.now = now
         return text
 
+    def _siblings(self, key: str, other: str) -> bool:
+        """Whether one of the two is the brother or sister of the other."""
+        pairs = ((self._entity(key), other), (self._entity(other), key))
+        return any(isinstance(who, Character) and who.role == "sibling" and who.of == of for who, of in pairs)
+
     def _first(self, key: str, one: Character) -> str:
+        if one.role == "sibling":
+            self.shown.add(key)
         sort = one.noun if one.kind != "child" else ""
         if self.narrator and self._entity(self.narrator) is not one:
             teller = self._entity(self.narrator)
@@ -188,9 +244,14 @@ class Voice:
         if one.role in ("friend", "sibling"):
             word = "friend" if one.role == "friend" else "sister" if one.gender == "she" else "brother"
             whose = self._single(one.of, "'s")
-            tail = f" the {sort}" if sort and one.role == "friend" and self.rng.random() < 0.8 else ""
+            tail = f" the {sort}" if sort and one.role == "friend" else ""
+            if tail or one.role == "sibling":
+                self._say_sort(key, one)
             return f"{whose} {word} {one.name}{tail}"
-        if one.role == "elder":
+        if one.role == "teacher" and one.kind == "adult" and one.noun == "teacher":
+            return one.name  # what they are, the story says
+        self._say_sort(key, one)
+        if one.role in ("elder", "teacher"):
             return f"{one.name} the {one.noun}" if one.name.startswith(("Mr", "Miss ")) else f"old {one.name} the {one.noun}"
         adjective = one.trait if one.role == "hero" else ""
         return f"{article(f'{adjective} {one.noun}'.strip())} named {one.name}"
@@ -201,11 +262,20 @@ class Voice:
         gender = self._gender(key)
         if memory.quoted:
             return key in memory.said and not self._others(key, memory.said, gender)
+        if memory.passer or not self._told_apart(key):
+            return False
         if self._others(key, memory.now, gender):
             return False
         if key in memory.now:
             return True
-        return key in memory.before and not self._others(key, memory.before, gender) and self.rng.random() < 0.85
+        return key in memory.before and not self._others(key, memory.before, gender) and self.rng.random() < 0.92
+
+    def _told_apart(self, key: str) -> bool:
+        """Whether the reader can tell by "he" or "she" who is meant: not of a mole and a swan of whom only the names are known."""
+        now = self.memory.now
+        heard = {key, *now, *(() if key in now else self.memory.before)} - {self.narrator}
+        unknown = {one for one in heard if one not in self.shown and self._gender(one) != "it"}
+        return not unknown or heard == {key} or (unknown == {key} and len(heard) > 1) or key in self.shown
 
     def _gender(self, key: str) -> str:
         entity = self._entity(key)
@@ -228,7 +298,9 @@ class Voice:
         if key in self.met or self.memory.quoted:
             return f"the {full if self.rng.random() < 0.15 else thing.noun}"
         owner = self.world.owner.get(key)
-        known = owner is not None and (owner in self.met or owner == self.narrator)
+        known = owner is not None and (
+            owner == self.narrator or (owner in self.met and (owner not in self.memory.now or self.clear(owner)))
+        )
         return self._single(owner, "'s") + f" {full}" if known and owner else article(full)
 
     def _place(self, key: str, place: Place, form: str) -> str:
@@ -257,6 +329,7 @@ class Voice:
             one = self._entity(key)
             assert isinstance(one, Character)
             if not names and form != "'s" and key in memory.now and not memory.quoted and self.clear(key):
+                self.shown.add(key)
                 names.append(_PRONOUNS[one.gender][form])
             else:
                 names.append(self._full(key, one, "" if form != "'s" else "him"))

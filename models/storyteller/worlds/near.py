@@ -6,6 +6,7 @@ from zlib import crc32
 
 _WORD = re.compile(r"[a-z0-9'-]+")
 SAMPLE = 6  # one 5-gram of so many is looked at
+SHORT = 120  # of a text with fewer 5-grams, all are
 
 
 def grams(text: str, size: int = 5) -> set[int]:
@@ -16,7 +17,8 @@ def grams(text: str, size: int = 5) -> set[int]:
 
 def sketch(text: str) -> list[int]:
     """The sample of the 5-grams by which stories are compared: those whose number a divisor chooses, whatever the story."""
-    return sorted(gram for gram in grams(text) if gram % SAMPLE == 0)
+    found = grams(text)
+    return sorted(found if len(found) < SHORT else (gram for gram in found if gram % SAMPLE == 0))
 
 
 class Shelf:

@@ -6,15 +6,25 @@ from functools import cache
 
 from .book import bank
 
-CHANCE = 0.35
+CHANCE = 0.6
+_THEN = re.compile(r"(^ ?|[.!?] |\n)Then (?=(?:he|she|they|we|I|the [a-z]+|[A-Z][a-z]+) )")
 
 
 @cache
 def _table() -> tuple[re.Pattern[str], dict[str, tuple[str, ...]]]:
-    groups = [tuple(item.strip() for item in line.split("|")) for line in bank("synonyms")]
-    table = {item: group for group in reversed(groups) for item in group}
-    longest_first = sorted(table, key=len, reverse=True)
-    return re.compile(rf"(?<![\w'-])({'|'.join(map(re.escape, longest_first))})(?![\w'-])", re.IGNORECASE), table
+    """What finds a phrase that has others like it, and those with itself among them. `named > called` works in one direction only."""
+    table: dict[str, tuple[str, ...]] = {}
+    for line in bank("synonyms"):
+        first, arrow, others = line.partition(" > ")
+        group = tuple(item.strip() for item in (others if arrow else line).split("|"))
+        for item in (first,) if arrow else group:
+            table.setdefault(item.lower(), (first, *group) if arrow else group)
+    by_start: dict[str, list[str]] = {}
+    for item in sorted(table, key=len, reverse=True):
+        by_start.setdefault(item[0], []).append(re.escape(item[1:]))
+    starts = "|".join(f"{re.escape(start)}(?:{'|'.join(rests)})" for start, rests in by_start.items() if start.isalpha())
+    others = "|".join(f"{re.escape(start)}(?:{'|'.join(rests)})" for start, rests in by_start.items() if not start.isalpha())
+    return re.compile(rf"(?:(?<![\w'-])(?:{starts})|{others})(?![\w'-])", re.IGNORECASE), table
 
 
 def reword(text: str, rng: random.Random) -> str:
@@ -25,6 +35,14 @@ def reword(text: str, rng: random.Random) -> str:
         if rng.random() > CHANCE:
             return match[0]
         word = rng.choice(table[match[0].lower()])
+        if word[0].isalpha() and not match[0][0].isalpha():
+            word = " " + word  # ", too" has no space before it, "as well" has
         return word[0].upper() + word[1:] if match[0][0].isupper() else word
 
-    return pattern.sub(exchange, text)
+    text = pattern.sub(exchange, text)
+    return "".join(_after_that(part, rng) if at % 2 == 0 else f'"{part}"' for at, part in enumerate(text.split('"')))
+
+
+def _after_that(text: str, rng: random.Random) -> str:
+    """Where the story goes on with "then" or does not, it does not always. Not for what somebody says: "Then go!"."""
+    return _THEN.sub(lambda match: match[1] + ("After that " if rng.random() < 0.2 else "Then "), text)

@@ -5,7 +5,7 @@ import random
 
 from .book import plots
 from .simulate import simulate
-from .tell import gist, manner_of, tell, title, verse
+from .tell import gist, manner_of, size_of, tell, title, verse
 
 
 def main() -> None:
@@ -17,8 +17,9 @@ def main() -> None:
     chosen = [section for section in plots() if section.name.startswith(options.plot)]
     for number in range(options.n):
         rng = random.Random(f"{options.seed}:{number}")
-        story = simulate(chosen[number % len(chosen)], rng, rng.random())
-        manner = manner_of(story, rng)
+        size, detail = size_of(rng)
+        story = simulate(chosen[number % len(chosen)], rng, detail)
+        manner = manner_of(story, rng, size)
         poem = verse(story, rng) if rng.random() < 0.1 else None
         told = poem or tell(story, manner, rng)
         print(f"== {story.plot.name} | {story.realm} | {told.manner} | {title(story, rng)} | {len(told.text.split())} words")

@@ -15,13 +15,19 @@ from .world import Character, ImpossibleError, Place, Thing
 STYLES = ("plain", "fairy", "funny", "bedtime", "diary", "letter", "told")
 SIZES = ("short", "medium", "long")
 FIRST_PERSON = ("diary", "letter")
-_UNTOLD = {"short": 0.12, "medium": 0.5, "long": 0.9}  # how likely an optional beat is told
+_UNTOLD = {"short": 0.05, "medium": 0.5, "long": 0.9}  # how likely an optional beat is told
+_DETAIL = {"short": (0.0, 0.1), "medium": (0.1, 0.8), "long": (0.5, 1.0)}  # how likely an optional episode happens: from, to
 _OF_OTHERS = {"intro", "a", "show", "the", "look"}  # forms in which nobody speaks of themselves
 _SPEECH = (
     "(?:said|asked|cried|shouted|called|whispered|answered|replied|laughed|muttered|sighed|begged|added|sang|yelled|roared|howled|giggled|shrieked|"
     "groaned|grumbled|explained|warned|promised|agreed|gasped|insisted|mumbled|growled|squeaked|demanded|suggested|sobbed|panted|snapped|announced|"
     "admitted|repeated|murmured|wailed|croaked|boasted|guessed|moaned|chuckled|hissed|puffed)"
 )
+_MEET = Ref("", "meet")
+_CLOSES = (".", ",", "?", "!", ";", ":", '"', "")
+_ENDS = re.compile(r"[.;]|, (?:and|but|when|\")")  # after "said Tom": nothing more that belongs to Tom
+_ONCE = {"plain": 0.16, "fairy": 0.5, "bedtime": 0.2, "funny": 0.1, "told": 0.2}  # how often "once upon a time there was ..." comes first
+_NAME_FIRST = 0.35  # how often it is "Tom said", not "said Tom"
 _SMALLEST = "Once there was a stone who wanted to be a loaf, and in the end it was content."
 _SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with", "who", "that", "from", "up", "down"}
 
@@ -63,7 +69,7 @@ class Teller:
             return False
         me = self.manner.narrator
         if not me:
-            return True
+            return "a" not in self.voice.met or _MEET not in form.parts  # nobody is met twice
         if form.apart or any(scope.get(letter) == me for letter in form.others):
             return False
         return not any(ref.form == "intro" or (ref.form in _OF_OTHERS and scope.get(ref.letters) == me) for ref in references(form.parts))
@@ -101,7 +107,7 @@ class Teller:
         return self.rng.choices(order, weights)[0]
 
     def _weight(self, rank: float) -> float:
-        return {"short": 1.25 - rank, "medium": 1.0, "long": 0.3 + rank}[self.manner.size]
+        return {"short": (1.2 - rank) ** 2, "medium": 1.0, "long": 0.3 + rank}[self.manner.size]
 
     def say(self, form: Form, scope: Scope) -> None:
         """Write one form; what it adds to the story (`+crown`) later forms may ask for."""
@@ -111,9 +117,9 @@ class Teller:
             if isinstance(part, str):
                 self.literal(part)
             elif isinstance(after, str) and after.startswith(", who") and not part.form and part.letters in scope:
-                self._refer(Ref(part.letters, "full"), scope, closed=False)  # not "she, who"
+                self._refer(Ref(part.letters, "full"), scope, ", who")  # not "she, who"
             else:
-                self._refer(part, scope, closed=isinstance(after, str) and after[:1] in (".", ",", "?", "!", ";", '"', ""))
+                self._refer(part, scope, after if isinstance(after, str) else "{")
 
     def literal(self, text: str) -> None:
         if self.voice.memory.start and text[:1].islower():
@@ -121,7 +127,8 @@ class Teller:
         self.voice.memory.read(text)
         self.out.append(text)
 
-    def _refer(self, ref: Ref, scope: Scope, closed: bool) -> None:
+    def _refer(self, ref: Ref, scope: Scope, after: str) -> None:
+        """Write one reference; `after` is the text that follows ("{": another reference)."""
         if not ref.letters:
             self._draw(ref.form, scope)
             return
@@ -135,8 +142,11 @@ class Teller:
             self.literal(self.voice.write((key,), "view"))
         else:
             last = self.out[-1] if self.out else ""
+            closed = after[:1] in _CLOSES and not after.startswith(", who")
+            if after == " and " and not ref.form and len(ref.letters) == 1 and re.search(r'" \w+ $', last):
+                ref = Ref(ref.letters, "full")  # "said Tom and the heron": a pronoun would go before the verb
             text = self.voice.write(tuple(scope[letter] for letter in ref.letters), ref.form, self._word_before(last, closed))
-            self.out.append(self._after_speech(self._with_article(text)))
+            self.out.append(self._after_speech(self._with_article(text), after))
 
     @staticmethod
     def _word_before(text: str, closed: bool) -> str:
@@ -144,7 +154,7 @@ class Teller:
         if re.search(r'" \w+ $', text):
             return ""  # "Why?" asked he
         before = text.split()[-1:]
-        if before == ["asked"] or (closed and before and before[0] in ("for", "before", "after", "like", "but")):
+        if before == ["asked"] or (closed and before and before[0] in ("for", "before", "after", "like", "than", "but")):
             return "to"  # she asked him; there was nothing for him. But: for he knew
         return before[0].lower() if before else ""
 
@@ -155,11 +165,16 @@ class Teller:
             self.out[-1] = before[:-1] + "n "
         return text
 
-    def _after_speech(self, text: str) -> str:
-        """A pronoun stands before the verb of speaking: not "said she"."""
+    def _after_speech(self, text: str, after: str) -> str:
+        """A pronoun stands before the verb of speaking, not "said she"; a name, too, now and then, where nothing more belongs to it."""
         before = self.out[-1] if self.out else ""
-        match = re.search(rf'(?:(?<=" )|^ )({_SPEECH}|thought|wondered) $|\b(?<![,;:] )(sat|stood|lay|came|hung) $', before)
-        if match is None or text not in ("I", "he", "she", "we", "they"):
+        match = re.search(rf'(?:(?<=" )|^ )({_SPEECH}|[a-z]+ed|thought|read|wrote|says) $|\b(?<![,;:] )(sat|stood|lay|came|hung) $', before)
+        if match is None:
+            return text
+        quoted = match[1] and before[: match.start(1)].endswith('" ')
+        may = quoted and self.manner.style != "verse" and " named " not in text and _ENDS.match(after)
+        swapped = may and self.rng.random() < _NAME_FIRST
+        if text not in ("I", "he", "she", "we", "they") and not swapped:
             return text
         self.out[-1] = before[: match.start(match.lastindex or 0)]
         return f"{text} {match[match.lastindex or 0]}"
@@ -220,7 +235,12 @@ class Teller:
 
     def tell(self) -> Telling:
         scope = self.story.scope | {"n": self.manner.narrator}
-        self._frame("open", scope)
+        once = not self.manner.narrator and self.rng.random() < _ONCE.get(self.manner.style, 0)
+        if not (once and self.manner.style == "fairy"):
+            self.frame("open", scope)
+        if once:
+            self._nested(bank_forms("once"), scope)
+            self.literal(" ")
         limit = self.rng.randint(30, 75)
         for moment in self.story.moments:
             for event in moment.events():
@@ -252,9 +272,9 @@ class Teller:
                 self.literal("\n\n" if self.rng.random() < 0.5 else " ")
                 self.say(form, scope)
                 return
-        self._frame("close", scope)
+        self.frame("close", scope)
 
-    def _frame(self, which: str, scope: Scope) -> None:
+    def frame(self, which: str, scope: Scope) -> None:
         """What the style puts before or after the story."""
         style = self.manner.style
         if style == "plain" or (style not in ("diary", "letter", "told") and self.rng.random() < 0.25):
@@ -290,20 +310,26 @@ def gist(story: Story, rng: random.Random, known: bool = False) -> str:
 
 
 def brief(story: Story, rng: random.Random) -> Telling:
-    """The story in a few sentences: what it is about, how it ended, and perhaps what it teaches."""
-    teller = Teller(story, Manner(size="short"), rng)
+    """The story in a few sentences: what it is about, and perhaps whom, how it ended, what it teaches, and the frame of a style."""
+    style = rng.choices(("plain", "funny", "bedtime", "told"), (70, 10, 10, 10))[0]
+    teller = Teller(story, Manner(style, "short"), rng)
     teller.world = teller.voice.world = story.after()
-    last = story.moments[-1]
-    lines = [(header_forms(tuple(story.plot.forms("gist"))), story.scope)]
+    last, framed = story.moments[-1], style != "plain"
+    if framed:
+        teller.frame("open", story.scope)
+    lines = [(bank_forms("meet"), story.scope)] if rng.random() < 0.4 else []
+    lines.append((header_forms(tuple(story.plot.forms("gist"))), story.scope))
     if rng.random() < 0.7:
         lines.append((last.beat.forms, last.scope))
-    if rng.random() < 0.4:
+    if rng.random() < 0.4 and not framed:
         lines.append((header_forms(tuple(story.plot.forms("moral"))), story.scope))
     for forms, scope in lines:
         form = teller.pick(forms, scope)
         if form is not None:
             teller.say(form, scope)
             teller.literal(" ")
+    if framed:
+        teller.frame("close", story.scope)
     return Telling(story, teller.manner, reword(tidy("".join(teller.out)), rng), frozenset(teller.voice.met))
 
 
@@ -342,12 +368,18 @@ def named(story: Story, key: str) -> str:
     return f"the {entity.adjective} {entity.noun}" if isinstance(entity, Thing) else entity.at
 
 
-def manner_of(story: Story, rng: random.Random) -> Manner:
+def size_of(rng: random.Random) -> tuple[str, float]:
+    """A length by chance, and the detail with which to simulate a story that is told at this length."""
+    size = rng.choices(SIZES, (30, 40, 30))[0]
+    return size, rng.uniform(*_DETAIL[size])
+
+
+def manner_of(story: Story, rng: random.Random, size: str = "medium") -> Manner:
     """A manner that suits the story, by chance."""
     style = rng.choices(STYLES, (34, 12, 12, 9, 9, 9, 15))[0]
     if style == "fairy" and story.realm == "people":
         style = "plain"
-    manner = Manner(style, rng.choices(SIZES, (30, 40, 30))[0])
+    manner = Manner(style, size)
     tellers = story.plot.words("tellers") or ["a"]
     if tellers == ["none"]:
         return replace(manner, style="plain") if style in FIRST_PERSON else manner

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from models.storyteller import chats
 from models.storyteller.worlds import ask
 from models.storyteller.worlds.book import plots, read_sections
 from models.storyteller.worlds.check import all_faults, play
@@ -76,8 +77,9 @@ def test_nothing_is_said_of_the_cast_that_the_story_does_not_say() -> None:
 def test_a_wish_fits_the_story_that_follows() -> None:
     for seed in range(40):
         one, rng = telling(seed), random.Random(seed)
-        words = re.findall(r"[a-z]{4,}", ask.words_wish(one, rng).split(":")[-1].replace("Write a story with the words", ""))
-        assert sum(word in one.text for word in words) >= 3
+        words = ask.three_words(one, rng)
+        wish = ask.words_wish(words, rng)
+        assert len(words) == 3 and all(word in one.text and word in wish for word in words)
         first, rest = ask.cut(one, rng)
         assert re.sub(r"\s", "", first + rest) == re.sub(r"\s", "", one.text)
         assert ask.grounded(ask.wish(one, rng), one)
@@ -102,7 +104,25 @@ def test_the_command_writes_the_same_with_any_number_of_processes(tmp_path: Path
     assert "near-duplicates left out" in capsys.readouterr().err
     for line in one.splitlines():
         record = json.loads(line)
-        assert set(record) == {"kind", "plot", "style", "prompt", "text"} and record["text"]
+        assert set(record) == {"kind", "plot", "style", "prompt", "text", "asked"} and record["text"]
+
+
+def test_stories_become_texts_and_conversations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stories, out = tmp_path / "stories.jsonl", tmp_path / "training.jsonl"
+    assert main(["--words", "12000", "--seed", "2", "--questions", "0.5", "--processes", "1", "-o", str(stories)]) == 0
+    assert chats.main([str(stories), "-o", str(out)]) == 0
+    assert re.search(r"\bmessages: [\d,]+ words", capsys.readouterr().err)
+    records, lines = ([json.loads(line) for line in path.read_text().splitlines()] for path in (stories, out))
+    for record, line in zip(records, lines, strict=True):
+        if not record["prompt"] and not record["asked"]:
+            assert line == {"text": record["text"]}
+            continue
+        said = line["messages"]
+        assert [message["role"] for message in said] == ["user", "assistant"] * (len(said) // 2)
+        assert said[-1]["content"] == (record["asked"][-1]["answer"] if record["asked"] else record["text"])
+        assert record["text"] in said[1 if record["prompt"] else 0]["content"]
+        assert len(said) == 2 * (bool(record["prompt"]) + len(record["asked"]))
+    assert max(len(line.get("messages", ())) for line in lines) >= 6
 
 
 def test_plots_can_be_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,8 +39,6 @@ def supports(spec: ModelSpec) -> str | None:
         return "its attention keeps one short vector for each token"
     if any(mixer.head_dim > MOST_HEAD_NUMBERS for mixer in mixers):
         return f"its heads are wider than {MOST_HEAD_NUMBERS} numbers"
-    if any(attention.window for stack in spec.stacks.values() if not stack.causal for attention in stack.attentions):
-        return "its windows look both ways"
     if any(mixer.gated for mixer in mixers):
         return "its attention has a gate"
     if any(mixer.aggregates for mixer in mixers):

@@ -51,11 +51,11 @@ class Borrowed(Generator):
         prompt: str | Sequence[int],
         resolved: Resolved,
         cancelled: Callable[[], bool] = lambda: False,
-        watch: Callable[[Trace], None] | None = None,  # noqa: ARG002
+        watch: Callable[[Trace], None] | None = None,
         prefix: Prefix | None = None,  # noqa: ARG002
     ) -> Iterator[Event]:
         """The events of a request; the server's own prefixes take the place of `prefix`. Raises TgenError, GoneError."""
-        job = self._engine.job(Request(self._worker.key(), prompt, resolved), self)
+        job = self._engine.job(Request(self._worker.key(), prompt, resolved), self, watch)
         for _, event in self._events([job], cancelled):
             if isinstance(event, TgenError):
                 raise event

@@ -140,7 +140,7 @@ static void check(void* argument, int thread) {
 }
 
 int32_t tgen_finite(Model* model, int32_t format, const uint8_t* data, int64_t count) {
-    Check c = {format, data, count, pool_size(model->pool), 0};
+    Check c = {format, data, count, pool_team(model->pool), 0};
     pool_run(model->pool, check, &c);
     return !c.bad;
 }
@@ -185,7 +185,7 @@ static void sum_blocks(void* argument, int thread) {
 }
 
 uint64_t tgen_checksum(Model* model, const uint8_t* data, int64_t bytes) {
-    Sum s = {data, bytes, pool_size(model->pool), (uint64_t)bytes};
+    Sum s = {data, bytes, pool_team(model->pool), (uint64_t)bytes};
     pool_run(model->pool, sum_blocks, &s);
     return s.total;
 }

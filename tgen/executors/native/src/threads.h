@@ -9,8 +9,10 @@ Pool* pool_open(int threads);
 void pool_close(Pool*);
 // How many threads a region has. A forked child has none of its parent's threads; this call starts them anew in it.
 int pool_size(Pool*);
+// How many of them the next region has: all, or fewer where other processes want the cores.
+int pool_team(Pool*);
 
-// Calls work(argument, thread) once on every thread; the caller is thread 0. Returns when all have returned.
+// Calls work(argument, thread) once on every thread of the team; the caller is thread 0. Returns when all have returned.
 void pool_run(Pool*, void (*work)(void*, int), void* argument);
 
 // Waits until all threads of the region have come here.

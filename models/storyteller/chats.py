@@ -1,0 +1,63 @@
+"""Turns story worlds into lines to learn from: `python -m models.storyteller.chats stories.jsonl -o training.jsonl`.
+
+A story that answers nothing becomes `{"text": ...}`; one that answers a wish, or about which something is asked, becomes
+`{"messages": [...]}`. `tgen train` reads both.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tgen.files import write_text
+
+Line = dict[str, Any]
+
+
+def line(record: Line) -> Line:
+    """What a model learns from one record of `models.storyteller.worlds`: a text, or a conversation that ends with an answer."""
+    asked = [(one["question"], one["answer"]) for one in record["asked"]]
+    if record["prompt"]:
+        turns = [(record["prompt"], record["text"]), *asked]
+    elif asked:
+        (question, answer), *others = asked
+        turns = [(f"{record['text']}\n\n{question}", answer), *others]
+    else:
+        return {"text": record["text"]}
+    said = [message for question, answer in turns for message in (("user", question), ("assistant", answer))]
+    return {"messages": [{"role": role, "content": content} for role, content in said]}
+
+
+def _lines(paths: list[Path]) -> Iterator[Line]:
+    for path in paths:
+        for text in path.read_text(encoding="utf-8").split("\n"):
+            if text.strip():
+                yield line(json.loads(text))
+
+
+def words(one: Line) -> int:
+    """How many words a line has."""
+    contents = [one["text"]] if "text" in one else [message["content"] for message in one["messages"]]
+    return sum(len(content.split()) for content in contents)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m models.storyteller.chats", description=__doc__)
+    parser.add_argument("stories", type=Path, nargs="+", help="files that python -m models.storyteller.worlds wrote")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    lines = list(_lines(options.stories))
+    write_text(options.output, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines))
+    count: Counter[str] = Counter()
+    for one in lines:
+        count[next(iter(one))] += words(one)
+    total = sum(count.values()) or 1
+    print(", ".join(f"{kind}: {number:,} words ({number / total:.0%})" for kind, number in count.items()), file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,175 @@
+"""`tgen pull` and `tgen models --remove`, against a hub on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoint.hub_server import COMMIT, Hub, serving
+from tests.cli.conftest import Ask
+from tests.cli.processes import TGEN, environment
+from tests.conftest import GOLDEN
+from tgen.checkpoint.hub.cache import UNFINISHED
+from tgen.checkpoint.resolve import resolve
+
+WEIGHTS = "model.safetensors"
+
+
+def golden_files(name: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (GOLDEN / name).iterdir() if path.suffix != ".npz"}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub with the golden gpt2 as org/small, and an empty cache."""
+    with serving(Hub({"org/small": golden_files("gpt2")})) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+        for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
+            monkeypatch.delenv(name, raising=False)
+        yield hub
+
+
+def test_a_pulled_model_runs_by_its_name(hub: Hub, ask: Ask, tmp_path: Path) -> None:
+    folder = Path(ask("pull", "org/small").out.strip())
+    assert folder == tmp_path / "hub/models--org--small/snapshots" / COMMIT == resolve("org/small")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == hub.repositories["org/small"]
+    assert (folder.parents[1] / "refs/main").read_text() == COMMIT
+    asked = len(hub.requests)
+    assert ask("generate", "a", "-n", "2", "--seed", "1", "-m", "org/small").out
+    assert "org/small" in ask("models").out
+    assert len(hub.requests) == asked  # no other command asks the hub
+    ask("pull", "org/small")
+    assert len(hub.requests) == asked + 1  # the listing
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_revision_has_a_name_of_its_own(ask: Ask) -> None:
+    ask("pull", "org/small@v2")
+    assert resolve("org/small@v2") == resolve("org/small") == resolve(f"org/small@{COMMIT}")
+    assert "no model 'org/small@v3'" in ask("info", "org/small@v3", code=3).err
+
+
+def test_only_what_a_run_needs_is_fetched(hub: Hub, ask: Ask) -> None:
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    needed = {"config.json", "tokenizer.json", "chat_template.jinja", "model.safetensors.index.json", "model-1.safetensors"}
+    needed |= {"model-2.safetensors", "modules.json", "2_Dense/model.safetensors", "1_Pooling/config.json"}
+    others = ["pytorch_model.bin", "consolidated.safetensors", "onnx/model.onnx", "model.q4.gguf", "model.q8.gguf", "README.md"]
+    others += ["2_Dense/pytorch_model.bin", "flax_model.msgpack", "training_args.bin"]
+    hub.repositories["org/full"] = {name: name.encode() for name in (*needed, *others)}
+    hub.repositories["org/full"]["model.safetensors.index.json"] = json.dumps(index).encode()
+    ask("pull", "org/full")
+    assert set(hub.asked_for()) == needed
+    assert hub.asked_for()[-1] == "config.json"  # until it is there, nothing takes the folder for a model
+    ask("pull", "org/full", "--include", "*.q4.gguf", "--include", "onnx/*")
+    assert set(hub.asked_for()) == needed | {"model.q4.gguf", "onnx/model.onnx"}
+    assert "no file fits --include *.q5" in ask("pull", "org/full", "--include", "*.q5", code=3).err
+
+
+def test_bins_are_fetched_where_there_is_nothing_else(hub: Hub, ask: Ask) -> None:
+    hub.repositories["org/old"] = {"config.json": b"{}", "pytorch_model.bin": b"x", "rust_model.ot": b"y"}
+    ask("pull", "org/old", "-q")
+    assert set(hub.asked_for()) == {"config.json", "pytorch_model.bin"}
+
+
+def test_an_adapter_names_its_base(hub: Hub, ask: Ask) -> None:
+    config = json.dumps({"base_model_name_or_path": "org/small"}).encode()
+    hub.repositories["org/way"] = {"adapter_config.json": config, "adapter_model.safetensors": b"x", "adapter_model.bin": b"y"}
+    assert "`tgen pull org/small` fetches that" in ask("pull", "org/way").err
+    assert set(hub.asked_for()) == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("org/none", 3, ["the hub has no model org/none, or it is private", "HF_TOKEN"]),
+        ("org/gated", 3, ["org/gated is gated", "accept the terms at http://", "HF_TOKEN"]),
+        ("org/small@v9", 3, ["org/small has no revision v9"]),
+        ("org/dataset", 3, ["cannot pull org/dataset: it holds no model that tgen reads: no config.json", "it holds data.csv"]),
+        ("org/quantised", 3, ["it holds no weights that tgen reads", "model.gguf", "--include"]),
+        ("../etc", 2, ["'../etc' is not the name of a model on the hub"]),
+        ("a/b/c", 2, ["'a/b/c' is not the name"]),
+        ("org/small@../../x", 2, ["is not the name"]),
+    ],
+)
+def test_what_cannot_be_had_is_explained(hub: Hub, ask: Ask, name: str, code: int, words: list[str]) -> None:
+    hub.gated.add("org/gated")
+    hub.repositories |= {"org/dataset": {"data.csv": b"x"}, "org/quantised": {"config.json": b"{}", "model.gguf": b"x"}}
+    err = ask("pull", name, code=code).err
+    assert [word for word in words if word not in err] == [], err
+
+
+def test_a_hub_that_is_away_is_named(ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert "cannot reach http://127.0.0.1:9: " in ask("pull", "org/small", code=1).err
+
+
+def test_a_file_outside_the_folder_is_left_out(hub: Hub, ask: Ask, tmp_path: Path) -> None:
+    hub.repositories["org/small"]["../../../../evil.json"] = b"x"
+    ask("pull", "org/small", "--include", "*.json")
+    assert not any("evil" in path.name for path in tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "config.json"])
+def test_a_wrong_content_is_an_error(hub: Hub, ask: Ask, tmp_path: Path, name: str) -> None:
+    """It leaves nothing that a run could take for the model, and the next pull gets the file again."""
+    hub.wrong.add(name)
+    assert f"{name} came with another content than the hub announces" in ask("pull", "org/small", code=3).err
+    assert "no model 'org/small'" in ask("info", "org/small", code=3).err
+    assert not list(tmp_path.rglob(f"*{UNFINISHED}"))
+    hub.wrong.clear()
+    ask("pull", "org/small")
+    ask("info", "org/small")
+
+
+@pytest.mark.usefixtures("hub")
+def test_models_are_removed(ask: Ask, tmp_path: Path) -> None:
+    ask("pull", "org/small")
+    assert "add --yes" in ask("models", "--remove", "org/small", code=2).err
+    assert resolve("org/small")
+    assert "MB" in ask("models", "--remove", "org/small", "--yes").err
+    assert not list((tmp_path / "hub").glob("models--*")) and not list((tmp_path / "hub/.locks").iterdir())
+    assert "has no model 'org/small'" in ask("models", "--remove", "org/small", "--yes", code=2).err
+    assert "is shipped with tgen, and stays" in ask("models", "--remove", "storyteller", "--yes", code=2).err
+    assert "--yes is for --remove" in ask("models", "--yes", code=2).err
+
+
+def _sizes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob(f"*{UNFINISHED}"))
+
+
+@pytest.mark.long
+def test_a_pull_killed_three_times_goes_on(hub: Hub, ask: Ask, tmp_path: Path) -> None:
+    data = os.urandom(4 * 2**20)
+    hub.repositories["org/small"]["extra.safetensors"] = data
+    hub.pause = 0.01
+    cache = tmp_path / "hub"
+    for number in range(3):
+        before = _sizes(cache)
+        process = subprocess.Popen(
+            [TGEN, "pull", "org/small", "--include", "extra*"],
+            env=environment(HF_ENDPOINT=hub.address, HF_HUB_CACHE=str(cache)),
+            start_new_session=True,
+        )
+        until = time.monotonic() + 60
+        while _sizes(cache) < before + 2**19 and time.monotonic() < until:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, number
+        assert "no model 'org/small'" in ask("info", "org/small", code=3).err
+    hub.pause = 0
+    kept = _sizes(cache)
+    said = ask("pull", "org/small", "--include", "extra*")
+    folder = Path(said.out.strip())
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == hub.repositories["org/small"]
+    starts = [start for path, start in hub.requests if path.endswith("/extra.safetensors") and "/cdn/" in path]
+    assert len(starts) == 4 and starts == sorted(set(starts)) and starts[-1] == kept >= 3 * 2**19
