@@ -27,6 +27,14 @@ from tgen.text.tokenizer import Tokenizer
 
 # What llama.cpp takes as given, so that its files cannot say otherwise.
 GIVEN: dict[str, dict[str, Any]] = {
+    "gpt_oss": {"swiglu_alpha": 1.702, "swiglu_limit": 7.0},
+    "smollm3": {
+        "use_sliding_window": False,
+        "sliding_window": None,
+        "layer_types": None,
+        "no_rope_layers": None,
+        "no_rope_layer_interval": 4,
+    },
     "gemma2": {"query_pre_attn_scalar": 6},
     "gemma3": {"query_pre_attn_scalar": 6, "layer_types": None},
     "t5": {"relative_attention_max_distance": 128},
@@ -34,7 +42,28 @@ GIVEN: dict[str, dict[str, Any]] = {
     "umt5": {"relative_attention_max_distance": 128},
     "bert": {"hidden_act": "gelu"},
 }
-DECODERS = ("llama2", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "gpt2", "starcoder2", "mistral", "mixtral")
+DECODERS = (
+    *(
+        "ernie4_5",
+        "gpt_oss",
+        "granite",
+        "olmo2",
+        "olmo3",
+        "seed_oss",
+        "smollm3",
+        "llama2",
+        "qwen2",
+        "qwen3",
+        "gemma",
+        "gemma2",
+        "gemma3",
+        "phi3",
+        "gpt2",
+        "starcoder2",
+        "mistral",
+        "mixtral",
+    ),
+)
 
 
 def folder_for(name: str, place: Path) -> Path:
