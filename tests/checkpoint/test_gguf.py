@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,12 @@ def test_types_are_those_of_ggml() -> None:
     assert {kind: (sizes[kind][0], sizes[kind][2]) for kind in PLAIN} == PLAIN
     for name, numbers, size in BLOCKS.values():
         assert floats(np.zeros((3, 2 * size), np.uint8), name).shape == (3, 2 * numbers)
+
+
+def test_the_package_is_asked_for_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(UnsupportedError, match="Q4_K need the gguf package"):
+        floats(np.zeros((1, 144), np.uint8), "Q4_K")
 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16", "F32"])
