@@ -11,7 +11,8 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-from tgen.checkpoint.mapped import MappedFiles, widened
+from tgen.checkpoint.container import Checkpoint, open_checkpoint
+from tgen.checkpoint.mapped import MappedFiles, read_parameter, widened
 from tgen.checkpoint.safetensors import stored_tensors
 
 Array = npt.NDArray[Any]
@@ -24,6 +25,8 @@ ARCHITECTURES = {
     "qwen2_moe": "qwen2moe",
     "qwen3_moe": "qwen3moe",
     "umt5": "t5",
+    "gpt_oss": "gpt-oss",
+    "olmo3": "olmo2",
 }
 # Keys of config.json, and those of the metadata behind the architecture's name.
 NUMBERS = {
@@ -43,6 +46,10 @@ NUMBERS = {
     "num_experts_per_tok": "expert_used_count",
     "moe_intermediate_size": "expert_feed_forward_length",
     "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+    "attention_multiplier": "attention.scale",
+    "embedding_multiplier": "embedding_scale",
+    "residual_multiplier": "residual_scale",
+    "logits_scaling": "logit_scale",
     "attn_logit_softcapping": "attn_logit_softcapping",
     "final_logit_softcapping": "final_logit_softcapping",
     "relative_attention_num_buckets": "attention.relative_buckets_count",
@@ -60,7 +67,7 @@ def write_gguf(folder: Path, path: Path, kind: str = "F32", extra: Write | None 
     if extra is not None:
         extra(writer)
     for tensor, array in _tensors(folder, config, name):
-        narrow = array.ndim > 1 and not tensor.endswith(("attn_rel_b.weight", "ffn_gate_inp.weight"))
+        narrow = array.ndim > 1 and not tensor.endswith(("attn_rel_b.weight", "ffn_gate_inp.weight", ".bias"))
         wanted = gguf.GGMLQuantizationType[kind if narrow else "F32"]
         writer.add_tensor(tensor, gguf.quantize(np.ascontiguousarray(array), wanted), raw_dtype=wanted)
     writer.write_header_to_file()
@@ -86,6 +93,16 @@ def _write_config(writer: gguf.GGUFWriter, name: str, config: dict[str, Any]) ->
     if full.get("rope_type") == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(full["factor"])
+    if full.get("rope_type") == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(full["factor"])
+        writer.add_rope_scaling_orig_ctx_len(full["original_max_position_embeddings"])
+        writer.add_rope_scaling_yarn_beta_fast(full["beta_fast"])
+        writer.add_rope_scaling_yarn_beta_slow(full["beta_slow"])
+        if "attention_factor" in full:
+            writer.add_rope_scaling_yarn_attn_factor(full["attention_factor"])
+    if name == "olmo2" and "layer_types" in config:
+        writer.add_sliding_window_pattern([one == "sliding_attention" for one in config["layer_types"]])
     share = full.get("partial_rotary_factor", config.get("partial_rotary_factor"))
     if share is not None:
         writer.add_rope_dimension_count(int(share * config["hidden_size"] // config["num_attention_heads"]))
@@ -120,7 +137,7 @@ def _tensors(folder: Path, config: dict[str, Any], name: str) -> list[tuple[str,
     stacks: dict[str, list[Array]] = {}
     for theirs, stored in stored_tensors(folder).items():
         ours = _renamed(theirs, config)
-        if ours is None:
+        if ours is None or (name == "gpt-oss" and ".experts." in ours):
             continue
         array = widened(files.array(stored), stored.dtype)
         head, expert, number, part = ours.partition(".experts.")[0], *_expert(ours)
@@ -131,11 +148,25 @@ def _tensors(folder: Path, config: dict[str, Any], name: str) -> list[tuple[str,
         mapped = names.get_name(ours, try_suffixes=(".weight", ".bias"))
         assert mapped is not None, ours
         found[mapped] = _changed(ours, array, config, name)
+    if name == "gpt-oss":
+        found |= _experts(open_checkpoint(folder))
     for whole, arrays in stacks.items():
         mapped = names.get_name(whole, try_suffixes=(".weight",))
         assert mapped is not None, whole
         found[mapped] = np.stack(arrays)
     return list(found.items())
+
+
+def _experts(checkpoint: Checkpoint) -> dict[str, Array]:
+    """GPT-OSS's experts, which a folder stores packed, or gate and up in one."""
+    parts: dict[str, list[Array]] = {}
+    for name, match in checkpoint.matches.parameters.items():
+        before, found, after = name.partition(".feed_forward.experts.")
+        if found:
+            _, part, kind = after.split(".")
+            array = widened(*read_parameter(name, match, MappedFiles()))
+            parts.setdefault(f"blk.{before.rpartition('.')[2]}.ffn_{part}_exps.{kind}", []).append(array)
+    return {name: np.stack(arrays) for name, arrays in parts.items()}
 
 
 def _expert(name: str) -> tuple[bool, str, str]:
@@ -149,6 +180,8 @@ def _renamed(name: str, config: dict[str, Any]) -> str | None:
     if config["model_type"] == "bert":
         name = name.removeprefix("bert.").replace(".gamma", ".weight").replace(".beta", ".bias")
         return None if name.startswith(("cls.", "pooler.")) or name.endswith("position_ids") else name
+    if name.endswith(".sinks"):
+        return f"{name}.weight"
     if name.endswith((".attn.bias", ".masked_bias", "inv_freq")):
         return None
     if name in ("decoder.embed_tokens.weight", "encoder.embed_tokens.weight"):
@@ -168,7 +201,7 @@ def _changed(name: str, array: Array, config: dict[str, Any], architecture: str)
         return array.T
     if architecture.startswith("gemma") and name.endswith("norm.weight"):
         return array + 1
-    if architecture == "llama" and (".q_proj." in name or ".k_proj." in name):
+    if architecture in ("llama", "granite", "smollm3") and (".q_proj." in name or ".k_proj." in name):
         heads = config["num_attention_heads"] if ".q_proj." in name else config.get("num_key_value_heads") or config["num_attention_heads"]
         halves = array.reshape(heads, 2, array.shape[0] // heads // 2, *array.shape[1:])
         return halves.swapaxes(1, 2).reshape(array.shape)

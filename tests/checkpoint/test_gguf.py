@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,14 @@ from tgen.text.tokenizer import Tokenizer
 
 # What llama.cpp takes as given, so that its files cannot say otherwise.
 GIVEN: dict[str, dict[str, Any]] = {
+    "gpt_oss": {"swiglu_alpha": 1.702, "swiglu_limit": 7.0},
+    "smollm3": {
+        "use_sliding_window": False,
+        "sliding_window": None,
+        "layer_types": None,
+        "no_rope_layers": None,
+        "no_rope_layer_interval": 4,
+    },
     "gemma2": {"query_pre_attn_scalar": 6},
     "gemma3": {"query_pre_attn_scalar": 6, "layer_types": None},
     "t5": {"relative_attention_max_distance": 128},
@@ -34,7 +43,28 @@ GIVEN: dict[str, dict[str, Any]] = {
     "umt5": {"relative_attention_max_distance": 128},
     "bert": {"hidden_act": "gelu"},
 }
-DECODERS = ("llama2", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "gpt2", "starcoder2", "mistral", "mixtral")
+DECODERS = (
+    *(
+        "ernie4_5",
+        "gpt_oss",
+        "granite",
+        "olmo2",
+        "olmo3",
+        "seed_oss",
+        "smollm3",
+        "llama2",
+        "qwen2",
+        "qwen3",
+        "gemma",
+        "gemma2",
+        "gemma3",
+        "phi3",
+        "gpt2",
+        "starcoder2",
+        "mistral",
+        "mixtral",
+    ),
+)
 
 
 def folder_for(name: str, place: Path) -> Path:
@@ -81,6 +111,12 @@ def test_types_are_those_of_ggml() -> None:
     assert {kind: (sizes[kind][0], sizes[kind][2]) for kind in PLAIN} == PLAIN
     for name, numbers, size in BLOCKS.values():
         assert floats(np.zeros((3, 2 * size), np.uint8), name).shape == (3, 2 * numbers)
+
+
+def test_the_package_is_asked_for_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(UnsupportedError, match="Q4_K need the gguf package"):
+        floats(np.zeros((1, 144), np.uint8), "Q4_K")
 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16", "F32"])

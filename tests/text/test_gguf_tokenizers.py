@@ -30,9 +30,9 @@ KINDS = {
 PHANTOM = "▁"
 
 
-def write_vocabulary(name: str, path: Path, template: str | None = None) -> None:
-    """A file with the vocabulary of a folder, in the form that llama.cpp's converter gives it."""
-    folder, (file, model, cut) = PLACE / name, KINDS[name]
+def write_vocabulary(name: str, path: Path, template: str | None = None, *, cut: str | None = None, merged: bool = True) -> None:
+    """A file with the vocabulary of a folder, in the form that llama.cpp's converter gives it, and one token that no text has."""
+    folder, (file, model, usual) = PLACE / name, KINDS[name]
     library: Any = Tokenizer.load(folder).library
     config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
     added = library.get_added_tokens_decoder()
@@ -41,11 +41,11 @@ def write_vocabulary(name: str, path: Path, template: str | None = None) -> None
     kinds = [3 if number in added and added[number].special else 4 if number in added else 1 for number in range(count)]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_tokenizer_model(model)
-    writer.add_tokenizer_pre(cut)
+    writer.add_tokenizer_pre(cut or usual)
     if file.endswith(".model"):
         pieces = read_pieces(folder / file)
         kinds = [pieces.pieces[number][2] if number < len(pieces.pieces) else kind for number, kind in enumerate(kinds)]
-        writer.add_token_scores([pieces.pieces[number][1] if number < len(pieces.pieces) else -1000.0 for number in range(count)])
+        writer.add_token_scores([pieces.pieces[number][1] if number < len(pieces.pieces) else -1000.0 for number in range(count + 1)])
         writer.add_add_space_prefix(config.get("add_prefix_space", pieces.dummy_prefix))
         writer.add_remove_extra_whitespaces(pieces.one_space)
         writer.add_uint32("tokenizer.ggml.unknown_token_id", pieces.unknown)
@@ -56,9 +56,9 @@ def write_vocabulary(name: str, path: Path, template: str | None = None) -> None
         writer.add_bool("tokenizer.ggml.normalizer.lowercase", config.get("do_lower_case", True))
     elif model == "gpt2":
         merges = json.loads(library.to_str())["model"]["merges"]
-        writer.add_token_merges([" ".join(merge) for merge in merges])
-    writer.add_token_list(tokens)
-    writer.add_token_types(kinds)
+        writer.add_token_merges([" ".join(merge) for merge in merges if merged])
+    writer.add_token_list([*tokens, f"[PAD{count}]"])
+    writer.add_token_types([*kinds, 5])
     for token in ("bos", "eos"):
         text = config.get(f"{token}_token", {"bos": "<s>", "eos": "</s>"}[token])
         if (number := library.token_to_id(text if isinstance(text, str) else text["content"])) is not None:
@@ -89,8 +89,22 @@ def test_the_template_comes_from_the_metadata(tmp_path: Path) -> None:
     assert find_template(tmp_path / "other.gguf") is None
 
 
-def test_a_cut_that_is_not_known_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KINDS, "gpt2", ("vocab.json", "gpt2", "of-tomorrow"))
+def test_a_token_that_fills_up_the_embeddings_is_no_entry(tmp_path: Path) -> None:
     write_vocabulary("gpt2", tmp_path / "model.gguf")
+    assert Tokenizer.load(tmp_path / "model.gguf").size() == Tokenizer.load(PLACE / "gpt2").size()
+
+
+def test_llama_3_takes_a_word_of_its_vocabulary_whole(tmp_path: Path) -> None:
+    """Whatever the merges say; GPT-2 needs them."""
+    vocabulary = json.loads((PLACE / "gpt2" / "vocab.json").read_text("utf-8"))
+    word = next(word for word in vocabulary if len(word) > 2 and word.isascii() and word.isalpha())
+    for cut, ids in (("llama-bpe", [vocabulary[word]]), ("gpt-2", [vocabulary[letter] for letter in word])):
+        path = tmp_path / f"{cut}.gguf"
+        write_vocabulary("gpt2", path, cut=cut, merged=False)
+        assert Tokenizer.load(path).encode(word, special=False) == ids
+
+
+def test_a_cut_that_is_not_known_is_named(tmp_path: Path) -> None:
+    write_vocabulary("gpt2", tmp_path / "model.gguf", cut="of-tomorrow")
     with pytest.raises(UnsupportedError, match=r"tokenizer\.ggml\.pre = 'of-tomorrow' is not implemented"):
         Tokenizer.load(tmp_path / "model.gguf")

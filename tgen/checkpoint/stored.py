@@ -25,9 +25,9 @@ class StoredTensor:
 
     @property
     def number_format(self) -> str:
-        """The type that holds the numbers as precisely as the file does."""
+        """The type that holds the numbers as precisely as the file does, or about so: blocks have 8 bits at most."""
         if self.blocks is not None:
-            return self.blocks.number_format
+            return "BF16"
         return self.dtype if self.packed is None else self.packed.scale.dtype
 
     @property
@@ -76,8 +76,3 @@ class Blocks:
     kind: str
     numbers: int
     size: int
-
-    @property
-    def number_format(self) -> str:
-        """The type that holds the numbers about as precisely: scales are float16, but in MXFP4 powers of two of bfloat16's range."""
-        return "BF16" if self.kind == "MXFP4" else "F16"

@@ -64,7 +64,7 @@ def _facts(checkpoint: Checkpoint, run: RunOptions) -> Iterator[tuple[str, Any]]
     spec = checkpoint.spec
     stack = list(spec.stacks.values())[-1]
     layers = stack.layers
-    yield "folder", str(checkpoint.folder.resolve())
+    yield "file" if checkpoint.folder.is_file() else "folder", str(checkpoint.folder.resolve())
     yield "model_type", checkpoint.model_type
     yield "kind", spec.kind
     count = parameter_count(spec)

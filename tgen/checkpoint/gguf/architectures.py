@@ -34,6 +34,17 @@ EXPERTS = {
 SOFTCAPS = {"attn_logit_softcapping": "attn_logit_softcapping", "final_logit_softcapping": "final_logit_softcapping"}
 LOCAL = {"rope.freq_base_swa": "rope_local_base_freq", "attention.sliding_window_pattern": "sliding_window_pattern"}
 NORMS = {"attention.layer_norm_epsilon": "layer_norm_eps"}
+GRANITE = {
+    "attention.scale": "attention_multiplier",
+    "embedding_scale": "embedding_multiplier",
+    "residual_scale": "residual_multiplier",
+    "logit_scale": "logits_scaling",
+}
+GPT_OSS = {
+    "expert_count": "num_local_experts",
+    "expert_used_count": "num_experts_per_tok",
+    "expert_feed_forward_length": "intermediate_size",
+}
 GPT2 = {
     "context_length": "n_positions",
     "embedding_length": "n_embd",
@@ -73,9 +84,12 @@ class Architecture:
 
 
 def _llama(values: Values, tensors: Tensors) -> Values:
-    """Llama, some of whose kin have biases, or Mistral, which may have windows."""
-    if values.get("sliding_window"):
-        return {"model_type": "mistral"}
+    """Llama, or Mistral, which may have windows."""
+    return {"model_type": "mistral"} if values.get("sliding_window") else _biases(values, tensors)
+
+
+def _biases(_: Values, tensors: Tensors) -> Values:
+    """Whether attention and feed-forward part have biases."""
     return {"attention_bias": "blk.0.attn_output.bias" in tensors, "mlp_bias": "blk.0.ffn_up.bias" in tensors}
 
 
@@ -102,8 +116,30 @@ def _bert(_: Values, tensors: Tensors) -> Values:
     return {"type_vocab_size": tensors["token_types.weight"].shape[0] if "token_types.weight" in tensors else 1}
 
 
-def _starcoder2(_: Values, tensors: Tensors) -> Values:
+def _one_bias(_: Values, tensors: Tensors) -> Values:
+    """Whether all matrices have biases."""
     return {"use_bias": "blk.0.attn_output.bias" in tensors}
+
+
+def _olmo(values: Values, _: Tensors) -> Values:
+    """Olmo 3 is an Olmo 2 with windows, whose layers may have rotations of their own."""
+    if not values.get("sliding_window"):
+        return {"model_type": "olmo2"}
+    if (local := values.get("rope_local_base_freq")) is None:
+        return {"model_type": "olmo3"}
+    full = {"rope_theta": values.get("rope_theta"), **values.get("rope_scaling", {})}
+    ropes = {"full_attention": full, "sliding_attention": {"rope_theta": local}}
+    return {"model_type": "olmo3", "rope_parameters": ropes} | dict.fromkeys(("rope_local_base_freq", "rope_theta", "rope_scaling"))
+
+
+def _seed_oss(_: Values, tensors: Tensors) -> Values:
+    names = {"attention_bias": "attn_q", "attention_out_bias": "attn_output", "mlp_bias": "ffn_up"}
+    return {key: f"blk.0.{name}.bias" in tensors for key, name in names.items()}
+
+
+def _gpt_oss(values: Values, _: Tensors) -> Values:
+    """The borders of its YaRN are not rounded, which the metadata do not say (and llama.cpp rounds them)."""
+    return {"rope_scaling": {**values.get("rope_scaling", {}), "truncate": False}}
 
 
 def _t5(_: Values, tensors: Tensors) -> Values:
@@ -121,14 +157,20 @@ ARCHITECTURES = {
     "gemma": Architecture("gemma", DECODER),
     "gemma2": Architecture("gemma2", DECODER | SOFTCAPS, seen=_gemma2),
     "gemma3": Architecture("gemma3_text", DECODER | SOFTCAPS | LOCAL, seen=_gemma3),
+    "ernie4_5": Architecture("ernie4_5", DECODER, seen=_one_bias, interleaved=True),
+    "gpt-oss": Architecture("gpt_oss", DECODER | GPT_OSS, seen=_gpt_oss),
+    "granite": Architecture("granite", DECODER | GRANITE, seen=_biases, interleaved=True),
     "gpt2": Architecture("gpt2", GPT2),
     "llama": Architecture("llama", DECODER, seen=_llama, interleaved=True),
+    "olmo2": Architecture("olmo2", DECODER | LOCAL, seen=_olmo),
     "phi3": Architecture("phi3", DECODER, seen=_phi3),
     "qwen2": Architecture("qwen2", DECODER),
     "qwen2moe": Architecture("qwen2_moe", DECODER | EXPERTS | {"expert_count": "num_experts"}, {"norm_topk_prob": False}),
     "qwen3": Architecture("qwen3", DECODER),
     "qwen3moe": Architecture("qwen3_moe", DECODER | EXPERTS | {"expert_count": "num_experts"}, {"norm_topk_prob": True}),
-    "starcoder2": Architecture("starcoder2", DECODER | {"attention.layer_norm_epsilon": "norm_epsilon"}, seen=_starcoder2),
+    "seed_oss": Architecture("seed_oss", DECODER, seen=_seed_oss),
+    "smollm3": Architecture("smollm3", DECODER, seen=_biases, interleaved=True),
+    "starcoder2": Architecture("starcoder2", DECODER | {"attention.layer_norm_epsilon": "norm_epsilon"}, seen=_one_bias),
     "t5": Architecture("t5", T5, seen=_t5, repeated=("attention.layer_norm_epsilon",)),
 }
 MIXTRAL = Architecture(

@@ -47,6 +47,9 @@ def config_of(header: Header, tensors: Tensors) -> Values:
     architecture, prefix = architecture_of(header), f"{header.text('general.architecture')}."
     own = {key.removeprefix(prefix): value for key, value in header.metadata.items() if key.startswith(prefix)}
     values = {theirs: _decimal(own.pop(key)) for key, theirs in architecture.keys.items() if key in own}
+    if isinstance(windows := values.get("sliding_window_pattern"), list):
+        del values["sliding_window_pattern"]
+        values["layer_types"] = ["sliding_attention" if one else "full_attention" for one in windows]
     for key in ("embedding_length", "block_count", "attention.head_count"):
         if architecture.keys[key] not in values:
             raise CheckpointError(f"{header.path} lacks {prefix}{key}", DOWNLOAD_HINT)
@@ -114,7 +117,7 @@ def _rotations(header: Header, own: Values, values: Values, tensors: Tensors) ->
         raise UnsupportedError(f"{header.path}: values of another length than keys are not implemented", "get another model")
     if dim is not None and head_dim is not None and dim != head_dim:
         found["partial_rotary_factor"] = math.nextafter(dim / head_dim, math.inf)
-    scaling = {key: own.pop(f"rope.scaling.{key}", None) for key in ROPE}
+    scaling = {key: _decimal(own.pop(f"rope.scaling.{key}", None)) for key in ROPE}
     context = values.get("max_position_embeddings")
     if FREQUENCIES in tensors:
         factors = _floats(header, tensors, FREQUENCIES)
@@ -132,10 +135,18 @@ def _rotations(header: Header, own: Values, values: Values, tensors: Tensors) ->
             return found | {"rope_scaling": {"rope_type": "linear", "factor": scaling["factor"]}}
         case "yarn":
             scaled = {"rope_type": "yarn", "factor": scaling["factor"], "original_max_position_embeddings": original}
-            scaled |= {"attn_factor": scaling["yarn_attn_factor"]}
+            scaled |= _amplitude(scaling["yarn_attn_factor"])
             return found | {"rope_scaling": scaled | {f"beta_{one}": scaling[f"yarn_beta_{one}"] for one in ("fast", "slow")}}
         case kind:
             raise UnsupportedError(f"{header.path}: rope.scaling.type = {kind!r} is not implemented", "implemented: none, linear, yarn")
+
+
+def _amplitude(factor: Any) -> Values:
+    """YaRN's factor of cosines and sines. The converter writes two keys of config.json into this one.
+
+    `attention_factor` takes the place of the usual amplitude, which is above 1; `attn_factor` multiplies it, and is there to undo it.
+    """
+    return {} if factor is None else {"attention_factor" if isinstance(factor, float) and factor >= 1 else "attn_factor": factor}
 
 
 def _floats(header: Header, tensors: Tensors, name: str) -> list[float]:

@@ -52,6 +52,7 @@ LAYER = {
 APART = {"mixer.out": "attn_o"}  # where encoder and decoder stand apart
 AFTER = {"mixer_norm": "attn_output_norm", "feed_forward_norm": "layer_output_norm"}  # where norms follow the sums
 STACKED, FUSED = "_exps", "attn_qkv"
+SINKS = "sinks"
 GATED = ("feed_forward.gate", "feed_forward.up")  # in this order, where one matrix holds both
 IGNORED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
@@ -68,6 +69,9 @@ def gguf_table(spec: ModelSpec, stored: Collection[str], *, interleaved: bool) -
             _, number, name = name.split(".", 2)
             layer = spec.stacks[stack].layers[int(number)]
             before += f"blk.{number}."
+            if kind == SINKS:
+                sources[parameter] = Source(f"{before}attn_{SINKS}.weight")
+                continue
             sources[parameter] = _inside_layer(name, layer, before, stored, interleaved=interleaved).inside(before, f".{kind}")
         else:
             sources[parameter] = Source(f"{before}{MODULES.get(name, name)}.{kind}")
@@ -105,6 +109,8 @@ def _inside_layer(name: str, layer: LayerSpec, before: str, stored: Collection[s
         if f"{before}{FUSED}.weight" in stored:
             return Source(FUSED, (_rows(own, layer.attention), *order))
         return Source(names[name], order)
+    if name == "feed_forward_norm" and layer.residual == "pre" and f"{before}ffn_norm.weight" not in stored:
+        return Source("post_attention_norm")
     if name in GATED and f"{before}ffn_gate.weight" not in stored and getattr(layer.feed_forward, "gated", False):
         return Source("ffn_up", (Part(GATED.index(name), 2),))
     return Source(names.get(name, name))
