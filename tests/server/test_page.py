@@ -111,6 +111,7 @@ def test_a_branch_keeps_what_stands_before_it(window: Open) -> None:
     until(page, "document.querySelectorAll('#tokens > *').length > 10")
     assert text(page).startswith(kept + taken)
     page.click("#tokens > :nth-child(4)")
+    assert str(page.text_content("#draw h3")).startswith(f"Token 4: {taken.replace(' ', '␣', 1)}")
     assert f"You chose “{taken}” instead." in str(page.text_content("#draw .how"))
     assert page.locator("#branches button").count() == 2
     page.click("#branches button >> nth=0")

@@ -9,7 +9,7 @@ export function drawStep(panel, token, place, take) {
   const { step } = token;
   const stages = shownStages(token);
   panel.replaceChildren(
-    make("h3", {}, `Token ${place + 1}: `, make("b", { className: "name" }, ...piece(step.text)), ` ${percent(token.probability)}`),
+    make("h3", {}, `Token ${place + 1}: `, make("b", { className: "name" }, ...piece((token.chosen ?? step).text)), ` ${percent(token.probability)}`),
     make("p", { className: "how" }, how(token, stages)),
     ...(step.uniform === null ? [] : [unitLine(step)]),
     table(token, stages, take),
