@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from tgen.executors.torch.transformer import Transformer
 
 choose()
-# No test reads or fills the user's own cache folder.
+# No test reads or fills the user's own cache folder, or reads the user's settings.
 CACHE = tempfile.TemporaryDirectory(prefix="tgen-test-cache-", ignore_cleanup_errors=True)
-os.environ["XDG_CACHE_HOME"] = CACHE.name
+os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CONFIG_HOME"] = CACHE.name
+os.environ.pop("TGEN_CONFIG", None)
 
 GOLDEN = Path(__file__).parent / "golden"
 GOLDENS = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))

@@ -28,31 +28,22 @@ RANKS = {
     # The modules at the top, which count as one folder.
     "options": 0,
     "declaration": 0,
+    "values": 0,
     "events": 0,
     "errors": 0,
     "files": 0,
+    "gguf_header": 0,
     "arrays": 0,
 }
 # Inside a folder, a file imports only from files that stand before it.
 ORDER = {
     "spec": ["records", "shapes", "cache"],
     "checkpoint": [
-        *[
-            "stored",
-            "bins",
-            "safetensors",
-            "compressed",
-            "matching",
-            "purpose",
-            "container",
-            "mapped",
-            "digests",
-            "generation",
-            "hub",
-            "resolve",
-        ],
+        *["stored", "bins", "safetensors", "compressed", "gguf", "matching", "purpose", "container", "mapped", "digests", "generation"],
+        *["hub", "resolve"],
     ],
     "checkpoint/hub": ["cache", "choice", "pull"],
+    "checkpoint/gguf": ["blocks", "architectures", "config", "tensors", "file"],
     "executors": ["session", "formats", "frequencies", "torch", "native", "measure", "open"],
     "executors/native": [
         *["build", "interface", "library", "weights", "panels", "packing", "packed_cache", "forecast"],
@@ -62,7 +53,10 @@ ORDER = {
         *["cache", "norms", "positions", "forward_pass", "attention", "mixers", "layers", "transformer"],
         *["placement", "load", "save", "reading", "session", "maps"],
     ],
-    "sampling": ["logits", "selection", "candidates", "nucleus", "filters", "penalties", "rules", "adjustment", "rejection", "sampler"],
+    "sampling": [
+        *["logits", "selection", "candidates", "nucleus", "mirostat", "filters", "wording", "penalties", "dry", "rules", "adjustment"],
+        *["rejection", "sampler"],
+    ],
     "constraint": ["spelling", "keywords", "pattern", "schema", "grammar", "place", "planner", "guard"],
     "engine": [
         *["request", "prefix", "shared", "guess", "draft", "job", "sample", "pace", "scheduler", "beam"],

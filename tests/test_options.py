@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgen.errors import TgenError, UsageError
-from tgen.options import CONSTRAINTS, DECLARED, GenerationOptions, RunOptions, check_early, resolve
+from tgen.options import DECLARED, GenerationOptions, RunOptions, check_early, resolve
+from tgen.values import CONSTRAINTS
 
 steady = settings(deadline=None, derandomize=True, database=None, max_examples=200)
 # What JSON can hold, and a little more.
@@ -128,8 +129,9 @@ def test_precedence() -> None:
 
 @pytest.mark.parametrize("name", ENVIRONMENT)
 def test_every_environment_variable(name: str) -> None:
-    resolved = resolve({}, {f"TGEN_{name.upper()}": "1"}, {})
-    assert (getattr(resolved.options, name), resolved.origins[name]) == (1, "environment")
+    choices = DECLARED[name].choices
+    resolved = resolve({}, {f"TGEN_{name.upper()}": choices[1] if choices else "1"}, {})
+    assert (getattr(resolved.options, name), resolved.origins[name]) == (choices[1] if choices else 1, "environment")
     assert resolve({}, {f"TGEN_{name.upper()}": ""}, {}).origins[name] == "built-in"
 
 

@@ -37,6 +37,7 @@ class Declaration:
     greedy: bool = True  # temperature 0 uses it
     beams: Literal["use it", "ignore it", "exclude it"] = "use it"
     neutral: object = None  # the value that changes nothing, so that it goes with beams
+    needs: str = ""  # the option without which it changes nothing
 
     @property
     def number(self) -> bool:

@@ -6,7 +6,7 @@ import builtins
 from dataclasses import dataclass
 from typing import Literal
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "time", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,18 @@
 """The options of a generation: each is declared once, checked when its record is made, and resolved once.
 
-Precedence: command line or call > environment (`TGEN_TOP_K` ...) > the folder's generation_config.json > built-in.
+Precedence: command line or call > environment (`TGEN_TOP_K` ...) > the user's settings > the folder's generation_config.json > built-in.
+An `environment` holds the variables, and the settings as text under the options' own names (`top_k`).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from tgen.declaration import BEAMS, OUTPUT, PROMPT, RUNNING, SAMPLING, Declaration, check_fields, declared, flag
 from tgen.errors import UsageError
-from tgen.files import refuse_constant
+from tgen.values import CONSTRAINTS, NO_BREAKERS, SAMPLERS, Constraint, read_biases, read_constraint, read_samplers, split_bias
 
 Overflow = Literal["error", "truncate-left", "shrink"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -21,37 +21,7 @@ Quantize = Literal["none", "int8", "int4"]
 ExecutorChoice = Literal["auto", "native", "torch"]
 Pooling = Literal["mean", "first", "last", "max", "weighted", "sqrt"]
 AttentionKind = Literal["encoder", "decoder", "cross"]
-Origin = Literal["asked", "environment", "model", "built-in"]
-
-ConstraintKind = Literal["json-schema", "regex", "choices"]
-# Each of these makes the field `constraint`.
-CONSTRAINTS = {
-    "json_schema": Declaration(
-        "Write JSON that this schema allows, closed within --max-new-tokens. A schema tgen cannot keep is an error. JSON starts with {.",
-        OUTPUT,
-        "FILE|JSON",
-    ),
-    "regex": Declaration("Write a text that matches as a whole. Rust syntax, no lookaround.", OUTPUT, "RE"),
-    "choices": Declaration(
-        'Write one of these; may be given several times. A choice with a comma needs a JSON list: ["a, b","c"].',
-        OUTPUT,
-        "A,B,...",
-        repeated=True,
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Constraint:
-    """A rule for the whole text that is written: its kind, and its text on a command line (a schema, an expression, a JSON list)."""
-
-    kind: ConstraintKind
-    text: str
-
-    @property
-    def flag(self) -> str:
-        """The option that asks for it."""
-        return f"--{self.kind}"
+Origin = Literal["asked", "environment", "settings", "model", "built-in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +31,60 @@ class GenerationOptions:
     overflow: Overflow = field(default="error", metadata=declared(
         "What to do if prompt and new tokens exceed the context. error: exit 5 if the prompt leaves no room, else write fewer tokens and "
         "warn. truncate-left: drop the prompt's oldest tokens. shrink: as error, without the warning.",
-        PROMPT, choices=get_args(Overflow),
+        PROMPT, choices=get_args(Overflow), environment=True,
     ))  # fmt: skip
     max_new_tokens: int = field(default=256, metadata=declared(
         "Stop after this many tokens.",
         OUTPUT, "INT", aliases=("-n", "--max-tokens", "--n-predict"), low=1, environment=True, folder=True,
     ))  # fmt: skip
+    min_new_tokens: int = field(default=0, metadata=declared(
+        "Forbid the model's end tokens before this many tokens.",
+        OUTPUT, "INT", aliases=("--min-tokens",), low=0, environment=True, folder=True,
+    ))  # fmt: skip
+    max_time: float | None = field(default=None, metadata=declared(
+        "End after this many seconds of reading and writing, with the text so far. Such a text depends on the machine's speed.",
+        OUTPUT, "FLOAT", low=0, above=True, environment=True, folder=True,
+    ))  # fmt: skip
+    logit_bias: tuple[str, ...] = field(default=(), metadata=declared(
+        "1st: add VALUE to a token's logit. TOKEN is an id, or the text of one token (in JSON quotes if it is a number); may be given "
+        "several times.",
+        SAMPLING, "TOKEN=VALUE", repeated=True,
+    ))  # fmt: skip
+    ban: tuple[str, ...] = field(default=(), metadata=declared(
+        "Never write this text, however its tokens are cut; may be given several times.", SAMPLING, "TEXT", repeated=True,
+    ))  # fmt: skip
     repetition_penalty: float = field(default=1.0, metadata=declared(
-        "1st: divide positive and multiply negative logits of tokens already in prompt or output; 1 is off.",
+        "2nd: divide positive and multiply negative logits of tokens already in prompt or output; 1 is off.",
         SAMPLING, "FLOAT", aliases=("--repeat-penalty",), low=0, above=True, environment=True, folder=True,
     ))  # fmt: skip
     presence_penalty: float = field(default=0.0, metadata=declared(
-        "2nd: subtract this from tokens already in the output; 0 is off.",
+        "3rd: subtract this from tokens already in the output; 0 is off.",
         SAMPLING, "FLOAT", environment=True, beams="exclude it", neutral=0,
     ))  # fmt: skip
     frequency_penalty: float = field(default=0.0, metadata=declared(
-        "2nd: subtract from a token once for each time it is in the output; 0 is off.",
+        "3rd: subtract from a token once for each time it is in the output; 0 is off.",
         SAMPLING, "FLOAT", environment=True, beams="exclude it", neutral=0,
+    ))  # fmt: skip
+    dry_multiplier: float = field(default=0.0, metadata=declared(
+        "4th, DRY: subtract this times base ^ (length - allowed length) from a token that would continue a sequence of that length a "
+        "second time; 0 is off.",
+        SAMPLING, "FLOAT", low=0, environment=True, beams="exclude it", neutral=0,
+    ))  # fmt: skip
+    dry_base: float = field(default=1.75, metadata=declared(
+        "The base of DRY.", SAMPLING, "FLOAT", low=1, environment=True, beams="ignore it", needs="dry_multiplier",
+    ))  # fmt: skip
+    dry_allowed_length: int = field(default=2, metadata=declared(
+        "The shortest repeated sequence that DRY punishes for going on.",
+        SAMPLING, "INT", low=1, environment=True, beams="ignore it", needs="dry_multiplier",
+    ))  # fmt: skip
+    dry_penalty_last_n: int = field(default=-1, metadata=declared(
+        "How many of the last tokens DRY looks at; -1 is all of them.",
+        SAMPLING, "INT", low=-1, environment=True, beams="ignore it", needs="dry_multiplier",
+    ))  # fmt: skip
+    dry_sequence_breakers: tuple[str, ...] = field(default=("\n", ":", '"', "*"), metadata=declared(
+        "A text that ends every sequence DRY looks at; may be given several times, and none stands for no such text.",
+        SAMPLING, "TEXT", aliases=("--dry-sequence-breaker",), repeated=True, beams="ignore it", needs="dry_multiplier",
+        default="a line break, a colon, a double quote, an asterisk",
     ))  # fmt: skip
     no_repeat_ngram_size: int = field(default=0, metadata=declared(
         "Never complete a sequence of this many tokens a second time; 0 is off.",
@@ -88,21 +95,50 @@ class GenerationOptions:
         "folder asks for beams, a sampling option by flag or environment turns them off.",
         BEAMS, "INT", low=1, high=256, folder=True,
     ))  # fmt: skip
+    samplers: tuple[str, ...] = field(default=SAMPLERS, metadata=declared(
+        "The filters that run, in this order; one that is left out is off.",
+        SAMPLING, "A,B,...", greedy=False, beams="ignore it", default=",".join(SAMPLERS),
+    ))  # fmt: skip
     temperature: float = field(default=0.8, metadata=declared(
-        "3rd: divide the logits; 0 takes the likeliest token and skips the rest.",
+        "5th: divide the logits; 0 takes the likeliest token and skips the rest.",
         SAMPLING, "FLOAT", aliases=("--temp",), low=0, environment=True, folder=True, greedy=False, beams="exclude it", neutral=0,
     ))  # fmt: skip
+    top_n_sigma: float = field(default=0.0, metadata=declared(
+        "6th: drop tokens whose logit is more than n standard deviations of all logits below the highest; 0 is off.",
+        SAMPLING, "FLOAT", low=0, environment=True, greedy=False, beams="exclude it", neutral=0,
+    ))  # fmt: skip
     top_k: int = field(default=40, metadata=declared(
-        "4th: keep the k likeliest tokens; 0 is off.",
+        "7th: keep the k likeliest tokens; 0 is off.",
         SAMPLING, "INT", low=0, environment=True, folder=True, greedy=False, beams="exclude it", neutral=0,
     ))  # fmt: skip
     top_p: float = field(default=0.95, metadata=declared(
-        "5th: keep the fewest likeliest tokens whose probabilities sum to p or more; 1 is off.",
+        "8th: keep the fewest likeliest tokens whose probabilities sum to p or more; 1 is off.",
         SAMPLING, "FLOAT", low=0, high=1, environment=True, folder=True, greedy=False, beams="exclude it", neutral=1,
     ))  # fmt: skip
     min_p: float = field(default=0.0, metadata=declared(
-        "6th: drop tokens less than p times as likely as the likeliest; 0 is off.",
+        "9th: drop tokens less than p times as likely as the likeliest; 0 is off.",
         SAMPLING, "FLOAT", low=0, high=1, environment=True, folder=True, greedy=False, beams="exclude it", neutral=0,
+    ))  # fmt: skip
+    typical_p: float = field(default=1.0, metadata=declared(
+        "10th: keep the fewest tokens whose probabilities sum to p or more, those first that surprise about as much as expected; 1 is off.",
+        SAMPLING, "FLOAT", aliases=("--typical",), low=0, high=1, environment=True, folder=True, greedy=False, beams="exclude it",
+        neutral=1,
+    ))  # fmt: skip
+    xtc_probability: float = field(default=0.0, metadata=declared(
+        "11th, XTC: with this probability, drop all tokens that reach the threshold but the least likely of them; 0 is off.",
+        SAMPLING, "FLOAT", low=0, high=1, environment=True, greedy=False, beams="exclude it", neutral=0,
+    ))  # fmt: skip
+    xtc_threshold: float = field(default=0.1, metadata=declared(
+        "The least probability of a token that XTC may drop.",
+        SAMPLING, "FLOAT", low=0, high=1, environment=True, greedy=False, beams="ignore it", needs="xtc_probability",
+    ))  # fmt: skip
+    mirostat_tau: float = field(default=0.0, metadata=declared(
+        "Mirostat 2, in place of every filter but temperature: keep the text's surprise near this many bits a token; 0 is off.",
+        SAMPLING, "FLOAT", aliases=("--mirostat-ent",), low=0, environment=True, greedy=False, beams="exclude it", neutral=0,
+    ))  # fmt: skip
+    mirostat_eta: float = field(default=0.1, metadata=declared(
+        "How fast Mirostat corrects itself.",
+        SAMPLING, "FLOAT", aliases=("--mirostat-lr",), low=0, environment=True, greedy=False, beams="ignore it", needs="mirostat_tau",
     ))  # fmt: skip
     seed: int | None = field(default=None, metadata=declared(
         "The seed of the random stream; the same seed gives the same text. Without --seed, tgen chooses one and reports it.",
@@ -126,12 +162,14 @@ class GenerationOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not isinstance(self.stop, tuple | list) or not all(isinstance(text, str) for text in self.stop):
-            raise UsageError(f"--stop must be a sequence of texts, not {self.stop!r}")
+        for name in ("stop", "ban", "logit_bias", "dry_sequence_breakers"):
+            _check_texts(name, getattr(self, name))
+        if read_samplers(self.samplers) != self.samplers:
+            raise UsageError(f"--samplers must be the names of filters, not {self.samplers!r}", f"the filters are {', '.join(SAMPLERS)}")
+        for bias in self.logit_bias:
+            split_bias(bias)
         if self.samples > self.num_beams > 1:
             raise UsageError(f"--samples {self.samples} is more than --num-beams {self.num_beams}", "each sample takes a beam of its own")
-        if not all(self.stop):
-            raise UsageError("--stop must not be empty")
         if not isinstance(self.ignore_eos, bool):
             raise UsageError(f"--ignore-eos must be true or false, not {self.ignore_eos!r}")
         if self.constraint is not None:
@@ -141,7 +179,12 @@ class GenerationOptions:
         """Raise UsageError beside options that would end the text elsewhere, or write several at once."""
         if not isinstance(constraint, Constraint):
             raise UsageError(f"the constraint must be a Constraint, not {constraint!r}", "give json_schema, regex or choices")
-        for name, used in (("num-beams", self.num_beams > 1), ("stop", bool(self.stop)), ("ignore-eos", self.ignore_eos)):
+        for name, used in (
+            ("num-beams", self.num_beams > 1),
+            ("stop", bool(self.stop)),
+            ("ignore-eos", self.ignore_eos),
+            ("max-time", self.max_time is not None),
+        ):
             if used:
                 raise UsageError(
                     f"{constraint.flag} and --{name} exclude each other", f"{constraint.flag} alone decides where the text ends"
@@ -156,18 +199,27 @@ class GenerationOptions:
         ]
 
 
+def _check_texts(name: str, value: object) -> None:
+    """Raise UsageError for anything but a sequence of texts that are not empty."""
+    if not isinstance(value, tuple | list) or not all(isinstance(text, str) for text in value):
+        raise UsageError(f"{flag(name)} must be a sequence of texts, not {value!r}")
+    if not all(value):
+        raise UsageError(f"{flag(name)} must not be empty")
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """Where, in which number format and with which executor to compute; `threads` None leaves the choice to the executor."""
 
     device: Device = field(default="auto", metadata=declared(
-        "Where to compute.", RUNNING, choices=get_args(Device), default="auto: the first available of cuda, mps, cpu",
+        "Where to compute.", RUNNING, choices=get_args(Device), default="auto: the first available of cuda, mps, cpu", environment=True,
     ))  # fmt: skip
     dtype: Dtype = field(default="auto", metadata=declared(
         "Number format.", RUNNING, choices=get_args(Dtype), default="auto: float32 on a CPU with the memory for it, else as stored",
+        environment=True,
     ))  # fmt: skip
     threads: int | None = field(default=None, metadata=declared(
-        "CPU threads. Without --threads, one for each core.", RUNNING, "INT", aliases=("-t",), low=1, high=4096,
+        "CPU threads. Without --threads, one for each core.", RUNNING, "INT", aliases=("-t",), low=1, high=4096, environment=True,
     ))  # fmt: skip
     executor: ExecutorChoice = field(default="auto", metadata=declared(
         "What computes. native: tgen's own library, for CPUs. torch: PyTorch, for every model and device.",
@@ -206,9 +258,9 @@ class GuessOptions:
 
 
 def settle_guesses(asked: Mapping[str, Any], environment: Mapping[str, str]) -> GuessOptions:
-    """The options of guessing; what is asked overrides the environment. Raises UsageError."""
+    """The options of guessing; what is asked overrides the environment, and that the settings. Raises UsageError."""
     given = {name: value for name, value in asked.items() if value is not None}
-    values = environment_values(GuessOptions, environment)
+    values = standing_values(GuessOptions, environment)
     if "draft_model" in given or given.get("guess") is False:  # each turns off the other
         values = {}
     return GuessOptions(**{**values, **given})
@@ -235,12 +287,21 @@ class Resolved:
     origins: dict[str, Origin]
 
     def unused(self) -> set[str]:
-        """The options that change nothing beside the others, because beam search or temperature 0 does not use them."""
-        searched, greedy = self.options.num_beams > 1, self.options.temperature == 0
-        return {
+        """The options that change nothing beside the others, because beam search, temperature 0 or what runs does not use them."""
+        options = self.options
+        searched, greedy = options.num_beams > 1, options.temperature == 0
+        idle = {
+            "xtc_probability" if name == "xtc" else name
+            for name in SAMPLERS
+            if not greedy and (name not in options.samplers or (options.mirostat_tau and name != "temperature"))
+        }
+        neutral = {name for name, option in DECLARED.items() if option.neutral is not None and getattr(options, name) == option.neutral}
+        return idle | {
             name
             for name, option in DECLARED.items()
-            if (searched and option.beams != "use it") or (greedy and not option.greedy and name != "temperature")
+            if (searched and option.beams != "use it")
+            or (greedy and not option.greedy and name != "temperature")
+            or option.needs in idle | neutral
         }
 
 
@@ -251,10 +312,16 @@ def resolve(asked: Mapping[str, Any], environment: Mapping[str, str], model: Map
     """
     constraint = read_constraint(asked) or asked.get("constraint")
     asked = {**{key: value for key, value in asked.items() if key not in CONSTRAINTS}, "constraint": constraint}
+    for name, read in (("samplers", read_samplers), ("logit_bias", read_biases)):
+        if asked.get(name) is not None:
+            asked[name] = read(asked[name])
+    if asked.get("dry_sequence_breakers") in ((), []):
+        asked["dry_sequence_breakers"] = NO_BREAKERS
     settled: dict[str, Any] = {option.name: option.default for option in fields(GenerationOptions)}
     origins: dict[str, Origin] = dict.fromkeys(settled, "built-in")
     layers: list[tuple[Origin, Mapping[str, Any]]] = [
         ("model", model),
+        ("settings", settings_values(GenerationOptions, environment)),
         ("environment", environment_values(GenerationOptions, environment)),
         ("asked", {key: value for key, value in asked.items() if value is not None}),
     ]
@@ -263,7 +330,11 @@ def resolve(asked: Mapping[str, Any], environment: Mapping[str, str], model: Map
         origins |= dict.fromkeys(values, origin)
     if isinstance(settled["num_beams"], int) and settled["num_beams"] > 1:
         _reconcile_beams(settled, origins)
-    return Resolved(GenerationOptions(**settled), origins)
+    options = GenerationOptions(**settled)
+    if options.min_new_tokens > options.max_new_tokens and origins["min_new_tokens"] in ("asked", "environment"):
+        message = f"--min-new-tokens {options.min_new_tokens} is more than --max-new-tokens {options.max_new_tokens}"
+        raise UsageError(message, "give a smaller minimum, or a larger maximum")
+    return Resolved(options, origins)
 
 
 def _reconcile_beams(settled: dict[str, Any], origins: dict[str, Origin]) -> None:
@@ -302,7 +373,7 @@ def environment_values(record: type, environment: Mapping[str, str]) -> dict[str
         if not text:
             continue
         try:
-            values[name] = _switched(text) if option.switch else {"INT": int, "FLOAT": float}.get(option.metavar, str)(text)
+            values[name] = _from_text(option, text)
             option.check(name, values[name])
         except (ValueError, UsageError) as error:
             reason = error.message if isinstance(error, UsageError) else f"it is not {'a whole' if whole else 'a'} number"
@@ -312,51 +383,23 @@ def environment_values(record: type, environment: Mapping[str, str]) -> dict[str
     return values
 
 
+def settings_values(record: type, environment: Mapping[str, str]) -> dict[str, Any]:
+    """The values that the settings file, which was checked when it was read, gives to a record's options."""
+    return {name: _from_text(option, environment[name]) for name, option in declarations(record).items() if name in environment}
+
+
+def standing_values(record: type, environment: Mapping[str, str]) -> dict[str, Any]:
+    """The values that stand where a command line gives none: those of the environment, then those of the settings. Raises UsageError."""
+    return {**settings_values(record, environment), **environment_values(record, environment)}
+
+
+def _from_text(option: Declaration, text: str) -> Any:
+    return _switched(text) if option.switch else {"INT": int, "FLOAT": float}.get(option.metavar, str)(text)
+
+
 def _switched(text: str) -> bool:
     """The value of a switch in the environment. Raises UsageError."""
     values = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
     if text.lower() not in values:
         raise UsageError("it is neither 1 nor 0")
     return values[text.lower()]
-
-
-def read_constraint(asked: Mapping[str, Any]) -> Constraint | None:
-    """The constraint among `json_schema` (a schema or its JSON text), `regex` and `choices` (texts); None if there is none.
-
-    Raises UsageError for more than one, and for a value that is no valid constraint.
-    """
-    given = {name: asked[name] for name in CONSTRAINTS if asked.get(name) is not None}
-    if len(given) > 1:
-        first, second = map(flag, list(given)[:2])
-        raise UsageError(f"{first} and {second} exclude each other", "give only one of them")
-    for name, value in given.items():
-        return {"json_schema": _json_schema, "regex": _regex, "choices": _choices}[name](value)
-    return None
-
-
-def _json_schema(value: object) -> Constraint:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value, parse_constant=refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"--json-schema is not JSON: {error}", "give a file, or JSON text that starts with {") from error
-    if not isinstance(value, dict | bool):
-        raise UsageError(f"--json-schema must be a JSON object, or true, not {json.dumps(value, default=repr)[:60]}")
-    try:
-        return Constraint("json-schema", json.dumps(value, ensure_ascii=False, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"--json-schema cannot be written as JSON: {error}") from error
-
-
-def _regex(value: object) -> Constraint:
-    if not isinstance(value, str):
-        raise UsageError(f"--regex must be a text, not {value!r}")
-    return Constraint("regex", value)
-
-
-def _choices(value: object) -> Constraint:
-    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
-        raise UsageError(f"--choices must be a list of texts, not {value!r}")
-    if not value or not all(value):
-        raise UsageError("--choices must not be empty", "give texts with commas between them, such as yes,no")
-    return Constraint("choices", json.dumps(list(dict.fromkeys(value)), ensure_ascii=False))

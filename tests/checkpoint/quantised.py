@@ -36,13 +36,17 @@ def floats(name: str, dtype: torch.dtype = torch.bfloat16) -> Path:
     if name not in FLOATS:
         return GOLDEN / name
     golden, changes = FLOATS[name]
+    return random_folder(golden, changes, Path(PLACE.name, f"{name}-{str(dtype)[6:]}"), dtype, len(name))
+
+
+def random_folder(golden: str, changes: dict[str, Any], folder: Path, dtype: torch.dtype, seed: int) -> Path:
+    """A folder of a golden's family, with other keys in its config.json and random weights."""
     config = {**config_of(golden), **changes}
     model = Transformer(find_family(config["model_type"]).spec(Config(config))).eval()
-    random = torch.Generator().manual_seed(len(name))
+    random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key, parameter in sorted(model.named_parameters()):
             parameter.normal_(0, 1.0 if key == "embedding.weight" else 0.5 * parameter.shape[-1] ** -0.5, generator=random)
-    folder = Path(PLACE.name, f"{name}-{str(dtype)[6:]}")
     folder.mkdir()
     for file in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         if (GOLDEN / golden / file).exists():

@@ -136,7 +136,7 @@ def head_in_part(folder: Path) -> None:
     edit_tensors(folder, lambda tensors: tensors.pop("cls.predictions.transform.LayerNorm.beta"))
 
 
-@bad("mistral", "no weights in ", r"expected model\.safetensors.*found model\.gguf, which is not read")
+@bad("mistral", "no weights in ", r"to run the GGUF file, name it: -m .*model\.gguf")
 def weights_missing(folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "model.gguf")
 

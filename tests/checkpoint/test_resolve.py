@@ -60,7 +60,7 @@ def test_an_unknown_name_names_the_nearest_whatever_the_case(shipped: Path, name
     assert caught.value.hint == f"nearest: {nearest}; `tgen models` lists them{pull}"
 
 
-@pytest.mark.parametrize(("file", "hint"), [("model.gguf", "GGUF files are not read"), ("config.json", "give the folder")])
+@pytest.mark.parametrize(("file", "hint"), [("model.safetensors", "give the folder"), ("config.json", "or a GGUF file")])
 def test_a_file_is_no_folder(file: str, hint: str, tmp_path: Path) -> None:
     (tmp_path / file).touch()
     with pytest.raises(CheckpointError, match="is a file, not a model folder") as caught:

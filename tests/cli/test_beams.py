@@ -90,7 +90,8 @@ def test_sampling_goes_before_the_folders_beams_only_if_it_changes_something() -
     """Each option at its neutral value keeps the beams, and at any other does not, by flag and by environment."""
     model = {"num_beams": 4}
     excluded = {name: option for name, option in DECLARED.items() if option.beams == "exclude it"}
-    assert {"temperature", "top_k", "top_p", "min_p", "presence_penalty", "frequency_penalty", "logprobs"} == set(excluded)
+    filters = {"temperature", "top_n_sigma", "top_k", "top_p", "min_p", "typical_p", "xtc_probability", "mirostat_tau"}
+    assert {*filters, "presence_penalty", "frequency_penalty", "dry_multiplier", "logprobs"} == set(excluded)
     for name, option in excluded.items():
         assert resolve({name: option.neutral}, {}, model).options.num_beams == 4
         assert resolve({name: 0.5 if option.metavar == "FLOAT" else 3}, {}, model).options.num_beams == 1

@@ -54,10 +54,10 @@ import dataclasses, sys
 import tgen.options
 from tgen.declaration import SAMPLING, declared
 
-declaration = declared("7th: typical.", SAMPLING, "FLOAT", aliases=("--typ",), low=0, high=1, folder=True)
+declaration = declared("7th: hot.", SAMPLING, "FLOAT", aliases=("--hot",), low=0, high=1, folder=True)
 added = dataclasses.field(default=0.5, metadata=declaration)
 tgen.options.GenerationOptions = dataclasses.make_dataclass(
-    "GenerationOptions", [("typical_p", float, added)], bases=(tgen.options.GenerationOptions,), frozen=True
+    "GenerationOptions", [("top_h", float, added)], bases=(tgen.options.GenerationOptions,), frozen=True
 )
 from tgen.cli.main import COMMANDS, run
 for command in COMMANDS:
@@ -70,8 +70,8 @@ def test_a_field_of_the_record_is_an_option_of_the_commands_that_take_it() -> No
     done = subprocess.run([sys.executable, "-c", ADDED], env=environment(COLUMNS="120"), capture_output=True, check=True, text=True)
     pages = dict(page.split("\n", 1) for page in done.stdout.split("== ")[1:])
     shown = " ".join(pages["generate"].split())
-    assert "--typical-p, --typ FLOAT 7th: typical. [0 to 1; default: the model's, else 0.5]" in shown
-    assert [command for command, page in pages.items() if "--typical-p" in page] == ["generate", "chat", "batch", "explain", "serve"]
+    assert "--top-h, --hot FLOAT 7th: hot. [0 to 1; default: the model's, else 0.5]" in shown
+    assert [command for command, page in pages.items() if "--top-h" in page] == ["generate", "chat", "batch", "explain", "serve"]
 
 
 OTHERS = ["num_beams", "stop", "samples", "logprobs"]

@@ -65,11 +65,17 @@ def draw(rng: random.Random, chat_model: str) -> tuple[list[str], dict[str, str]
         "frequency-penalty": [0.0, 0.3],
         "repetition-penalty": [1, 1.3],
         "no-repeat-ngram-size": [0, 2],
+        "dry-multiplier": [0, 0.8],
+        "top-n-sigma": [0, 1],
+        "typical-p": [1, 0.6],
+        "xtc-probability": [0, 0.5],
+        "mirostat-tau": [0, 3],
+        "min-new-tokens": [0, 2],
         "seed": [0, 2**64 - 1],
     }
     beams = rng.random() < 0.3
-    for name, values in rng.sample(sorted(numbers.items()), rng.randint(0, 5)):
-        excluded = beams and name in ("temperature", "top-k", "top-p", "min-p", "presence-penalty", "frequency-penalty")
+    for name, values in rng.sample(sorted(numbers.items()), rng.randint(0, 7)):
+        excluded = beams and name not in ("repetition-penalty", "no-repeat-ngram-size", "min-new-tokens", "seed")
         value = str(values[0] if excluded else rng.choice(values))
         if rng.random() < 0.3:
             variables[f"TGEN_{name.upper().replace('-', '_')}"] = value
@@ -86,6 +92,8 @@ def draw(rng: random.Random, chat_model: str) -> tuple[list[str], dict[str, str]
     else:
         words += [word for stop in rng.sample(STOPS, rng.randint(0, 2)) for word in ("--stop", stop)]
         words += rng.choice([[], ["--ignore-eos"]])
+    words += rng.choice([[], ["--ban", 'e "x"\n', "--ban", "and"], ["--logit-bias", '"7"=9', "--logit-bias", "5=-1.5"]])
+    words += rng.choice([[], ["--samplers", "top-k,temperature,xtc"], ["--dry-sequence-breaker", "none"]])
     words += rng.choice([[], ["--overflow", "truncate-left"], ["--dtype", "float32", "-t", "1"]])
     prompt = rng.choice(PROMPTS)
     if prompt == "-" or "\0" in prompt or rng.random() < 0.3:

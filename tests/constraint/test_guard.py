@@ -23,8 +23,9 @@ from tgen.constraint.guard import Guards
 from tgen.constraint.spelling import Spelling, read_spelling
 from tgen.engine.generator import Generator
 from tgen.errors import TgenError, UsageError
-from tgen.options import GenerationOptions, read_constraint, resolve
+from tgen.options import GenerationOptions, resolve
 from tgen.sampling.sampler import Sampler
+from tgen.values import read_constraint
 
 PERSON = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}, "required": ["name", "age"]}
 TREE = {

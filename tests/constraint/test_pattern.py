@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tgen.constraint.grammar import Grammar, byte_vocabulary
 from tgen.constraint.pattern import UnportableError, example, read_pattern
 from tgen.errors import UsageError
-from tgen.options import Constraint
+from tgen.values import Constraint
 
 BYTES = byte_vocabulary()
 TEXTS = [

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 
 from tgen.constraint.grammar import Grammar, byte_vocabulary, check
 from tgen.errors import UsageError
-from tgen.options import read_constraint
+from tgen.values import read_constraint
 
 BYTES = byte_vocabulary()
 

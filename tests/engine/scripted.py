@@ -17,7 +17,7 @@ from tgen.engine.generator import Generator
 from tgen.engine.job import Job, Next, Writer
 from tgen.engine.request import Prepared
 from tgen.engine.scheduler import Scheduler
-from tgen.events import Event, Finished, Note, Piece, Started, Token
+from tgen.events import Event, Finished, FinishReason, Note, Piece, Started, Token
 from tgen.executors.session import Executor
 from tgen.options import GenerationOptions
 from tgen.sampling.sampler import Sampler
@@ -153,7 +153,7 @@ def columns(
             over = len(drawn) == count
             return [], [] if over else [Next(row, token) for row, token in zip(rows, drawn[-1], strict=True)]
 
-        def cancel(self) -> list[Event]:
+        def cancel(self, reason: FinishReason = "cancelled") -> list[Event]:  # noqa: ARG002
             return []
 
     writer: Future[Writer] = Future()

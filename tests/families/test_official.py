@@ -75,7 +75,7 @@ def test_an_official_folder_runs_without_a_word(name: str) -> None:
     assert table.sources.keys() == parameters(spec).keys()
     if not any(isinstance(step, Member) for source in table.sources.values() for step in source.take):
         stored = files_of(official, spec)
-        spec = settle_head(family, spec, stored)
+        spec = settle_head(family.tensors, spec, stored)
         match_tensors(family.tensors(spec), spec, stored)
     assert (spec.head is not None) == official.headed
     if spec.head is not None and official.values.get("tie_word_embeddings") is not False:  # a stored copy of the embeddings

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from tests.fuzz import bins, files, native, tokenizers, values, weights
+from tests.fuzz import bins, files, gguf_files, native, tokenizers, values, weights
 from tests.fuzz.mutation import MUTATIONS, Bases, Mutation, command_line
 from tests.fuzz.runner import Ended, Worker, verdict
 
-assert all((bins, files, native, tokenizers, values, weights))  # importing them fills the list of mutations
+assert all((bins, files, gguf_files, native, tokenizers, values, weights))  # importing them fills the list of mutations
 KINDS = sorted({found.kind for found in MUTATIONS})
 
 

@@ -14,11 +14,14 @@ import torch
 from safetensors.torch import load_file
 
 from tests.checkpoint.forms import BIN, WEIGHTS, as_bin, as_bin_of_2019, as_bin_shards, as_shards
+from tests.checkpoint.gguf_files import write_gguf
+from tests.checkpoint.quantised import floats
 from tests.conftest import DECODERS, GOLDEN, GOLDENS
 from tgen.families.config import HARMLESS
 
 INDEX, BIN_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
 SINGLE, SHARDS, ONE_BIN, OLD_BIN, BIN_SHARDS = "safetensors", "shards", "bin", "old bin", "bin shards"
+GGUF_FILE, GGUF_BLOCKS = "gguf", "gguf blocks"  # only for damage that asks for them
 FORMS = (SINGLE, SHARDS, ONE_BIN, OLD_BIN, BIN_SHARDS)
 JSON_FILES = ("config.json", "generation_config.json", "tokenizer.json", INDEX, BIN_INDEX)
 
@@ -66,6 +69,10 @@ class Bases:
         if folder.exists():
             return folder
         folder.mkdir(parents=True)
+        if form in (GGUF_FILE, GGUF_BLOCKS):  # no golden is wide enough for blocks
+            source, kind = (GOLDEN / golden, "F16") if form == GGUF_FILE else (floats("untied"), "Q5_1" if golden == "gpt2" else "Q8_0")
+            write_gguf(source, folder / "model.gguf", kind)
+            return folder
         for path in (GOLDEN / golden).glob("*.json"):
             if not path.name.endswith("index.json") and path.name != "written.json":
                 shutil.copy(path, folder)
@@ -118,7 +125,7 @@ def json_files(folder: Path) -> list[Path]:
 
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold weights."""
-    return sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
+    return sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".gguf"))
 
 
 def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:

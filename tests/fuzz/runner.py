@@ -85,7 +85,7 @@ class Worker:
         request = {
             "arguments": arguments,
             "streams": streams,
-            "environment": environment() if variables is None else dict(variables),
+            "environment": environment(TGEN_CACHE_GB="0") if variables is None else dict(variables),
             "seconds": SECONDS,
             "memory": MEMORY,
         }

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,12 +67,31 @@ def test_a_model_with_a_template_gets_messages(tmp_path: Path) -> None:
     assert ask_model.request("", True) == {"prompt": ""}
 
 
-def test_the_command_judges_the_shipped_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    training = tmp_path / "training.jsonl"
+def with_template(folder: Path) -> Path:
+    """The shipped model with a chat template."""
+    folder.mkdir()
+    for path in MODEL.iterdir():
+        if path.name in ("config.json", "model.safetensors", "tokenizer.json"):
+            (folder / path.name).symlink_to(path)
+    config = json.loads((MODEL / "tokenizer_config.json").read_text())
+    config["chat_template"] = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_the_command_judges_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    training, folder = tmp_path / "training.jsonl", str(with_template(tmp_path / "model"))
     training.write_text('{"text": "Once."}\n{"messages": [{"role": "user", "content": "Hm?"}, {"role": "assistant", "content": "Ah."}]}\n')
-    arguments = [str(MODEL), "--training", str(training), "--stories", "2", "--wishes", "1", "--questions", "1", "--max-new-tokens", "12"]
-    assert command.main(arguments) == 0
+    counts = ["--stories", "2", "--wishes", "1", "--questions", "1", "--max-new-tokens", "12"]
+    assert command.main([folder, "--training", str(training), *counts]) == 0
     table = capsys.readouterr().out
     for name in ("stories, and words", "longest run from the training text", "wishes whose words", "questions answered"):
         assert name in table
     assert "2, " in table.splitlines()[0]
+
+
+def test_a_line_that_fails_counts_as_an_empty_text() -> None:
+    message = {"choices": [{"message": {"role": "assistant", "content": "Once."}}]}
+    records: list[dict[str, Any]] = [message, {"choices": [{"text": "Once."}]}, {"error": {"message": "no"}}]
+    assert [ask_model.text_of(record) for record in records] == ["Once.", "Once.", ""]
+    assert variety.shared(["", ""]) == [0.0, 0.0]

@@ -9,7 +9,8 @@ import pytest
 
 from tgen.errors import CapacityError, CheckpointError, MemoryLimitError, TgenError, UsageError
 from tgen.events import Event, Finished, Note, Piece, Reading, Started, Token, TokenScore
-from tgen.options import Constraint, GenerationOptions, resolve
+from tgen.options import GenerationOptions, resolve
+from tgen.values import Constraint
 from tgen.wire.events import event_record, failure_record, read_event, read_failure, read_resolved, resolved_record
 from tgen.wire.responses import chat_body
 from tgen.wire.tools import Tools, take_tools

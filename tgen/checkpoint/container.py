@@ -1,26 +1,33 @@
-"""A model folder, opened and checked without torch: its spec, where its tensors lie, and its generation defaults."""
+"""A checkpoint, opened and checked without torch: its spec, where its tensors lie, and its generation defaults.
+
+What holds it, a Hugging Face folder or a GGUF file, has one face: Container.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from tgen.checkpoint.compressed import read_quantization, unpacked_names
+from tgen.checkpoint.compressed import Scheme, read_quantization, unpacked_names
+from tgen.checkpoint.gguf.file import open_gguf
 from tgen.checkpoint.matching import Matches, match_tensors, settle_head
 from tgen.checkpoint.purpose import other_task
 from tgen.checkpoint.safetensors import stored_tensors
 from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError
 from tgen.families.config import Config
-from tgen.families.registry import find_family
-from tgen.files import read_json, read_optional_json
+from tgen.families.registry import Family, find_family
+from tgen.families.table import Table
+from tgen.files import DOWNLOAD_HINT, read_json, read_optional_json
 from tgen.spec.records import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The contents of a model folder; `generation` is generation_config.json, unchecked."""
+    """The contents of a model folder or a GGUF file, whose path `folder` is; `generation` is generation_config.json, unchecked."""
 
     folder: Path
     model_type: str
@@ -32,36 +39,90 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """The folder's name, for people."""
+        """The name of the folder or file, for people."""
         return self.folder.resolve().name
 
     @property
     def is_quantised(self) -> bool:
-        """Whether the folder holds matrices in fewer than 16 bits a number: integers or MXFP4."""
-        return any(match.scales is not None or match.tensor.packed is not None for match in self.matches.parameters.values())
+        """Whether it holds matrices in fewer than 16 bits a number."""
+        return any(match.scales is not None or match.tensor.is_narrow for match in self.matches.parameters.values())
 
 
-def open_checkpoint(folder: Path, *, vectors: bool = False) -> Checkpoint:
-    """Read and check a folder; a decoder that is to give `vectors` may lack its head.
+class Container(Protocol):
+    """What holds a checkpoint: a Hugging Face folder, or a GGUF file."""
+
+    @property
+    def config(self) -> dict[str, Any]: ...
+    @property
+    def generation(self) -> dict[str, Any]: ...
+    def stored(self) -> dict[str, StoredTensor]: ...
+    def table(self, spec: ModelSpec) -> Table: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A Hugging Face folder: its config.json, its generation_config.json (empty where it has none), and where its tensors lie."""
+
+    path: Path
+    config: dict[str, Any]
+    generation: dict[str, Any]
+    schemes: tuple[Scheme, ...]
+    family: Family
+
+    def stored(self) -> dict[str, StoredTensor]:
+        """Its tensors. Raises CheckpointError, UnsupportedError."""
+        return unpacked_names(stored_tensors(self.path), self.schemes)
+
+    def table(self, spec: ModelSpec) -> Table:
+        """Where each parameter is found."""
+        return self.family.tensors(spec)
+
+
+def open_checkpoint(path: Path, *, vectors: bool = False) -> Checkpoint:
+    """Read and check a folder or a GGUF file; a decoder that is to give `vectors` may lack its head.
 
     Raises CheckpointError or UnsupportedError naming the first fault.
     """
-    if not folder.is_dir():
-        raise CheckpointError(f"no folder {folder}", "`tgen models` lists the models on this machine")
-    config = Config(read_json(folder / "config.json"))
+    container: Container
+    if path.is_file():
+        container = open_gguf(path)
+        with named_after(path):
+            config, spec, _ = _read(container.config)
+    else:
+        if not path.is_dir():
+            raise CheckpointError(f"no folder {path}", "`tgen models` lists the models on this machine")
+        values = read_json(path / "config.json")
+        config, spec, schemes = _read(values)
+        family = find_family(config.model_type)
+        container = Folder(path, values, read_optional_json(path / "generation_config.json"), schemes, family)
+    stored = container.stored()
+    spec = settle_head(container.table, spec, stored, vectors=vectors)
+    try:
+        matches = match_tensors(container.table(spec), spec, stored)
+    except CheckpointError:
+        if (other := other_task(config.values, stored)) is not None:
+            raise other from None
+        raise
+    return Checkpoint(path, config.model_type, spec, stored, matches, config.values, container.generation)
+
+
+def _read(values: dict[str, Any]) -> tuple[Config, ModelSpec, tuple[Scheme, ...]]:
+    """The spec of a config.json, and how it says that the weights are quantised. Raises CheckpointError, UnsupportedError."""
+    config = Config(values)
     family = find_family(config.model_type)
     schemes = read_quantization(config)
     config.require("add_cross_attention", [False])
     config.require("pruned_heads", [{}])
     spec = family.spec(config)
     config.refuse_unread()
-    generation = read_optional_json(folder / "generation_config.json")
-    stored = unpacked_names(stored_tensors(folder), schemes)
-    spec = settle_head(family, spec, stored, vectors=vectors)
+    return config, spec, schemes
+
+
+@contextmanager
+def named_after(path: Path) -> Iterator[None]:
+    """Let errors about config.json name the GGUF file whose metadata stand in its place."""
     try:
-        matches = match_tensors(family.tensors(spec), spec, stored)
-    except CheckpointError:
-        if (other := other_task(config.values, stored)) is not None:
-            raise other from None
-        raise
-    return Checkpoint(folder, config.model_type, spec, stored, matches, config.values, generation)
+        yield
+    except CheckpointError as error:
+        hint = DOWNLOAD_HINT if error.hint is None or "config.json" in error.hint else error.hint
+        raise type(error)(error.message.replace("config.json", str(path)), hint) from error

@@ -27,7 +27,6 @@ NOT_HONOURED: dict[str, object] = {
     "force_words_ids": None,
     "forced_decoder_ids": None,
     "guidance_scale": None,
-    "max_time": None,
     "num_beam_groups": 1,
     "num_return_sequences": 1,
     "penalty_alpha": None,
@@ -36,12 +35,11 @@ NOT_HONOURED: dict[str, object] = {
     "stop_strings": None,
     "token_healing": False,
     "top_h": None,
-    "typical_p": 1.0,
     "watermarking_config": None,
 }
 OTHERS = """
 bad_words_ids begin_suppress_tokens do_sample early_stopping encoder_no_repeat_ngram_size forced_bos_token_id forced_eos_token_id
-length_penalty max_length min_length min_new_tokens suppress_tokens
+length_penalty max_length min_length suppress_tokens
 """
 SETTINGS = frozenset([*FROM_MODEL, *NOT_HONOURED, *OTHERS.split()])
 
@@ -50,7 +48,7 @@ SETTINGS = frozenset([*FROM_MODEL, *NOT_HONOURED, *OTHERS.split()])
 class GenerationConfig:
     """A folder's settings. `options` are values for GenerationOptions; only a folder can set the other fields.
 
-    `min_length` counts the prompt, `min_new_tokens` does not. `forced_first` is the decoder's first token after its start token, if
+    `min_length` counts the prompt. `forced_first` is the decoder's first token after its start token, if
     any; the last token that the length allows must be one of `forced_last`. `suppressed` tokens are never generated, and
     `suppressed_first` never as the first. No sequence of `source_ngram_size` ids of the encoder's text is repeated.
     """
@@ -62,7 +60,6 @@ class GenerationConfig:
     length_penalty: float = 1.0
     early_stopping: bool | Literal["never"] = False
     min_length: int = 0
-    min_new_tokens: int = 0
     bad_words: tuple[Ids, ...] = ()
     forced_first: int | None = None
     forced_last: Ids = ()
@@ -100,7 +97,6 @@ def parse_generation(
         length_penalty=reader.length_penalty(),
         early_stopping=reader.early_stopping(),
         min_length=reader.count("min_length"),
-        min_new_tokens=reader.count("min_new_tokens"),
         bad_words=reader.words("bad_words_ids"),
         forced_first=first[0] if first else None,
         forced_last=reader.ids("forced_eos_token_id"),

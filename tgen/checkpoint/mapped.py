@@ -6,6 +6,7 @@ Knows no tensor framework. NumPy lacks bfloat16, so uint16 arrays hold such numb
 from __future__ import annotations
 
 import errno
+import math
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
+from tgen.checkpoint.gguf.blocks import floats
 from tgen.checkpoint.matching import Match, Matches, no_number, no_repeat
 from tgen.checkpoint.stored import Packed, StoredTensor
 from tgen.families.table import Add, Take, moved
@@ -46,10 +48,12 @@ class MappedFiles:
     def array(self, stored: StoredTensor) -> Array:
         """A view of the file, bfloat16 as uint16. Its pages are private: writing to it would not change the file.
 
-        A packed matrix is a new array.
+        A packed matrix, or one of blocks, is a new array.
         """
         if stored.packed is not None:
             return _unpacked(self.array(stored.packed.words), self.scales(stored.packed), stored.packed.bits, stored.shape[1])
+        if stored.blocks is not None:
+            return floats(self.blocks(stored), stored.blocks.kind).reshape(stored.shape)
         number = FORMATS[stored.dtype]
         count = (stored.stop - stored.start) // number.itemsize
         if count == 0:
@@ -58,6 +62,11 @@ class MappedFiles:
         if stored.strides is None:
             return flat.reshape(stored.shape)
         return as_strided(flat, stored.shape, [stride * number.itemsize for stride in stored.strides])
+
+    def blocks(self, stored: StoredTensor) -> npt.NDArray[np.uint8]:
+        """The bytes of a tensor of blocks, [rows, bytes of a row]."""
+        flat = np.frombuffer(self._map(stored.file), np.uint8, stored.stop - stored.start, stored.start)
+        return flat.reshape(-1, len(flat) * stored.shape[-1] // math.prod(stored.shape))
 
     def scales(self, packed: Packed) -> npt.NDArray[np.float32]:
         """The scales of a packed matrix, [rows, groups]."""

@@ -6,13 +6,13 @@ It needs the headers only, with empty NumPy arrays in place of tensors, so a wro
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError, UnsupportedError
-from tgen.families.registry import Family
 from tgen.families.table import Add, Reorder, Source, Table, Take, moved
 from tgen.spec.records import ModelSpec
 from tgen.spec.shapes import parameters
@@ -63,7 +63,9 @@ class Matches:
         return formats.pop() if formats in ({"BF16"}, {"F16"}) else "F32"
 
 
-def settle_head(family: Family, spec: ModelSpec, stored: dict[str, StoredTensor], *, vectors: bool = False) -> ModelSpec:
+def settle_head(
+    tensors: Callable[[ModelSpec], Table], spec: ModelSpec, stored: dict[str, StoredTensor], *, vectors: bool = False
+) -> ModelSpec:
     """The spec with the head that the files hold: a stored head is used, whatever `tie_word_embeddings` says.
 
     An encoder whose files lack its head becomes a model that gives vectors only, and so does a decoder that is to give `vectors`; a head
@@ -71,7 +73,7 @@ def settle_head(family: Family, spec: ModelSpec, stored: dict[str, StoredTensor]
     """
     if spec.head is None:
         return spec
-    table = family.tensors(replace(spec, head=replace(spec.head, tied=False)))
+    table = tensors(replace(spec, head=replace(spec.head, tied=False)))
 
     def absent(parameter: str) -> bool:
         return _find(table.sources[parameter].name, table, stored) is None

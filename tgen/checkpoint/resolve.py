@@ -1,5 +1,4 @@
-"""Finds the model folder for the name that a user types: a path, a shipped model's name, or `org/name`,
-perhaps with `@revision`, in the Hugging Face cache.
+"""Finds the model for the name that a user types: a path, a shipped model's name, or `org/name`, perhaps with `@revision`, in the cache.
 
 It never touches the network.
 """
@@ -15,7 +14,9 @@ from typing import Literal
 
 from tgen.checkpoint.hub.cache import is_opened, repositories, repository, split_revision
 from tgen.errors import CheckpointError
+from tgen.gguf_header import SUFFIX, first_files
 
+MOST_NAMED = 5  # files in a message
 DEFAULT_MODEL, DEFAULT_TRANSLATOR = "storyteller", "english-french"
 
 
@@ -29,18 +30,20 @@ class FoundModel:
 
 
 def resolve(name: str) -> Path:
-    """The folder for `--model`. Raises CheckpointError with the nearest names that exist."""
+    """The folder or the GGUF file for `--model`. Raises CheckpointError with the nearest names that exist."""
     path = Path(os.path.expanduser(name))  # for an impossible path, os.path returns False but pathlib raises an error
     if os.path.isdir(path):
+        return _inside(path)
+    if os.path.isfile(path) and path.suffix == SUFFIX:
         return path
     if os.path.isfile(path):
-        raise CheckpointError(f"{name} is a file, not a model folder", _file_hint(path))
+        raise CheckpointError(f"{name} is a file, not a model folder", "give the folder that holds config.json, or a GGUF file")
     known = {model.name: model.folder for model in found_models()}
     if name in known:
-        return known[name]
+        return _inside(known[name])
     base, revision = split_revision(name)
     if revision is not None and (snapshot := repository(base).snapshot(revision)) is not None:
-        return snapshot
+        return _inside(snapshot)
     nearest = _nearest(name, known)
     also = f"nearest: {', '.join(nearest)}; " if nearest else ""
     pull = f"; `tgen pull {name}` fetches it from the hub" if name.count("/") == 1 else ""
@@ -78,7 +81,12 @@ def shipped_folder() -> Path | None:
     return None
 
 
-def _file_hint(path: Path) -> str:
-    if path.suffix == ".gguf":
-        return "GGUF files are not read; give the folder with config.json and the safetensors files"
-    return "give the folder that holds config.json"
+def _inside(folder: Path) -> Path:
+    """The folder, or the GGUF file in it where that is all it holds. Raises CheckpointError if there are several."""
+    if (folder / "config.json").exists():
+        return folder
+    files = first_files(folder)
+    if len(files) > 1:
+        names = ", ".join(path.name for path in files[:MOST_NAMED]) + (" ..." if len(files) > MOST_NAMED else "")
+        raise CheckpointError(f"{folder} holds several models as GGUF files: {names}", f"name one of them: -m {files[0]}")
+    return files[0] if files else folder

@@ -40,6 +40,8 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         if path.suffix in (".gguf", ".h5", ".msgpack", ".pt", ".pth", ".onnx", ".safetensors", ".bin")
     )
     also = f"; found {', '.join(present)}, which is not read" if present else ""
+    if whole := [name for name in present if name.endswith(".gguf")]:
+        raise CheckpointError(f"no weights in {folder} beside its config.json", f"to run the GGUF file, name it: -m {folder / whole[0]}")
     raise CheckpointError(f"no weights in {folder}", f"expected {SAFETENSORS}, {SAFETENSORS_INDEX} or {BIN}{also}")
 
 

@@ -11,7 +11,7 @@ class StoredTensor:
     """One tensor of a checkpoint: its file, the type it is stored in ("F32", "BF16" ...), its shape.
 
     `start` and `stop` are byte offsets into the file. `strides` count numbers; None means row-major order. A matrix with `packed` is not
-    in the file as it is: its numbers in float32 come from the integers and scales there.
+    in the file as it is: its numbers in float32 come from the integers and scales there. So do those of a tensor with `blocks`.
     """
 
     file: Path
@@ -21,16 +21,26 @@ class StoredTensor:
     stop: int = 0
     strides: tuple[int, ...] | None = None
     packed: Packed | None = None
+    blocks: Blocks | None = None
 
     @property
     def number_format(self) -> str:
         """The type that holds the numbers as precisely as the file does."""
+        if self.blocks is not None:
+            return self.blocks.number_format
         return self.dtype if self.packed is None else self.packed.scale.dtype
 
     @property
     def stored_as(self) -> str:
         """The type that it has in the file, for people."""
+        if self.blocks is not None:
+            return self.blocks.kind
         return self.dtype if self.packed is None else f"INT{self.packed.bits}"
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether its numbers have fewer than 16 bits each."""
+        return self.packed is not None or self.blocks is not None
 
     @property
     def nbytes(self) -> int:
@@ -54,3 +64,20 @@ class Packed:
     bits: int
     words: StoredTensor
     scale: StoredTensor
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """How GGUF stores a tensor of narrow numbers: rows of blocks, each of `numbers` numbers in `size` bytes.
+
+    `kind` is ggml's name for the type ("Q4_K").
+    """
+
+    kind: str
+    numbers: int
+    size: int
+
+    @property
+    def number_format(self) -> str:
+        """The type that holds the numbers about as precisely: scales are float16, but in MXFP4 powers of two of bfloat16's range."""
+        return "BF16" if self.kind == "MXFP4" else "F16"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -18,15 +17,17 @@ from tgen.cli.interrupts import EXIT_CODES, Interrupts
 from tgen.cli.opening import chat_template, open_checkpoint, open_generator, require_kind
 from tgen.cli.prompt import check_encoding
 from tgen.cli.remote import chosen
+from tgen.cli.settings import named_model
 from tgen.errors import TgenError, UsageError
 from tgen.events import Piece
-from tgen.options import CONSTRAINTS, GuessOptions, RunOptions
+from tgen.options import GuessOptions, RunOptions
 from tgen.ui import messages
 from tgen.ui.dialogue import PipedLines, Said, TypedLines, history_file, read_message
 from tgen.ui.output import open_stdout
 from tgen.ui.report import Report
 from tgen.ui.stream import PipeStream, open_stream
 from tgen.ui.terminal import Color, is_terminal
+from tgen.values import CONSTRAINTS
 
 if TYPE_CHECKING:
     from tgen.cli.remote_talk import RemoteConversation
@@ -109,7 +110,7 @@ def chat(
         from tgen.cli.remote_talk import RemoteConversation
 
         conversation = RemoteConversation(remote, asked, template_arg or [], system)
-        name, context = model or os.environ.get("TGEN_MODEL") or checkpoint.name, checkpoint.spec.context
+        name, context = named_model(model) or checkpoint.name, checkpoint.spec.context
     chatting = Chatting(conversation, color, raw, verbose)
     if not is_terminal(sys.stdin):
         return chatting.listen(PipedLines())

@@ -35,12 +35,12 @@ def explain(
     model: p.Model = None,
     run: RunOptions,
 ) -> int:
-    """Show each token's best candidates: raw logit and probability, then the probability after temperature, top-k, top-p and min-p.
+    """Show each token's best candidates: raw logit and probability, then the probability after temperature and each filter.
 
     The filter that cuts a candidate is named in its column. A star marks the token drawn, with the random number that drew it and the
-    borders of the token's share. Where penalties or rules (--no-repeat-ngram-size, or others of the model's generation_config.json)
-    changed a logit, the resulting score is shown too. With --json, one object for each step. The same seed draws what `tgen generate`
-    draws.
+    borders of the token's share. Where biases, penalties or rules (--ban, --no-repeat-ngram-size, or others of the model's
+    generation_config.json) changed a logit, the resulting score is shown too. With --json, one object for each step. The same seed draws
+    what `tgen generate` draws.
     """
     p.check_least("--top", top, 1)
     asked = asked.preferring(max_new_tokens=TOKENS, num_beams=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Generator as Yields
@@ -16,6 +15,7 @@ from tgen.cli.interrupts import Interrupts
 from tgen.cli.opening import chat_template, open_checkpoint, open_generator
 from tgen.cli.prompt import PromptArgument, PromptSource, check_encoding
 from tgen.cli.remote import Remote, chosen
+from tgen.cli.settings import named_model
 from tgen.errors import UsageError
 from tgen.events import Event, Started
 from tgen.options import GuessOptions, Resolved, RunOptions
@@ -109,7 +109,7 @@ def generate(
     The prompt is PROMPT, or --file, or standard input; a newline joins standard input and PROMPT if both are there (in a `while read` loop,
     add </dev/null, or the command takes the loop's lines). One newline at the very end of a file or of standard input is not part of it.
 
-    Each sampling option and --max-new-tokens has an environment variable (TGEN_TOP_K ...), which overrides the model's
+    Each sampling option that is a number and --max-new-tokens has an environment variable (TGEN_TOP_K ...), which overrides the model's
     generation_config.json.
 
     Exit codes: 0 done, 1 unexpected, 2 usage, 3 the model is missing, damaged or unsupported, 4 out of memory, 5 the prompt does not fit,
@@ -165,7 +165,7 @@ def _show_remote(
         words = _chat_words(system, read_arguments(arguments))
     options = {"values": asked.values, "environment": asked.environment}
     described = remote.describe(options)
-    name = model or os.environ.get("TGEN_MODEL") or described.name
+    name = named_model(model) or described.name
     body = {"prompt": prompt, "chat": chatting, "system": system, "template_arg": arguments, **options}
 
     def events(cancelled: Cancelled, _: Report) -> Yields[Event, None, None]:

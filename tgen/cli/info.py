@@ -96,7 +96,8 @@ def _facts(checkpoint: Checkpoint, run: RunOptions) -> Iterator[tuple[str, Any]]
     if spec.decoder:
         resolved = resolve({}, {}, generation.options)
         unused = resolved.unused() - ({"temperature"} if resolved.options.temperature == 0 else set())
-        yield "defaults", {name: getattr(resolved.options, name) for name in FROM_MODEL if name not in unused}
+        used = ((name, getattr(resolved.options, name)) for name in FROM_MODEL if name not in unused)
+        yield "defaults", {name: value for name, value in used if value is not None}
         yield "set_by_model", [name for name in FROM_MODEL if resolved.origins[name] == "model"]
 
 

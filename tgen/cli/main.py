@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tgen import __version__
-from tgen.cli import interrupts
+from tgen.cli import interrupts, settings
 from tgen.cli.options import converted, refuse_empty_values
 from tgen.errors import MemoryLimitError, TgenError, UsageError
 from tgen.ui import messages
@@ -113,6 +113,7 @@ COMMANDS = {
     "quantize": "Write a model with weights of 8 or 4 bits into a new folder.",
     "train": "Train a small model on your own text.",
     "serve": "Serve models over HTTP, as OpenAI does.",
+    "config": "Show the settings in force, and where each is from.",
 }
 
 
@@ -189,6 +190,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(arguments: list[str], debug: bool) -> int:
+    settings.running(arguments[0] if arguments else "", COMMANDS)
     try:
         command = typer.main.get_command(make_app(arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS))
         if not arguments:

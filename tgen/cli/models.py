@@ -74,13 +74,12 @@ def _remove(name: str, is_sure: bool) -> int:
 
 def _summary(folder: str) -> dict[str, Any]:
     """Size, and whether it runs."""
-    from pathlib import Path
-
     from tgen.checkpoint.container import open_checkpoint
+    from tgen.checkpoint.resolve import resolve
     from tgen.spec.shapes import parameter_count
 
     try:
-        checkpoint = open_checkpoint(Path(folder))
+        checkpoint = open_checkpoint(resolve(folder))
     except CheckpointError as error:
         return {"size": "-", "parameters": None, "runs": False, "status": error.message}
     count = parameter_count(checkpoint.spec)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tgen.cli.settings import named_model, unalias
 from tgen.errors import UsageError
 from tgen.ui import messages
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def resolve(model: str | None, *, translator: bool = False) -> Path:
-    """The folder for --model, $TGEN_MODEL, or the shipped default for the task. Raises CheckpointError."""
+    """The folder for --model, $TGEN_MODEL, the setting, or the shipped default for the task. Raises CheckpointError, UsageError."""
     from tgen.checkpoint import resolve as names
 
-    return names.resolve(model or os.environ.get("TGEN_MODEL") or (names.DEFAULT_TRANSLATOR if translator else names.DEFAULT_MODEL))
+    return names.resolve(unalias(named_model(model) or (names.DEFAULT_TRANSLATOR if translator else names.DEFAULT_MODEL)))
 
 
 def open_checkpoint(model: str | None, *, translator: bool = False, vectors: bool = False) -> Checkpoint:
@@ -74,4 +74,4 @@ def open_generator(
 
     from tgen.engine import opening
 
-    return opening.open_generator(checkpoint, options, guessing), model or os.environ.get("TGEN_MODEL") or checkpoint.name
+    return opening.open_generator(checkpoint, options, guessing), named_model(model) or checkpoint.name

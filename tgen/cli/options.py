@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
+from tgen.cli import settings
 from tgen.cli.prompt import check_encoding
 from tgen.declaration import BEAMS as BEAMS
 from tgen.declaration import OUTPUT as OUTPUT
@@ -31,19 +31,19 @@ from tgen.options import (
     RunOptions,
     check_early,
     declarations,
-    environment_values,
-    read_constraint,
     settle_guesses,
+    standing_values,
 )
 from tgen.ui import messages
 from tgen.ui.terminal import Color
+from tgen.values import read_constraint
 
 Command = Callable[..., int]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a command line asks of `GenerationOptions`: `values` by their names, and the `environment` variables that the command heeds.
+    """What a command line asks of `GenerationOptions`: `values` by their names, and the `environment` that the command heeds, settings too.
 
     Making one raises UsageError for options that are wrong with every model, before anything heavy is imported.
     """
@@ -71,10 +71,11 @@ def takes(
     """Give a command the options of the records that it has parameters for: of GenerationOptions `only` some, if any are named, and
     `without` some; `but` changes declarations.
 
-    The command's own --color and --quiet also set the colour and quietness of its messages.
+    The command's own --color and --quiet also set the colour and quietness of its messages. An option that the settings file may set beside
+    those of the records is None for typer; where the command line leaves it so, it gets the setting, or the default of the signature.
     """
     records: dict[object, type] = {Asked: GenerationOptions, RunOptions: RunOptions, GuessOptions: GuessOptions}
-    readers: dict[object, Callable[[Mapping[str, Any]], object]] = {Asked: _asked, RunOptions: run_options, GuessOptions: _guess_options}
+    readers: dict[object, Callable[[Mapping[str, Any]], object]] = {Asked: _asked, RunOptions: run_options, GuessOptions: guess_options}
 
     def decorate(function: Command) -> Command:
         signature = inspect.signature(function, eval_str=True)
@@ -90,13 +91,21 @@ def takes(
 
         @functools.wraps(function)
         def command(**values: Any) -> int:
+            settings.check_table(function.__name__, values)
+            for name in values.keys() & settings.OF_COMMANDS:
+                if values[name] is None:
+                    found_setting = settings.value(name)
+                    values[name] = signature.parameters[name].default if found_setting is None else found_setting
             messages.configure(values.get("color", "auto"), values.get("quiet", False))
             for name, parameters in found.items():
                 given = {parameter.name: values.pop(parameter.name) for parameter in parameters}
                 values[name] = readers[signature.parameters[name].annotation](given)
             return function(**values)
 
-        expanded = [one for name, parameter in signature.parameters.items() for one in found.get(name, [parameter])]
+        settable = {
+            name: parameter.replace(default=None) for name, parameter in signature.parameters.items() if name in settings.OF_COMMANDS
+        }
+        expanded = [one for name, parameter in signature.parameters.items() for one in found.get(name, [settable.get(name, parameter)])]
         command.__signature__ = signature.replace(parameters=expanded)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in expanded}
         return command
@@ -138,29 +147,40 @@ def _default(declaration: Declaration, value: object) -> object:
 
 
 def run_options(given: Mapping[str, Any]) -> RunOptions:
-    """What the command line and the environment say about running. Raises UsageError."""
+    """What the command line, the environment and the settings say about running, as far as the command has the options.
+
+    Raises UsageError.
+    """
     asked = {name: value for name, value in given.items() if value is not None}
-    return RunOptions(**{**environment_values(RunOptions, os.environ), **asked})
+    standing = standing_values(RunOptions, settings.environment())
+    return RunOptions(**{**{name: value for name, value in standing.items() if name in given}, **asked})
 
 
-def _guess_options(given: Mapping[str, Any]) -> GuessOptions:
-    return settle_guesses(given, os.environ)
+def guess_options(given: Mapping[str, Any]) -> GuessOptions:
+    """What they say about guessing. Raises UsageError."""
+    options = settle_guesses(given, settings.environment())
+    return options if options.draft_model is None else replace(options, draft_model=settings.unalias(options.draft_model))
+
+
+def as_it_stands() -> tuple[RunOptions, GuessOptions]:
+    """What environment and settings say about running and guessing. Raises UsageError."""
+    return run_options(dict.fromkeys(declarations(RunOptions))), guess_options({})
 
 
 def _asked(given: Mapping[str, Any]) -> Asked:
     """The options that were given. Raises UsageError for one that is wrong with every model."""
     asked = {name: value for name, value in given.items() if value is not None and value is not False}
-    for name in ("stop", "json_schema", "regex", "choices"):
-        for text in [asked[name]] if isinstance(asked.get(name), str) else asked.get(name, ()):
+    for name, value in asked.items():
+        for text in [value] if isinstance(value, str) else value if isinstance(value, list) else ():
             check_encoding(flag(name), text)
-    if "stop" in asked:
-        asked["stop"] = tuple(asked["stop"])
+        if isinstance(value, list):
+            asked[name] = tuple(value)
     if "json_schema" in asked:
         asked["json_schema"] = _schema_text(asked["json_schema"])
     if "choices" in asked:
         asked["choices"] = _split_choices(asked["choices"])
-    heeded = {f"TGEN_{name.upper()}" for name in given}
-    return Asked(asked, {variable: text for variable, text in os.environ.items() if variable in heeded})
+    heeded = {spelling for name in given for spelling in (name, f"TGEN_{name.upper()}")}
+    return Asked(asked, {name: text for name, text in settings.environment().items() if name in heeded})
 
 
 def _schema_text(argument: str) -> str:
@@ -225,7 +245,7 @@ def refuse_empty_values(parameters: Iterable[Any], given: Mapping[str, Any]) -> 
     """
     for parameter in parameters:
         is_argument = parameter.param_type_name == "argument"
-        if is_argument and parameter.metavar not in ("FILE", "MODEL", "FOLDER"):
+        if is_argument and parameter.metavar not in ("FILE", "MODEL", "FOLDER", "COMMAND"):
             continue
         values = given.get(parameter.name)
         if "" in (values if isinstance(values, list | tuple) else [values]):
@@ -236,16 +256,16 @@ def refuse_empty_values(parameters: Iterable[Any], given: Mapping[str, Any]) -> 
 Model = Annotated[
     str | None,
     option(
-        "--model", "-m", panel=RUNNING, metavar="PATH|NAME", default="$TGEN_MODEL, else the shipped model",
-        help="A Hugging Face folder, a shipped name, or org/name in the Hugging Face cache.",
+        "--model", "-m", panel=RUNNING, metavar="PATH|NAME", default="$TGEN_MODEL, else the settings', else the shipped model",
+        help="A Hugging Face folder, a GGUF file, a shipped name, org/name in the Hugging Face cache, or an alias of the settings.",
     ),
 ]  # fmt: skip
 Server = Annotated[
     str | None,
     option(
-        "--server", panel=RUNNING, metavar="URL", default="$TGEN_SERVER, else none",
-        help="Let a running `tgen serve` compute, with the model that it has in memory: http://HOST:PORT, unix:PATH, or auto for the one "
-        "that `tgen serve --detach` started.",
+        "--server", panel=RUNNING, metavar="URL", default="$TGEN_SERVER, else the settings', else none",
+        help="Let a running `tgen serve` compute, with the model that it has in memory: http://HOST:PORT, unix:PATH, auto for the one "
+        "that `tgen serve --detach` started, or none to compute here.",
     ),
 ]  # fmt: skip
 File = Annotated[Path | None, option("--file", "-f", panel=PROMPT, metavar="FILE", help="Read the text from a file; - is standard input.")]

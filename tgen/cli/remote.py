@@ -15,14 +15,15 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
-from tgen.cli.options import run_options
+from tgen.cli import settings
+from tgen.cli.options import as_it_stands
 from tgen.errors import TgenError, UsageError
-from tgen.options import GuessOptions, RunOptions, settle_guesses
+from tgen.options import GuessOptions, RunOptions
 from tgen.ui import messages
 from tgen.wire.events import read_failure
 
-AUTO = "auto"
-SERVER_HINT = "http://HOST:PORT, unix:PATH, or auto for the one that `tgen serve --detach` started"
+AUTO, NONE = "auto", "none"
+SERVER_HINT = "http://HOST:PORT, unix:PATH, auto for the one that `tgen serve --detach` started, or none"
 
 
 class _UnixConnection(HTTPConnection):
@@ -120,12 +121,12 @@ class Remote:
 def chosen(
     server: str | None, model: str | None, kinds: tuple[str, ...], run: RunOptions, guessing: GuessOptions | None = None
 ) -> Remote | None:
-    """The server that --server or $TGEN_SERVER names; None if neither does.
+    """The server that --server, $TGEN_SERVER or the setting names; None if none does.
 
     Raises UsageError beside options that the server has settled, CheckpointError for a model that is not there.
     """
-    address = server or os.environ.get("TGEN_SERVER")
-    if not address:
+    address = server or os.environ.get("TGEN_SERVER") or settings.value("server")
+    if not address or address == NONE:
         return None
     if address == AUTO:
         from tgen.cli.detached import found
@@ -134,15 +135,15 @@ def chosen(
         if running is None:
             raise UsageError("no detached server runs", "`tgen serve --detach` starts one; without --server, the command computes itself")
         address = running.address
-    if run != run_options({}) or guessing not in (None, settle_guesses({}, os.environ)):
+    if (run, guessing or as_it_stands()[1]) != as_it_stands():
         hint = "give them to `tgen serve`; without --server and TGEN_SERVER, the command computes itself"
         raise UsageError("--server excludes the options that say how a model runs", hint)
-    named = model or os.environ.get("TGEN_MODEL")
+    named = settings.named_model(model)
     if named is None:
         return Remote(address, None, kinds)
     from tgen.checkpoint.resolve import resolve
 
-    return Remote(address, str(resolve(named).resolve()), kinds)
+    return Remote(address, str(resolve(settings.unalias(named)).resolve()), kinds)
 
 
 def http_connection(address: str) -> HTTPConnection:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from tgen.cli import interrupts
 from tgen.cli import options as p
+from tgen.cli.settings import named_model, unalias
 from tgen.errors import UnsupportedError, UsageError
-from tgen.options import CONSTRAINTS, GuessOptions, RunOptions
+from tgen.options import GuessOptions, RunOptions
 from tgen.ui import messages
+from tgen.values import CONSTRAINTS
 
 if TYPE_CHECKING:
     import socket
@@ -134,7 +136,7 @@ def serve(
     access = read_access(api_key or os.environ.get("TGEN_API_KEY") or None, allow_origin or [], host, private=unix is not None)
     limits = Limits(_size("--max-body", max_body), timeout, rows + queue)
     most_bytes = None if memory is None else _size("--memory", memory)
-    names = model or [os.environ.get("TGEN_MODEL") or ""]
+    names = model or [named_model(None) or ""]
     with _listening(host, port, unix) as listener:
         service = _service(names, run, guessing, rows, most_bytes, limits, asked)
         where = f"unix:{unix}" if unix is not None else _url(*listener.getsockname()[:2])
@@ -185,7 +187,7 @@ def _service(
     from tgen.server.models import Models
     from tgen.server.worker import Worker
 
-    models = Models([name or DEFAULT_MODEL for name in names], run, guessing, rows, most_bytes)
+    models = Models([unalias(name or DEFAULT_MODEL) for name in names], run, guessing, rows, most_bytes)
     models.load(models.all[0])
     return Service(models, Worker(), limits, asked.values, asked.environment)
 

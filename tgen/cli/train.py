@@ -10,6 +10,7 @@ import typer
 from tgen.cli import options as p
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.prompt import check_encoding
+from tgen.cli.settings import unalias
 from tgen.errors import UsageError
 from tgen.options import RunOptions
 from tgen.train.settings import TrainSettings
@@ -238,7 +239,7 @@ def _begin(
     from tgen.checkpoint.resolve import resolve
     from tgen.train.base_model import BaseModel
 
-    found = None if base is None else BaseModel(resolve(base), layers)
+    found = None if base is None else BaseModel(resolve(unalias(base)), layers)
     settings = settings if found is None else found.settings(settings)
     view.say(f"reading the text and learning {settings.vocab} tokens" if found is None else "reading the text")
     workspace.create(texts, settings, held_back, found)

@@ -19,7 +19,7 @@ from tgen.constraint.keywords import check_keywords, nearest, subschemas
 from tgen.constraint.pattern import example
 from tgen.constraint.schema import SHORTEST, examples, narrow, required_names
 from tgen.errors import UsageError
-from tgen.options import Constraint
+from tgen.values import Constraint
 
 # White space between JSON's signs is off: a small model may write it for ever. \u escapes are off: they would hide a repeated name.
 JSON_OPTIONS = {"whitespace_flexible": False, "lenient": False, "coerce_one_of": False, "json_allowed_escapes": 'nrbtf\\"'}

@@ -18,7 +18,7 @@ from tgen.constraint.place import Place
 from tgen.constraint.planner import EMPTY, NODE, Effort, Plan, Planner, Search
 from tgen.constraint.spelling import UNSPELLABLE, Spelling
 from tgen.errors import UsageError
-from tgen.options import Constraint
+from tgen.values import Constraint
 
 # The most that a search may cost: at the start, where a few seconds are better than a refusal, and at a step, where a user waits.
 START, STEP = Effort(40_000, 2_000, 5.0), Effort(600, 200)

@@ -15,7 +15,7 @@ from tgen.arrays import Logits
 from tgen.checkpoint.generation import GenerationConfig
 from tgen.engine.job import Next
 from tgen.engine.sample import Sample
-from tgen.events import Event
+from tgen.events import Event, FinishReason
 from tgen.sampling.adjustment import Adjustment
 from tgen.sampling.logits import require_finite
 
@@ -134,12 +134,13 @@ class Beams:
             adjustment.take(ids[-1])
         return [], [Next(0 if shared else parent, ids[-1]) for parent, ids in zip(parents, search.running, strict=True)]
 
-    def cancel(self) -> list[Event]:
+    def cancel(self, reason: FinishReason = "cancelled") -> list[Event]:
         """End the search now; returns its events."""
         self._search.cut()
-        return self._texts()
+        return self._texts(reason)
 
-    def _texts(self) -> list[Event]:
+    def _texts(self, reason: FinishReason = "cancelled") -> list[Event]:
+        """The best texts; one that has not ended ends for this reason."""
         events: list[Event] = []
         best = self._search.best(len(self._samples))
         for sample, ids in zip(self._samples, best, strict=False):
@@ -147,8 +148,8 @@ class Beams:
                 if sample.reason is None:
                     events += sample.feed(token)
             if sample.reason is None:
-                events += sample.end("cancelled")
-        return events + [event for sample in self._samples[len(best) :] for event in sample.end("cancelled")]
+                events += sample.end(reason)
+        return events + [event for sample in self._samples[len(best) :] for event in sample.end(reason)]
 
 
 def read_beams(config: GenerationConfig, beams: int) -> BeamSettings:

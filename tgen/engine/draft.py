@@ -136,8 +136,8 @@ class DraftGuesses(Guesses):
         if self._options.temperature == 0:
             self.offered.append(int(np.argmax(logits)))
             return
-        candidates = Candidates(np.arange(len(logits)), logits, self._options.temperature)
-        candidates = filtered(candidates, self._options)[-1][1]
+        # Any distribution may propose: without XTC and Mirostat, which depend on what the large model's sampler has drawn.
+        candidates = filtered(Candidates(np.arange(len(logits)), logits), self._options)[-1][1]
         self._proposals.append(candidates)
         self.offered.append(candidates.at(self._random.random()))
 

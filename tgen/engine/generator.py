@@ -26,6 +26,7 @@ from tgen.sampling.adjustment import Adjustment
 from tgen.sampling.logits import require_finite
 from tgen.sampling.rules import Rules, read_rules
 from tgen.sampling.sampler import Sampler, Trace
+from tgen.sampling.wording import Wording, Wordings
 from tgen.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -178,15 +179,17 @@ class Generator:
 
     def _writer(self, prepared: Prepared, watch: Callable[[Trace], None] | None, draft: DraftPrompt | None) -> Writer:
         """The writer that continues a request. Raises UsageError for a constraint that no text can satisfy."""
-        options, rules, ids = prepared.options, self._rules(prepared), prepared.ids
+        options, ids = prepared.options, prepared.ids
+        wording = self._wordings.read(options)
+        rules = self._rules(prepared, wording)
         samples = [Sample(index, self.tokenizer, ids, options, self.end_tokens) for index in range(options.samples)]
         if options.num_beams > 1:
             ends = frozenset() if options.ignore_eos else self.end_tokens
             search = Search(read_beams(self.defaults, options.num_beams), ends, options.max_new_tokens)
-            return Beams(search, Adjustment(options, rules, ids), samples)
+            return Beams(search, Adjustment(options, rules, ids, wording), samples)
         guard = self._guard(prepared)
         samplers = [
-            Sampler(options, prepared.seed, index, ids, rules, None if index else watch, guard.copy() if guard else None)
+            Sampler(options, prepared.seed, index, ids, rules, None if index else watch, guard.copy() if guard else None, wording)
             for index in range(options.samples)
         ]
         return Samples(list(map(Line, samplers, samples, self._guesses(prepared, draft))))
@@ -202,16 +205,20 @@ class Generator:
         runs = find_runs(ids)
         return [Lookup(ids, options.max_new_tokens, runs) for _ in range(options.samples)]
 
-    def _rules(self, prepared: Prepared) -> Rules:
+    def _rules(self, prepared: Prepared, wording: Wording) -> Rules:
         """The tokens that the options and generation_config.json forbid or force."""
         ends = frozenset() if prepared.options.ignore_eos else self.end_tokens
         source = prepared.ids if prepared.source is None else prepared.source
-        return read_rules(self.defaults, prepared.options, ends, prompt=len(prepared.ids), source=source)
+        return read_rules(self.defaults, prepared.options, ends, len(prepared.ids), source, wording.banned)
 
     def _guard(self, prepared: Prepared) -> Guard | None:
         """The guard that enforces the request's constraint; None without a constraint."""
         options = prepared.options
         return self._guards.guard(options.constraint, prepared.ids, options.max_new_tokens) if options.constraint else None
+
+    @functools.cached_property
+    def _wordings(self) -> Wordings:
+        return Wordings(self.tokenizer, self.limits.vocab)
 
     @functools.cached_property
     def _guards(self) -> Guards:

@@ -14,7 +14,7 @@ from tgen.engine.guess import Guesses
 from tgen.engine.prefix import Prefix
 from tgen.engine.request import Prepared
 from tgen.engine.shared import SharedPrefixes
-from tgen.events import Event, Finished, Note, Started, Token
+from tgen.events import Event, Finished, FinishReason, Note, Started, Token
 
 # A step reads at most this many ids of one prompt: enough to keep the machine busy, few enough to report progress and to stop soon.
 CHUNK = 256
@@ -53,8 +53,8 @@ class Writer(Protocol):
         """
         ...
 
-    def cancel(self) -> list[Event]:
-        """End now; return the last events."""
+    def cancel(self, reason: FinishReason = "cancelled") -> list[Event]:
+        """End now, for this reason; return the last events."""
         ...
 
 
@@ -71,6 +71,7 @@ class Job:
     score: Score | None = None  # scores a token of the prompt, if its tokens are to be scored
     scores: list[Token] = field(default_factory=list)
     accepted: float = field(default_factory=time.perf_counter)
+    begun: float = 0.0  # when it got a row
     entered: float = 0.0  # when the prompt was read
     known: int = 0  # how many ids of the prompt its prefix had read
     done: int = 0  # how many ids of the prompt have been read
@@ -85,6 +86,12 @@ class Job:
     def reading(self) -> bool:
         """Whether a part of the prompt is unread."""
         return self.done < len(self.prepared.ids)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it has had a row for longer than it may take."""
+        limit = self.prepared.options.max_time
+        return limit is not None and time.perf_counter() - self.begun > limit
 
     @property
     def width(self) -> int:

@@ -85,7 +85,7 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     Hashing all weights would take longer than reading the prompt. Every write sets a file's ctime, and unlike its mtime, no program can set
     it back. A copied folder gets another digest, so its first run reads the prompt again.
     """
-    digest = hashlib.sha256((checkpoint.folder / "config.json").read_bytes())
+    digest = hashlib.sha256(json.dumps(checkpoint.config, sort_keys=True).encode())
     for path in sorted({tensor.file for tensor in checkpoint.stored.values()}):
         status = path.stat()
         digest.update(f"\0{path.name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0".encode())

@@ -136,9 +136,9 @@ class Samples:
         self._going, self._shared = going, False
         return events, following
 
-    def cancel(self) -> list[Event]:
+    def cancel(self, reason: FinishReason = "cancelled") -> list[Event]:
         """End all samples now."""
-        return [line.counted(event) for line in self._going for event in line.sample.end("cancelled")]
+        return [line.counted(event) for line in self._going for event in line.sample.end(reason)]
 
 
 class Silence:
@@ -151,9 +151,9 @@ class Silence:
         """Finished for each sample."""
         return self._ended("length"), []
 
-    def cancel(self) -> list[Event]:
+    def cancel(self, reason: FinishReason = "cancelled") -> list[Event]:
         """End all samples now."""
-        return self._ended("cancelled")
+        return self._ended(reason)
 
     def _ended(self, reason: FinishReason) -> list[Event]:
         return [Finished(index, reason, 0, 0.0, 0.0) for index in range(self._samples)]

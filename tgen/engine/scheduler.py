@@ -151,6 +151,9 @@ class Scheduler:
             told.append((job.key, error))
             return []
         told += job.told(events)
+        if following and job.overdue:
+            told += job.told(job.writer.result().cancel("time"))
+            following = []
         job.remember_read()
         if not following:
             self._keep(job, offset)
@@ -200,6 +203,7 @@ class Scheduler:
                 told.append((job.key, error))
                 continue
             self._running.append(job)
+            job.begun = time.perf_counter()
             return job
         return None
 

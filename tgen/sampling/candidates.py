@@ -22,6 +22,10 @@ class Candidates:
     _weights: Values | None = None
     _highest: float | None = None
 
+    def at_temperature(self, temperature: float) -> Candidates:
+        """The same candidates at another temperature."""
+        return self if temperature == self.temperature else Candidates(self.ids, self.logits, temperature, None, self._highest)
+
     def keep(self, places: Ids) -> Candidates:
         """The candidates at these places, which are in ascending order."""
         if len(places) == len(self.ids):

@@ -1,16 +1,19 @@
-"""The filters between temperature and the draw: each takes the candidates and keeps some of them, the likeliest always among them.
+"""The filters between the scores and the draw: each takes the candidates and keeps some of them, the likeliest mostly among them.
 
-A new filter is a function here and a line in FILTERS.
+A new filter is a function here, an entry in FILTERS and a name in SAMPLERS.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
 from tgen.options import GenerationOptions
 from tgen.sampling.candidates import Candidates
+from tgen.sampling.mirostat import Mirostat
 from tgen.sampling.nucleus import nucleus
-from tgen.sampling.selection import highest
+from tgen.sampling.selection import fewest, highest
 
 # Float32 logits make the probabilities inexact: without this margin, eight of ten equal tokens would not always sum to 0.8.
 ROUNDING = 1e-6
@@ -31,13 +34,81 @@ def min_p(candidates: Candidates, p: float) -> Candidates:
     return candidates if p == 0 else candidates.keep(np.flatnonzero(candidates.weights >= p * (1 - ROUNDING)))
 
 
-# Each filter with the option that it takes, in the order they run.
-FILTERS = (("top_k", top_k), ("top_p", top_p), ("min_p", min_p))
+def top_n_sigma(candidates: Candidates, n: float) -> Candidates:
+    """Tokens whose logit is at most n standard deviations of all logits below the highest (arXiv:2411.07641). 0 is off.
+
+    Temperature scales both sides, so it changes nothing here. A token that a rule forbids has no logit, and does not count.
+    """
+    if n == 0:
+        return candidates
+    logits = candidates.logits
+    finite = logits if logits.min() > -np.inf else logits[np.flatnonzero(logits > -np.inf)]
+    border = candidates.highest - n * float(finite.std(dtype=np.float64))
+    return candidates.keep(np.flatnonzero(logits >= min(border, candidates.highest)))
 
 
-def filtered(first: Candidates, options: GenerationOptions) -> list[tuple[str, Candidates]]:
-    """The candidates after temperature and after each filter, with its name; the draw is from the last."""
-    stages = [("temperature", first)]
-    for name, keep in FILTERS:
-        stages.append((name, keep(stages[-1][1], getattr(options, name))))
-    return stages
+def typical_p(candidates: Candidates, p: float) -> Candidates:
+    """The fewest tokens whose probabilities sum to p, those first whose surprise is nearest to the entropy (arXiv:2202.00666). 1 is off.
+
+    Among tokens equally near, lower ids come first. The crossing token is one of them. The likeliest token may be cut.
+    """
+    if p >= 1:
+        return candidates
+    shares = candidates.probabilities()
+    with np.errstate(divide="ignore"):
+        surprise = -np.log(shares)
+    entropy = float((shares * np.where(shares > 0, surprise, 0)).sum())
+    return candidates.keep(fewest(-np.abs(surprise - entropy), shares, max(p - ROUNDING, 0.0))[0])
+
+
+def xtc(candidates: Candidates, threshold: float) -> Candidates:
+    """Without the tokens that have at least this probability, but with the least likely of them ("exclude top choices").
+
+    There is no paper; the source is https://github.com/oobabooga/text-generation-webui/pull/6335. Of several least likely tokens the one
+    with the highest id stays.
+    """
+    shares = candidates.probabilities()
+    top = (shares >= threshold * (1 - ROUNDING)) & (shares > 0)
+    if np.count_nonzero(top) < 2:
+        return candidates
+    places = np.flatnonzero(top)
+    top[places[len(places) - 1 - int(np.argmin(shares[places][::-1]))]] = False
+    return candidates.keep(np.flatnonzero(~top))
+
+
+# The filters that an option of the same name steers; temperature scales, and XTC has two options.
+FILTERS: dict[str, Callable[[Candidates, float], Candidates]] = {
+    "temperature": Candidates.at_temperature,
+    "top_n_sigma": top_n_sigma,
+    "top_k": lambda candidates, k: top_k(candidates, int(k)),
+    "top_p": top_p,
+    "min_p": min_p,
+    "typical_p": typical_p,
+}
+# Filters that few people use: they are a stage only where they are on, so that a table of the stages stays narrow.
+RARE = {"top_n_sigma": 0, "typical_p": 1}
+
+
+def filtered(
+    first: Candidates, options: GenerationOptions, *, excluding: bool = False, mirostat: Mirostat | None = None
+) -> list[tuple[str, Candidates]]:
+    """The candidates after each filter, with its name, in the order that the options give; the draw is from the last.
+
+    `excluding` says that XTC runs in this step. Mirostat takes the place of every filter but temperature.
+    """
+    stages: list[tuple[str, Candidates]] = []
+    candidates = first
+    for name in options.samplers:
+        if name == "xtc":
+            if not excluding or mirostat is not None:
+                continue
+            candidates = xtc(candidates, options.xtc_threshold)
+        else:
+            value = getattr(options, name)
+            if RARE.get(name) == value or (mirostat is not None and name != "temperature"):
+                continue
+            candidates = FILTERS[name](candidates, value)
+        stages.append((name, candidates))
+    if mirostat is not None:
+        stages.append(("mirostat", mirostat.keep(candidates)))
+    return stages or [("all", first)]

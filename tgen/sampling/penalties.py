@@ -1,4 +1,4 @@
-"""Penalties, which make the tokens that a row has already used less or more likely.
+"""Biases and penalties. A bias makes a token less or more likely, a penalty the tokens that a row has already used.
 
 The repetition penalty (arXiv:1909.05858) applies once to each distinct token of prompt and output; the presence and frequency penalties
 count the output alone, as OpenAI defines them.
@@ -15,24 +15,28 @@ import numpy as np
 
 from tgen.arrays import Ids, Logits, Values
 from tgen.options import GenerationOptions
+from tgen.sampling.wording import Wording
 
 # Scores are clipped to this, just inside float32, because infinity minus infinity is NaN.
 LARGEST = 3e38
 
 
 class Penalties:
-    """The penalties of one row, which remembers the tokens it has used. A step costs the same however long the text is."""
+    """The biases and penalties of one row, which remembers the tokens it has used. A step costs the same however long the text is."""
 
-    def __init__(self, options: GenerationOptions, prompt: Iterable[int]) -> None:
+    def __init__(self, options: GenerationOptions, prompt: Iterable[int], wording: Wording | None = None) -> None:
         self._options = options
+        self._wording = wording
         self._seen = _Tally(prompt if options.repetition_penalty != 1 else ())
         self._written = _Tally()
 
     def apply(self, logits: Logits) -> Logits:
-        """The logits with penalties, all finite; the input does not change."""
+        """The logits with biases and penalties, all finite; the input does not change."""
         options, seen, written = self._options, self._seen.ids, self._written.ids
         scores = logits.copy()
         with np.errstate(over="ignore"):
+            if self._wording is not None and len(biased := self._wording.biased):
+                scores[biased] = (scores[biased] + self._wording.biases).clip(-LARGEST, LARGEST)
             if options.repetition_penalty != 1 and len(seen):
                 before = scores[seen].astype(np.float64)
                 after = np.where(before < 0, before * options.repetition_penalty, before / options.repetition_penalty)

@@ -17,6 +17,7 @@ from tgen.arrays import Logits
 from tgen.checkpoint.generation import GenerationConfig
 from tgen.errors import CheckpointError, TgenError, UsageError
 from tgen.options import GenerationOptions
+from tgen.sampling.wording import Texts
 
 # The tokens that have followed a sequence of ids.
 Followers = Mapping[tuple[int, ...], Set[int]]
@@ -27,7 +28,7 @@ class Rules:
     """Which tokens may not or must come next. A forced last token must be the last of `max_new_tokens`.
 
     No sequence of `source_size` ids may come that the source has: `source_followers` are its tokens after each one of a shorter sequence.
-    `ngram_asked` says that an option, not generation_config.json, settled `no_repeat_ngram_size`.
+    `ngram_asked` says that an option, not generation_config.json, settled `no_repeat_ngram_size`. Nothing of what is `banned` is written.
     """
 
     max_new_tokens: int
@@ -42,16 +43,18 @@ class Rules:
     ngram_asked: bool = False
     source_size: int = 0
     source_followers: Followers = field(default_factory=dict)
+    banned: Texts | None = None
 
     @property
     def empty(self) -> bool:
         """Whether no rule is set."""
         return self == Rules(self.max_new_tokens, self.end_tokens, ngram_asked=self.ngram_asked)
 
-    def masked(self, scores: Logits, last: Sequence[int], new: int, *repeats: Collection[int]) -> Logits:
+    def masked(self, scores: Logits, last: Sequence[int], new: int, *repeats: Collection[int], tail: bytes = b"") -> Logits:
         """Scores [vocab] with -inf for tokens that may not come next. Raises TgenError if every token is forbidden.
 
         `last` are the last few ids of the row, in which `new` ids were written so far. `repeats` are tokens that would repeat a sequence.
+        `tail` are the last bytes of what was written.
         """
         forced: tuple[int, ...] = ()
         if self.forced_first is not None and new == 0:
@@ -63,7 +66,7 @@ class Rules:
             scores = np.full_like(scores, -np.inf)
             scores[list(forced)] = 0
             return scores
-        forbidden = [(name, tokens) for name, tokens in self._forbidden(last, new, repeats) if tokens]
+        forbidden = [(name, tokens) for name, tokens in self._forbidden(last, new, repeats, tail) if tokens]
         if forbidden:
             scores = scores.copy()
             for _, tokens in forbidden:
@@ -73,8 +76,10 @@ class Rules:
                 raise self._nothing_left(alone[:1] or list(dict.fromkeys(name for name, _ in forbidden)), new)
         return scores
 
-    def _forbidden(self, last: Sequence[int], new: int, repeats: Sequence[Collection[int]]) -> list[tuple[str, Collection[int]]]:
-        """The tokens that each rule forbids, by its name in generation_config.json."""
+    def _forbidden(
+        self, last: Sequence[int], new: int, repeats: Sequence[Collection[int]], tail: bytes
+    ) -> list[tuple[str, Collection[int]]]:
+        """The tokens that each rule forbids, by its option or its name in generation_config.json."""
         ended = [word[-1] for word in self.bad_words if len(word) == 1 or tuple(last[1 - len(word) :]) == word[:-1]]
         return [
             *(("no_repeat_ngram_size", tokens) for tokens in repeats),
@@ -83,6 +88,7 @@ class Rules:
                 self.source_followers.get(_start(last, self.source_size) or (), ()) if self.source_size else (),
             ),
             ("bad_words_ids", ended),
+            ("--ban", () if self.banned is None else self.banned.completing(tail)),
             ("min_length (or min_new_tokens)", self.end_tokens if new < self.min_new_tokens else ()),
             ("suppress_tokens", self.suppressed),
             ("begin_suppress_tokens", self.suppressed_first if new == 0 else ()),
@@ -90,13 +96,17 @@ class Rules:
 
     def _nothing_left(self, names: list[str], new: int) -> TgenError:
         """The error for rules that together forbid every token."""
-        option = f"--no-repeat-ngram-size {self.no_repeat_ngram_size}" if self.ngram_asked and "no_repeat_ngram_size" in names else None
-        keys = " and ".join(name for name in names if option is None or name != "no_repeat_ngram_size")
+        asked = {"--ban": "--ban"}
+        if self.ngram_asked:
+            asked["no_repeat_ngram_size"] = f"--no-repeat-ngram-size {self.no_repeat_ngram_size}"
+        options = " and ".join(asked[name] for name in names if name in asked)
+        keys = " and ".join(name for name in names if name not in asked)
         verb = "forbids" if len(names) == 1 else "together forbid"
-        if option is None:
+        if not options:
             return CheckpointError(f"generation_config.json: {keys} {verb} every token at step {new}", "correct it or leave it out")
-        both = f"{option} and {keys} of generation_config.json" if keys else option
-        return UsageError(f"{both} {verb} every token at step {new}", "give a larger size, or 0, which switches this rule off")
+        both = f"{options} and {keys} of generation_config.json" if keys else options
+        hint = "ban fewer texts" if "--ban" in names else "give a larger size, or 0, which switches this rule off"
+        return UsageError(f"{both} {verb} every token at step {new}", hint)
 
 
 class RowRules:
@@ -112,12 +122,13 @@ class RowRules:
         self._reach = max([1, self._size - 1, rules.source_size - 1, *(len(word) - 1 for word in rules.bad_words)])
         self._last = tuple(prompt[-self._reach :])
         self._new = 0
+        self._tail = b""
 
     def apply(self, scores: Logits) -> Logits:
         """Scores [vocab] with -inf for tokens that may not come next. Raises TgenError if every token is forbidden."""
         start = _start(self._last, self._size)
         repeats = [] if start is None else [followers[start] for followers in (self._prompt, self._written) if start in followers]
-        return self._rules.masked(scores, self._last, self._new, *repeats)
+        return self._rules.masked(scores, self._last, self._new, *repeats, tail=self._tail)
 
     def take(self, token: int) -> None:
         """Remember that the row was continued with this token."""
@@ -126,6 +137,8 @@ class RowRules:
             self._written[start] = self._written.get(start, frozenset()) | {token}
         self._last = (*self._last, token)[-self._reach :]
         self._new += 1
+        if self._rules.banned is not None:
+            self._tail = self._rules.banned.follow(self._tail, token)
 
     def copy(self) -> Self:
         """The same row; what one of the two takes later does not change the other."""
@@ -135,7 +148,12 @@ class RowRules:
 
 
 def read_rules(
-    config: GenerationConfig, options: GenerationOptions, end_tokens: frozenset[int], prompt: int = 0, source: Sequence[int] = ()
+    config: GenerationConfig,
+    options: GenerationOptions,
+    end_tokens: frozenset[int],
+    prompt: int = 0,
+    source: Sequence[int] = (),
+    banned: Texts | None = None,
 ) -> Rules:
     """The rules that a folder and the options set. `prompt` is the number of ids before the text that will be written: min_length counts
     them. `source` are the ids that an encoder reads, or those of the prompt.
@@ -143,7 +161,7 @@ def read_rules(
     return Rules(
         max_new_tokens=options.max_new_tokens,
         end_tokens=tuple(sorted(end_tokens)),
-        min_new_tokens=max(config.min_new_tokens, config.min_length - prompt),
+        min_new_tokens=max(options.min_new_tokens, config.min_length - prompt),
         no_repeat_ngram_size=options.no_repeat_ngram_size,
         # An end token alone is no bad word: transformers leaves it out as well.
         bad_words=tuple(word for word in config.bad_words if word not in {(end,) for end in end_tokens}),
@@ -155,6 +173,7 @@ def read_rules(
         source_size=config.source_ngram_size,
         source_followers=_followers(source, config.source_ngram_size),
         ngram_asked=options.no_repeat_ngram_size != config.options.get("no_repeat_ngram_size"),
+        banned=banned,
     )
 
 

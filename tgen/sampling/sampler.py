@@ -1,4 +1,4 @@
-"""From the logits of a step to its token: penalties, rules, temperature, top-k, top-p, min-p, draw - in Hugging Face's order.
+"""From the logits of a step to its token: biases, penalties, rules, filters, draw - in Hugging Face's order, unless asked for another.
 
 It works on NumPy arrays, one row at a time.
 """
@@ -18,15 +18,17 @@ from tgen.sampling.adjustment import Adjustment
 from tgen.sampling.candidates import Candidates
 from tgen.sampling.filters import filtered
 from tgen.sampling.logits import require_finite
+from tgen.sampling.mirostat import Mirostat
 from tgen.sampling.rejection import redraw
 from tgen.sampling.rules import Rules
+from tgen.sampling.wording import Wording
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
     """One step of the sampler: raw logits and scores after penalties and rules, each [vocab], and the candidates after each filter.
 
-    `stages` begin with all candidates after temperature. At temperature 0, `stages` is empty and `uniform` is None.
+    At temperature 0, `stages` is empty and `uniform` is None.
     """
 
     logits: Logits
@@ -77,14 +79,18 @@ class Sampler:
         rules: Rules | None = None,
         watch: Callable[[Trace], None] | None = None,
         guard: Guard | None = None,
+        wording: Wording | None = None,
     ) -> None:
         """`watch` gets a Trace of every step, with the very numbers that were used. `guard` is the constraint, if there is one."""
         self.options = options
         self.step = 0
-        self._adjustment = Adjustment(options, rules, prompt)
+        self._adjustment = Adjustment(options, rules, prompt, wording)
         self._watch = watch
         self._guard = guard
         self._random = stream(seed, row)
+        self._coins = stream(seed, row, 2) if options.xtc_probability and "xtc" in options.samplers else None
+        self._excluding = False
+        self._mirostat = Mirostat(options.mirostat_tau, options.mirostat_eta) if options.mirostat_tau else None
 
     @property
     def finished(self) -> bool:
@@ -100,6 +106,7 @@ class Sampler:
         require_finite(logits, f"at step {self.step}")
         penalised, scores = self._adjustment.apply(logits)
         uniform = None if self.options.temperature == 0 else self._random.random()
+        self._excluding = self._coins is not None and self._coins.random() < self.options.xtc_probability
         if self._guard is None:
             stages, token = self._choose(scores, uniform)
             if guess is not None and proposal is not None and uniform is not None:
@@ -109,6 +116,8 @@ class Sampler:
         if self._watch is not None:
             self._watch(Trace(logits, scores, tuple(stages), uniform, token))
         self._adjustment.take(token)
+        if self._mirostat is not None and stages:
+            self._mirostat.learn(stages[0][1] if len(stages) > 1 else self._all(scores), token)
         self.step += 1
         return token
 
@@ -147,16 +156,20 @@ class Sampler:
 
     def _filtered(self, scores: Logits) -> list[tuple[str, Candidates]]:
         """The candidates after each filter, with its name; the draw is from the last."""
-        first = Candidates(_every(len(scores)), scores, self.options.temperature)
-        if self._guard is not None:  # top-k must not count masked tokens
-            first = first.keep(np.flatnonzero(scores > -np.inf))
-        return filtered(first, self.options)
+        return filtered(self._all(scores), self.options, excluding=self._excluding, mirostat=self._mirostat)
+
+    def _all(self, scores: Logits) -> Candidates:
+        """The candidates before any filter, at temperature 1."""
+        first = Candidates(_every(len(scores)), scores)
+        # With a constraint, top-k must not count masked tokens.
+        return first if self._guard is None else first.keep(np.flatnonzero(scores > -np.inf))
 
 
 def stream(seed: int, row: int, number: int = 0) -> np.random.Generator:
     """A random stream of a row: a sampler takes one number of stream 0 for each step.
 
-    Philox is a counter-based generator: (seed, row) is its key. Other streams of the row begin so far on that they never meet.
+    Stream 1 is that of a draft model's guesses, stream 2 that of XTC. Philox is a counter-based generator: (seed, row) is its key. The
+    streams of a row begin so far from one another that they never meet.
     """
     return np.random.Generator(np.random.Philox(key=np.array([seed, row], dtype=np.uint64), counter=np.array([0, 0, 0, number], np.uint64)))
 

@@ -215,4 +215,4 @@ def _opened(name: str, run: RunOptions) -> Served:
     tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
     native = why_torch(checkpoint.spec, run) is None
     size = forecast(checkpoint, run).weight_bytes if native else weight_bytes(checkpoint.stored)
-    return Served(checkpoint.name if Path(name).is_dir() else name, checkpoint, tokenizer, size)
+    return Served(checkpoint.name if Path(name).exists() else name, checkpoint, tokenizer, size)

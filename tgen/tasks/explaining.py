@@ -25,7 +25,8 @@ class Candidate:
     `low` is where its share of the unit interval begins, None for a token that was cut.
 
     `cut_by` is the filter that cut it, or "rules" for a token that they forbid, which has no score; from there on its
-    probability is None. `after` has the keys temperature, top_k, top_p, min_p, or none at temperature 0.
+    probability is None. `after` has the keys temperature, top_k, top_p, min_p and those of other filters that run, in their order;
+    none at temperature 0.
     """
 
     id: int

@@ -38,6 +38,10 @@ def quantisable(checkpoint: Checkpoint) -> dict[str, StoredTensor]:
 
     Raises UsageError for a model that has none, or that has parts that tgen does not run.
     """
+    if checkpoint.folder.is_file():
+        raise UsageError(
+            f"{checkpoint.name} is a GGUF file, and tgen quantize writes folders from folders", "use --quantize when running it"
+        )
     if checkpoint.is_quantised:
         raise UsageError(f"{checkpoint.name} is quantised already", "start from the folder with the original weights")
     if checkpoint.matches.left_out:

@@ -14,6 +14,7 @@ from tgen.checkpoint.matching import FLOATS
 from tgen.checkpoint.safetensors import stored_tensors
 from tgen.errors import CheckpointError, UnsupportedError, UsageError
 from tgen.files import read_optional_json
+from tgen.gguf_header import read_header
 from tgen.options import Pooling
 from tgen.tasks.embedding import Dense, Steps
 
@@ -34,6 +35,7 @@ NAMES: dict[str, Pooling] = {
     "weightedmean": "weighted",
     "lasttoken": "last",
 }
+GGUF_POOLINGS: dict[int, Pooling] = {0: "mean", 1: "mean", 2: "first", 3: "last"}
 ACTIVATIONS: dict[str, Literal["tanh", "relu", "identity"]] = {"Tanh": "tanh", "ReLU": "relu", "Identity": "identity"}
 MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
 HINT = "correct it or leave it out"
@@ -63,8 +65,11 @@ class SentenceSettings:
 def folder_settings(folder: Path, asked: Pooling | None = None) -> SentenceSettings:
     """The settings of a sentence-transformers folder; for another folder the mean of all tokens. `asked` wins over the folder's pooling.
 
-    Raises UnsupportedError for a pooling or a further step that tgen does not implement, CheckpointError for a bad value.
+    A GGUF file says how to pool, too. Raises UnsupportedError for a pooling or a further step that tgen does not implement, CheckpointError
+    for a bad value.
     """
+    if folder.is_file():
+        return SentenceSettings(Steps((asked or _gguf_pooling(folder),)))
     reading = read_optional_json(folder / "sentence_bert_config.json")
     longest = reading.get("max_seq_length")
     if longest is not None and (isinstance(longest, bool) or not isinstance(longest, int) or longest < 2):
@@ -96,6 +101,17 @@ def _poolings(settings: dict[str, Any], file: str) -> tuple[Pooling, ...]:
         raise UnsupportedError(f"{file}: {', '.join(unknown)} is not implemented", f"give --pooling {' or '.join(get_args(Pooling))}")
     order = list(known)
     return tuple(known[key] for key in sorted(asked, key=order.index)) or ("mean",)
+
+
+def _gguf_pooling(path: Path) -> Pooling:
+    """The pooling that a GGUF file asks for, the mean if none."""
+    header = read_header(path)
+    key = f"{header.text('general.architecture')}.pooling_type"
+    kind = header.whole(key)
+    if kind is not None and kind not in GGUF_POOLINGS:
+        message = f"{path}: {key} = {kind} is not implemented"
+        raise UnsupportedError(message, f"give --pooling {' or '.join(get_args(Pooling))}")
+    return GGUF_POOLINGS[kind or 0]
 
 
 def _modules(path: Path) -> list[tuple[str, str]]:

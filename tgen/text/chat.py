@@ -11,7 +11,9 @@ from typing import Any, Literal, get_args
 
 from tgen.errors import CheckpointError, UsageError
 from tgen.files import read_optional_json, refuse_constant, refuse_lfs_pointer
+from tgen.gguf_header import read_header
 from tgen.text.control import Controls
+from tgen.text.files.gguf import TEMPLATE, gguf_settings
 from tgen.text.tokenizer import Tokenizer
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -198,8 +200,15 @@ def no_template(name: str) -> UsageError:
 def find_template(folder: Path) -> ChatTemplate | None:
     """A folder's chat template: chat_template.jinja, else the default one in tokenizer_config.json; None if it has none.
 
-    Raises CheckpointError for one that cannot be read.
+    For a GGUF file, that of its metadata. Raises CheckpointError for one that cannot be read.
     """
+    if folder.is_file():
+        header = read_header(folder)
+        text = header.text(TEMPLATE)
+        if text is not None and len(text) > MAX_BYTES:
+            raise CheckpointError(f"{folder} has a chat template larger than {MAX_BYTES // 2**20} MiB, too large for one", HINT)
+        place, tokens = f"{folder}: {TEMPLATE}", gguf_settings(header).values
+        return None if text is None else ChatTemplate(text, place, {name: tokens[name] for name in TOKENS if name in tokens})
     config = read_optional_json(folder / "tokenizer_config.json")
     tokens = _special_tokens(folder, config)
     path = folder / "chat_template.jinja"

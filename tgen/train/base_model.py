@@ -34,6 +34,8 @@ class BaseModel:
         """`layers` None keeps the model's own number. Raises UsageError for a model that `tgen train` did not make from texts, and for
         fewer layers than it has; CheckpointError for a damaged folder.
         """
+        if folder.is_file():
+            raise UsageError(f"--base {folder.name} is a GGUF file", "name the folder of a model that tgen train made")
         self.checkpoint = open_checkpoint(folder)
         try:
             self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

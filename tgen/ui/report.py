@@ -12,15 +12,16 @@ from typing import Protocol
 
 from tgen.declaration import flag
 from tgen.events import Event, Finished, Note, Piece, Reading, Started, Token
-from tgen.options import Constraint, GenerationOptions, GuessOptions, Resolved, RunOptions
+from tgen.options import DECLARED, GenerationOptions, GuessOptions, Resolved, RunOptions
 from tgen.ui import messages
 from tgen.ui.counting import Bar, is_watched
 from tgen.ui.harmless import harmless
 from tgen.ui.terminal import is_terminal
+from tgen.values import Constraint
 
 PATIENCE_SECONDS = 0.5  # a prompt that is read within this time needs no bar
 Running = RunOptions | GuessOptions
-REASONS = {"stop": "ended by itself", "length": "cut by length", "cancelled": "interrupted"}
+REASONS = {"stop": "ended by itself", "length": "cut by length", "time": "cut by time", "cancelled": "interrupted"}
 
 
 class Sink(Protocol):
@@ -79,7 +80,7 @@ class Report:
     @property
     def cut_by_length(self) -> bool:
         """Whether any sample ended before the model meant it to."""
-        return any(event.reason == "length" for event in self._finished)
+        return any(event.reason in ("length", "time") for event in self._finished)
 
     def show(self, verbose: bool) -> None:
         """Show the late notes and, on a terminal or if `verbose`, one dim line: tokens, speed, first token, why it stopped, seed."""
@@ -122,6 +123,8 @@ def show_settings(
             value, origin = started.seed, "chosen"
         if isinstance(value, Constraint):
             shown, value = value.flag, value.text
+        elif isinstance(value, tuple) and not DECLARED[name].repeated:
+            value = ",".join(value)
         if name != "logprobs":  # --logprobs changes no text, and needs --json
             command += _words(shown, value)
         messages.dim(f"{shown:22} {shell_words(_values(value)) or 'none':14} {origin}")

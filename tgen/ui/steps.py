@@ -9,7 +9,17 @@ from rich.cells import cell_len, set_cell_size
 from tgen.ui.heatmap import shown
 
 TOKEN = 20
-NAMES = {"temperature": "temp", "top_k": "top-k", "top_p": "top-p", "min_p": "min-p"}
+NAMES = {
+    "temperature": "temp",
+    "top_n_sigma": "n-sigma",
+    "top_k": "top-k",
+    "top_p": "top-p",
+    "min_p": "min-p",
+    "typical_p": "typical",
+    "xtc": "xtc",
+    "mirostat": "miro",
+    "all": "all",
+}
 
 
 def draw_step(step: dict[str, Any]) -> str:
@@ -29,9 +39,13 @@ def _how(step: dict[str, Any]) -> list[str]:
     if step["uniform"] is None:
         return ["  temperature 0: the highest score, nothing is drawn"]
     left = step["left"]
-    ways = ", ".join(f"{NAMES[name]} leaves {left[name]}" for name in list(left)[1:])
+    first, *others = left
+    if first == "temperature":  # which keeps all
+        ways = [f"of {left[first]}", *(f"{NAMES[name]} leaves {left[name]}" for name in others)]
+    else:
+        ways = [f"{NAMES[name]} leaves {left[name]}" for name in left if name != "temperature"]
     return [
-        f"  of {left['temperature']}, {ways}",
+        f"  {', '.join(ways)}",
         f"  drawn by {step['uniform']:.6f}, in its share {step['low']:.6f} to {step['high']:.6f}",
     ]
 

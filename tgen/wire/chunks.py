@@ -7,7 +7,7 @@ from typing import Any
 
 from tgen.events import Event, Finished, Piece
 from tgen.text.calls import Call, CallReader
-from tgen.wire.records import Offsets, call_record, chat_logprobs, completion_logprobs
+from tgen.wire.records import Offsets, call_record, chat_logprobs, completion_logprobs, finish_reason
 
 # The text of a sample's ids with its special tokens.
 Written = Callable[[Sequence[int]], str]
@@ -31,7 +31,7 @@ class CompletionChunks:
             found = list(offsets.add(event))
             yield self._chunk(event.index, event.text, completion_logprobs(event.tokens, found) if event.tokens else None, None)
         elif isinstance(event, Finished):
-            yield self._chunk(event.index, "", None, event.reason)
+            yield self._chunk(event.index, "", None, finish_reason(event))
 
     def usage(self, counted: dict[str, Any]) -> dict[str, Any]:
         """The last chunk, if the request asks for the usage."""
@@ -90,7 +90,7 @@ class ChatChunks:
         elif isinstance(event, Finished):
             message = self._messages[event.index]
             yield from self._said(event.index, *message.end(event), None)
-            yield self._chunk(event.index, {}, reason="tool_calls" if message.calls else event.reason)
+            yield self._chunk(event.index, {}, reason="tool_calls" if message.calls else finish_reason(event))
 
     def usage(self, counted: dict[str, Any]) -> dict[str, Any]:
         """The last chunk, if the request asks for the usage."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from tgen.errors import CapacityError, CheckpointError, MemoryLimitError, TgenError, UsageError
 from tgen.events import Event, Finished, Note, Piece, Reading, Started, Token, TokenScore
-from tgen.options import Constraint, GenerationOptions, Resolved
+from tgen.options import GenerationOptions, Resolved
+from tgen.values import Constraint
 
 KINDS: dict[str, Callable[..., Event]] = {kind.__name__: kind for kind in (Reading, Started, Piece, Finished, Note)}
 
@@ -47,8 +48,7 @@ def resolved_record(resolved: Resolved) -> dict[str, Any]:
 
 def read_resolved(record: Mapping[str, Any]) -> Resolved:
     """The settled options of an object."""
-    options = dict(record["options"])
-    options["stop"] = tuple(options["stop"])
+    options: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in record["options"].items()}
     options["constraint"] = None if options["constraint"] is None else Constraint(**options["constraint"])
     return Resolved(GenerationOptions(**options), dict(record["origins"]))
 

@@ -28,7 +28,7 @@ def completion_object(model: str, events: Sequence[Event], prefix: str = "") -> 
 
     def choice(finished: Finished, pieces: Sequence[Piece]) -> dict[str, Any]:
         text = prefix + "".join(piece.text for piece in pieces)
-        record = {"index": finished.index, "text": text, "finish_reason": finished.reason}
+        record = {"index": finished.index, "text": text, "finish_reason": finish_reason(finished)}
         tokens = [token for piece in pieces for token in piece.tokens]
         return record | ({"tokens": _ids(tokens), "logprobs": completion_logprobs(tokens, _offsets(pieces, len(prefix)))} if tokens else {})
 
@@ -46,7 +46,7 @@ def chat_object(model: str, events: Sequence[Event], split: Split | None = None)
         message: dict[str, Any] = {"role": "assistant", "content": said}
         if calls:
             message |= {"content": said or None, "tool_calls": calls}
-        return {"index": finished.index, "finish_reason": "tool_calls" if calls else finished.reason, **scored, "message": message}
+        return {"index": finished.index, "finish_reason": "tool_calls" if calls else finish_reason(finished), **scored, "message": message}
 
     return _answer(model, events, choice)
 
@@ -60,6 +60,11 @@ def call_record(call: Call, answer: str, index: int, number: int) -> dict[str, A
 def chat_logprobs(tokens: Sequence[Token]) -> dict[str, Any]:
     """The log-probabilities of a message's tokens."""
     return {"content": [_scored(token) for token in tokens]}
+
+
+def finish_reason(finished: Finished) -> str:
+    """Why a text ended, in OpenAI's words, which have none for a limit of time."""
+    return "length" if finished.reason == "time" else finished.reason
 
 
 def timings(events: Sequence[Event]) -> dict[str, Any]:

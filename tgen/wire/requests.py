@@ -16,8 +16,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from tgen.errors import UsageError
-from tgen.options import CONSTRAINTS, GenerationOptions
+from tgen.options import GenerationOptions
 from tgen.text.chat import Message, read_messages
+from tgen.values import CONSTRAINTS
 
 Form = Literal["tgen", "completion", "chat"]
 URLS: dict[str, Form] = {"/v1/completions": "completion", "/v1/chat/completions": "chat"}
@@ -30,6 +31,8 @@ ALIASES = {
     "repeat_penalty": "repetition_penalty",
     "n": "samples",
     "num_return_sequences": "samples",
+    "min_tokens": "min_new_tokens",
+    "bad_words": "ban",
 }
 MOST_LEVELS = 500  # of nested lists and objects: Python reads slightly deeper nesting than it can write into a record
 TOO_DEEP = f"its lists and objects are nested more than {MOST_LEVELS} levels deep"
@@ -42,7 +45,7 @@ UNHEEDED = frozenset(
 )
 # OpenAI's keys that ask for what tgen does not do.
 UNHONOURED = frozenset(
-    "best_of logit_bias suffix tools tool_choice parallel_tool_calls functions function_call modalities audio prediction "
+    "best_of suffix tools tool_choice parallel_tool_calls functions function_call modalities audio prediction "
     "web_search_options reasoning_effort verbosity moderation stream_options".split()
 )
 
@@ -157,9 +160,9 @@ def _options(form: Form, value: dict[str, Any]) -> dict[str, Any]:
         if name in options:
             raise UsageError(f"{key!r} and another name for it exclude each other", "leave one out")
         options[name] = item
-    stop = options.get("stop")
-    if isinstance(stop, str | list):
-        options["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    for name in ("stop", "ban", "dry_sequence_breakers"):
+        if isinstance(texts := options.get(name), str | list):
+            options[name] = (texts,) if isinstance(texts, str) else tuple(texts)
     return options
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from tgen.errors import UsageError
 from tgen.events import Event, Finished, Piece
 from tgen.wire.chunks import Message
-from tgen.wire.records import chat_logprobs
+from tgen.wire.records import chat_logprobs, finish_reason
 
 RENAMED = {"max_output_tokens": "max_tokens"}
 # Keys that change nothing here: tgen stores no answers, and reports no reasoning.
@@ -138,7 +138,7 @@ class ResponseEvents:
             if not self._output and not self._open:
                 yield from self._opened()
             yield from self._closed()
-            if event.reason == "length":
+            if finish_reason(event) == "length":
                 self.response |= {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
 
     def end(self, usage: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -34,4 +34,10 @@ def answers(folder: Path, requests: Sequence[Request], *options: str) -> list[st
     if done.returncode not in (0, 7):  # 7: some lines failed
         done.check_returncode()
     records = [json.loads(line) for line in done.stdout.splitlines()]
-    return [record["choices"][0]["text"].strip() if record.get("choices") else "" for record in records]
+    return [text_of(record).strip() for record in records]
+
+
+def text_of(record: dict[str, Any]) -> str:
+    """What stands in one record of the output: a text, or the message that answers messages; nothing in one of an error."""
+    (choice, *_) = record.get("choices") or [{"text": ""}]
+    return str(choice["text"] if "text" in choice else choice["message"]["content"])

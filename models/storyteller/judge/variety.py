@@ -1,6 +1,7 @@
 """How much stories have in common with each other, with the text that was learned from, and with themselves."""
 
 import re
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ from models.storyteller.worlds.near import grams
 
 RUN = 8  # words in a row that are not chance
 _WORD = re.compile(r"[a-z0-9'-]+")
+BASE = np.uint64(0x9E3779B97F4A7C15)
 Ids = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.int64]
 
 
 def shared(texts: Sequence[str], size: int = 5) -> list[float]:
     """For each text, the largest part of its n-grams that one other text has, too, where the shorter of the two is the measure."""
-    of_text = [grams(text, size) for text in texts]
+    of_text = [grams(text, size) if text else set[int]() for text in texts]
     holders: defaultdict[int, list[int]] = defaultdict(list)
     for number, found in enumerate(of_text):
         for gram in found:
@@ -46,48 +49,58 @@ class Copied:
 
 
 def copied(texts: Sequence[str], training: Iterable[str]) -> Copied:
-    """Look for everything in the stories that is eight words or more and stands in the training text, word for word."""
+    """Look for everything in the stories that is eight words or more and stands in the training text, word for word.
+
+    All runs grow by one word at a time, in the stories and in the training text, and those without their like are dropped.
+    """
     vocabulary: dict[str, int] = {}
-    stories = [_ids(text, vocabulary) for text in texts]
-    places: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
-    for number, ids in enumerate(stories):
-        for at, mark in enumerate(_hashes(ids).tolist()):
-            places[mark].append((number, at))
-    wanted = np.array(sorted(places), dtype=np.uint64)
-    found: set[int] = set()
-    longest = [0] * len(texts)
-    for document in training:
-        ids = _ids(document, vocabulary)
-        hashes = _hashes(ids)
-        for start in np.flatnonzero(np.isin(hashes, wanted)).tolist():
-            mark = int(hashes[start])
-            found.add(mark)
-            for number, at in places[mark]:
-                story = stories[number]
-                if not (start and at and ids[start - 1] == story[at - 1]):  # else this run was measured from its beginning
-                    longest[number] = max(longest[number], _run(ids[start:], story[at:]))
-    total = sum(len(place) for place in places.values())
-    return Copied(sum(len(places[mark]) for mark in found) / total if total else 0.0, longest)
+    stories, ends = _joined(texts, vocabulary, 0)
+    learned, _ = _joined(training, vocabulary, 1)
+    sizes = np.diff(ends, prepend=0)  # in words, and one more for the mark
+    owner, total = np.repeat(np.arange(len(texts)), sizes), int(np.maximum(sizes - RUN, 0).sum())
+    here, there = _starts(stories), _starts(learned)
+    one, other = _hashes(stories, here), _hashes(learned, there)
+    longest, share, length = np.zeros(len(texts), dtype=np.int64), 0.0, RUN
+    while len(here) and len(there):
+        kept, met = np.isin(one, other), np.isin(other, one)
+        here, one, there, other = here[kept], one[kept], there[met], other[met]
+        longest[owner[here]] = length
+        if length == RUN and total:
+            share = len(here) / total
+        here, one = _grown(here, one, stories, length)
+        there, other = _grown(there, other, learned, length)
+        length += 1
+    return Copied(share, longest.tolist())
 
 
-def _ids(text: str, vocabulary: dict[str, int]) -> Ids:
-    return np.array([vocabulary.setdefault(word, len(vocabulary) + 1) for word in _WORD.findall(text.lower())], dtype=np.uint64)
+def _joined(texts: Iterable[str], vocabulary: dict[str, int], mark: int) -> tuple[Ids, Places]:
+    """The ids of all words with a mark after each text, and where each text ends."""
+    ids, ends = array("Q"), array("q")
+    for text in texts:
+        ids.extend(vocabulary.setdefault(word, len(vocabulary) + 2) for word in _WORD.findall(text.lower()))
+        ids.append(mark)
+        ends.append(len(ids))
+    return np.array(ids, dtype=np.uint64), np.array(ends, dtype=np.int64)
 
 
-def _hashes(ids: Ids) -> Ids:
-    """One number for each eight words in a row (a polynomial modulo 2^64), [words - 7]."""
-    count = max(0, len(ids) - RUN + 1)
-    total = np.zeros(count, dtype=np.uint64)
+def _starts(ids: Ids) -> Places:
+    """Where eight words in a row can begin."""
+    return np.arange(max(0, len(ids) - RUN + 1))
+
+
+def _hashes(ids: Ids, places: Places) -> Ids:
+    """One number for the eight words from each place on (a polynomial modulo 2^64)."""
+    total = np.zeros(len(places), dtype=np.uint64)
     for offset in range(RUN):
-        total = total * np.uint64(0x9E3779B97F4A7C15) + ids[offset : offset + count]
+        total = total * BASE + ids[places + offset]
     return total
 
 
-def _run(one: Ids, other: Ids) -> int:
-    """How many words two texts have in common from their beginning."""
-    length = min(len(one), len(other))
-    differ = np.flatnonzero(one[:length] != other[:length])
-    return int(differ[0]) if len(differ) else length
+def _grown(places: Places, hashes: Ids, ids: Ids, length: int) -> tuple[Places, Ids]:
+    """Runs that are one word longer; those at the very end are dropped."""
+    inside = places + length < len(ids)
+    places, hashes = places[inside], hashes[inside]
+    return places, hashes * BASE + ids[places + length]
 
 
 def rows(texts: Sequence[str], training: Iterable[str] | None) -> Iterator[tuple[str, str]]:

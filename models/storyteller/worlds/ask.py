@@ -54,12 +54,24 @@ def wish(telling: Telling, rng: random.Random) -> str:
     if things and rng.random() < 0.25:
         thing = rng.choice(things)
         what = article(f"{thing.adjective} {thing.noun}" if thing.adjective in telling.text else thing.noun)
-    names = [f"wish-{name}" for name in (manner.style, manner.size) if f"wish-{name}" in bank_names()]
-    form = rng.choice(bank(rng.choice(names)) if names and rng.random() < 0.6 else bank("wish"))
-    if manner.style == "verse":
-        form = rng.choice(bank("wish-verse"))
-    text = form.replace("WHO", who).replace("WHAT", what)
+    where = [one.at for key, one in story.entities.items() if isinstance(one, Place) and key in telling.met and one.at in telling.text]
+    form = _wish_form(manner, bool(where), rng)
+    text = form.replace("WHO", who).replace("WHAT", what).replace("WHERE", rng.choice(where) if where else "")
     return text[:1].upper() + text[1:]
+
+
+def _wish_form(manner: Manner, where: bool, rng: random.Random) -> str:
+    """How it is asked: for any story, for one in a place, in a style, of a length, or only for what should be in it."""
+    kind = rng.choices(("any", "where", "about"), (14, 10 if where else 0, 76))[0]
+    if kind == "where" and manner.style != "verse":
+        return rng.choice(bank("wish-where"))
+    start = "wish-any" if kind == "any" else "wish"
+    names = [f"{start}-{name}" for name in (manner.style, manner.size) if f"{start}-{name}" in bank_names()]
+    if manner.style == "verse":
+        names = names[:1]
+    elif not names or rng.random() < 0.4:
+        names = [start]
+    return rng.choice(bank(rng.choice(names)))
 
 
 def title_wish(telling: Telling, rng: random.Random) -> str:

@@ -139,7 +139,7 @@ class Voice:
             told = key in self.sorts or not one.named or one.kind == "child"
             self._say_sort(key, one)
             return self.name(key) + ("" if told else f" the {one.noun}")
-        if form in ("intro", "a", "the", "who"):
+        if form in ("intro", "a", "the"):
             self._say_sort(key, one)
         if form == "intro":
             return f"{article(f'{one.trait} {one.noun}'.strip())} named {one.name}"
@@ -153,7 +153,10 @@ class Voice:
             return self._full(key, one, "")
         if form == "who" and one.kind == "child" and key not in self.met and one.role in ("friend", "sibling"):
             return self._first(key, one)
+        if form == "who" and key in self.met and key in self.sorts:
+            return self.name(key)
         if form == "who" and one.noun != one.role:
+            self._say_sort(key, one)
             return self.name(key) + (f" the {one.noun}" if one.named and one.kind != "child" else "")
         if form == "name" and one.role in _RELATIVES and not self.memory.quoted:
             return f"{self._possessor(key, one.of)} {one.noun}"
@@ -265,7 +268,7 @@ class Voice:
             return False
         if key in memory.now:
             return True
-        return key in memory.before and not self._others(key, memory.before, gender) and self.rng.random() < 0.85
+        return key in memory.before and not self._others(key, memory.before, gender) and self.rng.random() < 0.92
 
     def _told_apart(self, key: str) -> bool:
         """Whether the reader can tell by "he" or "she" who is meant: not of a mole and a swan of whom only the names are known."""

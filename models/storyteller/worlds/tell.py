@@ -23,8 +23,10 @@ _SPEECH = (
     "groaned|grumbled|explained|warned|promised|agreed|gasped|insisted|mumbled|growled|squeaked|demanded|suggested|sobbed|panted|snapped|announced|"
     "admitted|repeated|murmured|wailed|croaked|boasted|guessed|moaned|chuckled|hissed|puffed)"
 )
+_MEET = Ref("", "meet")
 _CLOSES = (".", ",", "?", "!", ";", ":", '"', "")
 _ENDS = re.compile(r"[.;]|, (?:and|but|when|\")")  # after "said Tom": nothing more that belongs to Tom
+_ONCE = {"plain": 0.16, "fairy": 0.5, "bedtime": 0.2, "funny": 0.1, "told": 0.2}  # how often "once upon a time there was ..." comes first
 _NAME_FIRST = 0.35  # how often it is "Tom said", not "said Tom"
 _SMALLEST = "Once there was a stone who wanted to be a loaf, and in the end it was content."
 _SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with", "who", "that", "from", "up", "down"}
@@ -67,7 +69,7 @@ class Teller:
             return False
         me = self.manner.narrator
         if not me:
-            return True
+            return "a" not in self.voice.met or _MEET not in form.parts  # nobody is met twice
         if form.apart or any(scope.get(letter) == me for letter in form.others):
             return False
         return not any(ref.form == "intro" or (ref.form in _OF_OTHERS and scope.get(ref.letters) == me) for ref in references(form.parts))
@@ -233,7 +235,12 @@ class Teller:
 
     def tell(self) -> Telling:
         scope = self.story.scope | {"n": self.manner.narrator}
-        self.frame("open", scope)
+        once = not self.manner.narrator and self.rng.random() < _ONCE.get(self.manner.style, 0)
+        if not (once and self.manner.style == "fairy"):
+            self.frame("open", scope)
+        if once:
+            self._nested(bank_forms("once"), scope)
+            self.literal(" ")
         limit = self.rng.randint(30, 75)
         for moment in self.story.moments:
             for event in moment.events():

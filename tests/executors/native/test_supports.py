@@ -13,10 +13,7 @@ REFUSED = {
     "electra": "embeddings have a width of their own",
     "deberta": "vectors of distances",
     "deberta_plain": "vectors of distances",
-    "gemma3_vectors": "windows look both ways",
-    "longt5": "windows look both ways",
-    "longt5_blocks": "windows look both ways",
-    "modernbert": "windows look both ways",
+    "longt5_blocks": "sums of blocks",
 }
 
 

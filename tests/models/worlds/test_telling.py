@@ -75,6 +75,9 @@ def test_the_reader_is_told_once_what_somebody_is() -> None:
     teller.say(read_form("{b} dug a hole. {a} looked on. {a.intro} was tired. {p.view} Soon {a} slept."), teller.story.scope)
     text = tidy("".join(teller.out))
     assert text.count("mole") == 1 and "Nibs the mole looked on." in text, text
+    lines = [read_form(line) for line in ("{.meet}", "{a.who} ran.")]
+    assert [teller.fits(line, teller.story.scope) for line in lines] == [False, True]
+    assert teller.line(lines, teller.story.scope) in ("Nibs ran.", "He ran.")
 
 
 def test_he_and_she_are_used_only_where_the_reader_knows_who_is_which() -> None:

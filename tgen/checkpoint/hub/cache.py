@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgen.files import write_text
+from tgen.gguf_header import first_files
 
 PREFIX = "models--"
 UNFINISHED = ".incomplete"  # the end of a blob's name until it is whole and right
@@ -60,8 +61,8 @@ class Repository:
 
 
 def is_opened(snapshot: Path) -> bool:
-    """Whether a folder has what every model or adapter has."""
-    return any((snapshot / mark).is_file() for mark in MARKS)
+    """Whether a folder has what every model or adapter has, or a GGUF file."""
+    return any((snapshot / mark).is_file() for mark in MARKS) or bool(first_files(snapshot))
 
 
 def cache_folder() -> Path:

@@ -35,8 +35,6 @@ def supports(spec: ModelSpec) -> str | None:
         return "its attention keeps one short vector for each token"
     if any(mixer.head_dim > MOST_HEAD_NUMBERS for mixer in mixers):
         return f"its heads are wider than {MOST_HEAD_NUMBERS} numbers"
-    if any(layer.mixer.window for stack in spec.stacks.values() if not stack.causal for layer in stack.layers):
-        return "its windows look both ways"
     if any(mixer.aggregates for mixer in mixers):
         return "its attention sees sums of blocks"
     if any(mixer.disentangled for mixer in mixers):

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tgen.checkpoint.gguf.blocks import GROUPED, floats, group_scales, group_words
 from tgen.checkpoint.mapped import Array
-from tgen.checkpoint.matching import Match, Matches
+from tgen.checkpoint.matching import Match, Matches, no_number
 from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import MemoryLimitError
 from tgen.executors.native import interface as c
@@ -74,10 +75,13 @@ class Packer:
         lacking = set()
         for name, target in block.matrices().items():
             match = weights.matches.parameters[f"{name}.weight"]
-            if not _holds_whole_groups(match):
-                self.pack(weights.as_stored(name), target)
-            elif not self._pack_integers(weights, match, target):
-                lacking.add(name)
+            if _integer_bits(match) is None or not self._pack_integers(weights, match, target):
+                if match.tensor.blocks is not None and _takes_whole_groups(match):
+                    self._pack_blocks(name, weights, match, target)
+                elif match.tensor.packed is not None and _takes_whole_groups(match):
+                    lacking.add(name)
+                else:
+                    self.pack(weights.as_stored(name), target)
             weights.files.release(match.tensor)
             done(1)
         return Block({name: place for name, place in places.items() if name not in lacking}, block.data)
@@ -99,22 +103,41 @@ class Packer:
         return integers(memory.view(np.uint32), bits, matrix.rows, matrix.columns)
 
     def _pack_integers(self, weights: Weights, match: Match, target: StoredMatrix) -> bool:
-        """Fill panels with the integers that the folder stores; returns False if float16 cannot hold their scales."""
-        stored = match.tensor.packed
-        assert stored is not None
-        halves = _halves(_moved(weights.files.scales(stored), match))
+        """Fill panels with the integers that the file stores; returns False if float16 cannot hold their scales."""
+        files, packed, blocks = weights.files, match.tensor.packed, match.tensor.blocks
+        stored: Array = files.blocks(match.tensor) if packed is None else files.array(packed.words)
+        scales = files.scales(packed) if packed is not None else group_scales(stored, blocks.kind) if blocks is not None else stored
+        halves = _halves(_moved(scales, match))
         if halves is None:
             return False
-        words = _moved(weights.files.array(stored.words), match)
+        rows = _moved(stored, match)
         filled = target.data.view(np.uint32).reshape(-(-target.rows // c.LANES), -(-target.columns // (2 * GROUP)), -1)
         repeats = target.columns // GROUP // halves.shape[1]
 
         def some(first: int, last: int) -> None:
+            words = rows[first:last] if blocks is None else group_words(rows[first:last], blocks.kind)
             scales = np.repeat(halves[first:last], repeats, axis=1)
-            filled[first // c.LANES : -(-last // c.LANES)] = panels(words[first:last], scales, stored.bits)
+            filled[first // c.LANES : -(-last // c.LANES)] = panels(words, scales, BITS[target.format])
 
         self._in_parts(target.rows, some)
         return True
+
+    def _pack_blocks(self, name: str, weights: Weights, match: Match, target: StoredMatrix) -> None:
+        """Round blocks to the format of the target, some rows at a time: all numbers as floats would take much memory."""
+        blocks = match.tensor.blocks
+        assert blocks is not None
+        rows = _moved(weights.files.blocks(match.tensor), match)
+        each = panel_bytes(BITS[target.format], c.LANES, target.columns)
+
+        def some(first: int, last: int) -> None:
+            numbers = floats(rows[first:last], blocks.kind)
+            if not np.isfinite(numbers).all():
+                raise no_number(f"{name}.weight")
+            place = target.data[first // c.LANES * each :]
+            shape = (self.kernel, target.format, c.FLOAT32, *numbers.shape)
+            self.library.tgen_pack(*shape, address(numbers), address(place), 0, len(numbers))
+
+        self._in_parts(target.rows, some)
 
     def _in_parts(self, rows: int, work: Callable[[int, int], None]) -> None:
         """Let `work` do all rows, from `first` to `last` in each call."""
@@ -133,15 +156,20 @@ def new_memory(library: ctypes.CDLL, size: int) -> Array:
 
 
 def packed_places(spec: ModelSpec, matches: Matches, quantize: Quantize) -> dict[str, Place]:
-    """The place of each matrix to pack: those that the folder stores as integers and, under `quantize`, all others that are multiplied."""
+    """The place of each matrix to pack: those that the file stores in fewer than 16 bits and, under `quantize`, all that are multiplied.
+
+    The integers of a file stay as they are, if each 32 columns or more have one scale. Other narrow numbers take 8 bits.
+    """
     places: dict[str, Place] = {}
     start = 0
-    for name, rows, columns in multiplied(spec):
+    for name, rows, columns in _packable(spec, matches):
         match = matches.parameters[f"{name}.weight"]
-        if match.tensor.packed is not None and _takes_whole_groups(match):
-            number_format = FORMATS[f"int{match.tensor.packed.bits}"]
+        if (bits := _integer_bits(match)) is not None:
+            number_format = FORMATS[f"int{bits}"]
         elif quantize != "none":
             number_format = c.INT8 if name in PRECISE else FORMATS[quantize]
+        elif match.tensor.blocks is not None:
+            number_format = c.INT8
         else:
             continue
         places[name] = Place(number_format, rows, columns, start, panel_bytes(BITS[number_format], rows, columns))
@@ -165,15 +193,26 @@ def multiplied(spec: ModelSpec) -> Iterator[tuple[str, int, int]]:
             yield name, *shape
 
 
+def _packable(spec: ModelSpec, matches: Matches) -> Iterator[tuple[str, int, int]]:
+    """These matrices, and an embedding that is only looked up where the file stores it in blocks: as floats it would grow."""
+    yield from multiplied(spec)
+    embedding = matches.parameters["embedding.weight"].tensor
+    if embedding.blocks is not None and not (spec.head and spec.head.tied):
+        yield "embedding", spec.vocab, spec.row
+
+
 def tensors_of_layers(spec: ModelSpec, matches: Matches) -> set[StoredTensor]:
     """The tensors of floats that hold the layers' matrices as whole rows of whole groups."""
     found = (matches.parameters[f"{name}.weight"] for name, _, _ in multiplied(spec) if name not in PRECISE)
-    return {match.tensor for match in found if match.tensor.packed is None and _takes_whole_groups(match)}
+    return {match.tensor for match in found if not match.tensor.is_narrow and _takes_whole_groups(match)}
 
 
-def _holds_whole_groups(match: Match) -> bool:
-    """Whether a parameter is such rows of integers."""
-    return match.tensor.packed is not None and _takes_whole_groups(match)
+def _integer_bits(match: Match) -> int | None:
+    """The bits of the integers that a parameter is whole groups of; None for one that is not."""
+    packed, blocks = match.tensor.packed, match.tensor.blocks
+    if not _takes_whole_groups(match):
+        return None
+    return packed.bits if packed is not None else GROUPED.get(blocks.kind) if blocks is not None else None
 
 
 def _takes_whole_groups(match: Match) -> bool:

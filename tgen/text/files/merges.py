@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgen.files import read_json, refuse_lfs_pointer
+from tgen.text.files.cutting import CUTS, Cut
 from tgen.text.token_bytes import spelled_bytes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
     from tokenizers import models
 
-QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 BYT5_START = ("<pad>", "</s>", "<unk>")
 
 
@@ -37,7 +37,8 @@ def merges_library(folder: Path, kind: str, settings: dict[str, Any]) -> Library
     if any(len(pair) != 2 for pair in parts):
         raise ValueError("merges.txt has a line that is not two entries")
     pairs = [(left, right) for left, right in parts]
-    return _byte_level(models.BPE(vocabulary, pairs), QWEN if kind.startswith("Qwen2") else None, bool(settings.get("add_prefix_space")))
+    cut = CUTS["qwen2" if kind.startswith("Qwen2") else "gpt-2"]
+    return cut_library(models.BPE(vocabulary, pairs), cut, prefix=bool(settings.get("add_prefix_space")))
 
 
 def tekken_library(path: Path) -> Library:
@@ -60,7 +61,7 @@ def tekken_library(path: Path) -> Library:
     ranks = {piece: rank for rank, piece in ordered}
     pairs = [pair for piece in ranks if len(piece) > 1 for pair in splits(piece, ranks)]
     ids = {token: number for number, token in enumerate(special)} | {piece: specials + rank for piece, rank in ranks.items()}
-    library = _byte_level(models.BPE(ids, pairs, ignore_merges=True), pattern, prefix=False)
+    library = cut_library(models.BPE(ids, pairs, ignore_merges=True), Cut((pattern,)))
     library.add_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     if "<s>" in special:
         library.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", ids["<s>"])])
@@ -72,24 +73,25 @@ def byte_library(sentinels: int) -> Library:
     from tokenizers import AddedToken, models, processors
 
     ids = {token: number for number, token in enumerate(BYT5_START)} | {spelled_bytes(bytes([byte])): byte + 3 for byte in range(256)}
-    library = _byte_level(models.BPE(ids, []), None, prefix=False, cut=False)
+    library = cut_library(models.BPE(ids, []), Cut())
     library.add_tokens([AddedToken(token, special=True, normalized=False, lstrip=True, rstrip=True) for token in BYT5_START])
     library.add_tokens([AddedToken(f"<extra_id_{number}>", special=True, normalized=False) for number in range(sentinels)])
     library.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return library
 
 
-def _byte_level(model: models.BPE, pattern: str | None, prefix: bool, *, cut: bool = True) -> Library:
+def cut_library(model: models.BPE, cut: Cut, *, prefix: bool = False) -> Library:
+    """A tokenizer of byte pairs that cuts texts in a certain way; `prefix` puts a space before a text that begins without one."""
     from tokenizers import Regex, decoders, normalizers, pre_tokenizers
     from tokenizers import Tokenizer as Library
 
     library = Library(model)
-    if pattern is None:
-        library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=cut)
-    else:
-        steps = [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False)]
-        library.pre_tokenizer = pre_tokenizers.Sequence(steps)
-    if pattern is QWEN:
+    steps: list[Any] = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in cut.patterns]
+    if cut.digits:
+        steps.append(pre_tokenizers.Digits(individual_digits=True))
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=cut.words))
+    library.pre_tokenizer = steps[0] if len(steps) == 1 else pre_tokenizers.Sequence(steps)
+    if cut.composed:
         library.normalizer = normalizers.NFC()
     library.decoder = decoders.ByteLevel()
     return library

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tgen.errors import CheckpointError
 from tgen.files import DOWNLOAD_HINT, read_optional_json, refuse_lfs_pointer
 from tgen.text.files.added import Settings, add_tokens, apply_settings, read_settings, surround
+from tgen.text.files.gguf import gguf_library
 from tgen.text.files.languages import fairseq_order, frame_source, pegasus_order, tokenizer_class
 from tgen.text.files.merges import byte_library, merges_library, tekken_library
 from tgen.text.files.pieces import MOST_SENTINELS, PieceModel, piece_library, read_pieces
@@ -43,9 +44,12 @@ def damage(what: str, file: str = "tokenizer.json") -> Iterator[None]:
 
 
 def read_library(folder: Path) -> Library | SentencePieces:
-    """The tokenizer of a folder. Raises CheckpointError if there is none or its file is damaged."""
+    """The tokenizer of a folder or a GGUF file. Raises CheckpointError if there is none or its file is damaged."""
     from tgen.text.files.sentencepiece import find_sentencepieces
 
+    if folder.is_file():
+        with damage(f"the tokenizer in {folder} is damaged", folder.name):
+            return _tried(gguf_library(folder))
     settings = read_settings(folder)
     path = next((path for name in _READERS if (path := folder / name).is_file()), None)
     if path is not None and path.name == "sentencepiece.bpe.model" and (folder / "vocab.json").is_file():
@@ -60,10 +64,13 @@ def read_library(folder: Path) -> Library | SentencePieces:
     if path.stat().st_size > MAX_BYTES:
         raise CheckpointError(f"{path} is larger than {MAX_BYTES // 2**20} MiB, too large for such a file", DOWNLOAD_HINT)
     with damage(f"{path} is damaged", path.name):
-        library = _READERS[path.name](path, settings)
-        library.no_padding()
-        library.no_truncation()
-        library.decode(library.encode(TRIAL).ids)  # some damage shows only when it is used
+        return _tried(_READERS[path.name](path, settings))
+
+
+def _tried(library: Library) -> Library:
+    library.no_padding()
+    library.no_truncation()
+    library.decode(library.encode(TRIAL).ids)  # some damage shows only when it is used
     return library
 
 

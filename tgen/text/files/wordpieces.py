@@ -15,12 +15,16 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 def wordpiece_library(path: Path, settings: dict[str, Any]) -> Library:
     """The tokenizer of a vocab.txt: one entry a line, its id the line's number. Raises ValueError."""
+    refuse_lfs_pointer(path)
+    lines = path.read_bytes().decode("utf-8").split("\n")
+    return pieces_library({line.rstrip("\r"): number for number, line in enumerate(lines) if line or number + 1 < len(lines)}, settings)
+
+
+def pieces_library(ids: dict[str, int], settings: dict[str, Any]) -> Library:
+    """The tokenizer of a vocabulary. Raises ValueError if it lacks a special token."""
     from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
     from tokenizers import Tokenizer as Library
 
-    refuse_lfs_pointer(path)
-    lines = path.read_bytes().decode("utf-8").split("\n")
-    ids = {line.rstrip("\r"): number for number, line in enumerate(lines) if line or number + 1 < len(lines)}
     missing = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in ids]
     if missing:
         raise ValueError(f"it lacks {', '.join(missing)}")

@@ -18,7 +18,6 @@ struct Scene {
     int64_t head_dim;
     const Input* queries;  // the numbers of each query of a call
     float scale, softcap;
-    int32_t window;        // 0: none
     const float* biases;   // of the first query's head, by key - query + reach; null for none
     int64_t bias_stride, reach;
 };

@@ -235,7 +235,7 @@ static void attend_item(const Run& run, const Instruction& op, const Item& item,
     alignas(64) int8_t bytes[QUERIES * 1024];
     int32_t totals[QUERIES * 32];
     const Input queries = {padded(dim), numbers, nullptr, bytes, scales, totals};
-    Scene scene = {row, keys_at, dim, &queries, op.attention_scale, op.softcap, op.window, nullptr, 0, 0};
+    Scene scene = {row, keys_at, dim, &queries, op.attention_scale, op.softcap, nullptr, 0, 0};
     if (op.distances >= 0) {
         const Distances& distances = run.model->distances[op.distances];
         scene.reach = distances.reach;
@@ -250,6 +250,7 @@ static void attend_item(const Run& run, const Instruction& op, const Item& item,
             int64_t token = item.token + (from + n) / group;
             int32_t head = (int32_t)(kv_head * group + (from + n) % group);
             int64_t position = position_of(run, token), end = op.causal ? position + 1 : length;
+            if (op.window && end > position + op.window) end = position + op.window;
             float* vector = numbers + n * queries.stride;
             prepare_head(run, op, op.q_norm, run.projected + token * run.projected_stride, head, dim, position, vector);
             if (op.growth_span != 0) {

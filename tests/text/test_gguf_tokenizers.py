@@ -1,0 +1,96 @@
+"""The vocabulary of a GGUF file gives the ids of the tokenizer that it was made from, for texts that are awkward."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+
+from tests.conftest import GOLDEN
+from tgen.errors import UnsupportedError
+from tgen.text.chat import find_template
+from tgen.text.files.pieces import read_pieces
+from tgen.text.tokenizer import Tokenizer
+
+PLACE = GOLDEN / "tokenizers"
+# The file of pieces, what llama.cpp calls such a tokenizer, and how it cuts texts.
+KINDS = {
+    "llama": ("tokenizer.model", "llama", "default"),
+    "gemma": ("tokenizer.model", "llama", "default"),
+    "t5": ("spiece.model", "t5", "default"),
+    "gpt2": ("vocab.json", "gpt2", "gpt-2"),
+    "qwen2": ("vocab.json", "gpt2", "qwen2"),
+    "tekken": ("tekken.json", "gpt2", "tekken"),
+    "bert": ("vocab.txt", "bert", "default"),
+    "bert_cased": ("vocab.txt", "bert", "default"),
+}
+PHANTOM = "▁"
+
+
+def write_vocabulary(name: str, path: Path, template: str | None = None) -> None:
+    """A file with the vocabulary of a folder, in the form that llama.cpp's converter gives it."""
+    folder, (file, model, cut) = PLACE / name, KINDS[name]
+    library: Any = Tokenizer.load(folder).library
+    config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    added = library.get_added_tokens_decoder()
+    count = library.get_vocab_size()
+    tokens = [library.id_to_token(number) for number in range(count)]
+    kinds = [3 if number in added and added[number].special else 4 if number in added else 1 for number in range(count)]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model(model)
+    writer.add_tokenizer_pre(cut)
+    if file.endswith(".model"):
+        pieces = read_pieces(folder / file)
+        kinds = [pieces.pieces[number][2] if number < len(pieces.pieces) else kind for number, kind in enumerate(kinds)]
+        writer.add_token_scores([pieces.pieces[number][1] if number < len(pieces.pieces) else -1000.0 for number in range(count)])
+        writer.add_add_space_prefix(config.get("add_prefix_space", pieces.dummy_prefix))
+        writer.add_remove_extra_whitespaces(pieces.one_space)
+        writer.add_uint32("tokenizer.ggml.unknown_token_id", pieces.unknown)
+        if pieces.characters:
+            writer.add_precompiled_charsmap(list(pieces.characters))  # type: ignore[arg-type]
+    if model == "bert":
+        tokens = [one if kind == 3 else one[2:] if one.startswith("##") else PHANTOM + one for one, kind in zip(tokens, kinds, strict=True)]
+        writer.add_bool("tokenizer.ggml.normalizer.lowercase", config.get("do_lower_case", True))
+    elif model == "gpt2":
+        merges = json.loads(library.to_str())["model"]["merges"]
+        writer.add_token_merges([" ".join(merge) for merge in merges])
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds)
+    for token in ("bos", "eos"):
+        text = config.get(f"{token}_token", {"bos": "<s>", "eos": "</s>"}[token])
+        if (number := library.token_to_id(text if isinstance(text, str) else text["content"])) is not None:
+            writer.add_uint32(f"tokenizer.ggml.{token}_token_id", number)
+        if (flag := config.get(f"add_{token}_token")) is not None:
+            writer.add_bool(f"tokenizer.ggml.add_{token}_token", flag)
+    if template is not None:
+        writer.add_chat_template(template)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_ids_are_those_of_the_folder(name: str, tmp_path: Path) -> None:
+    write_vocabulary(name, tmp_path / "model.gguf")
+    tokenizer, folder = Tokenizer.load(tmp_path / "model.gguf"), Tokenizer.load(PLACE / name)
+    cases = json.loads((PLACE / name / "expected.json").read_text("utf-8"))
+    assert not [case["text"] for case in cases if tokenizer.encode(case["text"]) != case["ids"]]
+    assert not [case["text"] for case in cases if tokenizer.decode(case["ids"]) != folder.decode(case["ids"])]
+
+
+def test_the_template_comes_from_the_metadata(tmp_path: Path) -> None:
+    write_vocabulary("llama", tmp_path / "model.gguf", "{{ bos_token }}{{ messages[0].content }}")
+    found = find_template(tmp_path / "model.gguf")
+    assert found is not None and found.source == "{{ bos_token }}{{ messages[0].content }}" and found.tokens["bos_token"] == "<s>"
+    write_vocabulary("llama", tmp_path / "other.gguf")
+    assert find_template(tmp_path / "other.gguf") is None
+
+
+def test_a_cut_that_is_not_known_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS, "gpt2", ("vocab.json", "gpt2", "of-tomorrow"))
+    write_vocabulary("gpt2", tmp_path / "model.gguf")
+    with pytest.raises(UnsupportedError, match=r"tokenizer\.ggml\.pre = 'of-tomorrow' is not implemented"):
+        Tokenizer.load(tmp_path / "model.gguf")

@@ -1,0 +1,96 @@
+"""DRY ("don't repeat yourself"): a penalty on tokens that would go on with a sequence which the row has had before.
+
+There is no paper; the source is https://github.com/oobabooga/text-generation-webui/pull/5677. A token that once followed the same last n
+tokens loses multiplier * base ** (n - allowed_length), if n is at least allowed_length. No sequence goes beyond a breaker.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from tgen.arrays import Ids, Logits
+from tgen.options import GenerationOptions
+from tgen.sampling.penalties import LARGEST
+from tgen.sampling.wording import Texts
+
+
+class Dry:
+    """The penalty of one row. A step compares its token with all earlier ones at once, so it costs some microseconds for a long text."""
+
+    def __init__(self, options: GenerationOptions, prompt: Sequence[int], breakers: Texts | None) -> None:
+        self._options = options
+        self._breakers = breakers
+        self._tail = b""
+        self._length = len(prompt)
+        self._ids: Ids = np.zeros(2 * self._length + 64, np.intp)
+        self._ids[: self._length] = prompt
+        # At each place, how many tokens before it are equal to the row's last ones.
+        self._repeated: npt.NDArray[np.int32] = np.zeros(len(self._ids), np.int32)
+        unbroken = 0
+        for token in prompt:
+            unbroken = 0 if self._breaks(token) else unbroken + 1
+        self._repeated[: self._length] = np.minimum(_repeated(prompt), unbroken)
+
+    def apply(self, scores: Logits) -> Logits:
+        """The scores [vocab] with the penalty, all finite; the input may change."""
+        options, first = self._options, 0
+        repeated = self._repeated[: self._length]
+        if options.dry_penalty_last_n >= 0:
+            first = max(0, self._length - options.dry_penalty_last_n)
+            repeated = np.minimum(repeated[first:], np.arange(self._length - first, dtype=np.int32))
+        places = np.flatnonzero(repeated >= options.dry_allowed_length)
+        if not len(places):
+            return scores
+        places = places[np.argsort(repeated[places])]  # of several penalties of a token the largest is the last, which stays
+        tokens, over = self._ids[first + places], repeated[places] - options.dry_allowed_length
+        with np.errstate(over="ignore"):
+            penalty = options.dry_multiplier * np.power(float(options.dry_base), over)
+            scores[tokens] = (scores[tokens].astype(np.float64) - penalty).clip(-LARGEST, LARGEST)
+        return scores
+
+    def take(self, token: int) -> None:
+        """Remember that the row was continued with this token."""
+        count = self._length
+        if count == len(self._ids):
+            self._ids, self._repeated = (np.concatenate([array, np.zeros_like(array)]) for array in (self._ids, self._repeated))
+        self._ids[count] = token
+        self._length += 1
+        repeated = self._repeated[: self._length]
+        if self._breaks(token):
+            repeated[:] = 0
+        else:
+            repeated[1:] = np.where(self._ids[:count] == token, repeated[:-1] + 1, 0)
+            repeated[:1] = 0
+
+    def copy(self) -> Self:
+        """The same row; what one of the two takes later does not change the other."""
+        copied = copy.copy(self)
+        copied._ids, copied._repeated = self._ids.copy(), self._repeated.copy()
+        return copied
+
+    def _breaks(self, token: int) -> bool:
+        """Whether the next token ends every sequence. The row's last bytes then include it."""
+        if self._breakers is None:
+            return False
+        breaks = self._breakers.completes(self._tail, token)
+        self._tail = self._breakers.follow(self._tail, token)
+        return breaks
+
+
+def _repeated(ids: Sequence[int]) -> list[int]:
+    """At each place, how many ids before it are equal to the last ones: the Z-function of the reversed ids, in linear time."""
+    backwards, count = list(ids)[::-1], len(ids)
+    found, left, right = [0] * (count + 1), 0, 0
+    for place in range(1, count):
+        length = min(right - place, found[place - left]) if place < right else 0
+        while place + length < count and backwards[length] == backwards[place + length]:
+            length += 1
+        found[place] = length
+        if place + length > right:
+            left, right = place, place + length
+    return [found[count - place] for place in range(count)]
