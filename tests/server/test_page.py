@@ -135,6 +135,12 @@ def test_knobs_change_the_draw(window: Open) -> None:
     page.click("#tokens > :nth-child(1)")
     heads = page.locator(".candidates thead th").all_text_contents()
     assert [head for head in heads if head.startswith(("top-", "min-"))] == [], "filters that are off are not shown"
+    page.click("summary")
+    page.fill("#knob-typical_p", "0.5")
+    write(page, max_new_tokens=3)
+    page.click("#tokens > :nth-child(1)")
+    heads = page.locator(".candidates thead th").all_text_contents()
+    assert any(head.startswith("typical-p 0.5") for head in heads), "an option that is declared is a knob"
     page.fill("#knob-temperature", "-1")
     assert page.evaluate("document.querySelector('#ask').checkValidity()") is False
     page.fill("#knob-temperature", "1")
