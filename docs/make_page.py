@@ -1,4 +1,7 @@
-"""Draw docs/page.png: the page of `tgen serve` with a text and the draw of one of its tokens, in Chromium. Run it from the repository's root."""
+"""Draw docs/page.png: the page of `tgen serve` with a text and the draw of one of its tokens, in Chromium.
+
+Run it as a module from the root of the repository: it uses what the tests use.
+"""
 
 from __future__ import annotations
 

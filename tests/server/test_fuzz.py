@@ -19,7 +19,7 @@ KEYS = (
     "prompt messages input model max_tokens max_completion_tokens max_output_tokens temperature top_p top_k min_p n seed stop stream "
     "stream_options echo logprobs top_logprobs best_of suffix logit_bias tools tool_choice parallel_tool_calls response_format text "
     "instructions truncation encoding_format dimensions tokens content add_special_tokens chat_template_kwargs overflow num_beams regex "
-    "choices json_schema ignore_eos user metadata presence_penalty frequency_penalty repetition_penalty no_repeat_ngram_size extra"
+    "choices json_schema ignore_eos user metadata presence_penalty frequency_penalty repetition_penalty no_repeat_ngram_size top extra"
 ).split()
 SOUND: dict[str, dict[str, Any]] = {
     "/v1/completions": {"model": "storyteller", "prompt": "a", "max_tokens": 2},
@@ -28,6 +28,9 @@ SOUND: dict[str, dict[str, Any]] = {
     "/v1/embeddings": {"model": "bert", "input": "a"},
     "/tokenize": {"prompt": "a"},
     "/detokenize": {"tokens": [1, 2]},
+    "/explain": {"prompt": "a", "max_tokens": 2},
+    "/pieces": {"prompt": "a"},
+    "/settings": {},
 }
 
 

@@ -111,6 +111,7 @@ def test_a_branch_keeps_what_stands_before_it(window: Open) -> None:
     until(page, "document.querySelectorAll('#tokens > *').length > 10")
     assert text(page).startswith(kept + taken)
     page.click("#tokens > :nth-child(4)")
+    assert str(page.text_content("#draw h3")).startswith(f"Token 4: {taken.replace(' ', '␣', 1)}")
     assert f"You chose “{taken}” instead." in str(page.text_content("#draw .how"))
     assert page.locator("#branches button").count() == 2
     page.click("#branches button >> nth=0")
@@ -134,6 +135,12 @@ def test_knobs_change_the_draw(window: Open) -> None:
     page.click("#tokens > :nth-child(1)")
     heads = page.locator(".candidates thead th").all_text_contents()
     assert [head for head in heads if head.startswith(("top-", "min-"))] == [], "filters that are off are not shown"
+    page.click("summary")
+    page.fill("#knob-typical_p", "0.5")
+    write(page, max_new_tokens=3)
+    page.click("#tokens > :nth-child(1)")
+    heads = page.locator(".candidates thead th").all_text_contents()
+    assert any(head.startswith("typical-p 0.5") for head in heads), "an option that is declared is a knob"
     page.fill("#knob-temperature", "-1")
     assert page.evaluate("document.querySelector('#ask').checkValidity()") is False
     page.fill("#knob-temperature", "1")

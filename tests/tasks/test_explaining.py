@@ -66,6 +66,9 @@ def test_the_probabilities_left_sum_to_one_and_the_number_lies_in_the_share_it_d
         assert step.high - step.low == pytest.approx(shares[step.token])
         assert step.low == pytest.approx(sum(share for token, share in shares.items() if token < step.token))
         assert [one.id for one in step.candidates if one.drawn] == [step.token]
+        for one in step.candidates:
+            below = sum(share for token, share in shares.items() if token < one.id)
+            assert one.low == (None if one.cut_by else pytest.approx(below))
     assert "".join(step.text for step in steps) == "".join(event.text for event in events if isinstance(event, Piece))
     assert len({step.uniform for step in steps}) == 6
 

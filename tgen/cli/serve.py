@@ -108,7 +108,7 @@ def serve(
     guessing: GuessOptions,
 ) -> int:  # fmt: skip
     """Serve models over HTTP as OpenAI does: /v1/completions, /v1/chat/completions, /v1/responses, /v1/embeddings, /v1/models, and
-    /tokenize, /detokenize, /health, /metrics. At / is a page that shows how each token is drawn, attention maps, and pieces of a prompt.
+    /tokenize, /detokenize, /health, /metrics. At / is a page to play with: it shows how each token is drawn, attention, and pieces.
 
     All requests share one running batch; each text is the one that tgen generate writes with the same seed and options. A chat or a
     response without max_tokens may fill the context. Options of this command are for requests that do not set them. A closed connection

@@ -9,7 +9,7 @@ export function drawStep(panel, token, place, take) {
   const { step } = token;
   const stages = shownStages(token);
   panel.replaceChildren(
-    make("h3", {}, `Token ${place + 1}: `, make("b", { className: "name" }, ...piece(step.text)), ` ${percent(token.probability)}`),
+    make("h3", {}, `Token ${place + 1}: `, make("b", { className: "name" }, ...piece((token.chosen ?? step).text)), ` ${percent(token.probability)}`),
     make("p", { className: "how" }, how(token, stages)),
     ...(step.uniform === null ? [] : [unitLine(step)]),
     table(token, stages, take),
@@ -19,9 +19,10 @@ export function drawStep(panel, token, place, take) {
   );
 }
 
-/** The filters that are on, in their order: each with its name, its value, and how many tokens it left. */
+/** The steps that are on, in their order: each with its name, its value if it has one, and how many tokens it left. */
 function shownStages({ step, values }) {
-  return Object.keys(step.left).filter((name) => name === "temperature" || name in values)
+  const names = Object.keys(step.left);
+  return names.filter((name, place) => name in values || place === 0 || step.left[name] < step.left[names[place - 1]])
     .map((name) => ({ name, value: values[name], left: step.left[name] }));
 }
 
@@ -30,8 +31,9 @@ function how(token, stages) {
   const words = [];
   if (step.uniform === null) words.push("At temperature 0 nothing is drawn: the token with the highest score is taken.");
   else {
-    const ways = stages.slice(1).map(({ name, left }) => `${named(name)} left ${count(left)}`);
-    words.push(`${count(step.left.temperature)} tokens could come here${ways.length ? `; ${ways.join(", ")}` : ""}. `);
+    const ways = stages.filter(({ name }) => name !== "temperature").map(({ name, left }) => `${named(name)} left ${count(left)}`);
+    if (stages[0]?.name === "temperature") ways.unshift(`${count(stages[0].left)} tokens could come here`);
+    words.push(`${ways.join("; ")}. `);
     const number = step.uniform.toFixed(4);
     words.push(`The random number ${number} fell into the share of ${quoted(step.text)}, from ${step.low.toFixed(4)} to ${step.high.toFixed(4)}.`);
   }

@@ -98,6 +98,7 @@ async function run(writing) {
   byId("stop").disabled = true;
   byId("tokens").removeAttribute("aria-busy");
   story.read();
+  if (!writing.tokens.length) texts = texts.filter((one) => one !== writing);
   if (current === writing) {
     showState();
     showBranches();
