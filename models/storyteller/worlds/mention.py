@@ -64,9 +64,9 @@ class Memory:
                 self.said = []
                 if self.quoted:
                     self.start = not self.broken
-                elif text[:at].endswith(","):
-                    self.broken = True
-                elif self.start and not text[at + 1 : at + 3].strip().islower():
+                    continue
+                self.broken = text[:at].endswith(",")
+                if self.start and not text[at + 1 : at + 3].strip().islower():
                     self._end()
             elif char in ".!?":
                 self.start = True

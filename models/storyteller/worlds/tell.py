@@ -354,7 +354,11 @@ def verse(story: Story, rng: random.Random) -> Telling | None:
 def tidy(text: str) -> str:
     """Spaces that choices left behind are taken out."""
     text = re.sub(r" +", " ", text)
-    text = re.sub(rf'([?!]") (He|She|They|We|The)\b(?=( [a-z-]+){{0,2}} {_SPEECH}\b)', lambda match: f"{match[1]} {match[2].lower()}", text)
+    text = re.sub(
+        rf'([?!]") (He|She|They|We|The|My|His|Her|Our|Their)\b(?=( [A-Za-z-]+){{0,2}} {_SPEECH}\b)',
+        lambda match: f"{match[1]} {match[2].lower()}",
+        text,
+    )
     text = re.sub(r"\bhoofs\b", "hooves", re.sub(r"\bfoots\b", "feet", text))
     text = re.sub(r" ?\n ?", "\n", text)
     return re.sub(r" ([.,;:!?])", r"\1", text).strip()
