@@ -302,11 +302,9 @@ def tell(story: Story, manner: Manner, rng: random.Random) -> Telling:
     return Teller(story, manner, rng).tell()
 
 
-def gist(story: Story, rng: random.Random, known: bool = False) -> str:
-    """The story in a sentence or two; `known`: the reader has met everybody already."""
+def gist(story: Story, rng: random.Random) -> str:
+    """The story in a sentence or two, for a reader who has met nobody."""
     teller = Teller(story, Manner(), rng)
-    if known:
-        teller.voice.met = set(story.entities)
     teller.world = story.after()
     teller.voice.world = teller.world
     return teller.line(header_forms(tuple(story.plot.forms("gist"))))
