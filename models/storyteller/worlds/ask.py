@@ -33,7 +33,7 @@ def grounded(text: str, telling: Telling) -> bool:
 
 def _line(telling: Telling, forms: tuple[Form, ...], scope: Scope, rng: random.Random) -> str:
     teller = Teller(telling.story, Manner(), rng)
-    teller.voice.met = set(telling.story.entities)
+    teller.voice.met, teller.voice.sorts = set(telling.story.entities), set(telling.story.entities)
     teller.world = teller.voice.world = telling.story.after()
     return teller.line(forms, scope)
 

@@ -51,6 +51,7 @@ class Memory:
     said: list[str] = field(default_factory=list)
     quoted: bool = False
     start: bool = True
+    broken: bool = False  # what is being said goes on after "said Tom,"
     passer: bool = False  # somebody who is nobody in the story was the subject since the last character was named
 
     def read(self, text: str) -> None:
@@ -62,12 +63,15 @@ class Memory:
                 self.quoted = not self.quoted
                 self.said = []
                 if self.quoted:
-                    self.start = True
-                elif self.start and not text[at + 1 : at + 3].strip().islower():
+                    self.start = not self.broken
+                    continue
+                self.broken = text[:at].endswith(",")
+                if self.start and not text[at + 1 : at + 3].strip().islower():
                     self._end()
             elif char in ".!?":
                 self.start = True
                 if not self.quoted:
+                    self.broken = False
                     self._end()
             elif char == "\n":
                 self.start = True
@@ -240,7 +244,9 @@ class Voice:
             assert isinstance(teller, Character)
             if teller.of == key and teller.role in ("friend", "sibling"):
                 word = "friend" if teller.role == "friend" else "sister" if one.gender == "she" else "brother"
-                return f"my {word} {one.name}"
+                tail = f" the {sort}" if sort and word == "friend" else ""
+                self._say_sort(key, one)
+                return f"my {word} {one.name}{tail}"
         if one.role in ("friend", "sibling"):
             word = "friend" if one.role == "friend" else "sister" if one.gender == "she" else "brother"
             whose = self._single(one.of, "'s")

@@ -39,10 +39,14 @@ def reword(text: str, rng: random.Random) -> str:
             word = " " + word  # ", too" has no space before it, "as well" has
         return word[0].upper() + word[1:] if match[0][0].isupper() else word
 
-    text = pattern.sub(exchange, text)
-    return "".join(_after_that(part, rng) if at % 2 == 0 else f'"{part}"' for at, part in enumerate(text.split('"')))
+    return _after_that(pattern.sub(exchange, text), rng)
 
 
 def _after_that(text: str, rng: random.Random) -> str:
-    """Where the story goes on with "then" or does not, it does not always. Not for what somebody says: "Then go!"."""
-    return _THEN.sub(lambda match: match[1] + ("After that " if rng.random() < 0.2 else "Then "), text)
+    """One "then" with which the story goes on may become "after that"; not one that somebody says: "Then go!"."""
+    parts = text.split('"')
+    places = [(at, found) for at in range(0, len(parts), 2) for found in _THEN.finditer(parts[at])]
+    if places and "fter that" not in text and rng.random() < 0.5:
+        at, found = rng.choice(places)
+        parts[at] = f"{parts[at][: found.end(1)]}After that {parts[at][found.end() :]}"
+    return '"'.join(parts)

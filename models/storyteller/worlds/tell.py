@@ -29,7 +29,7 @@ _ENDS = re.compile(r"[.;]|, (?:and|but|when|\")")  # after "said Tom": nothing m
 _ONCE = {"plain": 0.16, "fairy": 0.5, "bedtime": 0.2, "funny": 0.1, "told": 0.2}  # how often "once upon a time there was ..." comes first
 _NAME_FIRST = 0.35  # how often it is "Tom said", not "said Tom"
 _SMALLEST = "Once there was a stone who wanted to be a loaf, and in the end it was content."
-_SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with", "who", "that", "from", "up", "down"}
+_SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,10 @@ class Teller:
     def _after_speech(self, text: str, after: str) -> str:
         """A pronoun stands before the verb of speaking, not "said she"; a name, too, now and then, where nothing more belongs to it."""
         before = self.out[-1] if self.out else ""
-        match = re.search(rf'(?:(?<=" )|^ )({_SPEECH}|[a-z]+ed|thought|read|wrote|says) $|\b(?<![,;:] )(sat|stood|lay|came|hung) $', before)
+        match = re.search(
+            rf'(?:(?<=" )|^ )({_SPEECH}|[a-z]+ed|thought|read|wrote|says) $|(?<=, )(thought) $|\b(?<![,;:] )(sat|stood|lay|came|hung) $',
+            before,
+        )
         if match is None:
             return text
         quoted = match[1] and before[: match.start(1)].endswith('" ')
@@ -299,11 +302,9 @@ def tell(story: Story, manner: Manner, rng: random.Random) -> Telling:
     return Teller(story, manner, rng).tell()
 
 
-def gist(story: Story, rng: random.Random, known: bool = False) -> str:
-    """The story in a sentence or two; `known`: the reader has met everybody already."""
+def gist(story: Story, rng: random.Random) -> str:
+    """The story in a sentence or two, for a reader who has met nobody."""
     teller = Teller(story, Manner(), rng)
-    if known:
-        teller.voice.met = set(story.entities)
     teller.world = story.after()
     teller.voice.world = teller.world
     return teller.line(header_forms(tuple(story.plot.forms("gist"))))
@@ -336,7 +337,8 @@ def brief(story: Story, rng: random.Random) -> Telling:
 def title(story: Story, rng: random.Random) -> str:
     text = Teller(story, Manner(), rng).line(header_forms(tuple(story.plot.forms("title"))))
     words = text.split()
-    return " ".join(word if word in _SMALL_WORDS and n else word[:1].upper() + word[1:] for n, word in enumerate(words))
+    last = len(words) - 1
+    return " ".join(word if word in _SMALL_WORDS and 0 < n < last else word[:1].upper() + word[1:] for n, word in enumerate(words))
 
 
 def verse(story: Story, rng: random.Random) -> Telling | None:
@@ -354,7 +356,11 @@ def verse(story: Story, rng: random.Random) -> Telling | None:
 def tidy(text: str) -> str:
     """Spaces that choices left behind are taken out."""
     text = re.sub(r" +", " ", text)
-    text = re.sub(rf'([?!]") (He|She|They|We|The)\b(?=( [a-z-]+){{0,2}} {_SPEECH}\b)', lambda match: f"{match[1]} {match[2].lower()}", text)
+    text = re.sub(
+        rf'([?!]") (He|She|They|We|The|My|His|Her|Our|Their)\b(?=( [A-Za-z-]+){{0,2}} {_SPEECH}\b)',
+        lambda match: f"{match[1]} {match[2].lower()}",
+        text,
+    )
     text = re.sub(r"\bhoofs\b", "hooves", re.sub(r"\bfoots\b", "feet", text))
     text = re.sub(r" ?\n ?", "\n", text)
     return re.sub(r" ([.,;:!?])", r"\1", text).strip()

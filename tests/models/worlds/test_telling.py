@@ -56,6 +56,18 @@ def told(text: str, narrator: str = "", friend: str = "she", seed: int = 1) -> s
             "she",
             'A shy boy named Tom sat with his friend Mia. "Hm," said Mia and a heron.',
         ),
+        (
+            '{a} bowed. "Soon," said {a}, "{p.at}." "{p.at}?" {b} asked.',
+            "a",
+            "she",
+            'I bowed. "Soon," I said, "by the pond." "By the pond?" my friend Mia asked.',
+        ),
+        (
+            "{a} was cold. It would rain, thought {a}, and left.",
+            "",
+            "she",
+            "A shy boy named Tom was cold. It would rain, he thought, and left.",
+        ),
         ('"Is it you?" {a} asked {b}.', "a", "she", '"Is it you?" I asked my friend Mia.'),
     ],
 )
