@@ -37,7 +37,7 @@ RANKS = {
 ORDER = {
     "spec": ["records", "shapes", "cache"],
     "checkpoint": [
-        *["stored", "bins", "safetensors", "compressed", "matching", "purpose", "container", "mapped", "digests", "generation", "resolve"],
+        *["stored", "bins", "safetensors", "quantised", "matching", "purpose", "container", "mapped", "digests", "generation", "resolve"],
     ],
     "executors": ["session", "formats", "frequencies", "torch", "native", "measure", "open"],
     "executors/native": [

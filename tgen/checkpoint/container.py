@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tgen.checkpoint.compressed import read_quantization, unpacked_names
 from tgen.checkpoint.matching import Matches, match_tensors, settle_head
 from tgen.checkpoint.purpose import other_task
+from tgen.checkpoint.quantised.find import find_method
 from tgen.checkpoint.safetensors import stored_tensors
 from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError
@@ -37,8 +37,8 @@ class Checkpoint:
 
     @property
     def is_quantised(self) -> bool:
-        """Whether the folder holds matrices in fewer than 16 bits a number: integers or MXFP4."""
-        return any(match.scales is not None or match.tensor.packed is not None for match in self.matches.parameters.values())
+        """Whether the folder holds matrices in fewer than 16 bits a number."""
+        return any(match.tensor.packed is not None for match in self.matches.parameters.values())
 
 
 def open_checkpoint(folder: Path, *, vectors: bool = False) -> Checkpoint:
@@ -50,13 +50,15 @@ def open_checkpoint(folder: Path, *, vectors: bool = False) -> Checkpoint:
         raise CheckpointError(f"no folder {folder}", "`tgen models` lists the models on this machine")
     config = Config(read_json(folder / "config.json"))
     family = find_family(config.model_type)
-    schemes = read_quantization(config)
+    method = find_method(config, folder)
     config.require("add_cross_attention", [False])
     config.require("pruned_heads", [{}])
     spec = family.spec(config)
     config.refuse_unread()
     generation = read_optional_json(folder / "generation_config.json")
-    stored = unpacked_names(stored_tensors(folder), schemes)
+    stored = stored_tensors(folder)
+    if method is not None:
+        stored = method(stored)
     spec = settle_head(family, spec, stored, vectors=vectors)
     try:
         matches = match_tensors(family.tensors(spec), spec, stored)

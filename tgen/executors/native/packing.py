@@ -68,7 +68,7 @@ class Packer:
     def pack_all(self, weights: Weights, places: Mapping[str, Place], done: Callable[[int], None]) -> Block:
         """A block with the weights of these modules; `done` counts them. Raises CheckpointError for NaN or infinity, MemoryLimitError.
 
-        It lacks a matrix that the folder stores as integers with scales that panels cannot hold: that one stays in floats.
+        It lacks a matrix whose integers or scales turn out to be such that panels cannot hold them: that one stays in floats.
         """
         block = Block(places, new_memory(self.library, block_bytes(places)))
         lacking = set()
@@ -99,19 +99,21 @@ class Packer:
         return integers(memory.view(np.uint32), bits, matrix.rows, matrix.columns)
 
     def _pack_integers(self, weights: Weights, match: Match, target: StoredMatrix) -> bool:
-        """Fill panels with the integers that the folder stores; returns False if float16 cannot hold their scales."""
-        stored = match.tensor.packed
-        assert stored is not None
-        halves = _halves(_moved(weights.files.scales(stored), match))
+        """Fill panels with the integers that the folder stores; returns False if they or their scales do not fit panels after all."""
+        stored, bits = match.tensor.packed, BITS[target.format]
+        found = stored.panel(weights.files) if stored is not None else None
+        if found is None:
+            return False
+        words = _moved(found[0], match)
+        halves = _halves(_moved(found[1], match))
         if halves is None:
             return False
-        words = _moved(weights.files.array(stored.words), match)
         filled = target.data.view(np.uint32).reshape(-(-target.rows // c.LANES), -(-target.columns // (2 * GROUP)), -1)
         repeats = target.columns // GROUP // halves.shape[1]
 
         def some(first: int, last: int) -> None:
             scales = np.repeat(halves[first:last], repeats, axis=1)
-            filled[first // c.LANES : -(-last // c.LANES)] = panels(words[first:last], scales, stored.bits)
+            filled[first // c.LANES : -(-last // c.LANES)] = panels(words[first:last], scales, bits)
 
         self._in_parts(target.rows, some)
         return True
@@ -138,8 +140,8 @@ def packed_places(spec: ModelSpec, matches: Matches, quantize: Quantize) -> dict
     start = 0
     for name, rows, columns in multiplied(spec):
         match = matches.parameters[f"{name}.weight"]
-        if match.tensor.packed is not None and _takes_whole_groups(match):
-            number_format = FORMATS[f"int{match.tensor.packed.bits}"]
+        if _holds_whole_groups(match):
+            number_format = FORMATS[f"int{_panel_bits(match)}"]
         elif quantize != "none":
             number_format = c.INT8 if name in PRECISE else FORMATS[quantize]
         else:
@@ -173,7 +175,12 @@ def tensors_of_layers(spec: ModelSpec, matches: Matches) -> set[StoredTensor]:
 
 def _holds_whole_groups(match: Match) -> bool:
     """Whether a parameter is such rows of integers."""
-    return match.tensor.packed is not None and _takes_whole_groups(match)
+    return _panel_bits(match) is not None and _takes_whole_groups(match)
+
+
+def _panel_bits(match: Match) -> int | None:
+    """The bits of the integers that a stored tensor's numbers are without loss; None if they are none."""
+    return None if match.tensor.packed is None else match.tensor.packed.panel_bits
 
 
 def _takes_whole_groups(match: Match) -> bool:
