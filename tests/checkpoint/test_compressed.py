@@ -25,8 +25,8 @@ from tgen.options import Quantize, RunOptions
 TEXT = [5, 17, 200, 42, 9, 1]
 
 
-def executor(folder: Path, choice: Any, quantize: Quantize = "none") -> LoadedModel:
-    return open_executor(open_checkpoint(folder), RunOptions(dtype="float32", executor=choice, quantize=quantize))
+def executor(folder: Path, choice: Any, quantize: Quantize = "none", dtype: Any = "float32") -> LoadedModel:
+    return open_executor(open_checkpoint(folder), RunOptions(dtype=dtype, executor=choice, quantize=quantize))
 
 
 def logits(model: LoadedModel) -> np.ndarray:
