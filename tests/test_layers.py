@@ -39,7 +39,7 @@ RANKS = {
 ORDER = {
     "spec": ["positions", "recurrent", "records", "shapes", "cache"],
     "checkpoint": [
-        *["stored", "bins", "safetensors", "compressed", "gguf", "matching", "purpose", "container", "mapped", "digests", "generation"],
+        *["stored", "bins", "safetensors", "quantised", "gguf", "matching", "purpose", "container", "mapped", "digests", "generation"],
         *["hub", "resolve"],
     ],
     "checkpoint/hub": ["cache", "choice", "pull"],

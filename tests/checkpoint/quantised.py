@@ -6,6 +6,7 @@ import functools
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.checkpoint.quantisers import Quantised, words
 from tests.conftest import GOLDEN, config_of
 from tgen.executors.torch.save import save_weights
 from tgen.executors.torch.transformer import Transformer
@@ -55,48 +57,58 @@ def random_folder(golden: str, changes: dict[str, Any], folder: Path, dtype: tor
     return folder
 
 
+def in_two_folders(
+    target: Path, quantise: Callable[[torch.Tensor], Quantised], config: dict[str, Any], source: str = "llama"
+) -> tuple[Path, Path]:
+    """A model in two folders: the layers' matrices as `quantise` stores them, and the same numbers as floats.
+
+    `config` is what config.json then says more.
+    """
+    stored = load_file(floats(source, torch.float32) / "model.safetensors")
+    stored_small, stored_floats = {}, dict(stored)
+    for name, tensor in stored.items():
+        if not (".layers." in name or ".h." in name) or tensor.ndim != 2:
+            stored_small[name] = tensor
+            continue
+        parts, numbers = quantise(tensor.float())
+        stored_small |= {f"{name.removesuffix('weight')}{part}": found.contiguous() for part, found in parts.items()}
+        stored_floats[name] = numbers.contiguous()
+    for name, tensors in {"quantised": stored_small, "floats": stored_floats}.items():
+        shutil.copytree(floats(source, torch.float32), target / name)
+        save_file(tensors, target / name / "model.safetensors", {"format": "pt"})
+    edit_config(target / "quantised", **config)
+    return target / "quantised", target / "floats"
+
+
 def with_integers(
     target: Path, bits: int, group: int | None, weights: dict[str, Any] | None = None, scales: torch.dtype = torch.bfloat16
 ) -> tuple[Path, Path]:
-    """The model "llama" in two folders: the layers' matrices as integers, and the same numbers as floats. None is one group for a row.
+    """The model "llama" in two folders, the first with symmetric integers. None is one group for a row.
 
     `weights` are further keys of the group's weights in config.json.
     """
-    source = floats("llama", torch.float32)
-    stored = load_file(source / "model.safetensors")
-    as_integers, as_floats = {}, dict(stored)
-    for name, tensor in stored.items():
-        if ".layers." not in name or tensor.ndim != 2:
-            as_integers[name] = tensor
-            continue
-        rows, columns = tensor.shape
-        size = columns if group is None else group
-        groups = tensor.reshape(rows, -1, size)
+
+    def quantise(matrix: torch.Tensor) -> Quantised:
+        rows, columns = matrix.shape
+        groups = matrix.reshape(rows, -1, columns if group is None else group)
         scale = (groups.abs().amax(-1, keepdim=True) / (2 ** (bits - 1) - 1)).to(scales).float()
         integers = (groups / scale).round().clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-        as_floats[name] = (integers * scale).reshape(rows, columns)
-        offset = (integers.reshape(rows, columns).numpy() + 2 ** (bits - 1)).astype(np.uint32)
-        each = 32 // bits
-        offset = np.pad(offset, ((0, 0), (0, -columns % each))).reshape(rows, -1, each)
-        words = (offset << (np.arange(each, dtype=np.uint32) * bits)).sum(-1).astype(np.uint32)
-        as_integers |= {
-            f"{name}_packed": torch.from_numpy(words.view(np.int32)),
-            f"{name}_scale": scale[..., 0].to(scales).contiguous(),
-            f"{name}_shape": torch.tensor([rows, columns]),
-        }
-    for folder in (target / "integers", target / "floats"):
-        shutil.copytree(source, folder)
-    save_file(as_integers, target / "integers" / "model.safetensors", {"format": "pt"})
-    save_file({name: tensor.contiguous() for name, tensor in as_floats.items()}, target / "floats" / "model.safetensors", {"format": "pt"})
+        offset = integers.reshape(rows, columns).numpy().astype(np.int64) + 2 ** (bits - 1)
+        parts = {"weight_packed": words(offset, bits), "weight_scale": scale[..., 0].to(scales), "weight_shape": torch.tensor(matrix.shape)}
+        return parts, (integers * scale).reshape(rows, columns)
+
     scheme: dict[str, Any] = {"num_bits": bits, "type": "int", "symmetric": True, "strategy": "group" if group else "channel"}
-    scheme |= {"group_size": group, **(weights or {})}
-    quantization = {"config_groups": {"group_0": {"targets": ["Linear"], "weights": scheme}}, "ignore": ["lm_head"]}
-    quantization |= {"quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed"}
-    edit_config(target / "integers", quantization_config=quantization)
-    return target / "integers", target / "floats"
+    return in_two_folders(target, quantise, compressed_config({**scheme, "group_size": group, **(weights or {})}))
 
 
-def edit_config(folder: Path, **changes: Any) -> None:
-    """Change keys of a folder's config.json."""
-    path = folder / "config.json"
+def compressed_config(weights: dict[str, Any], format_: str = "pack-quantized") -> dict[str, Any]:
+    """What config.json says of a folder of compressed-tensors with one kind of weights."""
+    groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
+    quantization = {"quant_method": "compressed-tensors", "format": format_, "quantization_status": "compressed"}
+    return {"quantization_config": {**quantization, "config_groups": groups, "ignore": ["lm_head"]}}
+
+
+def edit_config(folder: Path, file: str = "config.json", **changes: Any) -> None:
+    """Change keys of a folder's config.json, or of another file."""
+    path = folder / file
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changes}), "utf-8")

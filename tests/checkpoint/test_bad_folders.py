@@ -99,9 +99,7 @@ config("gpt_neox", "a share of 1.5 of heads of 8 numbers cannot be rotated", "da
 config("llama3", "hidden_act = 'quick_gelu' is not implemented", "gelu, .*silu", UNSUPPORTED, hidden_act="quick_gelu")
 config("falcon", "alibi = True is not", "False", UNSUPPORTED, alibi=True)
 config("bloom", "apply_residual_\\w+ = True is not", "False", UNSUPPORTED, apply_residual_connection_post_layernorm=True)
-config(
-    "mistral", "quant_method = 'gptq' is not implemented", "compressed-tensors", UNSUPPORTED, quantization_config={"quant_method": "gptq"}
-)
+config("mistral", "quant_method = 'hqq' is not implemented", "compressed-tensors", UNSUPPORTED, quantization_config={"quant_method": "hqq"})
 config(
     "qwen2_window",
     r"layer_types = \['full_attention'\] is not",

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import GOLDEN
 from tgen.checkpoint.container import Checkpoint, open_checkpoint
-from tgen.checkpoint.mapped import MappedFiles, read_parameter, unpacked
+from tgen.checkpoint.mapped import MappedFiles, read_parameter
+from tgen.checkpoint.quantised.mxfp4 import unpacked
 from tgen.errors import CheckpointError, UnsupportedError, UsageError
 from tgen.executors.open import open_executor, why_torch
 from tgen.options import RunOptions

@@ -13,9 +13,9 @@ import pytest
 
 from tests.families.official_encoders import FOLDERS, SIZES
 from tests.families.official_mixtures import COMMON, MIXTURES, ROUTER
-from tgen.checkpoint.compressed import read_quantization
 from tgen.checkpoint.generation import parse_generation
 from tgen.checkpoint.matching import match_tensors, settle_head
+from tgen.checkpoint.quantised.find import find_method
 from tgen.checkpoint.stored import StoredTensor
 from tgen.families.config import Config
 from tgen.families.registry import find_family
@@ -68,7 +68,7 @@ def test_an_official_folder_runs_without_a_word(name: str) -> None:
     config = Config(official.values)
     family = find_family(config.model_type)
     spec = family.spec(config)
-    assert read_quantization(config) == ()
+    assert (find_method(config, Path("none")) is not None) == ("quantization_config" in official.values)
     config.refuse_unread()
     parse_generation({}, spec.vocab, official.values, answers=spec.kind == "encoder-decoder")
     table = family.tensors(spec)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from tgen.checkpoint.compressed import Scheme, read_quantization, unpacked_names
 from tgen.checkpoint.gguf.file import open_gguf
 from tgen.checkpoint.matching import Matches, match_tensors, settle_head
 from tgen.checkpoint.purpose import other_task
+from tgen.checkpoint.quantised.find import find_method
+from tgen.checkpoint.quantised.method import Method
 from tgen.checkpoint.safetensors import stored_tensors
 from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError
@@ -45,7 +46,7 @@ class Checkpoint:
     @property
     def is_quantised(self) -> bool:
         """Whether it holds matrices in fewer than 16 bits a number."""
-        return any(match.scales is not None or match.tensor.is_narrow for match in self.matches.parameters.values())
+        return any(match.tensor.is_narrow for match in self.matches.parameters.values())
 
 
 class Container(Protocol):
@@ -66,12 +67,13 @@ class Folder:
     path: Path
     config: dict[str, Any]
     generation: dict[str, Any]
-    schemes: tuple[Scheme, ...]
+    method: Method | None
     family: Family
 
     def stored(self) -> dict[str, StoredTensor]:
         """Its tensors. Raises CheckpointError, UnsupportedError."""
-        return unpacked_names(stored_tensors(self.path), self.schemes)
+        stored = stored_tensors(self.path)
+        return stored if self.method is None else self.method(stored)
 
     def table(self, spec: ModelSpec) -> Table:
         """Where each parameter is found."""
@@ -92,9 +94,9 @@ def open_checkpoint(path: Path, *, vectors: bool = False) -> Checkpoint:
         if not path.is_dir():
             raise CheckpointError(f"no folder {path}", "`tgen models` lists the models on this machine")
         values = read_json(path / "config.json")
-        config, spec, schemes = _read(values)
+        config, spec, method = _read(values, path)
         family = find_family(config.model_type)
-        container = Folder(path, values, read_optional_json(path / "generation_config.json"), schemes, family)
+        container = Folder(path, values, read_optional_json(path / "generation_config.json"), method, family)
     stored = container.stored()
     spec = settle_head(container.table, spec, stored, vectors=vectors)
     try:
@@ -106,16 +108,19 @@ def open_checkpoint(path: Path, *, vectors: bool = False) -> Checkpoint:
     return Checkpoint(path, config.model_type, spec, stored, matches, config.values, container.generation)
 
 
-def _read(values: dict[str, Any]) -> tuple[Config, ModelSpec, tuple[Scheme, ...]]:
-    """The spec of a config.json, and how it says that the weights are quantised. Raises CheckpointError, UnsupportedError."""
+def _read(values: dict[str, Any], folder: Path | None = None) -> tuple[Config, ModelSpec, Method | None]:
+    """The spec of a config.json, and how it or a file beside it in the `folder` says that the weights are quantised.
+
+    Raises CheckpointError, UnsupportedError.
+    """
     config = Config(values)
     family = find_family(config.model_type)
-    schemes = read_quantization(config)
+    method = find_method(config, folder) if folder is not None else None
     config.require("add_cross_attention", [False])
     config.require("pruned_heads", [{}])
     spec = family.spec(config)
     config.refuse_unread()
-    return config, spec, schemes
+    return config, spec, method
 
 
 @contextmanager

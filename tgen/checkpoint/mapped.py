@@ -18,7 +18,8 @@ from numpy.lib.stride_tricks import as_strided
 
 from tgen.checkpoint.gguf.blocks import floats
 from tgen.checkpoint.matching import Match, Matches, no_number, no_repeat
-from tgen.checkpoint.stored import Packed, StoredTensor
+from tgen.checkpoint.quantised.floats import FLOATS, POWERS, eight_bits
+from tgen.checkpoint.stored import StoredTensor
 from tgen.families.table import Add, Take, moved
 
 Array = npt.NDArray[Any]
@@ -28,13 +29,9 @@ FORMATS: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
     "F64": np.dtype("<f8"),
-    "I32": np.dtype("<u4"),  # the words of packed matrices
-    "U8": np.dtype("u1"),  # bytes, whatever they mean
+    **dict.fromkeys(("I32", "U32"), np.dtype("<u4")),  # the words of packed matrices
+    **dict.fromkeys(("I8", "U8", *FLOATS, POWERS), np.dtype("u1")),  # bytes, whatever they mean
 }
-# The sixteen numbers of 4 bits (OCP Microscaling Formats 1.0, E2M1), each as it is in bfloat16.
-FOUR_BITS = (np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32).view(np.uint32) >> 16).astype(
-    np.uint16
-)
 BLOCK = 2**20  # numbers checked at a time, to keep NumPy's temporary arrays small
 BF16_EXPONENT = np.uint16(0x7F80)  # only infinity and NaN have all of these bits set
 
@@ -48,10 +45,10 @@ class MappedFiles:
     def array(self, stored: StoredTensor) -> Array:
         """A view of the file, bfloat16 as uint16. Its pages are private: writing to it would not change the file.
 
-        A packed matrix, or one of blocks, is a new array.
+        The numbers of a packed tensor, or of one of blocks, are a new array.
         """
         if stored.packed is not None:
-            return _unpacked(self.array(stored.packed.words), self.scales(stored.packed), stored.packed.bits, stored.shape[1])
+            return stored.packed.numbers(self)
         if stored.blocks is not None:
             return floats(self.blocks(stored), stored.blocks.kind).reshape(stored.shape)
         number = FORMATS[stored.dtype]
@@ -68,9 +65,10 @@ class MappedFiles:
         flat = np.frombuffer(self._map(stored.file), np.uint8, stored.stop - stored.start, stored.start)
         return flat.reshape(-1, len(flat) * stored.shape[-1] // math.prod(stored.shape))
 
-    def scales(self, packed: Packed) -> npt.NDArray[np.float32]:
-        """The scales of a packed matrix, [rows, groups]."""
-        return widened(self.array(packed.scale).reshape(packed.words.shape[0], -1), packed.scale.dtype)
+    def floats(self, stored: StoredTensor) -> npt.NDArray[np.float32]:
+        """The numbers in float32."""
+        array = self.array(stored)
+        return eight_bits(stored.dtype)[array] if stored.dtype in (*FLOATS, POWERS) else widened(array, stored.dtype)
 
     def release(self, stored: StoredTensor) -> None:
         """Let the system drop the pages of a tensor that was copied, so that loading needs little more than the weights."""
@@ -107,25 +105,7 @@ def read_parameter(name: str, match: Match, files: MappedFiles) -> tuple[Array, 
 
 def matched(match: Match, files: MappedFiles) -> tuple[Array, str]:
     """A parameter, which may hold NaN or infinity, and the name of its format."""
-    array = files.array(match.tensor)
-    if match.scales is None:
-        return taken(array, match.dtype, match.take)
-    first, *rest = match.take
-    assert not isinstance(first, Add)
-    return taken(unpacked(moved(first, array), moved(first, files.array(match.scales))), "BF16", tuple(rest))
-
-
-def unpacked(blocks: Array, scales: Array) -> Array:
-    """The bfloat16 numbers [rows, columns] of MXFP4 blocks [rows, columns / 32, 16] and scales [rows, columns / 32].
-
-    A byte holds two numbers, the lower half first; a block's numbers are multiplied by 2 to the power of its scale less 127. Each is exact,
-    but for those below the smallest of bfloat16, which become 0, and those beyond the largest, which become infinite.
-    """
-    pairs = np.stack((FOUR_BITS[blocks & 15], FOUR_BITS[blocks >> 4]), axis=-1).reshape(*scales.shape, 32)
-    exponent = (pairs >> 7 & 255).astype(np.int16) + scales.astype(np.int16)[..., None] - 127
-    kept, whole = pairs & 0x807F, np.clip(exponent, 0, 255).astype(np.uint16) << 7
-    zero = (pairs & 0x7FFF == 0) | (exponent <= 0)
-    return np.where(zero, pairs & 0x8000, np.where(exponent >= 255, pairs & 0x8000 | 0x7F80, kept | whole)).reshape(len(scales), -1)
+    return taken(files.array(match.tensor), match.tensor.dtype, match.take)
 
 
 def check_repeats(matches: Matches, files: MappedFiles) -> None:
@@ -150,19 +130,6 @@ def widened(array: Array, dtype: str) -> npt.NDArray[np.float32]:
     if dtype == "BF16":
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32)
-
-
-def _unpacked(words: Array, scales: npt.NDArray[np.float32], bits: int, columns: int) -> npt.NDArray[np.float32]:
-    """The numbers of a packed matrix, [rows, columns]. Rows come in blocks, to keep the temporary arrays small."""
-    matrix = np.empty((len(words), columns), np.float32)
-    shifts = np.arange(0, 32, bits, dtype=np.uint32)
-    group = columns // scales.shape[1]
-    rows = max(1, BLOCK // max(1, columns))
-    for start in range(0, len(words), rows):
-        block = slice(start, start + rows)
-        integers = (words[block, :, None] >> shifts & np.uint32(2**bits - 1)).astype(np.float32).reshape(len(words[block]), -1)
-        matrix[block] = (integers[:, :columns] - np.float32(2 ** (bits - 1))) * np.repeat(scales[block], group, axis=1)
-    return matrix
 
 
 def is_finite(array: Array, dtype: str) -> bool:

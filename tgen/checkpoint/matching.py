@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tgen.checkpoint.stored import StoredTensor
+from tgen.checkpoint.stored import StoredTensor, is_zero
 from tgen.errors import CheckpointError, UnsupportedError
-from tgen.families.table import Add, Reorder, Source, Table, Take, moved
+from tgen.families.table import TRANSPOSED, Add, Member, Reorder, Table, Take, moved
 from tgen.spec.records import ModelSpec
 from tgen.spec.shapes import parameters
 
@@ -25,21 +25,10 @@ WRONG_MODEL_HINT = "config.json and the weights may belong to different models; 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Where one parameter comes from in the files at hand; `scales` are those of MXFP4 blocks."""
+    """Where one parameter comes from in the files at hand."""
 
     tensor: StoredTensor
     take: Take
-    scales: StoredTensor | None = None
-
-    @property
-    def dtype(self) -> str:
-        """The format that its numbers are read in: MXFP4 is unpacked to bfloat16, which holds each of them."""
-        return self.tensor.dtype if self.scales is None else "BF16"
-
-    @property
-    def number_format(self) -> str:
-        """The format that holds the numbers as precisely as the file does."""
-        return self.tensor.number_format if self.scales is None else "BF16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +46,9 @@ class Matches:
     def number_format(self) -> str:
         """The narrowest of F32, BF16 and F16 that holds every matrix as it is stored.
 
-        Vectors, which some checkpoints keep wider, do not count; F64 is narrowed, for no model needs it.
+        Vectors, which some checkpoints keep wider, do not count.
         """
-        formats = {match.number_format for match in self.parameters.values() if len(match.tensor.shape) > 1}
+        formats = {match.tensor.number_format for match in self.parameters.values() if len(match.tensor.shape) > 1}
         return formats.pop() if formats in ({"BF16"}, {"F16"}) else "F32"
 
 
@@ -96,29 +85,29 @@ def match_tensors(table: Table, spec: ModelSpec, stored: dict[str, StoredTensor]
         name, source = next(((name, way) for name, way in found if name is not None), (None, table.sources[parameter]))
         if name is None:
             raise CheckpointError(f"the weights lack the tensor {source.name}", WRONG_MODEL_HINT)
-        match = Match(stored[name], source.take, _scales(name, source, table, stored))
-        if match.dtype not in FLOATS:
-            raise UnsupportedError(f"{name} is stored as {match.dtype}, which is not implemented", f"implemented: {', '.join(FLOATS)}")
-        _check_shape(name, _unpacked_shape(match), source, shape)
-        for part in (name,) if source.scales is None else (name, source.scales):
-            taken[part] = taken.get(part, 0) + math.prod(shape)
-        matches[parameter] = match
+        tensor, take = stored[name], source.take
+        if tensor.dtype not in FLOATS:
+            raise UnsupportedError(f"{name} is stored as {tensor.dtype}, which is not implemented", f"implemented: {', '.join(FLOATS)}")
+        if tensor.packed is not None and take[:1] == TRANSPOSED:
+            take = take[1:]  # a quantised matrix is [outputs, inputs], whatever the family's matrices are
+        _check_shape(name, tensor.shape, take, shape)
+        taken[name] = taken.get(name, 0) + math.prod(shape)
+        if tensor.packed is not None and take and isinstance(take[0], Member):
+            tensor, take = tensor.member(take[0].index), take[1:]
+        matches[parameter] = Match(tensor, take)
     copies = {_find(copy, table, stored): _find(original, table, stored) for copy, original in table.repeated.items()}
     repeats = {copy: (stored[copy], stored[original]) for copy, original in copies.items() if copy and original and copy != original}
     for copy, (one, other) in repeats.items():
         if (one.dtype, one.shape) != (other.dtype, other.shape):
             raise no_repeat(copy)
-    sizes = {
-        id(part): math.prod(_unpacked_shape(match)) for match in matches.values() if match.scales for part in (match.tensor, match.scales)
-    }
     for name, tensor in stored.items():
         unread = name.endswith((*table.ignored, *BOOKKEEPING)) or name.startswith(table.apart)
         if unread or (name in repeats and name not in taken):
             continue
-        if name not in taken:
+        if name not in taken and not _is_needless_bias(name, stored):
             raise CheckpointError(f"the weights hold a tensor that the model has no place for: {name}", WRONG_MODEL_HINT)
-        numbers = sizes.get(id(tensor), math.prod(tensor.shape))
-        if taken[name] != numbers:
+        numbers = math.prod(tensor.shape)
+        if taken.get(name, numbers) != numbers:
             raise CheckpointError(f"{name} holds {numbers} numbers, the model takes {taken[name]}", WRONG_MODEL_HINT)
     return Matches(matches, repeats, tuple(name for name in stored if name.startswith(table.apart)))
 
@@ -140,25 +129,10 @@ def _find(name: str, table: Table, stored: dict[str, StoredTensor]) -> str | Non
     return next((spelling for spelling in table.spellings(name) if spelling in stored), None)
 
 
-def _scales(name: str, source: Source, table: Table, stored: dict[str, StoredTensor]) -> StoredTensor | None:
-    """The scales of a packed tensor. Raises CheckpointError if they or the blocks are not what MXFP4 has."""
-    if source.scales is None:
-        return None
-    found = _find(source.scales, table, stored)
-    if found is None:
-        raise CheckpointError(f"the weights lack the tensor {source.scales}", WRONG_MODEL_HINT)
-    blocks, scales = stored[name], stored[found]
-    if (blocks.dtype, scales.dtype) != ("U8", "U8") or len(blocks.shape) != 4 or blocks.shape != (*scales.shape, 16):
-        raise CheckpointError(f"{name} and {found} are not blocks of 16 bytes and a byte of scale for each", WRONG_MODEL_HINT)
-    return scales
-
-
-def _unpacked_shape(match: Match) -> tuple[int, ...]:
-    """The shape of the tensor, a packed one's after unpacking."""
-    if match.scales is None:
-        return match.tensor.shape
-    stack, rows, blocks, size = match.tensor.shape
-    return stack, rows, 2 * blocks * size
+def _is_needless_bias(name: str, stored: dict[str, StoredTensor]) -> bool:
+    """Whether a tensor is a quantised matrix's bias of zeros, which AutoGPTQ writes for models that have no biases, too."""
+    matrix = stored.get(f"{name.removesuffix('.bias')}.weight")
+    return name.endswith(".bias") and matrix is not None and matrix.packed is not None and is_zero(stored[name])
 
 
 def _shape(stored: tuple[int, ...], take: Take) -> tuple[int, ...]:
@@ -169,9 +143,9 @@ def _shape(stored: tuple[int, ...], take: Take) -> tuple[int, ...]:
     return array.shape
 
 
-def _check_shape(name: str, stored: tuple[int, ...], source: Source, expected: tuple[int, ...]) -> None:
+def _check_shape(name: str, stored: tuple[int, ...], take: Take, expected: tuple[int, ...]) -> None:
     try:
-        taken = list(_shape(stored, source.take))
+        taken = list(_shape(stored, take))
     except (ValueError, IndexError):  # too few axes, or an axis that does not divide into the parts
         taken = None
     if taken != list(expected):

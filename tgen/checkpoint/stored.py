@@ -1,17 +1,26 @@
-"""One tensor in a file: its type, its shape, and where it lies."""
+"""One tensor of a checkpoint: its type, its shape, and where it lies in a file or from which other tensors it is computed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Words = npt.NDArray[np.uint32]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
     """One tensor of a checkpoint: its file, the type it is stored in ("F32", "BF16" ...), its shape.
 
-    `start` and `stop` are byte offsets into the file. `strides` count numbers; None means row-major order. A matrix with `packed` is not
-    in the file as it is: its numbers in float32 come from the integers and scales there. So do those of a tensor with `blocks`.
+    `start` and `stop` are byte offsets into the file. `strides` count numbers; None means row-major order. A tensor with `packed` or
+    `blocks` is not in the file as it is: its numbers, in the type `dtype`, are computed. A packed matrix is always [outputs, inputs].
     """
 
     file: Path
@@ -25,17 +34,19 @@ class StoredTensor:
 
     @property
     def number_format(self) -> str:
-        """The type that holds the numbers as precisely as the file does, or about so: blocks have 8 bits at most."""
+        """The type to hold the numbers in: about as precise as the file, but F32 for F64, which no model needs."""
+        if self.packed is not None:
+            return self.packed.number_format
         if self.blocks is not None:
-            return "BF16"
-        return self.dtype if self.packed is None else self.packed.scale.dtype
+            return "BF16"  # blocks have 8 bits at most
+        return "F32" if self.dtype == "F64" else self.dtype
 
     @property
     def stored_as(self) -> str:
         """The type that it has in the file, for people."""
         if self.blocks is not None:
             return self.blocks.kind
-        return self.dtype if self.packed is None else f"INT{self.packed.bits}"
+        return self.dtype if self.packed is None else self.packed.stored_as
 
     @property
     def is_narrow(self) -> bool:
@@ -50,20 +61,38 @@ class StoredTensor:
     @property
     def parts(self) -> list[StoredTensor]:
         """The tensors that hold it in the files."""
-        return [self] if self.packed is None else [self.packed.words, self.packed.scale]
+        return [self] if self.packed is None else self.packed.parts
+
+    @property
+    def turned(self) -> StoredTensor:
+        """The matrix with rows and columns exchanged."""
+        rows, columns = self.shape
+        down, right = self.strides or (columns, 1)
+        return replace(self, shape=(columns, rows), strides=(right, down))
+
+    def member(self, index: int) -> StoredTensor:
+        """The `index`-th tensor of a stack, which is in row-major order."""
+        if self.packed is not None:
+            return replace(self, shape=self.shape[1:], packed=self.packed.member(index))
+        size = (self.stop - self.start) // self.shape[0]
+        return replace(self, shape=self.shape[1:], start=self.start + index * size, stop=self.start + (index + 1) * size)
+
+    def content(self) -> bytes:
+        """The bytes of a small tensor, which the file is opened for. Raises OSError."""
+        with open(self.file, "rb") as file:
+            file.seek(self.start)
+            return file.read(self.stop - self.start)
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {list(self.shape)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """A matrix [rows, columns] as integers of `bits` bits with one scale for each group of columns of a row.
+class Reader(Protocol):
+    """Reads stored tensors."""
 
-    `words` are int32 [rows, columns * bits / 32]; the lowest bits of a word are the first of its columns, and each integer is stored as
-    an unsigned one: 2^(bits - 1) is added to it. `scale` is [rows, groups].
-    """
+    def array(self, stored: StoredTensor) -> npt.NDArray[Any]: ...
 
-    bits: int
-    words: StoredTensor
-    scale: StoredTensor
+    def floats(self, stored: StoredTensor) -> Floats: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +105,52 @@ class Blocks:
     kind: str
     numbers: int
     size: int
+
+
+class Packed(ABC):
+    """How a tensor's numbers are computed from other tensors in the files; each kind is a dataclass that has them as its fields."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def number_format(self) -> str:
+        """The type to hold the numbers in where they are held as floats."""
+
+    @property
+    @abstractmethod
+    def stored_as(self) -> str:
+        """The form in the files, for people."""
+
+    @abstractmethod
+    def numbers(self, files: Reader) -> npt.NDArray[Any]:
+        """The numbers, in the shape and the type that the stored tensor says."""
+
+    @property
+    def panel_bits(self) -> int | None:
+        """8 or 4 if signed integers of so many bits, with a scale for each group of whole 32 columns, are the same matrix; else None."""
+        return None
+
+    def panel(self, files: Reader) -> tuple[Words, Floats] | None:
+        """These integers, as panels.py of the native executor says, and their scales [rows, groups]; None if the files belie it."""
+        raise NotImplementedError
+
+    @property
+    def parts(self) -> list[StoredTensor]:
+        """The tensors in the files."""
+        return [part for own in self._fields().values() if (part := getattr(own, "tensor", own)) and isinstance(part, StoredTensor)]
+
+    def member(self, index: int) -> Packed:
+        """The `index`-th tensor of a stack."""
+        members = {name: own.member(index) for name, own in self._fields().items() if isinstance(own, StoredTensor)}
+        return replace(self, **members)  # type: ignore[type-var]
+
+    def _fields(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+
+def is_zero(tensor: StoredTensor) -> bool:
+    """Whether a small tensor of floats holds nothing but zeros, of either sign."""
+    content = tensor.content()
+    size = len(content) // max(1, math.prod(tensor.shape))
+    return not (np.frombuffer(content, f"<u{size}") << np.uint8(1)).any()

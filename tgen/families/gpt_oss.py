@@ -48,6 +48,6 @@ def tensors(spec: ModelSpec) -> Table:
         }
         for part, (stored, rows) in ways.items():
             plain = Source(stored, (member, *TRANSPOSED, *rows))
-            layer[f"{name}.{part}.weight"] = Source(f"{stored}_blocks", (member, *rows), plain, scales=f"{stored}_scales")
+            layer[f"{name}.{part}.weight"] = Source(f"{stored}_blocks", (member, *rows), plain)
             layer[f"{name}.{part}.bias"] = Source(f"{stored}_bias", (member, *rows))
     return make_table(spec, MODULES, {"decoder": ("model.layers", layer)}, prefixes=("model.",), ignored=BUFFERS)

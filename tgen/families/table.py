@@ -140,20 +140,17 @@ def inverse(take: Take) -> Take | None:
 class Source:
     """Where a parameter comes from: a tensor of the checkpoint, and the steps from it to the parameter.
 
-    A checkpoint that lacks the tensor may hold the parameter in the `other` way. With `scales`, the tensor holds MXFP4 numbers in bytes
-    [stack, rows, blocks, 16], and the tensor of that name the scale of each block; the first step takes a member of both stacks.
+    A checkpoint that lacks the tensor may hold the parameter in the `other` way.
     """
 
     name: str
     take: Take = ()
     other: Source | None = None
-    scales: str | None = None
 
     def inside(self, before: str, after: str) -> Source:
         """The same with more on both sides of the tensors' names."""
         other = None if self.other is None else self.other.inside(before, after)
-        scales = None if self.scales is None else f"{before}{self.scales}{after}"
-        return replace(self, name=f"{before}{self.name}{after}", other=other, scales=scales)
+        return replace(self, name=f"{before}{self.name}{after}", other=other)
 
     @property
     def ways(self) -> Iterator[Source]:

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from tgen.checkpoint.compressed import SCALE, SCALES, SHAPE, WORDS, quantization_config
 from tgen.checkpoint.container import Checkpoint
 from tgen.checkpoint.mapped import Array, MappedFiles, is_finite
 from tgen.checkpoint.matching import no_number
+from tgen.checkpoint.quantised.compressed import SCALE, SHAPE, WORDS, quantization_config
+from tgen.checkpoint.quantised.method import SCALES
 from tgen.checkpoint.safetensors import SAFETENSORS
 from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import UsageError

@@ -38,8 +38,8 @@ def forecast(checkpoint: Checkpoint, options: RunOptions) -> Forecast:
     for name, shape in parameters(checkpoint.spec).items():
         module = name.removesuffix(".weight")
         if module not in places:
-            stored = checkpoint.matches.parameters[name].dtype
-            held = "F32" if len(shape) == 1 or module.endswith(EXACT) else wanted or ("F32" if stored == "F64" else stored)
+            stored = checkpoint.matches.parameters[name].tensor.number_format
+            held = "F32" if len(shape) == 1 or module.endswith(EXACT) else wanted or stored
             total += math.prod(shape) * BYTES[held]
     number_format = wanted or checkpoint.matches.number_format
     return Forecast(

@@ -69,19 +69,21 @@ class Packer:
     def pack_all(self, weights: Weights, places: Mapping[str, Place], done: Callable[[int], None]) -> Block:
         """A block with the weights of these modules; `done` counts them. Raises CheckpointError for NaN or infinity, MemoryLimitError.
 
-        It lacks a matrix that the folder stores as integers with scales that panels cannot hold: that one stays in floats.
+        It lacks a matrix whose integers or scales turn out to be such that panels cannot hold them: that one stays in floats.
         """
         block = Block(places, new_memory(self.library, block_bytes(places)))
         lacking = set()
         for name, target in block.matrices().items():
             match = weights.matches.parameters[f"{name}.weight"]
-            if _integer_bits(match) is None or not self._pack_integers(weights, match, target):
-                if match.tensor.blocks is not None and _takes_whole_groups(match):
-                    self._pack_blocks(name, weights, match, target)
-                elif match.tensor.packed is not None and _takes_whole_groups(match):
-                    lacking.add(name)
-                else:
-                    self.pack(weights.as_stored(name), target)
+            bits = _integer_bits(match)
+            if bits is not None and self._pack_integers(weights, match, target):
+                pass
+            elif match.tensor.blocks is not None and _takes_whole_groups(match):
+                self._pack_blocks(name, weights, match, target)
+            elif bits is not None:
+                lacking.add(name)
+            else:
+                self.pack(weights.as_stored(name), target)
             weights.files.release(match.tensor)
             done(1)
         return Block({name: place for name, place in places.items() if name not in lacking}, block.data)
@@ -103,21 +105,26 @@ class Packer:
         return integers(memory.view(np.uint32), bits, matrix.rows, matrix.columns)
 
     def _pack_integers(self, weights: Weights, match: Match, target: StoredMatrix) -> bool:
-        """Fill panels with the integers that the file stores; returns False if float16 cannot hold their scales."""
-        files, packed, blocks = weights.files, match.tensor.packed, match.tensor.blocks
-        stored: Array = files.blocks(match.tensor) if packed is None else files.array(packed.words)
-        scales = files.scales(packed) if packed is not None else group_scales(stored, blocks.kind) if blocks is not None else stored
-        halves = _halves(_moved(scales, match))
+        """Fill panels with the integers that the file stores; returns False if they or their scales do not fit panels after all."""
+        packed, blocks, bits = match.tensor.packed, match.tensor.blocks, BITS[target.format]
+        if blocks is not None:
+            stored = weights.files.blocks(match.tensor)
+            found: tuple[Array, Array] | None = (stored, group_scales(stored, blocks.kind))
+        else:
+            found = packed.panel(weights.files) if packed is not None else None
+        if found is None:
+            return False
+        rows = _moved(found[0], match)
+        halves = _halves(_moved(found[1], match))
         if halves is None:
             return False
-        rows = _moved(stored, match)
         filled = target.data.view(np.uint32).reshape(-(-target.rows // c.LANES), -(-target.columns // (2 * GROUP)), -1)
         repeats = target.columns // GROUP // halves.shape[1]
 
         def some(first: int, last: int) -> None:
             words = rows[first:last] if blocks is None else group_words(rows[first:last], blocks.kind)
             scales = np.repeat(halves[first:last], repeats, axis=1)
-            filled[first // c.LANES : -(-last // c.LANES)] = panels(words, scales, BITS[target.format])
+            filled[first // c.LANES : -(-last // c.LANES)] = panels(words, scales, bits)
 
         self._in_parts(target.rows, some)
         return True
@@ -212,7 +219,7 @@ def _integer_bits(match: Match) -> int | None:
     packed, blocks = match.tensor.packed, match.tensor.blocks
     if not _takes_whole_groups(match):
         return None
-    return packed.bits if packed is not None else GROUPED.get(blocks.kind) if blocks is not None else None
+    return packed.panel_bits if packed is not None else GROUPED.get(blocks.kind) if blocks is not None else None
 
 
 def _takes_whole_groups(match: Match) -> bool:

@@ -98,7 +98,7 @@ class Weights:
     def _read(self, parameter: str, number_format: str | None) -> StoredMatrix:
         match = self.matches.parameters[parameter]
         array, dtype = self._taken(match)
-        wanted = number_format or ("F32" if dtype == "F64" else dtype)
+        wanted = number_format or match.tensor.number_format
         if parameter.removesuffix(".weight").endswith(EXACT):
             wanted = "F32"
         if dtype != wanted:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tgen.checkpoint.container import Checkpoint
-from tgen.checkpoint.mapped import MappedFiles, check_repeats, matched
+from tgen.checkpoint.mapped import MappedFiles, check_repeats
 from tgen.checkpoint.matching import Match, no_number
 from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError
@@ -49,10 +48,7 @@ def taken(tensor: Tensor, take: Take) -> Tensor:
 
 
 def _load(name: str, match: Match, files: MappedFiles, device: torch.device, dtype: torch.dtype) -> Tensor:
-    if match.scales is None:
-        part = taken(tensor_of(match.tensor, files), match.take)
-    else:
-        part = torch.from_numpy(np.ascontiguousarray(matched(match, files)[0])).view(torch.bfloat16)
+    part = taken(tensor_of(match.tensor, files), match.take)
     if part.dtype == dtype and part.is_contiguous():
         tensor = part
     else:

@@ -1,0 +1,61 @@
+"""Finds the method that a folder's files are quantised with, or says that it is not implemented."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tgen.checkpoint.quantised import awq, bitsandbytes, compressed, fp8, gptq, mlx, mxfp4
+from tgen.checkpoint.quantised.method import IMPLEMENTED, Method, refused
+from tgen.errors import UnsupportedError
+from tgen.families.config import Config
+from tgen.files import read_optional_json
+
+METHODS: dict[str, Callable[[dict[str, Any]], Method]] = {
+    "awq": awq.read,
+    "bitsandbytes": bitsandbytes.read,
+    "compressed-tensors": compressed.read,
+    "compressed_tensors": compressed.read,
+    "fbgemm_fp8": fp8.read,
+    "fp8": fp8.read,
+    "gptq": gptq.read,
+    "modelopt": fp8.read_modelopt,
+    "mxfp4": mxfp4.read,
+}
+# Files beside config.json with which older folders name their method.
+OLDER = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
+
+
+def find_method(config: Config, folder: Path) -> Method | None:
+    """The method, from config.json or from a file beside it; None for a folder that is not quantised.
+
+    Raises UnsupportedError for a method, or a variant of one, that is not implemented.
+    """
+    found, mlx_settings = config.mapping("quantization_config"), config.mapping("quantization")
+    if mlx_settings or (found and "quant_method" not in found and {"group_size", "bits"} <= found.keys()):
+        return mlx.read(mlx_settings or found)  # a copy of the one key stands under the other
+    if not found:
+        found = _beside(folder)
+    if not found:
+        return None
+    name = found.get("quant_method")
+    if isinstance(name, str) and name.removeprefix("intel/") == "auto-round":
+        packing = str(found.get("packing_format") or found.get("backend"))
+        return awq.read(found) if "awq" in packing else gptq.read_autoround(found)
+    if name not in METHODS:
+        raise refused("quant_method", name)
+    return METHODS[name](found)
+
+
+def _beside(folder: Path) -> dict[str, Any]:
+    """What a file beside config.json says, in the words of `quantization_config`; empty if there is none."""
+    for file, method in OLDER.items():
+        if found := read_optional_json(folder / file):
+            return {**found, "quant_method": method}
+    if found := read_optional_json(folder / "hf_quant_config.json"):
+        settings = found.get("quantization")
+        if not isinstance(settings, dict):
+            raise UnsupportedError("hf_quant_config.json does not say how the weights are quantised", IMPLEMENTED)
+        return {**settings, "quant_method": "modelopt"} if settings.get("quant_algo") else {}
+    return {}
