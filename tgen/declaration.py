@@ -11,6 +11,8 @@ from tgen.errors import UsageError
 
 SAMPLING, BEAMS, OUTPUT, RUNNING, PROMPT = "Sampling (in this order)", "Beam search", "Output", "Running", "Prompt"
 
+SWITCHED = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
+
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
@@ -53,6 +55,14 @@ class Declaration:
         if self.low == -math.inf:
             return "any number"
         return f"above {self.low:g}" if self.above else f"{self.low:g} or more"
+
+    def read(self, text: str) -> Any:
+        """The value of a text in the environment or the settings. Raises ValueError for what is no number, UsageError for no switch."""
+        if not self.switch:
+            return {"INT": int, "FLOAT": float}.get(self.metavar, str)(text)
+        if text.lower() not in SWITCHED:
+            raise UsageError("it is neither 1 nor 0")
+        return SWITCHED[text.lower()]
 
     def check(self, name: str, value: object) -> None:
         """Raise UsageError, naming option, value and range, for a value that is not allowed."""

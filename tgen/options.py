@@ -373,7 +373,7 @@ def environment_values(record: type, environment: Mapping[str, str]) -> dict[str
         if not text:
             continue
         try:
-            values[name] = _from_text(option, text)
+            values[name] = option.read(text)
             option.check(name, values[name])
         except (ValueError, UsageError) as error:
             reason = error.message if isinstance(error, UsageError) else f"it is not {'a whole' if whole else 'a'} number"
@@ -385,21 +385,9 @@ def environment_values(record: type, environment: Mapping[str, str]) -> dict[str
 
 def settings_values(record: type, environment: Mapping[str, str]) -> dict[str, Any]:
     """The values that the settings file, which was checked when it was read, gives to a record's options."""
-    return {name: _from_text(option, environment[name]) for name, option in declarations(record).items() if name in environment}
+    return {name: option.read(environment[name]) for name, option in declarations(record).items() if name in environment}
 
 
 def standing_values(record: type, environment: Mapping[str, str]) -> dict[str, Any]:
     """The values that stand where a command line gives none: those of the environment, then those of the settings. Raises UsageError."""
     return {**settings_values(record, environment), **environment_values(record, environment)}
-
-
-def _from_text(option: Declaration, text: str) -> Any:
-    return _switched(text) if option.switch else {"INT": int, "FLOAT": float}.get(option.metavar, str)(text)
-
-
-def _switched(text: str) -> bool:
-    """The value of a switch in the environment. Raises UsageError."""
-    values = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
-    if text.lower() not in values:
-        raise UsageError("it is neither 1 nor 0")
-    return values[text.lower()]
