@@ -107,9 +107,10 @@ def test_the_same_story_with_another_name_is_a_near_duplicate() -> None:
 
 def test_short_texts_are_compared_by_all_they_have() -> None:
     shelf = Shelf(limit=0.5)
-    for name, new in (("Rufus", True), ("Nibs", False), ("Cobb", False)):
-        text = f"A shy fox named {name} lost a kite and found it again in the tall tree by the pond."
-        assert shelf.add(text, sketch(text)) == new
+    for thing in ("kite", "coin", "drum", "key", "bell", "hat"):
+        for name, new in (("Rufus", True), ("Nibs", False)):
+            text = f"A shy fox named {name} lost a {thing}, and it was in the {thing} box, under a {thing} with a {thing} on it."
+            assert shelf.add(text, sketch(text)) == new, text
 
 
 def test_the_command_writes_the_same_with_any_number_of_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
