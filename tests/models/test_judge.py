@@ -25,10 +25,10 @@ def test_shared_5_grams_are_counted_against_the_shorter_story() -> None:
 
 def test_what_is_copied_is_found_across_documents_and_at_their_edges() -> None:
     story = "the fox ran over the hill and down to the river where the geese were asleep"
-    documents = ["A goat said: the fox ran over the hill and down again.", "and down to the river where the geese were Asleep!", "no"]
+    documents = ["A goat said: the fox ran over the hill and down again.", "hill and down to the river where the geese were Asleep!", "no"]
     found = variety.copied([story, "the hill is green"], documents)
-    assert found.longest == [10, 0]
-    assert found.share == (1 + 3) / 9
+    assert found.longest == [11, 0]
+    assert found.share == (1 + 4) / 9
     assert variety.copied([story], [story]).longest == [16]
     assert variety.copied([story], [story]).share == 1.0
 
