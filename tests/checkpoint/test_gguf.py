@@ -103,6 +103,8 @@ def test_a_mixture_says_what_its_folder_says(name: str, tmp_path: Path) -> None:
     folder = random_folder(name, changes, tmp_path / "folder", torch.float32, 1)
     write_gguf(folder, tmp_path / "model.gguf")
     compare(open_checkpoint(folder), open_checkpoint(tmp_path / "model.gguf"))
+    write_gguf(folder, tmp_path / "half.gguf", "F16")  # but for routers, which stay in float32
+    assert open_checkpoint(tmp_path / "half.gguf").matches.number_format == "F16"
 
 
 def test_types_are_those_of_ggml() -> None:

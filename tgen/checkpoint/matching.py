@@ -20,6 +20,8 @@ from tgen.spec.shapes import parameters
 # Buffers and counters that some version of transformers stored: nothing is computed from them.
 BOOKKEEPING = ("encoder.version", "decoder.version", "rotary_emb.inv_freq")
 FLOATS = ("F32", "F16", "BF16", "F64")
+# Small matrices that GGUF files keep in float32.
+WIDER = tuple(f".{name}.weight" for name in ("router", "shared_gate", "positions", "types", "bias", "distances"))
 WRONG_MODEL_HINT = "config.json and the weights may belong to different models; download both again"
 
 
@@ -46,9 +48,16 @@ class Matches:
     def number_format(self) -> str:
         """The narrowest of F32, BF16 and F16 that holds every matrix as it is stored.
 
+<<<<<<< HEAD
         Vectors, which some checkpoints keep wider, do not count.
         """
         formats = {match.tensor.number_format for match in self.parameters.values() if len(match.tensor.shape) > 1}
+=======
+        Vectors and small tables, which some checkpoints keep wider, do not count; F64 is narrowed, for no model needs it.
+        """
+        counted = (match for name, match in self.parameters.items() if not name.endswith(WIDER))
+        formats = {match.number_format for match in counted if len(match.tensor.shape) > 1}
+>>>>>>> w-gguf
         return formats.pop() if formats in ({"BF16"}, {"F16"}) else "F32"
 
 
