@@ -10,8 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "tgen"
 RANKS = {
-    "cli": 9,
-    "server": 8,
+    "cli": 10,
+    "server": 9,
     "batch": 8,
     "wire": 7,
     "tasks": 7,
@@ -63,7 +63,7 @@ ORDER = {
         *["generator", "opening", "prompt_cache"],
     ],
     "wire": ["events", "requests", "tools", "records", "chunks", "responses", "result", "inspection"],
-    "batch": ["lines", "journal", "run"],
+    "batch": ["lines", "journal", "answering", "cluster", "run"],
     "server": ["problems", "sending", "static", "guard", "worker", "models", "metrics", "calls", "endpoints", "app", "listening"],
     "server/endpoints": ["generating", "completions", "chats", "embeddings", "tokens", "borrowed", "inspecting", "resident"],
 }

@@ -15,6 +15,7 @@ import pytest
 
 from tests.engine.scripted import END, VOCAB, Stage, only
 from tgen.batch import journal as journal_module
+from tgen.batch.answering import Answerer
 from tgen.batch.journal import Journal, encode
 from tgen.batch.run import AHEAD, BatchRun
 from tgen.errors import MemoryLimitError, TgenError, UsageError
@@ -33,7 +34,7 @@ def no_template() -> ChatTemplate:
 
 
 def batch_run(generator: Any, journal: Journal) -> BatchRun:
-    return BatchRun(generator, "scripted", no_template, {}, {}, journal, ordered=True, size=4)
+    return BatchRun(Answerer(generator, "scripted", no_template, {}, {}), journal, ordered=True, size=4)
 
 
 def stream(values: list[Any]) -> Any:
@@ -86,7 +87,7 @@ def answered_before_the_first(tmp_path: Path, quick: list[dict[str, Any]], size:
     """How many lines are answered while the first is still being written."""
     path = tmp_path / "out"
     with Journal(path) as journal:
-        run = BatchRun(Stage(script).generator, "scripted", no_template, {}, {}, journal, ordered=True, size=size)
+        run = BatchRun(Answerer(Stage(script).generator, "scripted", no_template, {}, {}), journal, ordered=True, size=size)
         order = list(run.run(stream([SLOW, *quick]), lambda: False))
     assert sorted(order) == written(path) == [*range(1, len(quick) + 2)]
     return order.index(1)
@@ -105,7 +106,7 @@ def test_records_that_were_written_take_none(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("tgen.batch.run.AHEAD_BYTES", 30_000)
     long = {**QUICK, "id": "x" * 10_000}
     with Journal(tmp_path / "out") as journal:
-        run = BatchRun(Stage(script).generator, "scripted", no_template, {}, {}, journal, ordered=True, size=2)
+        run = BatchRun(Answerer(Stage(script).generator, "scripted", no_template, {}, {}), journal, ordered=True, size=2)
         order = list(run.run(stream([*[long] * 8, SLOW, *[QUICK] * 5]), lambda: False))
     assert order[-1] == 9, "the others were answered beside it"
 
@@ -198,7 +199,7 @@ def test_a_line_that_was_answered_takes_no_memory(tmp_path: Path) -> None:
     wanted = [{"prompt": 5, "id": "x" * 10**6}, {"prompt": "a", "id": "x" * 10**6, "top_k": -1}, {"prompt": [10**9], "id": "x" * 10**6}]
     lines = stream([line for line in wanted for _ in range(30)])
     with Journal(tmp_path / "out") as journal:
-        run = BatchRun(Stage(script).generator, "scripted", no_template, {}, {}, journal, ordered=True, size=1)
+        run = BatchRun(Answerer(Stage(script).generator, "scripted", no_template, {}, {}), journal, ordered=True, size=1)
         gc.disable()
         tracemalloc.start()
         try:

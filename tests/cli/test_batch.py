@@ -154,6 +154,22 @@ def test_log_probabilities_are_those_of_generate_and_openais_client_takes_them(a
     assert len(chat.ChatCompletion.model_validate(spoken, strict=True).choices[0].logprobs.content) == 5
 
 
+def test_shards_are_the_whole(ask: Ask) -> None:
+    """Put together by the numbers of their lines, the records of all shards are those of one run."""
+    lines, seeded = "".join(f'{{"prompt": "Story {n}:"}}\n' for n in range(7)) + "\nbad\n", ("--seed", "3", "-n", "3", "-m", golden("gpt2"))
+    whole = ask("batch", *seeded, stdin=lines.encode(), code=7).out.splitlines()
+    shares = [ask("batch", *seeded, "--shard", f"{n}/3", stdin=lines.encode(), code=7 * (n == 3)).out.splitlines() for n in (1, 2, 3)]
+    assert [json.loads(line)["line"] for line in shares[1]] == [2, 5]
+    assert sorted((line for share in shares for line in share), key=lambda line: json.loads(line)["line"]) == whole
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "1/", "a/b", "-1/2", "1/0"])
+def test_a_shard_that_is_none(ask: Ask, shard: str) -> None:
+    assert ask("batch", "--shard", shard, stdin=b"{}", code=2).err.startswith(
+        f"error: --shard must be I/N with I from 1 to N, not {shard!r}"
+    )
+
+
 def test_files_follow_one_another(ask: Ask, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(lines(PROMPTS[:2])[:-1])  # no newline at its end

@@ -95,7 +95,7 @@ SAID = [{"role": "user", "content": "a"}]
     [
         ("completions", {"prompt": "a", "suffix": "b"}, "'suffix' cannot be honoured", "suffix"),
         ("completions", {"prompt": "a", "best_of": 3, "n": 2}, "'best_of' cannot be honoured", "best_of"),
-        ("completions", {"prompt": "a", "logit_bias": {"5": "x"}}, "logit_bias must be TOKEN=VALUE, not '5=x'", "logit_bias"),
+        ("completions", {"prompt": "a", "logit_bias": {"5": "x"}}, "logit_bias must give each token a number", "logit_bias"),
         ("completions", {"prompt": "a", "temprature": 1}, "'temprature' is not known; do you mean 'temperature'?", None),
         ("completions", {"prompt": "a", "temperature": -1}, "temperature must be 0 or more, not -1", "temperature"),
         ("completions", {"prompt": "a", "max_tokens": 0}, "max_new_tokens must be 1 or more, not 0", "max_new_tokens"),

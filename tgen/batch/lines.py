@@ -33,6 +33,28 @@ class Line:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Every `count`-th line, from line `index` on: the share of one of `count` machines."""
+
+    index: int = 1
+    count: int = 1
+
+    def __contains__(self, number: int) -> bool:
+        return (number - self.index) % self.count == 0
+
+
+EVERY = Shard()
+
+
+def read_shard(text: str) -> Shard:
+    """The shard that I/N names. Raises UsageError."""
+    index, _, count = text.partition("/")
+    if index.isascii() and index.isdecimal() and count.isascii() and count.isdecimal() and len(text) < 40 and 1 <= int(index) <= int(count):
+        return Shard(int(index), int(count))
+    raise UsageError(f"--shard must be I/N with I from 1 to N, not {text!r}", "the first of eight machines takes 1/8")
+
+
 class Lines(Generic[T]):
     """The result of `parse` for each line and number, in order. A thread reads ahead, at most `ahead` lines of `ahead_bytes` in all."""
 

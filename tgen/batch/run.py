@@ -1,22 +1,16 @@
-"""A run over lines of JSON: each line becomes a request, requests share a running batch, and each answer becomes a record."""
+"""A run over lines of JSON: lines share a running batch, and each answer's record is written in its turn."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import IO
 
-from tgen.batch.journal import Journal, NobodyReadsError, encode
-from tgen.batch.lines import MOST_BYTES, Lines
+from tgen.batch.answering import Answer, Answers, InputLine, understand
+from tgen.batch.journal import Journal, NobodyReadsError
+from tgen.batch.lines import EVERY, Lines, Shard
 from tgen.errors import TgenError, UsageError
-from tgen.events import Event, Finished
-from tgen.wire.records import answer_record, error_record, token_count
-from tgen.wire.requests import JsonRequest, LineKey, line_key, merged, read_object, read_request
-
-if TYPE_CHECKING:
-    from tgen.engine.generator import Generator
-    from tgen.text.chat import ChatTemplate
+from tgen.wire.requests import LineKey
 
 # How far the run goes ahead of the first line that has no record yet: in lines, as a multiple of the batch's size, and in bytes of records
 # that wait for their turn.
@@ -24,59 +18,21 @@ AHEAD = 16
 AHEAD_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class InputLine:
-    """A line as the reading thread understood it. A line without a request is blank or has an error."""
-
-    key: LineKey
-    request: JsonRequest | None = None
-    prompt: str | Sequence[int] = ""
-    error: TgenError | None = None
-
-
-@dataclass(slots=True)
-class Pending:
-    """A line that is being answered: the events so far, and how many samples have not ended."""
-
-    line: InputLine
-    unfinished: int = 0
-    events: list[Event] = field(default_factory=list)
-
-
 class BatchRun:
     """Answers lines: `count` so far, `failed` of them by an error, with `tokens` written in all."""
 
-    def __init__(
-        self,
-        generator: Generator,
-        name: str,
-        find_template: Callable[[], ChatTemplate],
-        options: Mapping[str, Any],
-        environment: Mapping[str, str],
-        journal: Journal,
-        *,
-        ordered: bool,
-        size: int,
-    ) -> None:
-        """`options` and the `environment` are for lines that do not set them; `size` rows are computed at once.
-
-        `find_template` gives the model's chat template when a line needs it, and raises TgenError if there is none.
-        """
+    def __init__(self, answers: Answers, journal: Journal, *, ordered: bool, size: int, shard: Shard = EVERY) -> None:
+        """About `size` lines are answered at once, those of the `shard` alone."""
         self.count = self.failed = self.tokens = 0
-        self._generator = generator
-        self._name = name
-        self._find_template = find_template
-        self._options = options
-        self._environment = environment
+        self._answers = answers
         self._journal = journal
         self._ordered = ordered
         self._size = size
+        self._shard = shard
         self._reached = 0
-        self._pending: dict[int, Pending] = {}
         self._ready: dict[int, tuple[bytes, bool]] = {}  # records that wait for their turn, and whether each is an error
         self._ready_bytes = 0
         self._end: TgenError | None = None
-        self._template: ChatTemplate | None = None
 
     @property
     def done(self) -> int:
@@ -91,9 +47,9 @@ class BatchRun:
         """
         lines = Lines(streams, self._read, 4 * self._size)
         try:
-            for number, event in self._events(lines, cancelled):
-                if self._hear(number, event):
-                    yield number
+            for answer in self._answers.run(lambda wait: self._next(lines, cancelled, wait), self._size, cancelled):
+                self._take(answer)
+                yield answer.number
         except NobodyReadsError:
             return
         finally:
@@ -101,51 +57,13 @@ class BatchRun:
         if self._end is not None:
             raise self._end
 
-    def _events(self, lines: Lines[InputLine], cancelled: Callable[[], bool]) -> Iterator[tuple[int, Event | TgenError]]:
-        """The engine's events for each line, by its number, or the error that ends it. Only this method calls the engine."""
-        from tgen.engine.request import Refused, Request
-
-        def take(wait: bool) -> Request | Refused | None:
-            line = self._next(lines, cancelled, wait)
-            if line is None:
-                return None
-            pending = self._pending[line.key.number] = Pending(line)
-            if line.request is None:
-                return Refused(line.key.number, line.error or UsageError("it asks for nothing"))
-            try:
-                resolved = self._generator.resolve(merged(self._options, line.request.options), self._environment)
-            except TgenError as error:
-                return Refused(line.key.number, error)
-            pending.unfinished = resolved.options.samples
-            return Request(line.key.number, line.prompt, resolved)
-
-        yield from self._generator.run_many(take, self._size, cancelled)
-
     def _read(self, data: bytes, number: int) -> InputLine:
         """Understand a line. The reading thread does it, so that the batch goes on while a chat template is rendered."""
-        key = LineKey(number)
-        if not data.strip():
-            return InputLine(key)
-        try:
-            if len(data) >= MOST_BYTES:
-                raise UsageError(f"it is longer than {MOST_BYTES // 2**20} MiB", "break it up")
-            value = read_object(data)
-            key = line_key(number, value)
-            if number in self._journal.written:
-                return InputLine(key)
-            request = read_request(value)
-            return InputLine(key, request, self._prompt(request))
-        except TgenError as error:
-            error.__cause__ = error.__context__ = None  # like the traceback, these keep the whole line in memory
-            return InputLine(key, error=error.with_traceback(None))
-
-    def _prompt(self, request: JsonRequest) -> str | Sequence[int]:
-        """The prompt as text or ids. Raises TgenError for messages if the model has no chat template, or its template refuses them."""
-        if request.messages is None:
-            return request.prompt or ""
-        if self._template is None:
-            self._template = self._find_template()
-        return self._template.encode(self._generator.tokenizer, request.messages, extra=request.template_arguments)[0]
+        if number not in self._shard:
+            return InputLine(LineKey(number))
+        if number in self._journal.written:
+            return InputLine(understand(data, number).key)
+        return self._answers.read(data, number)
 
     def _next(self, lines: Lines[InputLine], cancelled: Callable[[], bool], wait: bool) -> InputLine | None:
         """The next line to be answered. None at the end and, without `wait`, if none is ready or the run is far ahead."""
@@ -163,7 +81,7 @@ class BatchRun:
             self._compare(line)
             if line.key.number in self._journal.written:
                 continue
-            if line.request is not None or line.error is not None:
+            if not line.blank:
                 return line
             self._journal.written.add(line.key.number)
             self._write()
@@ -173,32 +91,17 @@ class BatchRun:
         ahead = self._reached - self._journal.written.all_up_to
         return ahead < AHEAD * self._size and self._ready_bytes < AHEAD_BYTES
 
-    def _hear(self, number: int, event: Event | TgenError) -> bool:
-        """Take an event of a line. Returns whether it was the last one, so that the line is answered."""
-        pending = self._pending[number]
-        key, request = pending.line.key, pending.line.request
-        if isinstance(event, TgenError):
-            self.failed += 1
-            self._answer(number, encode(error_record(key, event)), failed=True)
-            return True
-        pending.events.append(event)
-        pending.unfinished -= isinstance(event, Finished)
-        if request is None or pending.unfinished:
-            return False
-        self.tokens += token_count(pending.events)
-        self._answer(number, encode(answer_record(key, request, self._name, pending.events)), failed=False)
-        return True
-
-    def _answer(self, number: int, record: bytes, *, failed: bool) -> None:
+    def _take(self, answer: Answer) -> None:
         """Write a line's record now, or keep it until its turn comes."""
-        del self._pending[number]
         self.count += 1
+        self.failed += answer.failed
+        self.tokens += answer.tokens
         if self._ordered:
-            self._ready[number] = record, failed
-            self._ready_bytes += len(record)
+            self._ready[answer.number] = answer.record, answer.failed
+            self._ready_bytes += len(answer.record)
             self._write()
         else:
-            self._journal.write(number, record, failed=failed)
+            self._journal.write(answer.number, answer.record, failed=answer.failed)
 
     def _write(self) -> None:
         """Write the records whose turn it is."""

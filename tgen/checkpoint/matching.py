@@ -48,16 +48,10 @@ class Matches:
     def number_format(self) -> str:
         """The narrowest of F32, BF16 and F16 that holds every matrix as it is stored.
 
-<<<<<<< HEAD
-        Vectors, which some checkpoints keep wider, do not count.
-        """
-        formats = {match.tensor.number_format for match in self.parameters.values() if len(match.tensor.shape) > 1}
-=======
-        Vectors and small tables, which some checkpoints keep wider, do not count; F64 is narrowed, for no model needs it.
+        Vectors and small tables, which some checkpoints keep wider, do not count.
         """
         counted = (match for name, match in self.parameters.items() if not name.endswith(WIDER))
-        formats = {match.number_format for match in counted if len(match.tensor.shape) > 1}
->>>>>>> w-gguf
+        formats = {match.tensor.number_format for match in counted if len(match.tensor.shape) > 1}
         return formats.pop() if formats in ({"BF16"}, {"F16"}) else "F32"
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tgen.batch.answering import Answerer, Answers
 from tgen.batch.journal import Journal, count_lines
-from tgen.batch.lines import open_inputs
+from tgen.batch.lines import EVERY, open_inputs, read_shard
 from tgen.batch.run import BatchRun
 from tgen.cli import options as p
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.opening import chat_template, open_checkpoint, open_generator
+from tgen.cli.remote import Remote, chosen
+from tgen.cli.remote_batch import RemoteAnswers
 from tgen.errors import UsageError
 from tgen.options import GuessOptions, RunOptions
 from tgen.ui import messages
@@ -60,6 +65,16 @@ def batch(
     batch_size: Annotated[
         int, p.option("--batch-size", "-b", panel=BATCHES, metavar="INT", limits="1 or more", default=16, help="Rows computed at once.")
     ] = 16,
+    shard: Annotated[
+        str | None,
+        p.option("--shard", panel=BATCHES, metavar="I/N", help="Answer every N-th line from line I on: the share of one of N machines."),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        p.option(
+            "--ray", panel=BATCHES, metavar="ADDRESS", help="Answer on all nodes of a Ray cluster: its address, or auto. Needs tgen[ray]."
+        ),
+    ] = None,
     template_arg: p.TemplateArg = None,
     *,
     asked: p.Asked,
@@ -67,6 +82,7 @@ def batch(
     model: p.Model = None,
     run: RunOptions,
     guessing: GuessOptions,
+    server: p.Server = None,
 ) -> int:
     """Answer JSON lines with JSON lines, many rows at once. Each text is the one that tgen generate writes with the same seed.
 
@@ -77,6 +93,9 @@ def batch(
     The exit code is 7 while the output holds errors: those of this run and, with --resume, those of earlier ones. --retry-errors asks
     the failed lines again. An error record stays in the output until the new record is written; when the run ends, however it
     ends, or at the next --resume after a kill, each line has one record again, in the order of the input unless --unordered.
+
+    --shard I/N takes every N-th line, for array jobs; --ray lets the nodes of a Ray cluster answer, and --server a running `tgen serve`.
+    Each writes the records that one machine writes, and --resume works alike.
 
     --seed is every line's seed, unless it has its own. Each beam (--num-beams, or the model's default) counts as a row.
     Ctrl-C or a kill loses only answers that are not finished yet.
@@ -89,22 +108,28 @@ def batch(
     for file in inputs:
         if output is not None and output.exists() and file.exists() and output.samefile(file):
             raise UsageError(f"--output {output} is the input, too", "name another file")
+    share = EVERY if shard is None else read_shard(shard)
+    remote = chosen(server, model, ("decoder-only", "encoder-decoder"), run, guessing)
+    if cluster is not None and remote is not None:
+        raise UsageError("--ray and --server exclude each other", "give one of them")
     streams = open_inputs(inputs, "name a file of JSON lines, or pipe them in")
     with Interrupts() as interrupts:
         journal = Journal(
             output, resume=resume or retry_errors, retry_errors=retry_errors, ordered=not unordered, cancelled=interrupts.asked
         )
         with journal:
-            checkpoint = open_checkpoint(model)
-            if template_arg:
-                chat_template(checkpoint, template_arg)  # what is wrong with an argument is wrong with the command, not with each line
-            generator, name = open_generator(model, run, checkpoint, guessing)
+            source: Answers
+            if remote is not None:
+                source, name = _remote_answers(remote, model, asked, template_arg or [])
+            elif cluster is not None:
+                name = model or os.environ.get("TGEN_MODEL") or open_checkpoint(model).name
+                source = _cluster_answers(cluster, partial(open_answerer, model, asked, run, guessing, template_arg), run)
+            else:
+                source = open_answerer(model, asked, run, guessing, template_arg)
+                name = source.name
             if journal.last is not None and journal.last.model not in (None, name):
                 messages.warning(f"{output} was begun with {journal.last.model}, and goes on with {name}")
-            find_template = partial(chat_template, checkpoint, template_arg)
-            answers = BatchRun(
-                generator, name, find_template, asked.values, asked.environment, journal, ordered=not unordered, size=batch_size
-            )
+            answers = BatchRun(source, journal, ordered=not unordered, size=batch_size, shard=share)
             started = time.perf_counter()
             total = count_lines(inputs) if is_terminal(sys.stderr) else None
             with counting("lines", total, start=answers.done, writing=output is None) as bar:
@@ -114,6 +139,31 @@ def batch(
         failed = f" ({answers.failed:,} failed)" if answers.failed else ""
         messages.dim(f"{answers.count:,} lines{failed} · {_speed(answers, started)}")
     return _end(journal, interrupts, output)
+
+
+def open_answerer(
+    model: str | None, asked: p.Asked, run: RunOptions, guessing: GuessOptions, template_arg: Sequence[str] | None
+) -> Answerer:
+    """The model that answers lines in this process. Raises TgenError."""
+    checkpoint = open_checkpoint(model)
+    if template_arg:
+        chat_template(checkpoint, template_arg)  # what is wrong with an argument is wrong with the command, not with each line
+    generator, name = open_generator(model, run, checkpoint, guessing)
+    return Answerer(generator, name, partial(chat_template, checkpoint, template_arg), asked.values, asked.environment)
+
+
+def _cluster_answers(address: str, open_one: Callable[[], Answerer], run: RunOptions) -> Answers:
+    from tgen.batch.cluster import ClusterAnswers
+
+    return ClusterAnswers(address, open_one, run.threads)
+
+
+def _remote_answers(remote: Remote, model: str | None, asked: p.Asked, template_arg: Sequence[str]) -> tuple[Answers, str]:
+    """What answers lines by a server, and the name of the model in the records. Raises TgenError."""
+    options = {"values": asked.values, "environment": asked.environment}
+    described = remote.describe(options)
+    name = model or os.environ.get("TGEN_MODEL") or described.name
+    return RemoteAnswers(remote, {**options, "name": name, "template_arg": template_arg}), name
 
 
 def _end(journal: Journal, interrupts: Interrupts, output: Path | None) -> int:

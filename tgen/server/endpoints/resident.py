@@ -6,6 +6,7 @@ An answer is a stream of objects. The last one may be the error that the command
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from collections.abc import Generator as Yields
 from contextlib import aclosing
@@ -15,11 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tgen.batch.answering import Answerer
 from tgen.checkpoint.generation import not_honoured, read_generation
 from tgen.engine.generator import Generator
 from tgen.engine.opening import no_text
+from tgen.engine.request import Refused
 from tgen.errors import TgenError, UsageError
-from tgen.events import Started
+from tgen.events import Event, Started
 from tgen.options import resolve
 from tgen.server.calls import Answer, Call, Handler
 from tgen.server.endpoints.borrowed import Borrowed, in_thread
@@ -31,7 +34,7 @@ from tgen.tasks.conversation import Conversation, check_system
 from tgen.tasks.scoring import probability_parts, scored_bytes, windowed
 from tgen.tasks.translation import Translator
 from tgen.tasks.vectors import embedder
-from tgen.text.chat import Message, find_template, no_template, read_arguments
+from tgen.text.chat import ChatTemplate, Message, find_template, no_template, read_arguments
 from tgen.wire.events import event_record, failure_record, resolved_record
 
 Records = Yields[dict[str, Any], None, None]
@@ -113,15 +116,49 @@ async def generate(call: Call, model: Served) -> AsyncRecords:
         del service.cancels[body["id"]]
 
 
+async def batch(call: Call, model: Served) -> AsyncRecords:
+    """The record of a line of a batch."""
+    body, engine, service = call.body, model.engine, call.service
+    if engine is None:
+        raise no_text(model.checkpoint.name)
+    template = functools.partial(_template, model, body["template_arg"])
+    answerer = Answerer(engine.generator, body["name"], template, body["values"], body["environment"])
+    line = await asyncio.to_thread(answerer.read, body["line"].encode("latin-1"), body["number"])
+    request = answerer.request(line)
+    if isinstance(request, Refused):
+        answer = answerer.failed(line, request.error)
+    else:
+        try:
+            [job] = await make_jobs(call, engine, [request.prompt], request.resolved)
+            service.cancels[body["id"]] = lambda: service.worker.cancel(engine, job.key)
+            found: list[Event] = []
+            async with aclosing(service.worker.events(engine, [job])) as events:
+                async for _, event in events:
+                    service.metrics.heard(event)
+                    # Alone, the command would have read all of the prompt.
+                    found.append(replace(event, cached_tokens=0) if isinstance(event, Started) else event)
+            answer = answerer.answer(line, found)
+        except TgenError as error:
+            answer = answerer.failed(line, error)
+        finally:
+            service.cancels.pop(body["id"], None)
+    yield {"number": answer.number, "record": answer.record.decode(), "failed": answer.failed, "tokens": answer.tokens}
+
+
+def _template(model: Served, words: Sequence[str]) -> ChatTemplate:
+    """The model's chat template with the `words` of --template-arg. Raises UsageError for a model that has none."""
+    template = find_template(model.checkpoint.folder)
+    if template is None:
+        raise no_template(model.checkpoint.name)
+    return template.with_arguments(read_arguments(words))
+
+
 def _prompt(generator: Generator, model: Served, body: Mapping[str, Any]) -> str | list[int]:
     """The prompt of a command: its text, or the ids of a conversation."""
     if not body["chat"]:
         return str(body["prompt"])
-    template = find_template(model.checkpoint.folder)
-    if template is None:
-        raise no_template(model.checkpoint.name)
+    template = _template(model, body["template_arg"] or [])
     head = [] if body["system"] is None else [Message("system", body["system"])]
-    template = template.with_arguments(read_arguments(body["template_arg"] or []))
     return template.encode(generator.tokenizer, [*head, Message("user", body["prompt"])])[0]
 
 
@@ -151,10 +188,7 @@ def _translate(call: Call, _: Served, borrowed: Borrowed) -> Records:
 def _chat(call: Call, model: Served, borrowed: Borrowed) -> Records:
     """The events of an answer, then the conversation after it. Without a text, only the system message is checked."""
     body = call.body
-    template = find_template(model.checkpoint.folder)
-    if template is None:
-        raise no_template(model.checkpoint.name)
-    template = template.with_arguments(read_arguments(body["template_arg"] or []))
+    template = _template(model, body["template_arg"] or [])
     if body["text"] is None:
         check_system(template, body["system"])
         return
@@ -202,6 +236,7 @@ def _as_task(task: Callable[[Call, Served, Borrowed], Records]) -> Work:
 
 WORK: dict[str, Work] = {
     "generate": generate,
+    "batch": batch,
     "embed": embed,
     "score": _as_task(_score),
     "translate": _as_task(_translate),
