@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from tgen.checkpoint.gguf.file import open_gguf
 from tgen.checkpoint.matching import Matches, match_tensors, settle_head
 from tgen.checkpoint.purpose import other_task
 from tgen.checkpoint.quantised.find import find_method
@@ -87,6 +86,8 @@ def open_checkpoint(path: Path, *, vectors: bool = False) -> Checkpoint:
     """
     container: Container
     if path.is_file():
+        from tgen.checkpoint.gguf.file import open_gguf
+
         container = open_gguf(path)
         with named_after(path):
             config, spec, _ = _read(container.config)

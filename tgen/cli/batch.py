@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,13 +19,16 @@ from tgen.batch.run import BatchRun
 from tgen.cli import options as p
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.opening import chat_template, open_checkpoint, open_generator
-from tgen.cli.remote import Remote, chosen
+from tgen.cli.remote import chosen
 from tgen.cli.remote_batch import RemoteAnswers
 from tgen.errors import UsageError
 from tgen.options import GuessOptions, RunOptions
 from tgen.ui import messages
 from tgen.ui.counting import counting
 from tgen.ui.terminal import is_terminal
+
+if TYPE_CHECKING:
+    from tgen.cli.remote_client import Remote
 
 BATCHES = "Batches"
 SOME_FAILED = 7

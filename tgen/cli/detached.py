@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from tgen.cli.remote import http_connection
+from tgen.cli.remote_client import http_connection
 from tgen.errors import TgenError, UsageError
 from tgen.files import write_text
 from tgen.ui import messages

@@ -14,7 +14,7 @@ from tgen.cli import options as p
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.opening import chat_template, open_checkpoint, open_generator
 from tgen.cli.prompt import PromptArgument, PromptSource, check_encoding
-from tgen.cli.remote import Remote, chosen
+from tgen.cli.remote import chosen
 from tgen.cli.settings import named_model
 from tgen.errors import UsageError
 from tgen.events import Event, Started
@@ -28,6 +28,7 @@ from tgen.wire.events import read_event, read_resolved
 from tgen.wire.result import JsonResult
 
 if TYPE_CHECKING:
+    from tgen.cli.remote_client import Remote
     from tgen.engine.generator import Generator
     from tgen.engine.prefix import Prefix
     from tgen.engine.prompt_cache import PromptCache

@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from tgen.batch.answering import Answer, InputLine, Take, understand
-from tgen.cli.remote import Remote
+from tgen.cli.remote_client import Remote
 
 PATIENCE_SECONDS = 0.1  # from one check of `cancelled` to the next
 

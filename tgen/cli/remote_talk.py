@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any
 
 from tgen.cli.options import Asked
-from tgen.cli.remote import Remote
+from tgen.cli.remote_client import Remote
 from tgen.events import Event
 from tgen.tasks.talk import Talk
 from tgen.wire.events import read_event

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from tgen.cli import options as p
 from tgen.cli.opening import open_checkpoint, require_kind
 from tgen.cli.prompt import PromptSource, TextArgument
-from tgen.cli.remote import Remote, chosen
+from tgen.cli.remote import chosen
 from tgen.errors import UsageError
 from tgen.options import RunOptions
 from tgen.ui import messages
@@ -19,6 +19,7 @@ from tgen.ui.output import write_json, write_text
 
 if TYPE_CHECKING:
     from tgen.checkpoint.container import Checkpoint
+    from tgen.cli.remote_client import Remote
 
 
 @p.takes()

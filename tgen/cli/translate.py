@@ -10,13 +10,14 @@ from tgen.batch.lines import Line, line_batches
 from tgen.cli import options as p
 from tgen.cli.opening import open_checkpoint, open_generator, require_kind
 from tgen.cli.prompt import LinesArgument
-from tgen.cli.remote import Remote, chosen
+from tgen.cli.remote import chosen
 from tgen.options import RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_text
 
 if TYPE_CHECKING:
     from tgen.checkpoint.container import Checkpoint
+    from tgen.cli.remote_client import Remote
 
 # From texts to their translations, each with how many tokens of the text the model could not read.
 Translate = Callable[[list[str]], list[tuple[str, int]]]

@@ -13,7 +13,6 @@ from tgen.errors import CheckpointError, UsageError
 from tgen.files import read_optional_json, refuse_constant, refuse_lfs_pointer
 from tgen.gguf_header import read_header
 from tgen.text.control import Controls
-from tgen.text.files.gguf import TEMPLATE, gguf_settings
 from tgen.text.tokenizer import Tokenizer
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -203,6 +202,8 @@ def find_template(folder: Path) -> ChatTemplate | None:
     For a GGUF file, that of its metadata. Raises CheckpointError for one that cannot be read.
     """
     if folder.is_file():
+        from tgen.text.files.gguf import TEMPLATE, gguf_settings
+
         header = read_header(folder)
         text = header.text(TEMPLATE)
         if text is not None and len(text) > MAX_BYTES:

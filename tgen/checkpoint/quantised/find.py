@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tgen.checkpoint.quantised import awq, bitsandbytes, compressed, fp8, gptq, mlx, mxfp4
 from tgen.checkpoint.quantised.method import IMPLEMENTED, Method, refused
 from tgen.errors import UnsupportedError
 from tgen.families.config import Config
 from tgen.files import read_optional_json
 
-METHODS: dict[str, Callable[[dict[str, Any]], Method]] = {
-    "awq": awq.read,
-    "bitsandbytes": bitsandbytes.read,
-    "compressed-tensors": compressed.read,
-    "compressed_tensors": compressed.read,
-    "fbgemm_fp8": fp8.read,
-    "fp8": fp8.read,
-    "gptq": gptq.read,
-    "modelopt": fp8.read_modelopt,
-    "mxfp4": mxfp4.read,
+# The module of each method and the function in it that reads its settings. A module is imported when a folder needs it.
+METHODS = {
+    "awq": ("awq", "read"),
+    "auto-round": ("gptq", "read_autoround"),
+    "bitsandbytes": ("bitsandbytes", "read"),
+    "compressed-tensors": ("compressed", "read"),
+    "compressed_tensors": ("compressed", "read"),
+    "fbgemm_fp8": ("fp8", "read"),
+    "fp8": ("fp8", "read"),
+    "gptq": ("gptq", "read"),
+    "mlx": ("mlx", "read"),
+    "modelopt": ("fp8", "read_modelopt"),
+    "mxfp4": ("mxfp4", "read"),
 }
 # Files beside config.json with which older folders name their method.
 OLDER = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
@@ -34,7 +37,7 @@ def find_method(config: Config, folder: Path) -> Method | None:
     """
     found, mlx_settings = config.mapping("quantization_config"), config.mapping("quantization")
     if mlx_settings or (found and "quant_method" not in found and {"group_size", "bits"} <= found.keys()):
-        return mlx.read(mlx_settings or found)  # a copy of the one key stands under the other
+        return _read("mlx", mlx_settings or found)  # a copy of the one key stands under the other
     if not found:
         found = _beside(folder)
     if not found:
@@ -42,10 +45,16 @@ def find_method(config: Config, folder: Path) -> Method | None:
     name = found.get("quant_method")
     if isinstance(name, str) and name.removeprefix("intel/") == "auto-round":
         packing = str(found.get("packing_format") or found.get("backend"))
-        return awq.read(found) if "awq" in packing else gptq.read_autoround(found)
+        return _read("awq" if "awq" in packing else "auto-round", found)
     if name not in METHODS:
         raise refused("quant_method", name)
-    return METHODS[name](found)
+    return _read(name, found)
+
+
+def _read(name: str, settings: dict[str, Any]) -> Method:
+    module, function = METHODS[name]
+    read: Callable[[dict[str, Any]], Method] = getattr(import_module(f"tgen.checkpoint.quantised.{module}"), function)
+    return read(settings)
 
 
 def _beside(folder: Path) -> dict[str, Any]:

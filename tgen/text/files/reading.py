@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from tgen.errors import CheckpointError
 from tgen.files import DOWNLOAD_HINT, read_optional_json, refuse_lfs_pointer
 from tgen.text.files.added import Settings, add_tokens, apply_settings, read_settings, surround
-from tgen.text.files.gguf import gguf_library
 from tgen.text.files.languages import fairseq_order, frame_source, pegasus_order, tokenizer_class
 from tgen.text.files.merges import byte_library, merges_library, tekken_library
 from tgen.text.files.pieces import MOST_SENTINELS, PieceModel, piece_library, read_pieces
@@ -48,6 +47,8 @@ def read_library(folder: Path) -> Library | SentencePieces:
     from tgen.text.files.sentencepiece import find_sentencepieces
 
     if folder.is_file():
+        from tgen.text.files.gguf import gguf_library
+
         with damage(f"the tokenizer in {folder} is damaged", folder.name):
             return _tried(gguf_library(folder))
     settings = read_settings(folder)
