@@ -216,6 +216,13 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         open_checkpoint(path)
 
 
+def test_an_absurd_width_of_heads_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    write_gguf(GOLDEN / "llama2", path, extra=lambda writer: writer.add_key_length(2**31 - 2))
+    with pytest.raises(CheckpointError, match="attn_q"):
+        open_checkpoint(path)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [

@@ -53,6 +53,7 @@ APART = {"mixer.out": "attn_o"}  # where encoder and decoder stand apart
 AFTER = {"mixer_norm": "attn_output_norm", "feed_forward_norm": "layer_output_norm"}  # where norms follow the sums
 STACKED, FUSED = "_exps", "attn_qkv"
 SINKS = "sinks"
+WIDEST_HEAD = 2**16  # numbers; a damaged width must not fill the memory with an order of rows, and matching refuses its shape
 GATED = ("feed_forward.gate", "feed_forward.up")  # in this order, where one matrix holds both
 IGNORED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
@@ -105,7 +106,8 @@ def _inside_layer(name: str, layer: LayerSpec, before: str, stored: Collection[s
         _, number, matrix = own.split(".")
         return Source(f"ffn_{matrix}{STACKED}.{number}")
     if part == "mixer" and own in ("q", "k", "v"):
-        order: Take = paired(layer.attention.head_dim, layer.attention.head_dim) if interleaved and own != "v" else ()
+        dim = layer.attention.head_dim
+        order: Take = paired(dim, dim) if interleaved and own != "v" and dim <= WIDEST_HEAD else ()
         if f"{before}{FUSED}.weight" in stored:
             return Source(FUSED, (_rows(own, layer.attention), *order))
         return Source(names[name], order)
