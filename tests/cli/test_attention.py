@@ -96,6 +96,7 @@ def test_a_picture(ask: Ask, tmp_path: Path) -> None:
         (["x", "-m", golden("gpt2"), "--svg", "missing/x.svg"], ["cannot write missing/x.svg: No such file"], 2),
         (["x", "-m", golden("gpt2"), "--svg", "."], ["cannot write .: Is a directory", "name a file"], 2),
         (["x", "-m", golden("gpt2"), "--answer", "y"], ["--answer is for encoder-decoders; gpt2 is decoder-only"], 2),
+        (["x", "-m", golden("mamba")], ["mamba has no attention", "tgen explain"], 2),
         (["", "-m", golden("gpt2")], ["the text is empty"], 2),
         (["x" * 65, "-m", golden("gpt2")], ["the text has 65 tokens, the model's context is 64"], 5),
         (["x", "-m", golden("marian"), "--answer", "x" * 64], ["the answer has 65 tokens, the model's context is 64"], 5),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.golden.mixtures import GRANITE
 from tests.golden.wanted import BFLOAT, LAYERS, QWEN_VISION, TINY, TWO_HEADS, Golden
 
 ONE = {**TINY, "vocab_size": 40, "hidden_size": 8, "num_hidden_layers": 2}
@@ -115,6 +116,28 @@ RECURRENT = {
             "moe_intermediate_size": 5,
             "shared_expert_intermediate_size": 6,
             "rope_parameters": QWEN_ROPE,
+        },
+        dtype=BFLOAT,
+    ),
+    "granitemoehybrid": Golden(
+        "granitemoehybrid",
+        {
+            **HYBRID,
+            **GRANITE,
+            "hidden_size": 8,
+            "rms_norm_eps": 0.05,
+            "layer_types": ["linear_attention", "full_attention"],
+            "position_embedding_type": "rope",
+            "rope_parameters": {"rope_theta": 60.0},
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "intermediate_size": 6,
+            "shared_intermediate_size": 5,
+            "mamba_n_heads": 4,
+            "mamba_n_groups": 2,
+            "mamba_d_state": 5,
+            "mamba_d_conv": 3,
+            "mamba_proj_bias": True,
         },
         dtype=BFLOAT,
     ),

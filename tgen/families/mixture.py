@@ -82,7 +82,7 @@ def tensors(spec: ModelSpec) -> Table:
         newer = Source("mlp.gate.weight" if kind == "mixtral" else "mlp.router.weight")
         layer["feed_forward.router.weight"] = Source("block_sparse_moe.gate.weight", other=newer)
     elif kind in GRANITE:
-        layer |= _granite_names(spec)
+        layer |= granite_names(spec)
     else:
         layer |= expert_names(spec)
     match kind:
@@ -102,7 +102,7 @@ def tensors(spec: ModelSpec) -> Table:
     return make_table(spec, MODULES, {"decoder": ("model.layers", layer)}, prefixes=("model.",), ignored=BUFFERS, apart=apart)
 
 
-def _granite_names(spec: ModelSpec) -> Names:
+def granite_names(spec: ModelSpec) -> Names:
     """Granite stacks all experts of a layer, and fuses gate and up."""
     names: Names = {}
     block = "block_sparse_moe"

@@ -57,6 +57,7 @@ FAMILIES = {
     "gptj": "gptj",
     "granite": "llama",
     "granitemoe": "mixture",
+    "granitemoehybrid": "granite_hybrid",
     "granitemoeshared": "mixture",
     "hunyuan_v1_dense": "llama",
     "lfm2": "lfm2",

@@ -14,6 +14,8 @@ UNUSED = """
     use_mambapy use_falcon_mambapy use_associative_scan use_mamba_kernels fused_add_norm pad_vocab_size_multiple
 """.split()
 
+ENDLESS = float("inf")
+
 
 def read_unused(config: Config) -> None:
     """Read the keys that change nothing."""
@@ -25,10 +27,13 @@ def step_limits(config: Config) -> tuple[float, float]:
     """The least and the largest step of a state space."""
     limits = config.raw("time_step_limit")
     if limits is None:
-        return 0.0, float("inf")
+        return 0.0, ENDLESS
+    if isinstance(limits, list):  # transformers 5 writes what JSON lacks in this way
+        limits = [ENDLESS if one == {"__float__": "Infinity"} else one for one in limits]
     if not isinstance(limits, list) or len(limits) != 2 or not all(isinstance(one, int | float) for one in limits):
         raise CheckpointError("config.json: time_step_limit is not a list of two numbers", HINT)
-    return float(limits[0]), float(limits[1])
+    least, most = (min(max(one, -ENDLESS), ENDLESS) for one in limits)  # a whole number may be too large for a float
+    return float(least), float(most)
 
 
 def checked(mixer: StateSpaceSpec) -> StateSpaceSpec:

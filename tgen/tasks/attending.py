@@ -71,6 +71,8 @@ class Attending:
 def checked_kind(checkpoint: Checkpoint, kind: Kind | None, *, answered: bool) -> Kind:
     """The kind of attention to show. Raises UsageError for one that the model lacks, and for an answer to a model that reads none."""
     kinds = KINDS[checkpoint.spec.kind]
+    if not any(stack.attentions for stack in checkpoint.spec.stacks.values()):
+        raise UsageError(f"{checkpoint.name} has no attention: its layers carry a state from token to token", "use tgen explain")
     if kind is not None and kind not in kinds:
         raise UsageError(f"--kind {kind}: {checkpoint.name} is {checkpoint.spec.kind}", f"use --kind {' or '.join(kinds)}")
     if answered and checkpoint.spec.kind != "encoder-decoder":
