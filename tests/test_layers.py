@@ -39,9 +39,10 @@ RANKS = {
 ORDER = {
     "spec": ["positions", "recurrent", "records", "shapes", "cache"],
     "checkpoint": [
-        *["stored", "bins", "safetensors", "quantised", "gguf", "matching", "purpose", "container", "mapped", "digests", "generation"],
-        *["hub", "resolve"],
+        *["stored", "bins", "safetensors", "quantised", "gguf", "matching", "purpose", "hub", "resolve", "adapters", "container"],
+        *["mapped", "digests", "generation"],
     ],
+    "checkpoint/adapters": ["config", "opening", "tensors"],
     "checkpoint/hub": ["cache", "choice", "pull"],
     "checkpoint/gguf": ["blocks", "architectures", "config", "tensors", "file"],
     "executors": ["session", "formats", "frequencies", "torch", "native", "measure", "open"],

@@ -230,6 +230,11 @@ class RunOptions:
         RUNNING, choices=get_args(Quantize), default="$TGEN_QUANTIZE, else none: as stored", environment=True,
     ))  # fmt: skip
 
+    adapter: tuple[str, ...] = field(default=(), metadata=declared(
+        "Put a LoRA adapter onto the model, a folder or name as for --model; =SCALE applies more or less than all of it. Repeatable.",
+        RUNNING, "FOLDER[=SCALE]", repeated=True,
+    ))  # fmt: skip
+
     def __post_init__(self) -> None:
         check_fields(self)
 

@@ -5,12 +5,14 @@ What holds it, a Hugging Face folder or a GGUF file, has one face: Container.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from tgen.checkpoint.adapters.opening import Adapter, open_adapters
+from tgen.checkpoint.adapters.tensors import adapted
 from tgen.checkpoint.matching import Matches, match_tensors, settle_head
 from tgen.checkpoint.purpose import other_task
 from tgen.checkpoint.quantised.find import find_method
@@ -27,7 +29,10 @@ from tgen.spec.records import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The contents of a model folder or a GGUF file, whose path `folder` is; `generation` is generation_config.json, unchecked."""
+    """The contents of a model folder or a GGUF file, whose path `folder` is; `generation` is generation_config.json, unchecked.
+
+    `texts` is where tokenizer and chat template are, which an adapter may bring along.
+    """
 
     folder: Path
     model_type: str
@@ -36,6 +41,8 @@ class Checkpoint:
     matches: Matches
     config: dict[str, Any]
     generation: dict[str, Any]
+    texts: Path
+    adapters: tuple[Adapter, ...] = ()
 
     @property
     def name(self) -> str:
@@ -79,12 +86,16 @@ class Folder:
         return self.family.tensors(spec)
 
 
-def open_checkpoint(path: Path, *, vectors: bool = False) -> Checkpoint:
-    """Read and check a folder or a GGUF file; a decoder that is to give `vectors` may lack its head.
+def open_checkpoint(path: Path, *, vectors: bool = False, adapters: Sequence[str] = ()) -> Checkpoint:
+    """Read and check a folder or a GGUF file with these `adapters`, each FOLDER or FOLDER=SCALE; an adapter is opened with its base.
+
+    A decoder that is to give `vectors` may lack its head.
 
     Raises CheckpointError or UnsupportedError naming the first fault.
     """
     container: Container
+    opened = open_adapters(path, adapters)
+    path = opened.base
     if path.is_file():
         from tgen.checkpoint.gguf.file import open_gguf
 
@@ -99,6 +110,8 @@ def open_checkpoint(path: Path, *, vectors: bool = False) -> Checkpoint:
         family = find_family(config.model_type)
         container = Folder(path, values, read_optional_json(path / "generation_config.json"), method, family)
     stored = container.stored()
+    if opened.adapters:
+        spec, stored = adapted(opened.adapters, container.table, spec, stored)
     spec = settle_head(container.table, spec, stored, vectors=vectors)
     try:
         matches = match_tensors(container.table(spec), spec, stored)
@@ -106,7 +119,7 @@ def open_checkpoint(path: Path, *, vectors: bool = False) -> Checkpoint:
         if (other := other_task(config.values, stored)) is not None:
             raise other from None
         raise
-    return Checkpoint(path, config.model_type, spec, stored, matches, config.values, container.generation)
+    return Checkpoint(path, config.model_type, spec, stored, matches, config.values, container.generation, opened.texts, opened.adapters)
 
 
 def _read(values: dict[str, Any], folder: Path | None = None) -> tuple[Config, ModelSpec, Method | None]:

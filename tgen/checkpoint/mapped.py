@@ -19,7 +19,7 @@ from numpy.lib.stride_tricks import as_strided
 from tgen.checkpoint.gguf.blocks import floats
 from tgen.checkpoint.matching import Match, Matches, no_number, no_repeat
 from tgen.checkpoint.quantised.floats import FLOATS, POWERS, eight_bits
-from tgen.checkpoint.stored import StoredTensor
+from tgen.checkpoint.stored import Adapted, StoredTensor
 from tgen.families.table import Add, Take, moved
 
 Array = npt.NDArray[Any]
@@ -41,12 +41,17 @@ class MappedFiles:
 
     def __init__(self) -> None:
         self._maps: dict[Path, mmap.mmap] = {}
+        self._merged: tuple[StoredTensor, Array] | None = None  # the latest one: a fused matrix is wanted once for each of its parts
 
     def array(self, stored: StoredTensor) -> Array:
         """A view of the file, bfloat16 as uint16. Its pages are private: writing to it would not change the file.
 
-        The numbers of a packed tensor, or of one of blocks, are a new array.
+        The numbers of a packed or adapted tensor, or of one of blocks, are a new array.
         """
+        if stored.adapted is not None:
+            if self._merged is None or self._merged[0] is not stored:
+                self._merged = stored, self._merge(stored.adapted)
+            return self._merged[1]
         if stored.packed is not None:
             return stored.packed.numbers(self)
         if stored.blocks is not None:
@@ -69,6 +74,16 @@ class MappedFiles:
         """The numbers in float32."""
         array = self.array(stored)
         return eight_bits(stored.dtype)[array] if stored.dtype in (*FLOATS, POWERS) else widened(array, stored.dtype)
+
+    def _merge(self, adapted: Adapted) -> npt.NDArray[np.float32]:
+        """The numbers of an adapted matrix (LoRA: Hu et al. 2021; magnitudes: DoRA, Liu et al. 2024)."""
+        change = adapted.change
+        merged: npt.NDArray[np.float32] = self.floats(adapted.base).copy()
+        rows = merged.T if change.turned else merged
+        rows += self.floats(change.up) @ self.floats(change.down) * np.float32(change.scale)
+        if change.magnitudes is not None:
+            rows *= (self.floats(change.magnitudes) / np.linalg.norm(rows, axis=1))[:, None]
+        return merged
 
     def release(self, stored: StoredTensor) -> None:
         """Let the system drop the pages of a tensor that was copied, so that loading needs little more than the weights."""

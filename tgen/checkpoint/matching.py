@@ -91,7 +91,7 @@ def match_tensors(table: Table, spec: ModelSpec, stored: dict[str, StoredTensor]
         tensor, take = stored[name], source.take
         if tensor.dtype not in FLOATS:
             raise UnsupportedError(f"{name} is stored as {tensor.dtype}, which is not implemented", f"implemented: {', '.join(FLOATS)}")
-        if tensor.packed is not None and take[:1] == TRANSPOSED:
+        if tensor.is_upright and take[:1] == TRANSPOSED:
             take = take[1:]  # a quantised matrix is [outputs, inputs], whatever the family's matrices are
         _check_shape(name, tensor.shape, take, shape)
         taken[name] = taken.get(name, 0) + math.prod(shape)

@@ -29,7 +29,7 @@ REASONS = {
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """Every tensor by name. Raises CheckpointError for missing, truncated or malformed files."""
-    for single, index, read in ((SAFETENSORS, SAFETENSORS_INDEX, _read_safetensors), (BIN, BIN_INDEX, _read_bin)):
+    for single, index, read in ((SAFETENSORS, SAFETENSORS_INDEX, read_safetensors), (BIN, BIN_INDEX, _read_bin)):
         if (folder / single).exists():
             return read(folder / single)
         if (folder / index).exists():
@@ -75,7 +75,7 @@ def _shards(index: Path) -> list[Path]:
     return shards
 
 
-def _read_safetensors(path: Path) -> dict[str, StoredTensor]:
+def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     from safetensors import SafetensorError, safe_open
 
     refuse_lfs_pointer(path)

@@ -21,6 +21,7 @@ class StoredTensor:
 
     `start` and `stop` are byte offsets into the file. `strides` count numbers; None means row-major order. A tensor with `packed` or
     `blocks` is not in the file as it is: its numbers, in the type `dtype`, are computed. A packed matrix is always [outputs, inputs].
+    The numbers of one with `adapted` are those of another tensor and the change that an adapter makes to them.
     """
 
     file: Path
@@ -31,10 +32,16 @@ class StoredTensor:
     strides: tuple[int, ...] | None = None
     packed: Packed | None = None
     blocks: Blocks | None = None
+    adapted: Adapted | None = None
 
     @property
     def number_format(self) -> str:
-        """The type to hold the numbers in: about as precise as the file, but F32 for F64, which no model needs."""
+        """The type to hold the numbers in: about as precise as the file, but F32 for F64, which no model needs.
+
+        An adapter's change is rounded to the type of its base.
+        """
+        if self.adapted is not None:
+            return self.adapted.base.number_format
         if self.packed is not None:
             return self.packed.number_format
         if self.blocks is not None:
@@ -44,6 +51,8 @@ class StoredTensor:
     @property
     def stored_as(self) -> str:
         """The type that it has in the file, for people."""
+        if self.adapted is not None:
+            return self.adapted.base.stored_as
         if self.blocks is not None:
             return self.blocks.kind
         return self.dtype if self.packed is None else self.packed.stored_as
@@ -54,6 +63,11 @@ class StoredTensor:
         return self.packed is not None or self.blocks is not None
 
     @property
+    def is_upright(self) -> bool:
+        """Whether its rows are outputs whatever the family's matrices are, because it or its base is packed."""
+        return self.adapted.base.is_upright if self.adapted is not None else self.packed is not None
+
+    @property
     def nbytes(self) -> int:
         """How many bytes of the files it takes."""
         return sum(part.stop - part.start for part in self.parts)
@@ -61,6 +75,8 @@ class StoredTensor:
     @property
     def parts(self) -> list[StoredTensor]:
         """The tensors that hold it in the files."""
+        if self.adapted is not None:
+            return [*self.adapted.base.parts, *self.adapted.change.parts]
         return [self] if self.packed is None else self.packed.parts
 
     @property
@@ -105,6 +121,33 @@ class Blocks:
     kind: str
     numbers: int
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """A change of a matrix [outputs, inputs] by `scale` times the product of `up` [outputs, rank] and `down` [rank, inputs].
+
+    With `magnitudes` [outputs], each row of the sum is stretched to that length. A matrix that is `turned` is stored [inputs, outputs].
+    """
+
+    down: StoredTensor
+    up: StoredTensor
+    scale: float
+    magnitudes: StoredTensor | None = None
+    turned: bool = False
+
+    @property
+    def parts(self) -> list[StoredTensor]:
+        """The tensors that hold it."""
+        return [self.down, self.up, *([] if self.magnitudes is None else [self.magnitudes])]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """A tensor and the change that an adapter makes to it."""
+
+    base: StoredTensor
+    change: LowRank
 
 
 class Packed(ABC):

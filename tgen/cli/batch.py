@@ -125,7 +125,7 @@ def batch(
             if remote is not None:
                 source, name = _remote_answers(remote, model, asked, template_arg or [])
             elif cluster is not None:
-                name = model or os.environ.get("TGEN_MODEL") or open_checkpoint(model).name
+                name = model or os.environ.get("TGEN_MODEL") or open_checkpoint(model, adapters=run.adapter).name
                 source = _cluster_answers(cluster, partial(open_answerer, model, asked, run, guessing, template_arg), run)
             else:
                 source = open_answerer(model, asked, run, guessing, template_arg)
@@ -148,7 +148,7 @@ def open_answerer(
     model: str | None, asked: p.Asked, run: RunOptions, guessing: GuessOptions, template_arg: Sequence[str] | None
 ) -> Answerer:
     """The model that answers lines in this process. Raises TgenError."""
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, adapters=run.adapter)
     if template_arg:
         chat_template(checkpoint, template_arg)  # what is wrong with an argument is wrong with the command, not with each line
     generator, name = open_generator(model, run, checkpoint, guessing)

@@ -76,7 +76,7 @@ def bench(
         for value in values:
             p.check_least(name, value, 1)
     p.check_least("--batch", 2 if batch is None else batch, 2)
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, adapters=run.adapter)
     require_kind(checkpoint, "bench", "decoder-only")
     limit = checkpoint.spec.context
     contexts = sorted(set(context)) if context else [length for length in (64, 1000) if length + new_tokens <= limit] or [limit // 2]
@@ -127,7 +127,9 @@ def _cells(row: Measurement, bandwidth: float) -> list[str]:
 
 def _one_token(checkpoint: Checkpoint, options: RunOptions) -> list[str]:
     """A command that generates one token with the same options."""
-    chosen = [word for name, value in dataclasses.asdict(options).items() if value is not None for word in (f"--{name}", str(value))]
+    settings = {name: value for name, value in dataclasses.asdict(options).items() if value is not None and name != "adapter"}
+    chosen = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    chosen += [word for adapter in checkpoint.adapters for word in ("--adapter", f"{adapter.folder}={adapter.scale}")]
     return [sys.executable, "-m", "tgen", "generate", "a", "-n", "1", "-q", "-m", str(checkpoint.folder), *chosen]
 
 

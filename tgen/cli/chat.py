@@ -94,7 +94,7 @@ def chat(
     asked = asked.preferring(num_beams=1)  # beams do not stream
     open_stdout()
     remote = chosen(server, model, ("decoder-only",), run, guessing)
-    checkpoint = open_checkpoint(model) if remote is None else remote.describe()
+    checkpoint = open_checkpoint(model, adapters=run.adapter) if remote is None else remote.describe()
     require_kind(checkpoint, "chat", "decoder-only")
     conversation: Conversation | RemoteConversation
     if remote is None:

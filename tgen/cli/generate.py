@@ -129,7 +129,7 @@ def generate(
         if prompt_cache is not None:
             raise UsageError("--prompt-cache and --server exclude each other", "a server keeps the caches of prompts in its memory")
         return _show_remote(remote, model, source.read(), (chatting, system, template_arg or []), asked, wishes, [run, guessing])
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, adapters=run.adapter)
     template = chat_template(checkpoint, template_arg) if chatting else None
     cache = None
     if prompt_cache is not None:

@@ -38,7 +38,7 @@ def info(
     messages.configure("auto", quiet=False)
     if name is not None and model is not None:
         raise UsageError("give the model as an argument or as --model, not both")
-    checkpoint = open_checkpoint(name or model, vectors=True)
+    checkpoint = open_checkpoint(name or model, vectors=True, adapters=run.adapter)
     facts = dict(_facts(checkpoint, run))
     problem = _tokenizer_problem(checkpoint, facts) or _executor_problem(checkpoint, run, facts)
     facts["runs"] = problem is None
@@ -111,7 +111,7 @@ def _tokenizer_problem(checkpoint: Checkpoint, facts: dict[str, Any]) -> Checkpo
     from tgen.text.tokenizer import Tokenizer
 
     try:
-        tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
+        tokenizer = Tokenizer.load(checkpoint.texts, checkpoint.spec.vocab)
     except CheckpointError as error:
         return error
     facts["tokenizer"] = f"{tokenizer.kind}, {tokenizer.size()} entries"

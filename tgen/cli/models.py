@@ -83,4 +83,9 @@ def _summary(folder: str) -> dict[str, Any]:
     except CheckpointError as error:
         return {"size": "-", "parameters": None, "runs": False, "status": error.message}
     count = parameter_count(checkpoint.spec)
-    return {"size": f"{count / 1e6:.1f} M", "parameters": count, "runs": True, "status": checkpoint.model_type}
+    return {
+        "size": f"{count / 1e6:.1f} M",
+        "parameters": count,
+        "runs": True,
+        "status": checkpoint.model_type + ", with an adapter" * bool(checkpoint.adapters),
+    }

@@ -30,8 +30,10 @@ def resolve(model: str | None, *, translator: bool = False) -> Path:
     return names.resolve(unalias(named_model(model) or (names.DEFAULT_TRANSLATOR if translator else names.DEFAULT_MODEL)))
 
 
-def open_checkpoint(model: str | None, *, translator: bool = False, vectors: bool = False) -> Checkpoint:
-    """Open and check that folder; with `vectors`, it may lack the head. A warning names settings in its files that tgen does not implement.
+def open_checkpoint(model: str | None, *, translator: bool = False, vectors: bool = False, adapters: Sequence[str] = ()) -> Checkpoint:
+    """Open and check that folder with these `adapters`; with `vectors`, it may lack the head.
+
+    A warning names settings in its files that tgen does not implement.
 
     Raises CheckpointError.
     """
@@ -40,7 +42,7 @@ def open_checkpoint(model: str | None, *, translator: bool = False, vectors: boo
     from tgen.checkpoint import container
     from tgen.checkpoint.generation import not_honoured
 
-    checkpoint = container.open_checkpoint(folder, vectors=vectors)
+    checkpoint = container.open_checkpoint(folder, vectors=vectors, adapters=adapters)
     if ignored := not_honoured(checkpoint):
         messages.warn_of_ignored(ignored)
     return checkpoint
@@ -60,7 +62,7 @@ def chat_template(checkpoint: Checkpoint, words: Sequence[str] | None = None) ->
     """The folder's chat template with the `words` of --template-arg. Raises UsageError for a model that has none, CheckpointError."""
     from tgen.text.chat import find_template, no_template, read_arguments
 
-    template = find_template(checkpoint.folder)
+    template = find_template(checkpoint.texts)
     if template is None:
         raise no_template(checkpoint.name)
     return template.with_arguments(read_arguments(words or []))
@@ -70,7 +72,7 @@ def open_generator(
     model: str | None, options: RunOptions, checkpoint: Checkpoint | None = None, guessing: GuessOptions | None = None
 ) -> tuple[Generator, str]:
     """A Generator, and the name to show for it; `checkpoint` if it is open already. Raises TgenError."""
-    checkpoint = checkpoint or open_checkpoint(model)
+    checkpoint = checkpoint or open_checkpoint(model, adapters=options.adapter)
 
     from tgen.engine import opening
 

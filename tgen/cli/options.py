@@ -151,7 +151,7 @@ def run_options(given: Mapping[str, Any]) -> RunOptions:
 
     Raises UsageError.
     """
-    asked = {name: value for name, value in given.items() if value is not None}
+    asked = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None}
     standing = standing_values(RunOptions, settings.environment())
     return RunOptions(**{**{name: value for name, value in standing.items() if name in given}, **asked})
 

@@ -41,10 +41,10 @@ def open_to_read(model: str | None, options: RunOptions, command: str, *kinds: s
 
     For a command that needs `vectors` only, the model may lack its head.
     """
-    checkpoint = open_checkpoint(model, vectors=vectors)
+    checkpoint = open_checkpoint(model, vectors=vectors, adapters=options.adapter)
     if kinds:
         require_kind(checkpoint, command, *kinds)
 
     from tgen.text.tokenizer import Tokenizer
 
-    return Opened(checkpoint, Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab), options)
+    return Opened(checkpoint, Tokenizer.load(checkpoint.texts, checkpoint.spec.vocab), options)

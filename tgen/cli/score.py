@@ -45,7 +45,7 @@ def score(
     messages.configure("auto", quiet=False)
     source = PromptSource(text, file)
     remote = chosen(server, model, ("decoder-only",), run)
-    checkpoint = open_checkpoint(model) if remote is None else remote.describe()
+    checkpoint = open_checkpoint(model, adapters=run.adapter) if remote is None else remote.describe()
     require_kind(checkpoint, "score", "decoder-only")
     found = _local(checkpoint, source, tokens, run) if remote is None else _remote(remote, source.read(), tokens)
     _show(checkpoint.name, found, json)
@@ -67,7 +67,7 @@ def _local(checkpoint: Checkpoint, source: PromptSource, tokens: bool, options: 
     from tgen.tasks.scoring import log_probabilities, scored_bytes, windowed
     from tgen.text.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
+    tokenizer = Tokenizer.load(checkpoint.texts, checkpoint.spec.vocab)
     content = source.read()
     ids = tokenizer.encode(content)
     _check_length(ids)

@@ -136,6 +136,10 @@ def serve(
     access = read_access(api_key or os.environ.get("TGEN_API_KEY") or None, allow_origin or [], host, private=unix is not None)
     limits = Limits(_size("--max-body", max_body), timeout, rows + queue)
     most_bytes = None if memory is None else _size("--memory", memory)
+    if run.adapter and len(model or ()) > 1:
+        raise UsageError(
+            "--adapter is for one model, and there are several -m", "give the folder of an adapter as a model of its own: -m FOLDER"
+        )
     names = model or [named_model(None) or ""]
     with _listening(host, port, unix) as listener:
         service = _service(names, run, guessing, rows, most_bytes, limits, asked)

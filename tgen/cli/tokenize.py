@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tgen.checkpoint.adapters.opening import open_adapters
 from tgen.cli import options as p
 from tgen.cli.opening import resolve
 from tgen.cli.prompt import PromptSource, TextArgument
@@ -44,7 +45,7 @@ def tokenize(
     """Show how a text is cut into tokens: a line for each with the id, a tab, and the piece as the vocabulary spells it."""
     messages.configure("auto", quiet=False)
     source = PromptSource(text, file)
-    tokenizer = Tokenizer.load(resolve(model))
+    tokenizer = Tokenizer.load(open_adapters(resolve(model)).texts)
     content = source.read()
     found = _parse(content, tokenizer.size()) if decode else tokenizer.encode(content, special=special)
     if decode and not as_json:

@@ -60,7 +60,7 @@ def translate(
     """
     batches = line_batches(text, file, READ)
     remote = chosen(server, model, ("encoder-decoder",), run)
-    checkpoint = open_checkpoint(model, translator=True) if remote is None else remote.describe()
+    checkpoint = open_checkpoint(model, translator=True, adapters=run.adapter) if remote is None else remote.describe()
     require_kind(checkpoint, "translate", "encoder-decoder")
 
     from tgen.ui.counting import counting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,16 @@ from tgen.spec.shapes import parameter_count
 from tgen.text.tokenizer import Tokenizer
 
 
-def load(model: str | Path | None = None, **options: Any) -> Generator:
+def load(model: str | Path | None = None, *, adapters: Sequence[str | Path] = (), **options: Any) -> Generator:
     """A model that continues prompts, from a Hugging Face folder, a shipped name, or `org/name` in the Hugging Face cache.
 
-    None loads the shipped default. Options are the fields of `RunOptions` (device, dtype, threads, executor) and `GuessOptions` (guess,
-    draft_model). Raises TgenError.
+    None loads the shipped default; `adapters` are folders of LoRA adapters, or texts FOLDER=SCALE. Options are the fields of `RunOptions`
+    (device, dtype, threads, executor) and `GuessOptions` (guess, draft_model). Raises TgenError.
     """
     guessing = GuessOptions(**{option.name: options.pop(option.name) for option in fields(GuessOptions) if option.name in options})
-    run = RunOptions(**options)
-    return open_generator(open_checkpoint(resolve(DEFAULT_MODEL if model is None else str(model))), run, guessing)
+    run = RunOptions(adapter=tuple(map(str, adapters)), **options)
+    checkpoint = open_checkpoint(resolve(DEFAULT_MODEL if model is None else str(model)), adapters=run.adapter)
+    return open_generator(checkpoint, run, guessing)
 
 
 def open_generator(checkpoint: Checkpoint, options: RunOptions, guessing: GuessOptions | None = None) -> Generator:
@@ -37,7 +39,7 @@ def open_generator(checkpoint: Checkpoint, options: RunOptions, guessing: GuessO
     guessing = guessing or GuessOptions()
     if checkpoint.spec.kind == "encoder-only":
         raise no_text(checkpoint.name)
-    tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
+    tokenizer = Tokenizer.load(checkpoint.texts, checkpoint.spec.vocab)
     read_generation(checkpoint)
     small = None if guessing.draft_model is None else _draft_checkpoint(guessing.draft_model, checkpoint, tokenizer)
 
@@ -62,7 +64,7 @@ def _draft_checkpoint(name: str, checkpoint: Checkpoint, tokenizer: Tokenizer) -
         if one.spec.kind != "decoder-only":
             message = f"--draft-model needs two models that are decoder-only; {one.name} is {one.spec.kind}"
             raise UsageError(message, "leave --draft-model out" if one is checkpoint else "name a small model with the same tokenizer")
-    other = Tokenizer.load(small.folder, small.spec.vocab)
+    other = Tokenizer.load(small.texts, small.spec.vocab)
     size = tokenizer.size()
     differing = next((token for token in range(size) if tokenizer.piece(token) != other.piece(token)), None) if other.size() == size else 0
     if differing is not None:

@@ -86,7 +86,9 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     it back. A copied folder gets another digest, so its first run reads the prompt again.
     """
     digest = hashlib.sha256(json.dumps(checkpoint.config, sort_keys=True).encode())
-    for path in sorted({tensor.file for tensor in checkpoint.stored.values()}):
+    for adapter in checkpoint.adapters:
+        digest.update(adapter.identity().encode())
+    for path in sorted({part.file for tensor in checkpoint.stored.values() for part in tensor.parts}):
         status = path.stat()
         digest.update(f"\0{path.name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0".encode())
     return digest.hexdigest()

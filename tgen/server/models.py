@@ -36,9 +36,13 @@ WEIGHTS_SHARE = 0.7
 
 @dataclass(eq=False)
 class Served:
-    """A model under the name that requests give; `engine` and `model` are None while its weights are not loaded."""
+    """A model under the name that requests give; `engine` and `model` are None while its weights are not loaded.
+
+    A command that names `folder` means this model, too. There is none beside --adapter: such a command means the model without it.
+    """
 
     name: str
+    folder: Path | None
     checkpoint: Checkpoint
     tokenizer: Tokenizer
     bytes: int  # of its weights
@@ -57,7 +61,7 @@ class Served:
     @cached_property
     def template(self) -> ChatTemplate:
         """Its chat template. Raises UsageError if it has none, CheckpointError."""
-        found = find_template(self.checkpoint.folder)
+        found = find_template(self.checkpoint.texts)
         if found is None:
             message = f"{self.name} has no chat template: it continues texts and was not made for conversation"
             raise UsageError(message, "use /v1/completions, or serve a chat model")
@@ -118,7 +122,7 @@ class Models:
         if name is None:
             return self.all[0]
         for model in self.all:
-            if name in (model.name, str(model.checkpoint.folder), str(model.checkpoint.folder.resolve())):
+            if name == model.name or (model.folder is not None and name in (str(model.folder), str(model.folder.resolve()))):
                 return model
         names = ", ".join(model.name for model in self.all)
         raise HttpError(404, f"this server has no model {name!r}; it has {names}", code="model_not_found", param="model")
@@ -211,8 +215,9 @@ async def _whole(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _opened(name: str, run: RunOptions) -> Served:
-    checkpoint = open_checkpoint(resolve(name))
-    tokenizer = Tokenizer.load(checkpoint.folder, checkpoint.spec.vocab)
+    folder = resolve(name)
+    checkpoint = open_checkpoint(folder, adapters=run.adapter)
+    tokenizer = Tokenizer.load(checkpoint.texts, checkpoint.spec.vocab)
     native = why_torch(checkpoint.spec, run) is None
     size = forecast(checkpoint, run).weight_bytes if native else weight_bytes(checkpoint.stored)
-    return Served(checkpoint.name if Path(name).exists() else name, checkpoint, tokenizer, size)
+    return Served(checkpoint.name if Path(name).exists() else name, None if run.adapter else folder, checkpoint, tokenizer, size)

@@ -45,6 +45,8 @@ def quantisable(checkpoint: Checkpoint) -> dict[str, StoredTensor]:
         )
     if checkpoint.is_quantised:
         raise UsageError(f"{checkpoint.name} is quantised already", "start from the folder with the original weights")
+    if checkpoint.adapters:
+        raise UsageError(f"{checkpoint.name} has an adapter, and tgen quantize writes no merged model", "use --quantize when running it")
     if checkpoint.matches.left_out:
         raise UsageError(f"{checkpoint.name} has parts that see images, which tgen does not quantise", "use --quantize when running it")
     found = tensors_of_layers(checkpoint.spec, checkpoint.matches)

@@ -37,6 +37,8 @@ class BaseModel:
         if folder.is_file():
             raise UsageError(f"--base {folder.name} is a GGUF file", "name the folder of a model that tgen train made")
         self.checkpoint = open_checkpoint(folder)
+        if self.checkpoint.adapters:
+            raise UsageError(f"--base {folder.name} is an adapter", "name the model that it was trained on, or leave --base out")
         try:
             self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # tokenizers raises bare Exception

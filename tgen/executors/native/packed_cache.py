@@ -108,7 +108,8 @@ def _name(checkpoint: Checkpoint, quantize: str, digest: Callable[[Path], str]) 
     """The name of the cached file. Raises OSError if the weights cannot be read."""
     takes = [(name, match.take) for name, match in sorted(checkpoint.matches.parameters.items())]
     contents = [(file.name, digest(file)) for file in _files(checkpoint)]
-    parts = [FORMAT, quantize, checkpoint.config, checkpoint.spec, takes, contents]
+    adapters = [(adapter.identity(), digest(adapter.weights)) for adapter in checkpoint.adapters]
+    parts = [FORMAT, quantize, checkpoint.config, checkpoint.spec, takes, contents, *adapters]
     return hashlib.blake2b("\n".join(map(repr, parts)).encode(), digest_size=16).hexdigest() + SUFFIX
 
 

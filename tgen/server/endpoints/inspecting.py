@@ -121,7 +121,7 @@ async def settings(call: Call) -> Answer:
         "model": model.name,
         "kind": checkpoint.spec.kind,
         "context": checkpoint.spec.context,
-        "chat": await asyncio.to_thread(find_template, checkpoint.folder) is not None,
+        "chat": await asyncio.to_thread(find_template, checkpoint.texts) is not None,
         "maps": KINDS[checkpoint.spec.kind],
         "options": option_records(resolve(options, call.service.environment, defaults.options)),
     }

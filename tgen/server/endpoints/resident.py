@@ -147,7 +147,7 @@ async def batch(call: Call, model: Served) -> AsyncRecords:
 
 def _template(model: Served, words: Sequence[str]) -> ChatTemplate:
     """The model's chat template with the `words` of --template-arg. Raises UsageError for a model that has none."""
-    template = find_template(model.checkpoint.folder)
+    template = find_template(model.checkpoint.texts)
     if template is None:
         raise no_template(model.checkpoint.name)
     return template.with_arguments(read_arguments(words))
