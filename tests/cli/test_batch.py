@@ -19,7 +19,7 @@ import pytest
 
 from tests.cli.conftest import Ask
 from tests.cli.processes import TGEN, TIMEOUT, environment, golden, running, tgen
-from tests.cli.test_chat import chat_model
+from tests.cli.talking import chat_model
 from tgen.batch.journal import Written, count_lines
 
 MODEL = ("-m", golden("gpt2"), "-t", "1")

@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import readline
-import select
 import shlex
-import shutil
 import signal
 import subprocess
-import termios
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.cli.conftest import Ask
 from tests.cli.processes import TGEN, TIMEOUT, environment, golden, on_terminal, running, tgen
-from tests.conftest import GOLDEN
+from tests.cli.talking import OPTIONS, STRICT, chat_model, terminal
 from tgen.ui.harmless import harmless
-
-TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token if m.role == 'assistant' }}\n{% endfor %}assistant:"
-STRICT = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + TEMPLATE
-# Random text without end tokens, the same every time.
-OPTIONS = "--temperature 0 -n 6 --color never".split()
-
-
-def chat_model(folder: Path, template: str = TEMPLATE) -> Path:
-    """A golden with a long context and a chat template."""
-    shutil.copytree(GOLDEN / "llama2", folder)
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4000}))
-    (folder / "chat_template.jinja").write_text(template)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -198,56 +176,9 @@ def test_a_signal_ends_a_script(model: str) -> None:
 # A terminal
 
 
-class Terminal:
-    """A person at a terminal, who waits for what is shown before typing on."""
-
-    def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
-        self.process = process
-        self._master = master
-        self.shown = ""
-        self._seen = 0
-
-    def wait_for(self, pattern: str) -> str:
-        """Read until this is shown, after what was waited for last."""
-        end = time.monotonic() + TIMEOUT
-        while True:
-            found = re.search(pattern, self.shown[self._seen :])
-            if found:
-                self._seen += found.end()
-                return found.group()
-            assert time.monotonic() < end, self.shown
-            ready, _, _ = select.select([self._master], [], [], 1)
-            if ready:
-                self.shown += os.read(self._master, 65536).decode(errors="replace").replace("\r\n", "\n")
-
-    def type(self, text: str) -> None:
-        # What Python has for a keyboard shows its prompt a moment before it listens for Ctrl-C.
-        time.sleep(0.2 if text == "\x03" else 0)
-        os.write(self._master, text.encode())
-
-
-@contextlib.contextmanager
-def terminal(*arguments: str, **changes: str) -> Iterator[Terminal]:
-    master, slave = os.openpty()
-    termios.tcsetwinsize(slave, (24, 80))
-    streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
-
-    def own() -> None:  # Ctrl-C reaches only whom the terminal belongs to
-        import fcntl
-
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-    with running(*arguments, env=environment(**{"TERM": "dumb", **changes}), start_new_session=True, preexec_fn=own, **streams) as process:
-        os.close(slave)
-        try:
-            yield Terminal(process, master)
-        finally:
-            os.close(master)
-
-
 def test_a_conversation_at_a_terminal(model: str, tmp_path: Path) -> None:
     path = tmp_path / "talk.json"
-    with terminal("chat", "-m", model, *OPTIONS, "--seed", "5", XDG_STATE_HOME=str(tmp_path)) as person:
+    with terminal("chat", "-m", model, *OPTIONS, "--seed", "5") as person:
         person.wait_for("context 4000 · /help lists commands, Ctrl-D leaves\n> ")
         person.type("Hello\n")
         assert "(" not in person.wait_for(r"\d+ \+ 6 tokens · \d+ tokens/s · first after [0-9.]+ s · cut by length · seed 5\n> ")
@@ -261,33 +192,34 @@ def test_a_conversation_at_a_terminal(model: str, tmp_path: Path) -> None:
         assert person.process.wait(TIMEOUT) == 0
     messages = json.loads(path.read_text("utf-8"))
     assert [message["role"] for message in messages] == ["user", "assistant"] * 2
-    history = tmp_path / "tgen" / "chat_history"
-    assert history.read_text().splitlines() == ["Hello", "Who?", f"/save {path}", "/help"]
-    assert history.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_commands(model: str, ask: Ask, tmp_path: Path) -> None:
     path = tmp_path / "talk.json"
-    answer = r"\n((?:.|\n)*?)\n\d+ (?:\(\d+ cached\) )?\+ 6 tokens.*\n> "
+    answer = r"\n((?:.|\n)*?)\n\d+ (?:\(\d+ cached\) )?\+ \d+ tokens.*\n> "
 
     def said(*lines: str) -> str:
         for line in lines:
             person.type(f"{line}\n")
-            shown = person.wait_for(answer if line in ("Hello", "/retry", "//Hello") else r"\n(.|\n)*?\n> ")
+            shown = person.wait_for(answer if line in ("Hello", "/retry", "//Hello", "Again", "/edit Hello") else r"\n(.|\n)*?\n> ")
         found = re.search(answer, shown)
         assert found is not None
         return found[1]
 
-    with terminal("chat", "-m", model, *OPTIONS, "--no-history") as person:
+    with terminal("chat", "-m", model, *OPTIONS) as person:
         person.wait_for("> ")
         plain = said("Hello")
         kind = said(f"/save {path}", "/clear", "/system Be kind", "Hello")
         again = said(f"/load {path}", "/retry")
         anew = said("/clear", "Hello")
+        person.type("/edit Who?\n")
+        other = re.search(answer, person.wait_for(answer))
+        undone = said("Again", "/undo", "/edit Hello")
         slash = said("/clear", "//Hello")
         person.type("/exit\n")
         assert person.process.wait(TIMEOUT) == 0
-    assert plain == again == anew
+    assert other is not None
+    assert other[1] != plain == again == anew == undone
     assert kind == harmless(ask("generate", "Hello", "--system", "Be kind", "-m", model, *OPTIONS).out)
     assert slash == harmless(ask("generate", "/Hello", "--chat", "-m", model, *OPTIONS).out)
     question, answered = json.loads(path.read_text("utf-8"))
@@ -304,8 +236,14 @@ def test_a_mistaken_command_is_told(model: str) -> None:
         "/save ~no-such-user/x": "~no-such-user/x: Could not determine home directory",
         "/save " + "x" * 300: "File name too long",
         "/retry": "nothing to answer again",
+        "/undo": "nothing to answer again",
+        "/edit": "nothing to answer again",
+        "/edit x": "nothing to answer again",
+        "/copy": "no answer to copy",
+        "/model nothing": "no model 'nothing'",
+        "/model english-french": "needs a model that is decoder-only",
     }
-    with terminal("chat", "-m", model, *OPTIONS, "--no-history") as person:
+    with terminal("chat", "-m", model, *OPTIONS) as person:
         person.wait_for("> ")
         for command, words in mistakes.items():
             person.type(f"{command}\n")
@@ -314,47 +252,9 @@ def test_a_mistaken_command_is_told(model: str) -> None:
         assert person.process.wait(TIMEOUT) == 0
 
 
-def test_ctrl_c_stops_an_answer_and_then_the_line_and_then_leaves(model: str, tmp_path: Path) -> None:
-    options = ["--temperature", "1", "-n", "3900", "--seed", "1", "--color", "never", "--no-history"]
-    with terminal("chat", "-m", model, *options, XDG_STATE_HOME=str(tmp_path)) as person:
-        person.wait_for("> ")
-        person.type("Hello\n")
-        person.wait_for("Hello\n.{3}")
-        person.type("\x03")
-        person.wait_for(r"interrupted · seed 1\n> ")
-        person.type("half a line")
-        person.wait_for("half a line")
-        person.type("\x03")
-        person.wait_for("\n> ")
-        person.type("\x03")
-        person.wait_for("Ctrl-C once more leaves.*\n> ")
-        person.type("/clear\n")
-        person.wait_for("forgotten\n> ")
-        for _ in range(2):
-            person.type("\x03")
-            person.wait_for("\n")
-        assert person.process.wait(TIMEOUT) == 130
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.skipif("libedit" in (readline.__doc__ or ""), reason="libedit knows no bracketed paste")
-def test_a_pasted_text_is_one_message(model: str, tmp_path: Path) -> None:
-    path = tmp_path / "talk.json"
-    with terminal("chat", "-m", model, *OPTIONS, "--no-history", TERM="xterm") as person:
-        person.wait_for(r"\x1b\[\?2004h> ")  # asks the terminal to tell what is pasted
-        person.type("\x1b[200~one\n/two\nthree\x1b[201~\n")
-        person.wait_for("cut by length")
-        person.wait_for("> ")
-        person.type(f"/save {path}\n")
-        person.wait_for("2 messages written")
-    assert json.loads(path.read_text("utf-8"))[0]["content"] == "one\n/two\nthree"
-
-
 def test_control_characters_are_shown_harmlessly(tmp_path: Path) -> None:
     folder = chat_model(tmp_path / "wild")
-    with terminal(
-        "chat", "-m", str(folder), "--temperature", "99", "--top-k", "0", "--top-p", "1", "--seed", "1", "-n", "150", "--no-history"
-    ) as person:
+    with terminal("chat", "-m", str(folder), "--temperature", "99", "--top-k", "0", "--top-p", "1", "--seed", "1", "-n", "150") as person:
         person.wait_for("> ")
         person.type("Hello [/b]\n")
         answer = person.wait_for(r"(.|\n)*tokens/s")

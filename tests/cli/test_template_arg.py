@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Ask
-from tests.cli.test_chat import OPTIONS, chat_model
+from tests.cli.talking import OPTIONS, chat_model
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if thinking is false %}<no>{% endif %}assistant:"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.processes import environment, golden
-from tests.cli.test_chat import chat_model
+from tests.cli.talking import chat_model
 from tgen.executors.native import library
 
 # `import torch` fails, as it does where torch is not installed, and nothing finds the package.

@@ -2,53 +2,49 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import sys
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_args
 
 from tgen.cli import options as p
-from tgen.cli.interrupts import EXIT_CODES, Interrupts
+from tgen.cli.chatting import COMMANDS, Chatting, Opened
 from tgen.cli.opening import chat_template, open_checkpoint, open_generator, require_kind
-from tgen.cli.prompt import check_encoding
+from tgen.cli.prompt import check_encoding, decode
 from tgen.cli.remote import chosen
-from tgen.cli.settings import named_model
-from tgen.errors import TgenError, UsageError
-from tgen.events import Piece
+from tgen.cli.settings import KEYS, named_model, read
 from tgen.options import GuessOptions, RunOptions
 from tgen.ui import messages
-from tgen.ui.dialogue import PipedLines, Said, TypedLines, history_file, read_message
+from tgen.ui.dialogue.lines import Listener, PipedLines, PlainLines
+from tgen.ui.input import read_stdin
 from tgen.ui.output import open_stdout
-from tgen.ui.report import Report
-from tgen.ui.stream import PipeStream, open_stream
-from tgen.ui.terminal import Color, is_terminal
+from tgen.ui.terminal import is_terminal
 from tgen.values import CONSTRAINTS
 
 if TYPE_CHECKING:
-    from tgen.cli.remote_talk import RemoteConversation
-    from tgen.tasks.conversation import Conversation
+    from tgen.ui.dialogue.completion import Takes
 
-HELP = """\
-/help          this list
-/system TEXT   tell the model TEXT before everything; without TEXT, take it back
-/retry         answer your last message again
-/clear         forget everything but the system message
-/save FILE     write the messages as JSON
-/load FILE     read messages that /save wrote, and go on from there
-/exit          leave, like Ctrl-D
-
-A line that ends in \\ goes on in the next one; a text of several lines may
-also stand between \"\"\" and \"\"\". // begins a message with a slash.
-Ctrl-C stops an answer, and clears the line you are typing."""
-
-NoHistory = Annotated[
-    bool, p.option("--no-history", panel=p.PROMPT, help="Do not keep what you type in ~/.local/state/tgen/chat_history for the next time.")
-]
+Lines = Annotated[
+    bool,
+    p.option(
+        "--lines", panel=p.PROMPT,
+        help="Take each line of standard input as a message and end with the last one, as always where standard output is no terminal.",
+    ),
+]  # fmt: skip
+History = Annotated[
+    bool,
+    p.option(
+        "--history/--no-history", panel=p.PROMPT, default="on",
+        help="Keep what you type in ~/.local/state/tgen/chat_history for the next time.",
+    ),
+]  # fmt: skip
+KeysOption = Annotated[
+    KEYS,
+    p.option(
+        "--keys", panel=p.PROMPT, metavar="|".join(get_args(KEYS)), default="auto: as ~/.inputrc says, else emacs",
+        help="The keys that edit your message.",
+    ),
+]  # fmt: skip
 
 DECLARATIONS: dict[str, dict[str, Any]] = {
     "overflow": {
@@ -71,7 +67,9 @@ def chat(
     template_arg: p.TemplateArg = None,
     *,
     asked: p.Asked,
-    no_history: NoHistory = False,
+    lines: Lines = False,
+    history: History = True,
+    keys: KeysOption = "auto",
     color: p.ColorOption = "auto",
     quiet: p.Quiet = False,  # noqa: ARG001
     verbose: p.VerboseOfChat = False,
@@ -83,176 +81,93 @@ def chat(
 ) -> int:
     """Talk to a chat model: you type a message, and the answer streams to standard output.
 
-    The model's folder needs a chat template. /help lists the commands; Ctrl-C stops an answer, Ctrl-D ends the conversation. In each turn
-    the model reads only the new text.
+    The model's folder needs a chat template. Enter sends a message, Alt-Enter or a backslash before Enter begins a new line of it, Ctrl-R
+    searches what you typed earlier, Ctrl-X Ctrl-E opens your editor. /help lists the commands; Ctrl-C stops an answer, Ctrl-D ends the
+    conversation. In each turn the model reads only the new text.
 
-    With a pipe as standard input there are no commands: each line is a message, whatever it begins with, and each answer is followed by a
-    newline. A message of several lines has a backslash at the end of each but the last, or stands between \"\"\" and \"\"\". The exit code
-    is that of the first message that failed, 0 if none did.
+    If standard input is a pipe and the rest a terminal, the piped text goes before your first message, which you type at the terminal.
+
+    If standard output is no terminal, or with --lines, nobody types, and there are no commands: each line of standard input is a message,
+    whatever it begins with, and each answer is followed by a newline. A message of several lines has a backslash at the end of each but the
+    last, or stands between \"\"\" and \"\"\". The exit code is that of the first message that failed, 0 if none did.
     """
     check_encoding("--system", system or "")
     asked = asked.preferring(num_beams=1)  # beams do not stream
     open_stdout()
-    remote = chosen(server, model, ("decoder-only",), run, guessing)
-    checkpoint = open_checkpoint(model, adapters=run.adapter) if remote is None else remote.describe()
-    require_kind(checkpoint, "chat", "decoder-only")
-    conversation: Conversation | RemoteConversation
-    if remote is None:
-        template = chat_template(checkpoint, template_arg)
+    opening = Opening(asked, template_arg or [], run, guessing, server)
+    opened = opening.open(model, system)
+    chatting = Chatting(opened, opening.open, color, raw, verbose)
+    if lines or (terminal := _keyboard()) is None:
+        return chatting.listen(PipedLines())
+    if terminal is not sys.stdin:
+        chatting.before = decode(read_stdin(), "standard input")
+    messages.dim(f"{opened.name} · context {opened.context} · /help lists commands, Ctrl-D leaves")
+    if chatting.before:
+        messages.dim(f"{len(chatting.before):,} characters of standard input go before your first message; Enter alone sends them")
+    return chatting.listen(_listener(terminal, history, keys))
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What all models of a conversation are opened with."""
+
+    asked: p.Asked
+    arguments: list[str]  # of --template-arg
+    run: RunOptions
+    guessing: GuessOptions
+    server: str | None
+
+    def open(self, model: str | None, system: str | None) -> Opened:
+        """Begin a conversation with the model that --model names, here or on a server. Raises TgenError."""
+        remote = chosen(self.server, model, ("decoder-only",), self.run, self.guessing)
+        checkpoint = open_checkpoint(model, adapters=self.run.adapter) if remote is None else remote.describe()
+        require_kind(checkpoint, "chat", "decoder-only")
+        if remote is not None:
+            from tgen.cli.remote_talk import RemoteConversation
+
+            name = named_model(model) or checkpoint.name
+            return Opened(RemoteConversation(remote, self.asked, self.arguments, system), name, checkpoint.spec.context)
+        template = chat_template(checkpoint, self.arguments)
 
         from tgen.tasks.conversation import Conversation, check_system
 
         check_system(template, system)
-        generator, name = open_generator(model, run, checkpoint, guessing)
-        conversation = Conversation(generator, template, generator.resolve(asked.values, asked.environment), system)
-        context = generator.context
-    else:
-        from tgen.cli.remote_talk import RemoteConversation
+        generator, name = open_generator(model, self.run, checkpoint, self.guessing)
+        resolved = generator.resolve(self.asked.values, self.asked.environment)
+        return Opened(Conversation(generator, template, resolved, system), name, generator.context)
 
-        conversation = RemoteConversation(remote, asked, template_arg or [], system)
-        name, context = named_model(model) or checkpoint.name, checkpoint.spec.context
-    chatting = Chatting(conversation, color, raw, verbose)
-    if not is_terminal(sys.stdin):
-        return chatting.listen(PipedLines())
-    messages.dim(f"{name} · context {context} · /help lists commands, Ctrl-D leaves")
-    lines = TypedLines(None if no_history else history_file())
+
+def _keyboard() -> TextIO | None:
+    """The terminal that a person types at: standard input or, where that is a pipe, the terminal that tgen was started from.
+
+    None for a script, whose output goes elsewhere, and for a job in the background, which the terminal would stop.
+    """
+    if sys.stdin is not None and is_terminal(sys.stdin):
+        return sys.stdin
     try:
-        return chatting.listen(lines)
-    finally:
-        lines.close()
+        if is_terminal(sys.stdout) and os.tcgetpgrp(1) == os.getpgrp():
+            return open("/dev/tty", encoding="utf-8")
+    except OSError:
+        pass  # standard output is another terminal than this process's own
+    return None
 
 
-@dataclass(slots=True)
-class Chatting:
-    """A conversation at a terminal or in a pipe."""
+def _listener(terminal: TextIO, history: bool, keys: KEYS) -> Listener:
+    """What reads the messages of a person; where the terminal can move its cursor, with all that makes typing easy."""
+    screen = next((stream for stream in (sys.stdout, sys.stderr) if is_terminal(stream)), None)
+    if screen is None or os.environ.get("TERM", "dumb") == "dumb" or sys.platform == "win32":
+        return PlainLines(terminal)
 
-    conversation: Conversation | RemoteConversation
-    color: Color
-    raw: bool
-    verbose: bool
-    failed: int = 0
-    ended: int | None = None  # the exit code, set when the conversation is over
-    commands: dict[str, Callable[[str], None]] = field(init=False)
+    from tgen.ui.dialogue.history import history_file
+    from tgen.ui.dialogue.keyboard import Keyboard
 
-    def __post_init__(self) -> None:
-        self.commands = {
-            "help": lambda _: typer.echo(HELP, err=True),
-            "system": self._system,
-            "clear": self._clear,
-            "save": self._save,
-            "load": self._load,
-            "exit": self._exit,
-        }
-
-    def listen(self, lines: PipedLines | TypedLines) -> int:
-        """Answer message after message. Returns the exit code: in a pipe that of the first error; a person at a terminal saw it."""
-        typed = isinstance(lines, TypedLines)
-        leaving = False
-        while self.ended is None:
-            try:
-                said = read_message(lines)
-                leaving = False
-                self._obey(said, typed)
-            except EOFError:
-                self.ended = 0
-                if typed:
-                    typer.echo(err=True)
-            except KeyboardInterrupt:
-                if not isinstance(lines, TypedLines):
-                    raise
-                typer.echo(err=True)
-                if leaving and not lines.pending():
-                    return EXIT_CODES[signal.SIGINT]
-                leaving = not lines.pending()
-                if leaving:
-                    messages.dim("Ctrl-C once more leaves, like Ctrl-D and /exit")
-            except TgenError as error:
-                messages.error(error.message, error.hint)
-                self.failed = self.failed or error.exit_code
-        return self.ended or (0 if typed else self.failed)
-
-    def _obey(self, said: Said, typed: bool) -> None:
-        """Answer a message or run a command. Only a typed line can be a command: data from a pipe may begin with a slash by chance."""
-        text = said.text
-        if said.quoted or not typed or not text.startswith("/"):
-            if text.strip():
-                self._answer(text, typed)
-        elif text.startswith("//"):
-            self._answer(text[1:], typed)
-        else:
-            name, *rest = text[1:].split(maxsplit=1) or [""]
-            if name == "retry":
-                self._retry(typed)
-            elif name in self.commands:
-                self.commands[name](rest[0].strip() if rest else "")
-            else:
-                raise UsageError(f"no command /{name}", "/help lists the commands; // begins a message with a slash")
-
-    def _answer(self, text: str, typed: bool) -> None:
-        """Stream the answer to a message, with its statistics."""
-        report = Report()
-        stream = open_stream(self.color, echo=False, raw=self.raw, show_probs=False)
-        if not typed and not isinstance(stream, PipeStream):
-            stream.prompt(f"{text}\n")
-        try:
-            with Interrupts() as interrupts, closing(self.conversation.reply(text, interrupts.asked)) as events:
-                for event in events:
-                    report.add(event)
-                    if isinstance(event, Piece):
-                        stream.write(event.text)
-        except KeyboardInterrupt:
-            report.close()
-            stream.close()
-            if not typed:
-                raise
-            messages.dim("interrupted")
-            return
-        except BaseException:
-            report.close()
-            stream.close()
-            raise
-        if isinstance(stream, PipeStream):
-            stream.separate()
-        else:
-            stream.close()
-        report.show(self.verbose)
-        if interrupts.exit_code is not None and not (typed and interrupts.exit_code == EXIT_CODES[signal.SIGINT]):
-            self.ended = interrupts.exit_code
-
-    def _system(self, text: str) -> None:
-        self.conversation.system = text or None
-        messages.dim("the system message is set" if text else "there is no system message now")
-
-    def _retry(self, typed: bool) -> None:
-        question = self.conversation.last_question()
-        if question is None:
-            raise UsageError("there is nothing to answer again", "say something first")
-        self._answer(question, typed)
-
-    def _clear(self, _: str) -> None:
-        self.conversation.clear()
-        messages.dim("everything said is forgotten" + (", but not the system message" if self.conversation.system else ""))
-
-    def _save(self, name: str) -> None:
-        from tgen.cli.talk import save_messages
-
-        save_messages(_path("save", name), self.conversation.messages)
-        messages.dim(f"{len(self.conversation.messages)} messages written to {name}")
-
-    def _load(self, name: str) -> None:
-        from tgen.cli.talk import load_messages
-
-        self.conversation.messages = load_messages(_path("load", name))
-        messages.dim(f"{len(self.conversation.messages)} messages read from {name}")
-
-    def _exit(self, _: str) -> None:
-        self.ended = 0
+    commands: dict[str, Takes] = {name: command.takes for name, command in COMMANDS.items()}
+    commands["model"] = _model_names
+    return Keyboard(terminal, screen, history_file() if history else None, keys, commands)
 
 
-def _path(command: str, name: str) -> Path:
-    if not name:
-        raise UsageError(f"/{command} needs the name of a file", f"for example /{command} talk.json")
-    try:
-        return Path(name).expanduser()
-    except RuntimeError as error:
-        raise UsageError(f"{name}: {error}", "name the folder itself") from error
+def _model_names() -> list[str]:
+    """The names that /model may take."""
+    from tgen.checkpoint.resolve import found_models
+
+    return [*read().aliases, *(found.name for found in found_models())]

@@ -106,7 +106,7 @@ def _built_in(name: str, command: str | None) -> Effective:
     from tgen.checkpoint.resolve import DEFAULT_MODEL, DEFAULT_TRANSLATOR
 
     defaults = {option.name: option.default for record in RECORDS for option in fields(record)}
-    defaults |= {"color": "auto", "model": DEFAULT_TRANSLATOR if command == "translate" else DEFAULT_MODEL}
+    defaults |= {"color": "auto", "history": True, "keys": "auto", "model": DEFAULT_TRANSLATOR if command == "translate" else DEFAULT_MODEL}
     value = defaults.get(name)
     return Effective(value, "built-in" if value is not None else UNSET.get(name, "not set"))
 

@@ -31,7 +31,7 @@ class PromptSource:
         """Reads the file. Raises UsageError if it is not UTF-8, and if there is nothing to read."""
         self._given = read_arguments(words, file)
         check_encoding("the argument", self._given.text or "")
-        self._text = None if self._given.file is None else _decode(read_file(self._given.file), str(file))
+        self._text = None if self._given.file is None else decode(read_file(self._given.file), str(file))
 
     def read(self) -> str:
         """The text. Waits for standard input; a newline joins it with an argument. Raises UsageError."""
@@ -39,15 +39,15 @@ class PromptSource:
         if self._text is not None:
             return self._text
         if given.text is None:
-            text = _decode(read_stdin(), "standard input")
+            text = decode(read_stdin(), "standard input")
             if not text and not given.stdin:
                 raise UsageError("standard input is empty", "give a text as an argument, with --file or through a pipe")
             return text
-        companion = _decode(read_stdin(), "standard input") if has_companion(given) else ""
+        companion = decode(read_stdin(), "standard input") if has_companion(given) else ""
         return "\n".join(text for text in (companion, given.text) if text)
 
 
-def _decode(data: bytes, name: str) -> str:
+def decode(data: bytes, name: str) -> str:
     """The text of a file or stream, without the newline that `echo` and editors put at the end of the last line."""
     return decode_text(data.removesuffix(b"\r\n" if data.endswith(b"\r\n") else b"\n"), name)
 

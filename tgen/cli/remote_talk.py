@@ -28,6 +28,11 @@ class RemoteConversation(Talk):
         """Raise UsageError if the template takes no system message."""
         list(self._remote.records("chat", self._asking(None, system)))
 
+    def tokens(self) -> int:
+        """How many tokens of the context the conversation fills now. Raises TgenError."""
+        [record] = self._remote.records("chat", self._asking(None, self.system))
+        return int(record["tokens"])
+
     def reply(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> Yields[Event, None, None]:
         """Add a user's message and stream the answer. Raises what `Conversation.reply` raises."""
         yield from self._keeping(text, self._answer(self._asking(text, self.system), cancelled))

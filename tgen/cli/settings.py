@@ -12,19 +12,24 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
-from tgen.declaration import OUTPUT, RUNNING, Declaration
+from tgen.declaration import OUTPUT, PROMPT, RUNNING, Declaration
 from tgen.errors import UsageError
 from tgen.files import decode_text
 from tgen.options import GenerationOptions, GuessOptions, RunOptions, declarations
 from tgen.ui.terminal import Color
 
+KEYS = Literal["auto", "emacs", "vi"]
 FILE_VARIABLE = "TGEN_CONFIG"
 ALIASES = "aliases"
 HINT = "`tgen config` lists all settings"
 # Options that no record declares. Those of OF_COMMANDS are parameters of commands, which the decorator `takes` fills in.
-OF_COMMANDS = {"color": Declaration("When to colour and dim.", OUTPUT, choices=get_args(Color))}
+OF_COMMANDS = {
+    "color": Declaration("When to colour and dim.", OUTPUT, choices=get_args(Color)),
+    "history": Declaration("Whether tgen chat keeps what you type.", PROMPT, switch=True),
+    "keys": Declaration("The keys that edit a message.", PROMPT, choices=get_args(KEYS)),
+}
 OTHERS = {
     "model": Declaration("The model, but of tgen translate only in the table [translate].", RUNNING, "PATH|NAME"),
     "server": Declaration("The `tgen serve` that computes.", RUNNING, "URL"),

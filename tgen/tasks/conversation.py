@@ -34,6 +34,10 @@ class Conversation(Talk):
         """Raise UsageError if the template takes no system message."""
         check_system(self._template, system)
 
+    def tokens(self) -> int:
+        """How many tokens of the context the conversation fills now, with the beginning of an answer. Raises what `reply` raises."""
+        return len(self._encode(self._dropped)) if self._turns else 0
+
     def reply(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> Yields[Event, None, None]:
         """Add a user's message and stream the answer. Raises CapacityError if it does not fit, UsageError if the template refuses it."""
         yield from self._keeping(text, self._answer(cancelled))

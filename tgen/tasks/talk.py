@@ -52,15 +52,26 @@ class Talk:
         """Forget all but the system message."""
         self._turns, self._dropped, self._unanswered = [], 0, None
 
+    def last_answer(self) -> str | None:
+        """The model's last message, None if there is none."""
+        return next((message.content for message in reversed(self._turns) if message.role == "assistant"), None)
+
+    def undo(self) -> str | None:
+        """Take back the user's last message with the answer, and return it; None if there is none."""
+        question = self.last_question()
+        self._unanswered = None
+        return question
+
+    def question(self) -> str | None:
+        """The user's last message, None if there is none."""
+        asked = (message.content for message in reversed(self._turns) if message.role == "user")
+        return next(asked, None) if self._unanswered is None else self._unanswered
+
     def last_question(self) -> str | None:
         """The user's last message, None if there is none. The turn that it began is taken back."""
-        if self._unanswered is not None:
-            return self._unanswered
-        places = [place for place, message in enumerate(self._turns) if message.role == "user"]
-        if not places:
-            return None
-        question = self._turns[places[-1]].content
-        del self._turns[places[-1] :]
+        question = self.question()
+        if self._unanswered is None and question is not None:
+            del self._turns[max(place for place, message in enumerate(self._turns) if message.role == "user") :]
         return question
 
     def _keeping(self, text: str, events: Iterable[Event]) -> Yields[Event, None, None]:

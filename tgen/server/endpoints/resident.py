@@ -186,14 +186,17 @@ def _translate(call: Call, _: Served, borrowed: Borrowed) -> Records:
 
 
 def _chat(call: Call, model: Served, borrowed: Borrowed) -> Records:
-    """The events of an answer, then the conversation after it. Without a text, only the system message is checked."""
+    """The events of an answer, then the conversation after it. Without a text, only the system message is checked, and the tokens are
+    counted that the conversation has.
+    """
     body = call.body
     template = _template(model, body["template_arg"] or [])
-    if body["text"] is None:
-        check_system(template, body["system"])
-        return
     conversation = Conversation(borrowed, template, borrowed.resolve(body["values"], body["environment"]))
     conversation.state = body["state"]
+    if body["text"] is None:
+        check_system(template, body["system"])
+        yield {"tokens": conversation.tokens()}
+        return
     try:
         for event in conversation.reply(body["text"]):
             call.service.metrics.heard(event)
