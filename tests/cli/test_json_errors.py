@@ -35,7 +35,7 @@ def object_of(err: str) -> Any:
 
 
 def test_these_commands_have_it() -> None:
-    assert sorted([*TEXT, "bench", "info", "models"]) == WITH_JSON
+    assert sorted([*TEXT, "bench", "config", "info", "models"]) == WITH_JSON
 
 
 @pytest.mark.parametrize("command", WITH_JSON)
@@ -50,7 +50,7 @@ def test_a_mistake_in_the_options(ask: Ask, command: str) -> None:
     assert not said.out
 
 
-@pytest.mark.parametrize("command", [name for name in WITH_JSON if name != "models"])
+@pytest.mark.parametrize("command", [name for name in WITH_JSON if name not in ("config", "models")])
 def test_a_model_that_is_not_there(ask: Ask, command: str) -> None:
     said = ask(command, *([TEXT[command]] if command in TEXT else []), "-m", "nowhere", "--json", code=3)
     found = object_of(said.err)

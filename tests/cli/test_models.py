@@ -28,7 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (whole.parents[1] / "refs" / "main").write_text("abc")
     other = cache / "models--org--strange" / "snapshots" / "abc"
     other.mkdir(parents=True)
-    (other / "config.json").write_text('{"model_type": "mamba"}')
+    (other / "config.json").write_text('{"model_type": "retnet"}')
     (cache / "models--org--gone").mkdir()
     monkeypatch.setenv("HF_HUB_CACHE", str(cache))
     monkeypatch.delenv("TGEN_MODEL", raising=False)
@@ -50,7 +50,7 @@ def test_models_of_the_cache_are_listed_and_found_by_name(capsys: Captured, cach
     assert rows["org/strange"]["runs"] is False
     lines = [line for line in output(capsys, "models").splitlines() if line.startswith("org/")]
     assert [line.split()[0] for line in lines] == ["org/small", "org/strange"]
-    assert "model_type = 'mamba' is not implemented" in lines[1]
+    assert "model_type = 'retnet' is not implemented" in lines[1]
     assert json.loads(output(capsys, "info", "org/small", "--json"))["model_type"] == "gpt2"
 
 

@@ -187,7 +187,7 @@ def test_help_tells_ranges_defaults_and_order(capsys: Captured, monkeypatch: pyt
     main.run(["generate", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     for part in (
-        "--top-k INT 4th: keep the k likeliest tokens; 0 is off. [0 or more; default: the model's, else 40]",
+        "--top-k INT 7th: keep the k likeliest tokens; 0 is off. [0 or more; default: the model's, else 40]",
         "[0 to 1; default: the model's, else 0.95]",
         "--samples, --num-return-sequences INT",
         "of the model's raw distribution before sampling",

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from tgen.checkpoint.adapters.opening import open_adapters
 from tgen.cli import options as p
 from tgen.cli.opening import resolve
 from tgen.cli.prompt import PromptSource, TextArgument
@@ -45,6 +44,8 @@ def tokenize(
     """Show how a text is cut into tokens: a line for each with the id, a tab, and the piece as the vocabulary spells it."""
     messages.configure("auto", quiet=False)
     source = PromptSource(text, file)
+    from tgen.checkpoint.adapters.opening import open_adapters
+
     tokenizer = Tokenizer.load(open_adapters(resolve(model)).texts)
     content = source.read()
     found = _parse(content, tokenizer.size()) if decode else tokenizer.encode(content, special=special)
