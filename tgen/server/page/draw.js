@@ -1,10 +1,7 @@
 // One step of the sampler: its candidates on their way through the filters, and the random number that drew one of them.
 import { count, make, percent, piece, quoted } from "./dom.js";
 
-const NAMES = {
-  temperature: "temperature", top_n_sigma: "n-sigma", top_k: "top-k", top_p: "top-p", min_p: "min-p", typical_p: "typical", xtc: "XTC",
-  mirostat: "Mirostat", all: "all",
-};
+const NAMES = { xtc: "XTC", mirostat: "Mirostat" }; // the others are those of their options
 const named = (stage) => NAMES[stage] ?? stage.replaceAll("_", "-");
 
 /** Show how a token was drawn; `take` is called with the candidate that is to be written instead, or null to draw again. */
