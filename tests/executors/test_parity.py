@@ -33,7 +33,6 @@ from tgen.spec.records import (
     MlpSpec,
     ModelSpec,
     RouterSpec,
-    SideBySideSpec,
     StackSpec,
 )
 from tgen.spec.recurrent import StateSpaceSpec
@@ -292,11 +291,6 @@ def changed_mixer(mixer: Mixer | None, *, own: bool, causal: bool) -> Iterator[t
             return
         case AttentionSpec():
             yield from changed_attention(mixer, own=own, causal=causal)
-        case SideBySideSpec(mixers):
-            for number, one in enumerate(mixers):
-                for what, other in changed_mixer(one, own=own, causal=causal):
-                    assert not isinstance(other, SideBySideSpec)
-                    yield f"{number}: {what}", SideBySideSpec((*mixers[:number], other, *mixers[number + 1 :]))
         case _:
             if getattr(mixer, "norm_eps", None) is not None:
                 yield "norm", nudged(mixer, "norm_eps", by=2)

@@ -178,16 +178,9 @@ class ExpertsSpec:
     shared_gate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SideBySideSpec:
-    """Several mixers that read the same vectors, and whose results are added (Falcon-H1, arXiv:2507.22448)."""
-
-    mixers: tuple[AttentionSpec | RecurrentSpec, ...]
-
-
 # A mixer moves information between positions; a feed-forward part works on each position alone. A new kind needs a record in its union
 # here, the shapes of its parameters in `shapes.py`, and in each executor a class and a branch where layers are built.
-Mixer = AttentionSpec | RecurrentSpec | SideBySideSpec
+Mixer = AttentionSpec | RecurrentSpec
 FeedForward = MlpSpec | ExpertsSpec
 
 
@@ -210,10 +203,8 @@ class LayerSpec:
     cross: AttentionSpec | None = None
 
     @property
-    def mixers(self) -> tuple[AttentionSpec | RecurrentSpec, ...]:
-        """The mixers with a cache of their own."""
-        if isinstance(self.mixer, SideBySideSpec):
-            return self.mixer.mixers
+    def mixers(self) -> tuple[Mixer, ...]:
+        """Its mixer, if it has one."""
         return () if self.mixer is None else (self.mixer,)
 
     @property

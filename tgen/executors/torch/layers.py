@@ -11,13 +11,12 @@ from tgen.executors.torch.forward_pass import ForwardPass
 from tgen.executors.torch.mixers.aggregates import AggregateAttention
 from tgen.executors.torch.mixers.disentangled import DisentangledAttention
 from tgen.executors.torch.mixers.gated_delta import GatedDelta
-from tgen.executors.torch.mixers.receptance import ChannelMix, TimeMix
 from tgen.executors.torch.mixers.recurrent import Recurrent
 from tgen.executors.torch.mixers.short_convolution import ShortConvolution
 from tgen.executors.torch.mixers.state_space import Selective, StateSpace
 from tgen.executors.torch.norms import make_norm
-from tgen.spec.records import Activation, AttentionSpec, ExpertsSpec, FeedForward, LayerSpec, Mixer, MlpSpec, RouterSpec, SideBySideSpec
-from tgen.spec.recurrent import ChannelMixSpec, GatedDeltaSpec, SelectiveSpec, ShortConvolutionSpec, StateSpaceSpec, TimeMixSpec
+from tgen.spec.records import Activation, AttentionSpec, ExpertsSpec, FeedForward, LayerSpec, Mixer, MlpSpec, RouterSpec
+from tgen.spec.recurrent import GatedDeltaSpec, SelectiveSpec, ShortConvolutionSpec, StateSpaceSpec
 from tgen.spec.shapes import norm_names
 
 
@@ -138,20 +137,7 @@ def make_feed_forward(spec: FeedForward, width: int) -> Mlp | Experts:
             return Experts(spec, width)
 
 
-class SideBySide(nn.Module):
-    """The sum of what several mixers make of the same vectors."""
-
-    def __init__(self, spec: SideBySideSpec, width: int) -> None:
-        super().__init__()
-        self.mixers = nn.ModuleList(make_mixer(mixer, width) for mixer in spec.mixers)
-
-    def forward(self, x: Tensor, this: ForwardPass, number: int) -> Tensor:
-        """x and the result are [batch, n, width]; `number` is that of the first mixer's cache."""
-        results = [mixer(x, this, number + place) for place, mixer in enumerate(self.mixers)]
-        return torch.stack(results).sum(dim=0)
-
-
-def make_mixer(spec: Mixer, width: int) -> Attention | Recurrent | SideBySide:
+def make_mixer(spec: Mixer, width: int) -> Attention | Recurrent:
     """The module for a spec."""
     match spec:
         case AttentionSpec():
@@ -160,8 +146,6 @@ def make_mixer(spec: Mixer, width: int) -> Attention | Recurrent | SideBySide:
             if spec.aggregates is not None:
                 return AggregateAttention(spec, width, spec.aggregates)
             return DisentangledAttention(spec, width) if spec.disentangled else Attention(spec, width)
-        case SideBySideSpec():
-            return SideBySide(spec, width)
         case ShortConvolutionSpec():
             return ShortConvolution(spec, width)
         case SelectiveSpec():
@@ -170,10 +154,6 @@ def make_mixer(spec: Mixer, width: int) -> Attention | Recurrent | SideBySide:
             return StateSpace(spec, width)
         case GatedDeltaSpec():
             return GatedDelta(spec, width)
-        case TimeMixSpec():
-            return TimeMix(spec, width)
-        case ChannelMixSpec():
-            return ChannelMix(spec, width)
 
 
 class Layer(nn.Module):
@@ -226,6 +206,5 @@ class Layer(nn.Module):
 
     @property
     def mixers(self) -> list[Attention | Recurrent]:
-        """The mixers that have a cache of their own, in order."""
-        parts = self.mixer.mixers if isinstance(self.mixer, SideBySide) else [self.mixer]
-        return [part for part in parts if isinstance(part, Attention | Recurrent)]
+        """Its mixer, if it has one."""
+        return [] if self.mixer is None else [self.mixer]
