@@ -51,9 +51,10 @@ ORDER = {
         *["tables", "program", "model", "session", "open"],
     ],
     "executors/torch": [
-        *["cache", "norms", "positions", "forward_pass", "attention", "mixers", "layers", "transformer"],
+        *["cache", "norms", "positions", "forward_pass", "attention", "mixers", "layers", "transformer", "decode"],
         *["placement", "load", "save", "reading", "session", "maps"],
     ],
+    "executors/torch/decode": ["static_cache", "captured"],
     "sampling": [
         *["logits", "selection", "candidates", "nucleus", "mirostat", "filters", "wording", "penalties", "dry", "rules", "adjustment"],
         *["rejection", "sampler"],

@@ -108,6 +108,8 @@ class Attention(nn.Module):
         if spec.query_growth is not None:
             q = q * query_growth(spec.query_growth, this.positions, q.dtype)
         if this.counts is None:
+            if this.keep is not None:
+                k, v = this.keep(layer, torch.stack((k, v)))
             return self._merge(self.attend(q, k, v, self.frame(this.parts[0], q, k, this), spec, self.sinks), x)
         # Each row attends to the keys and values of all ids that it has read.
         mixed = []
@@ -184,7 +186,8 @@ class LatentAttention(Attention):
             rotation = this.rotations.of(self.spec.rope, torch.float32)
             q, short = _turned(q, self.kept, rotation), _turned(short, self.latent.kv_rank, rotation)
         if this.counts is None:
-            return self._merge(self.attend(q, *self._expanded(short), this.parts[0].frame, self.spec, None))
+            read = short if this.keep is None else this.keep(layer, short[None])[0]
+            return self._merge(self.attend(q, *self._expanded(read), this.parts[0].frame, self.spec, None))
         mixed = []
         for part, query, one in zip(this.parts, q.split_with_sizes(this.counts, 2), short.split_with_sizes(this.counts, 2), strict=True):
             read = one if part.row is None else part.row.key_values(layer).store(part.row.length, one)

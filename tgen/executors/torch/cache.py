@@ -175,7 +175,7 @@ class Source:
         return sum(k.nbytes + v.nbytes for k, v in self.layers)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Row:
     """One sequence: how many ids it has read, each mixer's cache, and the source that it answers, if there is one."""
 

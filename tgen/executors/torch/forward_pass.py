@@ -6,7 +6,7 @@ different lengths need no padding, and one pass can read the prompt of one row a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 
@@ -15,6 +15,9 @@ from torch import Tensor
 
 from tgen.executors.torch.cache import Row, Source
 from tgen.executors.torch.positions import Bias, Distances, Frame, RelativeTable, Rotations
+
+# Writes what an attention layer keeps of each row's new position, and returns what it keeps of all positions.
+Keep = Callable[[int, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class ForwardPass:
     """Positions [batch, n] of all ids, and the keys that each attends to. `counts` has each part's size; None for one equal batch.
 
     `dtype` is the model's number format, `relative` the stack's table of vectors of distances, and `block_bias` its numbers for blocks, if
-    it has these.
+    it has these. An equal batch that continues rows has `keep`.
     """
 
     positions: Tensor
@@ -50,6 +53,7 @@ class ForwardPass:
     counts: list[int] | None = None
     relative: RelativeTable | None = None
     block_bias: Distances | None = None
+    keep: Keep | None = None
 
 
 def whole_pass(
@@ -65,6 +69,16 @@ def whole_pass(
     parts = [Part(Frame(positions, positions, like.dtype, bias, causal=causal, plain=plain))]
     looks = [] if source is None else [_look(slice(None), positions, source, like)]
     return ForwardPass(positions, Rotations(positions, like.dtype), like.dtype, parts, looks)
+
+
+def step_pass(positions: Tensor, capacity: int, keep: Keep, like: Tensor, bias: Bias | None) -> ForwardPass:
+    """One more id of each row, at positions [rows, 1], among `capacity` places for keys; those behind a row's position are masked.
+
+    Nothing here depends on the numbers in `positions`, so the pass can be recorded once and replayed for others.
+    """
+    keys = torch.arange(capacity, device=like.device)[None]
+    parts = [Part(Frame(positions, keys, like.dtype, bias))]
+    return ForwardPass(positions, Rotations(positions, like.dtype), like.dtype, parts, [], keep=keep)
 
 
 def packed_pass(rows: Sequence[Row | None], counts: Sequence[int], like: Tensor, bias: Bias | None, *, causal: bool) -> ForwardPass:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgen.spec.records import AttentionSpec, NormSpec
@@ -21,6 +22,8 @@ class RmsNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise over the last axis; the result has x's shape."""
+        if x.is_cuda:  # one kernel in place of six
+            return F.rms_norm(x.float(), x.shape[-1:], self.weight, self.eps).to(x.dtype)
         wide = normalised(x, self.eps)
         return (wide if self.weight is None else wide * self.weight).to(x.dtype)
 

@@ -6,6 +6,7 @@ however many layers share it.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -105,8 +106,9 @@ class Rotations:
         return self._known[key]
 
 
+@functools.cache
 def rope_frequencies(rope: RopeSpec, device: torch.device) -> Tensor:
-    """Radians per position of each rotated pair, [rope.dim / 2], float32."""
+    """Radians per position of each rotated pair, [rope.dim / 2], float32. Kept, since a pass that is recorded cannot copy from the host."""
     return torch.from_numpy(frequencies.rope_frequencies(rope)).to(device)
 
 
@@ -126,8 +128,9 @@ def query_growth(spec: QueryGrowth, positions: Tensor, dtype: torch.dtype) -> Te
     return (1 + spec.beta * torch.log1p(spans)).to(dtype)[:, None, :, None]
 
 
+@functools.cache
 def alibi_slopes(heads: int, device: torch.device) -> Tensor:
-    """A slope per head, [heads]."""
+    """A slope per head, [heads]. Kept, as `rope_frequencies` is."""
     return torch.from_numpy(frequencies.alibi_slopes(heads)).to(device)
 
 

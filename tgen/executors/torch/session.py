@@ -14,6 +14,7 @@ from tgen.executors.formats import available_memory
 from tgen.executors.session import selected
 from tgen.executors.torch import reading
 from tgen.executors.torch.cache import Row
+from tgen.executors.torch.decode.captured import StaticDecoder, supports
 from tgen.executors.torch.placement import memory_errors
 from tgen.executors.torch.transformer import Transformer
 from tgen.spec.cache import STATES, row_numbers, state_numbers
@@ -28,10 +29,11 @@ class TorchExecutor:
 
     def __init__(self, model: Transformer) -> None:
         self.model = model
+        self._decoder = StaticDecoder(model, capture=True) if model.device.type == "cuda" and supports(model.spec) else None
 
     def open(self) -> TorchSession:
         """A session without rows."""
-        return TorchSession(self.model)
+        return TorchSession(self.model, self._decoder)
 
     def row_bytes(self, tokens: int, source_tokens: int = 0) -> int:
         """Bytes of cache that a row takes for `tokens` ids and for a source of `source_tokens` ids."""
@@ -64,8 +66,10 @@ class TorchExecutor:
 class TorchSession:
     """Rows of ids and their caches; copies of a row share its encoded source."""
 
-    def __init__(self, model: Transformer) -> None:
+    def __init__(self, model: Transformer, decoder: StaticDecoder | None = None) -> None:
+        """`decoder`, if there is one, computes the steps in which every row reads one id."""
         self._model = model
+        self._decoder = decoder
         self._rows: list[Row] = []
 
     @property
@@ -93,13 +97,21 @@ class TorchSession:
         if len(tails) != len(rows) or any(not 0 <= tail <= len(ids) for tail, ids in zip(tails, rows, strict=True)):
             raise ValueError("expected a tail for each row, from 0 to its number of ids")
         with memory_errors(f"reading {sum(map(len, rows))} tokens"):
-            hidden = self._model.read(self._rows, rows)
-            stops = accumulate(map(len, rows))
-            last = [place for stop, tail in zip(stops, tails, strict=True) for place in range(stop - tail, stop)]
-            logits = self._model.logits(hidden if len(last) == len(hidden) else hidden[last]).float().cpu().numpy()
+            logits = self._logits(rows, tails).float().cpu().numpy()
         for row, ids in zip(self._rows, rows, strict=True):
             row.length += len(ids)
         return logits
+
+    def _logits(self, rows: Sequence[Sequence[int]], tails: Sequence[int]) -> torch.Tensor:
+        """The logits of `extend`, [sum(tails), vocab]."""
+        if self._decoder is not None and all(len(ids) == tail == 1 for ids, tail in zip(rows, tails, strict=True)):
+            found = self._decoder.logits(self._rows, [ids[0] for ids in rows])
+            if found is not None:
+                return found
+        hidden = self._model.read(self._rows, rows)
+        stops = accumulate(map(len, rows))
+        last = [place for stop, tail in zip(stops, tails, strict=True) for place in range(stop - tail, stop)]
+        return self._model.logits(hidden if len(last) == len(hidden) else hidden[last])
 
     @torch.inference_mode()
     def select(self, rows: Sequence[int]) -> None:
@@ -127,7 +139,7 @@ class TorchSession:
 
     def split(self, row: int) -> TorchSession:
         """A new session with this row. Both sessions share the row's cache, so only one of them may extend it."""
-        other = TorchSession(self._model)
+        other = TorchSession(self._model, self._decoder)
         other._rows = [self._rows[row]]
         return other
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tgen.executors.torch.attention import softcap
 from tgen.executors.torch.cache import Row, Source
-from tgen.executors.torch.forward_pass import ForwardPass, packed_pass, whole_pass
+from tgen.executors.torch.forward_pass import ForwardPass, Keep, packed_pass, step_pass, whole_pass
 from tgen.executors.torch.layers import Experts, Layer, activate
 from tgen.executors.torch.norms import HeadNorm, RmsNorm, make_norm
 from tgen.executors.torch.positions import Distances, RelativeTable, sinusoids
@@ -86,6 +86,10 @@ class Stack(nn.Module):
     def packed(self, x: Tensor, rows: Sequence[Row | None], counts: Sequence[int]) -> Tensor:
         """The hidden states of rows packed into x [1, total, width], counts[r] ids of row r; the rows' caches then hold these ids."""
         return self(x, packed_pass(rows, counts, x, self.bias, causal=self.spec.causal))  # type: ignore[no-any-return]
+
+    def step(self, x: Tensor, positions: Tensor, capacity: int, keep: Keep) -> Tensor:
+        """The hidden states of one more id of each row, x [rows, 1, width] at positions [rows, 1]; `step_pass` says the rest."""
+        return self(x, step_pass(positions, capacity, keep, x, self.bias))  # type: ignore[no-any-return]
 
 
 class Transform(nn.Module):
@@ -192,6 +196,12 @@ class Transformer(nn.Module):
         if self.decoder is None:
             raise ValueError("this model has no decoder")
         return self.decoder.packed(self._embedded(blocks), rows, list(map(len, blocks)))[0]
+
+    def step(self, ids: Tensor, positions: Tensor, capacity: int, keep: Keep) -> Tensor:
+        """The decoder's hidden states [rows, width] of one more id of each row, ids and positions [rows, 1]; `step_pass` says the rest."""
+        if self.decoder is None:
+            raise ValueError("this model has no decoder")
+        return self.decoder.step(self._embed(ids), positions, capacity, keep)[:, 0]
 
     def encode(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
         """Hidden states of the encoder, [batch, n, width]. Raises ValueError if the model has no encoder."""
