@@ -230,7 +230,8 @@ def decode(settings: argparse.Namespace, clock: Clock) -> int:
             share = read / times["captured"] / memory
             summary.append(f"{rows}x{context} {times['plain'] / times['captured']:.1f} times as fast, {share:.0%}")
         if settings.profile:
-            profile(TorchSession(model, decoder), device, clock)
+            for context in (64, 4000):
+                profile(TorchSession(model, decoder), context, device, clock)
     except TimeoutError:
         summary.append("OUT OF TIME")
         failed = True
@@ -275,16 +276,17 @@ def prepare(session: TorchSession, rows: int, context: int, clock: Clock) -> Non
     session.select([0] * rows)
 
 
-def profile(session: TorchSession, device: str, clock: Clock) -> None:
-    """List the kernels that take longest in eight steps of one row."""
+def profile(session: TorchSession, context: int, device: str, clock: Clock) -> None:
+    """List the kernels that take longest in eight steps of one row after so many ids."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as recording
 
-    prepare(session, 1, 64, clock)
+    prepare(session, 1, context, clock)
     session.extend([[5]])
     with recording(activities=[ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU]) as found:
         for token in range(8):
             session.extend([[token + 5]])
+    clock.say(f"decode: the kernels of eight steps after {context} ids")
     print(found.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=25, max_name_column_width=90), flush=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ import torch
 
 from tests.conftest import GOLDENS, config_of, golden_model, golden_reference, spec_of
 from tgen.executors.torch.cache import Row
-from tgen.executors.torch.decode import static_cache
+from tgen.executors.torch.decode import captured, static_cache
 from tgen.executors.torch.decode.captured import KEPT, StaticDecoder, supports
 from tgen.executors.torch.decode.static_cache import fitting
-from tgen.executors.torch.session import TorchSession
+from tgen.executors.torch.session import TorchExecutor, TorchSession
 from tgen.executors.torch.transformer import Transformer
 
 SUPPORTED = [name for name in GOLDENS if supports(spec_of(config_of(name)))]
@@ -121,6 +122,39 @@ def test_memory_grows_with_the_longest_row() -> None:
     pair.select([])
     gc.collect()
     assert not [owner for owner in owners if owner is not None and isinstance(owner(), Row)]
+
+
+def test_row_bytes_are_those_of_the_capacity() -> None:
+    """The scheduler admits rows by the buffers that they will take."""
+    executor = TorchExecutor(golden_model("llama3"))
+    token = executor.row_bytes(1)
+    executor._decoder = StaticDecoder(executor.model, capture=False)
+    assert [executor.row_bytes(length) // token for length in (1, 5, 9)] == [4, 6, 12]
+    assert executor.describe().endswith("decode steps as graphs")
+
+
+def test_out_of_memory_drops_other_steps_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that has no room gets that of the steps before it; only one that has none even then is left to the ordinary pass."""
+    model = golden_model("llama3")
+    decoder = StaticDecoder(model, capture=False)
+    session = TorchSession(model, decoder)
+    session.admit([None])
+    for token in range(9, 14):
+        session.extend([[token]])
+    assert len(decoder._steps) == 2
+    decoder._capture, left = True, [torch.OutOfMemoryError()]
+    made = captured._Step.__init__
+
+    def cramped(self: captured._Step, *args: Any, **_: Any) -> None:
+        if left:
+            raise left.pop()
+        made(self, *args, capture=False)
+
+    monkeypatch.setattr(captured._Step, "__init__", cramped)
+    session.extend([[9, 10, 11]])
+    session.extend([[9]])
+    assert len(decoder._steps) == 1
+    assert not decoder.failed
 
 
 def test_fitting(monkeypatch: pytest.MonkeyPatch) -> None:

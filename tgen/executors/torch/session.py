@@ -15,6 +15,7 @@ from tgen.executors.session import selected
 from tgen.executors.torch import reading
 from tgen.executors.torch.cache import Row
 from tgen.executors.torch.decode.captured import StaticDecoder, supports
+from tgen.executors.torch.decode.static_cache import fitting
 from tgen.executors.torch.placement import memory_errors
 from tgen.executors.torch.transformer import Transformer
 from tgen.spec.cache import STATES, row_numbers, state_numbers
@@ -38,6 +39,7 @@ class TorchExecutor:
     def row_bytes(self, tokens: int, source_tokens: int = 0) -> int:
         """Bytes of cache that a row takes for `tokens` ids and for a source of `source_tokens` ids."""
         spec = self.model.spec
+        tokens = tokens if self._decoder is None else fitting(tokens)
         return row_numbers(spec, tokens, source_tokens) * self.model.dtype.itemsize + STATES * state_numbers(spec) * FLOAT32_BYTES
 
     def free_bytes(self) -> int | None:
@@ -59,8 +61,9 @@ class TorchExecutor:
         return reading.step_bytes(self.model, length)
 
     def describe(self) -> str:
-        """Executor, device, number format and threads, for people."""
-        return reading.describe(self.model)
+        """Executor, device, number format, threads, and whether decode steps are recorded as graphs, for people."""
+        recorded = self._decoder is not None and not self._decoder.failed
+        return reading.describe(self.model) + (", decode steps as graphs" if recorded else "")
 
 
 class TorchSession:

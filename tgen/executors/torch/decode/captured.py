@@ -48,17 +48,19 @@ class StaticDecoder:
 
     def logits(self, rows: Sequence[Row], ids: Sequence[int]) -> Tensor | None:
         """Logits [rows, vocab] after one more id of each row, whose lengths the caller must change; None if a step cannot be recorded."""
-        if self.failed:
-            return None
-        try:
-            return self._step(rows).run(rows, ids)
-        except RuntimeError as error:  # out of memory, or an operation that cannot be recorded
-            if not self._capture:
-                raise
-            self.failed = True
-            self._clear(0)
-            messages.note(f"decode steps run without a recorded graph, so more slowly: {str(error).splitlines()[0]}")
-            return None
+        while not self.failed:
+            others = len(self._steps) > 1
+            try:
+                return self._step(rows).run(rows, ids)
+            except RuntimeError as error:  # out of memory, or an operation that cannot be recorded
+                self._clear(0)
+                if not self._capture:
+                    raise
+                if others and isinstance(error, torch.OutOfMemoryError):
+                    continue  # without the buffers of other steps, the memory may suffice
+                self.failed = True
+                messages.note(f"decode steps run without a recorded graph, so more slowly: {str(error).splitlines()[0]}")
+        return None
 
     def _step(self, rows: Sequence[Row]) -> _Step:
         key = 1 << (len(rows) - 1).bit_length(), fitting(max(row.length for row in rows) + 1)
