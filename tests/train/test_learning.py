@@ -222,7 +222,7 @@ def test_a_finished_run_is_not_compiled_again(workspace: Workspace, monkeypatch:
 def test_samples_are_of_the_model_that_is_written(tmp_path: Path, by_heart: tuple[Path, list[TrainingEvent]], share: float) -> None:
     workspace, base = Workspace(tmp_path / "model"), BaseModel(by_heart[0])
     settings = TrainSettings(steps=8, batch=8, learning_rate=0.03, validation=0.2, base_share=share)
-    text = written(tmp_path, "text.txt", "twelve eleven ten nine " * 300)
+    text = written(tmp_path, "text.txt", "three two one twelve " * 300)
     workspace.create([text], base.settings(settings), None, base)
     run = trainer(workspace, prompt="one two three")
     [sample] = [event for event in run.run() if isinstance(event, Sampled)]
@@ -231,7 +231,7 @@ def test_samples_are_of_the_model_that_is_written(tmp_path: Path, by_heart: tupl
 
 def test_to_write_an_average_changes_nothing_of_what_is_learned(tmp_path: Path, by_heart: tuple[Path, list[TrainingEvent]]) -> None:
     learned, base = [], BaseModel(by_heart[0])
-    text = written(tmp_path, "text.txt", "twelve eleven ten nine " * 300)
+    text = written(tmp_path, "text.txt", "three two one twelve " * 300)
     for every in (1, 4):
         workspace = Workspace(tmp_path / f"model{every}")
         settings = TrainSettings(steps=4, batch=8, learning_rate=0.01, validation=0.2, base_share=0.5)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
+
+from tgen.train.muon import Muon
 
 
 def learning_rate(peak: float, share: float, warmup: float) -> float:
@@ -15,12 +18,47 @@ def learning_rate(peak: float, share: float, warmup: float) -> float:
     return peak * max(1 - share, 0.0) / (1 - warmup)
 
 
-def make_optimiser(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW (arXiv:1711.05101) in one fused step. Only matrices decay: norms and biases do not."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), fused=True)
+class Optimisers:
+    """Several optimisers as one, each for its own parameters."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all parts; the trainer sets their learning rates."""
+        return [group for part in self.parts for group in part.param_groups]
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [part.state_dict() for part in self.parts]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Raises ValueError for the state of other optimisers."""
+        for part, state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)
+
+
+def make_optimiser(model: nn.Module, weight_decay: float, dtype: torch.dtype = torch.float32) -> Optimisers:
+    """Muon for the matrices of the layers, AdamW (arXiv:1711.05101) in one fused step for all else.
+
+    Only matrices decay: norms and biases do not. `dtype` is the number format in which Muon multiplies.
+    """
+    inner: list[nn.Parameter] = []
+    outer: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        (vectors if parameter.ndim < 2 else inner if parameter.ndim == 2 and ".layers." in name else outer).append(parameter)
+    groups = [{"params": outer, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    adam = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), fused=True)
+    return Optimisers(adam, Muon(inner, weight_decay, dtype)) if inner else Optimisers(adam)
 
 
 def initialise(model: nn.Module, layers: int, seed: int) -> None:

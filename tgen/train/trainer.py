@@ -55,18 +55,19 @@ class Trainer:
         state = workspace.load_state()
         self.model = self._first_model(anew=state is None)
         for module in self.model.modules():
-            if isinstance(module, Attention):
+            if isinstance(module, Attention) and device.type == "cpu":
                 # torch's fused CPU kernel has a slow backward pass; a compiler fuses plain matrix products itself.
                 module.attend = plain_attend
-        self.optimiser = make_optimiser(self.model, self.settings.weight_decay)
+        # A resumed run keeps the number format that it began with, whatever this machine would choose now.
+        self.dtype: torch.dtype = state["dtype"] if state is not None else torch.bfloat16 if bfloat16_is_faster(device) else torch.float32
+        self.optimiser = make_optimiser(self.model, self.settings.weight_decay, self.dtype)
         self.step = 0
         self.tokens = 0
         self.seconds = 0.0
         self.train_loss = math.nan
         self.history: list[dict[str, float]] = []
         self.warm = False
-        # A resumed run keeps the number format that it began with, whatever this machine would choose now.
-        self.dtype = torch.bfloat16 if bfloat16_is_faster(device) else torch.float32
+        self._ahead: tuple[int, list[Tensor]] = (-1, [])
         if state is not None:
             self._restore(state)
         one_shape = self.objective.model_type == "llama"
@@ -155,22 +156,29 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         batches = self.settings.accumulate
-        value, tokens = 0.0, 0
+        parts = []
         for number in range(self.step * batches, (self.step + 1) * batches):
-            losses = self._loss(*self._tensors(self.objective.batch(number)))
-            count = int((losses.detach() != 0).sum())
+            losses = self._loss(*self._batch(number))
+            count = (losses.detach() != 0).sum()
             loss = losses.sum() / count / batches
             loss.backward()  # type: ignore[no-untyped-call]
-            tokens += count
-            value += float(loss.detach())
+            parts.append(torch.stack((loss.detach(), count.to(loss.dtype))))
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.step += 1
-        self.tokens += tokens
+        self._ahead = self.step * batches, self._tensors(self.objective.batch(self.step * batches))
+        # A GPU works on its own until a number is asked for: only now does this process wait for it.
+        value, tokens = map(float, torch.stack(parts).double().sum(0))
+        self.tokens += int(tokens)
         if not math.isfinite(value):
             raise TgenError(f"training diverged: the loss is {value} at step {self.step}", "start again with a lower --learning-rate")
         return value
+
+    def _batch(self, number: int) -> list[Tensor]:
+        """The tensors of a batch, which were made ready while the device was busy with the batch before it."""
+        ready, tensors = self._ahead
+        return tensors if ready == number else self._tensors(self.objective.batch(number))
 
     @torch.no_grad()
     def _bits_per_byte(self, limit: int | None) -> float:
@@ -264,7 +272,6 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
         self.tokens, self.train_loss = state["tokens"], self.history[-1]["train_loss"]
-        self.dtype = state["dtype"]
 
     def _size(self) -> str:
         count = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6

@@ -12,6 +12,7 @@ from .simulate import Scope
 from .tell import Manner, Teller, Telling, gist, title
 from .world import Character, Place, Thing
 
+SMALL = 80  # words
 Record = dict[str, str]
 Asked = dict[str, str]  # kind, question and answer
 
@@ -45,26 +46,37 @@ def wish(telling: Telling, rng: random.Random) -> str:
     about = _line(telling, header_forms(tuple(story.plot.forms("about"))), story.scope, rng)
     hero = story.entities["a"]
     assert isinstance(hero, Character)
-    trait = hero.trait if hero.trait in telling.text else ""
-    who = article(f"{trait} {hero.noun}".strip())
-    if hero.name in telling.text and rng.random() < 0.4:
-        who = hero.name if rng.random() < 0.4 else f"{who} named {hero.name}"
+    who = _hero(hero, telling, rng)
     things = [one for key, one in story.entities.items() if isinstance(one, Thing) and key in telling.met and one.noun in telling.text]
     what = about[:1].lower() + about[1:]
-    if things and rng.random() < 0.25:
+    if things and rng.random() < 0.4:
         thing = rng.choice(things)
         what = article(f"{thing.adjective} {thing.noun}" if thing.adjective in telling.text else thing.noun)
     where = [one.at for key, one in story.entities.items() if isinstance(one, Place) and key in telling.met and one.at in telling.text]
-    form = _wish_form(manner, bool(where), rng)
+    form = _wish_form(manner, bool(who), bool(where), rng)
     text = form.replace("WHO", who).replace("WHAT", what).replace("WHERE", rng.choice(where) if where else "")
     return text[:1].upper() + text[1:]
 
 
-def _wish_form(manner: Manner, where: bool, rng: random.Random) -> str:
-    """How it is asked: for any story, for one in a place, in a style, of a length, or only for what should be in it."""
-    kind = rng.choices(("any", "where", "about"), (14, 10 if where else 0, 76))[0]
-    if kind == "where" and manner.style != "verse":
-        return rng.choice(bank("wish-where"))
+def _hero(hero: Character, telling: Telling, rng: random.Random) -> str:
+    """What the wish calls the hero, by words that the story has, too; "" where it has neither the kind nor the name."""
+    named = re.search(rf"\b{re.escape(hero.name)}\b", telling.text) is not None
+    if not re.search(rf"\b{re.escape(hero.noun)}\b", telling.text):
+        return hero.name if named else ""
+    trait = hero.trait if re.search(rf"\b{re.escape(hero.trait)}\b", telling.text) else ""
+    who = article(f"{trait} {hero.noun}".strip())
+    if named and hero.name != hero.noun and rng.random() < 0.4:
+        return hero.name if rng.random() < 0.4 else f"{who} named {hero.name}"
+    return who
+
+
+def _wish_form(manner: Manner, who: bool, where: bool, rng: random.Random) -> str:
+    """How it is asked: for any story, for somebody in it, for a place, a style, a length, or only for what it should be about."""
+    about = who or manner.style == "verse"  # a rhyme is asked for without anybody in it
+    kinds = ("any", "who", "where", "about")
+    kind = rng.choices(kinds, (14, 22 if who else 0, 10 if who and where else 0, 54 if about else 0))[0]
+    if kind in ("who", "where") and manner.style != "verse":
+        return rng.choice(bank(f"wish-{kind}"))
     start = "wish-any" if kind == "any" else "wish"
     names = [f"{start}-{name}" for name in (manner.style, manner.size) if f"{start}-{name}" in bank_names()]
     if manner.style == "verse":
@@ -79,9 +91,14 @@ def title_wish(telling: Telling, rng: random.Random) -> str:
 
 
 def three_words(telling: Telling, rng: random.Random) -> tuple[str, ...]:
-    """Three words that occur in the story and not in most."""
-    words = sorted({word for word in re.findall(r"(?<![\w'-])[a-z]{4,}(?![\w'-])", telling.text) if word not in bank("common")})
-    return tuple(rng.sample(words, min(3, len(words))))
+    """Three words that occur in the story: those for somebody, a thing or a place first, and others that do not occur in most."""
+    words = {word for word in re.findall(r"(?<![\w'-])[a-z]{3,}(?![\w'-])", telling.text)}
+    nouns = [one.noun for one in telling.story.entities.values() if one.noun in words]
+    first = rng.sample(sorted(set(nouns)), min(rng.choice((0, 1, 2, 2, 3)), len(set(nouns))))
+    others = sorted(word for word in words - {*bank("common"), *first} if len(word) > 3)
+    chosen = [*first, *rng.sample(others, min(3 - len(first), len(others)))]
+    rng.shuffle(chosen)
+    return tuple(chosen)
 
 
 def words_wish(words: tuple[str, ...], rng: random.Random) -> str:
@@ -193,8 +210,12 @@ def _told_briefly(telling: Telling, kind: str, rng: random.Random) -> tuple[str,
 
 
 def before(telling: Telling, rng: random.Random) -> Record:
-    """The story as an answer to nothing, to a wish, a title, three words or a beginning."""
-    kind = rng.choices(("story", "wish", "title", "words", "begin"), (70, 12, 4, 9, 5))[0]
+    """The story as an answer to nothing, to a wish, a title, three words or a beginning.
+
+    A rhyme and a story of few sentences always answer something: who only says how a story begins does not want it over at once.
+    """
+    small = telling.manner.style == "verse" or len(telling.text.split()) < SMALL
+    kind = rng.choices(("story", "wish", "title", "words", "begin"), (0 if small else 60, 18, 4, 13, 0 if small else 5))[0]
     if kind == "begin":
         first, rest = cut(telling, rng)
         prompt = f"{rng.choice(bank('wish-begin'))} {first}" if rng.random() < 0.5 else first

@@ -6,7 +6,8 @@ from functools import cache
 
 from .book import bank
 
-CHANCE = 0.6
+CHANCE = 0.85
+_NEXT = ("After that", "Next", "Soon", "So", "And then")
 _THEN = re.compile(r"(^ ?|[.!?] |\n)Then (?=(?:he|she|they|we|I|the [a-z]+|[A-Z][a-z]+) )")
 
 
@@ -43,10 +44,13 @@ def reword(text: str, rng: random.Random) -> str:
 
 
 def _after_that(text: str, rng: random.Random) -> str:
-    """One "then" with which the story goes on may become "after that"; not one that somebody says: "Then go!"."""
+    """Some a "then" with which the story goes on becomes another word, each once; not one that somebody says: "Then go!"."""
+    others = [word for word in _NEXT if word.lower() not in text.lower()]
+    rng.shuffle(others)
+
+    def exchange(match: re.Match[str]) -> str:
+        return f"{match[1]}{others.pop() if others and rng.random() < 0.5 else 'Then'} "
+
     parts = text.split('"')
-    places = [(at, found) for at in range(0, len(parts), 2) for found in _THEN.finditer(parts[at])]
-    if places and "fter that" not in text and rng.random() < 0.5:
-        at, found = rng.choice(places)
-        parts[at] = f"{parts[at][: found.end(1)]}After that {parts[at][found.end() :]}"
+    parts[::2] = [_THEN.sub(exchange, part) for part in parts[::2]]
     return '"'.join(parts)

@@ -27,7 +27,7 @@ _MEET = Ref("", "meet")
 _CLOSES = (".", ",", "?", "!", ";", ":", '"', "")
 _ENDS = re.compile(r"[.;]|, (?:and|but|when|\")")  # after "said Tom": nothing more that belongs to Tom
 _ONCE = {"plain": 0.16, "fairy": 0.5, "bedtime": 0.2, "funny": 0.1, "told": 0.2}  # how often "once upon a time there was ..." comes first
-_NAME_FIRST = 0.35  # how often it is "Tom said", not "said Tom"
+_NAME_FIRST = 0.45  # how often it is "Tom said", not "said Tom"
 _SMALLEST = "Once there was a stone who wanted to be a loaf, and in the end it was content."
 _SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with"}
 
@@ -376,7 +376,7 @@ def named(story: Story, key: str) -> str:
 
 def size_of(rng: random.Random) -> tuple[str, float]:
     """A length by chance, and the detail with which to simulate a story that is told at this length."""
-    size = rng.choices(SIZES, (30, 40, 30))[0]
+    size = rng.choices(SIZES, (42, 36, 22))[0]
     return size, rng.uniform(*_DETAIL[size])
 
 

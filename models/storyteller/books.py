@@ -1,0 +1,75 @@
+"""Cuts books into documents to learn from: `python -m models.storyteller.books books.jsonl.xz -o pieces.jsonl --held-back held.txt`.
+
+A picture book stays whole. A long book is cut at paragraphs into pieces that fit the model's context, and each piece begins with a line that
+says where it is from: so a model that is asked for nothing in particular does not go on in the English of old books.
+"""
+
+import argparse
+import json
+import lzma
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from zlib import crc32
+
+from tgen.files import write_text
+
+MARK = "From an old book:\n\n"
+PIECE = 3400  # characters: some 900 tokens
+HELD_BACK = 20  # one picture book in so many is kept to measure on
+
+
+def held_back(title: str) -> bool:
+    """Whether a picture book is kept to measure on; the title decides, so that no copy of it is learned from."""
+    return crc32(title.strip().lower().encode()) % HELD_BACK == 0
+
+
+def pieces(text: str) -> Iterator[str]:
+    """The paragraphs of a book, as many together as a piece holds; one that is longer stands alone."""
+    part: list[str] = []
+    size = 0
+    for paragraph in filter(str.strip, text.split("\n")):
+        if part and size + len(paragraph) > PIECE:
+            yield "\n".join(part)
+            part, size = [], 0
+        part.append(paragraph)
+        size += len(paragraph) + 1
+    if part:
+        yield "\n".join(part)
+
+
+def _books(paths: list[Path]) -> Iterator[dict[str, str]]:
+    for path in paths:
+        with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
+            yield from map(json.loads, file)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m models.storyteller.books", description=__doc__)
+    parser.add_argument("books", type=Path, nargs="+", help="JSON lines with `text` and perhaps `kind` and `title`, plain or .xz")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--held-back", type=Path, required=True, help="where the picture books go that are measured on")
+    parser.add_argument("--kinds", default="picture book,tale", help="what to take, separated by commas (default: %(default)s)")
+    parser.add_argument("--repeat", type=int, default=1, help="how often a picture book stands in the output (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    documents, held, count = list[str](), list[str](), Counter[str]()
+    for book in _books(options.books):
+        kind, text = book.get("kind", "story"), book["text"].strip()
+        if kind in ("picture book", "story"):
+            if kind == "picture book" and held_back(book.get("title", "")):
+                held.append(text)
+                continue
+            found = [text] * (options.repeat if kind == "picture book" else 1)
+        else:
+            found = [MARK + piece for piece in pieces(text)] if kind in options.kinds.split(",") else []
+        documents += found
+        count[kind] += sum(len(one.split()) for one in found)
+    write_text(options.output, "".join(json.dumps({"text": one}, ensure_ascii=False) + "\n" for one in documents))
+    write_text(options.held_back, "\n\n".join(held) + "\n")
+    print(", ".join(f"{kind}: {number:,} words" for kind, number in count.items() if number), file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
