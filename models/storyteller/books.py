@@ -1,7 +1,7 @@
 """Cuts books into documents to learn from: `python -m models.storyteller.books books.jsonl.xz -o pieces.jsonl --held-back held.txt`.
 
-A picture book stays whole. A long book is cut at paragraphs into pieces that fit the model's context, and each piece begins with a line that
-says where it is from: so a model that is asked for nothing in particular does not go on in the English of old books.
+A picture book stays whole. A long book is cut at paragraphs into pieces that fit the model's context, and each piece begins with a line
+that says where it is from: so a model that is asked for nothing in particular does not go on in the English of old books.
 """
 
 import argparse

@@ -16,7 +16,7 @@ import tgen
 from tgen.events import Evaluated, Note, Sampled, Trained, TrainingEvent
 from tgen.train.base_model import BaseModel
 from tgen.train.inputs import read_pairs
-from tgen.train.optimiser import initialise, make_optimiser
+from tgen.train.optimisers.optimiser import initialise, make_optimiser
 from tgen.train.pairs import PairObjective, split_pairs
 from tgen.train.settings import TrainSettings
 from tgen.train.texts import TextObjective

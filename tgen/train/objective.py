@@ -18,6 +18,14 @@ Arrays = tuple[npt.NDArray[np.int64], ...]
 SPLIT_SEED = 20_000
 
 
+def predicted(arrays: Arrays) -> int:
+    """How many tokens a batch predicts: all but the first of each row of its last array, save where -1 pads it.
+
+    Losses cannot be counted for this, since a token that the model is sure of has a loss of exactly zero.
+    """
+    return int((arrays[-1][:, 1:] >= 0).sum())
+
+
 @dataclass(frozen=True, slots=True)
 class HeldBack:
     """A batch of held-back text: its arrays, how many of its rows count, and how many bytes of text those rows predict."""
@@ -35,7 +43,10 @@ class Objective(Protocol):
     generation: dict[str, Any]
 
     def batch(self, number: int) -> Arrays:
-        """The arrays of a batch: a function of the run's seed and its number alone, so that a resumed run sees the same batches."""
+        """The arrays of a batch: a function of the run's seed and its number alone, so that a resumed run sees the same batches.
+
+        The last one holds the ids that are predicted from those before them, [rows, n + 1], padded with -1.
+        """
         ...
 
     def losses(self, model: Transformer, *arrays: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ A small {kind} model in {layout} layout, trained with `tgen train`.
 | context | {context} tokens |
 | text | {text}, {characters:,} characters; measured on {held_back:,} characters that were held back |
 | trained on | {tokens:,} tokens in {steps:,} steps, {minutes:.0f} minutes |
-| optimiser | Muon in the layers, AdamW for the rest, peak learning rate {learning_rate:g}, a straight fall to zero, weight decay {weight_decay:g} |
+| optimiser | Muon in the layers, AdamW elsewhere; learning rate {learning_rate:g}, then straight to zero; weight decay {weight_decay:g} |
 | loss at the end | {train_loss:.3f} nats a token in training, {bits_per_byte:.3f} bits per byte on held-back text |
 
 ```

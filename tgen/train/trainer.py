@@ -24,8 +24,8 @@ from tgen.executors.torch.transformer import Transformer
 from tgen.families.config import Config
 from tgen.families.registry import find_family
 from tgen.files import write_text
-from tgen.train.objective import Arrays
-from tgen.train.optimiser import initialise, learning_rate, make_optimiser
+from tgen.train.objective import Arrays, predicted
+from tgen.train.optimisers.optimiser import initialise, learning_rate, make_optimiser
 from tgen.train.outputs import model_card
 from tgen.train.sample import write_sample
 from tgen.train.settings import HEAD_DIM
@@ -67,7 +67,7 @@ class Trainer:
         self.train_loss = math.nan
         self.history: list[dict[str, float]] = []
         self.warm = False
-        self._ahead: tuple[int, list[Tensor]] = (-1, [])
+        self._ahead: tuple[int, tuple[list[Tensor], int] | None] = (-1, None)
         if state is not None:
             self._restore(state)
         one_shape = self.objective.model_type == "llama"
@@ -158,27 +158,30 @@ class Trainer:
         batches = self.settings.accumulate
         parts = []
         for number in range(self.step * batches, (self.step + 1) * batches):
-            losses = self._loss(*self._batch(number))
-            count = (losses.detach() != 0).sum()
-            loss = losses.sum() / count / batches
+            tensors, count = self._batch(number)
+            loss = self._loss(*tensors).sum() / count / batches
             loss.backward()  # type: ignore[no-untyped-call]
-            parts.append(torch.stack((loss.detach(), count.to(loss.dtype))))
+            parts.append(loss.detach())
+            self.tokens += count
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.step += 1
-        self._ahead = self.step * batches, self._tensors(self.objective.batch(self.step * batches))
+        self._ahead = self.step * batches, self._ready(self.step * batches)
         # A GPU works on its own until a number is asked for: only now does this process wait for it.
-        value, tokens = map(float, torch.stack(parts).double().sum(0))
-        self.tokens += int(tokens)
+        value = float(torch.stack(parts).sum())
         if not math.isfinite(value):
             raise TgenError(f"training diverged: the loss is {value} at step {self.step}", "start again with a lower --learning-rate")
         return value
 
-    def _batch(self, number: int) -> list[Tensor]:
-        """The tensors of a batch, which were made ready while the device was busy with the batch before it."""
-        ready, tensors = self._ahead
-        return tensors if ready == number else self._tensors(self.objective.batch(number))
+    def _batch(self, number: int) -> tuple[list[Tensor], int]:
+        """The tensors of a batch and how many tokens it predicts, made ready while the device was busy with the batch before it."""
+        ahead, ready = self._ahead
+        return ready if ahead == number and ready is not None else self._ready(number)
+
+    def _ready(self, number: int) -> tuple[list[Tensor], int]:
+        arrays = self.objective.batch(number)
+        return self._tensors(arrays), predicted(arrays)
 
     @torch.no_grad()
     def _bits_per_byte(self, limit: int | None) -> float:

@@ -92,9 +92,10 @@ def title_wish(telling: Telling, rng: random.Random) -> str:
 
 def three_words(telling: Telling, rng: random.Random) -> tuple[str, ...]:
     """Three words that occur in the story: those for somebody, a thing or a place first, and others that do not occur in most."""
-    words = {word for word in re.findall(r"(?<![\w'-])[a-z]{3,}(?![\w'-])", telling.text)}
+    words = set(re.findall(r"(?<![\w'-])[a-z]{3,}(?![\w'-])", telling.text))
+    extras = [word for word in telling.extras if re.search(rf"(?<![\w'-]){word}(?![\w'-])", telling.text)]
     nouns = [one.noun for one in telling.story.entities.values() if one.noun in words]
-    first = rng.sample(sorted(set(nouns)), min(rng.choice((0, 1, 2, 2, 3)), len(set(nouns))))
+    first = extras + rng.sample(sorted(set(nouns)), min(rng.choice((1, 2, 2, 3)), len(set(nouns)), 3 - len(extras)))
     others = sorted(word for word in words - {*bank("common"), *first} if len(word) > 3)
     chosen = [*first, *rng.sample(others, min(3 - len(first), len(others)))]
     rng.shuffle(chosen)
@@ -216,6 +217,8 @@ def before(telling: Telling, rng: random.Random) -> Record:
     """
     small = telling.manner.style == "verse" or len(telling.text.split()) < SMALL
     kind = rng.choices(("story", "wish", "title", "words", "begin"), (0 if small else 60, 18, 4, 13, 0 if small else 5))[0]
+    if telling.extras:
+        kind = "words"
     if kind == "begin":
         first, rest = cut(telling, rng)
         prompt = f"{rng.choice(bank('wish-begin'))} {first}" if rng.random() < 0.5 else first

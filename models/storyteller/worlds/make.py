@@ -16,10 +16,11 @@ from . import ask
 from .book import plots
 from .near import Shelf, sketch
 from .simulate import simulate
-from .tell import Telling, brief, manner_of, size_of, tell, verse
+from .tell import Telling, brief, extras_of, manner_of, size_of, tell, verse
 from .world import ImpossibleError
 
 CHUNK = 200
+EXTRAS = 0.2  # how many stories have words in them that only a wish brings in
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ def told(settings: Settings, rng: random.Random) -> Telling:
             if chance < 0.12:
                 return brief(story, rng)
             poem = verse(story, rng) if chance < 0.15 else None
-            telling = poem or tell(story, manner_of(story, rng, size), rng)
+            extras = extras_of(story, rng) if rng.random() < EXTRAS else []
+            telling = poem or tell(story, manner_of(story, rng, size), rng, extras)
             if len(telling.text.split()) <= 420:
                 return telling
         except (ImpossibleError, LookupError):  # a cast for which this plot has no way: another one is drawn

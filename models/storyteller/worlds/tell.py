@@ -2,16 +2,18 @@
 
 import random
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .book import Form, bank_forms, header_forms, plots
+from .book import Form, bank, bank_forms, header_forms, plots
 from .mention import Voice, article
 from .reword import reword
 from .simulate import Scope, Story, simulate
 from .template import Ref, choose, references
 from .world import Character, ImpossibleError, Place, Thing
 
+_OPENINGS = ("opening-a", "opening-b", "opening-c")
 STYLES = ("plain", "fairy", "funny", "bedtime", "diary", "letter", "told")
 SIZES = ("short", "medium", "long")
 FIRST_PERSON = ("diary", "letter")
@@ -27,6 +29,7 @@ _MEET = Ref("", "meet")
 _CLOSES = (".", ",", "?", "!", ";", ":", '"', "")
 _ENDS = re.compile(r"[.;]|, (?:and|but|when|\")")  # after "said Tom": nothing more that belongs to Tom
 _ONCE = {"plain": 0.16, "fairy": 0.5, "bedtime": 0.2, "funny": 0.1, "told": 0.2}  # how often "once upon a time there was ..." comes first
+_OPENING = {"plain": 0.8, "fairy": 0.5, "bedtime": 0.5, "funny": 0.7, "told": 0.4}  # how often another opening does, if that does not
 _NAME_FIRST = 0.45  # how often it is "Tom said", not "said Tom"
 _SMALLEST = "Once there was a stone who wanted to be a loaf, and in the end it was content."
 _SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with"}
@@ -47,13 +50,18 @@ class Telling:
     manner: Manner
     text: str
     met: frozenset[str]  # the keys of those who are mentioned
+    extras: tuple[str, ...] = ()  # words that were to be mentioned, too
+
+
+Extra = tuple[str, str]  # a word that no plot needs, and what it is: noun, adjective or verb
 
 
 class Teller:
     """Tells one story once."""
 
-    def __init__(self, story: Story, manner: Manner, rng: random.Random) -> None:
+    def __init__(self, story: Story, manner: Manner, rng: random.Random, extras: Sequence[Extra] = ()) -> None:
         self.story = story
+        self.extras = extras
         self.manner = manner
         self.rng = rng
         self.world = story.world()
@@ -238,14 +246,15 @@ class Teller:
 
     def tell(self) -> Telling:
         scope = self.story.scope | {"n": self.manner.narrator}
-        once = not self.manner.narrator and self.rng.random() < _ONCE.get(self.manner.style, 0)
-        if not (once and self.manner.style == "fairy"):
+        opening = self._opening()
+        if not (opening and self.manner.style == "fairy"):
             self.frame("open", scope)
-        if once:
-            self._nested(bank_forms("once"), scope)
+        if opening:
+            self._nested(bank_forms(opening), scope)
             self.literal(" ")
-        limit = self.rng.randint(30, 75)
-        for moment in self.story.moments:
+        limit, asides = self.rng.randint(30, 75), self._asides()
+        for number, moment in enumerate(self.story.moments):
+            self._mention(asides[number], scope)
             for event in moment.events():
                 self.world.do(*event)
             if moment.beat.optional and self.rng.random() > _UNTOLD[self.manner.size]:
@@ -260,8 +269,39 @@ class Teller:
                 limit = self.rng.randint(30, 75)
             self.say(form, moment.scope)
             self.literal(" ")
+        self._mention(asides[len(self.story.moments)], scope)
         self._end(scope)
-        return Telling(self.story, self.manner, reword(tidy("".join(self.out)), self.rng), frozenset(self.voice.met))
+        text, words = reword(tidy("".join(self.out)), self.rng), tuple(word for word, _ in self.extras)
+        return Telling(self.story, self.manner, text, frozenset(self.voice.met), words)
+
+    def _asides(self) -> defaultdict[int, list[tuple[str, str]]]:
+        """Before which moments the extra words are mentioned, each as (bank, word): in the first half, and most nouns once more later."""
+        found: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
+        end = len(self.story.moments)
+        for word, kind in self.extras:
+            first = self.rng.randint(1, max(1, end // 2))
+            found[first].append((f"{kind}-comes", word))
+            if kind == "noun" and first < end and self.rng.random() < 0.7:
+                found[self.rng.randint(first + 1, end)].append(("noun-again", word))
+        return found
+
+    def _mention(self, asides: Sequence[tuple[str, str]], scope: Scope) -> None:
+        for name, word in asides:
+            start, mark = len(self.out), name.partition("-")[0].upper()
+            self._nested(bank_forms(name), scope)
+            text = "".join(self.out[start:])
+            small = article(word)
+            text = text.replace(f"a {mark}", small).replace(f"A {mark}", small.capitalize()).replace(mark, word)
+            self.out[start:] = [text[:1].upper() + text[1:], " "]
+
+    def _opening(self) -> str:
+        """The bank from which something is said before the first moment; "" for nothing, as in stories told by somebody in them."""
+        style = self.manner.style
+        if self.manner.narrator:
+            return ""
+        if self.rng.random() < _ONCE.get(style, 0):
+            return "once"
+        return self.rng.choice(_OPENINGS) if self.rng.random() < _OPENING.get(style, 0) else ""
 
     def _paragraph(self) -> int:
         """The number of words since the last break."""
@@ -297,9 +337,22 @@ def _special(form: Form) -> int:
     return 1 + sum(1 for condition in form.conditions if not condition.startswith(("+", "!")))
 
 
-def tell(story: Story, manner: Manner, rng: random.Random) -> Telling:
+def tell(story: Story, manner: Manner, rng: random.Random, extras: Sequence[Extra] = ()) -> Telling:
     """The story in the manner that is asked for. Raises LookupError where a moment cannot be told so."""
-    return Teller(story, manner, rng).tell()
+    return Teller(story, manner, rng, extras).tell()
+
+
+def extras_of(story: Story, rng: random.Random) -> list[Extra]:
+    """One to three words that mean nobody and nothing in the story."""
+    used = {word for one in story.entities.values() for word in one.noun.split()}
+    found: list[Extra] = []
+    for _ in range(rng.choice((1, 1, 2, 2, 3))):
+        kind = rng.choices(("noun", "adjective", "verb"), (70, 16, 14))[0]
+        word = rng.choice(bank(f"{kind}s"))
+        if not used & set(word.split()):
+            used.update(word.split())
+            found.append((word, kind))
+    return found
 
 
 def gist(story: Story, rng: random.Random) -> str:

@@ -147,9 +147,9 @@ def test_a_plot_that_is_held_out_is_not_told_of_either() -> None:
 
 
 def test_other_words_leave_names_and_quotation_marks_alone() -> None:
-    text = 'At once Tom began to laugh. "Nearly everyone did not," said Mia.'
+    text = 'All at once Tom began to laugh. "Nearly everyone did not," said Mia.'
     found = {reword(text, random.Random(seed)) for seed in range(60)}
-    assert len(found) > 10 and any("Right away Tom started to laugh." in one for one in found)
+    assert len(found) > 10 and any("Suddenly Tom started to laugh." in one for one in found)
     assert all(one.count('"') == 2 and "Tom" in one and "said Mia." in one for one in found)
     told = {reword('A hen named Cobb sang, too. Then she left. "Then run," I called.', random.Random(seed)) for seed in range(60)}
     assert any("called Cobb sang as well. After that she left." in one for one in told)

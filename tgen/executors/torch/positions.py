@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -106,10 +107,24 @@ class Rotations:
         return self._known[key]
 
 
-@functools.cache
 def rope_frequencies(rope: RopeSpec, device: torch.device) -> Tensor:
-    """Radians per position of each rotated pair, [rope.dim / 2], float32. Kept, since a pass that is recorded cannot copy from the host."""
-    return torch.from_numpy(frequencies.rope_frequencies(rope)).to(device)
+    """Radians per position of each rotated pair, [rope.dim / 2], float32."""
+    return _kept(frequencies.rope_frequencies, rope, device)
+
+
+def _kept(compute: Callable[..., Any], of: Any, device: torch.device) -> Tensor:
+    """What is computed of something hashable, on the device; kept there, since a pass that is recorded cannot copy from the host.
+
+    A compiler keeps such constants itself, and warns of caches.
+    """
+    if torch.compiler.is_compiling():
+        return torch.from_numpy(compute(of)).to(device)
+    return _computed(compute, of, device)
+
+
+@functools.cache
+def _computed(compute: Callable[..., Any], of: Any, device: torch.device) -> Tensor:
+    return torch.from_numpy(compute(of)).to(device)
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
@@ -128,10 +143,9 @@ def query_growth(spec: QueryGrowth, positions: Tensor, dtype: torch.dtype) -> Te
     return (1 + spec.beta * torch.log1p(spans)).to(dtype)[:, None, :, None]
 
 
-@functools.cache
 def alibi_slopes(heads: int, device: torch.device) -> Tensor:
-    """A slope per head, [heads]. Kept, as `rope_frequencies` is."""
-    return torch.from_numpy(frequencies.alibi_slopes(heads)).to(device)
+    """A slope per head, [heads]."""
+    return _kept(frequencies.alibi_slopes, heads, device)
 
 
 def relative_buckets(distances: Tensor, buckets: int, max_distance: int, bidirectional: bool) -> Tensor:

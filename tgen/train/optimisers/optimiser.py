@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tgen.train.muon import Muon
+from tgen.train.optimisers.muon import Muon
 
 
 def learning_rate(peak: float, share: float, warmup: float) -> float:
