@@ -7,6 +7,7 @@ that says where it is from: so a model that is asked for nothing in particular d
 import argparse
 import json
 import lzma
+import random
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -52,22 +53,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--held-back", type=Path, required=True, help="where the picture books go that are measured on")
     parser.add_argument("--kinds", default="picture book,tale", help="what to take, separated by commas (default: %(default)s)")
     parser.add_argument("--repeat", type=int, default=1, help="how often a picture book stands in the output (default: %(default)s)")
+    parser.add_argument("--share", type=float, default=1.0, help="the share of the pieces of long books to take (default: %(default)s)")
     options = parser.parse_args(arguments)
-    documents, held, count = list[str](), list[str](), Counter[str]()
+    documents, cut, held, count = list[str](), list[str](), list[str](), Counter[str]()
     for book in _books(options.books):
         kind, text = book.get("kind", "story"), book["text"].strip()
         if kind in ("picture book", "story"):
             if kind == "picture book" and held_back(book.get("title", "")):
                 held.append(text)
                 continue
-            found = [text] * (options.repeat if kind == "picture book" else 1)
+            documents += [text] * (options.repeat if kind == "picture book" else 1)
+        elif kind in options.kinds.split(","):
+            cut += [MARK + piece for piece in pieces(text)]
         else:
-            found = [MARK + piece for piece in pieces(text)] if kind in options.kinds.split(",") else []
-        documents += found
-        count[kind] += sum(len(one.split()) for one in found)
+            continue
+        count[kind] += 1
+    documents += random.Random(1).sample(cut, round(len(cut) * options.share))
     write_text(options.output, "".join(json.dumps({"text": one}, ensure_ascii=False) + "\n" for one in documents))
     write_text(options.held_back, "\n\n".join(held) + "\n")
-    print(", ".join(f"{kind}: {number:,} words" for kind, number in count.items() if number), file=sys.stderr)
+    words = sum(len(one.split()) for one in documents)
+    kinds = ", ".join(f"{number} of the kind {kind}" for kind, number in count.items())
+    print(f"{len(documents):,} documents, {words:,} words; {kinds}; {len(held)} held back", file=sys.stderr)
     return 0
 
 

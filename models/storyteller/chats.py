@@ -6,6 +6,7 @@ A story that answers nothing becomes `{"text": ...}`; one that answers a wish, o
 
 import argparse
 import json
+import random
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from typing import Any
 from tgen.files import write_text
 
 Line = dict[str, Any]
+LONG = 80  # words; a shorter story is over before somebody who gave its beginning has read anything
+SEED = 3
 
 
 def line(record: Line) -> Line:
@@ -31,11 +34,15 @@ def line(record: Line) -> Line:
     return {"messages": [{"role": role, "content": content} for role, content in said]}
 
 
-def _lines(paths: list[Path]) -> Iterator[Line]:
+def _lines(paths: list[Path], plain: float) -> Iterator[Line]:
+    rng = random.Random(SEED)
     for path in paths:
         for text in path.read_text(encoding="utf-8").split("\n"):
             if text.strip():
-                yield line(json.loads(text))
+                record = json.loads(text)
+                if record["kind"] == "wish" and len(record["text"].split()) >= LONG and rng.random() < plain:
+                    record["prompt"] = ""
+                yield line(record)
 
 
 def words(one: Line) -> int:
@@ -48,8 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m models.storyteller.chats", description=__doc__)
     parser.add_argument("stories", type=Path, nargs="+", help="files that python -m models.storyteller.worlds wrote")
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument(
+        "--plain", type=float, default=0.0, help="for what share of the wishes the story stands alone (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
-    lines = list(_lines(options.stories))
+    lines = list(_lines(options.stories, options.plain))
     write_text(options.output, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines))
     count: Counter[str] = Counter()
     for one in lines:
