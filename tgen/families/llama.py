@@ -30,6 +30,7 @@ def spec(config: Config) -> ModelSpec:
     norm = NormSpec("rms", config.number("rms_norm_eps", default=1e-6 if kind in SMALL_EPS else 1e-5) / residual / residual)
     config.require("rope_interleaved", [False])
     config.require("use_mrope", [False])
+    config.require("activation", ["swiglu"])  # Falcon 3's name for a gated SiLU
     if kind == "hunyuan_v1_dense":
         _hunyuan(config)
     bias, out_bias, mlp_bias = _biases(config)
