@@ -9,6 +9,7 @@ from tests.families.official import Official
 from tests.families.official_decoders import DECODERS
 from tests.families.official_encoders import FOLDERS, SIZES
 from tests.families.official_mixtures import COMMON, MIXTURES, ROUTER
+from tests.families.official_more import MORE
 from tests.families.official_others import OTHERS
 
 SMALL = {"openai/gpt-oss-20b": {"intermediate_size": 32}}
@@ -22,6 +23,7 @@ def commands(values: dict[str, Any]) -> tuple[str, ...]:
 OFFICIAL = {
     **DECODERS,
     **OTHERS,
+    **MORE,
     **{name: Official(*folder, SIZES.get(name), commands=commands(folder[0])) for name, folder in FOLDERS.items()},
 }
 for mixture, (values, count, active) in MIXTURES.items():

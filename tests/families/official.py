@@ -57,9 +57,9 @@ class Official:
 
     `count` is how many parameters there are, `active` how many take part in a token; None is not compared. `generation` is its
     generation_config.json, `tokens` its special tokens, `files` its other files, of which the tests know the names alone, and `beside`
-    those whose JSON matters. Its tokenizer is one of bytes, one of words, or that of a golden folder. `small` are sizes
-    that do not follow from the rules. The names of its
-    tensors begin with another word than those that transformers writes now (`renamed`). The `commands` run without a word; a `refusal` is the one line that they say instead.
+    those whose JSON matters. Its tokenizer is one of bytes, one of words, or that of a golden folder. `small` are sizes that do not
+    follow from the rules. `renamed` pairs the beginning that transformers now writes before names of tensors with the folder's own. The
+    `commands` run without a word; a `refusal` is what one line says instead.
     """
 
     values: dict[str, Any]
@@ -100,7 +100,9 @@ def shrunk(values: dict[str, Any], small: dict[str, Any]) -> dict[str, Any]:
     """A config.json with small sizes: layers and lists for layers are cut, lists for rotations get the length that they have to have."""
     if isinstance(values.get("text_config"), dict):
         return values | {"text_config": shrunk(values["text_config"], small.get("text_config", {}))}
-    found = {key: SIZES[key] if key in SIZES and isinstance(value, int) else value for key, value in values.items()}
+    found: dict[str, Any] = {
+        key: SIZES[key] if key in SIZES and value and isinstance(value, int) else value for key, value in values.items()
+    }
     for key in ("num_key_value_heads", "num_kv_heads", "n_shared_experts"):
         found[key] = min(values[key], found[key]) if key in found else None
     if values.get("num_key_value_heads") == values.get("num_attention_heads"):
@@ -110,8 +112,6 @@ def shrunk(values: dict[str, Any], small: dict[str, Any]) -> dict[str, Any]:
         if isinstance(values.get(key), list):
             found[key] = [*dict.fromkeys(values[key]), values[key][0]][:layers]
     found = {key: value for key, value in {**found, **small}.items() if value is not None or key in values}
-    if any(isinstance(values.get(key), list) for key in PATTERNS):
-        found |= {key: found[key][:layers] for key in PATTERNS if key in found}
     if isinstance(rope := values.get("rope_scaling"), dict):
         heads = found["num_attention_heads"]
         half = int(found.get("head_dim") or found["hidden_size"] // heads) * found.get("partial_rotary_factor", 1) // 2
@@ -149,7 +149,20 @@ def random_tensors(official: Official, values: dict[str, Any]) -> dict[str, torc
         else:
             middle = float("norm" in name.lower() and name.endswith("weight"))
             tensors[name] = (middle + 0.05 * torch.randn(shape, generator=random)).to(dtype)
-    return tensors
+    settings = values.get("quantization_config", {})
+    return narrowed(tensors, settings) if settings.get("quant_method") == "fp8" else tensors
+
+
+def narrowed(tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The matrices of the layers as FP8, with a scale for each block of 128 by 128, or with one for a matrix and one for its inputs."""
+    found = dict(tensors)
+    for name, tensor in tensors.items():
+        if "_proj" in name and name.endswith(".weight") and tensor.ndim == 2:
+            sizes = [-(-size // 128) for size in tensor.shape] if settings["weight_block_size"] else []
+            found |= {name: tensor.to(torch.float8_e4m3fn), f"{name}_scale_inv": torch.full(sizes, 0.5)}
+            if settings["activation_scheme"] == "static":
+                found[f"{name.removesuffix('weight')}activation_scale"] = torch.tensor(0.5)
+    return found
 
 
 def stored_shape(shape: tuple[int, ...], take: Take) -> tuple[int, ...]:

@@ -195,8 +195,7 @@ DECODERS = {
         count=134.5e6,
         generation={"_from_model_config": True, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2},
         tokens={"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2},
-        files=(*MERGES, "special_tokens_map.json", "all_results.json", "eval_results.json", "train_results.json", "trainer_state.json")
-        + ("training_args.bin", "onnx/model.onnx", "onnx/model_q4.onnx", "runs/events.out.tfevents"),
+        files=(*MERGES, "special_tokens_map.json", "all_results.json", "eval_results.json", "train_results.json", "onnx/model.onnx"),
         small={"hidden_size": 36, "num_attention_heads": 3, "num_key_value_heads": 1},
     ),
     "tiiuae/Falcon3-1B-Instruct": Official(
@@ -401,7 +400,7 @@ DECODERS = {
         OLMO2
         | {"architectures": ["Olmo3ForCausalLM"], "hidden_size": 4096, "intermediate_size": 11008, "max_position_embeddings": 65536}
         | {"layer_types": (["sliding_attention"] * 3 + ["full_attention"]) * 8, "model_type": "olmo3", "num_attention_heads": 32}
-        | {"num_hidden_layers": 32, "num_key_value_heads": 32, "sliding_window": 4096, "vocab_size": 100278, "vocab_size": 100278}
+        | {"num_hidden_layers": 32, "num_key_value_heads": 32, "sliding_window": 4096, "vocab_size": 100278}
         | {
             "rope_scaling": {
                 "attention_factor": 1.2079441541679836,

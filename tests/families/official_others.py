@@ -28,8 +28,16 @@ BERT = {
 }
 WORDS = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103}
 POOLER = ("pooler.dense.weight", "pooler.dense.bias")
-BERT_FILES = (*HUB, "LICENSE", "tokenizer.json", "tokenizer_config.json", "flax_model.msgpack", "model.onnx", "pytorch_model.bin")
-BERT_FILES = (*BERT_FILES[:-1], "rust_model.ot", "tf_model.h5", "coreml/fill-mask/float32_model.mlpackage/Manifest.json")
+BERT_FILES = (
+    *HUB,
+    "LICENSE",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "flax_model.msgpack",
+    "model.onnx",
+    "rust_model.ot",
+    "tf_model.h5",
+)
 SENTENCES = (*MAPPED, "data_config.json", "onnx/model.onnx", "openvino/openvino_model.bin", "openvino/openvino_model.xml", "tf_model.h5")
 
 
@@ -422,7 +430,7 @@ OTHERS = {
             "projector_hidden_act": "gelu",
             "spatial_merge_size": 2,
             "text_config": {
-                **{key: value for key, value in SILU.items()},
+                **SILU,
                 "head_dim": 128,
                 "hidden_size": 5120,
                 "intermediate_size": 32768,
@@ -445,8 +453,7 @@ OTHERS = {
         count=22.9e9,
         generation={"_from_model_config": True, "bos_token_id": 1, "eos_token_id": 2, "transformers_version": "4.50.0.dev0"},
         tokens={"<unk>": 0, "<s>": 1, "</s>": 2, "[INST]": 3, "[/INST]": 4, "[IMG]": 10},
-        files=(*MAPPED, "SYSTEM_PROMPT.txt", "chat_template.json", "consolidated.safetensors", "params.json", "tekken.json")
-        + ("preprocessor_config.json", "processor_config.json"),
+        files=(*MAPPED, "SYSTEM_PROMPT.txt", "chat_template.json", "consolidated.safetensors", "params.json", "tekken.json"),
         renamed=("", "language_model."),
     ),
     "Qwen/Qwen2.5-VL-3B-Instruct": Official(

@@ -38,6 +38,9 @@ def spec(config: Config) -> ModelSpec:
     rope = config.rope(head_dim, default_theta=THETA.get(kind, 10000.0), partial=0.5 if kind == "glm4_moe" else None)
     if kind == "phimoe":
         config.raw("original_max_position_embeddings")  # used only by a rope scaling
+    if kind == "qwen3_moe":  # keys of Qwen's own code, which say what holds for all of them
+        for key, value in {"qkv_bias": False, "shared_expert_intermediate_size": 0, "use_qk_norm": True}.items():
+            config.require(key, [value])
     normed = kind in ("qwen3_moe", "olmoe", "dots1") or (kind == "glm4_moe" and config.flag("use_qk_norm", default=False))
     experts, mixed = _experts(config), _mixed(config, count)
     dense = gated_mlp(config)
