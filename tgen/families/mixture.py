@@ -109,12 +109,12 @@ def granite_names(spec: ModelSpec) -> Names:
     """Granite stacks all experts of a layer, and fuses gate and up."""
     names: Names = {}
     block = "block_sparse_moe"
-    for name, source in expert_names(spec).items():
+    for name, source in expert_names(spec, block).items():
         assert isinstance(source, Source) and source.other is not None
         down = source.name.endswith("down_proj.weight")
         older, newer = ("output_linear.weight", "down_proj") if down else ("input_linear.weight", "gate_up_proj")
-        take = source.other.take
-        names[name] = Source(f"{block}.{older}", take, Source(f"{block}.experts.{newer}", take))
+        take, last = source.other.take, source.other.other
+        names[name] = Source(f"{block}.{older}", take, Source(f"{block}.experts.{newer}", take, last))
     names["feed_forward.router.weight"] = Source(f"{block}.router.layer.weight", other=Source(f"{block}.router.weight"))
     fused = "shared_mlp.input_linear"
     names |= {f"feed_forward.shared.{part}": Source(fused, (Part(place, 2),)) for place, part in enumerate(("gate", "up"))}
