@@ -387,7 +387,6 @@ def rewrite_config(path: Path, asked: dict[str, Any]) -> None:
     config.pop("layer_types", None)
     config.pop("scale_decoder_outputs", None)
     config["torch_dtype"] = config.pop("dtype")
-    config["transformers_version"] = "4.46.0"
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -63,11 +63,13 @@ class Served:
 
 
 @contextmanager
-def serving(*names: str, rows: int = 8, queue: int = 100, access: Access | None = None, **limits: Any) -> Iterator[Served]:
-    """A server with these models."""
+def serving(
+    *names: str, adapters: tuple[str, ...] = (), rows: int = 8, queue: int = 100, access: Access | None = None, **limits: Any
+) -> Iterator[Served]:
+    """A server with these models, or with one and its adapters."""
     most: dict[str, Any] = {"body_bytes": 2**20, "seconds": 60.0, "requests": rows + queue, **limits}
     memory = most.pop("memory", None)
-    models = Models(names, RunOptions(threads=1), GuessOptions(), rows, memory)
+    models = Models(names, RunOptions(threads=1, adapter=adapters), GuessOptions(), rows, memory)
     models.load(models.all[0])
     service = Service(models, Worker(), Limits(**most), {}, {})
     ready = threading.Event()

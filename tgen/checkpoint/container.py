@@ -19,7 +19,7 @@ from tgen.checkpoint.quantised.find import find_method
 from tgen.checkpoint.quantised.method import Method
 from tgen.checkpoint.safetensors import stored_tensors
 from tgen.checkpoint.stored import StoredTensor
-from tgen.errors import CheckpointError
+from tgen.errors import CheckpointError, UnsupportedError
 from tgen.families.config import Config
 from tgen.families.registry import Family, find_family
 from tgen.families.table import Table
@@ -96,6 +96,11 @@ def open_checkpoint(path: Path, *, vectors: bool = False, adapters: Sequence[str
     container: Container
     opened = open_adapters(path, adapters)
     path = opened.base
+    if path.is_file() and opened.adapters:
+        raise UnsupportedError(
+            f"an adapter changes a Hugging Face folder, and {path} is a GGUF file",
+            "name the folder that the file was made from; llama.cpp's own tools merge an adapter into a GGUF file",
+        )
     if path.is_file():
         from tgen.checkpoint.gguf.file import open_gguf
 

@@ -6,7 +6,6 @@ Knows no tensor framework. NumPy lacks bfloat16, so uint16 arrays hold such numb
 from __future__ import annotations
 
 import errno
-import math
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-from tgen.checkpoint.gguf.blocks import floats
 from tgen.checkpoint.matching import Match, Matches, no_number, no_repeat
 from tgen.checkpoint.quantised.floats import FLOATS, POWERS, eight_bits
 from tgen.checkpoint.stored import Adapted, StoredTensor
@@ -46,7 +44,7 @@ class MappedFiles:
     def array(self, stored: StoredTensor) -> Array:
         """A view of the file, bfloat16 as uint16. Its pages are private: writing to it would not change the file.
 
-        The numbers of a packed or adapted tensor, or of one of blocks, are a new array.
+        The numbers of a packed or adapted tensor are a new array.
         """
         if stored.adapted is not None:
             if self._merged is None or self._merged[0] is not stored:
@@ -54,8 +52,6 @@ class MappedFiles:
             return self._merged[1]
         if stored.packed is not None:
             return stored.packed.numbers(self)
-        if stored.blocks is not None:
-            return floats(self.blocks(stored), stored.blocks.kind).reshape(stored.shape)
         number = FORMATS[stored.dtype]
         count = (stored.stop - stored.start) // number.itemsize
         if count == 0:
@@ -64,11 +60,6 @@ class MappedFiles:
         if stored.strides is None:
             return flat.reshape(stored.shape)
         return as_strided(flat, stored.shape, [stride * number.itemsize for stride in stored.strides])
-
-    def blocks(self, stored: StoredTensor) -> npt.NDArray[np.uint8]:
-        """The bytes of a tensor of blocks, [rows, bytes of a row]."""
-        flat = np.frombuffer(self._map(stored.file), np.uint8, stored.stop - stored.start, stored.start)
-        return flat.reshape(-1, len(flat) * stored.shape[-1] // math.prod(stored.shape))
 
     def floats(self, stored: StoredTensor) -> npt.NDArray[np.float32]:
         """The numbers in float32."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,9 @@ Floats = npt.NDArray[np.float32]
 class StoredTensor:
     """One tensor of a checkpoint: its file, the type it is stored in ("F32", "BF16" ...), its shape.
 
-    `start` and `stop` are byte offsets into the file. `strides` count numbers; None means row-major order. A tensor with `packed` or
-    `blocks` is not in the file as it is: its numbers, in the type `dtype`, are computed. A packed matrix is always [outputs, inputs].
-    The numbers of one with `adapted` are those of another tensor and the change that an adapter makes to them.
+    `start` and `stop` are byte offsets into the file. `strides` count numbers; None means row-major order. A tensor with `packed` is not
+    in the file as it is: its numbers, in the type `dtype`, are computed. A packed matrix is always [outputs, inputs]. The numbers of one
+    with `adapted` are those of another tensor and the change that an adapter makes to them.
     """
 
     file: Path
@@ -31,7 +32,6 @@ class StoredTensor:
     stop: int = 0
     strides: tuple[int, ...] | None = None
     packed: Packed | None = None
-    blocks: Blocks | None = None
     adapted: Adapted | None = None
 
     @property
@@ -44,8 +44,6 @@ class StoredTensor:
             return self.adapted.base.number_format
         if self.packed is not None:
             return self.packed.number_format
-        if self.blocks is not None:
-            return "BF16"  # blocks have 8 bits at most
         return "F32" if self.dtype == "F64" else self.dtype
 
     @property
@@ -53,14 +51,12 @@ class StoredTensor:
         """The type that it has in the file, for people."""
         if self.adapted is not None:
             return self.adapted.base.stored_as
-        if self.blocks is not None:
-            return self.blocks.kind
         return self.dtype if self.packed is None else self.packed.stored_as
 
     @property
     def is_narrow(self) -> bool:
         """Whether its numbers have fewer than 16 bits each."""
-        return self.packed is not None or self.blocks is not None
+        return self.packed is not None
 
     @property
     def is_upright(self) -> bool:
@@ -112,18 +108,6 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
-    """How GGUF stores a tensor of narrow numbers: rows of blocks, each of `numbers` numbers in `size` bytes.
-
-    `kind` is ggml's name for the type ("Q4_K").
-    """
-
-    kind: str
-    numbers: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
 class LowRank:
     """A change of a matrix [outputs, inputs] by `scale` times the product of `up` [outputs, rank] and `down` [rank, inputs].
 
@@ -150,6 +134,13 @@ class Adapted:
     change: LowRank
 
 
+class Narrow(NamedTuple):
+    """The rows of a matrix as the files hold them, and what makes the wanted numbers of some of these rows."""
+
+    rows: npt.NDArray[Any]
+    made: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+
+
 class Packed(ABC):
     """How a tensor's numbers are computed from other tensors in the files; each kind is a dataclass that has them as its fields."""
 
@@ -174,8 +165,20 @@ class Packed(ABC):
         """8 or 4 if signed integers of so many bits, with a scale for each group of whole 32 columns, are the same matrix; else None."""
         return None
 
-    def panel(self, files: Reader) -> tuple[Words, Floats] | None:
-        """These integers, as panels.py of the native executor says, and their scales [rows, groups]; None if the files belie it."""
+    def panel(self, files: Reader) -> tuple[Narrow, Floats] | None:
+        """What these integers are made of, as panels.py of the native executor says, and their scales [rows, groups].
+
+        None if the files belie it.
+        """
+        raise NotImplementedError
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether 8 bits hold the numbers well where panels lack their own integers, so that they need not become floats of 16 bits."""
+        return False
+
+    def by_rows(self, files: Reader) -> Narrow:
+        """What floats are made of, where the numbers are rounded."""
         raise NotImplementedError
 
     @property

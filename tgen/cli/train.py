@@ -11,8 +11,11 @@ from tgen.cli import options as p
 from tgen.cli.interrupts import Interrupts
 from tgen.cli.prompt import check_encoding
 from tgen.cli.settings import unalias
+from tgen.cli.train_adapter import begin_adapter, check_adapter
 from tgen.errors import UsageError
 from tgen.options import RunOptions
+from tgen.train.adapters.settings import DEFAULTS as ADAPTER
+from tgen.train.adapters.settings import RANK, SEQUENCE
 from tgen.train.settings import TrainSettings
 from tgen.ui import messages
 from tgen.ui.report import shell_words
@@ -33,7 +36,7 @@ def _number(name: str, help: str, panel: str, limits: str = "above 0", default: 
     return p.option(f"--{name.replace('_', '-')}", help=help, panel=panel, metavar=metavar, limits=limits, default=default or f"{value:g}")
 
 
-@p.takes(without=("dtype", "executor", "quantize"))
+@p.takes(without=("dtype", "executor", "quantize", "adapter"))
 def train(
     texts: Annotated[
         list[str] | None,
@@ -58,7 +61,38 @@ def train(
             "--base",
             panel=COURSE,
             metavar="PATH|NAME",
-            help="Go on from the weights, tokenizer and shape of a model that tgen train made from texts; --layers can add layers.",
+            help="Go on from the weights, tokenizer and shape of a model that tgen train made from texts; --layers can add layers. With "
+            "--adapter: any model that is decoder-only.",
+        ),
+    ] = None,
+    adapter: Annotated[
+        bool,
+        p.option(
+            "--adapter",
+            panel=COURSE,
+            help="Train a LoRA adapter for --base, which stays as it is: a small folder in peft's format, for --model or --adapter.",
+        ),
+    ] = False,
+    rank: Annotated[
+        int | None,
+        p.option(
+            "--rank",
+            panel=COURSE,
+            metavar="INT",
+            limits="1 to 4096",
+            default=RANK,
+            help="With --adapter: columns of its matrices, its size.",
+        ),
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        p.option(
+            "--alpha",
+            panel=COURSE,
+            metavar="FLOAT",
+            limits="above 0",
+            default="twice the rank",
+            help="With --adapter: it changes the model by alpha / rank times the product of its matrices.",
         ),
     ] = None,
     base_share: Annotated[
@@ -85,7 +119,9 @@ def train(
         int | None,
         p.option("--steps", help="Train for this many steps instead.", panel=COURSE, metavar="INT", limits="above 0"),
     ] = None,
-    batch: Annotated[int, _number("batch", "Sequences in a step.", COURSE)] = DEFAULTS.batch,
+    batch: Annotated[
+        int | None, _number("batch", "Sequences in a step.", COURSE, default=f"{DEFAULTS.batch}, with --adapter {ADAPTER['batch']}")
+    ] = None,
     accumulate: Annotated[int, _number("accumulate", "Batches in a step: their gradients are added up.", COURSE)] = DEFAULTS.accumulate,
     beginnings: Annotated[
         float, _number("beginnings", "Share of the sequences that begin where a document begins, as a prompt does.", COURSE, "0 to 1")
@@ -96,12 +132,18 @@ def train(
             "sequence",
             "With --base: tokens in a sequence. Fewer than the context of --base train faster, and suffice to learn beginnings.",
             COURSE,
-            default="the context",
+            default=f"the context, with --adapter {SEQUENCE} at most",
         ),
     ] = DEFAULTS.sequence,
     learning_rate: Annotated[
-        float, _number("learning_rate", "The highest learning rate, which the run reaches at the end of warm-up.", COURSE)
-    ] = DEFAULTS.learning_rate,
+        float | None,
+        _number(
+            "learning_rate",
+            "The highest learning rate, which the run reaches at the end of warm-up.",
+            COURSE,
+            default=f"{DEFAULTS.learning_rate:g}, with --adapter {ADAPTER['learning_rate']:g}",
+        ),
+    ] = None,
     every: Annotated[
         int,
         p.option(
@@ -162,15 +204,13 @@ def train(
     given: dict[str, Any] = {"width": width, "layers": layers, "vocab": vocab, "context": context, "validation": validation}
     given = {name: value for name, value in given.items() if value is not None}
     _check_apart(base, held_back, given)
+    check_adapter(adapter, base, texts, {"--rank": rank, "--alpha": alpha}, {"--layers": layers, "--base-share": base_share})
+    given |= {name: value for name, value in (("batch", batch), ("learning_rate", learning_rate)) if value is not None}
     settings = TrainSettings(
-        batch=batch, accumulate=accumulate, steps=steps, minutes=minutes if asked else DEFAULTS.minutes, learning_rate=learning_rate,
-        seed=seed, beginnings=beginnings, sequence=sequence, base_share=base_share, **given,
+        accumulate=accumulate, steps=steps, minutes=minutes if asked else DEFAULTS.minutes, seed=seed, beginnings=beginnings,
+        sequence=sequence, base_share=base_share, **{**(ADAPTER if adapter else {}), **given},
     )  # fmt: skip
-    if [bool(texts), pairs is not None, resume].count(True) != 1:
-        raise UsageError(
-            "give exactly one of text files, --pairs and --resume",
-            "text files or --pairs start a run; --resume goes on with the run in --output",
-        )
+    _check_start(texts, pairs, resume)
     _check_company(
         texts,
         base,
@@ -183,22 +223,26 @@ def train(
     require_torch("tgen train")
 
     from tgen.executors.torch.placement import choose_device, set_threads
+    from tgen.train.adapters.trainer import AdapterTrainer
+    from tgen.train.adapters.workspace import AdapterWorkspace
     from tgen.train.trainer import Trainer
     from tgen.train.workspace import Workspace
 
     set_threads(run)
-    workspace = Workspace(output)
+    tuned = AdapterWorkspace(output)
+    workspace = tuned if adapter or (resume and tuned.is_begun) else Workspace(output)
     with TrainingView() as view:
-        if texts:
+        if texts and base is not None and adapter:
+            view.say("reading the text")
+            begin_adapter(tuned, texts, held_back, base, rank, alpha, settings)
+        elif texts:
             _begin(workspace, view, texts, held_back, base, layers, settings)
         elif pairs is not None:
-            view.say(f"reading the pairs and learning {settings.vocab} tokens")
-            dropped = workspace.create_pairs(pairs, settings)
-            if dropped:
-                view.say(f"{dropped} pairs are longer than --context {settings.context} and were left out")
+            _begin_pairs(workspace, view, pairs, settings)
         elif asked:
             workspace.change_course(steps, minutes)
-        trainer = Trainer(workspace, choose_device(run), compiled=compiled, every=every, prompt=prompt)
+        kind = AdapterTrainer if workspace is tuned else Trainer
+        trainer = kind(workspace, choose_device(run), compiled=compiled, every=every, prompt=prompt)
         with Interrupts() as interrupts:
             _run(trainer, view, interrupts)
         if interrupts.exit_code is not None:
@@ -206,6 +250,15 @@ def train(
             return interrupts.exit_code
     messages.dim(f"done: {shell_words(trainer.usage(str(output)))}")
     return 0
+
+
+def _check_start(texts: list[str] | None, pairs: Path | None, resume: bool) -> None:
+    """Raise UsageError unless there is one thing to start from."""
+    if [bool(texts), pairs is not None, resume].count(True) != 1:
+        raise UsageError(
+            "give exactly one of text files, --pairs and --resume",
+            "text files or --pairs start a run; --resume goes on with the run in --output",
+        )
 
 
 def _check_apart(base: str | None, held_back: list[str] | None, given: dict[str, Any]) -> None:
@@ -243,6 +296,14 @@ def _begin(
     settings = settings if found is None else found.settings(settings)
     view.say(f"reading the text and learning {settings.vocab} tokens" if found is None else "reading the text")
     workspace.create(texts, settings, held_back, found)
+
+
+def _begin_pairs(workspace: Workspace, view: TrainingView, pairs: Path, settings: TrainSettings) -> None:
+    """Start a run on sentence pairs."""
+    view.say(f"reading the pairs and learning {settings.vocab} tokens")
+    dropped = workspace.create_pairs(pairs, settings)
+    if dropped:
+        view.say(f"{dropped} pairs are longer than --context {settings.context} and were left out")
 
 
 def _run(trainer: Trainer, view: TrainingView, interrupts: Interrupts) -> None:

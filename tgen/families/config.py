@@ -39,20 +39,22 @@ HARMLESS = frozenset(
     _num_labels activation_dropout architectures attention_dropout attention_probs_dropout_prob attention_softmax_in_fp32
     attn_implementation attn_pdrop auto_map aux_loss_alpha bad_words_ids begin_suppress_tokens bias_dropout_fusion bos_token_id
     cache_implementation chunk_size_feed_forward classif_dropout classifier_dropout classifier_dropout_prob custom_pipelines
-    decoder_layerdrop decoder_start_token_id directionality diversity_penalty do_sample dropout dropout_rate dtype early_stopping embd_pdrop
-    embed_dropout embedding_dropout encoder_layerdrop encoder_no_repeat_ngram_size eod_token_id eos_token_id
+    decoder_layerdrop decoder_start_token_id directionality diversity_penalty do_sample dropout dropout_rate dtype early_stopping
+    embd_pdrop embed_dropout embedding_dropout encoder_layerdrop encoder_no_repeat_ngram_size eod_token_id eos_token_id
     exponential_decay_length_penalty extra_pos_embeddings finetuning_task force_bos_token_to_be_generated forced_bos_token_id
     forced_eos_token_id gradient_checkpointing hidden_dropout hidden_dropout_prob id2label init_std initializer_factor initializer_range
-    input_jitter_noise is_decoder is_encoder_decoder is_llama_config keys_to_ignore_at_inference label2id language layerdrop length_penalty
-    masked_softmax_fusion max_length max_sequence_length min_length model_type moe_capacity n_ctx name no_repeat_ngram_size num_beam_groups
-    num_beams num_labels num_return_sequences offset_alibi output_attentions output_hidden_states output_past output_router_logits
-    output_scores pad_token_id pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type prefix
-    pretraining_tp problem_type remove_invalid_values reorder_and_upcast_attn repetition_penalty replacing_rate resid_dropout resid_pdrop
-    residual_dropout return_dict return_dict_in_generate router_aux_loss_coef save_step sep_token_id seq_aux skip_bias_add skip_bias_add_qkv
-    slow_but_exact summary_activation summary_first_dropout summary_last_dropout summary_proj_to_labels summary_type summary_use_proj
-    suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript
-    transformers.js_config transformers_version typical_p unk_token_id unsloth_fixed unsloth_version use_bfloat16 use_cache
-    vocab_size_or_config_json_file
+    input_jitter_noise is_decoder is_encoder_decoder is_llama_config keys_to_ignore_at_inference label2id language layerdrop
+    length_penalty masked_softmax_fusion max_length max_new_tokens max_sequence_length min_length model_max_length model_type
+    moe_capacity n_ctx name neftune_noise_alpha no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences
+    offset_alibi output_attentions output_hidden_states output_past output_router_logits output_scores pad_token_id padding_side
+    pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type prefix pretraining_tp problem_type
+    remove_invalid_values reorder_and_upcast_attn repetition_penalty replacing_rate resid_dropout resid_pdrop residual_dropout
+    return_dict return_dict_in_generate router_aux_loss_coef save_step sbert_ce_default_activation_function sentence_transformers
+    sep_token_id seq_aux skip_bias_add skip_bias_add_qkv slow_but_exact summary_activation summary_first_dropout summary_last_dropout
+    summary_proj_to_labels summary_type summary_use_proj suppress_tokens task_specific_params temperature tf_legacy_loss
+    tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript transformers.js_config transformers_version typical_p
+    unk_token_id unsloth_fixed unsloth_version use_bfloat16 use_cache use_flash_attention_2 use_flash_attn
+    vocab_size_or_config_json_file xla_device
     """.split()
 )
 

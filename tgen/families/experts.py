@@ -56,9 +56,10 @@ def expert_names(
     parts: tuple[str, str, str] = PARTS,
     stacked: str = "mlp.experts.gate_up_proj mlp.experts.down_proj",
 ) -> Names:
-    """Where the matrices of all experts are: one by one (`mlp.experts.3.up_proj.weight`), or in two stacks, the first fused.
+    """Where the matrices of all experts are: one by one (`mlp.experts.3.up_proj.weight`), in two stacks, the first fused, or in three.
 
-    transformers writes the first form, and the second if it is asked not to undo its conversions.
+    transformers writes the first form, and the second if it is asked not to undo its conversions. MLX writes the third, under the same
+    names for all families.
     """
     found, names = first_experts(spec), Names()
     if found is None:
@@ -68,7 +69,8 @@ def expert_names(
         member = Member(number, count)
         ways = ("gate", fused, (member, Part(0, 2))), ("up", fused, (member, Part(1, 2))), ("down", down, (member,))
         for part, (ours, stack, take) in zip(parts, ways, strict=True):
-            one = Source(f"{block}.experts.{number}.{part}.weight", other=Source(stack, take))
+            last = Source(f"{block}.switch_mlp.{ours}_proj.weight", (member,))
+            one = Source(f"{block}.experts.{number}.{part}.weight", other=Source(stack, take, last))
             names[f"feed_forward.experts.{number}.{ours}.weight"] = one
     return names
 

@@ -27,11 +27,11 @@ def spec(config: Config) -> ModelSpec:
     for key in UNUSED:
         config.raw(key)
     bias = config.flag("conv_bias", default=False)
+    rope = config.rope(head_dim, default_theta=1e6)
+    config.require("theta", [rope.theta])  # repeats rope_theta
     mixers: dict[str, AttentionSpec | ShortConvolutionSpec] = {
         "conv": ShortConvolutionSpec(WindowSpec(config.integer("conv_L_cache", default=3, maximum=1024), bias), bias),
-        "full_attention": AttentionSpec(
-            heads, kv_heads, head_dim, head_dim**-0.5, qk_norm=norm, rope=config.rope(head_dim, default_theta=1e6)
-        ),
+        "full_attention": AttentionSpec(heads, kv_heads, head_dim, head_dim**-0.5, qk_norm=norm, rope=rope),
     }
     config.require("hidden_act", ["silu"])
     parts: list[MlpSpec | ExpertsSpec]

@@ -6,7 +6,7 @@ They differ in biases, in a norm on queries and keys, in which layers have a sli
 from __future__ import annotations
 
 from tgen.errors import UnsupportedError
-from tgen.families.config import Config
+from tgen.families.config import MAX_INTEGER, Config
 from tgen.families.decoder import ATTENTION, BUFFERS, FEED_FORWARD, MODULES, PRE_NORMS, decoder_model
 from tgen.families.scaling import original_context
 from tgen.families.table import Names, Source, Table, make_table, paired
@@ -30,6 +30,7 @@ def spec(config: Config) -> ModelSpec:
     norm = NormSpec("rms", config.number("rms_norm_eps", default=1e-6 if kind in SMALL_EPS else 1e-5) / residual / residual)
     config.require("rope_interleaved", [False])
     config.require("use_mrope", [False])
+    config.require("activation", ["swiglu"])  # Falcon 3's name for a gated SiLU
     if kind == "hunyuan_v1_dense":
         _hunyuan(config)
     bias, out_bias, mlp_bias = _biases(config)
@@ -68,7 +69,7 @@ def spec(config: Config) -> ModelSpec:
         config,
         layers,
         norm,
-        context=config.context(default=2048),
+        context=min(config.context(default=2048), _chunk(config) if kind == "qwen2" else MAX_INTEGER),
         tied=kind in ("smollm3", "ernie4_5"),
         head={"scale": 1 / config.number("logits_scaling", default=1.0)} if granite else None,
         embedding_scale=config.number("embedding_multiplier", default=1.0) / residual if granite else None,
@@ -114,6 +115,7 @@ def _hunyuan(config: Config) -> None:
     for key in ("use_qk_norm", "use_rotary_pos_emb"):
         config.require(key, [True])
     config.require("norm_type", ["rms"])
+    config.require("num_experts", [1])
     unused = """
         attention_head_dim cla_share_factor class_num dense_list im_end_id im_newline_id im_start_id mask_init_id org_vocab_size pad_id
         pool_type text_end_id text_start_id
@@ -127,6 +129,15 @@ def _growth(config: Config) -> QueryGrowth:
     settings = config.rope_settings()
     settings.raw("max_position_embeddings")  # repeats the key of the same name outside
     return QueryGrowth(settings.number("llama_4_scaling_beta"), max(int(original_context(config, settings)), 1))
+
+
+def _chunk(config: Config) -> int:
+    """How many tokens Qwen2.5-1M reads before it attends in chunks, which tgen does not implement."""
+    if not config.mapping("dual_chunk_attention_config"):
+        return MAX_INTEGER
+    settings = config.part("dual_chunk_attention_config", config.mapping("dual_chunk_attention_config"))
+    settings.raw("original_max_position_embeddings")
+    return max(settings.integer("chunk_size") - settings.integer("local_size"), 1)
 
 
 def _ropes(config: Config, rope: RopeSpec, count: int) -> list[RopeSpec | None]:

@@ -54,8 +54,8 @@ def _window(config: Config) -> WindowSpec:
 def _channels(config: Config) -> SelectiveSpec:
     """The mixer of Mamba and Falcon Mamba."""
     width = config.integer("hidden_size")
-    inner = int(config.number("expand", default=2, maximum=1024) * width)
-    config.require("intermediate_size", [inner])
+    expanded = int(config.number("expand", default=2, maximum=1024) * width)
+    inner = config.integer("intermediate_size", default=expanded)  # Falcon Mamba's folders say two different things, and this one is true
     rank = math.ceil(width / 16) if config.raw("time_step_rank") in (None, "auto") else config.integer("time_step_rank")
     return SelectiveSpec(
         inner,

@@ -38,6 +38,9 @@ def spec(config: Config) -> ModelSpec:
     rope = config.rope(head_dim, default_theta=THETA.get(kind, 10000.0), partial=0.5 if kind == "glm4_moe" else None)
     if kind == "phimoe":
         config.raw("original_max_position_embeddings")  # used only by a rope scaling
+    if kind == "qwen3_moe":  # keys of Qwen's own code, which say what holds for all of them
+        for key, value in {"qkv_bias": False, "shared_expert_intermediate_size": 0, "use_qk_norm": True}.items():
+            config.require(key, [value])
     normed = kind in ("qwen3_moe", "olmoe", "dots1") or (kind == "glm4_moe" and config.flag("use_qk_norm", default=False))
     experts, mixed = _experts(config), _mixed(config, count)
     dense = gated_mlp(config)
@@ -106,12 +109,12 @@ def granite_names(spec: ModelSpec) -> Names:
     """Granite stacks all experts of a layer, and fuses gate and up."""
     names: Names = {}
     block = "block_sparse_moe"
-    for name, source in expert_names(spec).items():
+    for name, source in expert_names(spec, block).items():
         assert isinstance(source, Source) and source.other is not None
         down = source.name.endswith("down_proj.weight")
         older, newer = ("output_linear.weight", "down_proj") if down else ("input_linear.weight", "gate_up_proj")
-        take = source.other.take
-        names[name] = Source(f"{block}.{older}", take, Source(f"{block}.experts.{newer}", take))
+        take, last = source.other.take, source.other.other
+        names[name] = Source(f"{block}.{older}", take, Source(f"{block}.experts.{newer}", take, last))
     names["feed_forward.router.weight"] = Source(f"{block}.router.layer.weight", other=Source(f"{block}.router.weight"))
     fused = "shared_mlp.input_linear"
     names |= {f"feed_forward.shared.{part}": Source(fused, (Part(place, 2),)) for place, part in enumerate(("gate", "up"))}

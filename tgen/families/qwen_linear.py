@@ -22,6 +22,7 @@ def spec(config: Config) -> ModelSpec:
     for key in ("mamba_ssm_dtype", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings"):
         config.raw(key)  # speak of number formats, and of layers that guess further tokens at once
     config.require("attn_output_gate", [True])
+    config.require("use_sliding_window", [False])
     attention = AttentionSpec(
         heads,
         config.kv_heads(heads),

@@ -25,7 +25,9 @@ def spec(config: Config) -> ModelSpec:
         bias=config.flag("mlp_bias", default=False) if nemotron else bias,
     )
     rope, count = config.rope(head_dim, partial=0.5 if nemotron else None), config.layers("num_hidden_layers")
-    if not nemotron:
+    if nemotron:
+        config.require("rope_percent", [rope.dim / head_dim])  # repeats partial_rotary_factor
+    else:
         config.require("mlp_type", ["default"])
         config.require("norm_type", ["layer_norm"])
         config.require("scale_attn_weights", [True])

@@ -44,7 +44,7 @@ class Message:
 class ChatTemplate:
     """A folder's chat template: its source, the place of that source, the special tokens it may name, and arguments for its variables.
 
-    `tools` are the functions that the model may call.
+    `tools` are the functions that the model may call. A conversation that is `finished` has nobody go on with it.
     """
 
     source: str
@@ -52,6 +52,7 @@ class ChatTemplate:
     tokens: dict[str, str]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     tools: Sequence[Mapping[str, Any]] = ()
+    finished: bool = False
 
     def with_arguments(self, arguments: Mapping[str, Any]) -> ChatTemplate:
         """The same template with values for variables of its own, such as enable_thinking; they go before those that it has already.
@@ -131,7 +132,7 @@ class ChatTemplate:
         said = [
             {"role": m.role, "content": [{"type": "text", "text": m.content}] if m.role in form else m.content, **m.extra} for m in messages
         ]
-        given = {"messages": said, "tools": list(self.tools) or None, "documents": None, "add_generation_prompt": True}
+        given = {"messages": said, "tools": list(self.tools) or None, "documents": None, "add_generation_prompt": not self.finished}
         values = {**self.tokens, **self.arguments, **given}
         try:
             return render(self.source, values)

@@ -46,7 +46,7 @@ class BaseModel:
         end = self.tokenizer.token_to_id(END)
         if end is None or not _made_by_training(self.checkpoint, end) or not all((folder / name).is_file() for name in (CONFIG, WEIGHTS)):
             message = f"--base {self.checkpoint.name} was not made by `tgen train` from texts"
-            raise UsageError(message, "name a model that was made so, or leave --base out")
+            raise UsageError(message, "name a model that was made so, or train an --adapter, which any model can be the base of")
         has = self.checkpoint.config["num_hidden_layers"]
         self.layers = has if layers is None else layers
         if self.layers < has:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tgen.errors import UsageError
 from tgen.files import decode_text
-from tgen.text.chat import read_messages
+from tgen.text.chat import Message, read_messages
 from tgen.train.vocabulary import conversation
 
 STDIN = "-"
@@ -22,16 +22,21 @@ LINES_HINT = 'write one object a line: {"text": "..."}, or {"messages": [{"role"
 PAIRS_HINT = "--pairs takes a file of source<TAB>target lines"
 
 
-def read_documents(names: Sequence[str]) -> Iterator[str]:
+Writer = Callable[[Sequence[Message]], str]
+
+
+def read_documents(names: Sequence[str], write: Writer = conversation) -> Iterator[str]:
     """Every document of every file, in order. A `.jsonl` file holds one document a line; another file, or standard input (`-`), is one.
+
+    Messages become the document that `write` makes of them.
 
     Raises UsageError, naming file and line, for a file that cannot be read.
     """
     for name in names:
         if name == STDIN:
-            yield from _parse(sys.stdin.buffer.read(), "standard input")
+            yield from _parse(sys.stdin.buffer.read(), "standard input", write)
         else:
-            yield from _parse(_read(name, TEXTS_HINT), name)
+            yield from _parse(_read(name, TEXTS_HINT), name, write)
 
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:
@@ -67,15 +72,15 @@ def _plain_newlines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _parse(data: bytes, name: str) -> Iterator[str]:
+def _parse(data: bytes, name: str, write: Writer) -> Iterator[str]:
     text = _decode(data, name)
     if name.endswith(".jsonl") or (name == "standard input" and text.startswith("{")):
-        yield from _parse_lines(text, name)
+        yield from _parse_lines(text, name, write)
     elif text.strip():
         yield text
 
 
-def _parse_lines(text: str, name: str) -> Iterator[str]:
+def _parse_lines(text: str, name: str, write: Writer) -> Iterator[str]:
     # Not splitlines(): a JSON string may hold U+2028 and other line separators unescaped.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -83,7 +88,7 @@ def _parse_lines(text: str, name: str) -> Iterator[str]:
         where = f"{name}, line {number}"
         try:
             record = json.loads(line)
-            document = record["text"] if "messages" not in record else _conversation(record["messages"], where)
+            document = record["text"] if "messages" not in record else _conversation(record["messages"], where, write)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsageError(f"{where}: not a JSON object with a text field or messages", LINES_HINT) from error
         if not isinstance(document, str):
@@ -96,8 +101,8 @@ def _parse_lines(text: str, name: str) -> Iterator[str]:
             yield _plain_newlines(document)
 
 
-def _conversation(messages: Any, where: str) -> str:
+def _conversation(messages: Any, where: str, write: Writer) -> str:
     try:
-        return conversation(read_messages(messages))
+        return write(read_messages(messages))
     except UsageError as error:
         raise UsageError(f"{where}: {error}", error.hint) from error

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tgen.executors.torch.transformer import Transformer
 
-Ids = npt.NDArray[np.uint16]
+Ids = npt.NDArray[np.unsignedinteger[Any]]  # of 16 bits, or of 32 for a large vocabulary
 Arrays = tuple[npt.NDArray[np.int64], ...]
 # Which text is held back does not depend on the run's seed, so two runs on the same text can be compared.
 SPLIT_SEED = 20_000

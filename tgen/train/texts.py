@@ -47,10 +47,16 @@ class TextObjective:
     model_type = "llama"
 
     def __init__(self, settings: TrainSettings, corpus: TextCorpus, tokenizer: Tokenizer) -> None:
-        end = end_token(tokenizer)
         self.settings = settings
         self.corpus = corpus
-        self.config: dict[str, Any] = settings.text_config(tokenizer.get_vocab_size(), end)
+        self._tokenizer = tokenizer
+        self._sequences = Sequences(corpus.train, settings.length, settings.seed)
+        self._describe_model()
+
+    def _describe_model(self) -> None:
+        """Set what follows from the model: its config, its way to generate, and the bytes of its tokens."""
+        end = end_token(self._tokenizer)
+        self.config: dict[str, Any] = self.settings.text_config(self._tokenizer.get_vocab_size(), end)
         self.generation: dict[str, Any] = {
             "do_sample": True,
             "temperature": 0.8,
@@ -60,9 +66,7 @@ class TextObjective:
             "bos_token_id": end,
             "eos_token_id": end,
         }
-        self._tokenizer = tokenizer
-        self._sizes = bytes_per_token(tokenizer)
-        self._sequences = Sequences(corpus.train, settings.length, settings.seed)
+        self._sizes = bytes_per_token(self._tokenizer)
 
     def batch(self, number: int) -> Arrays:
         """Sequences [batch, length + 1]."""
@@ -92,12 +96,15 @@ class TextObjective:
 
     def opening(self) -> str:
         """The first words of the first held-back line that has any."""
-        text = self._tokenizer.decode(self.corpus.validation[:OPENING_TOKENS].tolist(), skip_special_tokens=False)
-        line = next((line for line in text.replace(END, "\n").splitlines() if line.strip()), "").strip()
+        line = next((line for line in self._beginning().splitlines() if line.strip()), "").strip()
         if len(line) <= OPENING_CHARACTERS:
             return line
         cut = line[: OPENING_CHARACTERS + 1].rpartition(" ")[0]
         return cut or line[:OPENING_CHARACTERS]
+
+    def _beginning(self) -> str:
+        """The held-back text's beginning, a new line for each document."""
+        return self._tokenizer.decode(self.corpus.validation[:OPENING_TOKENS].tolist(), skip_special_tokens=False).replace(END, "\n")
 
     def describe(self) -> str:
         """Tokens."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tgen.checkpoint.container import open_checkpoint
 from tgen.errors import TgenError, shortened
@@ -60,7 +60,7 @@ class Trainer:
                 module.attend = plain_attend
         # A resumed run keeps the number format that it began with, whatever this machine would choose now.
         self.dtype: torch.dtype = state["dtype"] if state is not None else torch.bfloat16 if bfloat16_is_faster(device) else torch.float32
-        self.optimiser = make_optimiser(self.model, self.settings.weight_decay, self.dtype)
+        self.optimiser = make_optimiser(self.learned, self.settings.weight_decay, self.dtype)
         self.step = 0
         self.tokens = 0
         self.seconds = 0.0
@@ -85,6 +85,11 @@ class Trainer:
     def _base(self) -> Transformer:
         """The base model that the run began with."""
         return load_model(open_checkpoint(self.workspace.first), self.device, torch.float32)
+
+    @property
+    def learned(self) -> nn.Module:
+        """What learns, and what a checkpoint holds."""
+        return self.model
 
     @property
     def share(self) -> float:
@@ -235,7 +240,7 @@ class Trainer:
                 "tokens": self.tokens,
                 "seconds": self.seconds,
                 "history": self.history,
-                "model": self.model.state_dict(),
+                "model": self.learned.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
             }
         )
@@ -271,7 +276,7 @@ class Trainer:
         write_text(folder / "README.md", card)
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
+        self.learned.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
         self.tokens, self.train_loss = state["tokens"], self.history[-1]["train_loss"]

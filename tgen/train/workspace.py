@@ -19,13 +19,13 @@ from tgen.errors import CheckpointError, UsageError
 from tgen.executors.torch.save import write_json
 from tgen.files import write_atomically, write_text
 from tgen.train.base_model import BaseModel
-from tgen.train.inputs import read_documents, read_pairs
+from tgen.train.inputs import Writer, read_documents, read_pairs
 from tgen.train.objective import Objective
 from tgen.train.outputs import curve
 from tgen.train.pairs import PairCorpus, PairObjective, Side, encode_pairs, split_pairs
 from tgen.train.settings import TrainSettings
 from tgen.train.texts import TextCorpus, TextObjective, encode_documents, split_documents
-from tgen.train.vocabulary import USER, begin_prompts, end_token, knows_chats, learn_tokenizer, save_tokenizer
+from tgen.train.vocabulary import USER, begin_prompts, conversation, end_token, knows_chats, learn_tokenizer, save_tokenizer
 
 SETTINGS, STATE, LOG, CURVE = "settings.json", "state.pt", "loss.csv", "loss.svg"
 SIDES = ("source", "target", "held_source", "held_target")
@@ -40,6 +40,34 @@ class RunData:
     tokenizer: Tokenizer
     sizes: dict[str, int]
     arrays: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """All documents, those to learn from and those held back, which other files may hold."""
+
+    documents: list[str]
+    train: list[str]
+    validation: list[str]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How much there is."""
+        characters, held_back = (sum(map(len, some)) for some in (self.documents, self.validation))
+        return {"documents": len(self.documents), "characters": characters, "held_back": held_back}
+
+
+def read_texts(names: list[str], settings: TrainSettings, held_back: list[str] | None, write: Writer = conversation) -> Texts:
+    """The documents of files, of which a share is held back unless `held_back` names other files.
+
+    Raises UsageError where there is no text.
+    """
+    documents = list(read_documents(names, write))
+    if not documents:
+        raise UsageError("there is no text to learn from", "give files that hold some")
+    if held_back:
+        return Texts(documents, documents, list(read_documents(held_back, write)))
+    return Texts(documents, *split_documents(documents, settings.validation))
 
 
 class Workspace:
@@ -57,25 +85,20 @@ class Workspace:
         too little text.
         """
         self._check_empty()
-        documents = list(read_documents(texts))
-        if not documents:
-            raise UsageError("there is no text to learn from", "give files that hold some")
-        train, validation = split_documents(documents, settings.validation)
-        if held_back:
-            train, validation = documents, list(read_documents(held_back))
-        chat = any(USER in document for document in documents)
-        tokenizer = learn_tokenizer(train, settings.vocab, chat=chat) if base is None else base.tokenizer
+        data = read_texts(texts, settings, held_back)
+        chat = any(USER in document for document in data.documents)
+        tokenizer = learn_tokenizer(data.train, settings.vocab, chat=chat) if base is None else base.tokenizer
         if chat and not knows_chats(tokenizer):
             raise UsageError("the base model has no tokens for conversations", "begin without --base, or give texts without messages")
         if settings.beginnings:
             begin_prompts(tokenizer)
         end = end_token(tokenizer)
-        corpus = TextCorpus(encode_documents(tokenizer, train, end), encode_documents(tokenizer, validation, end))
+        corpus = TextCorpus(encode_documents(tokenizer, data.train, end), encode_documents(tokenizer, data.validation, end))
         corpus.check(settings.length)
         if base is not None:
             base.copy(self.first)
-        sizes = {"documents": len(documents), "characters": sum(map(len, documents)), "held_back": sum(map(len, validation))}
-        self._save(tokenizer, settings, asdict(corpus), sizes)
+        self._write_tokenizer(tokenizer, settings)
+        self._save(settings, asdict(corpus), data.sizes)
 
     def create_pairs(self, path: Path, settings: TrainSettings) -> int:
         """The same for a file of sentence pairs; returns how many pairs it left out because they do not fit the context."""
@@ -89,7 +112,8 @@ class Workspace:
         arrays = {f"{name}_{part}": array for name in SIDES for part, array in asdict(getattr(corpus, name)).items()}
         characters, held_back = (sum(len(text) for pair in some for text in pair) for some in (pairs, held))
         sizes = {"pairs": len(pairs), "characters": characters, "held_back": held_back}
-        self._save(tokenizer, settings, {**arrays, "held_bytes": corpus.held_bytes}, sizes)
+        self._write_tokenizer(tokenizer, settings)
+        self._save(settings, {**arrays, "held_bytes": corpus.held_bytes}, sizes)
         return dropped
 
     def open(self) -> RunData:
@@ -100,11 +124,14 @@ class Workspace:
         try:
             stored = json.loads(path.read_text("utf-8"))
             settings = TrainSettings(**stored["settings"])
-            tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
             arrays = {name: np.load(self.inner / f"{name}.npy", mmap_mode="r") for name in stored["arrays"]}
-            return RunData(settings, _objective(settings, arrays, tokenizer), tokenizer, stored["data"], stored["arrays"])
+            return self._open(settings, arrays, stored)
         except Exception as error:  # tokenizers raises bare Exception
             raise CheckpointError(f"{self.inner} is damaged: {error}", "delete the folder and start again") from error
+
+    def _open(self, settings: TrainSettings, arrays: dict[str, Any], stored: dict[str, Any]) -> RunData:
+        tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        return RunData(settings, _objective(settings, arrays, tokenizer), tokenizer, stored["data"], stored["arrays"])
 
     def change_course(self, steps: int | None, minutes: float | None) -> None:
         """Let the run end after `steps` or `minutes` in all; from now on the learning rate is what it would be in a run of that length."""
@@ -138,10 +165,12 @@ class Workspace:
         if self.folder.exists() and not unfinished and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise UsageError(f"{self.folder} is not empty", "choose another folder, or --resume to go on with what it holds")
 
-    def _save(self, tokenizer: Tokenizer, settings: TrainSettings, arrays: dict[str, Any], sizes: dict[str, int]) -> None:
-        """Write everything; settings.json comes last, as the sign that the rest is there."""
+    def _write_tokenizer(self, tokenizer: Tokenizer, settings: TrainSettings) -> None:
         self.inner.mkdir(parents=True, exist_ok=True)
         save_tokenizer(self.folder, tokenizer, settings.context)
+
+    def _save(self, settings: TrainSettings, arrays: dict[str, Any], sizes: dict[str, int]) -> None:
+        """Write the data; settings.json comes last, as the sign that the rest is there."""
         for name, array in arrays.items():
             write_atomically(self.inner / f"{name}.npy", partial(_write_array, array))
         self._write_settings(settings, sizes, list(arrays))

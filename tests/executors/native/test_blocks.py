@@ -46,7 +46,7 @@ def test_a_file_of_blocks_runs_as_it_is(kind: str, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(path)
     assert checkpoint.is_quantised
     weights, files = open_executor(checkpoint, RunOptions(threads=1)).model.weights, MappedFiles()
-    names = [name.removesuffix(".weight") for name, match in checkpoint.matches.parameters.items() if match.tensor.blocks is not None]
+    names = [name.removesuffix(".weight") for name, match in checkpoint.matches.parameters.items() if match.tensor.is_narrow]
     assert {"embedding", "head.out"} <= set(names)
     for name in names:
         found, (stored, _) = (

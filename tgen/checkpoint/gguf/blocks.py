@@ -1,26 +1,72 @@
-"""The numbers of GGUF's blocks: as floats, or as integers with a scale for each 32 columns where a type has these.
+"""Tensors of GGUF's blocks: their numbers as floats, or as integers with a scale for each 32 columns where a type has these.
 
 A row of a tensor is a row of blocks, each with its scales beside its numbers; ggml-common.h of llama.cpp has the layouts.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tgen.checkpoint.quantised.mxfp4 import DOUBLED
+from tgen.checkpoint.stored import Floats, Narrow, Packed, Reader, StoredTensor
 from tgen.errors import UnsupportedError
 
 Bytes = npt.NDArray[np.uint8]
 AT_ONCE = 2**22  # bytes that are turned into floats at a time, to keep NumPy's temporary arrays small
 # The types whose numbers are integers times a scale for each 32 columns, and the bits that hold these integers.
 GROUPED = {"Q4_0": 4, "Q5_0": 8, "Q8_0": 8, "IQ4_NL": 8, "MXFP4": 8}
-# The integers that four bits stand for: those of IQ4_NL, and twice the numbers of MXFP4.
-TABLES = {
-    "IQ4_NL": np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8),
-    "MXFP4": np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.int8),
-}
+# The integers that four bits stand for.
+TABLES = {"IQ4_NL": np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8), "MXFP4": DOUBLED}
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks(Packed):
+    """Bytes [..., rows, bytes of a row], a row being whole blocks of the type that ggml calls `kind` ("Q4_K")."""
+
+    bytes: StoredTensor
+    kind: str
+
+    @property
+    def number_format(self) -> str:
+        """A number has 8 bits at most."""
+        return "BF16"
+
+    @property
+    def stored_as(self) -> str:
+        """The type."""
+        return self.kind
+
+    def numbers(self, files: Reader) -> Floats:
+        """The numbers in float32, [..., rows, columns]."""
+        found = floats(self._rows(files), self.kind)
+        return found.reshape(*self.bytes.shape[:-1], -1)
+
+    @property
+    def panel_bits(self) -> int | None:
+        """Some types have integers and a scale for each 32 columns."""
+        return GROUPED.get(self.kind)
+
+    def panel(self, files: Reader) -> tuple[Narrow, Floats]:
+        """These integers, and the scales."""
+        rows = self._rows(files)
+        return Narrow(rows, partial(group_words, kind=self.kind)), group_scales(rows, self.kind)
+
+    @property
+    def is_rounded(self) -> bool:
+        """Files in blocks are there to be small."""
+        return True
+
+    def by_rows(self, files: Reader) -> Narrow:
+        """Floats of some rows at a time: all of them would take much memory."""
+        return Narrow(self._rows(files), partial(floats, kind=self.kind))
+
+    def _rows(self, files: Reader) -> Bytes:
+        return files.array(self.bytes).reshape(-1, self.bytes.shape[-1])
 
 
 def floats(blocks: Bytes, kind: str) -> npt.NDArray[np.float32]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tgen.checkpoint.gguf.blocks import Blocks
 from tgen.checkpoint.gguf.config import architecture_of, config_of, generation_of
 from tgen.checkpoint.gguf.tensors import gguf_table, split_experts
-from tgen.checkpoint.stored import Blocks, StoredTensor
+from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError, UnsupportedError
 from tgen.families.table import Table
 from tgen.files import DOWNLOAD_HINT
@@ -85,16 +86,21 @@ def _stored(name: str, info: TensorInfo, header: Header) -> StoredTensor:
     count = math.prod(info.shape)
     if info.kind in PLAIN:
         dtype, size = PLAIN[info.kind]
-        blocks, length = None, count * size
+        kind, length = None, count * size
     elif info.kind in BLOCKS:
         kind, numbers, size = BLOCKS[info.kind]
         if info.shape[-1] % numbers:
             raise CheckpointError(f"{header.path} is damaged: {name} has rows of {info.shape[-1]} numbers in {kind}", DOWNLOAD_HINT)
-        dtype, blocks, length = "F32", Blocks(kind, numbers, size), count // numbers * size
+        dtype, length = "U8", count // numbers * size
     else:
         known = ", ".join([*(plain[0] for plain in PLAIN.values()), *(block[0] for block in BLOCKS.values())])
         message = f"{header.path}: {name} is stored in ggml's type {info.kind}, which is not implemented"
         raise UnsupportedError(message, f"implemented: {known}")
     if info.start + length > header.size:
         raise CheckpointError(f"{header.path} is truncated: {name} ends at byte {info.start + length} of {header.size}", DOWNLOAD_HINT)
-    return StoredTensor(header.path, dtype, info.shape, info.start, info.start + length, blocks=blocks)
+    if kind is None:
+        return StoredTensor(header.path, dtype, info.shape, info.start, info.start + length)
+    shape = (*info.shape[:-1], info.shape[-1] // numbers * size)
+    return StoredTensor(
+        header.path, "F32", info.shape, packed=Blocks(StoredTensor(header.path, dtype, shape, info.start, info.start + length), kind)
+    )

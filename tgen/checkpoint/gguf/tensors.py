@@ -7,7 +7,6 @@ architectures, and for them the rows of queries and keys stand in that order.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 
 from tgen.checkpoint.stored import StoredTensor
 from tgen.families.table import Part, Rows, Source, Table, Take, paired
@@ -90,11 +89,8 @@ def split_experts(stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
         if not module.endswith(STACKED) or len(tensor.shape) < 2 or not tensor.shape[0]:
             found[name] = tensor
             continue
-        count = tensor.shape[0]
-        size = (tensor.stop - tensor.start) // count
-        for number in range(count):
-            start = tensor.start + number * size
-            found[f"{module}.{number}.{kind}"] = replace(tensor, shape=tensor.shape[1:], start=start, stop=start + size)
+        for number in range(tensor.shape[0]):
+            found[f"{module}.{number}.{kind}"] = tensor.member(number)
     return found
 
 

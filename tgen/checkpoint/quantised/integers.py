@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from tgen.checkpoint.stored import Floats, Packed, Reader, StoredTensor, Words
+from tgen.checkpoint.stored import Floats, Narrow, Packed, Reader, StoredTensor, Words
 
 Bytes = npt.NDArray[np.uint8]
 PANEL_GROUP = 32  # columns; the groups of panels
@@ -129,7 +130,7 @@ class Grouped(Packed):
         signed = self.integers.bits + (self.zeros is not None and not self.symmetric)
         return 4 if signed <= 4 else 8 if signed <= 8 else None
 
-    def panel(self, files: Reader) -> tuple[Words, Floats] | None:
+    def panel(self, files: Reader) -> tuple[Narrow, Floats] | None:
         """The integers and scales; None if zero points that should be in the middle are not."""
         bits, zeros = self.panel_bits, self._zeros(files)
         assert bits is not None
@@ -139,10 +140,10 @@ class Grouped(Packed):
             zeros = None
         scales = self._scales(files)
         if zeros is None and self.integers.bits == bits:
-            return self.integers.words(files), scales
+            return Narrow(self.integers.words(files), np.asarray), scales
         integers = self.integers.read(files).reshape(len(scales), -1, self.group)
         offset = np.uint8(2 ** (bits - 1)) - (np.uint8(self._middle) if zeros is None else zeros[..., None])
-        return packed((integers + offset).reshape(self.integers.shape), bits), scales
+        return Narrow((integers + offset).reshape(self.integers.shape), partial(packed, bits=bits)), scales
 
     @property
     def _middle(self) -> int:

@@ -15,14 +15,14 @@ import numpy.typing as npt
 
 from tgen.checkpoint.quantised.integers import Bytes, packed
 from tgen.checkpoint.quantised.method import Allowed, Form, Method, Tensors, check, folded, misfit
-from tgen.checkpoint.stored import Floats, Packed, Reader, StoredTensor, Words
+from tgen.checkpoint.stored import Floats, Narrow, Packed, Reader, StoredTensor, Words
 
 CONFIG: Allowed = {"quant_method": ("mxfp4",), "modules_to_not_convert": None, "dequantize": (False, True)}
 GROUP = 32  # numbers of a block
 NUMBERS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # OCP Microscaling Formats 1.0, E2M1; the highest bit is the sign
-# The sixteen numbers, each as it is in bfloat16, and twice the numbers as integers with 128 added.
+# The sixteen numbers, each as it is in bfloat16, and twice the numbers as integers.
 IN_BFLOAT16 = (np.array([*NUMBERS, *(-number for number in NUMBERS)], np.float32).view(np.uint32) >> 16).astype(np.uint16)
-DOUBLED = np.array([128 + 2 * number for number in (*NUMBERS, *(-number for number in NUMBERS))]).astype(np.uint8)
+DOUBLED = np.array([2 * number for number in (*NUMBERS, *(-number for number in NUMBERS))]).astype(np.int8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,15 @@ class FourBits(Packed):
         """Twice a number is an integer up to 12."""
         return 8
 
-    def panel(self, files: Reader) -> tuple[Words, Floats]:
+    def panel(self, files: Reader) -> tuple[Narrow, Floats]:
         """These integers of a matrix, and the halved scales."""
-        codes, exponents = files.array(self.codes), files.array(self.scale)
-        integers = np.stack((DOUBLED[codes & 15], DOUBLED[codes >> 4]), axis=-1).reshape(len(codes), -1)
-        return packed(integers, 8), np.ldexp(np.float32(1), exponents.astype(np.int32) - 128)
+        return Narrow(files.array(self.codes), _words), np.ldexp(np.float32(1), files.array(self.scale).astype(np.int32) - 128)
+
+
+def _words(codes: Bytes) -> Words:
+    """The doubled numbers of some rows, [rows, blocks, 16] bytes, as integers of 8 bits."""
+    integers = np.stack((DOUBLED[codes & 15], DOUBLED[codes >> 4]), axis=-1).reshape(len(codes), -1)
+    return packed(integers.view(np.uint8) ^ np.uint8(128), 8)
 
 
 def unpacked(codes: Bytes, scales: Bytes) -> npt.NDArray[np.uint16]:

@@ -12,10 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tgen.checkpoint.gguf.blocks import GROUPED, floats, group_scales, group_words
 from tgen.checkpoint.mapped import Array
 from tgen.checkpoint.matching import Match, Matches, no_number
-from tgen.checkpoint.stored import StoredTensor
+from tgen.checkpoint.stored import Packed, StoredTensor
 from tgen.errors import MemoryLimitError
 from tgen.executors.native import interface as c
 from tgen.executors.native.panels import GROUP, Halves, Words, integers, panel_bytes, panels
@@ -75,12 +74,12 @@ class Packer:
         lacking = set()
         for name, target in block.matrices().items():
             match = weights.matches.parameters[f"{name}.weight"]
-            bits = _integer_bits(match)
-            if bits is not None and self._pack_integers(weights, match, target):
+            packed = match.tensor.packed if _takes_whole_groups(match) else None
+            if packed is not None and packed.panel_bits is not None and self._pack_integers(weights, packed, match, target):
                 pass
-            elif match.tensor.blocks is not None and _takes_whole_groups(match):
-                self._pack_blocks(name, weights, match, target)
-            elif bits is not None:
+            elif packed is not None and packed.is_rounded:
+                self._pack_rows(name, weights, packed, match, target)
+            elif packed is not None and packed.panel_bits is not None:
                 lacking.add(name)
             else:
                 self.pack(weights.as_stored(name), target)
@@ -104,40 +103,33 @@ class Packer:
         self.pack(matrix, StoredMatrix(number_format, matrix.rows, matrix.columns, memory))
         return integers(memory.view(np.uint32), bits, matrix.rows, matrix.columns)
 
-    def _pack_integers(self, weights: Weights, match: Match, target: StoredMatrix) -> bool:
+    def _pack_integers(self, weights: Weights, packed: Packed, match: Match, target: StoredMatrix) -> bool:
         """Fill panels with the integers that the file stores; returns False if they or their scales do not fit panels after all."""
-        packed, blocks, bits = match.tensor.packed, match.tensor.blocks, BITS[target.format]
-        if blocks is not None:
-            stored = weights.files.blocks(match.tensor)
-            found: tuple[Array, Array] | None = (stored, group_scales(stored, blocks.kind))
-        else:
-            found = packed.panel(weights.files) if packed is not None else None
+        found, bits = packed.panel(weights.files), BITS[target.format]
         if found is None:
             return False
-        rows = _moved(found[0], match)
-        halves = _halves(_moved(found[1], match))
+        narrow, scales = found
+        rows, halves = _moved(narrow.rows, match), _halves(_moved(scales, match))
         if halves is None:
             return False
         filled = target.data.view(np.uint32).reshape(-(-target.rows // c.LANES), -(-target.columns // (2 * GROUP)), -1)
         repeats = target.columns // GROUP // halves.shape[1]
 
         def some(first: int, last: int) -> None:
-            words = rows[first:last] if blocks is None else group_words(rows[first:last], blocks.kind)
-            scales = np.repeat(halves[first:last], repeats, axis=1)
-            filled[first // c.LANES : -(-last // c.LANES)] = panels(words, scales, bits)
+            repeated = np.repeat(halves[first:last], repeats, axis=1)
+            filled[first // c.LANES : -(-last // c.LANES)] = panels(narrow.made(rows[first:last]), repeated, bits)
 
         self._in_parts(target.rows, some)
         return True
 
-    def _pack_blocks(self, name: str, weights: Weights, match: Match, target: StoredMatrix) -> None:
-        """Round blocks to the format of the target, some rows at a time: all numbers as floats would take much memory."""
-        blocks = match.tensor.blocks
-        assert blocks is not None
-        rows = _moved(weights.files.blocks(match.tensor), match)
+    def _pack_rows(self, name: str, weights: Weights, packed: Packed, match: Match, target: StoredMatrix) -> None:
+        """Round a matrix to the format of the target, some rows at a time: all numbers as floats would take much memory."""
+        narrow = packed.by_rows(weights.files)
+        rows = _moved(narrow.rows, match)
         each = panel_bytes(BITS[target.format], c.LANES, target.columns)
 
         def some(first: int, last: int) -> None:
-            numbers = floats(rows[first:last], blocks.kind)
+            numbers = narrow.made(rows[first:last])
             if not np.isfinite(numbers).all():
                 raise no_number(f"{name}.weight")
             place = target.data[first // c.LANES * each :]
@@ -175,7 +167,7 @@ def packed_places(spec: ModelSpec, matches: Matches, quantize: Quantize) -> dict
             number_format = FORMATS[f"int{bits}"]
         elif quantize != "none":
             number_format = c.INT8 if name in PRECISE else FORMATS[quantize]
-        elif match.tensor.blocks is not None:
+        elif match.tensor.packed is not None and match.tensor.packed.is_rounded:
             number_format = c.INT8
         else:
             continue
@@ -201,10 +193,10 @@ def multiplied(spec: ModelSpec) -> Iterator[tuple[str, int, int]]:
 
 
 def _packable(spec: ModelSpec, matches: Matches) -> Iterator[tuple[str, int, int]]:
-    """These matrices, and an embedding that is only looked up where the file stores it in blocks: as floats it would grow."""
+    """These matrices, and an embedding that is only looked up if 8 bits hold it well: as floats it would grow."""
     yield from multiplied(spec)
-    embedding = matches.parameters["embedding.weight"].tensor
-    if embedding.blocks is not None and not (spec.head and spec.head.tied):
+    packed = matches.parameters["embedding.weight"].tensor.packed
+    if packed is not None and packed.is_rounded and not (spec.head and spec.head.tied):
         yield "embedding", spec.vocab, spec.row
 
 
@@ -216,10 +208,8 @@ def tensors_of_layers(spec: ModelSpec, matches: Matches) -> set[StoredTensor]:
 
 def _integer_bits(match: Match) -> int | None:
     """The bits of the integers that a parameter is whole groups of; None for one that is not."""
-    packed, blocks = match.tensor.packed, match.tensor.blocks
-    if not _takes_whole_groups(match):
-        return None
-    return packed.panel_bits if packed is not None else GROUPED.get(blocks.kind) if blocks is not None else None
+    packed = match.tensor.packed
+    return packed.panel_bits if packed is not None and _takes_whole_groups(match) else None
 
 
 def _takes_whole_groups(match: Match) -> bool:

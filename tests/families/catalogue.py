@@ -1,0 +1,31 @@
+"""All folders that are known as the hub has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.conftest import spec_of
+from tests.families.official import Official
+from tests.families.official_decoders import DECODERS
+from tests.families.official_encoders import FOLDERS, SIZES
+from tests.families.official_mixtures import COMMON, MIXTURES, ROUTER
+from tests.families.official_more import MORE
+from tests.families.official_others import OTHERS
+
+SMALL = {"openai/gpt-oss-20b": {"intermediate_size": 32}}
+
+
+def commands(values: dict[str, Any]) -> tuple[str, ...]:
+    """What such a model is for."""
+    return ("embed",) if spec_of(values).kind == "encoder-only" else ("generate",)
+
+
+OFFICIAL = {
+    **DECODERS,
+    **OTHERS,
+    **MORE,
+    **{name: Official(*folder, SIZES.get(name), commands=commands(folder[0])) for name, folder in FOLDERS.items()},
+}
+for mixture, (values, count, active) in MIXTURES.items():
+    router = ROUTER if values["model_type"] != "minicpm3" else {}
+    OFFICIAL[mixture] = Official({**COMMON, **router, **values}, count=1e9 * count, active=1e9 * active, small=SMALL.get(mixture, {}))
