@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_args
 
 from tgen.cli import options as p
-from tgen.cli.chatting import COMMANDS, Chatting, Opened
+from tgen.cli.chatting import COMMANDS, Chatting, Look, Opened
 from tgen.cli.opening import chat_template, open_checkpoint, open_generator, require_kind
 from tgen.cli.prompt import check_encoding, decode
 from tgen.cli.remote import chosen
@@ -73,6 +73,8 @@ def chat(
     color: p.ColorOption = "auto",
     quiet: p.Quiet = False,  # noqa: ARG001
     verbose: p.VerboseOfChat = False,
+    markdown: p.Markdown = False,
+    reasoning: p.Reasoning = True,
     raw: p.Raw = False,
     model: p.Model = None,
     run: RunOptions,
@@ -96,7 +98,7 @@ def chat(
     open_stdout()
     opening = Opening(asked, template_arg or [], run, guessing, server)
     opened = opening.open(model, system)
-    chatting = Chatting(opened, opening.open, color, raw, verbose)
+    chatting = Chatting(opened, opening.open, Look(color, markdown, reasoning, raw, verbose))
     if lines or (terminal := _keyboard()) is None:
         return chatting.listen(PipedLines())
     if terminal is not sys.stdin:

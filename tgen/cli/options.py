@@ -296,6 +296,20 @@ ShowProbs = Annotated[
         help="Colour each token by its raw probability, red to green; without colour, list the first sample's on stderr.",
     ),
 ]  # fmt: skip
+Markdown = Annotated[
+    bool,
+    option(
+        "--markdown/--no-markdown", panel=OUTPUT, default="off",
+        help="On a terminal, lay out Markdown: each block appears when it is complete.",
+    ),
+]  # fmt: skip
+Reasoning = Annotated[
+    bool,
+    option(
+        "--reasoning/--no-reasoning", panel=OUTPUT, default="on",
+        help="Show what a model writes between think tags before its answer, dim on a terminal; --no-reasoning leaves it out everywhere.",
+    ),
+]  # fmt: skip
 FailOnLength = Annotated[
     bool, option("--fail-on-length", panel=OUTPUT, help="Exit 6 if the text was cut by --max-new-tokens or the context.")
 ]

@@ -35,6 +35,7 @@ from tgen.tasks.scoring import probability_parts, scored_bytes, windowed
 from tgen.tasks.translation import Translator
 from tgen.tasks.vectors import embedder
 from tgen.text.chat import ChatTemplate, Message, find_template, no_template, read_arguments
+from tgen.text.reasoning import reasoning_of
 from tgen.wire.events import event_record, failure_record, resolved_record
 
 Records = Yields[dict[str, Any], None, None]
@@ -103,6 +104,7 @@ async def generate(call: Call, model: Served) -> AsyncRecords:
         raise no_text(model.checkpoint.name)
     resolved = engine.generator.resolve(body["values"], body["environment"])
     prompt = await asyncio.to_thread(_prompt, engine.generator, model, body)
+    reasoning = reasoning_of(model.tokenizer, prompt, model.template.source if body["chat"] else "")
     [job] = await make_jobs(call, engine, [prompt], resolved)
     service.cancels[body["id"]] = lambda: service.worker.cancel(engine, job.key)
     try:
@@ -111,7 +113,8 @@ async def generate(call: Call, model: Served) -> AsyncRecords:
                 service.metrics.heard(event)
                 if isinstance(event, Started):
                     event = replace(event, cached_tokens=0)  # alone, the command would have read all of them
-                yield event_record(event)
+                for told in reasoning.feed(event):
+                    yield event_record(told)
     finally:
         del service.cancels[body["id"]]
 
