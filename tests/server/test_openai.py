@@ -225,7 +225,7 @@ def test_a_model_calls_a_function(served: Served, choice: Any, stream: bool) -> 
     "inside",
     [
         r'\{"name": "weather", "arguments": \{"day": "(today|tomorrow)"\}\}',
-        r"\n<function=weather>\n<parameter=day>\n(today|tomorrow)\n</parameter>\n</function>\n",
+        "<function=weather><parameter=day>(today|tomorrow)</parameter></function>",
     ],
 )
 def test_a_call_among_text_is_found(served: Served, stream: bool, inside: str) -> None:
