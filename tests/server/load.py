@@ -179,8 +179,8 @@ def requests(generator: Generator, template: ChatTemplate, count: int) -> list[A
 class Server:
     """A server in a process of its own."""
 
-    def __init__(self, model: str) -> None:
-        command = [str(Path(sys.executable).with_name("tgen")), "serve", "-m", model, "--port", "0", "--max-body", str(SMALL_BODY)]
+    def __init__(self, model: str, *more: str) -> None:
+        command = [str(Path(sys.executable).with_name("tgen")), "serve", "-m", model, *more, "--port", "0", "--max-body", str(SMALL_BODY)]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         self.said: list[str] = []
@@ -204,6 +204,15 @@ class Server:
         connection.close()
         return float(found[0])
 
+    def left(self) -> float:
+        """How many requests run or wait, once those that were abandoned had time to end."""
+        for _ in range(100):
+            left = self.metric("tgen_requests_running") + self.metric("tgen_requests_waiting")
+            if not left:
+                break
+            time.sleep(0.1)
+        return left
+
 
 def main() -> int:
     """Run the clients, and say what they found."""
@@ -226,12 +235,7 @@ def main() -> int:
             while any(thread.is_alive() for thread in threads) and server.process.poll() is None:
                 sizes.append(server.status("VmRSS"))
                 time.sleep(1)
-            for _ in range(100):
-                left = server.metric("tgen_requests_running") + server.metric("tgen_requests_waiting")
-                if not left:
-                    break
-                time.sleep(0.1)
-            else:
+            if left := server.left():
                 findings.fault(f"{left:g} requests are still there")
             tokens, opened = server.metric("tgen_generated_tokens_total"), server.files() - files
         finally:
