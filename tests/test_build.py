@@ -1,4 +1,4 @@
-"""Wheels, source archives and editable installations with the native library, and what becomes of a machine without a compiler."""
+"""Wheels, source archives and editable installations: the native library, the manual pages, and a machine without a compiler."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tgen.executors.native.build import LIBRARY, PROBLEM, system_compiler
 ROOT = Path(__file__).parents[1]
 NATIVE = "tgen/executors/native"
 FOLDERS = ("tgen", "models")
-FILES = ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "CHANGELOG.md", ".gitignore")
+FILES = ("pyproject.toml", "hatch_build.py", "hatch_manual.py", "README.md", "LICENSE", "CHANGELOG.md", ".gitignore")
 # What a plain `generate` finds of the native library.
 LOADS = "from tgen.executors.native import library; print(library.load())"
 PROBLEM_ALONE = "from tgen.executors.native import library; print(library.load().problem)"
@@ -45,7 +45,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("builder")
     run(sys.executable, "-m", "venv", folder, cwd=folder)
     found = folder / "bin" / "python"
-    run(found, "-m", "pip", "install", "-q", "hatchling", "editables", cwd=folder)
+    run(found, "-m", "pip", "install", "-q", "hatchling", "editables", "typer", cwd=folder)
     return found
 
 
@@ -96,6 +96,7 @@ def test_a_wheel_of_a_source_archive_has_the_library(python: Path, tree: Path) -
     assert f"{NATIVE}/{LIBRARY}" in names
     assert f"{NATIVE}/{PROBLEM}" not in names
     assert {f"tgen/server/page/{path.name}" for path in (ROOT / "tgen" / "server" / "page").iterdir()} <= names
+    assert sum("/share/man/man1/tgen" in name for name in names) == 19
     assert not needs_torch(metadata)
     assert "CDLL" in run(sys.executable, "-c", LOADS, cwd=folder)
 

@@ -67,7 +67,7 @@ ORDER = {
     "wire": ["events", "requests", "tools", "records", "chunks", "responses", "result", "inspection"],
     "batch": ["lines", "journal", "answering", "cluster", "run"],
     "server": ["problems", "sending", "static", "guard", "worker", "models", "metrics", "calls", "endpoints", "app", "listening"],
-    "server/endpoints": ["generating", "completions", "chats", "embeddings", "tokens", "borrowed", "inspecting", "resident"],
+    "server/endpoints": ["generating", "completions", "chats", "embeddings", "tokens", "bodies", "borrowed", "inspecting", "resident"],
 }
 MOST_FILES = 14
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

@@ -51,11 +51,23 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text of sample `index` that has become whole: never half a character, never part of a stop string."""
+    """Text of sample `index` that has become whole: never half a character, never part of a stop string.
+
+    It is `reasoning` if it comes before the answer, where something has told the two apart.
+    """
 
     index: int
     text: str
     tokens: tuple[Token, ...] = ()
+    reasoning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Special:
+    """Sample `index` goes on after a special token, which is no part of its text. `text` is how the vocabulary spells the token."""
+
+    index: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +95,7 @@ class Note:
     text: str
 
 
-Event = Reading | Started | Piece | Finished | Note
+Event = Reading | Started | Piece | Special | Finished | Note
 
 
 @dataclass(frozen=True, slots=True)

@@ -389,8 +389,9 @@ def environment_values(record: type, environment: Mapping[str, str]) -> dict[str
 
 
 def settings_values(record: type, environment: Mapping[str, str]) -> dict[str, Any]:
-    """The values that the settings file, which was checked when it was read, gives to a record's options."""
-    return {name: option.read(environment[name]) for name, option in declarations(record).items() if name in environment}
+    """The values that the settings file, which was checked when it was read, gives to a record's options. Raises ValueError, UsageError."""
+    found = {name: option for name, option in declarations(record).items() if option.environment and name in environment}
+    return {name: option.read(environment[name]) for name, option in found.items()}
 
 
 def standing_values(record: type, environment: Mapping[str, str]) -> dict[str, Any]:

@@ -36,6 +36,9 @@ TIMES = re.compile(r'"timings": \{[^}]*\}|\d+ tokens/s|first after [\d.]+ s')
         ("generate --json --seed 3 -n 3", b"A beginning that the server has read before. " * 5, 0),
         ("generate Once -n 9 --seed 1 --show-probs", b"", 0),
         ("generate Once -n 9 --seed 1 --choices red,green", b"", 0),
+        ("generate Once --seed 1 --choices <think>a</think>b -v", b"", 0),
+        ("generate Once --seed 1 --choices <think>a</think>b --no-reasoning --json --logprobs 1", b"", 0),
+        ("generate hello --chat --seed 3 -n 8 -m TALKER --no-reasoning", b"", 0),
         ("generate Once --chat", b"", 2),
         ("generate hello --chat --seed 3 -n 8 -m TALKER", b"", 0),
         ("generate hello --system Short. --seed 3 -n 8 -v --template-arg nothing=1 -m TALKER", b"", 2),
@@ -61,6 +64,7 @@ TIMES = re.compile(r'"timings": \{[^}]*\}|\d+ tokens/s|first after [\d.]+ s')
         ("chat -m TALKER --seed 3 -n 8", b"hello\nagain\n", 0),
         ("chat -m TALKER --seed 3 --overflow truncate-left -n 40", b"tell me a long story about a fox\n" * 12, 0),
         ("chat -m TALKER --seed 3 -n 8 --system Short.", b"hello\n" + b"a " * 3000 + b"\nagain\n", 5),
+        ("chat -m TALKER --seed 3 -n 8 --no-reasoning", b"hello\n", 0),
         ("chat -m STORY", b"hello\n", 2),
     ],
 )

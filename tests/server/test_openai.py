@@ -221,9 +221,16 @@ def test_a_model_calls_a_function(served: Served, choice: Any, stream: bool) -> 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_call_among_text_is_found(served: Served, stream: bool) -> None:
+@pytest.mark.parametrize(
+    "inside",
+    [
+        r'\{"name": "weather", "arguments": \{"day": "(today|tomorrow)"\}\}',
+        "<function=weather><parameter=day>(today|tomorrow)</parameter></function>",
+    ],
+)
+def test_a_call_among_text_is_found(served: Served, stream: bool, inside: str) -> None:
     """A model that may also write text; a pattern makes this one call two functions."""
-    call = r'<tool_call>\{"name": "weather", "arguments": \{"day": "(today|tomorrow)"\}\}</tool_call>'
+    call = f"<tool_call>{inside}</tool_call>"
     asked: dict[str, Any] = {"model": "talker", "messages": SAID, "tools": [TOOL], "seed": 2, "max_tokens": 150, "stream": stream}
     made = served.client.chat.completions.create(**asked, extra_body={"regex": rf"I will look\.\n{call}\n{call}"})
     if stream:
@@ -237,6 +244,7 @@ def test_a_call_among_text_is_found(served: Served, stream: bool) -> None:
         calls = made.choices[0].message.tool_calls
         assert made.choices[0].finish_reason == "tool_calls"
     assert [call.function.name for call in calls] == ["weather"] * 2
+    assert json.loads(calls[0].function.arguments)["day"] in ("today", "tomorrow")
     assert calls[0].id != calls[1].id
     single = served.client.chat.completions.create(
         **{**asked, "stream": False}, parallel_tool_calls=False, extra_body={"regex": rf"I will look\.\n{call}\n{call}"}

@@ -13,7 +13,7 @@ from tgen.errors import UsageError
 from tgen.text.calls import Call, CallReader, TaggedCalls, WholeCalls, call_reader
 from tgen.text.chat import ChatTemplate, read_messages
 
-NAMES = {"weather", "time.now"}
+FUNCTIONS: dict[str, dict[str, Any]] = {"weather": {}, "time.now": {}}
 DAY = Call("weather", '{"day": "today"}')
 NOW = Call("time.now", "{}")
 HERMES = '<tool_call>\n{"name": "weather", "arguments": {"day": "today"}}\n</tool_call>'
@@ -44,7 +44,7 @@ def read(reader: CallReader, text: str, size: int, written: str = "") -> tuple[s
     ],
 )
 def test_tagged_calls(text: str, said: str, calls: list[Call], size: int) -> None:
-    assert read(TaggedCalls(NAMES), text, size) == (said, calls)
+    assert read(TaggedCalls(FUNCTIONS), text, size) == (said, calls)
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
@@ -65,31 +65,112 @@ def test_tagged_calls(text: str, said: str, calls: list[Call], size: int) -> Non
     ],
 )
 def test_calls_that_are_all_the_text(text: str, said: str, calls: list[Call], size: int) -> None:
-    assert read(WholeCalls(NAMES), text, size) == (said, calls)
+    assert read(WholeCalls(FUNCTIONS), text, size) == (said, calls)
 
 
 def test_mistral_s_names_before_arguments() -> None:
     """The text lacks the special tokens, so only the ids tell what is a name."""
     written = '[TOOL_CALLS]weather[ARGS]{"day": "today"}[TOOL_CALLS]time.now[CALL_ID]abc[ARGS]{}</s>'
-    reader = call_reader("{{ '[TOOL_CALLS]' }}{{ '[ARGS]' }}", NAMES)
+    reader = call_reader("{{ '[TOOL_CALLS]' }}{{ '[ARGS]' }}", FUNCTIONS)
     assert read(reader, 'weather{"day": "today"}time.now{}', 4, written) == ("", [DAY, NOW])
-    assert read(call_reader("[ARGS]", NAMES), "weather is fine", 4, "weather is fine</s>") == ("weather is fine", [])
+    assert read(call_reader("[ARGS]", FUNCTIONS), "weather is fine", 4, "weather is fine</s>") == ("weather is fine", [])
 
 
 def test_text_is_not_held_back_without_need() -> None:
     """Text streams until a tag may begin, or from its first word on."""
-    tagged, whole = TaggedCalls(NAMES), WholeCalls(NAMES)
+    tagged, whole = TaggedCalls(FUNCTIONS), WholeCalls(FUNCTIONS)
     assert tagged.feed("Hello <to") == ("Hello", [])
     assert tagged.feed("day>")[0] == " <today>"
     assert whole.feed("Hello {")[0] == "Hello {"
-    assert isinstance(call_reader("<tool_call>", NAMES), TaggedCalls)
-    assert isinstance(call_reader("<tool_call>", NAMES, forced=True), WholeCalls)
+    assert isinstance(call_reader("<tool_call>", FUNCTIONS), TaggedCalls)
+    assert isinstance(call_reader("<tool_call>", FUNCTIONS, forced=True), WholeCalls)
+
+
+KINDS: dict[str, Any] = {
+    "text": {"type": "string"},
+    "number": {"type": "number"},
+    "switch": {"type": "boolean"},
+    "list": {"type": "array"},
+    "object": {"type": "object"},
+    "maybe": {"type": ["string", "null"]},
+    "either": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
+    "listed": {"enum": ["1", 2]},
+}
+TAGGED = {"f": {"type": "object", "properties": KINDS}, "g": {}}
+
+
+def function(name: str, **arguments: str) -> str:
+    """A call as the template of Qwen3-Coder writes it."""
+    inner = "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in arguments.items())
+    return f"<function={name}>\n{inner}</function>"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("text", "12", "12"),
+        ("text", "null", "null"),
+        ("text", "\n two <b>\nlines\n\n", "\n two <b>\nlines\n\n"),
+        ("number", "12", 12),
+        ("number", "-1.5e3", -1500.0),
+        ("number", "many", "many"),
+        ("number", "NaN", "NaN"),
+        ("number", "None", None),
+        ("switch", "true", True),
+        ("switch", "False", False),
+        ("list", '[1, "a"]', [1, "a"]),
+        ("object", '{"a": {"b": null}}', {"a": {"b": None}}),
+        ("object", '{"a": 1} and', '{"a": 1} and'),
+        ("maybe", "null", None),
+        ("maybe", "5", "5"),
+        ("either", "5", 5),
+        ("either", "five", "five"),
+        ("listed", "1", "1"),
+        ("listed", "2", 2),
+        ("unknown", "5", "5"),
+    ],
+)
+def test_a_parameter_has_the_type_of_its_schema(key: str, text: str, value: Any) -> None:
+    said, [call] = read(TaggedCalls(TAGGED), f"<tool_call>\n{function('f', **{key: text})}\n</tool_call>", 5)
+    assert said == ""
+    assert call.name == "f"
+    assert json.loads(call.arguments) == {key: value}
+
+
+@pytest.mark.parametrize("size", [1, 6, 1000])
+@pytest.mark.parametrize(
+    ("inside", "calls"),
+    [
+        (function("g"), [("g", {})]),
+        (function("f", text="a", number="1"), [("f", {"text": "a", "number": 1})]),
+        (f"{function('g', x='1')}\n{function('f')}", [("g", {"x": "1"}), ("f", {})]),
+        ("<function=f><parameter=text>\na\n<parameter=number>\n1\n</parameter></function>", [("f", {"text": "a", "number": 1})]),
+        (function("delete"), None),
+        (f"{function('g')} and", None),
+        ("<function=g>text</function>", None),
+        ("<function=g", None),
+        (function("f", text="\ud800"), None),
+    ],
+)
+def test_functions_and_parameters_in_tags(inside: str, calls: list[tuple[str, Any]] | None, size: int) -> None:
+    text = f"So:\n<tool_call>\n{inside}\n</tool_call>"
+    said, found = read(TaggedCalls(TAGGED), text, size)
+    if calls is None:
+        assert (said, found) == (text, [])
+    else:
+        assert said == "So:"
+        assert [(call.name, json.loads(call.arguments)) for call in found] == calls
+
+
+def test_a_call_that_the_model_leaves_open() -> None:
+    text = f"<tool_call>\n{function('f', text='a').removesuffix('</function>')}"
+    assert read(TaggedCalls(TAGGED), text, 9) == ("", [Call("f", '{"text": "a"}')])
 
 
 @given(st.text("<tol_ca>/\n {}x", max_size=60), st.integers(1, 9))
 def test_no_text_is_lost(text: str, size: int) -> None:
     """Whatever the pieces, a text without calls comes out as it is."""
-    for reader in (TaggedCalls(()), WholeCalls(())):
+    for reader in (TaggedCalls({}), WholeCalls({})):
         said, calls = read(reader, text, size)
         assert not calls
         assert said == text or said == f"{text}</tool_call>"  # a tag that was never closed is closed

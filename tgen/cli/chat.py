@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_args
 
 from tgen.cli import options as p
-from tgen.cli.chatting import COMMANDS, Chatting, Opened
+from tgen.cli.chatting import COMMANDS, Chatting, Look, Opened
+from tgen.cli.completion import model_names
 from tgen.cli.opening import chat_template, open_checkpoint, open_generator, require_kind
 from tgen.cli.prompt import check_encoding, decode
 from tgen.cli.remote import chosen
-from tgen.cli.settings import KEYS, named_model, read
+from tgen.cli.settings import KEYS, named_model
 from tgen.options import GuessOptions, RunOptions
 from tgen.ui import messages
 from tgen.ui.dialogue.lines import Listener, PipedLines, PlainLines
@@ -73,6 +74,8 @@ def chat(
     color: p.ColorOption = "auto",
     quiet: p.Quiet = False,  # noqa: ARG001
     verbose: p.VerboseOfChat = False,
+    markdown: p.Markdown = False,
+    reasoning: p.Reasoning = True,
     raw: p.Raw = False,
     model: p.Model = None,
     run: RunOptions,
@@ -96,7 +99,7 @@ def chat(
     open_stdout()
     opening = Opening(asked, template_arg or [], run, guessing, server)
     opened = opening.open(model, system)
-    chatting = Chatting(opened, opening.open, color, raw, verbose)
+    chatting = Chatting(opened, opening.open, Look(color, markdown, reasoning, raw, verbose))
     if lines or (terminal := _keyboard()) is None:
         return chatting.listen(PipedLines())
     if terminal is not sys.stdin:
@@ -162,12 +165,5 @@ def _listener(terminal: TextIO, history: bool, keys: KEYS) -> Listener:
     from tgen.ui.dialogue.keyboard import Keyboard
 
     commands: dict[str, Takes] = {name: command.takes for name, command in COMMANDS.items()}
-    commands["model"] = _model_names
+    commands["model"] = lambda: model_names("")
     return Keyboard(terminal, screen, history_file() if history else None, keys, commands)
-
-
-def _model_names() -> list[str]:
-    """The names that /model may take."""
-    from tgen.checkpoint.resolve import found_models
-
-    return [*read().aliases, *(found.name for found in found_models())]

@@ -41,15 +41,24 @@ class Opened:
     context: int
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How to show answers."""
+
+    color: Color
+    markdown: bool
+    reasoning: bool
+    raw: bool
+    verbose: bool
+
+
 @dataclass(slots=True)
 class Chatting:
     """A conversation at a terminal or in a pipe; `open` begins one with another model and a system message."""
 
     opened: Opened
     open: Callable[[str | None, str | None], Opened]
-    color: Color
-    raw: bool
-    verbose: bool
+    look: Look
     before: str = ""  # text of standard input, which goes before the first message that is typed
     editing: bool = False  # whether the next message replaces the last one
     listener: Listener | None = None
@@ -112,15 +121,15 @@ class Chatting:
         """Stream the answer to a message, with its statistics."""
         typed = self.listener is not None and self.listener.typed
         report = Report()
-        stream = open_stream(self.color, echo=False, raw=self.raw, show_probs=False)
+        stream = open_stream(self.look.color, echo=False, raw=self.look.raw, show_probs=False, markdown=self.look.markdown)
         if not typed and not isinstance(stream, PipeStream):
             stream.prompt(f"{text}\n")
         try:
             with Interrupts() as interrupts, closing(self.conversation.reply(text, interrupts.asked)) as events:
                 for event in events:
                     report.add(event)
-                    if isinstance(event, Piece):
-                        stream.write(event.text)
+                    if isinstance(event, Piece) and (self.look.reasoning or not event.reasoning):
+                        stream.write(event.text, reasoning=event.reasoning)
         except KeyboardInterrupt:
             report.close()
             stream.close()
@@ -136,7 +145,7 @@ class Chatting:
             stream.separate()
         else:
             stream.close()
-        report.show(self.verbose)
+        report.show(self.look.verbose)
         if interrupts.exit_code is not None and not (typed and interrupts.exit_code == EXIT_CODES[signal.SIGINT]):
             self.ended = interrupts.exit_code
 

@@ -14,6 +14,7 @@ import typer
 
 from tgen.cli import options as p
 from tgen.cli import settings
+from tgen.cli.completion import command_names
 from tgen.errors import TgenError, UsageError
 from tgen.options import GenerationOptions, GuessOptions, RunOptions, environment_values
 from tgen.ui import messages
@@ -34,7 +35,10 @@ class Effective:
 
 def config(
     command: Annotated[
-        str | None, typer.Argument(metavar="COMMAND", help="Show the settings as this command has them.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="COMMAND", autocompletion=command_names, help="Show the settings as this command has them.", show_default=False
+        ),
     ] = None,
     model: p.Model = None,
     json: p.Json = False,

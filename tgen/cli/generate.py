@@ -17,7 +17,7 @@ from tgen.cli.prompt import PromptArgument, PromptSource, check_encoding
 from tgen.cli.remote import chosen
 from tgen.cli.settings import named_model
 from tgen.errors import UsageError
-from tgen.events import Event, Started
+from tgen.events import Event, Piece, Started
 from tgen.options import GuessOptions, Resolved, RunOptions
 from tgen.ui import messages
 from tgen.ui.output import open_stdout
@@ -76,6 +76,8 @@ class Wishes:
     echo: bool
     json: bool
     show_probs: bool
+    markdown: bool
+    reasoning: bool
     raw: bool
     color: Color
     fail_on_length: bool
@@ -94,6 +96,8 @@ def generate(
     echo: p.Echo = False,
     json: p.Json = False,
     show_probs: p.ShowProbs = False,
+    markdown: p.Markdown = False,
+    reasoning: p.Reasoning = True,
     fail_on_length: p.FailOnLength = False,
     color: p.ColorOption = "auto",
     quiet: p.Quiet = False,  # noqa: ARG001
@@ -118,12 +122,14 @@ def generate(
     """
     if "logprobs" in asked.values and not json:
         raise UsageError("--logprobs needs --json", "--show-probs shows probabilities to people")
+    if show_probs and markdown:
+        raise UsageError("--show-probs and --markdown exclude each other", "leave one of them out")
     if show_probs:
         asked = asked.preferring(logprobs=0)
     check_encoding("--system", system or "")
     source = PromptSource(prompt, file)
     open_stdout()
-    wishes = Wishes(echo, json, show_probs, raw, color, fail_on_length, verbose)
+    wishes = Wishes(echo, json, show_probs, markdown, reasoning, raw, color, fail_on_length, verbose)
     chatting = chat or system is not None or bool(template_arg)
     if (remote := chosen(server, model, ("decoder-only", "encoder-decoder"), run, guessing)) is not None:
         if prompt_cache is not None:
@@ -141,9 +147,14 @@ def generate(
     resolved = generator.resolve(asked.values, asked.environment)
     ids = request.ids(generator)
 
+    from tgen.text.reasoning import reasoning_of
+
+    marks = reasoning_of(generator.tokenizer, ids, "" if template is None else template.source)
+
     def events(cancelled: Cancelled, report: Report) -> Yields[Event, None, None]:
         with _remembered(generator, cache, report) as prefix:
-            yield from generator.run(ids, resolved, cancelled, prefix=prefix)
+            for event in generator.run(ids, resolved, cancelled, prefix=prefix):
+                yield from marks.feed(event)
 
     return _show(events, name, request.prompt, resolved, wishes, [run, guessing], request.words())
 
@@ -192,16 +203,16 @@ def _show(
     if wishes.json:
         sink = JsonResult(name, prompt if wishes.echo else "")
     else:
-        sink = SampleStream(
-            open_stream(wishes.color, echo=wishes.echo, raw=wishes.raw, show_probs=wishes.show_probs), prompt, resolved.options.samples
-        )
+        stream = open_stream(wishes.color, echo=wishes.echo, raw=wishes.raw, show_probs=wishes.show_probs, markdown=wishes.markdown)
+        sink = SampleStream(stream, prompt, resolved.options.samples)
     try:
         with Interrupts() as interrupts, closing(events(interrupts.asked, report)) as found:
             for event in found:
                 report.add(event)
                 if wishes.verbose and isinstance(event, Started):
                     show_settings(name, prompt, resolved, event, running, words)
-                sink.add(event)
+                if wishes.reasoning or not (isinstance(event, Piece) and event.reasoning):
+                    sink.add(event)
     except BaseException:
         report.close()
         sink.abandon()

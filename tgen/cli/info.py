@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tgen.cli import options as p
+from tgen.cli.completion import model_names
 from tgen.cli.opening import open_checkpoint
 from tgen.errors import CheckpointError, UsageError
 from tgen.options import RunOptions
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 @p.takes(without=("threads",))
 def info(
-    name: Annotated[str | None, typer.Argument(metavar="MODEL", help="A folder or a name, as for --model.", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", autocompletion=model_names, help="A folder or a name, as for --model.", show_default=False),
+    ] = None,
     json: p.Json = False,
     model: p.Model = None,
     *,

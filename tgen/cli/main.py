@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tgen import __version__
-from tgen.cli import interrupts, settings
+from tgen.cli import completion, interrupts, settings
 from tgen.cli.options import converted, refuse_empty_values
 from tgen.errors import MemoryLimitError, TgenError, UsageError
 from tgen.ui import messages
@@ -64,8 +64,9 @@ class Command(QuickParameters, TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse empty values before typer converts them: as a path, an empty value would be the current folder."""
-        given, *_ = self.make_parser(ctx).parse_args(args=[*args])
-        refuse_empty_values(self.get_params(ctx), given)
+        if not ctx.resilient_parsing:  # as for a line that is still being typed
+            given, *_ = self.make_parser(ctx).parse_args(args=[*args])
+            refuse_empty_values(self.get_params(ctx), given)
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -82,14 +83,26 @@ class Command(QuickParameters, TyperCommand):
                 formatter.write_dl(records)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(context: typer.Context, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
         write_text(f"tgen {__version__}\n")
         raise typer.Exit
 
 
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)] = False,
+    install_completion: Annotated[
+        bool,
+        typer.Option(
+            "--install-completion", help="Have your shell complete commands, options and names.", callback=completion.install, is_eager=True
+        ),
+    ] = False,
+    show_completion: Annotated[
+        bool,
+        typer.Option(
+            "--show-completion", help="Write the script that does so: bash, zsh or fish.", callback=completion.show, is_eager=True
+        ),
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
 ) -> None:
     """Declares the options of tgen itself; `run` looks for --debug."""
@@ -118,7 +131,7 @@ COMMANDS = {
 
 
 def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
-    """The commands of these names, each from the module of its name: the others' modules take time to import."""
+    """All commands, but only those of these names can be run: the modules of the others, which take time to import, are not read."""
     app = typer.Typer(
         name="tgen",
         cls=Group,
@@ -129,9 +142,14 @@ def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
     app.callback()(_root)
-    for name in names:
-        app.command(cls=Command, short_help=COMMANDS[name])(getattr(import_module(f"tgen.cli.{name}"), name))
+    for name, short_help in COMMANDS.items():
+        function = getattr(import_module(f"tgen.cli.{name}"), name) if name in names else _unread
+        app.command(name, cls=Command, short_help=short_help)(function)
     return app
+
+
+def _unread() -> None:
+    """Stands for a command that is not run."""
 
 
 # Hints for errors of the operating system.
@@ -168,6 +186,10 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run a command line. Returns the exit code; no exception leaves it."""
     try:
+        if completion.asked():
+            named = completion.command_line(COMMANDS)
+            settings.running("".join(named), COMMANDS)
+            return completion.answer(typer.main.get_command(make_app(named)))
         end = arguments.index("--") if "--" in arguments else len(arguments)
         options = [argument for argument in arguments[:end] if argument != "--debug"]
         messages.write_errors_as_json("--json" in options)
@@ -190,9 +212,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(arguments: list[str], debug: bool) -> int:
-    settings.running(arguments[0] if arguments else "", COMMANDS)
+    named = [argument for argument in arguments if argument in COMMANDS][:1]
+    settings.running("".join(named), COMMANDS)
     try:
-        command = typer.main.get_command(make_app(arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS))
+        command = typer.main.get_command(make_app(named))
         if not arguments:
             typer.echo(command.get_help(command.make_context("tgen", [], resilient_parsing=True)), err=True)
             return 2

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tgen.cli import options as p
+from tgen.cli.completion import cached_names
 from tgen.errors import CheckpointError, UsageError
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
@@ -17,7 +18,13 @@ def models(
     json: p.Json = False,
     remove: Annotated[
         str | None,
-        p.option("--remove", panel="Removing", metavar="NAME", help="Remove a model of the Hugging Face cache, all its revisions."),
+        p.option(
+            "--remove",
+            panel="Removing",
+            metavar="NAME",
+            help="Remove a model of the Hugging Face cache, all its revisions.",
+            completes=cached_names,
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", rich_help_panel="Removing", help="Remove it without asking.")] = False,
 ) -> int:

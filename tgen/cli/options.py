@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from tgen.cli import settings
+from tgen.cli.completion import model_names
 from tgen.cli.prompt import check_encoding
 from tgen.declaration import BEAMS as BEAMS
 from tgen.declaration import OUTPUT as OUTPUT
@@ -210,12 +211,21 @@ def _split_choices(arguments: Sequence[str]) -> list[str]:
     return choices
 
 
-def option(*names: str, help: str, panel: str, metavar: str | None = None, limits: str = "", default: object = None) -> Any:  # noqa: A002
-    """An option whose help ends in its range and default."""
+def option(
+    *names: str,
+    help: str,  # noqa: A002
+    panel: str,
+    metavar: str | None = None,
+    limits: str = "",
+    default: object = None,
+    completes: Callable[[str], Iterable[str]] | None = None,
+) -> Any:
+    """An option whose help ends in its range and default; `completes` gives the values that begin with a text."""
     notes = [limits] if limits else []
     notes += [] if default is None else [f"default: {default}"]
     text = f"{help} [{'; '.join(notes)}]" if notes else help
-    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel, show_default=False)
+    completes = model_names if metavar == "PATH|NAME" else completes
+    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel, show_default=False, autocompletion=completes)
 
 
 def converted(value: Any, kind: Any, name: str) -> Any:
@@ -294,6 +304,20 @@ ShowProbs = Annotated[
     option(
         "--show-probs", panel=OUTPUT,
         help="Colour each token by its raw probability, red to green; without colour, list the first sample's on stderr.",
+    ),
+]  # fmt: skip
+Markdown = Annotated[
+    bool,
+    option(
+        "--markdown/--no-markdown", panel=OUTPUT, default="off",
+        help="On a terminal, lay out Markdown: each block appears when it is complete.",
+    ),
+]  # fmt: skip
+Reasoning = Annotated[
+    bool,
+    option(
+        "--reasoning/--no-reasoning", panel=OUTPUT, default="on",
+        help="Show what a model writes between think tags before its answer, dim on a terminal; --no-reasoning leaves it out everywhere.",
     ),
 ]  # fmt: skip
 FailOnLength = Annotated[

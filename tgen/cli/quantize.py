@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tgen.cli import options as p
+from tgen.cli.completion import model_names
 from tgen.cli.opening import open_checkpoint
 from tgen.errors import UsageError
 from tgen.ui import messages
@@ -15,7 +16,9 @@ from tgen.ui.counting import counting
 
 
 def quantize(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="A folder or a name, as for --model.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(metavar="MODEL", autocompletion=model_names, help="A folder or a name, as for --model.", show_default=False)
+    ],
     out: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to write, new or empty.", show_default=False)],
     bits: Annotated[int, p.option("--bits", panel=p.OUTPUT, metavar="4|8", default="8", help="Bits of a weight.")] = 8,
     threads: Annotated[

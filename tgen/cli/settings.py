@@ -28,6 +28,8 @@ HINT = "`tgen config` lists all settings"
 OF_COMMANDS = {
     "color": Declaration("When to colour and dim.", OUTPUT, choices=get_args(Color)),
     "history": Declaration("Whether tgen chat keeps what you type.", PROMPT, switch=True),
+    "markdown": Declaration("Whether to lay out Markdown on a terminal.", OUTPUT, switch=True),
+    "reasoning": Declaration("Whether to show a model's reasoning.", OUTPUT, switch=True),
     "keys": Declaration("The keys that edit a message.", PROMPT, choices=get_args(KEYS)),
 }
 OTHERS = {

@@ -80,7 +80,7 @@ class Generator:
 
     def stream(self, prompt: str, *, cancelled: Callable[[], bool] = lambda: False, **options: Any) -> Iterator[Event]:
         """The continuation as events: Reading while a long prompt is read, Started, Pieces of whole characters, and one Finished for each
-        sample. Notes may come before and between them.
+        sample. Notes may come before and between them, and Special where a sample draws a special token that is no part of its text.
 
         Raises UsageError for options that are out of range, CapacityError for a prompt that does not fit the context.
         """

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tgen.arrays import Logits
 from tgen.engine.guess import Guesses
 from tgen.engine.job import Next
-from tgen.events import Event, Finished, FinishReason, Piece, Token, TokenScore
+from tgen.events import Event, Finished, FinishReason, Piece, Special, Token, TokenScore
 from tgen.options import GenerationOptions
 from tgen.sampling.logits import NumericalError, log_softmax
 from tgen.sampling.sampler import Sampler
@@ -41,7 +41,7 @@ class Sample:
     def feed(self, token: int, logits: Logits | None = None, *, last: bool = False) -> list[Event]:
         """Take a token; `last` says that no token may follow it. Only log-probabilities need the `logits` [vocab].
 
-        Returns the text that this token completes, and Finished if the sample ends here.
+        Returns the text that this token completes, or what special token it is, and Finished if the sample ends here.
         """
         self.ids.append(token)
         if self._logprobs is not None and logits is not None:
@@ -53,6 +53,9 @@ class Sample:
             return self._finish("stop", text)
         if last or len(self.ids) >= self._most:
             return self._finish("stop" if last else "length", text + self._remainder())
+        special = self._tokenizer.special_text(token)
+        if special is not None:
+            return [Special(self.index, special)]
         return [self._piece(text)] if text else []
 
     def end(self, reason: FinishReason) -> list[Event]:

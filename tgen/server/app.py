@@ -79,8 +79,8 @@ def make_app(service: Service, access: Access) -> ASGIApp:
         Route(path, Endpoint(service, path, handler, queued=path in QUEUED), methods=["POST"]) for path, handler in (QUEUED | QUICK).items()
     ]
     work = [
-        Route(f"/tgen/{name}", Endpoint(service, f"/tgen/{name}", resident.answering(one), patience=0.5), methods=["POST"])
-        for name, one in resident.WORK.items()
+        Route(f"/tgen/{name}", Endpoint(service, f"/tgen/{name}", resident.answering(name), patience=0.5), methods=["POST"])
+        for name in resident.WORK
     ]
     quick = [
         Route(f"/tgen/{name}", Endpoint(service, f"/tgen/{name}", handler, queued=False), methods=["POST"])

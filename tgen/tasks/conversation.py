@@ -13,6 +13,7 @@ from tgen.events import Event, Finished, Note
 from tgen.options import Resolved
 from tgen.tasks.talk import Talk
 from tgen.text.chat import ChatTemplate, Message
+from tgen.text.reasoning import reasoning_of
 
 
 class Conversation(Talk):
@@ -45,8 +46,9 @@ class Conversation(Talk):
     def _answer(self, cancelled: Callable[[], bool]) -> Yields[Event, None, None]:
         """The events of an answer to the messages."""
         ids = yield from self._fitting()
+        reasoning = reasoning_of(self._generator.tokenizer, ids, self._template.source)
         for event in self._generator.run(ids, self._turn_options(), cancelled, prefix=self._prefix):
-            yield event
+            yield from reasoning.feed(event)
             if isinstance(event, Finished) and event.reason == "length" and len(ids) + event.token_count >= self._generator.context:
                 yield Note(f"the reply was cut: the conversation fills the model's context of {self._generator.context} tokens")
 

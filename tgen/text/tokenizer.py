@@ -70,9 +70,14 @@ class Tokenizer:
         """The id of the special token that has exactly this text; None if there is none."""
         return next((token for token, (content, special) in self._added.items() if special and content == text), None)
 
+    def special_text(self, token: int) -> str | None:
+        """The text of a special token; None for any other."""
+        text, special = self._added.get(token, ("", False))
+        return text if special else None
+
     def written(self, token: int) -> str | None:
         """The vocabulary entry that `decode` writes for an id; None for special tokens and ids without an entry, which it leaves out."""
-        return None if self._added.get(token, ("", False))[1] else self.library.id_to_token(token)
+        return self.library.id_to_token(token) if self.special_text(token) is None else None
 
     def bytes_of(self, token: int) -> bytes | None:
         """The bytes that a token stands for, be they a part of a character; None for ids without an entry, or where that is not known.

@@ -20,7 +20,7 @@ class TextStream(Protocol):
     """Where generated text goes."""
 
     def prompt(self, text: str) -> None: ...
-    def write(self, text: str, tokens: Sequence[Token] = ()) -> None: ...
+    def write(self, text: str, tokens: Sequence[Token] = (), *, reasoning: bool = False) -> None: ...
     def separate(self) -> None: ...
     def close(self) -> None: ...
 
@@ -37,7 +37,7 @@ class PipeStream:
         if self._echo:
             self.write(text)
 
-    def write(self, text: str, tokens: Sequence[Token] = ()) -> None:  # noqa: ARG002
+    def write(self, text: str, tokens: Sequence[Token] = (), *, reasoning: bool = False) -> None:  # noqa: ARG002
         """Write a piece of text."""
         self._out.write(text.encode("utf-8"))
         self._out.flush()
@@ -51,7 +51,7 @@ class PipeStream:
 
 
 class TerminalStream:
-    """Writes text for a person: the prompt dim, control characters visible, tokens coloured by probability, a newline at the end."""
+    """Writes text for a person: prompt and reasoning dim, control characters visible, tokens coloured by probability, a last newline."""
 
     def __init__(self, color: Color, *, raw: bool, show_probs: bool) -> None:
         if hasattr(sys.stdout, "reconfigure"):
@@ -65,7 +65,7 @@ class TerminalStream:
         """Show the prompt, dim."""
         self._print(text, "dim")
 
-    def write(self, text: str, tokens: Sequence[Token] = ()) -> None:
+    def write(self, text: str, tokens: Sequence[Token] = (), *, reasoning: bool = False) -> None:
         """Show a piece of text; with probabilities, token by token where the tokens spell the text."""
         spelled = "".join(token.score.text for token in tokens)
         if self._show and spelled and (spelled == text or spelled.strip() == text.strip()):
@@ -73,7 +73,7 @@ class TerminalStream:
                 self._print(token.score.text, heat(math.exp(token.score.logprob)))
         else:
             least = min((token.score.logprob for token in tokens), default=0.0)
-            self._print(text, heat(math.exp(least)) if self._show and tokens else None)
+            self._print(text, heat(math.exp(least)) if self._show and tokens else "dim" if reasoning else None)
 
     def separate(self) -> None:
         """Show a line between two samples."""
@@ -96,8 +96,12 @@ def heat(probability: float) -> str:
     return next(color for limit, color in HEAT if probability <= limit or limit == 1.0)
 
 
-def open_stream(color: Color, *, echo: bool, raw: bool, show_probs: bool) -> TextStream:
-    """The stream for this stdout: a terminal or a pipe."""
+def open_stream(color: Color, *, echo: bool, raw: bool, show_probs: bool, markdown: bool = False) -> TextStream:
+    """The stream for this stdout: a terminal, where Markdown may be laid out, or a pipe."""
+    if markdown and is_terminal(sys.stdout):
+        from tgen.ui.markdown import MarkdownStream  # which imports much
+
+        return MarkdownStream(color, raw=raw)
     if is_terminal(sys.stdout) or (show_probs and wants_color(sys.stdout, color)):
         return TerminalStream(color, raw=raw, show_probs=show_probs)
     return PipeStream(echo)
@@ -119,7 +123,7 @@ class SampleStream:
         if isinstance(event, Started):
             self._stream.prompt(self._prompt)
         elif isinstance(event, Piece) and event.index == self._current:
-            self._stream.write(event.text, event.tokens)
+            self._stream.write(event.text, event.tokens, reasoning=event.reasoning)
         elif isinstance(event, Piece):
             self._waiting.setdefault(event.index, []).append(event)
         elif isinstance(event, Finished):
@@ -141,4 +145,4 @@ class SampleStream:
             return
         self._stream.separate()
         for piece in self._waiting.pop(self._current, []):
-            self._stream.write(piece.text, piece.tokens)
+            self._stream.write(piece.text, piece.tokens, reasoning=piece.reasoning)

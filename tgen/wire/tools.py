@@ -20,9 +20,9 @@ class Tools:
     parallel: bool = True
 
     @property
-    def names(self) -> list[str]:
-        """The functions that may be called."""
-        return [tool["function"]["name"] for tool in self.definitions]
+    def functions(self) -> dict[str, dict[str, Any]]:
+        """The functions that may be called, each with the schema of its arguments."""
+        return {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in self.definitions}
 
 
 def take_tools(body: dict[str, Any]) -> Tools:

@@ -35,7 +35,7 @@ class Chat:
     def message(self, answer: str, index: int) -> Message:
         """A new message of an answer with this id."""
         tools, tokenizer = self.tools, self.model.writing().generator.tokenizer
-        reader = call_reader(self.model.template.source, tools.names, forced=tools.forced is not None) if tools.definitions else None
+        reader = call_reader(self.model.template.source, tools.functions, forced=tools.forced is not None) if tools.definitions else None
         return Message(answer, index, reader, lambda ids: tokenizer.decode(list(ids), special=True), None if tools.parallel else 1)
 
     def split(self, answer: str, finished: Finished, text: str) -> tuple[str, list[dict[str, Any]]]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from tgen.engine.job import Job
 from tgen.engine.request import Request
 from tgen.errors import UsageError
-from tgen.events import Event, Finished, Piece, Reading, Started, Token, TokenScore
+from tgen.events import Event, Finished, Piece, Reading, Special, Started, Token, TokenScore
 from tgen.options import Resolved
 from tgen.server.calls import Call
 from tgen.server.sending import comment, sse
@@ -69,7 +69,7 @@ class Texts:
         async with aclosing(self.call.service.worker.events(self.engine, self.jobs)) as found:
             async for number, event in found:
                 metrics.heard(event)
-                if isinstance(event, Piece | Finished):
+                if isinstance(event, Piece | Special | Finished):
                     yield replace(event, index=number * self.samples + event.index)
                     continue
                 yield event

@@ -25,6 +25,7 @@ from tgen.errors import TgenError, UsageError
 from tgen.events import Event, Started
 from tgen.options import resolve
 from tgen.server.calls import Answer, Call, Handler
+from tgen.server.endpoints.bodies import check_body
 from tgen.server.endpoints.borrowed import Borrowed, in_thread
 from tgen.server.endpoints.generating import make_jobs
 from tgen.server.models import Served
@@ -35,6 +36,7 @@ from tgen.tasks.scoring import probability_parts, scored_bytes, windowed
 from tgen.tasks.translation import Translator
 from tgen.tasks.vectors import embedder
 from tgen.text.chat import ChatTemplate, Message, find_template, no_template, read_arguments
+from tgen.text.reasoning import reasoning_of
 from tgen.wire.events import event_record, failure_record, resolved_record
 
 Records = Yields[dict[str, Any], None, None]
@@ -56,11 +58,12 @@ def _chosen(call: Call) -> Served:
 async def describe(call: Call) -> Answer:
     """What a command needs to know of a model before it asks, and its options settled, if it names any."""
     try:
+        check_body("describe", call.body)
         checkpoint = _chosen(call).checkpoint
         settled = {}
-        if "values" in call.body:
+        if (values := call.body.get("values")) is not None:
             defaults = read_generation(checkpoint).options
-            settled = {"resolved": resolved_record(resolve(call.body["values"], call.body["environment"], defaults))}
+            settled = {"resolved": resolved_record(resolve(values, call.body.get("environment") or {}, defaults))}
     except TgenError as error:
         return failure_record(error)
     spec = checkpoint.spec
@@ -75,20 +78,21 @@ async def cancel(call: Call) -> Answer:
     return {"found": found is not None}
 
 
-def answering(work: Work) -> Handler:
-    """The handler for a kind of command."""
+def answering(command: str) -> Handler:
+    """The handler for a command."""
 
     async def handler(call: Call) -> Answer:
-        return _stream(call, work)
+        return _stream(call, command)
 
     return handler
 
 
-async def _stream(call: Call, work: Work) -> AsyncGenerator[bytes]:
+async def _stream(call: Call, command: str) -> AsyncGenerator[bytes]:
     try:
+        check_body(command, call.body)
         model = _chosen(call)
         await call.stack.enter_async_context(call.service.models.use(model))
-        async with aclosing(work(call, model)) as records:
+        async with aclosing(WORK[command](call, model)) as records:
             async for record in records:
                 yield sse(record)
         yield sse({"end": True})  # without it, the connection broke
@@ -103,6 +107,7 @@ async def generate(call: Call, model: Served) -> AsyncRecords:
         raise no_text(model.checkpoint.name)
     resolved = engine.generator.resolve(body["values"], body["environment"])
     prompt = await asyncio.to_thread(_prompt, engine.generator, model, body)
+    reasoning = reasoning_of(model.tokenizer, prompt, model.template.source if body["chat"] else "")
     [job] = await make_jobs(call, engine, [prompt], resolved)
     service.cancels[body["id"]] = lambda: service.worker.cancel(engine, job.key)
     try:
@@ -111,9 +116,10 @@ async def generate(call: Call, model: Served) -> AsyncRecords:
                 service.metrics.heard(event)
                 if isinstance(event, Started):
                     event = replace(event, cached_tokens=0)  # alone, the command would have read all of them
-                yield event_record(event)
+                for told in reasoning.feed(event):
+                    yield event_record(told)
     finally:
-        del service.cancels[body["id"]]
+        service.cancels.pop(body["id"], None)
 
 
 async def batch(call: Call, model: Served) -> AsyncRecords:
