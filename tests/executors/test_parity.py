@@ -33,6 +33,7 @@ from tgen.spec.records import (
     MlpSpec,
     ModelSpec,
     RouterSpec,
+    SideBySideSpec,
     StackSpec,
 )
 from tgen.spec.recurrent import StateSpaceSpec
@@ -291,6 +292,13 @@ def changed_mixer(mixer: Mixer | None, *, own: bool, causal: bool) -> Iterator[t
             return
         case AttentionSpec():
             yield from changed_attention(mixer, own=own, causal=causal)
+        case SideBySideSpec(mixers):
+            for number, one in enumerate(mixers):
+                for what, other in changed_mixer(one, own=own, causal=causal):
+                    assert not isinstance(other, SideBySideSpec)
+                    yield f"{number}: {what}", replace(mixer, mixers=(*mixers[:number], other, *mixers[number + 1 :]))
+            yield from changed_numbers(mixer, "in_scales")
+            yield from changed_numbers(mixer, "out_scales")
         case _:
             if getattr(mixer, "norm_eps", None) is not None:
                 yield "norm", nudged(mixer, "norm_eps", by=2)
@@ -299,6 +307,8 @@ def changed_mixer(mixer: Mixer | None, *, own: bool, causal: bool) -> Iterator[t
                 yield "groups of the norm", replace(mixer, norm_groups=3 - mixer.norm_groups)
             if isinstance(mixer, StateSpaceSpec) and mixer.steps[1] < math.inf:
                 yield "steps", replace(mixer, steps=(0.0, math.inf))
+            if isinstance(mixer, StateSpaceSpec) and mixer.scales is not None:
+                yield from changed_numbers(mixer, "scales")
 
 
 def changed_feed_forward(part: FeedForward) -> Iterator[tuple[str, FeedForward]]:
@@ -308,6 +318,7 @@ def changed_feed_forward(part: FeedForward) -> Iterator[tuple[str, FeedForward]]
         elif part.activation != "xielu":  # its parameters show
             activation: Activation = "silu" if part.activation == "relu" else "relu"
             yield "activation", replace(part, activation=activation)
+        yield from ((key, nudged(part, key)) for key in ("gate_scale", "out_scale") if getattr(part, key) != 1)
         return
     changes: dict[str, Any]
     for key in ("expert", "shared"):
@@ -378,6 +389,13 @@ def changed_steps(attention: AttentionSpec) -> Iterator[tuple[str, AttentionSpec
     if attention.query_growth is not None:
         yield "growth", replace(attention, query_growth=nudged(attention.query_growth, "beta"))
         yield "span of growth", replace(attention, query_growth=replace(attention.query_growth, span=attention.query_growth.span + 1))
+
+
+def changed_numbers(record: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """The record with each number of a list a little larger."""
+    numbers = getattr(record, key)
+    for place, number in enumerate(numbers):
+        yield f"{key} {place}", replace(record, **{key: swapped(numbers, place, number * 1.2)})
 
 
 def swapped(numbers: tuple[float, ...], place: int, number: float) -> tuple[float, ...]:

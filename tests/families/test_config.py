@@ -157,6 +157,13 @@ OFFICIAL: dict[str, dict[str, Any]] = {
     "apertus": {"hidden_dropout": 0.0, "mlp_bias": False, "post_norm": False, "qk_norm": True},
     "mpt": {"init_config": {"name": "x"}, "tokenizer_name": "x", "verbose": 0, "no_bias": True, "norm_type": "low_precision_layernorm"},
     "gptj": {"rotary": True, "scale_attn_weights": True},
+    "falcon_h1": {
+        "mamba_use_mlp": True,
+        "mlp_expansion_factor": 8,
+        "num_logits_to_keep": 1,
+        "time_step_rank": 256,
+        "attn_layer_indices": None,
+    },
     "t5": {"output_past": True, "is_decoder": False, "num_return_sequences": 1, "xla_device": None, "do_sample": False},
 }
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -180,6 +187,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "falcon_grouped": {"parallel_attn": False},
     "mpt": {"logit_scale": "inv_sqrt_d_model", "expansion_ratio": 3, "embedding_fraction": 0.5},
     "gptj": {"rotary_dim": 5, "scale_attn_weights": False},
+    "falcon_h1": {"mamba_use_mlp": False, "hidden_act": "relu", "logits_scale": 0},
     "t5": {"is_decoder": True},
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.families.official_encoders import FOLDERS, SIZES
+from tests.families.official_hybrids import HYBRIDS
 from tests.families.official_mixtures import COMMON, MIXTURES, ROUTER
 from tgen.checkpoint.generation import parse_generation
 from tgen.checkpoint.matching import match_tensors, settle_head
@@ -42,6 +43,7 @@ OFFICIAL = {name: Official(*folder, SIZES.get(name)) for name, folder in FOLDERS
 for mixture, (values, count, active) in MIXTURES.items():
     router = ROUTER if values["model_type"] != "minicpm3" else {}
     OFFICIAL[mixture] = Official({**COMMON, **router, **values}, count=1e9 * count, active=1e9 * active)
+OFFICIAL |= {name: Official({**COMMON, **values}) for name, values in HYBRIDS.items()}
 
 
 def files_of(official: Official, spec: ModelSpec) -> dict[str, StoredTensor]:

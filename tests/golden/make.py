@@ -67,8 +67,9 @@ HEADS = dict.fromkeys(MASKED, AutoModelForMaskedLM) | dict.fromkeys(ANSWERING, A
 EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
 # The goldens that also hold what transformers writes with them: the first ones with many settings, the others with few.
 WRITERS = ("llama2", "t5", "t5_flan", "bart", "bart_scaled", "marian")
-SHORT_WRITERS = tuple(name for name, golden in MORE.items() if golden.model_type in ANSWERING)
+CONTINUING = ("falcon_h1",)
 ALL = {**GOLDENS, **MORE, **MIXTURES, **RECURRENT}
+SHORT_WRITERS = tuple(name for name, one in ALL.items() if (name in MORE and one.model_type in ANSWERING) or one.model_type in CONTINUING)
 
 
 def main() -> None:
@@ -272,6 +273,9 @@ def write(model: PreTrainedModel, seed: int, *, short: bool) -> list[dict[str, A
     """Prompts or sources, one at a time, and the ids that transformers writes to each, for settings that all show."""
     random = np.random.default_rng(seed)
     prompts = [random.integers(FIRST, model.config.vocab_size, size=length).tolist() for length in SOURCES]
+    if short and not model.config.is_encoder_decoder:
+        greedy = [{"num_beams": 1, "min_new_tokens": NEW}, {"num_beams": 1, "no_repeat_ngram_size": 1}]
+        return [{"settings": one, "prompts": prompts, "answers": [answer(model, prompt, one) for prompt in prompts]} for one in greedy]
     if short:
         few: list[dict[str, Any]] = [{"num_beams": 1, "no_repeat_ngram_size": 1}, {"num_beams": 4}]
         few.append({"num_beams": 4, "no_repeat_ngram_size": 1, "forced_bos_token_id": 5})

@@ -19,6 +19,26 @@ DELTA = {
     "linear_conv_kernel_dim": 3,
 }
 QWEN_ROPE = {"rope_type": "default", "rope_theta": 70.0, "partial_rotary_factor": 0.75}
+FALCON_H1 = {
+    **HYBRID,
+    "hidden_size": 8,
+    "rms_norm_eps": 0.05,
+    "rope_parameters": {"rope_theta": 60.0},
+    "mamba_d_ssm": 12,
+    "mamba_n_heads": 4,
+    "mamba_n_groups": 2,
+    "mamba_d_state": 5,
+    "mamba_d_conv": 3,
+    "attention_in_multiplier": 0.8,
+    "attention_out_multiplier": 0.9,
+    "embedding_multiplier": 5.7,
+    "key_multiplier": 0.4,
+    "lm_head_multiplier": 0.6,
+    "mlp_multipliers": [0.9, 0.7],
+    "ssm_in_multiplier": 1.3,
+    "ssm_multipliers": [0.7, 1.2, 0.6, 1.4, 0.8],
+    "ssm_out_multiplier": 0.6,
+}
 
 RECURRENT = {
     "mamba": Golden(
@@ -138,6 +158,21 @@ RECURRENT = {
             "mamba_d_state": 5,
             "mamba_d_conv": 3,
             "mamba_proj_bias": True,
+        },
+        dtype=BFLOAT,
+    ),
+    "falcon_h1": Golden("falcon_h1", {**FALCON_H1, "mamba_rms_norm": False}, dialect=4, dtype=BFLOAT),
+    "falcon_h1_normed": Golden(
+        "falcon_h1",
+        {
+            **FALCON_H1,
+            "num_hidden_layers": 1,
+            "mamba_rms_norm": True,
+            "mamba_proj_bias": True,
+            "projectors_bias": True,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": True,
         },
         dtype=BFLOAT,
     ),

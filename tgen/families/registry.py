@@ -42,6 +42,7 @@ FAMILIES = {
     "ernie4_5_moe": "mixture",
     "exaone4": "olmo",
     "falcon": "falcon",
+    "falcon_h1": "falcon_h1",
     "falcon_mamba": "mamba",
     "gemma": "gemma",
     "gemma2": "gemma",

@@ -128,6 +128,8 @@ class MlpSpec:
     "relu2" is max(x, 0)^2. "xielu" (arXiv:2411.13010) has three numbers of its own, alpha_p, alpha_n and beta; with
     softplus(a) = ln(1 + e^a), it is softplus(alpha_p) * x^2 + beta * x for x > 0, and elsewhere
     (e^min(x, -1e-6) - 1 - x) * (beta + softplus(alpha_n)) + beta * x.
+
+    `gate_scale` multiplies the gate before its activation, `out_scale` the result.
     """
 
     width: int
@@ -135,6 +137,8 @@ class MlpSpec:
     gated: bool
     bias: bool
     clamp: ClampedGate | None = None
+    gate_scale: float = 1.0
+    out_scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +182,21 @@ class ExpertsSpec:
     shared_gate: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class SideBySideSpec:
+    """Several mixers that read the same vectors, and whose results are added (Falcon-H1, arXiv:2507.22448).
+
+    What each mixer reads is multiplied by its number of `in_scales`, and its result by that of `out_scales`.
+    """
+
+    mixers: tuple[AttentionSpec | RecurrentSpec, ...]
+    in_scales: tuple[float, ...]
+    out_scales: tuple[float, ...]
+
+
 # A mixer moves information between positions; a feed-forward part works on each position alone. A new kind needs a record in its union
 # here, the shapes of its parameters in `shapes.py`, and in each executor a class and a branch where layers are built.
-Mixer = AttentionSpec | RecurrentSpec
+Mixer = AttentionSpec | RecurrentSpec | SideBySideSpec
 FeedForward = MlpSpec | ExpertsSpec
 
 
@@ -203,8 +219,10 @@ class LayerSpec:
     cross: AttentionSpec | None = None
 
     @property
-    def mixers(self) -> tuple[Mixer, ...]:
-        """Its mixer, if it has one."""
+    def mixers(self) -> tuple[AttentionSpec | RecurrentSpec, ...]:
+        """The mixers with a cache of their own."""
+        if isinstance(self.mixer, SideBySideSpec):
+            return self.mixer.mixers
         return () if self.mixer is None else (self.mixer,)
 
     @property

@@ -19,6 +19,7 @@ from tgen.spec.records import (
     MlpSpec,
     ModelSpec,
     NormSpec,
+    SideBySideSpec,
     StackSpec,
 )
 from tgen.spec.recurrent import (
@@ -128,6 +129,8 @@ def _mixer(name: str, mixer: Mixer, width: int) -> Named:
     match mixer:
         case AttentionSpec():
             return _attention(name, mixer, width)
+        case SideBySideSpec():
+            return (pair for number, one in enumerate(mixer.mixers) for pair in _mixer(f"{name}.mixers.{number}", one, width))
         case _:
             return _recurrent(name, mixer, width)
 

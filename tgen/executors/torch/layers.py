@@ -15,7 +15,7 @@ from tgen.executors.torch.mixers.recurrent import Recurrent
 from tgen.executors.torch.mixers.short_convolution import ShortConvolution
 from tgen.executors.torch.mixers.state_space import Selective, StateSpace
 from tgen.executors.torch.norms import make_norm
-from tgen.spec.records import Activation, AttentionSpec, ExpertsSpec, FeedForward, LayerSpec, Mixer, MlpSpec, RouterSpec
+from tgen.spec.records import Activation, AttentionSpec, ExpertsSpec, FeedForward, LayerSpec, Mixer, MlpSpec, RouterSpec, SideBySideSpec
 from tgen.spec.recurrent import GatedDeltaSpec, SelectiveSpec, ShortConvolutionSpec, StateSpaceSpec
 from tgen.spec.shapes import norm_names
 
@@ -37,6 +37,11 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
             raise ValueError("this activation has parameters, which an `Mlp` holds")
 
 
+def scaled(x: Tensor, factor: float) -> Tensor:
+    """x times the factor; x itself where that is 1, as in most models."""
+    return x if factor == 1 else x * factor
+
+
 class Mlp(nn.Module):
     """The feed-forward part of a layer. It works on each position alone, with a wider inner vector."""
 
@@ -54,12 +59,12 @@ class Mlp(nn.Module):
         if self.gate is None:
             inner = self._activate(self.up(x))
         elif self.spec.clamp is None:
-            inner = self._activate(self.gate(x)) * self.up(x)
+            inner = self._activate(scaled(self.gate(x), self.spec.gate_scale)) * self.up(x)
         else:
             alpha, limit = self.spec.clamp.alpha, self.spec.clamp.limit
             gate = self.gate(x).clamp(max=limit)
             inner = (self.up(x).clamp(-limit, limit) + 1) * (gate * torch.sigmoid(gate * alpha))
-        return self.down(inner)  # type: ignore[no-any-return]
+        return scaled(self.down(inner), self.spec.out_scale)
 
     def _activate(self, x: Tensor) -> Tensor:
         if self.spec.activation != "xielu":
@@ -137,7 +142,22 @@ def make_feed_forward(spec: FeedForward, width: int) -> Mlp | Experts:
             return Experts(spec, width)
 
 
-def make_mixer(spec: Mixer, width: int) -> Attention | Recurrent:
+class SideBySide(nn.Module):
+    """The sum of what several mixers make of the same vectors."""
+
+    def __init__(self, spec: SideBySideSpec, width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.mixers = nn.ModuleList(make_mixer(mixer, width) for mixer in spec.mixers)
+
+    def forward(self, x: Tensor, this: ForwardPass, number: int) -> Tensor:
+        """x and the result are [batch, n, width]; `number` is that of the first mixer's cache."""
+        parts = zip(self.mixers, self.spec.in_scales, self.spec.out_scales, strict=True)
+        results = [scaled(mixer(scaled(x, before), this, number + place), after) for place, (mixer, before, after) in enumerate(parts)]
+        return torch.stack(results).sum(dim=0)
+
+
+def make_mixer(spec: Mixer, width: int) -> Attention | Recurrent | SideBySide:
     """The module for a spec."""
     match spec:
         case AttentionSpec():
@@ -146,6 +166,8 @@ def make_mixer(spec: Mixer, width: int) -> Attention | Recurrent:
             if spec.aggregates is not None:
                 return AggregateAttention(spec, width, spec.aggregates)
             return DisentangledAttention(spec, width) if spec.disentangled else Attention(spec, width)
+        case SideBySideSpec():
+            return SideBySide(spec, width)
         case ShortConvolutionSpec():
             return ShortConvolution(spec, width)
         case SelectiveSpec():
@@ -206,5 +228,6 @@ class Layer(nn.Module):
 
     @property
     def mixers(self) -> list[Attention | Recurrent]:
-        """Its mixer, if it has one."""
-        return [] if self.mixer is None else [self.mixer]
+        """The mixers that have a cache of their own, in order."""
+        parts = self.mixer.mixers if isinstance(self.mixer, SideBySide) else [self.mixer]
+        return [part for part in parts if isinstance(part, Attention | Recurrent)]

@@ -1,0 +1,51 @@
+"""The config.json of public models with state spaces beside attention, key by key; token ids and names of classes apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+HYBRIDS: dict[str, dict[str, Any]] = {
+    "tiiuae/Falcon-H1-1.5B-Instruct": {
+        "model_type": "falcon_h1",
+        "attention_bias": False,
+        "attention_in_multiplier": 1.0,
+        "attention_out_multiplier": 0.6666666666666666,
+        "attn_layer_indices": None,
+        "embedding_multiplier": 5.656854249492381,
+        "head_dim": 128,
+        "hidden_size": 2048,
+        "intermediate_size": 4096,
+        "key_multiplier": 0.5524271728019903,
+        "lm_head_multiplier": 0.026041666666666668,
+        "mamba_chunk_size": 256,
+        "mamba_conv_bias": True,
+        "mamba_d_conv": 4,
+        "mamba_d_head": 64,
+        "mamba_d_ssm": 3072,
+        "mamba_d_state": 256,
+        "mamba_expand": 2,
+        "mamba_n_groups": 1,
+        "mamba_n_heads": 48,
+        "mamba_norm_before_gate": False,
+        "mamba_proj_bias": False,
+        "mamba_rms_norm": False,
+        "mamba_use_mlp": True,
+        "max_position_embeddings": 131072,
+        "mlp_bias": False,
+        "mlp_expansion_factor": 8,
+        "mlp_multipliers": [0.8838834764831844, 0.5859375],
+        "num_attention_heads": 8,
+        "num_hidden_layers": 24,
+        "num_key_value_heads": 2,
+        "num_logits_to_keep": 1,
+        "projectors_bias": False,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": None,
+        "rope_theta": 100000000000.0,
+        "ssm_in_multiplier": 1.25,
+        "ssm_multipliers": [0.3535533905932738, 0.25, 0.3535533905932738, 0.5, 0.3535533905932738],
+        "ssm_out_multiplier": 0.23570226039551587,
+        "tie_word_embeddings": False,
+        "vocab_size": 65537,
+    },
+}
