@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from tgen.executors.torch.transformer import Transformer
 from tgen.families.registry import FAMILIES, find_family
 from tgen.spec.positions import LinearScaling, Llama3Scaling, PositionTable, RopeSpec
 from tgen.spec.records import MlpSpec, ModelSpec, StackSpec
+from tgen.spec.recurrent import StateSpaceSpec
 
 HUGE = 10**400
 NESTED: dict[str, Any] = {"a": [{}]}
@@ -164,6 +166,14 @@ OFFICIAL: dict[str, dict[str, Any]] = {
         "time_step_rank": 256,
         "attn_layer_indices": None,
     },
+    "nemotron_h": {
+        "attention_head_dim": 9,
+        "rms_norm_eps": 1e-5,
+        "norm_eps": 1e-5,
+        "rope_theta": 10000,
+        "time_step_rank": 256,
+        "expand": 2,
+    },
     "t5": {"output_past": True, "is_decoder": False, "num_return_sequences": 1, "xla_device": None, "do_sample": False},
 }
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -188,6 +198,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mpt": {"logit_scale": "inv_sqrt_d_model", "expansion_ratio": 3, "embedding_fraction": 0.5},
     "gptj": {"rotary_dim": 5, "scale_attn_weights": False},
     "falcon_h1": {"mamba_use_mlp": False, "hidden_act": "relu", "logits_scale": 0},
+    "nemotron_h": {"sliding_window": 5, "attention_bias": True, "mamba_hidden_act": "relu", "logits_scale": 0},
     "t5": {"is_decoder": True},
 }
 
@@ -265,6 +276,35 @@ def test_softcap_of_gemma_2(changes: dict[str, Any] | None, expected: float | No
     if changes is None:
         del values["attn_logit_softcapping"]
     assert decoder(spec_of({**values, **(changes or {})})).layers[0].attention.softcap == expected
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"), [([0, 1e308], (0, math.inf)), ([-HUGE, 0.5], (-math.inf, 0.5)), ([0.1, HUGE], (0.1, math.inf))]
+)
+def test_a_step_that_float32_cannot_hold_is_not_bounded(
+    limits: list[float], expected: tuple[float, float], copy_golden: Callable[[str], Path]
+) -> None:
+    checkpoint = opened({**config_of("mamba2"), "time_step_limit": limits}, copy_golden("mamba2"))
+    (mixer,) = decoder(checkpoint.spec).layers[0].mixers
+    assert isinstance(mixer, StateSpaceSpec) and mixer.steps == expected
+    run(load_model(checkpoint, torch.device("cpu"), torch.float32))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"layers_block_type": ["x"]}, {"layers_block_type": [1]}, {"layers_block_type": None, "hybrid_override_pattern": "Mx"}]
+)
+def test_kinds_of_layers_that_nemotron_h_lacks(changes: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedError, match="layers_block_type are not implemented"):
+        spec_of({**config_of("nemotron_h"), **changes})
+
+
+def test_layers_of_nemotron_h_by_letters() -> None:
+    values = config_of("nemotron_h")
+    assert (
+        spec_of({**values, "layers_block_type": None})
+        == spec_of({**values, "layers_block_type": ["mamba", "attention", "mlp"]})
+        == spec_of(values)
+    )
 
 
 def test_gemma_1_means_the_other_gelu() -> None:

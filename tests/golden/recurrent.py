@@ -39,6 +39,18 @@ FALCON_H1 = {
     "ssm_multipliers": [0.7, 1.2, 0.6, 1.4, 0.8],
     "ssm_out_multiplier": 0.6,
 }
+NEMOTRON = {
+    **{key: value for key, value in HYBRID.items() if key not in ("num_hidden_layers",)},
+    "hidden_size": 8,
+    "head_dim": 6,
+    "layer_norm_epsilon": 0.05,
+    "ssm_state_size": 5,
+    "mamba_num_heads": 4,
+    "mamba_head_dim": 3,
+    "n_groups": 2,
+    "conv_kernel": 3,
+    "time_step_min": 0.6,
+}
 
 RECURRENT = {
     "mamba": Golden(
@@ -175,5 +187,25 @@ RECURRENT = {
             "tie_word_embeddings": True,
         },
         dtype=BFLOAT,
+    ),
+    "nemotron_h": Golden("nemotron_h", {**NEMOTRON, "hybrid_override_pattern": "M*-"}, dialect=4, dtype=BFLOAT),
+    "nemotron_h_moe": Golden(
+        "nemotron_h",
+        {
+            **NEMOTRON,
+            "layers_block_type": ["moe", "full_attention", "moe"],
+            "use_bias": True,
+            "mlp_bias": True,
+            "n_routed_experts": 6,
+            "num_experts_per_tok": 2,
+            "n_group": 3,
+            "topk_group": 2,
+            "moe_intermediate_size": 6,
+            "moe_shared_expert_intermediate_size": 5,
+            "moe_latent_size": 7,
+            "routed_scaling_factor": 1.7,
+        },
+        dtype=BFLOAT,
+        seed=1200,
     ),
 }

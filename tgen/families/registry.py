@@ -81,6 +81,7 @@ FAMILIES = {
     "mt5": "t5",
     "nanochat": "apertus",
     "nemotron": "starcoder2",
+    "nemotron_h": "nemotron_h",
     "olmo": "olmo",
     "olmo2": "olmo",
     "olmo3": "olmo",

@@ -15,6 +15,7 @@ UNUSED = """
 """.split()
 
 ENDLESS = float("inf")
+LARGEST = 3e38
 
 
 def read_unused(config: Config) -> None:
@@ -32,8 +33,9 @@ def step_limits(config: Config) -> tuple[float, float]:
         limits = [ENDLESS if one == {"__float__": "Infinity"} else one for one in limits]
     if not isinstance(limits, list) or len(limits) != 2 or not all(isinstance(one, int | float) for one in limits):
         raise CheckpointError("config.json: time_step_limit is not a list of two numbers", HINT)
-    least, most = (min(max(one, -ENDLESS), ENDLESS) for one in limits)  # a whole number may be too large for a float
-    return float(least), float(most)
+    # What float32 cannot hold bounds nothing.
+    least, most = (ENDLESS if one > LARGEST else -ENDLESS if one < -LARGEST else float(one) for one in limits)
+    return least, most
 
 
 def checked(mixer: StateSpaceSpec) -> StateSpaceSpec:

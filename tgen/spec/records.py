@@ -173,13 +173,20 @@ class ExpertsSpec:
     """A mixture of experts (arXiv:1701.06538): each token's result is the weighted sum of what its few experts make of it.
 
     Every token goes through the `shared` part as well; with `shared_gate` a row of numbers gives each token a logit, whose sigmoid
-    multiplies the shared part's result.
+    multiplies the shared part's result. With `inner`, experts work on vectors of that width: a matrix makes these, and a second one takes
+    the weighted sum back; both have biases where the shared part has (Nemotron 3).
     """
 
     router: RouterSpec
     expert: MlpSpec
     shared: MlpSpec | None = None
     shared_gate: bool = False
+    inner: int | None = None
+
+    @property
+    def inner_bias(self) -> bool:
+        """Whether the matrices around the experts have biases."""
+        return self.shared is not None and self.shared.bias
 
 
 @dataclass(frozen=True, slots=True)

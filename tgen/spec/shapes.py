@@ -49,7 +49,7 @@ def active_parameter_count(spec: ModelSpec) -> int:
     """How many of these numbers take part in one token: all but those of the experts that are not chosen."""
     layers = [layer.feed_forward for stack in spec.stacks.values() for layer in stack.layers]
     idle = sum(
-        (part.router.experts - part.router.chosen) * sum(math.prod(shape) for _, shape in _mlp("", part.expert, spec.width))
+        (part.router.experts - part.router.chosen) * sum(math.prod(shape) for _, shape in _mlp("", part.expert, part.inner or spec.width))
         for part in layers
         if isinstance(part, ExpertsSpec)
     )
@@ -228,8 +228,11 @@ def _experts(name: str, part: ExpertsSpec, width: int) -> Named:
     yield from _linear(f"{name}.router", part.router.experts, width, part.router.bias)
     if part.router.correction:
         yield f"{name}.correction", (part.router.experts,)
+    if part.inner is not None:
+        yield from _linear(f"{name}.inner_in", part.inner, width, part.inner_bias)
+        yield from _linear(f"{name}.inner_out", width, part.inner, part.inner_bias)
     for number in range(part.router.experts):
-        yield from _mlp(f"{name}.experts.{number}", part.expert, width)
+        yield from _mlp(f"{name}.experts.{number}", part.expert, part.inner or width)
     if part.shared is not None:
         yield from _mlp(f"{name}.shared", part.shared, width)
     if part.shared_gate:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
 from tests.conftest import ENCODERS
 from tests.executors.native.models import executor, spec_of
 from tgen.executors.native import interface as c
@@ -21,6 +26,23 @@ def test_every_encoder_runs_but_those_that_need_what_it_lacks() -> None:
     found = {name: reason for name in ENCODERS if (reason := supports(spec_of(name))) is not None}
     assert found.keys() == REFUSED.keys()
     assert [name for name, reason in found.items() if REFUSED[name] not in reason] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "reason"),
+    [
+        ("llama3", {"gate_scale": 0.5}, "factors"),
+        ("llama3", {"out_scale": 2.0}, "factors"),
+        ("mixtral", {"inner": 8}, "width of their own"),
+    ],
+)
+def test_feed_forward_parts_that_it_lacks(name: str, changes: dict[str, Any], reason: str) -> None:
+    spec = spec_of(name)
+    assert supports(spec) is None and spec.decoder is not None
+    *before, last = spec.decoder.layers
+    assert last.feed_forward is not None
+    other = replace(last, feed_forward=replace(last.feed_forward, **changes))
+    assert reason in str(supports(replace(spec, decoder=replace(spec.decoder, layers=(*before, other)))))
 
 
 def test_tables_are_never_packed() -> None:

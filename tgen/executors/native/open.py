@@ -18,7 +18,7 @@ from tgen.executors.native.packing import Packer, packed_places
 from tgen.executors.native.session import NativeExecutor
 from tgen.executors.native.weights import StoredMatrix, Weights, address
 from tgen.options import Quantize, RunOptions
-from tgen.spec.records import AttentionSpec, ModelSpec
+from tgen.spec.records import AttentionSpec, ExpertsSpec, MlpSpec, ModelSpec
 from tgen.ui import messages
 from tgen.ui.counting import counting
 
@@ -32,6 +32,11 @@ def supports(spec: ModelSpec) -> str | None:
         return "its layers carry a state from token to token"
     if any(not isinstance(layer.mixer, AttentionSpec) or layer.feed_forward is None for layer in layers):
         return "its layers lack attention or a feed-forward part"
+    parts = [layer.feed_forward for layer in layers]
+    if any(isinstance(part, ExpertsSpec) and part.inner is not None for part in parts):
+        return "its experts work on vectors of a width of their own"
+    if any(isinstance(part, MlpSpec) and (part.gate_scale, part.out_scale) != (1.0, 1.0) for part in parts):
+        return "its feed-forward parts have constant factors"
     mixers = [layer.attention for layer in layers] + [layer.cross for layer in layers if layer.cross is not None]
     if spec.row != spec.width:
         return "its embeddings have a width of their own"

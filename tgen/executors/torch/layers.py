@@ -85,7 +85,10 @@ class Experts(nn.Module):
         self.spec = spec
         self.router = nn.Linear(width, spec.router.experts, bias=spec.router.bias)
         self.correction = nn.Parameter(torch.zeros(spec.router.experts)) if spec.router.correction else None
-        self.experts = nn.ModuleList(Mlp(spec.expert, width) for _ in range(spec.router.experts))
+        inner = spec.inner or width
+        self.inner_in = nn.Linear(width, inner, bias=spec.inner_bias) if spec.inner else None
+        self.inner_out = nn.Linear(inner, width, bias=spec.inner_bias) if spec.inner else None
+        self.experts = nn.ModuleList(Mlp(spec.expert, inner) for _ in range(spec.router.experts))
         self.shared = Mlp(spec.shared, width) if spec.shared else None
         self.shared_gate = nn.Linear(width, 1, bias=False) if spec.shared_gate else None
 
@@ -93,10 +96,13 @@ class Experts(nn.Module):
         """x is [..., width], and so is the result, whose sum is rounded once."""
         flat = x.flatten(0, -2)
         chosen, weights = choose(self.router(flat.float()), self.correction, self.spec.router)
-        total = torch.zeros_like(flat, dtype=torch.float32)
+        read = flat if self.inner_in is None else self.inner_in(flat)
+        total = torch.zeros_like(read, dtype=torch.float32)
         for number in sorted(set(chosen.flatten().tolist())):
             tokens, places = torch.where(chosen == number)
-            total.index_add_(0, tokens, self.experts[number](flat[tokens]).float() * weights[tokens, places, None])
+            total.index_add_(0, tokens, self.experts[number](read[tokens]).float() * weights[tokens, places, None])
+        if self.inner_out is not None:
+            total = self.inner_out(total.to(x.dtype)).float()
         if self.shared is not None:
             gate = 1.0 if self.shared_gate is None else torch.sigmoid(self.shared_gate(flat).float())
             total += self.shared(flat).float() * gate
