@@ -15,7 +15,7 @@ import torch
 
 from tests.conftest import GOLDEN, GOLDENS, config_of, spec_of
 from tgen.checkpoint.container import Checkpoint, open_checkpoint
-from tgen.errors import TgenError, UnsupportedError
+from tgen.errors import CheckpointError, TgenError, UnsupportedError
 from tgen.executors.torch.load import load_model
 from tgen.executors.torch.transformer import Transformer
 from tgen.families.registry import FAMILIES, find_family
@@ -199,6 +199,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gptj": {"rotary_dim": 5, "scale_attn_weights": False},
     "falcon_h1": {"mamba_use_mlp": False, "hidden_act": "relu", "logits_scale": 0},
     "nemotron_h": {"sliding_window": 5, "attention_bias": True, "mamba_hidden_act": "relu", "logits_scale": 0},
+    "hunyuan_moe": {"use_mla": True, "moe_intermediate_size": [3, 4], "num_shared_expert": 2, "num_experts_per_tok": 1, "logits_scale": 0},
     "t5": {"is_decoder": True},
 }
 
@@ -305,6 +306,15 @@ def test_layers_of_nemotron_h_by_letters() -> None:
         == spec_of({**values, "layers_block_type": ["mamba", "attention", "mlp"]})
         == spec_of(values)
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [([1, 2, 1], "moe_topk has 3 numbers for 2 layers"), ([1, 5], "5 experts for each token"), ([1, 0], "moe_topk = 0")],
+)
+def test_experts_of_each_layer_of_hunyuan(value: object, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        spec_of({**config_of("hunyuan_moe"), "moe_topk": value, "num_experts_per_tok": value})
 
 
 def test_gemma_1_means_the_other_gelu() -> None:

@@ -67,7 +67,7 @@ HEADS = dict.fromkeys(MASKED, AutoModelForMaskedLM) | dict.fromkeys(ANSWERING, A
 EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
 # The goldens that also hold what transformers writes with them: the first ones with many settings, the others with few.
 WRITERS = ("llama2", "t5", "t5_flan", "bart", "bart_scaled", "marian")
-CONTINUING = ("falcon_h1", "nemotron_h")
+CONTINUING = ("falcon_h1", "nemotron_h", "hunyuan_v1_moe")
 ALL = {**GOLDENS, **MORE, **MIXTURES, **RECURRENT}
 SHORT_WRITERS = tuple(name for name, one in ALL.items() if (name in MORE and one.model_type in ANSWERING) or one.model_type in CONTINUING)
 

@@ -31,7 +31,7 @@ def spec(config: Config) -> ModelSpec:
     config.require("rope_interleaved", [False])
     config.require("use_mrope", [False])
     if kind == "hunyuan_v1_dense":
-        _hunyuan(config)
+        hunyuan_keys(config)
     bias, out_bias, mlp_bias = _biases(config)
     mlp = MlpSpec(
         width=config.integer("intermediate_size"),
@@ -107,8 +107,8 @@ def _biases(config: Config) -> tuple[bool, bool, bool]:
     return bias, bias, mlp_bias
 
 
-def _hunyuan(config: Config) -> None:
-    """Read the keys of Tencent's own code: token ids, heads of other tasks, and variants that no dense model has."""
+def hunyuan_keys(config: Config) -> None:
+    """Read the keys of Tencent's own code: token ids, heads of other tasks, and variants that no public model has."""
     for key in ("add_classification_head", "use_cla"):
         config.require(key, [False])
     for key in ("use_qk_norm", "use_rotary_pos_emb"):

@@ -61,6 +61,7 @@ FAMILIES = {
     "granitemoehybrid": "granite_hybrid",
     "granitemoeshared": "mixture",
     "hunyuan_v1_dense": "llama",
+    "hunyuan_v1_moe": "hunyuan",
     "lfm2": "lfm2",
     "lfm2_moe": "lfm2",
     "llama": "llama",
