@@ -268,6 +268,8 @@ def changed_stack(stack: StackSpec) -> Iterator[tuple[str, StackSpec]]:
         yield "embedding scale", nudged(stack, "embedding_scale")
     if stack.positions is not None and stack.positions.kind == "learned":
         yield "positions", replace(stack, positions=replace(stack.positions, offset=stack.positions.offset + 1))
+        if stack.embedding_norm is not None:
+            yield "positions and norm", replace(stack, positions_last=not stack.positions_last)
     if stack.relative is not None and stack.relative.max_distance is not None:
         yield "farthest", replace(stack, relative=replace(stack.relative, max_distance=stack.relative.max_distance // 4))
     if isinstance(stack.bias, RelativeBias):

@@ -200,6 +200,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "falcon_h1": {"mamba_use_mlp": False, "hidden_act": "relu", "logits_scale": 0},
     "nemotron_h": {"sliding_window": 5, "attention_bias": True, "mamba_hidden_act": "relu", "logits_scale": 0},
     "hunyuan_moe": {"use_mla": True, "moe_intermediate_size": [3, 4], "num_shared_expert": 2, "num_experts_per_tok": 1, "logits_scale": 0},
+    "blenderbot_small": {"do_blenderbot_90_layernorm": False, "normalize_before": True, "layernorm_variant": "bart", "logits_scale": 0},
     "t5": {"is_decoder": True},
 }
 

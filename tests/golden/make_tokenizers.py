@@ -15,7 +15,7 @@ from contextlib import chdir
 from itertools import pairwise
 from pathlib import Path
 
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from tests.golden.make import SENTENCES
 from tgen.text.token_bytes import read_token_bytes
@@ -68,6 +68,7 @@ def main() -> None:
         expect(folder, BertTokenizer.from_pretrained(folder))
     folder = made("byt5", {"tokenizer_class": "ByT5Tokenizer"})
     expect(folder, ByT5Tokenizer.from_pretrained(folder))
+    marked(corpus)
     rules = HERE / "rules.tsv"
     rules.write_text(RULES)
     for name, file, settings in (
@@ -82,6 +83,23 @@ def main() -> None:
         write(folder, [piece_ids(folder / file, text) for text in TEXTS])
     rules.unlink()
     tekken()
+
+
+def marked(corpus: list[str]) -> None:
+    """The small Blenderbot's vocabulary, which marks pieces that do not end a word."""
+    from transformers import BlenderbotSmallTokenizer
+
+    library = Tokenizer(models.BPE(unk_token="__unk__", end_of_word_suffix="</w>"))
+    library.normalizer, library.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.WhitespaceSplit()
+    library.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=200, end_of_word_suffix="</w>", show_progress=False))
+    model = json.loads(library.to_str())["model"]
+    pieces = sorted(model["vocab"], key=model["vocab"].get)
+    names = [piece.removesuffix("</w>") if piece.endswith("</w>") else piece + "@@" for piece in pieces]
+    folder = made("blenderbot_small", {"tokenizer_class": "BlenderbotSmallTokenizer"})
+    entries = dict.fromkeys(["__null__", "__start__", "__end__", "__unk__", "__newln__", *names])
+    (folder / "vocab.json").write_text(json.dumps({entry: number for number, entry in enumerate(entries)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(" ".join(pair) + "\n" for pair in model["merges"]), "utf-8")
+    expect(folder, BlenderbotSmallTokenizer.from_pretrained(folder))
 
 
 def made(name: str, config: dict) -> Path:

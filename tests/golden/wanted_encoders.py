@@ -85,6 +85,7 @@ MORE = {
     "pegasus": Golden("pegasus", {**BART, "activation_function": "relu"}, dialect=4, seed=1023),
     "m2m_100": Golden("m2m_100", BART, dtype=BFLOAT, seed=1024),
     "blenderbot": Golden("blenderbot", {**BART, "scale_embedding": False}, dialect=4, dtype=BFLOAT, seed=1025),
+    "blenderbot_small": Golden("blenderbot-small", BART, dialect=4, dtype=BFLOAT, seed=1032),
     "modernbert": Golden(
         "modernbert",
         {

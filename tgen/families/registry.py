@@ -27,6 +27,7 @@ FAMILIES = {
     "bart": "bart",
     "bert": "bert",
     "blenderbot": "bart",
+    "blenderbot-small": "bart",
     "bloom": "bloom",
     "camembert": "bert",
     "codegen": "gptj",

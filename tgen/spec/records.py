@@ -247,8 +247,8 @@ class StackSpec:
 
     `types` is the number of segment types, each with its own vector (BERT); tgen gives every token type 0. An encoder may run all its
     layers `rounds` times, with the same weights (ALBERT). Where `embedding_in` is given, embeddings, positions, types and their norm have
-    that width, and a matrix with a bias takes the result to the model's width (ALBERT, ELECTRA). Where `wide`, the residual stream is in
-    float32 whatever the model's number format.
+    that width, and a matrix with a bias takes the result to the model's width (ALBERT, ELECTRA). `positions_last` adds positions after
+    the embeddings' norm, not before it. Where `wide`, the residual stream is in float32 whatever the model's number format.
     """
 
     layers: tuple[LayerSpec, ...]
@@ -262,6 +262,7 @@ class StackSpec:
     embedding_norm: NormSpec | None = None
     embedding_scale: float | None = None
     embedding_in: int | None = None
+    positions_last: bool = False
     rounds: int = 1
     wide: bool = False
 

@@ -14,6 +14,7 @@ from tgen.executors.native.open import supports
 from tgen.executors.native.packing import multiplied
 
 REFUSED = {
+    "blenderbot_small": "added after a norm",
     "albert": "embeddings have a width of their own",
     "electra": "embeddings have a width of their own",
     "deberta": "vectors of distances",

@@ -38,6 +38,8 @@ def supports(spec: ModelSpec) -> str | None:
     if any(isinstance(part, MlpSpec) and (part.gate_scale, part.out_scale) != (1.0, 1.0) for part in parts):
         return "its feed-forward parts have constant factors"
     mixers = [layer.attention for layer in layers] + [layer.cross for layer in layers if layer.cross is not None]
+    if any(stack.positions_last for stack in spec.stacks.values()):
+        return "its positions are added after a norm"
     if spec.row != spec.width:
         return "its embeddings have a width of their own"
     if any(mixer.latent is not None for mixer in mixers):

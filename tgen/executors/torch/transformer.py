@@ -60,12 +60,15 @@ class Stack(nn.Module):
         """Hidden states [batch, n, width] for embeddings x, which have that shape or the width `embedding_in`."""
         if self.spec.embedding_scale is not None:
             x = x * torch.tensor(self.spec.embedding_scale, dtype=x.dtype)
-        if self.positions is not None:
-            x = x + self.positions(this.positions, x.dtype)
+        added = None if self.positions is None else self.positions(this.positions, x.dtype)
+        if added is not None and not self.spec.positions_last:
+            x = x + added
         if self.types is not None:
             x = x + self.types.weight[0]
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
+        if added is not None and self.spec.positions_last:
+            x = x + added
         if self.embedding_in is not None:
             x = self.embedding_in(x)
         x = x.float() if self.spec.wide else x
