@@ -258,7 +258,8 @@ def changed(spec: ModelSpec) -> Iterator[tuple[str, ModelSpec]]:
 
 
 def changed_stack(stack: StackSpec) -> Iterator[tuple[str, StackSpec]]:
-    for number in {type(layer.mixer): number for number, layer in enumerate(stack.layers)}.values():  # the last of each kind
+    kinds = ((type(layer.mixer), getattr(layer.mixer, "shares", None) is None) for layer in stack.layers)
+    for number in {kind: number for number, kind in enumerate(kinds)}.values():  # the last of each kind
         for what, layer in changed_layer(stack.layers[number], causal=stack.causal):
             yield f"layer {number}: {what}", replace(stack, layers=(*stack.layers[:number], layer, *stack.layers[number + 1 :]))
     for norm in ("final_norm", "embedding_norm"):
@@ -283,6 +284,8 @@ def changed_layer(layer: LayerSpec, *, causal: bool) -> Iterator[tuple[str, Laye
         for what, other in changed_mixer(getattr(layer, part), own=part == "mixer", causal=causal):
             changes = {part: other}
             yield f"{part} {what}", replace(layer, **changes)
+    if layer.streams is not None:
+        yield "active stream", replace(layer, streams=replace(layer.streams, active=layer.streams.active - 1))
     yield "epsilon", replace(layer, norm=replace(layer.norm, eps=layer.norm.eps + 0.05))
     if layer.feed_forward is not None:
         yield from ((what, replace(layer, feed_forward=other)) for what, other in changed_feed_forward(layer.feed_forward))
@@ -315,6 +318,8 @@ def changed_mixer(mixer: Mixer | None, *, own: bool, causal: bool) -> Iterator[t
 
 def changed_feed_forward(part: FeedForward) -> Iterator[tuple[str, FeedForward]]:
     if isinstance(part, MlpSpec):
+        if part.cutoff is not None:
+            yield "cutoff", nudged(part, "cutoff")
         if part.clamp is not None:
             yield from ((key, replace(part, clamp=nudged(part.clamp, key))) for key in ("alpha", "limit"))
         elif part.activation != "xielu":  # its parameters show
@@ -358,6 +363,8 @@ def changed_attention(attention: AttentionSpec, *, own: bool, causal: bool) -> I
         yield "latent norm", replace(attention, latent=replace(attention.latent, norm=replace(norm, eps=norm.eps + 0.05)))
     if attention.qk_norm is not None:
         yield "qk_norm", replace(attention, qk_norm=replace(attention.qk_norm, eps=attention.qk_norm.eps + 0.05))
+    if attention.v_norm is not None and attention.shares is None:
+        yield "v_norm", replace(attention, v_norm=replace(attention.v_norm, eps=attention.v_norm.eps + 0.05))
     if rope is not None:
         yield from ((key, replace(attention, rope=other)) for key, other in changed_rope(rope, attention))
     if own:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.conftest import GOLDEN, GOLDENS, config_of, spec_of
 from tgen.checkpoint.container import Checkpoint, open_checkpoint
@@ -201,6 +202,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "nemotron_h": {"sliding_window": 5, "attention_bias": True, "mamba_hidden_act": "relu", "logits_scale": 0},
     "hunyuan_moe": {"use_mla": True, "moe_intermediate_size": [3, 4], "num_shared_expert": 2, "num_experts_per_tok": 1, "logits_scale": 0},
     "blenderbot_small": {"do_blenderbot_90_layernorm": False, "normalize_before": True, "layernorm_variant": "bart", "logits_scale": 0},
+    "gemma3n": {"logits_scale": 0, "use_bidirectional_attention": False},
     "t5": {"is_decoder": True},
 }
 
@@ -347,6 +349,59 @@ def test_tensors_of_eyes_are_left_out_by_name(name: str, eyes: str) -> None:
     left_out = open_checkpoint(GOLDEN / name).matches.left_out
     assert any(one.startswith(eyes) for one in left_out)
     assert not any("language_model" in one for one in left_out)
+
+
+def wrapped(kind: str, folder: Path) -> None:
+    """Make a folder of a text model that of a model around it, which has ears and eyes, and keys that no layer reads."""
+    values = json.loads((folder / "config.json").read_text("utf-8"))
+    outer = {"model_type": kind, "text_config": values, "vision_config": {"x": 1}, "audio_config": {"y": False}, "audio_token_id": 7}
+    (folder / "config.json").write_text(json.dumps(outer))
+    tensors = load_file(folder / "model.safetensors")
+    tensors = {one.replace("model.", "model.language_model.", 1): tensor for one, tensor in tensors.items()}
+    for part in ("vision_tower", "audio_tower", "embed_vision", "embed_audio"):
+        tensors[f"model.{part}.x.weight"] = torch.ones(2)
+    tensors["model.language_model.layers.3.self_attn.k_proj.weight"] = torch.ones(2)
+    save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("gemma3n", "gemma3n")])
+def test_a_model_with_ears_and_eyes_around_a_text_model(name: str, kind: str, copy_golden: Callable[[str], Path]) -> None:
+    folder = copy_golden(name)
+    wrapped(kind, folder)
+    checkpoint, alone = open_checkpoint(folder), open_checkpoint(GOLDEN / name)
+    assert checkpoint.spec == alone.spec
+    assert len(checkpoint.matches.left_out) == 5
+    ids = torch.tensor([[9, 8, 11]])
+    found, expected = (load_model(one, torch.device("cpu"), torch.float32)(ids) for one in (checkpoint, alone))
+    assert torch.equal(found, expected)
+    values = json.loads((folder / "config.json").read_text("utf-8"))
+    for changes in ({"text_config": {**values["text_config"], "logits_scale": False}}, {"hearing": 0}):
+        with pytest.raises(UnsupportedError, match="is not implemented"):
+            opened({**values, **changes}, folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_kv_shared_layers": 3}, "num_kv_shared_layers = 3 leaves no keys of each kind in 4 layers"),
+        ({"num_kv_shared_layers": 9}, "num_kv_shared_layers = 9 leaves no keys"),
+        ({"intermediate_size": [10, 8]}, "intermediate_size has 2 numbers for 4 layers"),
+        ({"activation_sparsity_pattern": [0.5, 0.5, 0.5, 1.0]}, "this activation_sparsity_pattern is not implemented"),
+        ({"altup_active_idx": 3}, "altup_active_idx = 3 is not a whole number from 0 to 2"),
+    ],
+)
+def test_layers_of_gemma_3n(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(TgenError, match=message):
+        spec_of({**config_of("gemma3n"), **changes})
+
+
+def test_keys_that_no_layer_of_gemma_3n_reads_are_left_out(copy_golden: Callable[[str], Path]) -> None:
+    """Folders hold them for the last layers, too."""
+    folder = copy_golden("gemma3n")
+    tensors = load_file(folder / "model.safetensors")
+    extra = {f"model.layers.3.self_attn.{part}.weight": torch.ones(2) for part in ("k_proj", "v_proj", "k_norm")}
+    save_file(tensors | extra, folder / "model.safetensors")
+    assert set(open_checkpoint(folder).matches.left_out) == extra.keys()
 
 
 def test_qwen2_vl_keeps_the_settings_of_its_text_model_among_its_own(copy_golden: Callable[[str], Path]) -> None:

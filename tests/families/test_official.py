@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.families.official_encoders import FOLDERS, SIZES
+from tests.families.official_gemmas import GEMMAS
 from tests.families.official_hybrids import COUNTS, HYBRIDS
 from tests.families.official_mixtures import COMMON, MIXTURES, ROUTER
 from tgen.checkpoint.generation import parse_generation
@@ -43,7 +44,7 @@ OFFICIAL = {name: Official(*folder, SIZES.get(name)) for name, folder in FOLDERS
 for mixture, (values, count, active) in MIXTURES.items():
     router = ROUTER if values["model_type"] != "minicpm3" else {}
     OFFICIAL[mixture] = Official({**COMMON, **router, **values}, count=1e9 * count, active=1e9 * active)
-for hybrid, values in HYBRIDS.items():
+for hybrid, values in (HYBRIDS | GEMMAS).items():
     common = {key: value for key, value in COMMON.items() if key != "hidden_act"}
     OFFICIAL[hybrid] = Official({**common, **values}, (), True, *COUNTS.get(hybrid, ()))
 

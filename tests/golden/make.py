@@ -67,7 +67,7 @@ HEADS = dict.fromkeys(MASKED, AutoModelForMaskedLM) | dict.fromkeys(ANSWERING, A
 EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
 # The goldens that also hold what transformers writes with them: the first ones with many settings, the others with few.
 WRITERS = ("llama2", "t5", "t5_flan", "bart", "bart_scaled", "marian")
-CONTINUING = ("falcon_h1", "nemotron_h", "hunyuan_v1_moe")
+CONTINUING = ("falcon_h1", "nemotron_h", "hunyuan_v1_moe", "gemma3n_text")
 ALL = {**GOLDENS, **MORE, **MIXTURES, **RECURRENT}
 SHORT_WRITERS = tuple(name for name, one in ALL.items() if (name in MORE and one.model_type in ANSWERING) or one.model_type in CONTINUING)
 
@@ -157,9 +157,8 @@ def make_model(golden: Golden, seed: int) -> PreTrainedModel:
         if golden.model_type in ("marian", "pegasus") and "embed_positions" in name:
             continue  # sines and cosines
         is_scale = name.endswith("weight") and (parameter.ndim == 1 or "norm" in name)
-        is_scale = is_scale and not golden.model_type.startswith(
-            ("gemma", "nemotron", "qwen3_next", "qwen3_5")
-        )  # which add the 1 themselves
+        adds = golden.model_type.startswith(("gemma", "nemotron", "qwen3_next", "qwen3_5"))  # the 1, themselves
+        is_scale = is_scale and (not adds or golden.model_type.startswith(("gemma3n", "gemma4")))
         # With larger ones, BART's norms leave little but what attention adds to every position alike.
         spread = 0.2 if golden.model_type in ("bart", "marian") and ("self_attn.v" in name or "self_attn.out" in name) else 0.4
         spread = 0.1 if "correction" in name or "expert_bias" in name else spread  # with larger ones, some experts would never be chosen

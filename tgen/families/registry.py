@@ -49,6 +49,8 @@ FAMILIES = {
     "gemma2": "gemma",
     "gemma3": "wrapper",
     "gemma3_text": "gemma",
+    "gemma3n": "wrapper",
+    "gemma3n_text": "gemma3n",
     "glm": "glm",
     "glm4": "glm",
     "glm4_moe": "mixture",
