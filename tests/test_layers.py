@@ -37,7 +37,7 @@ RANKS = {
 }
 # Inside a folder, a file imports only from files that stand before it.
 ORDER = {
-    "spec": ["positions", "recurrent", "records", "shapes", "cache"],
+    "spec": ["positions", "recurrent", "streams", "records", "shapes", "cache"],
     "checkpoint": [
         *["stored", "bins", "safetensors", "quantised", "gguf", "matching", "purpose", "hub", "resolve", "adapters", "container"],
         *["mapped", "digests", "generation"],

@@ -33,6 +33,7 @@ from tgen.spec.records import (
     MlpSpec,
     ModelSpec,
     RouterSpec,
+    SideBySideSpec,
     StackSpec,
 )
 from tgen.spec.recurrent import StateSpaceSpec
@@ -257,7 +258,8 @@ def changed(spec: ModelSpec) -> Iterator[tuple[str, ModelSpec]]:
 
 
 def changed_stack(stack: StackSpec) -> Iterator[tuple[str, StackSpec]]:
-    for number in {type(layer.mixer): number for number, layer in enumerate(stack.layers)}.values():  # the last of each kind
+    kinds = ((type(layer.mixer), getattr(layer.mixer, "shares", None) is None) for layer in stack.layers)
+    for number in {kind: number for number, kind in enumerate(kinds)}.values():  # the last of each kind
         for what, layer in changed_layer(stack.layers[number], causal=stack.causal):
             yield f"layer {number}: {what}", replace(stack, layers=(*stack.layers[:number], layer, *stack.layers[number + 1 :]))
     for norm in ("final_norm", "embedding_norm"):
@@ -267,6 +269,8 @@ def changed_stack(stack: StackSpec) -> Iterator[tuple[str, StackSpec]]:
         yield "embedding scale", nudged(stack, "embedding_scale")
     if stack.positions is not None and stack.positions.kind == "learned":
         yield "positions", replace(stack, positions=replace(stack.positions, offset=stack.positions.offset + 1))
+        if stack.embedding_norm is not None:
+            yield "positions and norm", replace(stack, positions_last=not stack.positions_last)
     if stack.relative is not None and stack.relative.max_distance is not None:
         yield "farthest", replace(stack, relative=replace(stack.relative, max_distance=stack.relative.max_distance // 4))
     if isinstance(stack.bias, RelativeBias):
@@ -280,6 +284,8 @@ def changed_layer(layer: LayerSpec, *, causal: bool) -> Iterator[tuple[str, Laye
         for what, other in changed_mixer(getattr(layer, part), own=part == "mixer", causal=causal):
             changes = {part: other}
             yield f"{part} {what}", replace(layer, **changes)
+    if layer.streams is not None:
+        yield "active stream", replace(layer, streams=replace(layer.streams, active=layer.streams.active - 1))
     yield "epsilon", replace(layer, norm=replace(layer.norm, eps=layer.norm.eps + 0.05))
     if layer.feed_forward is not None:
         yield from ((what, replace(layer, feed_forward=other)) for what, other in changed_feed_forward(layer.feed_forward))
@@ -291,6 +297,13 @@ def changed_mixer(mixer: Mixer | None, *, own: bool, causal: bool) -> Iterator[t
             return
         case AttentionSpec():
             yield from changed_attention(mixer, own=own, causal=causal)
+        case SideBySideSpec(mixers):
+            for number, one in enumerate(mixers):
+                for what, other in changed_mixer(one, own=own, causal=causal):
+                    assert not isinstance(other, SideBySideSpec)
+                    yield f"{number}: {what}", replace(mixer, mixers=(*mixers[:number], other, *mixers[number + 1 :]))
+            yield from changed_numbers(mixer, "in_scales")
+            yield from changed_numbers(mixer, "out_scales")
         case _:
             if getattr(mixer, "norm_eps", None) is not None:
                 yield "norm", nudged(mixer, "norm_eps", by=2)
@@ -299,15 +312,20 @@ def changed_mixer(mixer: Mixer | None, *, own: bool, causal: bool) -> Iterator[t
                 yield "groups of the norm", replace(mixer, norm_groups=3 - mixer.norm_groups)
             if isinstance(mixer, StateSpaceSpec) and mixer.steps[1] < math.inf:
                 yield "steps", replace(mixer, steps=(0.0, math.inf))
+            if isinstance(mixer, StateSpaceSpec) and mixer.scales is not None:
+                yield from changed_numbers(mixer, "scales")
 
 
 def changed_feed_forward(part: FeedForward) -> Iterator[tuple[str, FeedForward]]:
     if isinstance(part, MlpSpec):
+        if part.cutoff is not None:
+            yield "cutoff", nudged(part, "cutoff")
         if part.clamp is not None:
             yield from ((key, replace(part, clamp=nudged(part.clamp, key))) for key in ("alpha", "limit"))
         elif part.activation != "xielu":  # its parameters show
             activation: Activation = "silu" if part.activation == "relu" else "relu"
             yield "activation", replace(part, activation=activation)
+        yield from ((key, nudged(part, key)) for key in ("gate_scale", "out_scale") if getattr(part, key) != 1)
         return
     changes: dict[str, Any]
     for key in ("expert", "shared"):
@@ -345,6 +363,8 @@ def changed_attention(attention: AttentionSpec, *, own: bool, causal: bool) -> I
         yield "latent norm", replace(attention, latent=replace(attention.latent, norm=replace(norm, eps=norm.eps + 0.05)))
     if attention.qk_norm is not None:
         yield "qk_norm", replace(attention, qk_norm=replace(attention.qk_norm, eps=attention.qk_norm.eps + 0.05))
+    if attention.v_norm is not None and attention.shares is None:
+        yield "v_norm", replace(attention, v_norm=replace(attention.v_norm, eps=attention.v_norm.eps + 0.05))
     if rope is not None:
         yield from ((key, replace(attention, rope=other)) for key, other in changed_rope(rope, attention))
     if own:
@@ -378,6 +398,13 @@ def changed_steps(attention: AttentionSpec) -> Iterator[tuple[str, AttentionSpec
     if attention.query_growth is not None:
         yield "growth", replace(attention, query_growth=nudged(attention.query_growth, "beta"))
         yield "span of growth", replace(attention, query_growth=replace(attention.query_growth, span=attention.query_growth.span + 1))
+
+
+def changed_numbers(record: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """The record with each number of a list a little larger."""
+    numbers = getattr(record, key)
+    for place, number in enumerate(numbers):
+        yield f"{key} {place}", replace(record, **{key: swapped(numbers, place, number * 1.2)})
 
 
 def swapped(numbers: tuple[float, ...], place: int, number: float) -> tuple[float, ...]:

@@ -8,11 +8,17 @@ from tests.conftest import spec_of
 from tests.families.official import Official
 from tests.families.official_decoders import DECODERS
 from tests.families.official_encoders import FOLDERS, SIZES
+from tests.families.official_gemmas import GEMMAS
+from tests.families.official_hybrids import COUNTS, HYBRIDS
 from tests.families.official_mixtures import COMMON, MIXTURES, ROUTER
 from tests.families.official_more import MORE
 from tests.families.official_others import OTHERS
 
-SMALL = {"openai/gpt-oss-20b": {"intermediate_size": 32}}
+SMALL: dict[str, dict[str, Any]] = {
+    "openai/gpt-oss-20b": {"intermediate_size": 32},
+    "tencent/Hunyuan-A13B-Instruct": {"moe_intermediate_size": 48},
+    "google/gemma-3n-E2B-it": {"num_kv_shared_layers": 0},
+}
 
 
 def commands(values: dict[str, Any]) -> tuple[str, ...]:
@@ -29,3 +35,7 @@ OFFICIAL = {
 for mixture, (values, count, active) in MIXTURES.items():
     router = ROUTER if values["model_type"] != "minicpm3" else {}
     OFFICIAL[mixture] = Official({**COMMON, **router, **values}, count=1e9 * count, active=1e9 * active, small=SMALL.get(mixture, {}))
+for hybrid, values in (HYBRIDS | GEMMAS).items():
+    count, active = COUNTS.get(hybrid, (None, None))
+    common = {key: value for key, value in COMMON.items() if key != "hidden_act"}
+    OFFICIAL[hybrid] = Official({**common, **values}, count=count, active=active, small=SMALL.get(hybrid, {}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,15 +12,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.conftest import GOLDEN, GOLDENS, config_of, spec_of
 from tgen.checkpoint.container import Checkpoint, open_checkpoint
-from tgen.errors import TgenError, UnsupportedError
+from tgen.errors import CheckpointError, TgenError, UnsupportedError
 from tgen.executors.torch.load import load_model
 from tgen.executors.torch.transformer import Transformer
 from tgen.families.registry import FAMILIES, find_family
 from tgen.spec.positions import LinearScaling, Llama3Scaling, PositionTable, RopeSpec
 from tgen.spec.records import MlpSpec, ModelSpec, StackSpec
+from tgen.spec.recurrent import StateSpaceSpec
 
 HUGE = 10**400
 NESTED: dict[str, Any] = {"a": [{}]}
@@ -157,6 +160,21 @@ OFFICIAL: dict[str, dict[str, Any]] = {
     "apertus": {"hidden_dropout": 0.0, "mlp_bias": False, "post_norm": False, "qk_norm": True},
     "mpt": {"init_config": {"name": "x"}, "tokenizer_name": "x", "verbose": 0, "no_bias": True, "norm_type": "low_precision_layernorm"},
     "gptj": {"rotary": True, "scale_attn_weights": True},
+    "falcon_h1": {
+        "mamba_use_mlp": True,
+        "mlp_expansion_factor": 8,
+        "num_logits_to_keep": 1,
+        "time_step_rank": 256,
+        "attn_layer_indices": None,
+    },
+    "nemotron_h": {
+        "attention_head_dim": 9,
+        "rms_norm_eps": 1e-5,
+        "norm_eps": 1e-5,
+        "rope_theta": 10000,
+        "time_step_rank": 256,
+        "expand": 2,
+    },
     "t5": {"output_past": True, "is_decoder": False, "num_return_sequences": 1, "xla_device": None, "do_sample": False},
 }
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -180,6 +198,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "falcon_grouped": {"parallel_attn": False},
     "mpt": {"logit_scale": "inv_sqrt_d_model", "expansion_ratio": 3, "embedding_fraction": 0.5},
     "gptj": {"rotary_dim": 5, "scale_attn_weights": False},
+    "falcon_h1": {"mamba_use_mlp": False, "hidden_act": "relu", "logits_scale": 0},
+    "nemotron_h": {"sliding_window": 5, "attention_bias": True, "mamba_hidden_act": "relu", "logits_scale": 0},
+    "hunyuan_moe": {"use_mla": True, "moe_intermediate_size": [3, 4], "num_shared_expert": 2, "num_experts_per_tok": 1, "logits_scale": 0},
+    "blenderbot_small": {"do_blenderbot_90_layernorm": False, "normalize_before": True, "layernorm_variant": "bart", "logits_scale": 0},
+    "gemma3n": {"logits_scale": 0, "use_bidirectional_attention": False},
     "t5": {"is_decoder": True},
 }
 
@@ -259,6 +282,44 @@ def test_softcap_of_gemma_2(changes: dict[str, Any] | None, expected: float | No
     assert decoder(spec_of({**values, **(changes or {})})).layers[0].attention.softcap == expected
 
 
+@pytest.mark.parametrize(
+    ("limits", "expected"), [([0, 1e308], (0, math.inf)), ([-HUGE, 0.5], (-math.inf, 0.5)), ([0.1, HUGE], (0.1, math.inf))]
+)
+def test_a_step_that_float32_cannot_hold_is_not_bounded(
+    limits: list[float], expected: tuple[float, float], copy_golden: Callable[[str], Path]
+) -> None:
+    checkpoint = opened({**config_of("mamba2"), "time_step_limit": limits}, copy_golden("mamba2"))
+    (mixer,) = decoder(checkpoint.spec).layers[0].mixers
+    assert isinstance(mixer, StateSpaceSpec) and mixer.steps == expected
+    run(load_model(checkpoint, torch.device("cpu"), torch.float32))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"layers_block_type": ["x"]}, {"layers_block_type": [1]}, {"layers_block_type": None, "hybrid_override_pattern": "Mx"}]
+)
+def test_kinds_of_layers_that_nemotron_h_lacks(changes: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedError, match="layers_block_type are not implemented"):
+        spec_of({**config_of("nemotron_h"), **changes})
+
+
+def test_layers_of_nemotron_h_by_letters() -> None:
+    values = config_of("nemotron_h")
+    assert (
+        spec_of({**values, "layers_block_type": None})
+        == spec_of({**values, "layers_block_type": ["mamba", "attention", "mlp"]})
+        == spec_of(values)
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [([1, 2, 1], "moe_topk has 3 numbers for 2 layers"), ([1, 5], "5 experts for each token"), ([1, 0], "moe_topk = 0")],
+)
+def test_experts_of_each_layer_of_hunyuan(value: object, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        spec_of({**config_of("hunyuan_moe"), "moe_topk": value, "num_experts_per_tok": value})
+
+
 def test_gemma_1_means_the_other_gelu() -> None:
     """Its first folders say "gelu" and mean the tanh formula; what they say in the later key has no effect."""
     part = decoder(spec_of({**config_of("gemma"), "hidden_activation": "relu"})).layers[0].feed_forward
@@ -288,6 +349,59 @@ def test_tensors_of_eyes_are_left_out_by_name(name: str, eyes: str) -> None:
     left_out = open_checkpoint(GOLDEN / name).matches.left_out
     assert any(one.startswith(eyes) for one in left_out)
     assert not any("language_model" in one for one in left_out)
+
+
+def wrapped(kind: str, folder: Path) -> None:
+    """Make a folder of a text model that of a model around it, which has ears and eyes, and keys that no layer reads."""
+    values = json.loads((folder / "config.json").read_text("utf-8"))
+    outer = {"model_type": kind, "text_config": values, "vision_config": {"x": 1}, "audio_config": {"y": False}, "audio_token_id": 7}
+    (folder / "config.json").write_text(json.dumps(outer))
+    tensors = load_file(folder / "model.safetensors")
+    tensors = {one.replace("model.", "model.language_model.", 1): tensor for one, tensor in tensors.items()}
+    for part in ("vision_tower", "audio_tower", "embed_vision", "embed_audio"):
+        tensors[f"model.{part}.x.weight"] = torch.ones(2)
+    tensors["model.language_model.layers.3.self_attn.k_proj.weight"] = torch.ones(2)
+    save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("gemma3n", "gemma3n")])
+def test_a_model_with_ears_and_eyes_around_a_text_model(name: str, kind: str, copy_golden: Callable[[str], Path]) -> None:
+    folder = copy_golden(name)
+    wrapped(kind, folder)
+    checkpoint, alone = open_checkpoint(folder), open_checkpoint(GOLDEN / name)
+    assert checkpoint.spec == alone.spec
+    assert len(checkpoint.matches.left_out) == 5
+    ids = torch.tensor([[9, 8, 11]])
+    found, expected = (load_model(one, torch.device("cpu"), torch.float32)(ids) for one in (checkpoint, alone))
+    assert torch.equal(found, expected)
+    values = json.loads((folder / "config.json").read_text("utf-8"))
+    for changes in ({"text_config": {**values["text_config"], "logits_scale": False}}, {"hearing": 0}):
+        with pytest.raises(UnsupportedError, match="is not implemented"):
+            opened({**values, **changes}, folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_kv_shared_layers": 3}, "num_kv_shared_layers = 3 leaves no keys of each kind in 4 layers"),
+        ({"num_kv_shared_layers": 9}, "num_kv_shared_layers = 9 leaves no keys"),
+        ({"intermediate_size": [10, 8]}, "intermediate_size has 2 numbers for 4 layers"),
+        ({"activation_sparsity_pattern": [0.5, 0.5, 0.5, 1.0]}, "this activation_sparsity_pattern is not implemented"),
+        ({"altup_active_idx": 3}, "altup_active_idx = 3 is not a whole number from 0 to 2"),
+    ],
+)
+def test_layers_of_gemma_3n(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(TgenError, match=message):
+        spec_of({**config_of("gemma3n"), **changes})
+
+
+def test_keys_that_no_layer_of_gemma_3n_reads_are_left_out(copy_golden: Callable[[str], Path]) -> None:
+    """Folders hold them for the last layers, too."""
+    folder = copy_golden("gemma3n")
+    tensors = load_file(folder / "model.safetensors")
+    extra = {f"model.layers.3.self_attn.{part}.weight": torch.ones(2) for part in ("k_proj", "v_proj", "k_norm")}
+    save_file(tensors | extra, folder / "model.safetensors")
+    assert set(open_checkpoint(folder).matches.left_out) == extra.keys()
 
 
 def test_qwen2_vl_keeps_the_settings_of_its_text_model_among_its_own(copy_golden: Callable[[str], Path]) -> None:

@@ -11,10 +11,11 @@ import base64
 import json
 import re
 import shutil
+from contextlib import chdir
 from itertools import pairwise
 from pathlib import Path
 
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from tests.golden.make import SENTENCES
 from tgen.text.token_bytes import read_token_bytes
@@ -28,6 +29,8 @@ TEXTS = [
     "a" * 3000, "mixed Ελληνικά русский english ไทย", "NUL \x00 inside",
 ]  # fmt: skip
 
+# What a normaliser replaces, in hexadecimal: a tab, a line feed, a carriage return, accents that combine, and two letters by one.
+RULES = "9\t20\nA\t20\nD\t20\n65 301\tE9\n6E 303\tF1\n66 69\tFB01\n"
 GEMMA = {"add_dummy_prefix": False, "user_defined_symbols": ["<start_of_turn>"]}
 
 
@@ -65,16 +68,38 @@ def main() -> None:
         expect(folder, BertTokenizer.from_pretrained(folder))
     folder = made("byt5", {"tokenizer_class": "ByT5Tokenizer"})
     expect(folder, ByT5Tokenizer.from_pretrained(folder))
+    marked(corpus)
+    rules = HERE / "rules.tsv"
+    rules.write_text(RULES)
     for name, file, settings in (
         ("llama", "tokenizer.model", {"model_type": "bpe", "byte_fallback": True, "normalization_rule_name": "identity"}),
         ("gemma", "tokenizer.model", {**GEMMA, "model_type": "bpe", "byte_fallback": True, "normalization_rule_name": "identity"}),
-        ("unigram", "tokenizer.model", {"byte_fallback": True}),
+        # The rules of its own, for those that sentencepiece has by default take 240 KB; T5's model has them.
+        ("unigram", "tokenizer.model", {"byte_fallback": True, "normalization_rule_tsv": rules.name}),
         ("t5", "spiece.model", {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}),
     ):
         folder = made(name, {"extra_ids": 100} if name == "t5" else {})
         learn_pieces(corpus, folder / file, {"remove_extra_whitespaces": name in ("t5", "unigram"), **settings})
         write(folder, [piece_ids(folder / file, text) for text in TEXTS])
+    rules.unlink()
     tekken()
+
+
+def marked(corpus: list[str]) -> None:
+    """The small Blenderbot's vocabulary, which marks pieces that do not end a word."""
+    from transformers import BlenderbotSmallTokenizer
+
+    library = Tokenizer(models.BPE(unk_token="__unk__", end_of_word_suffix="</w>"))
+    library.normalizer, library.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.WhitespaceSplit()
+    library.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=200, end_of_word_suffix="</w>", show_progress=False))
+    model = json.loads(library.to_str())["model"]
+    pieces = sorted(model["vocab"], key=model["vocab"].get)
+    names = [piece.removesuffix("</w>") if piece.endswith("</w>") else piece + "@@" for piece in pieces]
+    folder = made("blenderbot_small", {"tokenizer_class": "BlenderbotSmallTokenizer"})
+    entries = dict.fromkeys(["__null__", "__start__", "__end__", "__unk__", "__newln__", *names])
+    (folder / "vocab.json").write_text(json.dumps({entry: number for number, entry in enumerate(entries)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(" ".join(pair) + "\n" for pair in model["merges"]), "utf-8")
+    expect(folder, BlenderbotSmallTokenizer.from_pretrained(folder))
 
 
 def made(name: str, config: dict) -> Path:
@@ -118,8 +143,8 @@ def learn_pieces(corpus: list[str], path: Path, settings: dict) -> None:
 
     size = 400 if settings.get("byte_fallback") else 150
     common = {"vocab_size": size, "hard_vocab_limit": False, "minloglevel": 2, "character_coverage": 1.0}
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(corpus), model_prefix=str(path.with_suffix("")), **common, **settings)
-    path.with_suffix("").with_suffix(".vocab").unlink()
+    with path.open("wb") as file, chdir(HERE):  # else the model holds the paths of this machine
+        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(corpus), model_writer=file, **common, **settings)
 
 
 def tekken() -> None:

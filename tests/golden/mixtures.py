@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.golden.wanted import BFLOAT, SMALL, TWO_HEADS, YARN, Golden
+from tests.golden.wanted import BFLOAT, DYNAMIC, SMALL, TWO_HEADS, YARN, Golden
 
 # Mixtures: four experts, of which two take part, or eight in groups.
 FEW = {**SMALL, **TWO_HEADS, "vocab_size": 40}
@@ -96,6 +96,22 @@ MIXTURES = {
         dtype=BFLOAT,
     ),
     "deepseek_v3": Golden("deepseek_v3", {**DEEP, "attention_bias": True, "num_mtp_layers": 0}, dtype=BFLOAT),
+    "hunyuan_moe": Golden(
+        "hunyuan_v1_moe",
+        {
+            **FEW,
+            "intermediate_size": 8,
+            "num_experts": 4,
+            "moe_topk": [3, 2],
+            "head_dim": 6,
+            "attention_bias": True,
+            "tie_word_embeddings": True,
+            "rope_parameters": {**DYNAMIC, "alpha": 20.0, "rope_theta": 50.0},
+        },
+        dialect=4,
+        dtype=BFLOAT,
+        seed=1103,
+    ),
     # No mixture, but the same attention.
     "minicpm3": Golden("minicpm3", {**FEW, **LATENT, "scale_emb": 3, "scale_depth": 0.9, "dim_model_base": 5}, dialect=4, dtype=BFLOAT),
 }

@@ -19,6 +19,38 @@ DELTA = {
     "linear_conv_kernel_dim": 3,
 }
 QWEN_ROPE = {"rope_type": "default", "rope_theta": 70.0, "partial_rotary_factor": 0.75}
+FALCON_H1 = {
+    **HYBRID,
+    "hidden_size": 8,
+    "rms_norm_eps": 0.05,
+    "rope_parameters": {"rope_theta": 60.0},
+    "mamba_d_ssm": 12,
+    "mamba_n_heads": 4,
+    "mamba_n_groups": 2,
+    "mamba_d_state": 5,
+    "mamba_d_conv": 3,
+    "attention_in_multiplier": 0.8,
+    "attention_out_multiplier": 0.9,
+    "embedding_multiplier": 5.7,
+    "key_multiplier": 0.4,
+    "lm_head_multiplier": 0.6,
+    "mlp_multipliers": [0.9, 0.7],
+    "ssm_in_multiplier": 1.3,
+    "ssm_multipliers": [0.7, 1.2, 0.6, 1.4, 0.8],
+    "ssm_out_multiplier": 0.6,
+}
+NEMOTRON = {
+    **{key: value for key, value in HYBRID.items() if key not in ("num_hidden_layers",)},
+    "hidden_size": 8,
+    "head_dim": 6,
+    "layer_norm_epsilon": 0.05,
+    "ssm_state_size": 5,
+    "mamba_num_heads": 4,
+    "mamba_head_dim": 3,
+    "n_groups": 2,
+    "conv_kernel": 3,
+    "time_step_min": 0.6,
+}
 
 RECURRENT = {
     "mamba": Golden(
@@ -140,5 +172,40 @@ RECURRENT = {
             "mamba_proj_bias": True,
         },
         dtype=BFLOAT,
+    ),
+    "falcon_h1": Golden("falcon_h1", {**FALCON_H1, "mamba_rms_norm": False}, dialect=4, dtype=BFLOAT),
+    "falcon_h1_normed": Golden(
+        "falcon_h1",
+        {
+            **FALCON_H1,
+            "num_hidden_layers": 1,
+            "mamba_rms_norm": True,
+            "mamba_proj_bias": True,
+            "projectors_bias": True,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": True,
+        },
+        dtype=BFLOAT,
+    ),
+    "nemotron_h": Golden("nemotron_h", {**NEMOTRON, "hybrid_override_pattern": "M*-"}, dialect=4, dtype=BFLOAT),
+    "nemotron_h_moe": Golden(
+        "nemotron_h",
+        {
+            **NEMOTRON,
+            "layers_block_type": ["moe", "full_attention", "moe"],
+            "use_bias": True,
+            "mlp_bias": True,
+            "n_routed_experts": 6,
+            "num_experts_per_tok": 2,
+            "n_group": 3,
+            "topk_group": 2,
+            "moe_intermediate_size": 6,
+            "moe_shared_expert_intermediate_size": 5,
+            "moe_latent_size": 7,
+            "routed_scaling_factor": 1.7,
+        },
+        dtype=BFLOAT,
+        seed=1200,
     ),
 }

@@ -56,6 +56,20 @@ BART = {
     "scale_embedding": True,
 }
 
+GEMMA_VECTORS = {
+    **IDS,
+    "hidden_size": 12,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 6,
+    "rms_norm_eps": 0.05,
+    "max_position_embeddings": CONTEXT,
+    "sliding_window": 5,
+    "vocab_size_per_layer_input": 36,
+    "hidden_size_per_layer_input": 4,
+    "final_logit_softcapping": 2.0,
+}
+
 MORE = {
     "distilbert": Golden(
         "distilbert",
@@ -85,6 +99,7 @@ MORE = {
     "pegasus": Golden("pegasus", {**BART, "activation_function": "relu"}, dialect=4, seed=1023),
     "m2m_100": Golden("m2m_100", BART, dtype=BFLOAT, seed=1024),
     "blenderbot": Golden("blenderbot", {**BART, "scale_embedding": False}, dialect=4, dtype=BFLOAT, seed=1025),
+    "blenderbot_small": Golden("blenderbot-small", BART, dialect=4, dtype=BFLOAT, seed=1032),
     "modernbert": Golden(
         "modernbert",
         {
@@ -113,6 +128,26 @@ MORE = {
         {**T5, "encoder_attention_type": "transient-global", "local_radius": 5, "global_block_size": 4, "tie_word_embeddings": False},
         dtype=BFLOAT,
         seed=1027,
+    ),
+    "gemma3n": Golden(
+        "gemma3n_text",
+        {
+            **GEMMA_VECTORS,
+            "num_hidden_layers": 4,
+            "intermediate_size": [10, 8, 10, 6],
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "num_kv_shared_layers": 2,
+            "activation_sparsity_pattern": [0.6, 0.0, 0.4, 0.3],
+            "altup_num_inputs": 3,
+            "altup_active_idx": 1,
+            "laurel_rank": 3,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 300.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 40.0},
+            },
+        },
+        dtype=BFLOAT,
+        seed=1040,
     ),
     "gemma3_vectors": Golden(
         "gemma3_text",

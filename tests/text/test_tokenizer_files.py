@@ -11,6 +11,7 @@ import pytest
 
 from tests.checkpoint.damage import edit
 from tests.conftest import GOLDEN
+from tgen.errors import CheckpointError, UsageError
 from tgen.text.tokenizer import Tokenizer
 
 KINDS = sorted(folder.name for folder in (GOLDEN / "tokenizers").iterdir())
@@ -28,6 +29,34 @@ def test_the_ids_are_those_of_the_reference(kind: str) -> None:
     assert len(cases) >= 16
     wrong = [case["text"] for case in cases if tokenizer.encode(case["text"]) != case["ids"]]
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    "text", ["Hello, world's end.", "a\nb\n\nc.\nd'\ne", "wait...what?! (no)", "__start__ the __end__ cat", "Il était\n"]
+)
+def test_words_and_lines_of_the_small_blenderbot(text: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = GOLDEN / "tokenizers" / "blenderbot_small"
+    tokenizer, reference = Tokenizer.load(folder), transformers.BlenderbotSmallTokenizer.from_pretrained(folder)
+    assert tokenizer.encode(text) == reference(text)["input_ids"]
+
+
+def test_a_piece_that_the_small_blenderbot_lacks(tmp_path: Path) -> None:
+    """Also in a folder whose config.json alone says what it is."""
+    shutil.copytree(GOLDEN / "tokenizers" / "blenderbot_small", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "config.json").write_text('{"model_type": "blenderbot-small"}')
+    vocabulary = json.loads((tmp_path / "vocab.json").read_text("utf-8"))
+    inner, last = vocabulary.pop("th@@"), vocabulary.pop("the")
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    tokenizer = Tokenizer.load(tmp_path, vocab=len(vocabulary) + 2)
+    assert tokenizer.encode("at") == [vocabulary["at"]]
+    assert {inner, last}.isdisjoint(vocabulary.values())
+    with pytest.raises(UsageError, match="the text holds 'the</w>'"):
+        tokenizer.encode("the")
+    (tmp_path / "vocab.json").write_text(json.dumps({"a": 0}))
+    with pytest.raises(CheckpointError, match=r"vocab.json is damaged: vocab.json lacks __unk__"):
+        Tokenizer.load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """BART and its kin: encoder and decoder of layers with biases, and matrices of one table of embeddings.
 
-BART and Marian have norms after each sum, the others before each part and after the last layer. Positions are learned (BART, mBART,
-Blenderbot; the first two rows unused but in the last) or sines (Marian, PEGASUS, and M2M-100 with NLLB by a formula of its own).
+BART, Marian and the small Blenderbot have norms after each sum, the others before each part and after the last layer. Positions are
+learned (BART, mBART, both Blenderbots; the first two rows unused but in the last two) or sines (Marian, PEGASUS, and M2M-100 with NLLB by a
+formula of its own). The decoder of the small Blenderbot adds them after the norm of its embeddings, which it does not scale.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ KINDS = {
     "mbart": Kin(),
     "pegasus": Kin(learned=False, unused=0, embedding_norm=False),
     "blenderbot": Kin(unused=0, embedding_norm=False, context=128),
+    "blenderbot-small": Kin(before=False, unused=0, context=512),
     "m2m_100": Kin(learned=False, embedding_norm=False, head_bias=False, activation="relu"),
 }
 
@@ -49,7 +51,8 @@ def spec(config: Config) -> ModelSpec:
     config.require("decoder_vocab_size", [vocab])
     context, norm = config.integer("max_position_embeddings", default=kin.context), NormSpec("layer", 1e-5)
     activation = config.activation("activation_function", default=kin.activation)
-    positions = _positions(config, kin, context, width)
+    positions, small = _positions(config, kin, context, width), config.model_type == "blenderbot-small"
+    scaled = config.flag("scale_embedding", default=config.model_type == "m2m_100")
 
     def stack(name: Literal["encoder", "decoder"]) -> StackSpec:
         heads, decoder = config.integer(f"{name}_attention_heads"), name == "decoder"
@@ -64,7 +67,8 @@ def spec(config: Config) -> ModelSpec:
             final_norm=norm if kin.before else None,
             positions=positions,
             embedding_norm=norm if kin.embedding_norm else None,
-            embedding_scale=width**0.5 if config.flag("scale_embedding", default=config.model_type == "m2m_100") else None,
+            positions_last=small and decoder,
+            embedding_scale=width**0.5 if scaled and not (small and decoder) else None,
         )
 
     config.raw("num_hidden_layers")  # repeats encoder_layers
@@ -119,9 +123,11 @@ def _check_variants(config: Config, kin: Kin) -> None:
     config.require("add_final_layer_norm", [kin.before])
     config.require("normalize_embedding", [kin.embedding_norm])
     config.require("static_position_embeddings", [not kin.learned])
-    config.require("layernorm_variant", ["prelayernorm" if kin.before else "bart"])
+    small = config.model_type == "blenderbot-small"
+    config.require("layernorm_variant", ["prelayernorm" if kin.before else "xlm" if small else "bart"])
     config.require("share_encoder_decoder_embeddings", [True])
     for key in ("add_bias_logits", "is_decoder", "extra_layer_norm"):
         config.require(key, [False])
     # Blenderbot's folders say true, which its programs did not read.
-    config.require("do_blenderbot_90_layernorm", [False, True] if config.model_type == "blenderbot" else [False])
+    read = {"blenderbot": [False, True], "blenderbot-small": [True]}
+    config.require("do_blenderbot_90_layernorm", read.get(config.model_type, [False]))

@@ -32,7 +32,7 @@ def spec(config: Config) -> ModelSpec:
     windows = [None] * count if first else config.windows(count, lambda layer: bool((layer + 1) % every))
     if both_ways:  # half of the window lies before a query and half behind it
         windows = [None if window is None else window // 2 + 1 for window in windows]
-    full, local = _ropes(config, head_dim) if third else (config.rope(head_dim),) * 2
+    full, local = two_ropes(config, head_dim) if third else (config.rope(head_dim),) * 2
     layers = tuple(
         LayerSpec(
             mixer=AttentionSpec(
@@ -43,7 +43,7 @@ def spec(config: Config) -> ModelSpec:
                 bias=bias,
                 out_bias=bias,
                 qk_norm=norm if third else None,
-                softcap=None if first else _softcap(config, "attn_logit_softcapping", default=None if third else 50.0),
+                softcap=None if first else softcap(config, "attn_logit_softcapping", default=None if third else 50.0),
                 window=window,
                 rope=full if window is None else local,
             ),
@@ -56,7 +56,7 @@ def spec(config: Config) -> ModelSpec:
     stack = StackSpec(layers, causal=not both_ways, final_norm=norm, embedding_scale=width**0.5)
     head = HeadSpec(
         tied=config.flag("tie_word_embeddings", default=True),
-        softcap=None if first else _softcap(config, "final_logit_softcapping", default=None if third else 30.0),
+        softcap=None if first else softcap(config, "final_logit_softcapping", default=None if third else 30.0),
     )
     return ModelSpec(
         family=config.model_type,
@@ -94,7 +94,7 @@ def tensors(spec: ModelSpec) -> Table:
     return make_table(spec, modules, {stack: ("model.layers", layer)}, prefixes=("model.",), ignored=BUFFERS)
 
 
-def _ropes(config: Config, head_dim: int) -> tuple[RopeSpec, RopeSpec]:
+def two_ropes(config: Config, head_dim: int) -> tuple[RopeSpec, RopeSpec]:
     """Rotations of full layers and of windowed ones; transformers 5 writes one set for each kind of layer."""
     if "full_attention" in config.mapping("rope_parameters"):
         return config.rope(head_dim, default_theta=1e6, kind="full_attention"), config.rope(head_dim, kind="sliding_attention")
@@ -110,7 +110,7 @@ def _activation(config: Config) -> Activation:
     return config.activation("hidden_activation", default="gelu_pytorch_tanh")
 
 
-def _softcap(config: Config, key: str, default: float | None) -> float | None:
+def softcap(config: Config, key: str, default: float | None) -> float | None:
     """A bound, or none where the folder says null."""
     absent: Any = key not in config.values
     return default if absent else None if config.raw(key) is None else config.number(key)

@@ -7,10 +7,9 @@ from tgen.families.config import Config
 from tgen.families.decoder import ATTENTION, BUFFERS, MODULES, PRE_NORMS, decoder_model, gated_mlp
 from tgen.families.experts import counts, gated
 from tgen.families.mixture import granite_names
-from tgen.families.state_space import checked, read_unused, state_space_names, step_limits
+from tgen.families.state_space import hybrid_state_space, read_unused, state_space_names
 from tgen.families.table import Names, Part, Source, Table, make_table
 from tgen.spec.records import AttentionSpec, ExpertsSpec, FeedForward, LayerSpec, ModelSpec, NormSpec, RouterSpec
-from tgen.spec.recurrent import StateSpaceSpec, WindowSpec
 
 KINDS = {"mamba": True, "linear_attention": True, "attention": False, "full_attention": False}
 
@@ -37,7 +36,7 @@ def spec(config: Config) -> ModelSpec:
         out_bias=bias,
         rope=rope if config.raw("position_embedding_type") == "rope" else None,
     )
-    state, part = _state_space(config, width, eps), _part(config)
+    state, part = hybrid_state_space(config, width, eps), _part(config)
     layers = (LayerSpec(state if recurrent else attention, part, norm) for recurrent in _kinds(config, count))
     return decoder_model(
         config,
@@ -62,29 +61,6 @@ def tensors(spec: ModelSpec) -> Table:
         "feed_forward.down": "shared_mlp.output_linear",
     }
     return make_table(spec, MODULES, {"decoder": ("model.layers", layer)}, prefixes=("model.",), ignored=BUFFERS)
-
-
-def _state_space(config: Config, width: int, eps: float) -> StateSpaceSpec:
-    heads, groups = config.integer("mamba_n_heads", default=128), config.integer("mamba_n_groups", default=1)
-    inner = int(config.number("mamba_expand", default=2, maximum=1024) * width)
-    config.require("mamba_d_head", ["auto", inner // heads])
-    if inner % heads or not inner:
-        raise UnsupportedError(f"config.json: mamba_n_heads = {heads} is not implemented", f"implemented: divisors of {inner}")
-    bias = config.flag("mamba_proj_bias", default=False)
-    return checked(
-        StateSpaceSpec(
-            heads,
-            inner // heads,
-            config.integer("mamba_d_state", default=256),
-            groups,
-            WindowSpec(config.integer("mamba_d_conv", default=4, maximum=1024), config.flag("mamba_conv_bias", default=True)),
-            bias=bias,
-            out_bias=bias,
-            norm_eps=eps,
-            norm_groups=groups,
-            steps=step_limits(config),
-        )
-    )
 
 
 def _part(config: Config) -> FeedForward:

@@ -32,7 +32,8 @@ def spec(config: Config) -> ModelSpec:
     config.require("use_mrope", [False])
     config.require("activation", ["swiglu"])  # Falcon 3's name for a gated SiLU
     if kind == "hunyuan_v1_dense":
-        _hunyuan(config)
+        hunyuan_keys(config)
+        config.require("num_experts", [1])
     bias, out_bias, mlp_bias = _biases(config)
     mlp = MlpSpec(
         width=config.integer("intermediate_size"),
@@ -108,14 +109,13 @@ def _biases(config: Config) -> tuple[bool, bool, bool]:
     return bias, bias, mlp_bias
 
 
-def _hunyuan(config: Config) -> None:
-    """Read the keys of Tencent's own code: token ids, heads of other tasks, and variants that no dense model has."""
+def hunyuan_keys(config: Config) -> None:
+    """Read the keys of Tencent's own code: token ids, heads of other tasks, and variants that no public model has."""
     for key in ("add_classification_head", "use_cla"):
         config.require(key, [False])
     for key in ("use_qk_norm", "use_rotary_pos_emb"):
         config.require(key, [True])
     config.require("norm_type", ["rms"])
-    config.require("num_experts", [1])
     unused = """
         attention_head_dim cla_share_factor class_num dense_list im_end_id im_newline_id im_start_id mask_init_id org_vocab_size pad_id
         pool_type text_end_id text_start_id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tgen.errors import CheckpointError
+from tgen.errors import CheckpointError, UnsupportedError
 from tgen.families.config import HINT, Config
 from tgen.families.table import Names, Reshape, Source
 from tgen.spec.records import ModelSpec
@@ -15,6 +15,7 @@ UNUSED = """
 """.split()
 
 ENDLESS = float("inf")
+LARGEST = 3e38
 
 
 def read_unused(config: Config) -> None:
@@ -32,8 +33,9 @@ def step_limits(config: Config) -> tuple[float, float]:
         limits = [ENDLESS if one == {"__float__": "Infinity"} else one for one in limits]
     if not isinstance(limits, list) or len(limits) != 2 or not all(isinstance(one, int | float) for one in limits):
         raise CheckpointError("config.json: time_step_limit is not a list of two numbers", HINT)
-    least, most = (min(max(one, -ENDLESS), ENDLESS) for one in limits)  # a whole number may be too large for a float
-    return float(least), float(most)
+    # What float32 cannot hold bounds nothing.
+    least, most = (ENDLESS if one > LARGEST else -ENDLESS if one < -LARGEST else float(one) for one in limits)
+    return least, most
 
 
 def checked(mixer: StateSpaceSpec) -> StateSpaceSpec:
@@ -41,6 +43,31 @@ def checked(mixer: StateSpaceSpec) -> StateSpaceSpec:
     if mixer.heads % mixer.groups or mixer.inner % mixer.norm_groups:
         raise CheckpointError(f"config.json: {mixer.heads} heads of a state space do not divide into {mixer.groups} groups", HINT)
     return mixer
+
+
+def hybrid_state_space(config: Config, width: int, eps: float, inner: int | None = None) -> StateSpaceSpec:
+    """The state space of a layer that may have attention as well: its keys begin with `mamba_`. `inner` are the numbers of all heads."""
+    heads, groups = config.integer("mamba_n_heads", default=128), config.integer("mamba_n_groups", default=1)
+    expanded = int(config.number("mamba_expand", default=2, maximum=1024) * width)
+    inner = inner or expanded
+    config.require("mamba_d_head", ["auto", inner // heads])
+    if inner % heads or not inner:
+        raise UnsupportedError(f"config.json: mamba_n_heads = {heads} is not implemented", f"implemented: divisors of {inner}")
+    bias = config.flag("mamba_proj_bias", default=False)
+    return checked(
+        StateSpaceSpec(
+            heads,
+            inner // heads,
+            config.integer("mamba_d_state", default=256),
+            groups,
+            WindowSpec(config.integer("mamba_d_conv", default=4, maximum=1024), config.flag("mamba_conv_bias", default=True)),
+            bias=bias,
+            out_bias=bias,
+            norm_eps=eps,
+            norm_groups=groups,
+            steps=step_limits(config),
+        )
+    )
 
 
 def window_names(spec: ModelSpec, theirs: str, ours: str = "mixer") -> Names:

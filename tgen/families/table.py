@@ -201,6 +201,7 @@ def make_table(
     repeated: dict[str, str] | None = None,
     optional: tuple[str, ...] = (),
     older: dict[str, str] | None = None,
+    renamed: tuple[tuple[str, str], ...] = (),
     apart: tuple[str, ...] = (),
 ) -> Table:
     """A source for every parameter of the spec, from the checkpoint's names for our modules.
@@ -225,4 +226,4 @@ def make_table(
             found, before, after = modules[module], "", f".{kind}"
         source = found if isinstance(found, Source) else Source(found)
         sources[parameter] = source.inside(before, after)
-    return Table(sources, prefixes, ignored, repeated or {}, optional, older or {}, apart=apart)
+    return Table(sources, prefixes, ignored, repeated or {}, optional, older or {}, renamed, apart)

@@ -1,4 +1,4 @@
-"""Models that also see images: the text model inside, found under other names. Tensors of the other parts are left out.
+"""Models that also see or hear: the text model inside, found under other names. Tensors of the other parts are left out.
 
 Gemma 3 and Mistral 3 keep the text model's settings in `text_config`, Qwen2-VL among its own.
 """
@@ -10,13 +10,14 @@ from types import ModuleType
 from typing import Any
 
 from tgen.errors import UnsupportedError
-from tgen.families import gemma, llama, qwen_linear
+from tgen.families import gemma, gemma3n, llama, qwen_linear
 from tgen.families.config import Config
 from tgen.families.table import Table
 from tgen.spec.records import ModelSpec
 
 INNER: dict[str, ModuleType] = {
     "gemma3_text": gemma,
+    "gemma3n_text": gemma3n,
     "mistral": llama,
     "ministral3": llama,
     "qwen2_vl_text": llama,
@@ -38,6 +39,16 @@ TEXT: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 131072,
         "sliding_window": 4096,
     },
+    "gemma3n": {
+        "model_type": "gemma3n_text",
+        "vocab_size": 262400,
+        "hidden_size": 2048,
+        "intermediate_size": 16384,
+        "num_hidden_layers": 35,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "sliding_window": 512,
+    },
     "mistral3": {"model_type": "mistral"},
     "qwen2_vl": {"model_type": "qwen2_vl_text"},
     "qwen2_5_vl": {"model_type": "qwen2_5_vl_text"},
@@ -46,10 +57,12 @@ TEXT: dict[str, dict[str, Any]] = {
     "qwen3_5_moe": {"model_type": "qwen3_5_moe_text"},
 }
 IMAGES = """
+    audio_config audio_token_id audio_soft_tokens_per_image boa_token_id eoa_token_id eoa_token_index boi_token_id eoi_token_id
+    vision_soft_tokens_per_image
     vision_config image_token_id image_token_index boi_token_index eoi_token_index mm_tokens_per_image video_token_id vision_token_id
     vision_start_token_id vision_end_token_id projector_hidden_act vision_feature_layer multimodal_projector_bias spatial_merge_size
 """.split()
-APART = ("vision_tower.", "vision_model.", "visual.", "multi_modal_projector.")
+APART = ("audio_tower.", "embed_audio.", "embed_vision.", "vision_tower.", "vision_model.", "visual.", "multi_modal_projector.")
 
 
 def spec(config: Config) -> ModelSpec:
@@ -75,4 +88,5 @@ def tensors(spec: ModelSpec) -> Table:
     """Where each parameter is found."""
     table: Table = INNER[spec.family].tensors(spec)
     renamed = (("model.", "model.language_model."), ("", "language_model."))
-    return replace(table, renamed=renamed, apart=(*table.apart, *APART, *(f"model.{part}" for part in APART)))
+    inner = (after + name.removeprefix(before) for before, after in renamed for name in table.apart if name.startswith(before))
+    return replace(table, renamed=renamed, apart=(*table.apart, *inner, *APART, *(f"model.{part}" for part in APART)))

@@ -28,6 +28,8 @@ def state_numbers(spec: ModelSpec) -> int:
 
 def _per_token(attention: AttentionSpec) -> int:
     """A key and a value for each key-value head; latent attention keeps its short vector and the rotated numbers of keys."""
+    if attention.shares is not None:
+        return 0
     if attention.latent is not None:
         return attention.latent.kv_rank + (attention.rope.dim if attention.rope else 0)
     return 2 * attention.kv_heads * attention.head_dim

@@ -11,6 +11,7 @@ from typing import Literal
 
 from tgen.spec.positions import Alibi, PositionTable, QueryGrowth, RelativeBias, RopeSpec
 from tgen.spec.recurrent import RecurrentSpec
+from tgen.spec.streams import LayerVectorSpec, StreamsSpec
 
 Activation = Literal["gelu", "gelu_tanh", "silu", "relu", "relu2", "xielu"]
 
@@ -83,7 +84,9 @@ class AttentionSpec:
     or all heads together ("width"); in these two cases the weight is [heads * head_dim], head by head. With `qk_norm_after_rope` the norm
     follows the rotation. `window` is how many of the latest keys a query sees, itself included, and as many of the next ones in a
     stack that is not causal; None is all of them. `softcap` bounds the scores to +-softcap by a tanh. With `sinks`, each head's softmax
-    has one learned score more, whose weight goes to no key. Where `gated`, a further matrix makes a number for each of the mixed heads'
+    has one learned score more, whose weight goes to no key. `v_norm` is a norm of each head of the values. Where `values_are_keys`, there
+    is no matrix for values: they are what the one for keys makes, before all that follows. With `shares`, keys and values are those of the
+    layer of this number. Where `gated`, a further matrix makes a number for each of the mixed heads'
     numbers, whose sigmoid multiplies it before the last matrix. `distances` adds a number per distance, from a table of this layer's own
     (UMT5). Where `disentangled`, scores are scale * (q.k + q.K(r) + k.Q(r)) for the stack's vector r of the distance: K and Q are this
     layer's matrices for keys and queries. `aggregates` are further keys.
@@ -102,6 +105,9 @@ class AttentionSpec:
     query_growth: QueryGrowth | None = None
     softcap: float | None = None
     sinks: bool = False
+    v_norm: NormSpec | None = None
+    values_are_keys: bool = False
+    shares: int | None = None
     gated: bool = False
     latent: LatentSpec | None = None
     window: int | None = None
@@ -128,6 +134,9 @@ class MlpSpec:
     "relu2" is max(x, 0)^2. "xielu" (arXiv:2411.13010) has three numbers of its own, alpha_p, alpha_n and beta; with
     softplus(a) = ln(1 + e^a), it is softplus(alpha_p) * x^2 + beta * x for x > 0, and elsewhere
     (e^min(x, -1e-6) - 1 - x) * (beta + softplus(alpha_n)) + beta * x.
+
+    `gate_scale` multiplies the gate before its activation, `out_scale` the result. With `cutoff`, only what a gate has above the mean of
+    all, by so many standard deviations, goes to the activation; the rest is 0.
     """
 
     width: int
@@ -135,6 +144,9 @@ class MlpSpec:
     gated: bool
     bias: bool
     clamp: ClampedGate | None = None
+    cutoff: float | None = None
+    gate_scale: float = 1.0
+    out_scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +161,8 @@ class RouterSpec:
 
     "sparsemixer" (arXiv:2409.12136) chooses one after the other; a weight is a softmax over the expert, those not yet chosen, and
     only as far as (highest logit - logit) / max(|logit|, highest logit) is at most twice `jitter`.
+
+    `norm` is applied to what the matrix reads, and with `expert_scales` each expert has a number that multiplies its weight at last.
     """
 
     experts: int
@@ -162,6 +176,8 @@ class RouterSpec:
     kept_groups: int = 1
     group_best: int = 1
     jitter: float = 0.0
+    norm: NormSpec | None = None
+    expert_scales: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,18 +185,37 @@ class ExpertsSpec:
     """A mixture of experts (arXiv:1701.06538): each token's result is the weighted sum of what its few experts make of it.
 
     Every token goes through the `shared` part as well; with `shared_gate` a row of numbers gives each token a logit, whose sigmoid
-    multiplies the shared part's result.
+    multiplies the shared part's result. With `inner`, experts work on vectors of that width: a matrix makes these, and a second one takes
+    the weighted sum back; both have biases where the shared part has (Nemotron 3).
     """
 
     router: RouterSpec
     expert: MlpSpec
     shared: MlpSpec | None = None
     shared_gate: bool = False
+    inner: int | None = None
+
+    @property
+    def inner_bias(self) -> bool:
+        """Whether the matrices around the experts have biases."""
+        return self.shared is not None and self.shared.bias
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySideSpec:
+    """Several mixers that read the same vectors, and whose results are added (Falcon-H1, arXiv:2507.22448).
+
+    What each mixer reads is multiplied by its number of `in_scales`, and its result by that of `out_scales`.
+    """
+
+    mixers: tuple[AttentionSpec | RecurrentSpec, ...]
+    in_scales: tuple[float, ...]
+    out_scales: tuple[float, ...]
 
 
 # A mixer moves information between positions; a feed-forward part works on each position alone. A new kind needs a record in its union
 # here, the shapes of its parameters in `shapes.py`, and in each executor a class and a branch where layers are built.
-Mixer = AttentionSpec | RecurrentSpec
+Mixer = AttentionSpec | RecurrentSpec | SideBySideSpec
 FeedForward = MlpSpec | ExpertsSpec
 
 
@@ -192,6 +227,11 @@ class LayerSpec:
     after each part but before the sum ("output"), or before a mixer and a feed-forward part that both read the same input ("parallel";
     `shared_norm` gives both the same norm). Without `mixer_normed`, the mixer of a "pre" layer reads the stream as it is (ModernBERT's
     first layer, which the norm of the embeddings precedes). A "pre" layer may lack one of its two parts, and that part's norm.
+
+    A "sandwich" layer may have more. `experts` beside the feed-forward part have norms of their own before and after them, and so has the
+    feed-forward part after it; their router reads the stream, and their results are added. `laurel` is the rank of two matrices; what the
+    mixer reads, and a norm of what they make of it, are added to the stream after the mixer, which is then divided by sqrt(2). `vector` and
+    `streams` are as their records say. Where `scaled`, one learned number multiplies the result.
     """
 
     mixer: Mixer | None
@@ -201,10 +241,17 @@ class LayerSpec:
     shared_norm: bool = False
     mixer_normed: bool = True
     cross: AttentionSpec | None = None
+    experts: ExpertsSpec | None = None
+    laurel: int | None = None
+    vector: LayerVectorSpec | None = None
+    streams: StreamsSpec | None = None
+    scaled: bool = False
 
     @property
-    def mixers(self) -> tuple[Mixer, ...]:
-        """Its mixer, if it has one."""
+    def mixers(self) -> tuple[AttentionSpec | RecurrentSpec, ...]:
+        """The mixers side by side; one, or none."""
+        if isinstance(self.mixer, SideBySideSpec):
+            return self.mixer.mixers
         return () if self.mixer is None else (self.mixer,)
 
     @property
@@ -215,6 +262,11 @@ class LayerSpec:
                 return mixer
         raise ValueError("this layer has no attention")
 
+    @property
+    def caches(self) -> int:
+        """How many of its mixers have a cache of their own."""
+        return sum(not isinstance(mixer, AttentionSpec) or mixer.shares is None for mixer in self.mixers)
+
 
 @dataclass(frozen=True, slots=True)
 class StackSpec:
@@ -222,8 +274,8 @@ class StackSpec:
 
     `types` is the number of segment types, each with its own vector (BERT); tgen gives every token type 0. An encoder may run all its
     layers `rounds` times, with the same weights (ALBERT). Where `embedding_in` is given, embeddings, positions, types and their norm have
-    that width, and a matrix with a bias takes the result to the model's width (ALBERT, ELECTRA). Where `wide`, the residual stream is in
-    float32 whatever the model's number format.
+    that width, and a matrix with a bias takes the result to the model's width (ALBERT, ELECTRA). `positions_last` adds positions after
+    the embeddings' norm, not before it. Where `wide`, the residual stream is in float32 whatever the model's number format.
     """
 
     layers: tuple[LayerSpec, ...]
@@ -237,6 +289,7 @@ class StackSpec:
     embedding_norm: NormSpec | None = None
     embedding_scale: float | None = None
     embedding_in: int | None = None
+    positions_last: bool = False
     rounds: int = 1
     wide: bool = False
 

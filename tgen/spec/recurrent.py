@@ -60,7 +60,8 @@ class StateSpaceSpec:
     One matrix makes a gate z, what goes through window and SiLU - each head's x, and b and c, which the heads of a group share - and
     each head's step t, by a softplus within `steps`. Then s = exp(-exp(decay) * t) * s + t * x b^T, and y = s c + skip * x. With
     `norm_eps` a norm over each of `norm_groups` parts of y follows, with the gate before it, or after it where `gate_last`; else y is
-    only multiplied by silu(z). The `result` matrix makes the result.
+    only multiplied by silu(z). The `result` matrix makes the result. What the first matrix makes of z, x, b, c and t is multiplied by
+    the five `scales`, if there are any.
     """
 
     heads: int
@@ -74,6 +75,7 @@ class StateSpaceSpec:
     norm_groups: int = 1
     gate_last: bool = False
     steps: tuple[float, float] = (0.0, float("inf"))
+    scales: tuple[float, ...] | None = None
 
     @property
     def inner(self) -> int:

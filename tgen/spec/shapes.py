@@ -19,6 +19,7 @@ from tgen.spec.records import (
     MlpSpec,
     ModelSpec,
     NormSpec,
+    SideBySideSpec,
     StackSpec,
 )
 from tgen.spec.recurrent import (
@@ -46,10 +47,10 @@ def parameter_count(spec: ModelSpec) -> int:
 
 def active_parameter_count(spec: ModelSpec) -> int:
     """How many of these numbers take part in one token: all but those of the experts that are not chosen."""
-    layers = [layer.feed_forward for stack in spec.stacks.values() for layer in stack.layers]
+    parts = [part for stack in spec.stacks.values() for layer in stack.layers for part in (layer.feed_forward, layer.experts)]
     idle = sum(
-        (part.router.experts - part.router.chosen) * sum(math.prod(shape) for _, shape in _mlp("", part.expert, spec.width))
-        for part in layers
+        (part.router.experts - part.router.chosen) * sum(math.prod(shape) for _, shape in _mlp("", part.expert, part.inner or spec.width))
+        for part in parts
         if isinstance(part, ExpertsSpec)
     )
     return parameter_count(spec) - idle
@@ -91,6 +92,13 @@ def _stack(name: str, stack: StackSpec, width: int) -> Named:
         yield from _norm(f"{name}.embedding_norm", stack.embedding_norm, row)
     if stack.embedding_in is not None:
         yield from _linear(f"{name}.embedding_in", width, row, bias=True)
+    if (vector := stack.layers[0].vector) is not None:
+        yield f"{name}.vectors.table.weight", (vector.vocab, len(stack.layers) * vector.width)
+        yield from _linear(f"{name}.vectors.matrix", len(stack.layers) * vector.width, width, bias=False)
+        yield from _norm(f"{name}.vectors.norm", stack.layers[0].norm, vector.width)
+    if (streams := stack.layers[0].streams) is not None:
+        ends = (f"{name}.streams.{end}.{number}" for end in ("opening", "closing") for number in range(streams.count - 1))
+        yield from (pair for end in ends for pair in _linear(end, width, width, bias=False))
     for index, layer in enumerate(stack.layers):
         yield from _layer(f"{name}.layers.{index}", layer, width)
     if stack.final_norm is not None:
@@ -110,6 +118,9 @@ def norm_names(layer: LayerSpec) -> list[str]:
         names.append("feed_forward_norm")
     if layer.residual == "sandwich":
         names.append("feed_forward_out_norm")
+    if layer.experts is not None:
+        names += ["dense_out_norm", "experts_norm", "experts_out_norm"]
+    names += ["laurel_norm"] * (layer.laurel is not None) + ["vector_norm"] * (layer.vector is not None)
     return names
 
 
@@ -122,12 +133,36 @@ def _layer(name: str, layer: LayerSpec, width: int) -> Named:
         yield from _attention(f"{name}.cross", layer.cross, width)
     if layer.feed_forward is not None:
         yield from _feed_forward(f"{name}.feed_forward", layer.feed_forward, width)
+    yield from _around(name, layer, width)
+
+
+def _around(name: str, layer: LayerSpec, width: int) -> Named:
+    """What a layer may have beside its parts and norms."""
+    if layer.experts is not None:
+        yield from _experts(f"{name}.experts", layer.experts, width)
+    if layer.laurel is not None:
+        yield from _linear(f"{name}.laurel_in", layer.laurel, width, bias=False)
+        yield from _linear(f"{name}.laurel_out", width, layer.laurel, bias=False)
+    if layer.vector is not None:
+        yield from _linear(f"{name}.vector_gate", layer.vector.width, width, bias=False)
+        yield from _linear(f"{name}.vector_out", width, layer.vector.width, bias=False)
+    if (streams := layer.streams) is not None:
+        yield from _norm(f"{name}.streams.norm", layer.norm, width)
+        yield from _linear(f"{name}.streams.router", streams.count, width, bias=False)
+        yield from _linear(f"{name}.streams.prediction", streams.count**2, streams.count, bias=False)
+        yield from _linear(f"{name}.streams.correction", streams.count, streams.count, bias=False)
+        if streams.scaled:
+            yield f"{name}.streams.scale", (width,)
+    if layer.scaled:
+        yield f"{name}.scale", (1,)
 
 
 def _mixer(name: str, mixer: Mixer, width: int) -> Named:
     match mixer:
         case AttentionSpec():
             return _attention(name, mixer, width)
+        case SideBySideSpec():
+            return (pair for number, one in enumerate(mixer.mixers) for pair in _mixer(f"{name}.mixers.{number}", one, width))
         case _:
             return _recurrent(name, mixer, width)
 
@@ -197,12 +232,16 @@ def _attention(name: str, attention: AttentionSpec, width: int) -> Named:
     yield from _linear(f"{name}.q", inner, width, attention.bias)
     if attention.gated:
         yield from _linear(f"{name}.out_gate", inner, width, attention.bias)
-    yield from _linear(f"{name}.k", kv, width, attention.bias)
-    yield from _linear(f"{name}.v", kv, width, attention.bias)
+    own = attention.shares is None
+    if own:
+        yield from _linear(f"{name}.k", kv, width, attention.bias)
+    if own and not attention.values_are_keys:
+        yield from _linear(f"{name}.v", kv, width, attention.bias)
     if attention.qk_norm is not None:
         each = attention.qk_norm_span == "head"
         yield from _norm(f"{name}.q_norm", attention.qk_norm, attention.head_dim if each else inner)
-        yield from _norm(f"{name}.k_norm", attention.qk_norm, attention.head_dim if each else kv)
+        if own:
+            yield from _norm(f"{name}.k_norm", attention.qk_norm, attention.head_dim if each else kv)
     if attention.sinks:
         yield f"{name}.sinks", (attention.heads,)
     yield from _linear(f"{name}.out", width, inner, attention.out_bias)
@@ -223,10 +262,17 @@ def _mlp(name: str, mlp: MlpSpec, width: int) -> Named:
 
 def _experts(name: str, part: ExpertsSpec, width: int) -> Named:
     yield from _linear(f"{name}.router", part.router.experts, width, part.router.bias)
+    if part.router.norm is not None:
+        yield from _norm(f"{name}.router_norm", part.router.norm, width)
+    if part.router.expert_scales:
+        yield f"{name}.expert_scales", (part.router.experts,)
     if part.router.correction:
         yield f"{name}.correction", (part.router.experts,)
+    if part.inner is not None:
+        yield from _linear(f"{name}.inner_in", part.inner, width, part.inner_bias)
+        yield from _linear(f"{name}.inner_out", width, part.inner, part.inner_bias)
     for number in range(part.router.experts):
-        yield from _mlp(f"{name}.experts.{number}", part.expert, width)
+        yield from _mlp(f"{name}.experts.{number}", part.expert, part.inner or width)
     if part.shared is not None:
         yield from _mlp(f"{name}.shared", part.shared, width)
     if part.shared_gate:

@@ -48,7 +48,9 @@ def quantisable(checkpoint: Checkpoint) -> dict[str, StoredTensor]:
     if checkpoint.adapters:
         raise UsageError(f"{checkpoint.name} has an adapter, and tgen quantize writes no merged model", "use --quantize when running it")
     if checkpoint.matches.left_out:
-        raise UsageError(f"{checkpoint.name} has parts that see images, which tgen does not quantise", "use --quantize when running it")
+        raise UsageError(
+            f"{checkpoint.name} has parts that tgen does not run, such as eyes, and does not quantise", "use --quantize when running it"
+        )
     found = tensors_of_layers(checkpoint.spec, checkpoint.matches)
     tensors = {name: tensor for name, tensor in checkpoint.stored.items() if tensor in found and tensor.dtype in SCALES}
     if not tensors:

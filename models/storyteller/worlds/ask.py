@@ -102,6 +102,18 @@ def three_words(telling: Telling, rng: random.Random) -> tuple[str, ...]:
     return tuple(chosen)
 
 
+def words_opening(words: tuple[str, ...], telling: Telling, rng: random.Random) -> str:
+    """What comes before a story that was wished for with three words: a sentence or two with all of them."""
+    nouns = {*bank("nouns"), *(one.noun for one in telling.story.entities.values())}
+    if len(words) == 3 and nouns.issuperset(words) and rng.random() < 0.8:
+        first, second, third = map(article, words)
+        form = rng.choice(bank("words-nouns")).replace("ALL", f"{first}, {second} and {third}")
+        text = form.replace("FIRST", first).replace("SECOND", second).replace("THIRD", third)
+    else:
+        text = rng.choice(bank("words-any")).replace("LIST", f"{', '.join(words[:-1])} and {words[-1]}")
+    return text[:1].upper() + text[1:]
+
+
 def words_wish(words: tuple[str, ...], rng: random.Random) -> str:
     text = f"{', '.join(words[:-1])} and {words[-1]}" if rng.random() < 0.4 else ", ".join(words)
     return rng.choice(bank("wish-words")).replace("WORDS", text)
@@ -224,7 +236,8 @@ def before(telling: Telling, rng: random.Random) -> Record:
         prompt = f"{rng.choice(bank('wish-begin'))} {first}" if rng.random() < 0.5 else first
         return {"kind": kind, "prompt": prompt, "text": rest}
     if kind == "words":
-        prompt = words_wish(three_words(telling, rng), rng)
-    else:
-        prompt = {"wish": wish, "title": title_wish}[kind](telling, rng) if kind != "story" else ""
+        words = three_words(telling, rng)
+        text = f"{words_opening(words, telling, rng)}{rng.choice((' ', chr(10) * 2))}{telling.text}"
+        return {"kind": kind, "prompt": words_wish(words, rng), "text": text}
+    prompt = {"wish": wish, "title": title_wish}[kind](telling, rng) if kind != "story" else ""
     return {"kind": kind, "prompt": prompt, "text": telling.text}

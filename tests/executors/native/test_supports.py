@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
 from tests.conftest import ENCODERS
 from tests.executors.native.models import executor, spec_of
 from tgen.executors.native import interface as c
 from tgen.executors.native.open import supports
 from tgen.executors.native.packing import multiplied
+from tgen.spec.records import NormSpec
+from tgen.spec.streams import LayerVectorSpec, StreamsSpec
 
 REFUSED = {
+    "blenderbot_small": "added after a norm",
     "albert": "embeddings have a width of their own",
     "electra": "embeddings have a width of their own",
     "deberta": "vectors of distances",
@@ -21,6 +29,44 @@ def test_every_encoder_runs_but_those_that_need_what_it_lacks() -> None:
     found = {name: reason for name in ENCODERS if (reason := supports(spec_of(name))) is not None}
     assert found.keys() == REFUSED.keys()
     assert [name for name, reason in found.items() if REFUSED[name] not in reason] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "reason"),
+    [
+        ("llama3", {"gate_scale": 0.5}, "factors"),
+        ("llama3", {"out_scale": 2.0}, "factors"),
+        ("mixtral", {"inner": 8}, "width of their own"),
+    ],
+)
+def test_feed_forward_parts_that_it_lacks(name: str, changes: dict[str, Any], reason: str) -> None:
+    spec = spec_of(name)
+    assert supports(spec) is None and spec.decoder is not None
+    *before, last = spec.decoder.layers
+    assert last.feed_forward is not None
+    other = replace(last, feed_forward=replace(last.feed_forward, **changes))
+    assert reason in str(supports(replace(spec, decoder=replace(spec.decoder, layers=(*before, other)))))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"mixer": {"shares": 0}}, "shares keys"),
+        ({"mixer": {"values_are_keys": True}}, "makes values of them"),
+        ({"mixer": {"v_norm": NormSpec("rms", 1e-6, weight=False)}}, "norm of values"),
+        ({"feed_forward": {"cutoff": 1.5}}, "bounds"),
+        ({"laurel": 4}, "more than a mixer"),
+        ({"scaled": True}, "more than a mixer"),
+        ({"vector": LayerVectorSpec(4, 40)}, "more than a mixer"),
+        ({"streams": StreamsSpec(2, 0, scaled=False)}, "residual streams"),
+    ],
+)
+def test_layers_that_it_lacks(changes: dict[str, Any], reason: str) -> None:
+    spec = spec_of("gemma3")
+    assert supports(spec) is None and spec.decoder is not None
+    *before, last = spec.decoder.layers
+    made = {key: replace(getattr(last, key), **one) if isinstance(one, dict) else one for key, one in changes.items()}
+    assert reason in str(supports(replace(spec, decoder=replace(spec.decoder, layers=(*before, replace(last, **made))))))
 
 
 def test_tables_are_never_packed() -> None:

@@ -18,7 +18,7 @@ from tgen.executors.native.packing import Packer, packed_places
 from tgen.executors.native.session import NativeExecutor
 from tgen.executors.native.weights import StoredMatrix, Weights, address
 from tgen.options import Quantize, RunOptions
-from tgen.spec.records import AttentionSpec, ModelSpec
+from tgen.spec.records import AttentionSpec, ExpertsSpec, MlpSpec, ModelSpec
 from tgen.ui import messages
 from tgen.ui.counting import counting
 
@@ -32,13 +32,27 @@ def supports(spec: ModelSpec) -> str | None:
         return "its layers carry a state from token to token"
     if any(not isinstance(layer.mixer, AttentionSpec) or layer.feed_forward is None for layer in layers):
         return "its layers lack attention or a feed-forward part"
+    if any(layer.streams is not None for layer in layers):
+        return "its layers have several residual streams"
+    if any(layer.vector is not None or layer.experts is not None or layer.scaled or layer.laurel is not None for layer in layers):
+        return "its layers have more than a mixer and a feed-forward part"
+    parts = [layer.feed_forward for layer in layers]
+    mixtures = [part for part in parts if isinstance(part, ExpertsSpec)]
+    if any(part.inner is not None or part.router.norm is not None or part.router.expert_scales for part in mixtures):
+        return "its experts work on vectors of a width of their own, or their router has a norm or factors"
+    if any(isinstance(part, MlpSpec) and (part.gate_scale, part.out_scale, part.cutoff) != (1.0, 1.0, None) for part in parts):
+        return "its feed-forward parts have constant factors or bounds"
     mixers = [layer.attention for layer in layers] + [layer.cross for layer in layers if layer.cross is not None]
+    if any(stack.positions_last for stack in spec.stacks.values()):
+        return "its positions are added after a norm"
     if spec.row != spec.width:
         return "its embeddings have a width of their own"
     if any(mixer.latent is not None for mixer in mixers):
         return "its attention keeps one short vector for each token"
     if any(mixer.head_dim > MOST_HEAD_NUMBERS for mixer in mixers):
         return f"its heads are wider than {MOST_HEAD_NUMBERS} numbers"
+    if any(mixer.shares is not None or mixer.values_are_keys or mixer.v_norm is not None for mixer in mixers):
+        return "its attention shares keys, or makes values of them, or has a norm of values"
     if any(mixer.gated for mixer in mixers):
         return "its attention has a gate"
     if any(mixer.aggregates for mixer in mixers):

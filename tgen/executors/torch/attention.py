@@ -82,7 +82,8 @@ class Attention(nn.Module):
         self.attend: Attend = fused_attend
         self.q = nn.Linear(width, spec.heads * spec.head_dim, bias=spec.bias)
         self.k = nn.Linear(width, spec.kv_heads * spec.head_dim, bias=spec.bias)
-        self.v = nn.Linear(width, spec.kv_heads * spec.head_dim, bias=spec.bias)
+        self.v = None if spec.values_are_keys else nn.Linear(width, spec.kv_heads * spec.head_dim, bias=spec.bias)
+        self.v_norm = make_norm(spec.v_norm, spec.head_dim) if spec.v_norm else None
         self.out = nn.Linear(spec.heads * spec.head_dim, width, bias=spec.out_bias)
         self.q_norm = make_head_norm(spec, spec.heads)
         self.k_norm = make_head_norm(spec, spec.kv_heads)
@@ -110,18 +111,24 @@ class Attention(nn.Module):
         if this.counts is None:
             if this.keep is not None:
                 k, v = this.keep(layer, torch.stack((k, v)))
+            if layer in this.shared:
+                this.shared[layer].append((k, v))
             return self._merge(self.attend(q, k, v, self.frame(this.parts[0], q, k, this), spec, self.sinks), x)
         # Each row attends to the keys and values of all ids that it has read.
         mixed = []
         queries, pairs = q.split_with_sizes(this.counts, dim=2), torch.cat((k, v)).split_with_sizes(this.counts, dim=2)
         for part, query, pair in zip(this.parts, queries, pairs, strict=True):
             keys, values = (pair if part.row is None else part.row.key_values(layer).store(part.row.length, pair)).chunk(2)
+            if layer in this.shared:
+                this.shared[layer].append((keys, values))
             mixed.append(self.attend(query, keys, values, self.frame(part, query, keys, this), spec, self.sinks))
         return self._merge(joined(mixed), x)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of x [batch, m, width], each [batch, kv_heads, m, head_dim]."""
-        return self._split(self.k(x), self.spec.kv_heads), self._split(self.v(x), self.spec.kv_heads)
+        k = self._split(self.k(x), self.spec.kv_heads)
+        v = k if self.v is None else self._split(self.v(x), self.spec.kv_heads)
+        return k, v if self.v_norm is None else self.v_norm(v)
 
     def look(self, x: Tensor, this: ForwardPass, layer: int) -> Tensor:
         """Cross-attention to the keys and values of the rows' sources. Raises ValueError for rows without a source."""

@@ -7,7 +7,7 @@ different lengths need no padding, and one pass can read the prompt of one row a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 
 import torch
@@ -42,7 +42,8 @@ class ForwardPass:
     """Positions [batch, n] of all ids, and the keys that each attends to. `counts` has each part's size; None for one equal batch.
 
     `dtype` is the model's number format, `relative` the stack's table of vectors of distances, and `block_bias` its numbers for blocks, if
-    it has these. An equal batch that continues rows has `keep`.
+    it has these. An equal batch that continues rows has `keep`. `shared` holds keys and values of each part, for the numbers of those caches
+    that further layers read.
     """
 
     positions: Tensor
@@ -54,6 +55,7 @@ class ForwardPass:
     relative: RelativeTable | None = None
     block_bias: Distances | None = None
     keep: Keep | None = None
+    shared: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
 
 def whole_pass(

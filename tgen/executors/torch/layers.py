@@ -12,10 +12,12 @@ from tgen.executors.torch.mixers.aggregates import AggregateAttention
 from tgen.executors.torch.mixers.disentangled import DisentangledAttention
 from tgen.executors.torch.mixers.gated_delta import GatedDelta
 from tgen.executors.torch.mixers.recurrent import Recurrent
+from tgen.executors.torch.mixers.sharing import SharingAttention
 from tgen.executors.torch.mixers.short_convolution import ShortConvolution
 from tgen.executors.torch.mixers.state_space import Selective, StateSpace
+from tgen.executors.torch.mixers.streams import LayerStreams
 from tgen.executors.torch.norms import make_norm
-from tgen.spec.records import Activation, AttentionSpec, ExpertsSpec, FeedForward, LayerSpec, Mixer, MlpSpec, RouterSpec
+from tgen.spec.records import Activation, AttentionSpec, ExpertsSpec, FeedForward, LayerSpec, Mixer, MlpSpec, RouterSpec, SideBySideSpec
 from tgen.spec.recurrent import GatedDeltaSpec, SelectiveSpec, ShortConvolutionSpec, StateSpaceSpec
 from tgen.spec.shapes import norm_names
 
@@ -37,6 +39,17 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
             raise ValueError("this activation has parameters, which an `Mlp` holds")
 
 
+def scaled(x: Tensor, factor: float) -> Tensor:
+    """x times the factor; x itself where that is 1, as in most models."""
+    return x if factor == 1 else x * factor
+
+
+def above(x: Tensor, deviations: float) -> Tensor:
+    """By how much each number of x exceeds the mean over the last axis plus so many standard deviations; 0 where it does not."""
+    bound = x.mean(-1, keepdim=True) + x.std(-1, keepdim=True, correction=0) * torch.tensor(deviations, dtype=x.dtype)
+    return F.relu(x - bound)
+
+
 class Mlp(nn.Module):
     """The feed-forward part of a layer. It works on each position alone, with a wider inner vector."""
 
@@ -54,12 +67,14 @@ class Mlp(nn.Module):
         if self.gate is None:
             inner = self._activate(self.up(x))
         elif self.spec.clamp is None:
-            inner = self._activate(self.gate(x)) * self.up(x)
+            gate = scaled(self.gate(x), self.spec.gate_scale)
+            gate = gate if self.spec.cutoff is None else above(gate, self.spec.cutoff)
+            inner = self._activate(gate) * self.up(x)
         else:
             alpha, limit = self.spec.clamp.alpha, self.spec.clamp.limit
             gate = self.gate(x).clamp(max=limit)
             inner = (self.up(x).clamp(-limit, limit) + 1) * (gate * torch.sigmoid(gate * alpha))
-        return self.down(inner)  # type: ignore[no-any-return]
+        return scaled(self.down(inner), self.spec.out_scale)
 
     def _activate(self, x: Tensor) -> Tensor:
         if self.spec.activation != "xielu":
@@ -79,19 +94,31 @@ class Experts(nn.Module):
         super().__init__()
         self.spec = spec
         self.router = nn.Linear(width, spec.router.experts, bias=spec.router.bias)
+        self.router_norm = make_norm(spec.router.norm, width) if spec.router.norm else None
+        self.expert_scales = nn.Parameter(torch.ones(spec.router.experts)) if spec.router.expert_scales else None
         self.correction = nn.Parameter(torch.zeros(spec.router.experts)) if spec.router.correction else None
-        self.experts = nn.ModuleList(Mlp(spec.expert, width) for _ in range(spec.router.experts))
+        inner = spec.inner or width
+        self.inner_in = nn.Linear(width, inner, bias=spec.inner_bias) if spec.inner else None
+        self.inner_out = nn.Linear(inner, width, bias=spec.inner_bias) if spec.inner else None
+        self.experts = nn.ModuleList(Mlp(spec.expert, inner) for _ in range(spec.router.experts))
         self.shared = Mlp(spec.shared, width) if spec.shared else None
         self.shared_gate = nn.Linear(width, 1, bias=False) if spec.shared_gate else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x is [..., width], and so is the result, whose sum is rounded once."""
+    def forward(self, x: Tensor, routed: Tensor | None = None) -> Tensor:
+        """x is [..., width], and so is the result, whose sum is rounded once. The router reads `routed` in place of x if that is given."""
         flat = x.flatten(0, -2)
-        chosen, weights = choose(self.router(flat.float()), self.correction, self.spec.router)
-        total = torch.zeros_like(flat, dtype=torch.float32)
+        seen = flat.float() if routed is None else routed.flatten(0, -2).float()
+        chosen, weights = choose(
+            self.router(seen if self.router_norm is None else self.router_norm(seen)), self.correction, self.spec.router
+        )
+        weights = weights if self.expert_scales is None else weights * self.expert_scales[chosen]
+        read = flat if self.inner_in is None else self.inner_in(flat)
+        total = torch.zeros_like(read, dtype=torch.float32)
         for number in sorted(set(chosen.flatten().tolist())):
             tokens, places = torch.where(chosen == number)
-            total.index_add_(0, tokens, self.experts[number](flat[tokens]).float() * weights[tokens, places, None])
+            total.index_add_(0, tokens, self.experts[number](read[tokens]).float() * weights[tokens, places, None])
+        if self.inner_out is not None:
+            total = self.inner_out(total.to(x.dtype)).float()
         if self.shared is not None:
             gate = 1.0 if self.shared_gate is None else torch.sigmoid(self.shared_gate(flat).float())
             total += self.shared(flat).float() * gate
@@ -137,7 +164,22 @@ def make_feed_forward(spec: FeedForward, width: int) -> Mlp | Experts:
             return Experts(spec, width)
 
 
-def make_mixer(spec: Mixer, width: int) -> Attention | Recurrent:
+class SideBySide(nn.Module):
+    """The sum of what several mixers make of the same vectors."""
+
+    def __init__(self, spec: SideBySideSpec, width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.mixers = nn.ModuleList(make_mixer(mixer, width) for mixer in spec.mixers)
+
+    def forward(self, x: Tensor, this: ForwardPass, number: int) -> Tensor:
+        """x and the result are [batch, n, width]; `number` is that of the first mixer's cache."""
+        parts = zip(self.mixers, self.spec.in_scales, self.spec.out_scales, strict=True)
+        results = [scaled(mixer(scaled(x, before), this, number + place), after) for place, (mixer, before, after) in enumerate(parts)]
+        return torch.stack(results).sum(dim=0)
+
+
+def make_mixer(spec: Mixer, width: int) -> Attention | Recurrent | SideBySide:
     """The module for a spec."""
     match spec:
         case AttentionSpec():
@@ -145,7 +187,11 @@ def make_mixer(spec: Mixer, width: int) -> Attention | Recurrent:
                 return LatentAttention(spec, spec.latent, width)
             if spec.aggregates is not None:
                 return AggregateAttention(spec, width, spec.aggregates)
+            if spec.shares is not None:
+                return SharingAttention(spec, width)
             return DisentangledAttention(spec, width) if spec.disentangled else Attention(spec, width)
+        case SideBySideSpec():
+            return SideBySide(spec, width)
         case ShortConvolutionSpec():
             return ShortConvolution(spec, width)
         case SelectiveSpec():
@@ -164,6 +210,11 @@ class Layer(nn.Module):
     cross_norm: nn.Module
     feed_forward_norm: nn.Module
     feed_forward_out_norm: nn.Module
+    dense_out_norm: nn.Module
+    experts_norm: nn.Module
+    experts_out_norm: nn.Module
+    laurel_norm: nn.Module
+    vector_norm: nn.Module
 
     def __init__(self, spec: LayerSpec, width: int) -> None:
         super().__init__()
@@ -171,11 +222,33 @@ class Layer(nn.Module):
         self.mixer = make_mixer(spec.mixer, width) if spec.mixer else None
         self.cross = Attention(spec.cross, width) if spec.cross else None
         self.feed_forward = make_feed_forward(spec.feed_forward, width) if spec.feed_forward else None
+        self.experts = Experts(spec.experts, width) if spec.experts else None
+        self.streams = LayerStreams(spec.streams, width, spec.norm) if spec.streams else None
+        self.scale = nn.Parameter(torch.empty(1)) if spec.scaled else None
+        if spec.laurel is not None:
+            self.laurel_in, self.laurel_out = nn.Linear(width, spec.laurel, bias=False), nn.Linear(spec.laurel, width, bias=False)
+        if spec.vector is not None:
+            self.vector_gate = nn.Linear(width, spec.vector.width, bias=False)
+            self.vector_out = nn.Linear(spec.vector.width, width, bias=False)
         for name in norm_names(spec):
             self.add_module(name, make_norm(spec.norm, width))
 
-    def forward(self, x: Tensor, this: ForwardPass, number: int) -> Tensor:
-        """x is [batch, n, width], and so is the result; `number` is that of the first cache of this layer."""
+    def forward(self, x: Tensor, this: ForwardPass, number: int, vector: Tensor | None = None) -> Tensor:
+        """x is [batch, n, width], or [streams, batch, n, width], and so is the result.
+
+        `number` is that of the first cache that its mixer writes or reads, `vector` [batch, n, ...] the layer's vectors of the tokens.
+        """
+        if self.streams is not None:
+            predicted = self.streams.predict(x)
+            x = self.streams.correct(predicted, self._parts(predicted[self.streams.spec.active], this, number))
+            return x if vector is None else torch.cat((x[:1], x[1:] + self._of_vector(vector, self.streams.read(x))))
+        x = self._parts(x, this, number)
+        if vector is not None:
+            x = x + self._of_vector(vector, x)
+        return x if self.scale is None else x * self.scale
+
+    def _parts(self, x: Tensor, this: ForwardPass, number: int) -> Tensor:
+        """The residual stream x [batch, n, width] after the mixer and the feed-forward part."""
         if self.spec.residual == "pre":
             return self._pre(x, this, number)
         assert self.mixer is not None and self.feed_forward is not None
@@ -186,8 +259,14 @@ class Layer(nn.Module):
                     x = self.cross_norm(x + self.cross.look(x, this, number))
                 return self.feed_forward_norm(x + self.feed_forward(x))  # type: ignore[no-any-return]
             case "sandwich":
-                x = x + self.mixer_out_norm(self.mixer(self.mixer_norm(x), this, number))
-                return x + self.feed_forward_out_norm(self.feed_forward(self.feed_forward_norm(x)))  # type: ignore[no-any-return]
+                normed = self.mixer_norm(x)
+                x = x + self.mixer_out_norm(self.mixer(normed, this, number))
+                if self.spec.laurel is not None:
+                    x = (x + normed + self.laurel_norm(self.laurel_out(self.laurel_in(normed)))) / 2**0.5
+                part = self.feed_forward(self.feed_forward_norm(x))
+                if self.experts is not None:
+                    part = self.dense_out_norm(part) + self.experts_out_norm(self.experts(self.experts_norm(x), x))
+                return x + self.feed_forward_out_norm(part)  # type: ignore[no-any-return]
             case "output":
                 x = x + self.mixer_out_norm(self.mixer(x, this, number))
                 return x + self.feed_forward_out_norm(self.feed_forward(x))  # type: ignore[no-any-return]
@@ -204,7 +283,14 @@ class Layer(nn.Module):
             x = x + self.cross.look(self.cross_norm(x), this, number)
         return x if self.feed_forward is None else x + self.feed_forward(self.feed_forward_norm(x))
 
+    def _of_vector(self, vector: Tensor, x: Tensor) -> Tensor:
+        """What the layer's vector adds to a stream, given the vector x of the stream that makes its gate."""
+        assert isinstance(self.spec.feed_forward, MlpSpec)
+        gate = activate(self.vector_gate(x), self.spec.feed_forward.activation)
+        return self.vector_norm(self.vector_out(gate * vector))  # type: ignore[no-any-return]
+
     @property
     def mixers(self) -> list[Attention | Recurrent]:
-        """Its mixer, if it has one."""
-        return [] if self.mixer is None else [self.mixer]
+        """The mixers that have a cache of their own, in order."""
+        parts = self.mixer.mixers if isinstance(self.mixer, SideBySide) else [self.mixer]
+        return [part for part in parts if isinstance(part, Attention | Recurrent) and not isinstance(part, SharingAttention)]

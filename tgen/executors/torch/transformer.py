@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -14,10 +15,11 @@ from tgen.executors.torch.attention import softcap
 from tgen.executors.torch.cache import Row, Source
 from tgen.executors.torch.forward_pass import ForwardPass, Keep, packed_pass, step_pass, whole_pass
 from tgen.executors.torch.layers import Experts, Layer, activate
+from tgen.executors.torch.mixers.streams import LayerVectors, StreamEnds
 from tgen.executors.torch.norms import HeadNorm, RmsNorm, make_norm
 from tgen.executors.torch.positions import Distances, RelativeTable, sinusoids
 from tgen.spec.positions import PositionTable
-from tgen.spec.records import HeadSpec, ModelSpec, StackSpec, TransformSpec
+from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, ModelSpec, StackSpec, TransformSpec
 
 TIED = "head.out.weight"
 
@@ -53,43 +55,62 @@ class Stack(nn.Module):
         self.block_bias = Distances(spec.block_bias) if spec.block_bias else None
         self.embedding_norm = make_norm(spec.embedding_norm, row) if spec.embedding_norm else None
         self.embedding_in = nn.Linear(row, width) if spec.embedding_in else None
+        first = spec.layers[0]
+        self.vectors = LayerVectors(first.vector, len(spec.layers), width, first.norm) if first.vector else None
+        self.streams = StreamEnds(first.streams, width) if first.streams else None
         self.layers = nn.ModuleList(Layer(layer, width) for layer in spec.layers)
         self.final_norm = make_norm(spec.final_norm, width) if spec.final_norm else None
+        # The cache that each layer writes, or reads if it is another layer's.
+        self._numbers = list(accumulate((layer.caches for layer in spec.layers[:-1]), initial=0))
+        shared = {number: one for number, layer in enumerate(spec.layers) if (one := _shared_layer(layer)) is not None}
+        for number, one in shared.items():
+            self._numbers[number] = self._numbers[one]
+        self._shared = {self._numbers[one] for one in shared.values()}
 
-    def forward(self, x: Tensor, this: ForwardPass) -> Tensor:
-        """Hidden states [batch, n, width] for embeddings x, which have that shape or the width `embedding_in`."""
+    def forward(self, x: Tensor, this: ForwardPass, ids: Tensor) -> Tensor:
+        """Hidden states [batch, n, width] for ids [batch, n] and their embeddings x, which have that shape or the width `embedding_in`."""
         if self.spec.embedding_scale is not None:
             x = x * torch.tensor(self.spec.embedding_scale, dtype=x.dtype)
-        if self.positions is not None:
-            x = x + self.positions(this.positions, x.dtype)
+        vectors = [None] * len(self.layers) if self.vectors is None else self.vectors(ids, x)
+        added = None if self.positions is None else self.positions(this.positions, x.dtype)
+        if added is not None and not self.spec.positions_last:
+            x = x + added
         if self.types is not None:
             x = x + self.types.weight[0]
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
+        if added is not None and self.spec.positions_last:
+            x = x + added
         if self.embedding_in is not None:
             x = self.embedding_in(x)
         x = x.float() if self.spec.wide else x
         if self.relative is not None or self.block_bias is not None:
             this = replace(this, relative=self.relative, block_bias=self.block_bias)
+        this = replace(this, shared={number: [] for number in self._shared})
+        x = x if self.streams is None else self.streams.open(x)
         for _ in range(self.spec.rounds):
-            number = 0
-            for layer, spec in zip(self.layers, self.spec.layers, strict=True):
-                x = layer(x, this, number)
-                number += len(spec.mixers)
+            for layer, number, vector in zip(self.layers, self._numbers, vectors, strict=True):
+                x = layer(x, this, number, vector)
+        x = x if self.streams is None else self.streams.close(x)
         return x.to(this.dtype) if self.final_norm is None else self.final_norm(x).to(this.dtype)
 
-    def whole(self, x: Tensor, positions: Tensor | None, source: Source | None = None) -> Tensor:
+    def whole(self, ids: Tensor, x: Tensor, positions: Tensor | None, source: Source | None = None) -> Tensor:
         """The hidden states of a batch x [batch, n, width] that is read at once; positions [batch, n] are -1 at padding."""
         batch, n, _ = x.shape
-        return self(x, whole_pass((batch, n), positions, source, x, self.bias, causal=self.spec.causal))  # type: ignore[no-any-return]
+        return self(x, whole_pass((batch, n), positions, source, x, self.bias, causal=self.spec.causal), ids)  # type: ignore[no-any-return]
 
-    def packed(self, x: Tensor, rows: Sequence[Row | None], counts: Sequence[int]) -> Tensor:
+    def packed(self, ids: Tensor, x: Tensor, rows: Sequence[Row | None], counts: Sequence[int]) -> Tensor:
         """The hidden states of rows packed into x [1, total, width], counts[r] ids of row r; the rows' caches then hold these ids."""
-        return self(x, packed_pass(rows, counts, x, self.bias, causal=self.spec.causal))  # type: ignore[no-any-return]
+        return self(x, packed_pass(rows, counts, x, self.bias, causal=self.spec.causal), ids)  # type: ignore[no-any-return]
 
-    def step(self, x: Tensor, positions: Tensor, capacity: int, keep: Keep) -> Tensor:
+    def step(self, ids: Tensor, x: Tensor, positions: Tensor, capacity: int, keep: Keep) -> Tensor:
         """The hidden states of one more id of each row, x [rows, 1, width] at positions [rows, 1]; `step_pass` says the rest."""
-        return self(x, step_pass(positions, capacity, keep, x, self.bias))  # type: ignore[no-any-return]
+        return self(x, step_pass(positions, capacity, keep, x, self.bias), ids)  # type: ignore[no-any-return]
+
+
+def _shared_layer(layer: LayerSpec) -> int | None:
+    """The number of the layer whose keys and values this one reads; None where it has its own, or none."""
+    return next((mixer.shares for mixer in layer.mixers if isinstance(mixer, AttentionSpec)), None)
 
 
 class Transform(nn.Module):
@@ -164,7 +185,8 @@ class Transformer(nn.Module):
         kept = [name for name, module in modules.items() if isinstance(module, RmsNorm | HeadNorm)]
         kept += [f"{name}.router" for name, module in modules.items() if isinstance(module, Experts)]
         found = {f"{name}.{key}" for name in kept for key, _ in modules[name].named_parameters()}
-        return found | {f"{name}.correction" for name, module in modules.items() if isinstance(module, Experts)}
+        experts = [name for name, module in modules.items() if isinstance(module, Experts)]
+        return found | {f"{name}.{key}" for name in experts for key in ("correction", "expert_scales")}
 
     def assign(self, state: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
         """Use these tensors, which lie on `device`, as the parameters of a model that computes in `dtype`."""
@@ -179,7 +201,7 @@ class Transformer(nn.Module):
         """
         if self.decoder is None:
             return self.encode(ids, positions)
-        return self.decoder.whole(self._embed(ids), positions, source)
+        return self.decoder.whole(ids, self._embed(ids), positions, source)
 
     def open_row(self, source: Source | None = None) -> Row:
         """A row that has read nothing. Raises ValueError if the model has no decoder, or if a source is missing or not needed."""
@@ -195,19 +217,19 @@ class Transformer(nn.Module):
         """
         if self.decoder is None:
             raise ValueError("this model has no decoder")
-        return self.decoder.packed(self._embedded(blocks), rows, list(map(len, blocks)))[0]
+        return self.decoder.packed(*self._embedded(blocks), rows, list(map(len, blocks)))[0]
 
     def step(self, ids: Tensor, positions: Tensor, capacity: int, keep: Keep) -> Tensor:
         """The decoder's hidden states [rows, width] of one more id of each row, ids and positions [rows, 1]; `step_pass` says the rest."""
         if self.decoder is None:
             raise ValueError("this model has no decoder")
-        return self.decoder.step(self._embed(ids), positions, capacity, keep)[:, 0]
+        return self.decoder.step(ids, self._embed(ids), positions, capacity, keep)[:, 0]
 
     def encode(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
         """Hidden states of the encoder, [batch, n, width]. Raises ValueError if the model has no encoder."""
         if self.encoder is None:
             raise ValueError("this model has no encoder")
-        return self.encoder.whole(self._embed(ids), positions)
+        return self.encoder.whole(ids, self._embed(ids), positions)
 
     def encode_texts(self, texts: Sequence[Sequence[int]]) -> list[Tensor]:
         """Hidden states of texts of different lengths, at least one id each: the encoder's, or a lone decoder's; [n, width] for each."""
@@ -215,7 +237,7 @@ class Transformer(nn.Module):
         if stack is None:
             raise ValueError("this model has no layers")
         counts = list(map(len, texts))
-        hidden = stack.packed(self._embedded(texts), [None] * len(texts), counts)
+        hidden = stack.packed(*self._embedded(texts), [None] * len(texts), counts)
         return list(torch.split(hidden[0], counts))
 
     def read_source(self, ids: Tensor, positions: Tensor | None = None) -> Source:
@@ -234,10 +256,10 @@ class Transformer(nn.Module):
             raise ValueError("this model has no decoder with cross-attention")
         return projected
 
-    def _embedded(self, blocks: Sequence[Sequence[int]]) -> Tensor:
-        """Embeddings [1, total, width] of blocks side by side."""
-        ids = torch.tensor([token for block in blocks for token in block], device=self.device)
-        return self._embed(ids)[None]
+    def _embedded(self, blocks: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Ids [1, total] and embeddings [1, total, width] of blocks side by side."""
+        ids = torch.tensor([[token for block in blocks for token in block]], device=self.device)
+        return ids, self._embed(ids)
 
     def _embed(self, ids: Tensor) -> Tensor:
         """The embeddings of ids [...], [..., width]."""

@@ -28,6 +28,12 @@ def merges_library(folder: Path, kind: str, settings: dict[str, Any]) -> Library
     """The tokenizer of vocab.json and merges.txt; `kind` is the class that tokenizer_config.json names. Raises ValueError."""
     from tokenizers import models
 
+    cut = CUTS["qwen2" if kind.startswith("Qwen2") else "gpt-2"]
+    return cut_library(models.BPE(*read_merges(folder)), cut, prefix=bool(settings.get("add_prefix_space")))
+
+
+def read_merges(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """The ids of vocab.json and the pairs of merges.txt. Raises ValueError."""
     vocabulary, path = read_json(folder / "vocab.json"), folder / "merges.txt"
     refuse_lfs_pointer(path)
     if not all(isinstance(number, int) for number in vocabulary.values()):
@@ -36,9 +42,7 @@ def merges_library(folder: Path, kind: str, settings: dict[str, Any]) -> Library
     parts = [line.rstrip("\r").split(" ") for line in lines if line.strip() and not line.startswith("#version")]
     if any(len(pair) != 2 for pair in parts):
         raise ValueError("merges.txt has a line that is not two entries")
-    pairs = [(left, right) for left, right in parts]
-    cut = CUTS["qwen2" if kind.startswith("Qwen2") else "gpt-2"]
-    return cut_library(models.BPE(vocabulary, pairs), cut, prefix=bool(settings.get("add_prefix_space")))
+    return vocabulary, [(left, right) for left, right in parts]
 
 
 def tekken_library(path: Path) -> Library:

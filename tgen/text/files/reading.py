@@ -15,6 +15,7 @@ from tgen.errors import CheckpointError
 from tgen.files import DOWNLOAD_HINT, read_optional_json, refuse_lfs_pointer
 from tgen.text.files.added import Settings, add_tokens, apply_settings, read_settings, surround
 from tgen.text.files.languages import fairseq_order, frame_source, pegasus_order, tokenizer_class
+from tgen.text.files.marked import marked_library, with_names
 from tgen.text.files.merges import byte_library, merges_library, tekken_library
 from tgen.text.files.pieces import MOST_SENTINELS, PieceModel, piece_library, read_pieces
 from tgen.text.files.wordpieces import wordpiece_library
@@ -155,6 +156,9 @@ def _with_names(settings: Settings, model: PieceModel) -> Settings:
 def _merges(path: Path, settings: Settings) -> Library:
     from tokenizers import processors
 
+    if settings.kind == "BlenderbotSmallTokenizer" or _model_type(path.parent) == "blenderbot-small":
+        settings = with_names(settings)
+        return _with_tokens(marked_library(path.parent, settings), settings)
     library = _with_tokens(merges_library(path.parent, settings.kind, settings.values), settings)
     if settings.kind in ("RobertaTokenizer", "BartTokenizer") or _model_type(path.parent) in ("roberta", "bart"):
         ends = [settings.named("cls_token") or "<s>", settings.named("sep_token") or "</s>"]

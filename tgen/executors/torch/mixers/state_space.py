@@ -69,6 +69,10 @@ class StateSpace(Recurrent):
     def scan(self, given: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
         """As of `Recurrent`."""
         spec = self.spec
+        if spec.scales is not None:
+            vectors = spec.groups * spec.state
+            parts = given.split_with_sizes((spec.inner, spec.inner, vectors, vectors, spec.heads), dim=-1)
+            given = torch.cat([part * scale for part, scale in zip(parts, spec.scales, strict=True)], dim=-1)
         gate, channels, step = given.split_with_sizes((spec.inner, spec.channels, spec.heads), dim=-1)
         mixed, window = self.window(channels, carry[0])
         x, b, c = F.silu(mixed).split_with_sizes((spec.inner, spec.groups * spec.state, spec.groups * spec.state), dim=-1)

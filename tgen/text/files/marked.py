@@ -1,0 +1,52 @@
+"""The tokenizer of the small Blenderbot: words in small letters, in pieces of which all but a word's last one are marked by @@."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tgen.text.files.added import Settings
+from tgen.text.files.merges import read_merges
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Library
+
+MARK, END = "@@", "</w>"
+NAMES = {"bos_token": "__start__", "eos_token": "__end__", "unk_token": "__unk__", "pad_token": "__null__"}
+
+
+def with_names(settings: Settings) -> Settings:
+    """The settings, with the special tokens that the class has where they do not say."""
+    return Settings({**NAMES, **{key: value for key, value in settings.values.items() if value is not None}}, settings.added)
+
+
+def marked_library(folder: Path, settings: Settings) -> Library:
+    """The tokenizer of vocab.json, which marks pieces that do not end a word, and merges.txt, which marks those that do.
+
+    Raises ValueError.
+    """
+    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import Tokenizer as Library
+
+    given, pairs = read_merges(folder)
+    special = {str(settings.named(name)) for name in NAMES}
+    unknown = str(settings.named("unk_token"))
+    if unknown not in given:
+        raise ValueError(f"vocab.json lacks {unknown}")
+    ids = {piece if piece in special else _by_ends(piece): number for piece, number in given.items()}
+    # The library wants an id for pieces that only lead to larger ones, too. Where such a piece stays, the model has no embedding for it.
+    last = max(given.values(), default=-1)
+    missing = dict.fromkeys(piece for pair in pairs for piece in (*pair, "".join(pair)) if piece not in ids)
+    ids |= {piece: number for number, piece in enumerate(missing, start=last + 1)}
+    library = Library(models.BPE(ids, pairs, unk_token=unknown, end_of_word_suffix=END))
+    # A line that ends with a word leaves a word of its own.
+    library.normalizer = normalizers.Sequence([normalizers.Replace(Regex(r"(?<=[^\s'])\n"), " __newln__ "), normalizers.Lowercase()])
+    cuts = [pre_tokenizers.Split("'", "isolated"), pre_tokenizers.Split(Regex("[.,!?()]"), "merged_with_next")]
+    library.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), *cuts])
+    library.decoder = decoders.BPEDecoder(suffix=END)
+    return library
+
+
+def _by_ends(piece: str) -> str:
+    """A piece of vocab.json as merges.txt spells it."""
+    return piece[: -len(MARK)] if piece.endswith(MARK) else piece + END
