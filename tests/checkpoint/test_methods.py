@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.checkpoint.test_compressed import executor, logits
 from tests.executors.native.models import LIBRARY
 from tests.executors.native.test_packing import unpacked
 from tgen.checkpoint.container import open_checkpoint
-from tgen.errors import CheckpointError
+from tgen.errors import CheckpointError, UnsupportedError
 from tgen.executors.native import interface as c
 from tgen.executors.native.forecast import forecast
 from tgen.options import RunOptions
@@ -148,3 +149,35 @@ def test_a_matrix_that_the_family_stores_transposed_is_not_when_quantised(tmp_pa
     quantised, floats = in_two_folders(tmp_path, quantise, gptq(4, sym=True), "gpt2")
     expected = logits(executor(floats, "torch"))
     assert np.allclose(logits(executor(quantised, "torch")), expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", ["bitsandbytes", "awq", "gptq"])
+def test_a_name_of_a_method_that_is_none_is_refused(name: str, tmp_path: Path) -> None:
+    quantised, _ = in_two_folders(tmp_path, *METHODS["gptq-4"][:2])
+    edit_config(quantised, quantization_config={"quant_method": [name]})
+    with pytest.raises(UnsupportedError, match=r"quant_method = .* is not implemented"):
+        open_checkpoint(quantised)
+
+
+def test_zero_points_that_fit_no_number_of_bits_are_refused_with_a_hint(tmp_path: Path) -> None:
+    quantised, _ = in_two_folders(tmp_path, *METHODS["gptq-4"][:2])
+    tensors = load_file(quantised / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.qzeros"
+    save_file({**tensors, name: torch.cat([tensors[name]] * 3, dim=1)}, quantised / "model.safetensors")
+    with pytest.raises(UnsupportedError, match=r"qzeros .* bits for each of 96 outputs") as caught:
+        open_checkpoint(quantised)
+    assert caught.value.hint
+
+
+def test_a_tensor_of_a_hundred_axes_is_refused(tmp_path: Path) -> None:
+    folder, _ = in_two_folders(tmp_path, *METHODS["mlx"][:2])
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.scales"
+    content = (folder / "model.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header[name]["shape"] = [1] * 100 + list(tensors[name].shape)
+    written = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(written).to_bytes(8, "little") + written + content[8 + length :])
+    with pytest.raises(CheckpointError, match="is damaged: a tensor has more than 8 axes"):
+        open_checkpoint(folder)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from tests.fuzz import bins, files, gguf_files, native, tokenizers, values, weights
+from tests.fuzz import bins, files, gguf_files, native, quantised_folders, tokenizers, values, weights
 from tests.fuzz.mutation import MUTATIONS, Bases, Mutation, command_line
 from tests.fuzz.runner import Ended, Worker, verdict
 
-assert all((bins, files, gguf_files, native, tokenizers, values, weights))  # importing them fills the list of mutations
+assert all((bins, files, gguf_files, native, quantised_folders, tokenizers, values, weights))  # importing them fills the list of mutations
 KINDS = sorted({found.kind for found in MUTATIONS})
 
 
@@ -53,7 +53,8 @@ def run_case(number: int, mutation: Mutation, random: Random, root: Path, worker
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(Bases(root / "bases").folder(golden, form), folder)
     refused = bool(mutation.change(folder, random))
-    arguments = native.command_line(folder, random) if mutation.kind == native.KIND else command_line(folder, golden, random)
+    own = {native.KIND: native.command_line, quantised_folders.KIND: quantised_folders.command_line}.get(mutation.kind)
+    arguments = command_line(folder, golden, random) if own is None else own(folder, random)
     ended = worker.run(*arguments)
     only_tokenizes = arguments[0] == "tokenize"  # which reads no weights
     wrong = verdict(ended, refused=refused and not only_tokenizes)

@@ -21,7 +21,7 @@ from tgen.families.config import HARMLESS
 
 INDEX, BIN_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
 SINGLE, SHARDS, ONE_BIN, OLD_BIN, BIN_SHARDS = "safetensors", "shards", "bin", "old bin", "bin shards"
-GGUF_FILE, GGUF_BLOCKS = "gguf", "gguf blocks"  # only for damage that asks for them
+GGUF_FILE, GGUF_BLOCKS, QUANTISED = "gguf", "gguf blocks", "quantised"  # only for damage that asks for them
 FORMS = (SINGLE, SHARDS, ONE_BIN, OLD_BIN, BIN_SHARDS)
 JSON_FILES = ("config.json", "generation_config.json", "tokenizer.json", INDEX, BIN_INDEX)
 
@@ -67,6 +67,11 @@ class Bases:
         """A golden in a form of weights."""
         folder = self._root / f"{golden} {form}"
         if folder.exists():
+            return folder
+        if form == QUANTISED:
+            from tests.fuzz.quantised_folders import write
+
+            write(golden, folder)
             return folder
         folder.mkdir(parents=True)
         if form in (GGUF_FILE, GGUF_BLOCKS):  # no golden is wide enough for blocks

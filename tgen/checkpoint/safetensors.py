@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from tgen.checkpoint.bins import read_bin
+from tgen.checkpoint.bins import MAX_AXES, read_bin
 from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError
 from tgen.files import DOWNLOAD_HINT, READ_HINT, read_json, refuse_lfs_pointer
@@ -95,6 +95,8 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     with open(path, "rb") as file:
         file.seek(8)
         header = json.loads(file.read(length))
+    if any(len(entry["shape"]) > MAX_AXES for name, entry in header.items() if name != "__metadata__"):
+        raise CheckpointError(f"{path} is damaged: a tensor has more than {MAX_AXES} axes", DOWNLOAD_HINT)
     base = 8 + length
     return {
         name: StoredTensor(path, entry["dtype"], tuple(entry["shape"]), *(base + offset for offset in entry["data_offsets"]))

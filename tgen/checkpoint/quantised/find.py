@@ -46,7 +46,7 @@ def find_method(config: Config, folder: Path) -> Method | None:
     if isinstance(name, str) and name.removeprefix("intel/") == "auto-round":
         packing = str(found.get("packing_format") or found.get("backend"))
         return _read("awq" if "awq" in packing else "auto-round", found)
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise refused("quant_method", name)
     return _read(name, found)
 

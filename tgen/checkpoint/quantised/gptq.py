@@ -15,6 +15,7 @@ from tgen.checkpoint.quantised.method import SCALES, Allowed, Form, Method, Tens
 from tgen.checkpoint.quantised.order import column_groups
 from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import UnsupportedError
+from tgen.files import DOWNLOAD_HINT
 
 BITS = (2, 3, 4, 8)
 # Each key that changes what the tensors mean, and the others that AutoGPTQ, GPTQModel, transformers and AutoRound write.
@@ -82,7 +83,7 @@ def _weight(group: int | None, added: int, symmetric: bool, module: str, parts: 
     rows, groups = words.shape[1], zeros.shape[0]
     bits = next((bits for bits in BITS if rows and zeros.shape[1] == -(-rows * bits // 32)), None)
     if bits is None:
-        raise UnsupportedError(f"{module}.qzeros {zeros} has no {', '.join(map(str, BITS))} bits for each of {rows} outputs", None)
+        raise UnsupportedError(f"{module}.qzeros {zeros} has no {', '.join(map(str, BITS))} bits for each of {rows} outputs", DOWNLOAD_HINT)
     columns = words.shape[0] * 32 // bits
     size = next((size for size in (group, columns) if size and -(-columns // size) == groups), columns // max(1, groups))
     if scales.shape != (groups, rows) or words.shape[0] * 32 % bits or not size or -(-columns // size) != groups:
