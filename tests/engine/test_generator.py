@@ -16,7 +16,7 @@ from tests.engine.scripted import END, START, VOCAB, Played, Script, Stage, alwa
 from tgen.engine.job import CHUNK
 from tgen.engine.prefix import Prefix
 from tgen.errors import CapacityError, UsageError
-from tgen.events import Finished, Note, Piece, Reading, Started
+from tgen.events import Finished, Note, Piece, Reading, Special, Started
 from tgen.options import GenerationOptions, resolve
 from tgen.sampling.logits import NumericalError
 from tgen.sampling.sampler import Sampler
@@ -47,6 +47,12 @@ def test_events_come_in_order() -> None:
     assert (played.finished[0].reason, played.finished[0].token_count) == ("stop", 3)  # the end token counts
     assert played.finished[0].prefill_seconds >= 0
     assert played.finished[0].decode_seconds >= 0
+
+
+def test_a_special_token_is_told_and_is_no_text() -> None:
+    ids = [ord("a"), START, ord("b"), END]
+    played = Stage(lambda read: only(ids[len(read) - 1])).play(temperature=0)
+    assert played.events[1:-1] == [Piece(0, "a"), Special(0, "<start>"), Piece(0, "b")]
 
 
 def test_every_sample_finishes_once_and_says_nothing_after() -> None:

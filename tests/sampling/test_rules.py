@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,17 @@ def row(found: Rules, ids: Sequence[int], new: int) -> RowRules:
     for token in ids[len(ids) - new :]:
         found_row.take(token)
     return found_row
+
+
+def test_a_sequence_longer_than_the_text_takes_no_memory() -> None:
+    """Any number may be asked for, of a server by anyone who may use it."""
+    tracemalloc.start()
+    try:
+        found = left(rules(no_repeat_ngram_size=10**6), range(6), 3)
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
+    assert found == set(range(VOCAB))
 
 
 def left(found: Rules, ids: Sequence[int] = (0,), new: int = 0) -> set[int]:

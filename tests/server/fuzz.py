@@ -25,6 +25,7 @@ from typing import Any
 from tests.conftest import GOLDEN
 from tests.server.conftest import chat_model
 from tests.server.load import Server
+from tgen.options import DECLARED
 
 THREADS = 8
 VALUES: list[Any] = [
@@ -34,11 +35,11 @@ VALUES: list[Any] = [
     *[[{"role": "assistant", "tool_calls": [{"id": 1}]}], {"include_usage": 3}, [{"type": "function_call"}], "truncate-left"],
 ]
 KEYS = (
-    "prompt messages input model max_tokens max_completion_tokens max_output_tokens temperature top_p top_k min_p n seed stop stream "
-    "stream_options echo logprobs top_logprobs best_of suffix logit_bias tools tool_choice parallel_tool_calls response_format text "
-    "instructions truncation encoding_format dimensions tokens content add_special_tokens chat_template_kwargs overflow num_beams regex "
-    "choices json_schema ignore_eos user metadata presence_penalty frequency_penalty repetition_penalty no_repeat_ngram_size top extra"
-).split()
+    *DECLARED,
+    *"prompt messages input model max_tokens max_completion_tokens max_output_tokens n stream stream_options echo top_logprobs".split(),
+    *"best_of suffix tools tool_choice parallel_tool_calls response_format text instructions truncation encoding_format".split(),
+    *"dimensions tokens content add_special_tokens chat_template_kwargs user metadata top extra".split(),
+)
 SOUND: dict[str, dict[str, Any]] = {
     "/v1/completions": {"model": "storyteller", "prompt": "a", "max_tokens": 2},
     "/v1/chat/completions": {"model": "talker", "messages": [{"role": "user", "content": "a"}], "max_tokens": 2},

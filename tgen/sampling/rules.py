@@ -180,7 +180,7 @@ def read_rules(
 def _followers(ids: Sequence[int], size: int) -> Followers:
     """For each sequence of `size` - 1 ids, the tokens that have followed it."""
     found: dict[tuple[int, ...], set[int]] = {}
-    if size:
+    if 0 < size <= len(ids):  # any user may ask for a larger size, and there would be a list for each of its places
         shifted = [ids[place:] for place in range(size - 1)]
         starts = zip(*shifted, strict=False) if shifted else repeat(())
         for start, token in zip(starts, ids[size - 1 :], strict=False):
