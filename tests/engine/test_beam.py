@@ -24,7 +24,8 @@ RUNS = [(name, run) for name in WRITERS for run in WRITTEN[name]]
 
 
 def ends(name: str, settings: dict[str, Any]) -> frozenset[int]:
-    found = settings.get("eos_token_id", config_of(name)["eos_token_id"])
+    values = config_of(name)
+    found = settings.get("eos_token_id", values.get("text_config", values)["eos_token_id"])
     return frozenset(found if isinstance(found, list) else [found])
 
 

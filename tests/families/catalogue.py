@@ -16,8 +16,8 @@ from tests.families.official_others import OTHERS
 
 SMALL: dict[str, dict[str, Any]] = {
     "openai/gpt-oss-20b": {"intermediate_size": 32},
-    "tencent/Hunyuan-A13B-Instruct": {"moe_intermediate_size": 48},
-    "google/gemma-3n-E2B-it": {"num_kv_shared_layers": 0},
+    "tencent/Hunyuan-A13B-Instruct": {"moe_intermediate_size": 48, "num_shared_expert": 1},
+    "google/gemma-3n-E2B-it": {"text_config": {"num_kv_shared_layers": 0}},
 }
 
 
@@ -36,6 +36,6 @@ for mixture, (values, count, active) in MIXTURES.items():
     router = ROUTER if values["model_type"] != "minicpm3" else {}
     OFFICIAL[mixture] = Official({**COMMON, **router, **values}, count=1e9 * count, active=1e9 * active, small=SMALL.get(mixture, {}))
 for hybrid, values in (HYBRIDS | GEMMAS).items():
-    count, active = COUNTS.get(hybrid, (None, None))
+    total, taking_part = COUNTS.get(hybrid, (None, None))
     common = {key: value for key, value in COMMON.items() if key != "hidden_act"}
-    OFFICIAL[hybrid] = Official({**common, **values}, count=count, active=active, small=SMALL.get(hybrid, {}))
+    OFFICIAL[hybrid] = Official({**common, **values}, count=total, active=taking_part, small=SMALL.get(hybrid, {}))

@@ -80,6 +80,18 @@ HYBRIDS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
         "vocab_size": 65537,
     },
+    "RWKV/rwkv-4-169m-pile": {
+        "model_type": "rwkv",
+        "attention_hidden_size": 768,
+        "context_length": 1024,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "layer_norm_epsilon": 1e-05,
+        "num_hidden_layers": 12,
+        "rescale_every": 6,
+        "tie_word_embeddings": False,
+        "vocab_size": 50277,
+    },
     "nvidia/NVIDIA-Nemotron-Nano-9B-v2": {
         **NEMOTRON,
         "attention_head_dim": 128,
@@ -121,6 +133,7 @@ HYBRIDS: dict[str, dict[str, Any]] = {
 }
 # How many parameters there are, and how many take part in a token; None is not compared.
 COUNTS: dict[str, tuple[float, float | None]] = {
+    "RWKV/rwkv-4-169m-pile": (169e6, None),
     "nvidia/NVIDIA-Nemotron-Nano-9B-v2": (8.89e9, None),
     "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16": (31.6e9, 3.6e9),
 }

@@ -67,7 +67,7 @@ HEADS = dict.fromkeys(MASKED, AutoModelForMaskedLM) | dict.fromkeys(ANSWERING, A
 EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
 # The goldens that also hold what transformers writes with them: the first ones with many settings, the others with few.
 WRITERS = ("llama2", "t5", "t5_flan", "bart", "bart_scaled", "marian")
-CONTINUING = ("falcon_h1", "nemotron_h", "hunyuan_v1_moe", "gemma3n_text")
+CONTINUING = ("falcon_h1", "nemotron_h", "hunyuan_v1_moe", "gemma3n_text", "gemma4", "gemma4_text", "rwkv")
 ALL = {**GOLDENS, **MORE, **MIXTURES, **RECURRENT}
 SHORT_WRITERS = tuple(name for name, one in ALL.items() if (name in MORE and one.model_type in ANSWERING) or one.model_type in CONTINUING)
 
@@ -85,6 +85,8 @@ def main() -> None:
         model = next(model for model in models if is_clear(model, partial(reference, seed=number), LENGTH))
         expected = reference(model, seed=number)
         written = write(model, seed=number, short=name in SHORT_WRITERS) if name in (*WRITERS, *SHORT_WRITERS) else None
+        if golden.model_type == "rwkv":  # a run has made some of its matrices smaller
+            model.train().rwkv._rescale_layers()
         model.to(getattr(torch, golden.dtype)).save_pretrained(folder, max_shard_size="24KB" if golden.layout == "sharded" else "1GB")
         save_tokenizer(folder, make_tokenizer(golden), CONTEXT)
         rewrite_weights(folder, golden)
@@ -151,18 +153,23 @@ def make_model(golden: Golden, seed: int) -> PreTrainedModel:
     model.generation_config = GenerationConfig(**{key: inner_settings(golden).get(key) for key in ("bos_token_id", *START)})
     generator = torch.Generator().manual_seed(seed)
     biases = [
-        (name, buffer) for name, buffer in model.named_buffers() if name.endswith(("final_logits_bias", "correction_bias", "expert_bias"))
+        (name, buffer)
+        for name, buffer in model.named_buffers()
+        if name.endswith(("final_logits_bias", "correction_bias", "expert_bias", "layer_scalar"))
     ]
     for name, parameter in [*sorted(model.named_parameters()), *biases]:
         if golden.model_type in ("marian", "pegasus") and "embed_positions" in name:
             continue  # sines and cosines
+        is_factor = name.endswith(("layer_scalar", "router.scale", "per_expert_scale"))
         is_scale = name.endswith("weight") and (parameter.ndim == 1 or "norm" in name)
         adds = golden.model_type.startswith(("gemma", "nemotron", "qwen3_next", "qwen3_5"))  # the 1, themselves
         is_scale = is_scale and (not adds or golden.model_type.startswith(("gemma3n", "gemma4")))
         # With larger ones, BART's norms leave little but what attention adds to every position alike.
         spread = 0.2 if golden.model_type in ("bart", "marian") and ("self_attn.v" in name or "self_attn.out" in name) else 0.4
         spread = 0.1 if "correction" in name or "expert_bias" in name else spread  # with larger ones, some experts would never be chosen
-        values = spread * torch.randn(parameter.shape, generator=generator) + (1.0 if is_scale else 0.0)
+        values = spread * torch.randn(parameter.shape, generator=generator) + (1.0 if is_scale or is_factor else 0.0)
+        if "q_norm" in name and golden.model_type.startswith(("gemma3n", "gemma4")):
+            values /= 2  # their scores are not divided by the root of a head's width, and larger ones would magnify roundings
         # Rounded as it will be stored; the model itself stays in float32, for its rotations would be rounded with it.
         parameter.data = values.to(getattr(torch, golden.dtype)).float()
     return model.eval()
@@ -186,7 +193,7 @@ def reference(model: PreTrainedModel, seed: int) -> dict[str, np.ndarray]:
     kinds = ("encoder", "decoder", "cross") if model.config.is_encoder_decoder else ("",)
     output = run(model, *(torch.from_numpy(one)[None] for one in single.values()), output_attentions=True)
     found = {kind: output.get(f"{kind}_attentions".lstrip("_")) for kind in kinds}
-    maps = {kind: np.concatenate([unblocked(model, one) for one in weights]) for kind, weights in found.items() if weights}
+    maps = {kind: np.concatenate([unblocked(model, one) for one in weights]) for kind, weights in found.items() if is_maps(weights)}
     reads = model.config.model_type in MASKED or getattr(model.config, "use_bidirectional_attention", False)
     own = "encoder" if reads else "decoder"
     return {
@@ -196,6 +203,11 @@ def reference(model: PreTrainedModel, seed: int) -> dict[str, np.ndarray]:
         **several,
         "batch_logits": batch_logits(model, *several.values()),
     }
+
+
+def is_maps(weights: tuple[torch.Tensor, ...] | None) -> bool:
+    """Whether these are attention maps: RWKV gives vectors under that name."""
+    return bool(weights) and weights[0].ndim > 3
 
 
 def unblocked(model: PreTrainedModel, weights: torch.Tensor) -> np.ndarray:
@@ -271,7 +283,7 @@ def on_the_right(model: PreTrainedModel, values: np.ndarray, positions: np.ndarr
 def write(model: PreTrainedModel, seed: int, *, short: bool) -> list[dict[str, Any]]:
     """Prompts or sources, one at a time, and the ids that transformers writes to each, for settings that all show."""
     random = np.random.default_rng(seed)
-    prompts = [random.integers(FIRST, model.config.vocab_size, size=length).tolist() for length in SOURCES]
+    prompts = [random.integers(FIRST, model.config.get_text_config().vocab_size, size=length).tolist() for length in SOURCES]
     if short and not model.config.is_encoder_decoder:
         greedy = [{"num_beams": 1, "min_new_tokens": NEW}, {"num_beams": 1, "no_repeat_ngram_size": 1}]
         return [{"settings": one, "prompts": prompts, "answers": [answer(model, prompt, one) for prompt in prompts]} for one in greedy]

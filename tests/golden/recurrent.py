@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.golden.mixtures import GRANITE
-from tests.golden.wanted import BFLOAT, LAYERS, QWEN_VISION, TINY, TWO_HEADS, Golden
+from tests.golden.wanted import BFLOAT, CONTEXT, LAYERS, QWEN_VISION, TINY, TWO_HEADS, Golden
 
 ONE = {**TINY, "vocab_size": 40, "hidden_size": 8, "num_hidden_layers": 2}
 HYBRID = {**LAYERS, **TWO_HEADS, "vocab_size": 40, "hidden_size": 12, "intermediate_size": 10}
@@ -172,6 +172,12 @@ RECURRENT = {
             "mamba_proj_bias": True,
         },
         dtype=BFLOAT,
+    ),
+    "rwkv": Golden(
+        "rwkv",
+        {**ONE, "context_length": CONTEXT, "layer_norm_epsilon": 0.05, "intermediate_size": 10, "rescale_every": 1},
+        dtype=BFLOAT,
+        seed=1210,
     ),
     "falcon_h1": Golden("falcon_h1", {**FALCON_H1, "mamba_rms_norm": False}, dialect=4, dtype=BFLOAT),
     "falcon_h1_normed": Golden(

@@ -69,6 +69,10 @@ GEMMA_VECTORS = {
     "hidden_size_per_layer_input": 4,
     "final_logit_softcapping": 2.0,
 }
+GEMMA_ROPES = {
+    "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.5, "rope_theta": 300.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 40.0},
+}
 
 MORE = {
     "distilbert": Golden(
@@ -147,7 +151,52 @@ MORE = {
             },
         },
         dtype=BFLOAT,
-        seed=1040,
+        seed=1050,
+    ),
+    "gemma4": Golden(
+        "gemma4",
+        {
+            "text_config": {
+                **GEMMA_VECTORS,
+                "rms_norm_eps": 0.5,  # the factor of the last layer shows by it alone
+                "vocab_size_per_layer_input": 40,
+                "num_hidden_layers": 4,
+                "intermediate_size": 6,
+                "global_head_dim": 8,
+                "layer_types": ["sliding_attention", "full_attention"] * 2,
+                "num_kv_shared_layers": 2,
+                "use_double_wide_mlp": True,
+                "rope_parameters": GEMMA_ROPES,
+            },
+            "vision_config": None,
+            "audio_config": None,
+        },
+        dtype=BFLOAT,
+        seed=1048,
+    ),
+    "gemma4_moe": Golden(
+        "gemma4_text",
+        {
+            **GEMMA_VECTORS,
+            "rms_norm_eps": 0.5,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "intermediate_size": 6,
+            "global_head_dim": 8,
+            "num_global_key_value_heads": 1,
+            "attention_k_eq_v": True,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "hidden_size_per_layer_input": 0,
+            "enable_moe_block": True,
+            "num_experts": 4,
+            "top_k_experts": 2,
+            "moe_intermediate_size": 5,
+            "final_logit_softcapping": None,
+            "rope_parameters": GEMMA_ROPES,
+        },
+        dtype=BFLOAT,
+        seed=1043,
     ),
     "gemma3_vectors": Golden(
         "gemma3_text",

@@ -216,7 +216,7 @@ def make_table(
         if inner:
             prefix, names = layers[stack]
             number, _, name = inner.partition(".")
-            whole = f"{name}.{kind}"
+            whole = f"{name}.{kind}" if name else kind
             found, before, after = (
                 (names[whole], f"{prefix}.{number}.", "") if whole in names else (names[name], f"{prefix}.{number}.", f".{kind}")
             )

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from tgen.errors import UnsupportedError
-from tgen.families import gemma, gemma3n, llama, qwen_linear
+from tgen.families import gemma, gemma3n, gemma4, llama, qwen_linear
 from tgen.families.config import Config
 from tgen.families.table import Table
 from tgen.spec.records import ModelSpec
@@ -18,6 +18,8 @@ from tgen.spec.records import ModelSpec
 INNER: dict[str, ModuleType] = {
     "gemma3_text": gemma,
     "gemma3n_text": gemma3n,
+    "gemma4_text": gemma4,
+    "gemma4_unified_text": gemma4,
     "mistral": llama,
     "ministral3": llama,
     "qwen2_vl_text": llama,
@@ -49,6 +51,8 @@ TEXT: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 2,
         "sliding_window": 512,
     },
+    "gemma4": {"model_type": "gemma4_text"},
+    "gemma4_unified": {"model_type": "gemma4_unified_text"},
     "mistral3": {"model_type": "mistral"},
     "qwen2_vl": {"model_type": "qwen2_vl_text"},
     "qwen2_5_vl": {"model_type": "qwen2_5_vl_text"},
@@ -62,7 +66,16 @@ IMAGES = """
     vision_config image_token_id image_token_index boi_token_index eoi_token_index mm_tokens_per_image video_token_id vision_token_id
     vision_start_token_id vision_end_token_id projector_hidden_act vision_feature_layer multimodal_projector_bias spatial_merge_size
 """.split()
-APART = ("audio_tower.", "embed_audio.", "embed_vision.", "vision_tower.", "vision_model.", "visual.", "multi_modal_projector.")
+APART = (
+    "audio_tower.",
+    "embed_audio.",
+    "embed_vision.",
+    "vision_embedder.",
+    "vision_tower.",
+    "vision_model.",
+    "visual.",
+    "multi_modal_projector.",
+)
 
 
 def spec(config: Config) -> ModelSpec:

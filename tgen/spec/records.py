@@ -162,7 +162,8 @@ class RouterSpec:
     "sparsemixer" (arXiv:2409.12136) chooses one after the other; a weight is a softmax over the expert, those not yet chosen, and
     only as far as (highest logit - logit) / max(|logit|, highest logit) is at most twice `jitter`.
 
-    `norm` is applied to what the matrix reads, and with `expert_scales` each expert has a number that multiplies its weight at last.
+    `norm` is applied to what the matrix reads, and `logit_scale` multiplies its results. With `expert_scales`, each expert has a number
+    that multiplies its weight at last.
     """
 
     experts: int
@@ -177,6 +178,7 @@ class RouterSpec:
     group_best: int = 1
     jitter: float = 0.0
     norm: NormSpec | None = None
+    logit_scale: float = 1.0
     expert_scales: bool = False
 
 

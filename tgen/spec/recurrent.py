@@ -124,4 +124,31 @@ class GatedDeltaSpec:
         return (self.window.size - 1, 2 * self.keys + self.values), (self.value_heads, self.key_dim, self.value_dim)
 
 
-RecurrentSpec = ShortConvolutionSpec | SelectiveSpec | StateSpaceSpec | GatedDeltaSpec
+@dataclass(frozen=True, slots=True)
+class TimeMixSpec:
+    """The first half of an RWKV layer (arXiv:2305.13048): a weighted mean of values, whose weights decay with distance.
+
+    Receptance r, key k and value v are matrices of m * x + (1 - m) * x', for the position's vector x, that of the position before x', and
+    numbers m of their own. With u = `first` and w = exp(`decay`), the weight of the value of this position is exp(u + k), and of one d
+    positions before it exp(k - (d - 1) * w). The result is the `result` matrix of sigmoid(r) times the mean.
+    """
+
+    inner: int
+
+    def carries(self, width: int) -> tuple[Shape, ...]:
+        """The shapes of what the mixer carries: the last vector; sums of values and of weights, and the exponent that both lack."""
+        return (1, width), (self.inner,), (self.inner,), (self.inner,)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelMixSpec:
+    """The second half of an RWKV layer: sigmoid(r) * value(relu(k)^2), with receptance r and key k as in the first half."""
+
+    inner: int
+
+    def carries(self, width: int) -> tuple[Shape, ...]:
+        """The shape of what the mixer carries: the last vector."""
+        return ((1, width),)
+
+
+RecurrentSpec = ShortConvolutionSpec | SelectiveSpec | StateSpaceSpec | GatedDeltaSpec | TimeMixSpec | ChannelMixSpec

@@ -23,12 +23,14 @@ from tgen.spec.records import (
     StackSpec,
 )
 from tgen.spec.recurrent import (
+    ChannelMixSpec,
     GatedDeltaSpec,
     RecurrentSpec,
     SelectiveSpec,
     Shape,
     ShortConvolutionSpec,
     StateSpaceSpec,
+    TimeMixSpec,
     WindowSpec,
 )
 
@@ -195,6 +197,16 @@ def _recurrent(name: str, mixer: RecurrentSpec, width: int) -> Named:
             yield from ((f"{name}.{one}", (mixer.value_heads,)) for one in ("step_bias", "decay"))
             yield f"{name}.norm", (mixer.value_dim,)
             yield from _linear(f"{name}.result", width, mixer.values, bias=False)
+        case TimeMixSpec():
+            yield from ((f"{name}.mix_{one}", (width,)) for one in "rkv")
+            yield from (pair for one in "rkv" for pair in _linear(f"{name}.{one}", mixer.inner, width, bias=False))
+            yield from ((f"{name}.{one}", (mixer.inner,)) for one in ("decay", "first"))
+            yield from _linear(f"{name}.result", width, mixer.inner, bias=False)
+        case ChannelMixSpec():
+            yield from ((f"{name}.mix_{one}", (width,)) for one in "rk")
+            yield from _linear(f"{name}.r", width, width, bias=False)
+            yield from _linear(f"{name}.k", mixer.inner, width, bias=False)
+            yield from _linear(f"{name}.v", width, mixer.inner, bias=False)
 
 
 def _window(name: str, window: WindowSpec, channels: int) -> Named:

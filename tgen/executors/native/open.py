@@ -38,7 +38,10 @@ def supports(spec: ModelSpec) -> str | None:
         return "its layers have more than a mixer and a feed-forward part"
     parts = [layer.feed_forward for layer in layers]
     mixtures = [part for part in parts if isinstance(part, ExpertsSpec)]
-    if any(part.inner is not None or part.router.norm is not None or part.router.expert_scales for part in mixtures):
+    if any(
+        part.inner is not None or part.router.norm is not None or part.router.expert_scales or part.router.logit_scale != 1
+        for part in mixtures
+    ):
         return "its experts work on vectors of a width of their own, or their router has a norm or factors"
     if any(isinstance(part, MlpSpec) and (part.gate_scale, part.out_scale, part.cutoff) != (1.0, 1.0, None) for part in parts):
         return "its feed-forward parts have constant factors or bounds"

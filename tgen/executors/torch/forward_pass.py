@@ -42,8 +42,8 @@ class ForwardPass:
     """Positions [batch, n] of all ids, and the keys that each attends to. `counts` has each part's size; None for one equal batch.
 
     `dtype` is the model's number format, `relative` the stack's table of vectors of distances, and `block_bias` its numbers for blocks, if
-    it has these. An equal batch that continues rows has `keep`. `shared` holds keys and values of each part, for the numbers of those caches
-    that further layers read.
+    it has these. An equal batch that continues rows has `keep`. `shared` holds keys and values of each part, for the numbers of those
+    caches that further layers read.
     """
 
     positions: Tensor

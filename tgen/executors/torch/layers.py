@@ -11,6 +11,7 @@ from tgen.executors.torch.forward_pass import ForwardPass
 from tgen.executors.torch.mixers.aggregates import AggregateAttention
 from tgen.executors.torch.mixers.disentangled import DisentangledAttention
 from tgen.executors.torch.mixers.gated_delta import GatedDelta
+from tgen.executors.torch.mixers.receptance import ChannelMix, TimeMix
 from tgen.executors.torch.mixers.recurrent import Recurrent
 from tgen.executors.torch.mixers.sharing import SharingAttention
 from tgen.executors.torch.mixers.short_convolution import ShortConvolution
@@ -18,7 +19,7 @@ from tgen.executors.torch.mixers.state_space import Selective, StateSpace
 from tgen.executors.torch.mixers.streams import LayerStreams
 from tgen.executors.torch.norms import make_norm
 from tgen.spec.records import Activation, AttentionSpec, ExpertsSpec, FeedForward, LayerSpec, Mixer, MlpSpec, RouterSpec, SideBySideSpec
-from tgen.spec.recurrent import GatedDeltaSpec, SelectiveSpec, ShortConvolutionSpec, StateSpaceSpec
+from tgen.spec.recurrent import ChannelMixSpec, GatedDeltaSpec, SelectiveSpec, ShortConvolutionSpec, StateSpaceSpec, TimeMixSpec
 from tgen.spec.shapes import norm_names
 
 
@@ -108,9 +109,8 @@ class Experts(nn.Module):
         """x is [..., width], and so is the result, whose sum is rounded once. The router reads `routed` in place of x if that is given."""
         flat = x.flatten(0, -2)
         seen = flat.float() if routed is None else routed.flatten(0, -2).float()
-        chosen, weights = choose(
-            self.router(seen if self.router_norm is None else self.router_norm(seen)), self.correction, self.spec.router
-        )
+        logits = scaled(self.router(seen if self.router_norm is None else self.router_norm(seen)), self.spec.router.logit_scale)
+        chosen, weights = choose(logits, self.correction, self.spec.router)
         weights = weights if self.expert_scales is None else weights * self.expert_scales[chosen]
         read = flat if self.inner_in is None else self.inner_in(flat)
         total = torch.zeros_like(read, dtype=torch.float32)
@@ -200,6 +200,10 @@ def make_mixer(spec: Mixer, width: int) -> Attention | Recurrent | SideBySide:
             return StateSpace(spec, width)
         case GatedDeltaSpec():
             return GatedDelta(spec, width)
+        case TimeMixSpec():
+            return TimeMix(spec, width)
+        case ChannelMixSpec():
+            return ChannelMix(spec, width)
 
 
 class Layer(nn.Module):
@@ -262,7 +266,7 @@ class Layer(nn.Module):
                 normed = self.mixer_norm(x)
                 x = x + self.mixer_out_norm(self.mixer(normed, this, number))
                 if self.spec.laurel is not None:
-                    x = (x + normed + self.laurel_norm(self.laurel_out(self.laurel_in(normed)))) / 2**0.5
+                    x = (x + (normed + self.laurel_norm(self.laurel_out(self.laurel_in(normed))))) / 2**0.5
                 part = self.feed_forward(self.feed_forward_norm(x))
                 if self.experts is not None:
                     part = self.dense_out_norm(part) + self.experts_out_norm(self.experts(self.experts_norm(x), x))
