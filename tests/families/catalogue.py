@@ -16,8 +16,12 @@ from tests.families.official_others import OTHERS
 
 SMALL: dict[str, dict[str, Any]] = {
     "openai/gpt-oss-20b": {"intermediate_size": 32},
-    "tencent/Hunyuan-A13B-Instruct": {"moe_intermediate_size": 48, "num_shared_expert": 1},
-    "google/gemma-3n-E2B-it": {"text_config": {"num_kv_shared_layers": 0}},
+    "tencent/Hunyuan-A13B-Instruct": {"moe_intermediate_size": 48, "num_shared_expert": 1, "moe_topk": 2},
+    "google/gemma-3n-E2B-it": {
+        "text_config": {"num_kv_shared_layers": 0, "intermediate_size": 48, "activation_sparsity_pattern": [0.95, 0.0]}
+    },
+    "google/gemma-4-E2B-it": {"text_config": {"num_kv_shared_layers": 0}},
+    "google/gemma-4-26B-A4B-it": {"text_config": {"top_k_experts": 2}},
 }
 
 

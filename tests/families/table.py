@@ -75,6 +75,7 @@ KNOWN = {
     "gemma3n_text": "the text model of Gemma 3n alone",
     "gemma4": "Gemma 4 E2B, E4B, 26B-A4B, 31B",
     "gemma4_text": "the text model of Gemma 4 alone",
+    "gemma4_unified_text": "the text model of Gemma 4 12B alone",
     "gemma4_unified": "Gemma 4 12B",
     "glm": "GLM-4 9B, GLM-Edge 1.5B, 4B",
     "glm4": "GLM-4-0414 9B, 32B",
@@ -160,11 +161,14 @@ def page() -> str:
 
 
 def _goldens() -> dict[str, list[dict[str, Any]]]:
-    """The config.json of the goldens of each type. One of a wrapper is one of the text model inside, too, and the other way round."""
+    """The config.json of the goldens of each type, and of its other names. One of a wrapper is one of the text model inside, too, and the other way round."""
     found = defaultdict(list)
     for config in map(config_of, GOLDENS):
         for model_type in dict.fromkeys((config["model_type"], config.get("text_config", {}).get("model_type"))):
             found[model_type].append(config)
+    for model_type, code in FAMILIES.items():
+        if not found[model_type] and model_type not in TEXT:  # another name of a type that the same file reads
+            found[model_type] = [config for other, configs in found.items() if FAMILIES.get(other) == code for config in configs]
     for model_type, settings in TEXT.items():
         found[model_type] = found[model_type] or found[settings["model_type"]]
     return found
