@@ -50,7 +50,16 @@ def test_every_matrix_may_be_swapped(name: str) -> None:
         parameter
         for parameter in left
         if not parameter.endswith(
-            ("positions.weight", "types.weight", "bias.weight", "distances.weight", "relative.weight", "window.weight", "decay")
+            (
+                "positions.weight",
+                "types.weight",
+                "bias.weight",
+                "distances.weight",
+                "relative.weight",
+                "window.weight",
+                "table.weight",
+                "decay",
+            )
         )
     ]
     assert (model.device, model.dtype) == (torch.device("cpu"), torch.float32)

@@ -179,7 +179,7 @@ RECURRENT = {
         dtype=BFLOAT,
         seed=1210,
     ),
-    "falcon_h1": Golden("falcon_h1", {**FALCON_H1, "mamba_rms_norm": False}, dialect=4, dtype=BFLOAT),
+    "falcon_h1": Golden("falcon_h1", {**FALCON_H1, "mamba_rms_norm": False}, dialect=4, dtype=BFLOAT, seed=309),
     "falcon_h1_normed": Golden(
         "falcon_h1",
         {
@@ -193,8 +193,9 @@ RECURRENT = {
             "tie_word_embeddings": True,
         },
         dtype=BFLOAT,
+        seed=310,
     ),
-    "nemotron_h": Golden("nemotron_h", {**NEMOTRON, "hybrid_override_pattern": "M*-"}, dialect=4, dtype=BFLOAT),
+    "nemotron_h": Golden("nemotron_h", {**NEMOTRON, "hybrid_override_pattern": "M*-"}, dialect=4, dtype=BFLOAT, seed=311),
     "nemotron_h_moe": Golden(
         "nemotron_h",
         {
