@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.text import Text
 
 COMMANDS = [
-    'tgen generate "Once upon a time" -n 70 --seed 7',
+    'tgen generate "Once upon a time" --seed 7',
     'tgen generate "The wolf said" -n 25 --seed 3 --show-probs',
+    'tgen generate --chat "Write a story with the words bear, honey and cave." -n 60 --seed 1',
     'tgen generate "The end of" --temperature 0 -n 12 | wc -w',
 ]
 WIDTH = 96

@@ -68,18 +68,18 @@ def test_what_config_writes_is_a_settings_file(ask: Ask, write: Write) -> None:
 def test_a_setting_yields_to_variable_and_option_but_not_to_the_folder(ask: Ask, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     def used(*options: str) -> str:
         said = ask("generate", "x", "-n", "1", "--verbose", *options).err
-        [line] = [line for line in said.splitlines() if line.startswith("--repetition-penalty")]
+        [line] = [line for line in said.splitlines() if line.startswith("--top-p")]
         return " ".join(line.split()[1:])
 
-    assert used() == "1.05 model"
-    write("repetition_penalty = 1.2")
-    assert used() == "1.2 settings"
-    monkeypatch.setenv("TGEN_REPETITION_PENALTY", "1.3")
-    assert used() == "1.3 environment"
-    assert used("--repetition-penalty", "1.4") == "1.4 asked"
-    monkeypatch.delenv("TGEN_REPETITION_PENALTY")
+    assert used() == "0.9 model"
+    write("top_p = 0.8")
+    assert used() == "0.8 settings"
+    monkeypatch.setenv("TGEN_TOP_P", "0.7")
+    assert used() == "0.7 environment"
+    assert used("--top-p", "0.6") == "0.6 asked"
+    monkeypatch.delenv("TGEN_TOP_P")
     monkeypatch.setenv("TGEN_CONFIG", "/dev/null")
-    assert used() == "1.05 model"
+    assert used() == "0.9 model"
 
 
 def test_a_model_has_a_short_name(ask: Ask, write: Write) -> None:

@@ -45,7 +45,7 @@ def test_an_empty_value_is_refused_by_name(ask: Ask, arguments: list[str], name:
 
 def test_a_text_and_a_variable_may_be_empty(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TGEN_MODEL", "")
-    assert ask("tokenize", "", "--ids").out == "\n"
+    assert ask("tokenize", "", "--ids").out == "0\n"  # the token that starts every text
 
 
 # A program that adds an option to the record before the commands are made, and asks each command for help.

@@ -161,7 +161,10 @@ def page() -> str:
 
 
 def _goldens() -> dict[str, list[dict[str, Any]]]:
-    """The config.json of the goldens of each type, and of its other names. One of a wrapper is one of the text model inside, too, and the other way round."""
+    """The config.json of the goldens of each type, and of its other names.
+
+    One of a wrapper is one of the text model inside, too, and the other way round.
+    """
     found = defaultdict(list)
     for config in map(config_of, GOLDENS):
         for model_type in dict.fromkeys((config["model_type"], config.get("text_config", {}).get("model_type"))):

@@ -85,7 +85,7 @@ def serving(
             yield Served(port, service, server, client)
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive(), "the server drains"
 
 

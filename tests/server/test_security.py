@@ -110,7 +110,7 @@ SAID = [{"role": "user", "content": "a"}]
         ("completions", {"prompt": [10**9]}, "the prompt holds ids outside the model's vocabulary", None),
         ("completions", {"prompt": "a " * 5000}, "tokens, the model's context is", "prompt"),
         ("chat/completions", {"messages": []}, "messages must not be empty", "messages"),
-        ("chat/completions", {"messages": SAID}, "storyteller has no chat template", None),
+        ("chat/completions", {"model": "english-french", "messages": SAID}, "english-french", None),
         ("chat/completions", {"model": "talker", "messages": SAID, "functions": []}, "'functions' cannot be honoured", None),
         ("chat/completions", {"model": "talker", "messages": SAID, "tools": [1]}, "tools must be functions", "tools"),
         ("chat/completions", {"model": "talker", "messages": SAID, "tool_choice": "required"}, "tool_choice needs tools", "tool_choice"),

@@ -128,7 +128,7 @@ def cut(telling: Telling, rng: random.Random) -> tuple[str, str]:
 
 # After the story.
 def record(telling: Telling) -> str:
-    """Characters, places and things that are named in the story, as a JSON object."""
+    """Characters, places and things that are named in the story, as a JSON object without white space: so schemas have it written."""
     found: dict[str, list[object]] = {"characters": [], "places": [], "things": []}
     for key, one in telling.story.entities.items():
         by_name = isinstance(one, Character) and one.named and one.name in telling.text
@@ -144,7 +144,7 @@ def record(telling: Telling) -> str:
             found["places"].append(one.noun)
         else:
             found["things"].append(f"{one.adjective} {one.noun}" if one.adjective in telling.text else one.noun)
-    return json.dumps(found)
+    return json.dumps(found, separators=(",", ":"))
 
 
 def questions(telling: Telling, rng: random.Random) -> Iterator[tuple[str, str]]:
