@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("books", type=Path, nargs="+", help="JSON lines with `text` and perhaps `kind` and `title`, plain or .xz")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--held-back", type=Path, required=True, help="where the picture books go that are measured on")
-    parser.add_argument("--kinds", default="picture book,tale", help="what to take, separated by commas (default: %(default)s)")
+    parser.add_argument("--kinds", default="tale", help="the kinds of long books to take, separated by commas (default: %(default)s)")
     parser.add_argument("--repeat", type=int, default=1, help="how often a picture book stands in the output (default: %(default)s)")
     parser.add_argument("--share", type=float, default=1.0, help="the share of the pieces of long books to take (default: %(default)s)")
     options = parser.parse_args(arguments)

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from models.storyteller.worlds.ask import SMALL
 from tgen.files import write_text
 
 Line = dict[str, Any]
-LONG = 80  # words; a shorter story is over before somebody who gave its beginning has read anything
 SEED = 3
 
 
@@ -40,7 +40,7 @@ def _lines(paths: list[Path], plain: float) -> Iterator[Line]:
         for text in path.read_text(encoding="utf-8").split("\n"):
             if text.strip():
                 record = json.loads(text)
-                if record["kind"] == "wish" and len(record["text"].split()) >= LONG and rng.random() < plain:
+                if record["kind"] == "wish" and len(record["text"].split()) >= SMALL and rng.random() < plain:
                     record["prompt"] = ""
                 yield line(record)
 

@@ -85,7 +85,7 @@ def serving(
             yield Served(port, service, server, client)
     finally:
         server.should_exit = True
-        thread.join(120)
+        thread.join(most["seconds"] + 30)  # a request that is under way has its time
         assert not thread.is_alive(), "the server drains"
 
 

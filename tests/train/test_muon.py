@@ -73,3 +73,11 @@ def test_a_restored_optimiser_goes_on_as_it_would_have() -> None:
         ends.append([parameter.detach().clone() for parameter in model.parameters()])
     for one, other in zip(*ends, strict=True):
         assert torch.equal(one, other)
+
+
+def test_the_state_of_another_optimiser_is_refused() -> None:
+    model = Model()
+    alone = torch.optim.AdamW(model.parameters()).state_dict()
+    for other, words in ((alone, "not states of several"), ([alone, alone], "different number of parameter groups")):
+        with pytest.raises(ValueError, match=words):
+            make_optimiser(model, 0.1).load_state_dict(other)  # type: ignore[arg-type]

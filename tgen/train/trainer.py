@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tgen.checkpoint.container import open_checkpoint
-from tgen.errors import TgenError, shortened
+from tgen.errors import CheckpointError, TgenError, shortened
 from tgen.events import Evaluated, Note, Trained, TrainingEvent
 from tgen.executors.torch.attention import Attention, plain_attend
 from tgen.executors.torch.load import load_model
@@ -277,7 +277,11 @@ class Trainer:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.learned.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        try:
+            self.optimiser.load_state_dict(state["optimiser"])
+        except ValueError as error:
+            hint = "start a new run; --base goes on from the model that this one has written"
+            raise CheckpointError(f"the run in {self.workspace.folder} was trained by other optimisers: {error}", hint) from error
         self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
         self.tokens, self.train_loss = state["tokens"], self.history[-1]["train_loss"]
 

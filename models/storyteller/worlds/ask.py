@@ -12,7 +12,7 @@ from .simulate import Scope
 from .tell import Manner, Teller, Telling, gist, title
 from .world import Character, Place, Thing
 
-SMALL = 80  # words
+SMALL = 80  # words; a shorter story is over before somebody who gave its beginning has read anything
 Record = dict[str, str]
 Asked = dict[str, str]  # kind, question and answer
 
@@ -102,20 +102,24 @@ def three_words(telling: Telling, rng: random.Random) -> tuple[str, ...]:
     return tuple(chosen)
 
 
+def _listed(words: tuple[str, ...]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
 def words_opening(words: tuple[str, ...], telling: Telling, rng: random.Random) -> str:
     """What comes before a story that was wished for with three words: a sentence or two with all of them."""
     nouns = {*bank("nouns"), *(one.noun for one in telling.story.entities.values())}
     if len(words) == 3 and nouns.issuperset(words) and rng.random() < 0.8:
         first, second, third = map(article, words)
-        form = rng.choice(bank("words-nouns")).replace("ALL", f"{first}, {second} and {third}")
+        form = rng.choice(bank("words-nouns")).replace("ALL", _listed((first, second, third)))
         text = form.replace("FIRST", first).replace("SECOND", second).replace("THIRD", third)
     else:
-        text = rng.choice(bank("words-any")).replace("LIST", f"{', '.join(words[:-1])} and {words[-1]}")
+        text = rng.choice(bank("words-any")).replace("LIST", _listed(words))
     return text[:1].upper() + text[1:]
 
 
 def words_wish(words: tuple[str, ...], rng: random.Random) -> str:
-    text = f"{', '.join(words[:-1])} and {words[-1]}" if rng.random() < 0.4 else ", ".join(words)
+    text = _listed(words) if rng.random() < 0.4 else ", ".join(words)
     return rng.choice(bank("wish-words")).replace("WORDS", text)
 
 
@@ -128,7 +132,7 @@ def cut(telling: Telling, rng: random.Random) -> tuple[str, str]:
 
 # After the story.
 def record(telling: Telling) -> str:
-    """Characters, places and things that are named in the story, as a JSON object without white space: so schemas have it written."""
+    """Characters, places and things that are named in the story, as a JSON object without white space, as `--json-schema` writes it."""
     found: dict[str, list[object]] = {"characters": [], "places": [], "things": []}
     for key, one in telling.story.entities.items():
         by_name = isinstance(one, Character) and one.named and one.name in telling.text

@@ -44,7 +44,7 @@ def reword(text: str, rng: random.Random) -> str:
 
 
 def _after_that(text: str, rng: random.Random) -> str:
-    """Some a "then" with which the story goes on becomes another word, each once; not one that somebody says: "Then go!"."""
+    """Half of the "then" with which the story goes on become other words, each word once. What somebody says stays: "Then go!"."""
     others = [word for word in _NEXT if word.lower() not in text.lower()]
     rng.shuffle(others)
 

@@ -54,7 +54,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The nearest matrices whose singular values are about 1 (0.7 to 1.2), by Newton and Schulz's iteration: [n, rows, columns]."""
+    """Matrices with the same singular vectors, and singular values near 1 (tiny ones less), by Newton and Schulz's iteration.
+
+    Both are [n, rows, columns].
+    """
     wide = matrices.mT if matrices.shape[-2] > matrices.shape[-1] else matrices
     x = (wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(dtype)
     for _ in range(ROUNDS):

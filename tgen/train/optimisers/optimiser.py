@@ -42,6 +42,8 @@ class Optimisers:
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         """Raises ValueError for the state of other optimisers."""
+        if not isinstance(states, list):
+            raise ValueError("these are not states of several optimisers")
         for part, state in zip(self.parts, states, strict=True):
             part.load_state_dict(state)
 
