@@ -1,7 +1,8 @@
 """Cuts books into documents to learn from: `python -m models.storyteller.books books.jsonl.xz -o pieces.jsonl --held-back held.txt`.
 
-A picture book stays whole. A long book is cut at paragraphs into pieces that fit the model's context, and each piece begins with a line
-that says where it is from: so a model that is asked for nothing in particular does not go on in the English of old books.
+A picture book stays whole. A long book is cut at paragraphs into pieces that fit the model's context. Each document begins with a line
+that says where it is from: so a model that is asked for nothing in particular does not go on in the English of old books, or in the broken
+lines of picture books.
 """
 
 import argparse
@@ -16,7 +17,8 @@ from zlib import crc32
 
 from tgen.files import write_text
 
-MARK = "From an old book:\n\n"
+OLD_BOOK = "From an old book:\n\n"
+PICTURE_BOOK = "From a picture book:\n\n"
 PIECE = 3400  # characters: some 900 tokens
 HELD_BACK = 20  # one picture book in so many is kept to measure on
 
@@ -62,9 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
             if kind == "picture book" and held_back(book.get("title", "")):
                 held.append(text)
                 continue
-            documents += [text] * (options.repeat if kind == "picture book" else 1)
+            documents += [PICTURE_BOOK + text] * options.repeat if kind == "picture book" else [text]
         elif kind in options.kinds.split(","):
-            cut += [MARK + piece for piece in pieces(text)]
+            cut += [OLD_BOOK + piece for piece in pieces(text)]
         else:
             continue
         count[kind] += 1

@@ -13,7 +13,7 @@ from .simulate import Scope, Story, simulate
 from .template import Ref, choose, references
 from .world import Character, ImpossibleError, Place, Thing
 
-_OPENINGS = ("opening-a", "opening-b", "opening-c")
+_OPENINGS = ("opening-a", "opening-b", "opening-c", "opening-d", "opening-e", "opening-f", "opening-g")
 STYLES = ("plain", "fairy", "funny", "bedtime", "diary", "letter", "told")
 SIZES = ("short", "medium", "long")
 FIRST_PERSON = ("diary", "letter")
@@ -29,7 +29,8 @@ _MEET = Ref("", "meet")
 _CLOSES = (".", ",", "?", "!", ";", ":", '"', "")
 _ENDS = re.compile(r"[.;]|, (?:and|but|when|\")")  # after "said Tom": nothing more that belongs to Tom
 _ONCE = {"plain": 0.16, "fairy": 0.5, "bedtime": 0.2, "funny": 0.1, "told": 0.2}  # how often "once upon a time there was ..." comes first
-_OPENING = {"plain": 0.8, "fairy": 0.5, "bedtime": 0.5, "funny": 0.7, "told": 0.4}  # how often another opening does, if that does not
+_OPENING = {"plain": 0.85, "fairy": 0.6, "bedtime": 0.6, "funny": 0.75, "told": 0.5}  # how often another opening does, if that does not
+_OWNER = 0.4  # how often the opening tells of a thing that the plot gives to the hero
 _NAME_FIRST = 0.45  # how often it is "Tom said", not "said Tom"
 _SMALLEST = "Once there was a stone who wanted to be a loaf, and in the end it was content."
 _SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with"}
@@ -89,7 +90,7 @@ class Teller:
             return not self._holds(condition[1:], scope)
         letter, equals, tag = condition.partition("=")
         if equals:
-            return tag in self._tags(scope[letter])
+            return letter in scope and tag in self._tags(scope[letter])
         manner, story = self.manner, self.story
         if condition == "me":
             return manner.narrator == "a"
@@ -301,7 +302,16 @@ class Teller:
             return ""
         if self.rng.random() < _ONCE.get(style, 0):
             return "once"
-        return self.rng.choice(_OPENINGS) if self.rng.random() < _OPENING.get(style, 0) else ""
+        if self.rng.random() >= _OPENING.get(style, 0):
+            return ""
+        return "opening-own" if self._owns() and self.rng.random() < _OWNER else self.rng.choice(_OPENINGS)
+
+    def _owns(self) -> bool:
+        """Whether the hero has the thing of the plot from the beginning, and does not give it away."""
+        thing = self.story.entities.get("t")
+        first, *later = (moment.events() for moment in self.story.moments)
+        gives = any(event[:3] == ("give", "a", "t") for events in later for event in events)
+        return isinstance(thing, Thing) and thing.kind != "envelope" and ("have", "a", "t") in first and not gives
 
     def _paragraph(self) -> int:
         """The number of words since the last break."""
@@ -435,7 +445,7 @@ def size_of(rng: random.Random) -> tuple[str, float]:
 
 def manner_of(story: Story, rng: random.Random, size: str = "medium") -> Manner:
     """A manner that suits the story, by chance."""
-    style = rng.choices(STYLES, (34, 12, 12, 9, 9, 9, 15))[0]
+    style = rng.choices(STYLES, (46, 12, 12, 9, 4, 4, 13))[0]
     if style == "fairy" and story.realm == "people":
         style = "plain"
     manner = Manner(style, size)
