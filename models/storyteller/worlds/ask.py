@@ -232,7 +232,7 @@ def before(telling: Telling, rng: random.Random) -> Record:
     A rhyme and a story of few sentences always answer something: who only says how a story begins does not want it over at once.
     """
     small = telling.manner.style == "verse" or len(telling.text.split()) < SMALL
-    kind = rng.choices(("story", "wish", "title", "words", "begin"), (0 if small else 60, 18, 4, 13, 0 if small else 5))[0]
+    kind = rng.choices(("story", "wish", "title", "words", "begin"), (0 if small else 66, 16, 4, 9, 0 if small else 5))[0]
     if telling.extras:
         kind = "words"
     if kind == "begin":

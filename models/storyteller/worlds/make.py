@@ -20,7 +20,7 @@ from .tell import Telling, brief, extras_of, manner_of, size_of, tell, verse
 from .world import ImpossibleError
 
 CHUNK = 200
-EXTRAS = 0.3  # how many stories have words in them that only a wish brings in
+EXTRAS = 0.22  # how many stories have words in them that only a wish brings in
 
 
 @dataclass(frozen=True, slots=True)

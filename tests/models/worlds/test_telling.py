@@ -191,3 +191,22 @@ def test_the_stories_of_every_plot_are_clean() -> None:
         assert 8 < len(outside.split()) <= 480
         assert outside.count('"') % 2 == 0, f"{one.story.plot.name}: {outside}"
         assert not re.search(r"\b[Aa] (?=[aeio])(?!one)", outside), outside
+
+
+def test_an_opening_gives_the_hero_only_what_the_plot_gives_and_leaves_there() -> None:
+    by_name = {section.name: section for section in plots()}
+
+    def owns(name: str) -> bool:
+        rng = random.Random(1)
+        return Teller(simulate(by_name[name], rng, 0.5), Manner(), rng)._owns()
+
+    assert owns("lost-thing") and owns("quarrel-broken")
+    assert not owns("wrong-letter"), "the letter is somebody else's"
+    assert not owns("swap-chain"), "the thing is swapped for another"
+    assert not owns("last-one"), "the thing lies on the table"
+
+
+def test_a_condition_on_somebody_who_is_not_in_the_story_does_not_hold() -> None:
+    teller = Teller(story(), Manner(), random.Random(1))
+    assert teller.fits(read_form("@b=friend {a} and {b} sang."), teller.story.scope)
+    assert not teller.fits(read_form("@s=sibling {a} sang."), teller.story.scope)
