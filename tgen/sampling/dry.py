@@ -37,7 +37,7 @@ class Dry:
         self._repeated[: self._length] = np.minimum(_repeated(prompt), unbroken)
 
     def apply(self, scores: Logits) -> Logits:
-        """The scores [vocab] with the penalty, all finite; the input may change."""
+        """The scores [vocab] with the penalty, all finite; the input does not change."""
         options, first = self._options, 0
         repeated = self._repeated[: self._length]
         if options.dry_penalty_last_n >= 0:
@@ -48,6 +48,7 @@ class Dry:
             return scores
         places = places[np.argsort(repeated[places])]  # of several penalties of a token the largest is the last, which stays
         tokens, over = self._ids[first + places], repeated[places] - options.dry_allowed_length
+        scores = scores.copy()
         with np.errstate(over="ignore"):
             penalty = options.dry_multiplier * np.power(float(options.dry_base), over)
             scores[tokens] = (scores[tokens].astype(np.float64) - penalty).clip(-LARGEST, LARGEST)
