@@ -49,7 +49,7 @@ def settled(cost: Cost) -> Pace:
         (linear(1, 1e-4), 256),
         (jump, 8),
     ],
-    ids=str,
+    ids=["few", "larger", "dear", "very dear", "cheap", "jump"],
 )
 def test_a_step_takes_little_longer_than_one_without_prompts(cost: Cost, expected: int) -> None:
     pace = settled(cost)
