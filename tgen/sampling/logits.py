@@ -43,11 +43,13 @@ def log_softmax(logits: Logits) -> Values:
 
 def group_maxima(values: Logits | Values, groups: int) -> Logits | Values:
     """The highest value of each group; a few of the values belong to no group."""
+    maxima: Logits | Values
     if library := _library(values):
-        maxima: Logits | Values = np.empty(groups, np.float32)
+        maxima = np.empty(groups, np.float32)
         library.maxima(values.ctypes.data, len(values), groups, maxima.ctypes.data)
-        return maxima
-    return np.maximum.reduce(values[: len(values) - len(values) % groups].reshape(-1, groups), axis=0)
+    else:
+        maxima = np.maximum.reduce(values[: len(values) - len(values) % groups].reshape(-1, groups), axis=0)
+    return maxima
 
 
 def places_from(values: Logits | Values, border: float | np.floating) -> Ids:
@@ -72,8 +74,8 @@ def rough_sums(values: Logits | Values, highest: float, factor: float) -> Values
     np.exp(scaled, out=scaled)
     whole = len(scaled) - len(scaled) % BLOCK
     # Along rows NumPy adds in pairs, which is more exact than one after the other.
-    sums = [np.add.reduce(scaled[:whole].reshape(-1, BLOCK), axis=1), np.add.reduce(scaled[whole:], keepdims=True)]
-    return np.concatenate(sums).astype(np.float64)
+    blocks = np.add.reduce(scaled[:whole].reshape(-1, BLOCK), axis=1)
+    return np.append(blocks, np.add.reduce(scaled[whole:])).astype(np.float64)
 
 
 class _Library:

@@ -46,9 +46,11 @@ def _look(candidates: Candidates, share: float) -> Ids | None:
     kept, slack = fewest(likely.logits, likely.weights, share * total)
     if slack > 2 * ROUGH * total:
         return places.take(kept)
-    sample = Candidates(some, np.sort(some), candidates.temperature, None, candidates.highest)
+    some = some.copy()
+    some.sort()
+    sample = Candidates(candidates.ids[::STRIDE], some, candidates.temperature, None, candidates.highest)
     below = int(sample.weights.cumsum().searchsorted(OUTSIDE * (1 - share) * total / STRIDE))
-    border = sample.logits[min(below, len(some) - 1)]
+    border = some[min(below, len(some) - 1)]
     places = places_from(logits, border)
     if MOST * len(places) > len(logits):
         return None
