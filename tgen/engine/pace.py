@@ -12,12 +12,12 @@ LIMIT = 2.0
 # One step counts this much for what steps of its size take. A step that took more than HELD_UP times what was expected was held up by
 # something else, and counts as that much.
 WEIGHT, HELD_UP = 0.25, 2.0
-# Twice as many ids are worth it beyond the limit, too, if they take less than ALIKE times as long: the first further ids can cost the most,
+# Beyond the limit, too, a step reads twice as many ids if it takes less than ALIKE times as long: the first further ids can cost the most,
 # because one row alone has a faster kernel.
 ALIKE = 1.15
-# A step without prompts takes at least this share of any other. That counts where none was seen, or only before the machine became slower.
+# A step without prompts counts as taking at least this share of any other, in case none was seen, or none since the machine became slower.
 SURELY = 0.4
-# After this many steps of one size, it is forgotten what a larger one took.
+# After this many steps of one size, the pace forgets what the next larger one took, because that may have changed.
 FORGET = 100
 
 

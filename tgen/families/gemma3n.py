@@ -149,7 +149,7 @@ def _widths(config: Config, count: int) -> list[int]:
 
 
 def _cutoffs(config: Config, count: int) -> list[float | None]:
-    """Above how many standard deviations a layer's gates count, from the share of them that shall be 0."""
+    """How many standard deviations above the mean a layer's gate must lie to count, from the share of gates that become 0."""
     shares = config.raw("activation_sparsity_pattern")
     if shares is None:
         sparse = 10 if count > 10 else 0

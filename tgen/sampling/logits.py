@@ -89,7 +89,7 @@ class _Library:
 
 @functools.cache
 def _loaded() -> _Library | None:
-    # Only here: a run on another executor with a small vocabulary does without.
+    # Imported on use: a run with a small vocabulary needs no library.
     from tgen.executors.native.library import kernels, load
 
     library = load().library
@@ -97,5 +97,5 @@ def _loaded() -> _Library | None:
 
 
 def _library(values: npt.NDArray[Any]) -> _Library | None:
-    """The library, if it takes these values and that pays."""
+    """The library, if it is built, can read these values, and is faster than NumPy."""
     return _loaded() if len(values) >= FEW and values.dtype == np.float32 and values.flags.c_contiguous else None

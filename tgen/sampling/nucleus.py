@@ -16,7 +16,8 @@ FLAT = 8.0
 # The average is taken over every STRIDE-th logit. The first border is the TOP-th highest group maximum.
 STRIDE, TOP = 64, 100
 
-# Below the second border there is about this share of what is outside the nucleus. The look ends if more than a MOST-th is above it.
+# The second border leaves about this share of what is outside the nucleus below it. If more than one candidate in MOST is above it, the
+# look gives up.
 OUTSIDE, MOST = 0.1, 2
 
 

@@ -26,7 +26,8 @@ Followers = Mapping[Name, Set[int]]
 class Sequences:
     """Names for the sequences of `span` ids that end a text: the names of two are equal exactly if the sequences are.
 
-    A sequence has a name for the pair of its two halves' names. So a token costs time in the logarithm of the span, at any length of text.
+    The pair of the names of a sequence's two halves has a number, which is the sequence's name. So a token takes a time that grows with the
+    logarithm of the span, at any length of text.
     """
 
     def __init__(self, span: int, ids: Sequence[int] = ()) -> None:

@@ -20,6 +20,9 @@ GROUP = 128
 # `fewest` sorts up to SORTED values; it first divides more values than that into BUCKETS buckets.
 SORTED, BUCKETS = 1024, 4096
 
+# Between these differences of the highest and the lowest value, float32 can compute the buckets.
+NARROW, WIDE = 1e-30, 1e30
+
 
 def highest(values: Logits | Values, count: int) -> Ids:
     """The places of the `count` highest values, in ascending order."""
@@ -62,7 +65,9 @@ def fewest(values: Logits | Values, weights: Values, target: float) -> tuple[Ids
         near, near_weights = near[unmasked], near_weights[unmasked]
     while len(near) > SORTED and (high := float(near.max())) > (low := float(near.min())):
         # Rounding keeps the order: a higher value is never in a later bucket. The highest and the lowest are in different ones.
-        buckets = ((high - near.astype(np.float64)) * (BUCKETS / (high - low))).astype(np.int32)
+        scaled = high - (near if NARROW < high - low < WIDE else near.astype(np.float64))
+        scaled *= BUCKETS / (high - low)
+        buckets = scaled.astype(np.int32)
         sums = np.bincount(buckets, weights=near_weights).astype(np.float64, copy=False)
         reached = crossing(sums, missing, "left")
         missing -= float(sums[:reached].sum())
