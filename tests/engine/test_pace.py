@@ -61,8 +61,10 @@ def test_a_step_takes_little_longer_than_one_without_prompts(cost: Cost, expecte
 def test_a_step_that_was_held_up_hardly_counts() -> None:
     pace = settled(linear(1, 0.03))
     sizes = read(pace, linear(1, 0.03), 200, held_up=10)
-    assert min(sizes) >= 8
+    assert min(sizes) >= 16
     assert sizes[-1] == 32
+    pace.learn(0, 1.0)
+    assert set(read(pace, linear(1, 0.03), 50)) == {32}, "nor one without prompts"
 
 
 @pytest.mark.parametrize("factor", [0.1, 4.0])
