@@ -107,7 +107,7 @@ def test_without_the_library_a_wheel_is_pure_and_needs_torch(python: Path, tree:
     if how == "a broken source":
         if system_compiler() is None:
             pytest.skip("there is no compiler")
-        for source in (tree / NATIVE / "src").glob("*.cpp"):
+        for source in (tree / NATIVE / "src").rglob("*.cpp"):
             source.unlink()
         (tree / NATIVE / "src" / "entry.cpp").write_text("this is no C++;\n")
     found = wheel(python, tree, **variables)

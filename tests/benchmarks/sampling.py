@@ -1,6 +1,7 @@
 """How long a step of the sampler takes: `python -m tests.benchmarks.sampling` prints milliseconds of CPU a row and step.
 
-First by kind of distribution at a vocabulary of 152,064 with the options of a chat model, then by length of text.
+At a vocabulary of 152,064: first by the options, then by kind of distribution with the options of a chat model, then by length of text.
+Without the native library, the figures are those of NumPy.
 """
 
 from __future__ import annotations
@@ -16,9 +17,32 @@ from tgen.arrays import Logits
 from tgen.options import GenerationOptions
 from tgen.sampling.rules import Rules
 from tgen.sampling.sampler import Sampler
+from tgen.sampling.wording import Wording
+from tgen.values import split_bias
 
 VOCAB, STEPS = 152_064, 100
 CHAT: dict[str, Any] = {"temperature": 0.9, "top_p": 0.8, "min_p": 0.05, "repetition_penalty": 1.05, "no_repeat_ngram_size": 8}
+
+OFF: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "temperature": 1.0}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "temperature 0": {**OFF, "temperature": 0.0},
+    "temperature 0, penalties": {**OFF, "temperature": 0.0, "repetition_penalty": 1.1, "frequency_penalty": 0.5},
+    "temperature 1": OFF,
+    "temperature 0.7": {**OFF, "temperature": 0.7},
+    "the defaults": {},
+    "top-k 40": {**OFF, "top_k": 40},
+    "top-p 0.95": {**OFF, "top_p": 0.95},
+    "min-p 0.05": {**OFF, "min_p": 0.05},
+    "top-p 0.9, min-p 0.05": {**OFF, "top_p": 0.9, "min_p": 0.05},
+    "logit biases, defaults": {"logit_bias": ("5=2", "77=-100")},
+    "presence and frequency, defaults": {"presence_penalty": 0.5, "frequency_penalty": 0.5},
+    "repetition, top-p 0.95": {**OFF, "repetition_penalty": 1.1, "top_p": 0.95},
+    "chat, top-k 20": {**CHAT, "top_k": 20},
+    "chat, no top-k": {**CHAT, "top_k": 0},
+    "top-n-sigma 1": {**OFF, "top_n_sigma": 1.0},
+    "typical-p 0.9": {**OFF, "typical_p": 0.9},
+    "Mirostat": {**OFF, "mirostat_tau": 5.0},
+}
 
 
 def peaked(random: np.random.Generator) -> Logits:
@@ -42,7 +66,9 @@ DISTRIBUTIONS: dict[str, Callable[[np.random.Generator], Logits]] = {
 def milliseconds(options: GenerationOptions, prompt: list[int], steps: list[Logits]) -> float:
     """The median time of a draw, in CPU time: others may share the machine."""
     rules = Rules(options.max_new_tokens, no_repeat_ngram_size=options.no_repeat_ngram_size)
-    sampler, times = Sampler(options, 1, 0, prompt, rules), []
+    biases = [split_bias(text) for text in options.logit_bias]
+    wording = Wording(np.array([token for token, _ in biases], np.intp), np.array([bias for _, bias in biases], np.float64))
+    sampler, times = Sampler(options, 1, 0, prompt, rules, wording=wording), []
     for step in range(STEPS):
         logits = steps[step % len(steps)]
         begin = time.process_time()
@@ -52,11 +78,15 @@ def milliseconds(options: GenerationOptions, prompt: list[int], steps: list[Logi
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the three tables."""
     random = np.random.default_rng(0)
     np.ones(3_900_000)  # as a loaded model does, this leads the C library to keep freed memory for the next step
     prompt = random.integers(0, VOCAB, 1000).tolist()
-    print(f"{'ms a step, vocabulary ' + str(VOCAB):40}{'top-k 40':>10}{'top-k 0':>10}")
+    steps = [peaked(random) for _ in range(5)]
+    print(f"ms a step, vocabulary {VOCAB}")
+    for name, options in SETTINGS.items():
+        print(f"{name:40}{milliseconds(GenerationOptions(**options), prompt, steps):>10.3f}")
+    print(f"\n{'the options of a chat':40}{'top-k 40':>10}{'top-k 0':>10}")
     for name, make in DISTRIBUTIONS.items():
         steps = [make(random) for _ in range(5)]
         found = [milliseconds(GenerationOptions(**CHAT, top_k=k), prompt, steps) for k in (40, 0)]

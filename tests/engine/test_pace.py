@@ -2,46 +2,95 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from tgen.engine.pace import EXTRA, FIRST, Pace
+from tgen.engine.pace import Pace
+
+# Milliseconds of a step that reads so many ids of prompts, 0 for none.
+Cost = Callable[[int], float]
 
 
-def learned(start: float, each: float, *, steps: int = 50, rows: int = 1, held_up: int | None = None) -> Pace:
-    """A pace that has seen steps of `rows` rows, every other one with the ids of a prompt that it asked for."""
-    pace = Pace(measured=True)
+def linear(start: float, each: float) -> Cost:
+    return lambda ids: start + each * ids
+
+
+def jump(ids: int) -> float:
+    """The first further id costs most, as where one row alone has a kernel of its own."""
+    return 1.0 if ids == 0 else 2.1 + 0.02 * ids
+
+
+def read(pace: Pace, cost: Cost, steps: int, held_up: int | None = None) -> list[int]:
+    """The ids of prompts that each step read."""
+    sizes = []
     for step in range(steps):
-        ids = rows + (pace.beside(rows) if step % 2 else 0)
-        pace.learn(ids, (start + each * ids) * (100 if step == held_up else 1))
+        sizes.append(pace.beside(1))
+        pace.learn(sizes[-1], cost(sizes[-1]) * (100 if step == held_up else 1) / 1000)
+    return sizes
+
+
+def settled(cost: Cost) -> Pace:
+    """A pace that has seen rows decode alone, then beside a prompt."""
+    pace = Pace(measured=True)
+    for _ in range(30):
+        pace.learn(0, cost(0) / 1000)
+    read(pace, cost, 60)
     return pace
 
 
-@pytest.mark.parametrize(("start", "each", "rows"), [(1e-3, 1e-4, 1), (2e-3, 5e-5, 16), (1e-5, 1e-3, 4), (0.3, 1e-3, 1)])
-def test_prompts_add_a_share_of_the_time(start: float, each: float, rows: int) -> None:
-    ids = learned(start, each, rows=rows).beside(rows)
-    allowed = EXTRA * (start + each * rows)
-    assert ids == 1 or each * ids <= allowed * 1.01
-    assert each * (ids + 1) > allowed * 0.99
+@pytest.mark.parametrize(
+    ("cost", "expected"),
+    [
+        (linear(1, 0.03), 32),
+        (linear(30, 0.25), 64),
+        (linear(1, 0.3), 2),
+        (linear(1, 5), 1),
+        (linear(1, 1e-4), 256),
+        (jump, 8),
+    ],
+    ids=["few", "larger", "dear", "very dear", "cheap", "jump"],
+)
+def test_a_step_takes_little_longer_than_one_without_prompts(cost: Cost, expected: int) -> None:
+    pace = settled(cost)
+    sizes = read(pace, cost, 300)
+    assert max(set(sizes), key=sizes.count) == expected
+    assert max(sizes) <= 2 * expected, "no more is tried now and then"
 
 
 def test_a_step_that_was_held_up_hardly_counts() -> None:
-    usual = learned(1e-3, 1e-4).beside(1)
-    assert usual / 2 <= learned(1e-3, 1e-4, held_up=40).beside(1) <= usual * 2
+    pace = settled(linear(1, 0.03))
+    sizes = read(pace, linear(1, 0.03), 200, held_up=10)
+    assert min(sizes) >= 16
+    assert sizes[-1] == 32
+    pace.learn(0, 1.0)
+    assert set(read(pace, linear(1, 0.03), 50)) == {32}, "nor one without prompts"
 
 
-def test_steps_of_one_size_do_not_tell_what_an_id_costs() -> None:
+@pytest.mark.parametrize("factor", [0.1, 4.0])
+def test_a_machine_that_became_faster_or_slower_reads_on_alike(factor: float) -> None:
+    pace = settled(linear(1, 0.03))
+    sizes = read(pace, lambda ids: factor * linear(1, 0.03)(ids), 400)
+    assert 8 <= sizes[-1] <= 256
+    assert sum(sizes) > 8 * 400
+
+
+def test_rows_that_never_decode_alone() -> None:
     pace = Pace(measured=True)
-    for _ in range(100):
-        pace.learn(1, 1e-3)
-    assert pace.beside(1) == FIRST
+    assert 8 <= read(pace, linear(1, 0.03), 200)[-1] <= 64
 
 
-def test_what_it_knows_outlasts_steps_of_one_size() -> None:
-    pace = learned(1e-3, 1e-4)
-    before = pace.beside(1)
-    for _ in range(1000):
-        pace.learn(1, 1.1e-3)
-    assert pace.beside(1) == pytest.approx(before, abs=1)
+def test_guesses_leave_less_room_for_prompts() -> None:
+    pace = settled(linear(1, 0.03))
+    assert pace.beside(1, 4) == pace.beside(1) - 4
+    assert pace.beside(1, 100) == 1
+
+
+def test_the_end_of_a_prompt_changes_nothing() -> None:
+    pace = settled(linear(1, 0.03))
+    for ids in (3, 9, 31):
+        pace.learn(ids, 1.0)
+    assert pace.beside(1) == 32
 
 
 def test_without_a_clock_every_run_reads_alike() -> None:

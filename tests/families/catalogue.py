@@ -14,14 +14,22 @@ from tests.families.official_mixtures import COMMON, MIXTURES, ROUTER
 from tests.families.official_more import MORE
 from tests.families.official_others import OTHERS
 
+NEMOTRON = {"num_hidden_layers": 4, "mamba_num_heads": 8, "mamba_head_dim": 16, "ssm_state_size": 16}
 SMALL: dict[str, dict[str, Any]] = {
     "openai/gpt-oss-20b": {"intermediate_size": 32},
     "tencent/Hunyuan-A13B-Instruct": {"moe_intermediate_size": 48, "num_shared_expert": 1, "moe_topk": 2},
     "google/gemma-3n-E2B-it": {
-        "text_config": {"num_kv_shared_layers": 0, "intermediate_size": 48, "activation_sparsity_pattern": [0.95, 0.0]}
+        "text_config": {
+            "num_kv_shared_layers": 0,
+            "intermediate_size": 48,
+            "activation_sparsity_pattern": [0.95, 0.0],
+            "hidden_size_per_layer_input": 8,
+        }
     },
-    "google/gemma-4-E2B-it": {"text_config": {"num_kv_shared_layers": 0}},
+    "google/gemma-4-E2B-it": {"text_config": {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 8}},
     "google/gemma-4-26B-A4B-it": {"text_config": {"top_k_experts": 2}},
+    "nvidia/NVIDIA-Nemotron-Nano-9B-v2": {"hybrid_override_pattern": "M-*-", **NEMOTRON},
+    "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16": {"hybrid_override_pattern": "ME*E", **NEMOTRON},
 }
 
 

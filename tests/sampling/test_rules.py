@@ -26,6 +26,7 @@ VOCAB, LENGTH = 8, 5
 ENDS = frozenset({6, 7})
 IDS = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=12)
 LOGITS = np.arange(1, VOCAB + 1, dtype=np.float32)
+EVERY = set(range(VOCAB))
 
 
 def rules(**generation: Any) -> Rules:
@@ -41,15 +42,29 @@ def row(found: Rules, ids: Sequence[int], new: int) -> RowRules:
     return found_row
 
 
-def test_a_sequence_longer_than_the_text_takes_no_memory() -> None:
-    """Any number may be asked for, of a server by anyone who may use it."""
+@pytest.mark.parametrize(("size", "length"), [(10**6, 6), (10**18, 6), (2_000, 4_000), (3_999, 4_000)])
+@pytest.mark.parametrize("rule", ["no_repeat_ngram_size", "encoder_no_repeat_ngram_size"])
+def test_a_long_sequence_takes_little_memory(rule: str, size: int, length: int) -> None:
+    """Any number may be asked for, of a server by anyone who may use it. Tuples of all sequences would take 128 MB."""
+    ids = [1, 2] * (length // 2)
+    found = parse_generation({rule: size}, VOCAB)
     tracemalloc.start()
     try:
-        found = left(rules(no_repeat_ngram_size=10**6), range(6), 3)
-        assert tracemalloc.get_traced_memory()[1] < 10**6
+        settled = read_rules(found, resolve({"max_new_tokens": LENGTH}, {}, found.options).options, ENDS, 0, ids)
+        kept = left(settled, ids, 3)
+        assert tracemalloc.get_traced_memory()[1] < 6 * 10**6
     finally:
         tracemalloc.stop()
-    assert found == set(range(VOCAB))
+    assert kept == (set(range(VOCAB)) if size > length else set(range(VOCAB)) - {1})
+
+
+@steady
+@given(IDS, IDS, st.integers(1, 12), st.integers(1, 12))
+def test_no_sequence_of_the_source_comes(source: list[int], ids: list[int], size: int, new: int) -> None:
+    found = parse_generation({"encoder_no_repeat_ngram_size": size}, VOCAB)
+    settled = read_rules(found, resolve({"max_new_tokens": LENGTH}, {}, found.options).options, ENDS, 0, source)
+    slow = {token for token in EVERY if any([*ids, token][-size:] == source[i : i + size] for i in range(len(source) - size + 1))}
+    assert left(settled, ids, min(new, len(ids) - 1)) == EVERY - slow
 
 
 def left(found: Rules, ids: Sequence[int] = (0,), new: int = 0) -> set[int]:
@@ -67,11 +82,8 @@ def left(found: Rules, ids: Sequence[int] = (0,), new: int = 0) -> set[int]:
     return kept
 
 
-EVERY = set(range(VOCAB))
-
-
 @steady
-@given(IDS, st.integers(1, 4), st.integers(1, 12))
+@given(IDS, st.integers(1, 12), st.integers(1, 12))
 def test_no_sequence_comes_twice(ids: list[int], size: int, new: int) -> None:
     """Neither one of the prompt, nor one of the text, nor one across both."""
     slow = {token for token in EVERY if any([*ids, token][-size:] == ids[i : i + size] for i in range(len(ids) - size + 1))}

@@ -24,6 +24,8 @@ MANY: dict[str, Any] = {
     "descending": np.linspace(9, -9, SIZE),
     "one high": np.where(np.arange(SIZE) == 7, 1e30, RANDOM.normal(0, 1e-3, SIZE)),
     "nearly equal": 1 + RANDOM.integers(0, 3, SIZE) * 2.0**-23,
+    "as far apart as can be": RANDOM.choice(np.array([-3e38, 0, 1, 3e38]), SIZE),
+    "as near as can be": RANDOM.integers(0, 9, SIZE) * 2.0**-149,
     "far apart": -(2.0 ** RANDOM.integers(-100, 100, SIZE)),
     "masked": np.where(RANDOM.random(SIZE) < 0.5, -np.inf, RANDOM.normal(0, 1, SIZE)),
     "in one group": np.where(np.arange(SIZE) % (SIZE // 128) == 5, RANDOM.normal(50, 1, SIZE), RANDOM.normal(0, 1, SIZE)),

@@ -171,6 +171,23 @@ def test_dry_is_what_its_source_says(prompt: list[int], output: list[int], allow
         assert scores.tolist() == pytest.approx([-wanted.get(token, 0.0) for token in range(4)], rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"dry_multiplier": 2.0}, {"repetition_penalty": 2.0}, {"frequency_penalty": 1.0}, {"logit_bias": ("97=5",)}, {"ban": ("a",)}, {}],
+    ids=str,
+)
+def test_penalties_leave_the_model_s_logits_as_they_are(options: dict[str, Any]) -> None:
+    """Log-probabilities and traces show them."""
+    settled = GenerationOptions(**{**OFF, **options})
+    wording = Wordings(byte_tokenizer(), VOCAB).read(settled)
+    sampler = Sampler(settled, 1, 0, [97, 98, 99] * 3, Rules(9, banned=wording.banned), wording=wording)
+    logits = noisy((97, 98, 99))
+    before = logits.copy()
+    for _ in range(3):
+        sampler.draw(logits)
+        assert (logits == before).all()
+
+
 def test_dry_keeps_a_text_from_repeating_itself() -> None:
     def circling(read: tuple[int, ...]) -> np.ndarray:
         logits = np.full(VOCAB, -20.0)

@@ -162,23 +162,29 @@ class Packed(ABC):
 
     @property
     def panel_bits(self) -> int | None:
-        """8 or 4 if signed integers of so many bits, with a scale for each group of whole 32 columns, are the same matrix; else None."""
+        """The bits of the signed integers, 8 or 4, that together with a scale for each 32 columns are the same matrix.
+
+        None for a matrix that no such integers are equal to.
+        """
         return None
 
     def panel(self, files: Reader) -> tuple[Narrow, Floats] | None:
-        """What these integers are made of, as panels.py of the native executor says, and their scales [rows, groups].
+        """What panels.py of the native executor makes these integers of, and their scales [rows, groups].
 
-        None if the files belie it.
+        None if the files hold a matrix that such integers are not equal to, whatever the settings say.
         """
         raise NotImplementedError
 
     @property
     def is_rounded(self) -> bool:
-        """Whether 8 bits hold the numbers well where panels lack their own integers, so that they need not become floats of 16 bits."""
+        """Whether integers of 8 bits hold the numbers well enough, so that they need not become floats of 16 bits.
+
+        This counts for a matrix without `panel_bits`.
+        """
         return False
 
     def by_rows(self, files: Reader) -> Narrow:
-        """What floats are made of, where the numbers are rounded."""
+        """What gives the floats of some rows at a time, for numbers that are rounded."""
         raise NotImplementedError
 
     @property

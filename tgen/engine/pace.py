@@ -5,49 +5,67 @@ from __future__ import annotations
 # Where the clock does not decide, a step reads this many ids, and two more for each row that decodes: a pass over few ids spends its time
 # on reading the weights, which takes as long as computing some 16 ids.
 USUAL = 16
-# Where it does, the first steps read this many ids.
-FIRST = 4
-# The time that prompts may add to a step, as a share of what it takes without them.
-EXTRA = 0.75
-# Each step counts this much less once another is measured.
-MEMORY = 0.97
-# A step that took this many times what was expected was held up by something else, and counts as that much.
-HELD_UP = 3.0
-# The steps tell what an id costs only if their sizes differ: by this variance.
-VARIANCE = 0.05
+# Where it does, the sizes are the powers of two up to this one, and the first steps read 2 ** FIRST ids.
+MOST, FIRST = 8, 3
+# A step with prompts may take this many times what a step without them takes.
+LIMIT = 2.0
+# One step counts this much for what steps of its size take. A step that took more than HELD_UP times what was expected was held up by
+# something else, and counts as that much.
+WEIGHT, HELD_UP = 0.25, 2.0
+# Beyond the limit, too, a step reads twice as many ids if it takes less than ALIKE times as long: the first further ids can cost the most,
+# because one row alone has a faster kernel.
+ALIKE = 1.15
+# A step without prompts counts as taking at least this share of any other, in case none was seen, or none since the machine became slower.
+SURELY = 0.4
+# After this many steps of one size, the pace forgets what the next larger one took, because that may have changed.
+FORGET = 100
 
 
 class Pace:
-    """A line through the times of the last steps: seconds = start + each * ids, by least squares with exponential forgetting."""
+    """Doubles and halves the number of ids, by the times of the last steps of each size."""
 
     def __init__(self, *, measured: bool) -> None:
         """`measured` says whether the pace may follow the clock: only if a text does not depend on how its prompt was cut."""
         self._measured = measured
-        # Weighted sums over the steps: of 1, x, x squared, y, x times y, where x is a step's ids and y its seconds.
-        self._sums = [0.0] * 5
-        self._each: float | None = None  # seconds, from the last steps whose sizes differed
+        self._size = FIRST  # the logarithm of the number of ids
+        self._seconds: dict[int, float] = {}  # by size
+        self._plain = 0.0  # seconds of a step without prompts
+        self._stayed = 0  # steps since the size changed
 
-    def learn(self, ids: int, seconds: float) -> None:
-        """Take the time of a step that read this many ids in all rows, prompts included."""
-        if self._each is not None:
-            seconds = min(seconds, HELD_UP * self._seconds(ids, self._each))
-        new = (1, ids, ids * ids, seconds, ids * seconds)
-        self._sums = [MEMORY * old + one for old, one in zip(self._sums, new, strict=True)]
-        count, x, xx, y, xy = self._sums
-        spread = count * xx - x * x
-        if spread > VARIANCE * count * count:
-            each = (count * xy - x * y) / spread
-            self._each = each if each > 0 else self._each
+    def learn(self, further: int, seconds: float) -> None:
+        """Take the time of a step; `further` is how many ids it read besides one for each row that decodes, 0 if it read no prompt."""
+        if not further:
+            self._plain = _moved(self._plain or seconds, seconds)
+            return
+        size = further.bit_length() - 1
+        if further != 2**size:  # the end of a prompt
+            return
+        expected = self._seconds.get(size) or 2 * (self._plain or seconds)
+        self._seconds[size] = _moved(expected, seconds) if size in self._seconds else min(seconds, HELD_UP * expected)
+        if size == self._size:
+            self._choose()
 
-    def beside(self, decoding: int) -> int:
-        """How many ids of prompts a step reads beside this many rows that decode, at least one."""
-        if not self._measured:
-            return USUAL + 2 * decoding
-        if self._each is None:
-            return FIRST
-        return max(1, int(EXTRA * self._seconds(decoding, self._each) / self._each))
+    def beside(self, decoding: int, guesses: int = 0) -> int:
+        """How many ids of prompts a step reads beside this many rows that decode, and so many guesses; at least one."""
+        return max(1, 2**self._size - guesses) if self._measured else USUAL + 2 * decoding
 
-    def _seconds(self, ids: int, each: float) -> float:
-        """What a step over this many ids is expected to take, if an id takes `each`."""
-        count, x, _, y, _ = self._sums
-        return max(y - each * x, 0.0) / count + each * ids
+    def _choose(self) -> None:
+        """Take the next larger or smaller size, if that is better."""
+        size, taken = self._size, self._seconds[self._size]
+        plain = max(self._plain, SURELY * min(self._seconds.values()))
+        # If it was not seen yet, twice as many ids add twice as much at most, and half as many half as much at least.
+        larger = self._seconds.get(size + 1, 2 * taken - plain)
+        smaller = self._seconds.get(size - 1, (taken + plain) / 2)
+        self._stayed += 1
+        if self._stayed == FORGET:
+            self._seconds.pop(size + 1, None)
+            self._stayed = 0
+        if size < MOST and larger <= max(LIMIT * plain, ALIKE * taken):
+            self._size, self._stayed = size + 1, 0
+        elif size > 0 and taken > LIMIT * plain and ALIKE * smaller < taken:
+            self._size, self._stayed = size - 1, 0
+
+
+def _moved(known: float, seconds: float) -> float:
+    """The average after one more time."""
+    return known + WEIGHT * (min(seconds, HELD_UP * known) - known)

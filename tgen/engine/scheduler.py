@@ -130,8 +130,10 @@ class Scheduler:
         """The session's logits; the pace learns how long a step takes in which rows decode."""
         begin = time.perf_counter()
         logits = self._session.extend(rows, tails)
-        if not all(job.reading for job in self._running):
-            self._pace.learn(sum(map(len, rows)), time.perf_counter() - begin)
+        reading = [job.reading for job in self._running]
+        if not all(reading):
+            decoding = sum(job.width for job in self._running if not job.reading)
+            self._pace.learn(sum(map(len, rows)) - decoding if any(reading) else 0, time.perf_counter() - begin)
         return logits
 
     def _advance(self, job: Job, block: list[Sequence[int]], logits: Logits, offset: int, told: Told) -> list[int]:
@@ -163,8 +165,8 @@ class Scheduler:
 
     def _blocks(self, told: Told) -> list[list[Sequence[int]]]:
         """The ids that each running job's rows read in this step. Starts waiting jobs while there is room and more ids may be read."""
-        decoding = self._offer()
-        left = TOGETHER if not decoding else self._pace.beside(decoding) if self._beside is None else self._beside
+        decoding, guesses = self._offer()
+        left = TOGETHER if not decoding else self._pace.beside(decoding, guesses) if self._beside is None else self._beside
         blocks = []
         for job in self._running:
             blocks.append(job.block(left))
@@ -179,15 +181,15 @@ class Scheduler:
         """What reading these ids counts among those that a step may read: more if each of them takes the memory of logits."""
         return ids if job.score is None else ids * CHUNK // SCORED
 
-    def _offer(self) -> int:
-        """Make the guesses that the rows read in this step; returns how many rows decode."""
+    def _offer(self) -> tuple[int, int]:
+        """Make the guesses that the rows read in this step; returns how many rows decode, and how many guesses they read."""
         decoding = [row.guesses for job in self._running if not job.reading for row in job.next]
         for guesses in decoding:
             if guesses is not None:
                 guesses.offer(len(decoding))
         if self._draft is not None:
             self._draft.offer([guesses for guesses in decoding if isinstance(guesses, DraftGuesses)])
-        return len(decoding)
+        return len(decoding), sum(len(guesses.offered) for guesses in decoding if guesses is not None)
 
     def _enter(self, told: Told) -> Job | None:
         """Start the next ready job: give it a row of the session. Returns None if no job is ready, or if there is no room for it yet."""

@@ -6,17 +6,17 @@ from dataclasses import replace
 
 from tgen.errors import UnsupportedError
 from tgen.families.config import Config
-from tgen.families.decoder import ATTENTION, BUFFERS, MODULES, decoder_model
+from tgen.families.decoder import ATTENTION, BUFFERS, MODULES, decoder_model, grouped_attention
 from tgen.families.table import Names, Reshape, Source, Table, make_table
 from tgen.spec.positions import Llama3Scaling, PairScaling, RopeSpec
-from tgen.spec.records import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec
+from tgen.spec.records import LayerSpec, MlpSpec, ModelSpec, NormSpec
 
 
 def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is apertus or nanochat."""
     nano = config.model_type == "nanochat"
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
-    head_dim, kv_heads = config.head_dim(width, heads), config.kv_heads(heads)
+    head_dim = config.head_dim(width, heads)
     norm = NormSpec("rms", config.number("rms_norm_eps", default=1e-6 if nano else 1e-5), weight=not nano)
     bias = config.flag("attention_bias", default=False)
     config.require("mlp_bias", [False])
@@ -25,13 +25,10 @@ def spec(config: Config) -> ModelSpec:
     learned = not nano and config.text("hidden_act", default="xielu") == "xielu"
     activation = "xielu" if learned else config.activation("hidden_act", default="relu2")
     layer = LayerSpec(
-        mixer=AttentionSpec(
-            heads=heads,
-            kv_heads=kv_heads,
-            head_dim=head_dim,
-            scale=head_dim**-0.5,
+        mixer=grouped_attention(
+            config,
+            head_dim,
             bias=bias,
-            out_bias=bias,
             qk_norm=norm,
             qk_norm_after_rope=nano,
             rope=_backwards(config.rope(head_dim)) if nano else _rope(config, head_dim),

@@ -6,9 +6,9 @@ Rotated pairs are neighbours in the checkpoint. cohere2 rotates only in the laye
 from __future__ import annotations
 
 from tgen.families.config import Config
-from tgen.families.decoder import ATTENTION, BUFFERS, FEED_FORWARD, MODULES, decoder_model, gated_mlp
+from tgen.families.decoder import ATTENTION, BUFFERS, FEED_FORWARD, MODULES, decoder_model, gated_mlp, grouped_attention
 from tgen.families.table import Names, Reshape, Source, Table, make_table, paired
-from tgen.spec.records import AttentionSpec, LayerSpec, ModelSpec, NormSpec
+from tgen.spec.records import LayerSpec, ModelSpec, NormSpec
 
 
 def spec(config: Config) -> ModelSpec:
@@ -20,7 +20,7 @@ def spec(config: Config) -> ModelSpec:
     config.require("position_embedding_type", ["rope_gptj"])
     config.require("order_of_interleaved_layers", ["local_attn_first"])
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
-    head_dim, kv_heads = config.head_dim(width, heads), config.kv_heads(heads)
+    head_dim = config.head_dim(width, heads)
     norm, bias = NormSpec("layer", config.number("layer_norm_eps", default=1e-5), bias=False), config.flag("attention_bias", default=False)
     every, count = config.integer("sliding_window_pattern", "layer_switch", default=4), config.layers("num_hidden_layers")
     windows = config.windows(count, lambda layer: bool((layer + 1) % every)) if second else [None] * count
@@ -29,13 +29,10 @@ def spec(config: Config) -> ModelSpec:
     normed = not second and config.flag("use_qk_norm", default=False)
     layers = (
         LayerSpec(
-            mixer=AttentionSpec(
-                heads=heads,
-                kv_heads=kv_heads,
-                head_dim=head_dim,
-                scale=head_dim**-0.5,
+            mixer=grouped_attention(
+                config,
+                head_dim,
                 bias=bias,
-                out_bias=bias,
                 qk_norm=norm if normed else None,
                 qk_norm_span="own",
                 window=window,

@@ -7,7 +7,7 @@ from typing import Any
 
 from tgen.families.config import Config
 from tgen.families.table import Names
-from tgen.spec.records import HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
+from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 
 ATTENTION: Names = {
     "mixer.q": "self_attn.q_proj",
@@ -35,6 +35,12 @@ def decoder_model(
         head=HeadSpec(tied=config.flag("tie_word_embeddings", default=tied), **(head or {})),
         decoder=StackSpec(layers=tuple(layers), causal=True, final_norm=norm, **stack),
     )
+
+
+def grouped_attention(config: Config, head_dim: int, *, bias: bool = False, **own: Any) -> AttentionSpec:
+    """Attention with the usual scale, whose heads share keys in groups; `own` are further fields of the record."""
+    heads = config.integer("num_attention_heads")
+    return AttentionSpec(heads, config.kv_heads(heads), head_dim, head_dim**-0.5, bias=bias, out_bias=bias, **own)
 
 
 def gated_mlp(config: Config, *, bias: bool = False) -> MlpSpec:

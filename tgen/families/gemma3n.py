@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from statistics import NormalDist
 
 from tgen.errors import CheckpointError, UnsupportedError
@@ -35,7 +36,7 @@ MOST_STREAMS = 64
 
 def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is gemma3n_text."""
-    width, heads, count = config.integer("hidden_size"), config.integer("num_attention_heads"), config.layers("num_hidden_layers")
+    heads, count = config.integer("num_attention_heads"), config.layers("num_hidden_layers")
     head_dim, kv_heads, bias = config.integer("head_dim", default=256), config.kv_heads(heads), config.flag("attention_bias", default=False)
     norm = NormSpec("rms", config.number("rms_norm_eps", default=1e-6))
     windows = config.windows(count, lambda layer: bool((layer + 1) % 5), config.integer("sliding_window", default=512))
@@ -69,15 +70,7 @@ def spec(config: Config) -> ModelSpec:
             windows, shared_layers(config, windows, default=15), _widths(config, count), _cutoffs(config, count), strict=True
         )
     )
-    return decoder_model(
-        config,
-        layers,
-        norm,
-        context=config.context(default=32768),
-        tied=True,
-        head={"softcap": softcap(config, "final_logit_softcapping", default=30.0)},
-        embedding_scale=width**0.5,
-    )
+    return scaled_model(config, layers, norm, context=32768, bound=30.0)
 
 
 def tensors(spec: ModelSpec) -> Table:
@@ -102,6 +95,19 @@ def tensors(spec: ModelSpec) -> Table:
     ignored = (*BUFFERS, *(() if first.scaled else ("altup.correct_output_scale",)))
     layers = {"decoder": ("model.layers", layer)}
     return make_table(spec, modules, layers, prefixes=("model.",), ignored=ignored, apart=unused_keys(spec))
+
+
+def scaled_model(config: Config, layers: Iterable[LayerSpec], norm: NormSpec, *, context: int, bound: float | None) -> ModelSpec:
+    """A model whose embeddings are scaled. The context and the bound of the logits hold if the folder does not say."""
+    return decoder_model(
+        config,
+        layers,
+        norm,
+        context=config.context(default=context),
+        tied=True,
+        head={"softcap": softcap(config, "final_logit_softcapping", default=bound)},
+        embedding_scale=config.integer("hidden_size") ** 0.5,
+    )
 
 
 def vector_spec(config: Config, width: int) -> LayerVectorSpec:
@@ -143,7 +149,7 @@ def _widths(config: Config, count: int) -> list[int]:
 
 
 def _cutoffs(config: Config, count: int) -> list[float | None]:
-    """Above how many standard deviations a layer's gates count, from the share of them that shall be 0."""
+    """How many standard deviations above the mean a layer's gate must lie to count, from the share of gates that become 0."""
     shares = config.raw("activation_sparsity_pattern")
     if shares is None:
         sparse = 10 if count > 10 else 0

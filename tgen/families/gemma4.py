@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tgen.families.config import Config
-from tgen.families.decoder import BUFFERS, decoder_model
+from tgen.families.decoder import BUFFERS
 from tgen.families.experts import counts
-from tgen.families.gemma import softcap
-from tgen.families.gemma3n import VECTOR_MODULES, VECTOR_NAMES, shared_layers, unused_keys, vector_spec
+from tgen.families.gemma3n import VECTOR_MODULES, VECTOR_NAMES, scaled_model, shared_layers, unused_keys, vector_spec
 from tgen.families.table import Member, Names, Part, Source, Table, make_table
 from tgen.spec.positions import RopeSpec
 from tgen.spec.records import AttentionSpec, ExpertsSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RouterSpec
@@ -48,15 +47,7 @@ def spec(config: Config) -> ModelSpec:
         )
         for sizes, window, shares in zip(_sizes(config, windows), windows, shared_layers(config, windows, default=0), strict=True)
     )
-    return decoder_model(
-        config,
-        layers,
-        norm,
-        context=config.context(default=262144 if unified else 131072),
-        tied=True,
-        head={"softcap": softcap(config, "final_logit_softcapping", default=None)},
-        embedding_scale=width**0.5,
-    )
+    return scaled_model(config, layers, norm, context=262144 if unified else 131072, bound=None)
 
 
 def tensors(spec: ModelSpec) -> Table:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from tgen.families.config import Config
-from tgen.families.decoder import ATTENTION, BUFFERS, MODULES, PRE_NORMS, decoder_model
+from tgen.families.decoder import ATTENTION, BUFFERS, MODULES, PRE_NORMS, decoder_model, grouped_attention
 from tgen.families.experts import counts, first_experts
 from tgen.families.table import TRANSPOSED, Interleaved, Member, Names, Source, Table, make_table
-from tgen.spec.records import AttentionSpec, ClampedGate, ExpertsSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RouterSpec
+from tgen.spec.records import ClampedGate, ExpertsSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RouterSpec
 
 
 def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is gpt_oss."""
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
-    head_dim, kv_heads = config.head_dim(width, heads), config.kv_heads(heads)
+    head_dim = config.head_dim(width, heads)
     norm, bias = NormSpec("rms", config.number("rms_norm_eps", default=1e-5)), config.flag("attention_bias", default=True)
     experts, chosen = counts(config, "num_local_experts")
     for key in ("experts_per_token", "initial_context_length"):
@@ -24,7 +24,7 @@ def spec(config: Config) -> ModelSpec:
     rope = config.rope(head_dim, default_theta=150000.0)
     layers = (
         LayerSpec(
-            AttentionSpec(heads, kv_heads, head_dim, head_dim**-0.5, bias=bias, out_bias=bias, sinks=True, window=window, rope=rope),
+            grouped_attention(config, head_dim, bias=bias, sinks=True, window=window, rope=rope),
             mixture,
             norm,
         )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from tgen.errors import CheckpointError
 from tgen.families.config import HINT, Config
-from tgen.families.decoder import ATTENTION, BUFFERS, MODULES, PRE_NORMS, decoder_model, gated_mlp
+from tgen.families.decoder import ATTENTION, BUFFERS, MODULES, PRE_NORMS, decoder_model, gated_mlp, grouped_attention
 from tgen.families.experts import MAX_EXPERTS, expert_names, shared_names
 from tgen.families.llama import hunyuan_keys
 from tgen.families.table import Names, Table, make_table
-from tgen.spec.records import AttentionSpec, ExpertsSpec, LayerSpec, ModelSpec, NormSpec, RouterSpec
+from tgen.spec.records import ExpertsSpec, LayerSpec, ModelSpec, NormSpec, RouterSpec
 
 # Tokens that training drops, latent attention and groups that are switched off, and the eyes of other models.
 UNUSED = """
@@ -34,17 +34,7 @@ def spec(config: Config) -> ModelSpec:
     config.require("moe_layer_num_skipped", [0])
     config.require("moe_intermediate_size", [part.width, [part.width] * count])
     config.require("num_shared_expert", [1, [1] * count])
-    attention = AttentionSpec(
-        heads,
-        config.kv_heads(heads),
-        head_dim,
-        head_dim**-0.5,
-        bias=bias,
-        out_bias=bias,
-        qk_norm=norm,
-        qk_norm_after_rope=True,
-        rope=config.rope(head_dim),
-    )
+    attention = grouped_attention(config, head_dim, bias=bias, qk_norm=norm, qk_norm_after_rope=True, rope=config.rope(head_dim))
     experts, chosen = (
         _of_layers(config, keys, count) for keys in (("num_experts", "num_local_experts"), ("moe_topk", "num_experts_per_tok"))
     )

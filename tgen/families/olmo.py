@@ -7,10 +7,10 @@ full ones; OLMo 3 scales the rotations of full layers only, EXAONE 4 leaves them
 from __future__ import annotations
 
 from tgen.families.config import Config
-from tgen.families.decoder import ATTENTION, BUFFERS, FEED_FORWARD, MODULES, decoder_model, gated_mlp
+from tgen.families.decoder import ATTENTION, BUFFERS, FEED_FORWARD, MODULES, decoder_model, gated_mlp, grouped_attention
 from tgen.families.table import Names, Table, make_table
 from tgen.spec.positions import RopeSpec
-from tgen.spec.records import AttentionSpec, LayerSpec, ModelSpec, NormSpec
+from tgen.spec.records import LayerSpec, ModelSpec, NormSpec
 
 
 def spec(config: Config) -> ModelSpec:
@@ -18,20 +18,17 @@ def spec(config: Config) -> ModelSpec:
     kind = config.model_type
     first, exaone = kind == "olmo", kind == "exaone4"
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
-    head_dim, kv_heads = config.head_dim(width, heads), config.kv_heads(heads)
+    head_dim = config.head_dim(width, heads)
     norm = NormSpec("layer", 1e-5, weight=False) if first else NormSpec("rms", config.number("rms_norm_eps", default=1e-5))
     bias = not exaone and config.flag("attention_bias", default=False)
     clip = config.number("clip_qkv", maximum=1e30) if first and config.raw("clip_qkv") is not None else None
     windows, mlp = _windows(config), gated_mlp(config)
     layers = (
         LayerSpec(
-            mixer=AttentionSpec(
-                heads=heads,
-                kv_heads=kv_heads,
-                head_dim=head_dim,
-                scale=head_dim**-0.5,
+            mixer=grouped_attention(
+                config,
+                head_dim,
                 bias=bias,
-                out_bias=bias,
                 clip=clip,
                 qk_norm=None if first else norm,
                 qk_norm_span="head" if exaone else "width",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tgen.families.config import Config
-from tgen.families.decoder import BUFFERS
+from tgen.families.decoder import BUFFERS, decoder_model, gated_mlp, grouped_attention
 from tgen.families.table import Names, Part, Rows, Source, Table, make_table
-from tgen.spec.records import AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
+from tgen.spec.records import LayerSpec, ModelSpec, NormSpec
 
 
 def spec(config: Config) -> ModelSpec:
@@ -15,23 +15,14 @@ def spec(config: Config) -> ModelSpec:
     config.require("full_attn_mod", [1])
     config.require("interpolate_factor", [1])
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
-    head_dim, kv_heads = config.head_dim(width, heads), config.kv_heads(heads)
+    head_dim = config.head_dim(width, heads)
     norm = NormSpec("rms", config.number("rms_norm_eps", default=1e-5))
-    mlp = MlpSpec(config.integer("intermediate_size"), config.activation("hidden_act", default="silu"), gated=True, bias=False)
+    mlp = gated_mlp(config)
     rope = config.rope(head_dim, partial=1.0)
     config.raw("original_max_position_embeddings")  # used only by a rope scaling
     windows = config.windows(config.layers("num_hidden_layers"))
-    layers = tuple(
-        LayerSpec(AttentionSpec(heads, kv_heads, head_dim, head_dim**-0.5, window=window, rope=rope), mlp, norm) for window in windows
-    )
-    return ModelSpec(
-        family="phi3",
-        vocab=config.integer("vocab_size"),
-        width=width,
-        context=config.context(default=4096),
-        head=HeadSpec(tied=config.flag("tie_word_embeddings", default=False)),
-        decoder=StackSpec(layers=layers, causal=True, final_norm=norm),
-    )
+    layers = (LayerSpec(grouped_attention(config, head_dim, window=window, rope=rope), mlp, norm) for window in windows)
+    return decoder_model(config, layers, norm, context=config.context(default=4096))
 
 
 def tensors(spec: ModelSpec) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tgen.errors import CheckpointError, UnsupportedError
 from tgen.families.config import HINT, Config
-from tgen.families.decoder import ATTENTION, BUFFERS, FEED_FORWARD, MODULES, PRE_NORMS, decoder_model, gated_mlp
+from tgen.families.decoder import ATTENTION, BUFFERS, FEED_FORWARD, MODULES, PRE_NORMS, decoder_model, gated_mlp, grouped_attention
 from tgen.families.experts import counts, expert_names, gated, shared_names
 from tgen.families.state_space import window_names
 from tgen.families.table import PLUS_ONE, Interleaved, Names, Reorder, Rows, Source, Table, make_table
@@ -16,24 +16,15 @@ KINDS = ("linear_attention", "full_attention")
 
 def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is qwen3_next, qwen3_5_text or qwen3_5_moe_text."""
-    heads, head_dim = config.integer("num_attention_heads"), config.integer("head_dim", default=256)
+    head_dim = config.integer("head_dim", default=256)
     norm, count = NormSpec("rms", config.number("rms_norm_eps", default=1e-6)), config.layers("num_hidden_layers")
     bias = config.flag("attention_bias", default=False)
     for key in ("mamba_ssm_dtype", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings"):
         config.raw(key)  # speak of number formats, and of layers that guess further tokens at once
     config.require("attn_output_gate", [True])
     config.require("use_sliding_window", [False])
-    attention = AttentionSpec(
-        heads,
-        config.kv_heads(heads),
-        head_dim,
-        head_dim**-0.5,
-        bias=bias,
-        out_bias=bias,
-        qk_norm=norm,
-        gated=True,
-        rope=config.rope(head_dim, partial=0.25),
-    )
+    rope = config.rope(head_dim, partial=0.25)
+    attention = grouped_attention(config, head_dim, bias=bias, qk_norm=norm, gated=True, rope=rope)
     mixers: dict[str, GatedDeltaSpec | AttentionSpec] = {KINDS[0]: _delta(config, norm.eps), KINDS[1]: attention}
     layers = (LayerSpec(mixers[kind], part, norm) for kind, part in zip(_kinds(config, count), _parts(config, count), strict=True))
     return decoder_model(config, layers, norm, context=config.context(default=32768))

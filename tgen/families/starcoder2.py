@@ -6,16 +6,16 @@ Nemotron stores norm weights as their distance from 1, rotates half of each head
 from __future__ import annotations
 
 from tgen.families.config import Config
-from tgen.families.decoder import ATTENTION, BUFFERS, MODULES, PRE_NORMS, decoder_model
+from tgen.families.decoder import ATTENTION, BUFFERS, MODULES, PRE_NORMS, decoder_model, grouped_attention
 from tgen.families.table import PLUS_ONE, Names, Source, Table, make_table
-from tgen.spec.records import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec
+from tgen.spec.records import LayerSpec, MlpSpec, ModelSpec, NormSpec
 
 
 def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is starcoder2 or nemotron."""
     nemotron = config.model_type == "nemotron"
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
-    head_dim, kv_heads = config.head_dim(width, heads), config.kv_heads(heads)
+    head_dim = config.head_dim(width, heads)
     norm = NormSpec("layer", config.number("norm_eps" if nemotron else "norm_epsilon", default=1e-5))
     bias = config.flag("attention_bias", default=False) if nemotron else config.flag("use_bias", default=True)
     mlp = MlpSpec(
@@ -34,7 +34,7 @@ def spec(config: Config) -> ModelSpec:
         for key in ("activation_function", "layer_norm_epsilon", "scale_attention_softmax_in_fp32"):
             config.raw(key)  # other names of keys that are read, and a precision
     layers = (
-        LayerSpec(AttentionSpec(heads, kv_heads, head_dim, head_dim**-0.5, bias, bias, window=window, rope=rope), mlp, norm)
+        LayerSpec(grouped_attention(config, head_dim, bias=bias, window=window, rope=rope), mlp, norm)
         for window in ([None] * count if nemotron else config.windows(count))
     )
     return decoder_model(config, layers, norm, context=config.context(default=4096), tied=not nemotron)

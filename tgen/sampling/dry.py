@@ -7,6 +7,8 @@ tokens loses multiplier * base ** (n - allowed_length), if n is at least allowed
 from __future__ import annotations
 
 import copy
+from array import array
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Self
 
@@ -20,7 +22,7 @@ from tgen.sampling.wording import Texts
 
 
 class Dry:
-    """The penalty of one row. A step compares its token with all earlier ones at once, so it costs some microseconds for a long text."""
+    """The penalty of one row. A step looks only at the places where its token stood before."""
 
     def __init__(self, options: GenerationOptions, prompt: Sequence[int], breakers: Texts | None) -> None:
         self._options = options
@@ -35,19 +37,25 @@ class Dry:
         for token in prompt:
             unbroken = 0 if self._breaks(token) else unbroken + 1
         self._repeated[: self._length] = np.minimum(_repeated(prompt), unbroken)
+        self._places: defaultdict[int, array[int]] = defaultdict(lambda: array("q"))  # those of each token
+        for place, token in enumerate(prompt):
+            self._places[token].append(place)
+        self._active: Ids = self._repeated.nonzero()[0]  # the places before which something is repeated
 
     def apply(self, scores: Logits) -> Logits:
-        """The scores [vocab] with the penalty, all finite; the input may change."""
-        options, first = self._options, 0
-        repeated = self._repeated[: self._length]
+        """The scores [vocab] with the penalty, all finite; the input does not change."""
+        options = self._options
+        active, repeated = self._active, self._repeated[self._active]
         if options.dry_penalty_last_n >= 0:
             first = max(0, self._length - options.dry_penalty_last_n)
-            repeated = np.minimum(repeated[first:], np.arange(self._length - first, dtype=np.int32))
-        places = np.flatnonzero(repeated >= options.dry_allowed_length)
-        if not len(places):
+            repeated = np.minimum(repeated, active - first)
+        long = repeated >= options.dry_allowed_length
+        if not long.any():
             return scores
-        places = places[np.argsort(repeated[places])]  # of several penalties of a token the largest is the last, which stays
-        tokens, over = self._ids[first + places], repeated[places] - options.dry_allowed_length
+        places, repeated = active[long], repeated[long]
+        order = repeated.argsort()  # of several penalties of a token the largest is the last, which stays
+        tokens, over = self._ids[places[order]], repeated[order] - options.dry_allowed_length
+        scores = scores.copy()
         with np.errstate(over="ignore"):
             penalty = options.dry_multiplier * np.power(float(options.dry_base), over)
             scores[tokens] = (scores[tokens].astype(np.float64) - penalty).clip(-LARGEST, LARGEST)
@@ -57,20 +65,21 @@ class Dry:
         """Remember that the row was continued with this token."""
         count = self._length
         if count == len(self._ids):
-            self._ids, self._repeated = (np.concatenate([array, np.zeros_like(array)]) for array in (self._ids, self._repeated))
+            self._ids, self._repeated = (np.concatenate([old, np.zeros_like(old)]) for old in (self._ids, self._repeated))
         self._ids[count] = token
         self._length += 1
-        repeated = self._repeated[: self._length]
-        if self._breaks(token):
-            repeated[:] = 0
-        else:
-            repeated[1:] = np.where(self._ids[:count] == token, repeated[:-1] + 1, 0)
-            repeated[:1] = 0
+        places = np.array(self._places[token], np.intp)
+        self._places[token].append(count)
+        repeated = self._repeated[places] + 1
+        self._repeated[self._active] = 0
+        self._active = places[:0] if self._breaks(token) else places + 1
+        self._repeated[self._active] = repeated[: len(self._active)]
 
     def copy(self) -> Self:
         """The same row; what one of the two takes later does not change the other."""
         copied = copy.copy(self)
         copied._ids, copied._repeated = self._ids.copy(), self._repeated.copy()
+        copied._places = copy.deepcopy(self._places)
         return copied
 
     def _breaks(self, token: int) -> bool:

@@ -31,7 +31,7 @@ def top_p(candidates: Candidates, p: float) -> Candidates:
 
 def min_p(candidates: Candidates, p: float) -> Candidates:
     """Tokens at least p times as likely as the likeliest one (arXiv:2407.01082). 0 is off."""
-    return candidates if p == 0 else candidates.keep(np.flatnonzero(candidates.weights >= p * (1 - ROUNDING)))
+    return candidates if p == 0 else candidates.keep_likelier(p * (1 - ROUNDING))
 
 
 def top_n_sigma(candidates: Candidates, n: float) -> Candidates:

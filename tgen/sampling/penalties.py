@@ -31,19 +31,23 @@ class Penalties:
         self._written = _Tally()
 
     def apply(self, logits: Logits) -> Logits:
-        """The logits with biases and penalties, all finite; the input does not change."""
+        """The logits with biases and penalties, all finite. The input does not change; it is the result if nothing changes it."""
         options, seen, written = self._options, self._seen.ids, self._written.ids
+        biased = self._wording.biased if self._wording is not None else seen[:0]
+        if not (len(biased) or len(seen) or len(written)):
+            return logits
         scores = logits.copy()
         with np.errstate(over="ignore"):
-            if self._wording is not None and len(biased := self._wording.biased):
-                scores[biased] = (scores[biased] + self._wording.biases).clip(-LARGEST, LARGEST)
-            if options.repetition_penalty != 1 and len(seen):
-                before = scores[seen].astype(np.float64)
-                after = np.where(before < 0, before * options.repetition_penalty, before / options.repetition_penalty)
-                scores[seen] = after.clip(-LARGEST, LARGEST)
-            if (options.presence_penalty or options.frequency_penalty) and len(written):
+            if self._wording is not None and len(biased):
+                scores[biased] = _clipped(scores.take(biased) + self._wording.biases)
+            if len(seen):
+                before = scores.take(seen).astype(np.float64)
+                # For a penalty above 1, the smaller one is the product of a negative score, and the quotient of any other.
+                choose = np.minimum if options.repetition_penalty > 1 else np.maximum
+                scores[seen] = _clipped(choose(before * options.repetition_penalty, before / options.repetition_penalty))
+            if len(written):
                 penalty = options.presence_penalty + options.frequency_penalty * self._written.times
-                scores[written] = (scores[written].astype(np.float64) - penalty).clip(-LARGEST, LARGEST)
+                scores[written] = _clipped(scores.take(written) - penalty)
         return scores
 
     def take(self, token: int) -> None:
@@ -58,6 +62,12 @@ class Penalties:
         copied = copy.copy(self)
         copied._seen, copied._written = self._seen.copy(), self._written.copy()
         return copied
+
+
+def _clipped(scores: Values) -> Values:
+    """The same array, with every score inside float32."""
+    np.minimum(scores, LARGEST, out=scores)
+    return np.maximum(scores, -LARGEST, out=scores)
 
 
 class _Tally:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from itertools import repeat
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -19,16 +18,83 @@ from tgen.errors import CheckpointError, TgenError, UsageError
 from tgen.options import GenerationOptions
 from tgen.sampling.wording import Texts
 
-# The tokens that have followed a sequence of ids.
-Followers = Mapping[tuple[int, ...], Set[int]]
+# What stands for a sequence of ids, and the tokens that have followed each one.
+Name = tuple[int, ...]
+Followers = Mapping[Name, Set[int]]
+
+
+class Sequences:
+    """Names for the sequences of `span` ids that end a text: the names of two are equal exactly if the sequences are.
+
+    The pair of the names of a sequence's two halves has a number, which is the sequence's name. So a token takes a time that grows with the
+    logarithm of the span, at any length of text.
+    """
+
+    def __init__(self, span: int, ids: Sequence[int] = ()) -> None:
+        self._span = span
+        self._pairs: dict[tuple[int, int, int], int] = {}  # level, left and right half: their name
+        self._levels: list[list[int]] = [[] for _ in range(max(1, span.bit_length()))]  # names of 2 ** level ids, by their place
+        for token in ids:
+            self.add(token)
+
+    def add(self, token: int) -> None:
+        """Continue the text."""
+        self._levels[0].append(token)
+        for level, halves in enumerate(self._levels[:-1]):
+            width = 2**level
+            if len(halves) <= width:
+                return
+            name = self._pairs.setdefault((level, halves[-1 - width], halves[-1]), len(self._pairs))
+            self._levels[level + 1].append(name)
+
+    def last(self) -> Name | None:
+        """The name of the last `span` ids; None if there are fewer."""
+        if len(self._levels[0]) < self._span:
+            return None
+        # Two sequences that overlap make up one whose length is no power of two.
+        longest = self._levels[-1]
+        return (longest[-1], longest[2 ** (len(self._levels) - 1) - 1 - self._span]) if self._span else ()
+
+    def another(self, ids: Sequence[int]) -> Self:
+        """Another text, in which a sequence has the same name as in this one."""
+        other = copy.copy(self)
+        other._levels = [[] for _ in self._levels]
+        for token in ids:
+            other.add(token)
+        return other
+
+    def copy(self) -> Self:
+        """The same text; what one of the two is continued with does not change the other."""
+        copied = copy.copy(self)
+        copied._levels = [names.copy() for names in self._levels]
+        return copied
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """The tokens that have followed each sequence of `size` - 1 ids in a text."""
+
+    sequences: Sequences
+    followers: Followers
+
+
+def find_repeats(ids: Sequence[int], size: int) -> Repeats:
+    """What has followed each sequence of `size` - 1 ids."""
+    sequences, found = Sequences(size - 1), dict[Name, set[int]]()
+    for token in ids:
+        name = sequences.last()
+        if name is not None:
+            found.setdefault(name, set()).add(token)
+        sequences.add(token)
+    return Repeats(sequences, found)
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """Which tokens may not or must come next. A forced last token must be the last of `max_new_tokens`.
 
-    No sequence of `source_size` ids may come that the source has: `source_followers` are its tokens after each one of a shorter sequence.
-    `ngram_asked` says that an option, not generation_config.json, settled `no_repeat_ngram_size`. Nothing of what is `banned` is written.
+    No sequence of ids may come that is among the `source_repeats`. `ngram_asked` says that an option, not generation_config.json, settled
+    `no_repeat_ngram_size`. Nothing of what is `banned` is written.
     """
 
     max_new_tokens: int
@@ -41,8 +107,7 @@ class Rules:
     suppressed: tuple[int, ...] = ()
     suppressed_first: tuple[int, ...] = ()
     ngram_asked: bool = False
-    source_size: int = 0
-    source_followers: Followers = field(default_factory=dict)
+    source_repeats: Repeats | None = None
     banned: Texts | None = None
 
     @property
@@ -50,11 +115,19 @@ class Rules:
         """Whether no rule is set."""
         return self == Rules(self.max_new_tokens, self.end_tokens, ngram_asked=self.ngram_asked)
 
-    def masked(self, scores: Logits, last: Sequence[int], new: int, *repeats: Collection[int], tail: bytes = b"") -> Logits:
+    def masked(
+        self,
+        scores: Logits,
+        last: Sequence[int],
+        new: int,
+        *repeats: Collection[int],
+        source_repeats: Collection[int] = (),
+        tail: bytes = b"",
+    ) -> Logits:
         """Scores [vocab] with -inf for tokens that may not come next. Raises TgenError if every token is forbidden.
 
-        `last` are the last few ids of the row, in which `new` ids were written so far. `repeats` are tokens that would repeat a sequence.
-        `tail` are the last bytes of what was written.
+        `last` are the last few ids of the row, in which `new` ids were written so far. `repeats` are tokens that would repeat a sequence,
+        `source_repeats` one of the source. `tail` are the last bytes of what was written.
         """
         forced: tuple[int, ...] = ()
         if self.forced_first is not None and new == 0:
@@ -66,7 +139,7 @@ class Rules:
             scores = np.full_like(scores, -np.inf)
             scores[list(forced)] = 0
             return scores
-        forbidden = [(name, tokens) for name, tokens in self._forbidden(last, new, repeats, tail) if tokens]
+        forbidden = [(name, tokens) for name, tokens in self._forbidden(last, new, repeats, source_repeats, tail) if tokens]
         if forbidden:
             scores = scores.copy()
             for _, tokens in forbidden:
@@ -77,16 +150,13 @@ class Rules:
         return scores
 
     def _forbidden(
-        self, last: Sequence[int], new: int, repeats: Sequence[Collection[int]], tail: bytes
+        self, last: Sequence[int], new: int, repeats: Sequence[Collection[int]], source_repeats: Collection[int], tail: bytes
     ) -> list[tuple[str, Collection[int]]]:
         """The tokens that each rule forbids, by its option or its name in generation_config.json."""
         ended = [word[-1] for word in self.bad_words if len(word) == 1 or tuple(last[1 - len(word) :]) == word[:-1]]
         return [
             *(("no_repeat_ngram_size", tokens) for tokens in repeats),
-            (
-                "encoder_no_repeat_ngram_size",
-                self.source_followers.get(_start(last, self.source_size) or (), ()) if self.source_size else (),
-            ),
+            ("encoder_no_repeat_ngram_size", source_repeats),
             ("bad_words_ids", ended),
             ("--ban", () if self.banned is None else self.banned.completing(tail)),
             ("min_length (or min_new_tokens)", self.end_tokens if new < self.min_new_tokens else ()),
@@ -114,27 +184,40 @@ class RowRules:
 
     def __init__(self, rules: Rules, prompt: Sequence[int]) -> None:
         self._rules = rules
-        self._size = rules.no_repeat_ngram_size
         # The followers in the prompt, which copies share, and those in the text written since.
-        self._prompt = _followers(prompt, self._size)
-        self._written: dict[tuple[int, ...], Set[int]] = {}
-        # No rule looks further back than the longest sequence that it forbids.
-        self._reach = max([1, self._size - 1, rules.source_size - 1, *(len(word) - 1 for word in rules.bad_words)])
+        self._prompt: Followers = {}
+        self._written: dict[Name, Set[int]] = {}
+        self._sequences, self._source_sequences = None, None
+        if rules.no_repeat_ngram_size:
+            repeats = find_repeats(prompt, rules.no_repeat_ngram_size)
+            self._sequences, self._prompt = repeats.sequences, repeats.followers
+        if rules.source_repeats is not None:
+            self._source_sequences = rules.source_repeats.sequences.another(prompt)
+        # Nothing else looks further back than the longest bad word.
+        self._reach = max([1, *(len(word) - 1 for word in rules.bad_words)])
         self._last = tuple(prompt[-self._reach :])
         self._new = 0
         self._tail = b""
 
     def apply(self, scores: Logits) -> Logits:
         """Scores [vocab] with -inf for tokens that may not come next. Raises TgenError if every token is forbidden."""
-        start = _start(self._last, self._size)
-        repeats = [] if start is None else [followers[start] for followers in (self._prompt, self._written) if start in followers]
-        return self._rules.masked(scores, self._last, self._new, *repeats, tail=self._tail)
+        name = None if self._sequences is None else self._sequences.last()
+        repeats = [] if name is None else [followers[name] for followers in (self._prompt, self._written) if name in followers]
+        source: Collection[int] = ()
+        if self._rules.source_repeats is not None and self._source_sequences is not None:
+            name = self._source_sequences.last()
+            source = () if name is None else self._rules.source_repeats.followers.get(name, ())
+        return self._rules.masked(scores, self._last, self._new, *repeats, source_repeats=source, tail=self._tail)
 
     def take(self, token: int) -> None:
         """Remember that the row was continued with this token."""
-        start = _start(self._last, self._size)
-        if start is not None:
-            self._written[start] = self._written.get(start, frozenset()) | {token}
+        if self._sequences is not None:
+            name = self._sequences.last()
+            if name is not None:
+                self._written[name] = self._written.get(name, frozenset()) | {token}
+            self._sequences.add(token)
+        if self._source_sequences is not None:
+            self._source_sequences.add(token)
         self._last = (*self._last, token)[-self._reach :]
         self._new += 1
         if self._rules.banned is not None:
@@ -144,6 +227,8 @@ class RowRules:
         """The same row; what one of the two takes later does not change the other."""
         copied = copy.copy(self)
         copied._written = self._written.copy()
+        copied._sequences = None if self._sequences is None else self._sequences.copy()
+        copied._source_sequences = None if self._source_sequences is None else self._source_sequences.copy()
         return copied
 
 
@@ -170,24 +255,7 @@ def read_rules(
         forced_last=config.forced_last,
         suppressed=config.suppressed,
         suppressed_first=config.suppressed_first,
-        source_size=config.source_ngram_size,
-        source_followers=_followers(source, config.source_ngram_size),
+        source_repeats=find_repeats(source, config.source_ngram_size) if config.source_ngram_size else None,
         ngram_asked=options.no_repeat_ngram_size != config.options.get("no_repeat_ngram_size"),
         banned=banned,
     )
-
-
-def _followers(ids: Sequence[int], size: int) -> Followers:
-    """For each sequence of `size` - 1 ids, the tokens that have followed it."""
-    found: dict[tuple[int, ...], set[int]] = {}
-    if 0 < size <= len(ids):  # any user may ask for a larger size, and there would be a list for each of its places
-        shifted = [ids[place:] for place in range(size - 1)]
-        starts = zip(*shifted, strict=False) if shifted else repeat(())
-        for start, token in zip(starts, ids[size - 1 :], strict=False):
-            found.setdefault(start, set()).add(token)
-    return found
-
-
-def _start(ids: Sequence[int], size: int) -> tuple[int, ...] | None:
-    """The last `size` - 1 ids, which the next token makes a sequence of `size`; None if there are fewer ids, or for size 0."""
-    return tuple(ids[len(ids) - size + 1 :]) if 0 < size <= len(ids) + 1 else None

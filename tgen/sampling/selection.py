@@ -6,11 +6,13 @@ only the few that are near the border. The result is the one a stable sort would
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
 
 from tgen.arrays import Ids, Logits, Values
+from tgen.sampling.logits import BLOCK, group_maxima, places_from
 
 # The largest size of a group whose maximum is taken.
 GROUP = 128
@@ -18,8 +20,8 @@ GROUP = 128
 # `fewest` sorts up to SORTED values; it first divides more values than that into BUCKETS buckets.
 SORTED, BUCKETS = 1024, 4096
 
-# `crossing` sums weights in blocks of this size.
-BLOCK = 512
+# Between these differences of the highest and the lowest value, float32 can compute the buckets.
+NARROW, WIDE = 1e-30, 1e30
 
 
 def highest(values: Logits | Values, count: int) -> Ids:
@@ -33,17 +35,16 @@ def highest(values: Logits | Values, count: int) -> Ids:
     # higher one, so few values are above it.
     groups = size // max(1, min(GROUP, size // (16 * count)))
     maxima = group_maxima(values, groups)
-    border = np.partition(maxima, groups - count)[groups - count]
-    above = values[np.flatnonzero(values > border)]
+    maxima.partition(groups - count)
+    places = places_from(values, maxima[groups - count])
+    if len(places) == count:
+        return places
+    near, border = values.take(places), maxima[groups - count]
+    above = near[near > border]
     if len(above) >= count:
-        border = np.partition(above, len(above) - count)[len(above) - count]
-    return _down_to(values, border, count)
-
-
-def group_maxima(values: Logits | Values, groups: int) -> Logits | Values:
-    """The highest value of each group; a few of the values belong to no group."""
-    maxima: Logits | Values = values[: len(values) - len(values) % groups].reshape(-1, groups).max(axis=0)
-    return maxima
+        above.partition(len(above) - count)
+        border = above[len(above) - count]
+    return places.take(_down_to(near, border, count))
 
 
 def ranked(values: Logits | Values, count: int) -> Ids:
@@ -64,7 +65,9 @@ def fewest(values: Logits | Values, weights: Values, target: float) -> tuple[Ids
         near, near_weights = near[unmasked], near_weights[unmasked]
     while len(near) > SORTED and (high := float(near.max())) > (low := float(near.min())):
         # Rounding keeps the order: a higher value is never in a later bucket. The highest and the lowest are in different ones.
-        buckets = ((high - near.astype(np.float64)) * (BUCKETS / (high - low))).astype(np.int32)
+        scaled = high - (near if NARROW < high - low < WIDE else near.astype(np.float64))
+        scaled *= BUCKETS / (high - low)
+        buckets = scaled.astype(np.int32)
         sums = np.bincount(buckets, weights=near_weights).astype(np.float64, copy=False)
         reached = crossing(sums, missing, "left")
         missing -= float(sums[:reached].sum())
@@ -72,12 +75,17 @@ def fewest(values: Logits | Values, weights: Values, target: float) -> tuple[Ids
         inside = np.flatnonzero(buckets == reached)
         near, near_weights = near[inside], near_weights[inside]
     if len(near) <= SORTED:
-        order = np.argsort(-near, kind="stable")
-        near, near_weights = near[order], near_weights[order]
+        order = (-near).argsort(kind="stable")
+        near, near_weights = near.take(order), near_weights.take(order)
     last = crossing(near_weights, missing, "left")
-    before = float(near_weights[:last].sum())
+    before = float(np.add.reduce(near_weights[:last]))
     down = missing - before if taken + last else np.inf
-    return _down_to(values, near[last], taken + last + 1), min(before + float(near_weights[last]) - missing, down)
+    if len(near) == len(values) <= SORTED:
+        order = order[: last + 1]
+        order.sort()
+    else:
+        order = _down_to(values, near[last], taken + last + 1)
+    return order, min(before + float(near_weights[last]) - missing, down)
 
 
 def crossing(weights: Values, target: float, side: Literal["left", "right"]) -> int:
@@ -90,8 +98,8 @@ def crossing(weights: Values, target: float, side: Literal["left", "right"]) -> 
         block = crossing(sums, target, side)
         start = block * BLOCK
         return start + crossing(weights[start : start + BLOCK], target - float(sums[:block].sum()), side)
-    running = np.cumsum(weights)
-    return int(np.searchsorted(running, max(0.0, min(target, np.nextafter(running[-1], 0))), side))
+    running = weights.cumsum()
+    return int(running.searchsorted(max(0.0, min(target, math.nextafter(running[-1], 0))), side))
 
 
 def _down_to(values: Logits | Values, border: float | np.floating, count: int) -> Ids:
@@ -99,6 +107,6 @@ def _down_to(values: Logits | Values, border: float | np.floating, count: int) -
     kept = values >= border
     surplus = int(np.count_nonzero(kept)) - count
     if surplus:
-        first = np.flatnonzero(values == border)[-surplus]  # from here on, no more equals are kept
+        first = (values == border).nonzero()[0][-surplus]  # from here on, no more equals are kept
         kept[first:] = values[first:] > border
-    return np.flatnonzero(kept)
+    return kept.nonzero()[0]

@@ -38,7 +38,7 @@ WEIGHTS_SHARE = 0.7
 class Served:
     """A model under the name that requests give; `engine` and `model` are None while its weights are not loaded.
 
-    A command that names `folder` means this model, too. There is none beside --adapter: such a command means the model without it.
+    A command that names `folder` means this model, too. A model with --adapter has no `folder`: such a command wants it without one.
     """
 
     name: str

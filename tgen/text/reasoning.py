@@ -30,7 +30,7 @@ Part = tuple[str, bool]  # a text, and whether it is reasoning
 
 
 class Reasoning:
-    """Marks the pieces of each sample that are reasoning. Tags count where a line begins with them: elsewhere, a text is about them."""
+    """Marks the pieces of each sample that are reasoning. A tag counts where a line begins with it: elsewhere, a text may speak of it."""
 
     def __init__(self, template: str = "", prompt: str = "") -> None:
         """`template` is the chat template's source, which shows the tags that the model knows beside <think>.

@@ -52,7 +52,7 @@ class Texts:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How much there is."""
+        """How many documents and characters there are, and how many characters are held back."""
         characters, held_back = (sum(map(len, some)) for some in (self.documents, self.validation))
         return {"documents": len(self.documents), "characters": characters, "held_back": held_back}
 

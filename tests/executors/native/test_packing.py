@@ -46,7 +46,7 @@ def packed(numbers: np.ndarray, number_format: int, kernel: str = KERNELS[0], so
 
 
 def unpacked(matrix: StoredMatrix) -> np.ndarray:
-    """The numbers of a packed matrix, by the layout that src/pack.h describes."""
+    """The numbers of a packed matrix, by the layout that src/kernels/pack.h describes."""
     four = matrix.format == c.INT4
     each = 256 if four else 512
     pairs = matrix.data.reshape(-(-matrix.rows // 16), -(-matrix.columns // 64), 64 + 2 * each)

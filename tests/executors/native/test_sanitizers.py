@@ -82,7 +82,7 @@ def planted(tmp_path: Path) -> Callable[[str], tuple[Port, str]]:
 
     def plant(name: str) -> tuple[Port, str]:
         kind, file, old, new, word = PLANTED[name]
-        path = plain_sources(tmp_path) / file
+        (path,) = plain_sources(tmp_path).rglob(file)
         text = path.read_text()
         assert text.count(old) == 1
         path.write_text(text.replace(old, new))

@@ -36,7 +36,7 @@ class Adapter:
         raise CheckpointError(f"no weights in the adapter {self.folder}", f"an adapter's folder holds {CONFIG} and {WEIGHTS[0]}")
 
     def identity(self) -> str:
-        """What the merged weights follow from, beside the contents of its tensors."""
+        """All that the merged weights depend on besides the contents of the adapter's tensors, as one text."""
         return json.dumps([self.scale, read_json(self.folder / CONFIG)], sort_keys=True)
 
 

@@ -33,12 +33,12 @@ class Blocks(Packed):
 
     @property
     def number_format(self) -> str:
-        """A number has 8 bits at most."""
+        """The type of the floats: a number has 8 bits at most in the file, so narrow floats hold it."""
         return "BF16"
 
     @property
     def stored_as(self) -> str:
-        """The type."""
+        """The type of the blocks, as ggml calls it."""
         return self.kind
 
     def numbers(self, files: Reader) -> Floats:
@@ -48,7 +48,7 @@ class Blocks(Packed):
 
     @property
     def panel_bits(self) -> int | None:
-        """Some types have integers and a scale for each 32 columns."""
+        """The bits of the integers, for types that have a scale for each 32 columns; None for the others."""
         return GROUPED.get(self.kind)
 
     def panel(self, files: Reader) -> tuple[Narrow, Floats]:
@@ -58,7 +58,7 @@ class Blocks(Packed):
 
     @property
     def is_rounded(self) -> bool:
-        """Files in blocks are there to be small."""
+        """Always: whoever takes a file of blocks wants it small."""
         return True
 
     def by_rows(self, files: Reader) -> Narrow:

@@ -65,12 +65,12 @@ class Nibbles(Packed):
 
     @property
     def number_format(self) -> str:
-        """That of the matrix before it was quantised."""
+        """The type that the matrix had before it was quantised."""
         return self.held_in
 
     @property
     def stored_as(self) -> str:
-        """NF4 or FP4."""
+        """NF4 or FP4, as bitsandbytes calls the type."""
         return self.kind.upper()
 
     def numbers(self, files: Reader) -> Floats:

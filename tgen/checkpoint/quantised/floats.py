@@ -39,12 +39,12 @@ class Scaled(Packed):
 
     @property
     def number_format(self) -> str:
-        """Bfloat16 has twice their digits."""
+        """Always BF16, which has twice the digits of FP8."""
         return "BF16"
 
     @property
     def stored_as(self) -> str:
-        """FP8."""
+        """Always FP8."""
         return "FP8"
 
     def numbers(self, files: Reader) -> Floats:

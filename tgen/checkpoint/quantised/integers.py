@@ -102,12 +102,12 @@ class Grouped(Packed):
 
     @property
     def number_format(self) -> str:
-        """That of the scales."""
+        """The type of the scales."""
         return self.held_in or self.scale.dtype
 
     @property
     def stored_as(self) -> str:
-        """INT4, INT8 ..."""
+        """INT4, INT8 and so on, by the bits of an integer."""
         return f"INT{self.integers.bits}"
 
     def numbers(self, files: Reader) -> Floats:

@@ -31,12 +31,12 @@ class Affine(Packed):
 
     @property
     def number_format(self) -> str:
-        """That of the scales."""
+        """The type of the scales."""
         return self.scale.dtype
 
     @property
     def stored_as(self) -> str:
-        """INT4, INT8 ..."""
+        """INT4, INT8 and so on, by the bits of an integer."""
         return f"INT{self.bits}"
 
     def numbers(self, files: Reader) -> Floats:

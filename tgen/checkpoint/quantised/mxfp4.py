@@ -39,7 +39,7 @@ class FourBits(Packed):
 
     @property
     def stored_as(self) -> str:
-        """MXFP4."""
+        """Always MXFP4."""
         return "MXFP4"
 
     def numbers(self, files: Reader) -> npt.NDArray[np.uint16]:

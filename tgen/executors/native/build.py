@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 # The version of the library's interface. Whoever changes the interface changes it, so that an older library is not used.
-ABI = 6
+ABI = 7
 HERE = Path(__file__).parent
 LIBRARY, PROBLEM = "libtgen.so", "not_built.txt"
 FLAGS = [*"-O3 -std=c++17 -fno-exceptions -fno-rtti -ffp-contract=off -fPIC -pthread".split(), f"-DTGEN_ABI={ABI}"]
@@ -26,9 +26,9 @@ X86 = ("x86_64", "amd64")
 ARM = ("aarch64", "arm64")
 # Sources that one kind of machine needs, with further flags: the library chooses among them when it runs.
 MACHINE_FLAGS = {
-    "kernels_avx512": (X86, "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mfma -mf16c"),
-    "kernels_avx2": (X86, "-mavx2 -mfma -mf16c"),
-    "kernels_neon": (ARM, "-march=armv8.2-a+dotprod+fp16"),
+    "avx512": (X86, "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mfma -mf16c"),
+    "avx2": (X86, "-mavx2 -mfma -mf16c"),
+    "neon": (ARM, "-march=armv8.2-a+dotprod+fp16"),
 }
 PROBE = '#include <atomic>\n#include <cmath>\n#include <cstdint>\n#include <cstring>\nextern "C" int probe() { return 0; }\n'
 
@@ -127,7 +127,7 @@ def _try_to_build(library: Path, show: bool) -> str | None:
 
 def _sources() -> Iterator[tuple[Path, str]]:
     """The sources for this machine, and the further flags of each; those that take longest to compile come first."""
-    for source in sorted((HERE / "src").glob("*.cpp"), key=lambda path: -path.stat().st_size):
+    for source in sorted((HERE / "src").rglob("*.cpp"), key=lambda path: -path.stat().st_size):
         machines, flags = MACHINE_FLAGS.get(source.stem, ((_machine(),), ""))
         if _machine() in machines:
             yield source, flags

@@ -1,4 +1,4 @@
-"""The panels of packed matrices (src/pack.h has their layout) from integers and scales as checkpoints store them, and back.
+"""The panels of packed matrices (src/kernels/pack.h has their layout) from integers and scales as checkpoints store them, and back.
 
 Such integers stand in words: uint32 [rows, columns * bits / 32], the first columns in the lowest bits, each with 2^(bits - 1) added.
 """

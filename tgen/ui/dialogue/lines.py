@@ -94,11 +94,11 @@ class PlainLines:
             raise not_utf8() from error
 
     def pending(self) -> bool:
-        """Only the system knows."""
+        """Never: the system edits the line, and does not tell what is on it."""
         return False
 
     def offer(self, text: str) -> None:  # noqa: ARG002
-        """Refuse."""
+        """Raise UsageError, because the system edits the line."""
         raise UsageError("this terminal cannot edit a line", "/edit TEXT sends TEXT in the place of your last message")
 
 

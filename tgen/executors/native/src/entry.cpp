@@ -10,6 +10,10 @@
     namespace name {                                                                                                                 \
     int run_program(Model*, const Program*, const Batch*);                                                                           \
     void pack_matrix(int32_t, int32_t, int32_t, int32_t, const uint8_t*, uint8_t*, int32_t, int32_t);                                 \
+    int32_t all_finite(const float*, int64_t);                                                                                       \
+    void group_maxima(const float*, int64_t, int64_t, float*);                                                                       \
+    int64_t places_from(const float*, int64_t, float, int64_t*);                                                                     \
+    void rough_sums(const float*, int64_t, int64_t, float, float, double*);                                                          \
     }
 DECLARE_KERNEL(plain)
 #if defined(__x86_64__)
@@ -23,16 +27,22 @@ struct Kernel {
     const char* name;
     RunProgram run;
     void (*pack)(int32_t, int32_t, int32_t, int32_t, const uint8_t*, uint8_t*, int32_t, int32_t);
+    int32_t (*finite)(const float*, int64_t);
+    void (*maxima)(const float*, int64_t, int64_t, float*);
+    int64_t (*places)(const float*, int64_t, float, int64_t*);
+    void (*sums)(const float*, int64_t, int64_t, float, float, double*);
 };
+
+#define KERNEL(name) {#name, name::run_program, name::pack_matrix, name::all_finite, name::group_maxima, name::places_from, name::rough_sums}
 
 static const Kernel KERNELS[] = {
 #if defined(__x86_64__)
-    {"avx512", avx512::run_program, avx512::pack_matrix},
-    {"avx2", avx2::run_program, avx2::pack_matrix},
+    KERNEL(avx512),
+    KERNEL(avx2),
 #elif defined(__aarch64__)
-    {"neon", neon::run_program, neon::pack_matrix},
+    KERNEL(neon),
 #endif
-    {"plain", plain::run_program, plain::pack_matrix},
+    KERNEL(plain),
 };
 static const int32_t KERNEL_COUNT = sizeof KERNELS / sizeof *KERNELS;
 
@@ -106,6 +116,20 @@ int32_t tgen_run(Model* model, int32_t kernel, const Program* program, const Bat
 void tgen_pack(int32_t kernel, int32_t format, int32_t source_format, int32_t rows, int32_t columns, const uint8_t* source, uint8_t* packed,
                int32_t first, int32_t last) {
     KERNELS[kernel].pack(format, source_format, rows, columns, source, packed, first, last);
+}
+
+int32_t tgen_scan_finite(int32_t kernel, const float* logits, int64_t count) { return KERNELS[kernel].finite(logits, count); }
+
+void tgen_scan_maxima(int32_t kernel, const float* logits, int64_t count, int64_t groups, float* maxima) {
+    KERNELS[kernel].maxima(logits, count, groups, maxima);
+}
+
+int64_t tgen_scan_places(int32_t kernel, const float* logits, int64_t count, float border, int64_t* places) {
+    return KERNELS[kernel].places(logits, count, border, places);
+}
+
+void tgen_scan_sums(int32_t kernel, const float* logits, int64_t count, int64_t block, float highest, float factor, double* sums) {
+    KERNELS[kernel].sums(logits, count, block, highest, factor, sums);
 }
 
 // ---- work on all threads besides programs

@@ -35,6 +35,12 @@ uint8_t* tgen_row_page(const Row*, int32_t number);
 // Packs rows [first, last), which are multiples of 16 or the end, into a matrix's panels.
 void tgen_pack(int32_t kernel, int32_t format, int32_t source_format, int32_t rows, int32_t columns, const uint8_t* source, uint8_t* packed,
                int32_t first, int32_t last);
+// Passes over the logits of one row on the calling thread; kernels/scans.h says what each one finds.
+int32_t tgen_scan_finite(int32_t kernel, const float* logits, int64_t count);
+void tgen_scan_maxima(int32_t kernel, const float* logits, int64_t count, int64_t groups, float* maxima);
+int64_t tgen_scan_places(int32_t kernel, const float* logits, int64_t count, float border, int64_t* places);
+void tgen_scan_sums(int32_t kernel, const float* logits, int64_t count, int64_t block, float highest, float factor, double* sums);
+
 // A checksum against damage by chance.
 uint64_t tgen_checksum(Model*, const uint8_t* data, int64_t bytes);
 // Whether all numbers are finite.

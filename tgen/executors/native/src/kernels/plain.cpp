@@ -2,4 +2,5 @@
 #define TGEN_PLAIN 1
 #define TGEN_KERNEL plain
 #include "pack.h"
+#include "scans.h"
 #include "step.h"

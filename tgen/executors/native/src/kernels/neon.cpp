@@ -2,4 +2,5 @@
 #define TGEN_NEON 1
 #define TGEN_KERNEL neon
 #include "pack.h"
+#include "scans.h"
 #include "step.h"

@@ -2,4 +2,5 @@
 #define TGEN_AVX2 1
 #define TGEN_KERNEL avx2
 #include "pack.h"
+#include "scans.h"
 #include "step.h"

@@ -2,4 +2,5 @@
 #define TGEN_AVX512 1
 #define TGEN_KERNEL avx512
 #include "pack.h"
+#include "scans.h"
 #include "step.h"

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "lanes.h"
-#include "model.h"
+#include "../model.h"
 
 namespace TGEN_KERNEL {
 

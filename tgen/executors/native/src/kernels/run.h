@@ -1,9 +1,9 @@
 // What the instructions of a program share: the buffers of a run, which tokens a thread handles, and activations.
 #pragma once
 
-#include "arena.h"
+#include "../arena.h"
 #include "multiply.h"
-#include "threads.h"
+#include "../threads.h"
 
 namespace TGEN_KERNEL {
 
