@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import json
+import lzma
 import os
 import shutil
 import sys
@@ -67,6 +69,23 @@ def golden_reference(name: str) -> dict[str, np.ndarray]:
     """What transformers computed; `golden/make.py` says what the arrays are."""
     with np.load(GOLDEN / name / "golden.npz") as arrays:
         return dict(arrays)
+
+
+def tokenizer_folder(kind: str) -> Path:
+    """A golden tokenizer's folder as the hub would have it, unpacked and without what the tests expect of it."""
+    place = Path(CACHE.name) / "tokenizers" / kind
+    if not place.exists():
+        shutil.copytree(GOLDEN / "tokenizers" / kind, place, ignore=shutil.ignore_patterns("expected.json.gz"))
+        for packed in place.glob("*.xz"):
+            packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
+            packed.unlink()
+    return place
+
+
+def tokenizer_cases(kind: str) -> list[dict[str, Any]]:
+    """Awkward texts, each as `text`, with the `ids` that the reference of a golden tokenizer gives for it."""
+    cases: list[dict[str, Any]] = json.loads(gzip.decompress((GOLDEN / "tokenizers" / kind / "expected.json.gz").read_bytes()))
+    return cases
 
 
 @pytest.fixture
