@@ -19,7 +19,8 @@ import pytest
 
 from tests.executors.native.variants import choose
 from tgen.families.config import Config
-from tgen.families.registry import find_family
+from tgen.families.nearest import unknown_family
+from tgen.families.registry import FAMILIES, find_family
 from tgen.spec.records import ModelSpec
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def config_of(name: str) -> dict[str, Any]:
 def spec_of(values: dict[str, Any]) -> ModelSpec:
     """The spec of a config.json, before the tensors have their say."""
     config = Config(values)
+    if config.model_type not in FAMILIES:
+        raise unknown_family(config, set())
     return find_family(config.model_type).spec(config)
 
 

@@ -175,7 +175,7 @@ class Config:
 
     def refuse_unread(self) -> None:
         """Refuse keys that the family did not read and that are not known to be harmless: they may change the model's arithmetic."""
-        unread = [f"{key} = {_short(value)}" for key, value in self._unread().items()]
+        unread = [f"{key} = {_short(value)}" for key, value in self.unread().items()]
         if unread:
             more = f" and {len(unread) - MAX_NAMED} more" if len(unread) > MAX_NAMED else ""
             raise UnsupportedError(
@@ -183,11 +183,16 @@ class Config:
                 "tgen does not know what the key means; take it out of config.json if it changes nothing",
             )
 
-    def _unread(self) -> dict[str, Any]:
+    def unread(self) -> dict[str, Any]:
+        """The keys that the family did not read and that are not known to be harmless, those of nested objects with their place."""
         own = {key: value for key, value in self.values.items() if not (key in self._read or key in HARMLESS or _is_empty(value))}
         for name, nested in self._nested.items():
-            own |= {f"{name}.{key}": value for key, value in nested._unread().items()}
+            own |= {f"{name}.{key}": value for key, value in nested.unread().items()}
         return own
+
+    def absent(self) -> set[str]:
+        """The keys that the family looked for in vain."""
+        return self._read - self.values.keys()
 
     def rope(self, head_dim: int, default_theta: float = 10000.0, partial: float | None = None, kind: str | None = None) -> RopeSpec:
         """Rotary settings from either dialect: `rope_parameters`, or `rope_theta` with `rope_scaling`.
