@@ -94,6 +94,7 @@ def test_an_answer_is_the_likeliest_unless_the_folder_samples(generation: dict[s
         ("length_penalty", float("nan")),
         ("length_penalty", 51),
         ("early_stopping", "always"),
+        ("renormalize_logits", "yes"),
         ("eos_token_id", VOCAB),
         ("eos_token_id", [1, -1]),
         ("eos_token_id", "</s>"),
