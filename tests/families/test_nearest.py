@@ -53,6 +53,14 @@ def test_keys_that_the_nearest_family_does_not_know_are_named(copy_golden: CopyG
     assert "nearest implemented: llama, which does not know logit_soft_sign, mup_width, depth_scale and others; all: " in said
 
 
+def test_a_model_without_images_is_not_read_as_the_text_model_of_one(copy_golden: CopyGolden) -> None:
+    folder = copy_golden("llama3")
+    (folder / "config.json").write_text(json.dumps({"hidden_size": 16, "vocab_size": 288, "blocksparse_block_size": 64}))
+    for path in folder.glob("model*"):
+        path.unlink()
+    assert hint(folder, model_type="phi3small").startswith("none that is implemented reads such a config.json; all: ")
+
+
 def test_damaged_weights_do_not_hide_what_the_config_says(copy_golden: CopyGolden) -> None:
     folder = copy_golden("gemma2")
     (folder / "model.safetensors").write_bytes(b"")

@@ -141,6 +141,7 @@ def _read(values: dict[str, Any], folder: Path | None = None) -> tuple[Config, M
     method = find_method(config, folder) if folder is not None else None
     config.require("add_cross_attention", [False])
     config.require("pruned_heads", [{}])
+    config.require("is_causal", [True])
     spec = family.spec(config)
     config.refuse_unread()
     return config, spec, method

@@ -215,10 +215,15 @@ def _start_token(keys: tuple[str, ...], generation: Mapping[str, Any], config: M
 
 
 def _end_tokens(generation: Mapping[str, Any], config: Mapping[str, Any], vocab: int) -> frozenset[int]:
-    """The ids that end a text: generation_config.json's, else config.json's."""
+    """The ids that end a text: generation_config.json's, else config.json's.
+
+    One beyond the vocabulary ends nothing: some folders keep that of the model which they were made from.
+    """
     for file, source in (("generation_config.json", generation), ("config.json", config)):
         if source.get("eos_token_id") is not None:
-            return frozenset(Reader(file, source, vocab).ids("eos_token_id"))
+            asked = source["eos_token_id"]
+            known = [one for one in (asked if isinstance(asked, list) else [asked]) if type(one) is not int or one < vocab]
+            return frozenset(Reader(file, {"eos_token_id": known}, vocab).ids("eos_token_id"))
     return frozenset()
 
 

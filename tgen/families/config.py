@@ -44,7 +44,7 @@ HARMLESS = frozenset(
     exponential_decay_length_penalty extra_pos_embeddings finetuning_task force_bos_token_to_be_generated forced_bos_token_id
     forced_eos_token_id gradient_checkpointing hidden_dropout hidden_dropout_prob id2label init_std initializer_factor initializer_range
     input_jitter_noise is_decoder is_encoder_decoder is_llama_config keys_to_ignore_at_inference label2id language layerdrop
-    length_penalty masked_softmax_fusion max_length max_new_tokens max_sequence_length min_length model_max_length model_type
+    length_penalty mask_token_id masked_softmax_fusion max_length max_new_tokens max_sequence_length min_length model_max_length model_type
     moe_capacity n_ctx name neftune_noise_alpha no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences
     offset_alibi output_attentions output_hidden_states output_past output_router_logits output_scores pad_token_id padding_side
     pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type prefix pretraining_tp problem_type

@@ -10,6 +10,7 @@ from tgen.families.config import MAX_NAMED, Config
 from tgen.families.registry import FAMILIES, find_family
 from tgen.spec.records import ModelSpec
 
+PARTS = ("text_config", "vision_config", "audio_config")
 MOST_TENSORS = 10_000  # to compare the names of more with those of every family would take seconds
 
 
@@ -46,6 +47,8 @@ def unknown_family(config: Config, tensors: set[str]) -> UnsupportedError:
 
 def _read_as(config: Config, model_type: str) -> Reading | None:
     """What this family makes of a config.json; None if it cannot read it."""
+    if FAMILIES[model_type] == "wrapper" and not any(isinstance(value, dict) for value in map(config.values.get, PARTS)):
+        return None  # it would take everything as given
     other = Config({**config.values, "model_type": model_type})
     other.raw("quantization_config")  # belongs to no family
     try:
