@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import json
+import lzma
 import os
 import shutil
 import sys
@@ -17,7 +19,8 @@ import pytest
 
 from tests.executors.native.variants import choose
 from tgen.families.config import Config
-from tgen.families.registry import find_family
+from tgen.families.nearest import unknown_family
+from tgen.families.registry import FAMILIES, find_family
 from tgen.spec.records import ModelSpec
 
 if TYPE_CHECKING:
@@ -43,6 +46,8 @@ def config_of(name: str) -> dict[str, Any]:
 def spec_of(values: dict[str, Any]) -> ModelSpec:
     """The spec of a config.json, before the tensors have their say."""
     config = Config(values)
+    if config.model_type not in FAMILIES:
+        raise unknown_family(config, set())
     return find_family(config.model_type).spec(config)
 
 
@@ -67,6 +72,23 @@ def golden_reference(name: str) -> dict[str, np.ndarray]:
     """What transformers computed; `golden/make.py` says what the arrays are."""
     with np.load(GOLDEN / name / "golden.npz") as arrays:
         return dict(arrays)
+
+
+def tokenizer_folder(kind: str) -> Path:
+    """A golden tokenizer's folder as the hub would have it, unpacked and without what the tests expect of it."""
+    place = Path(CACHE.name) / "tokenizers" / kind
+    if not place.exists():
+        shutil.copytree(GOLDEN / "tokenizers" / kind, place, ignore=shutil.ignore_patterns("expected.json.gz"))
+        for packed in place.glob("*.xz"):
+            packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
+            packed.unlink()
+    return place
+
+
+def tokenizer_cases(kind: str) -> list[dict[str, Any]]:
+    """Awkward texts, each as `text`, with the `ids` that the reference of a golden tokenizer gives for it."""
+    cases: list[dict[str, Any]] = json.loads(gzip.decompress((GOLDEN / "tokenizers" / kind / "expected.json.gz").read_bytes()))
+    return cases
 
 
 @pytest.fixture

@@ -74,8 +74,8 @@ def generation_config_not_json(folder: Path) -> None:
 
 
 UNSUPPORTED, EDITED = UnsupportedError, "config.json is damaged or was edited"
-config("llama3", "model_type = 'lama' is not implemented", "nearest implemented: llama;", UNSUPPORTED, model_type="lama")
-config("llama3", "model_type = 'qwen9' is not implemented", "nearest implemented: qwen3;", UNSUPPORTED, model_type="qwen9")
+config("llama3", "model_type = 'lama' is not implemented", "nearest implemented: llama, which knows all", UNSUPPORTED, model_type="lama")
+config("llama3", "model_type = 'qwen9' is not implemented", "nearest implemented: llama, which knows all", UNSUPPORTED, model_type="qwen9")
 config("llama3", "model_type is missing", "it should be a string", model_type=None)
 config("mistral", "rope_type = 'foo' is not implemented", "default, linear, dynamic, llama3", UNSUPPORTED, rope_scaling={"type": "foo"})
 config("llama3", "partial_rotary_factor = 0.5 is not implemented", "1.0", UNSUPPORTED, partial_rotary_factor=0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,18 @@ def test_a_decoder_without_its_head(ask: Ask, decoder_folder: Path, executor: st
 def test_the_head_is_missed_only_where_it_is_needed(ask: Ask, decoder_folder: Path) -> None:
     assert "the weights lack the tensor lm_head.weight" in ask("generate", "x", "-m", decoder_folder, code=3).err
     assert "vectors only" in ask("info", decoder_folder).out
+
+
+@pytest.mark.parametrize("name", ["t5_flan", "umt5", "bart_scaled"])
+def test_the_encoder_of_an_encoder_decoder_alone(ask: Ask, name: str, tmp_path: Path) -> None:
+    """As in sentence-T5, whose folder holds no decoder."""
+    folder = Path(shutil.copytree(GOLDEN / name, tmp_path / name))
+    decoder = ("decoder.", "model.decoder.", "lm_head.", "final_logits_bias")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({key: tensor for key, tensor in tensors.items() if not key.startswith(decoder)}, folder / "model.safetensors")
+    found = vectors(ask("embed", "-m", folder, "--dtype", "float32", "--pooling", "mean", "--no-normalize", "one").out)
+    assert found[0] == pytest.approx(states(name, "one").mean(axis=0), abs=1e-5)
+    assert "is encoder-only, so it generates no text" in ask("generate", "-m", folder, "x", code=2).err
 
 
 def test_a_prompt_may_not_count(ask: Ask, sentence_folder: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.conftest import DECODERS, GOLDEN, config_of, golden_model
 from tests.engine.scripted import byte_tokenizer
 from tgen.checkpoint.generation import parse_generation
+from tgen.engine.beam import BeamSettings, Search
 from tgen.engine.generator import Generator
 from tgen.engine.request import Request
 from tgen.events import Finished
@@ -59,3 +61,14 @@ def test_one_by_one_and_together(name: str, run: dict[str, Any]) -> None:
 def test_settings_show(name: str) -> None:
     """The comparison can fail: most settings lead to different answers."""
     assert len({json.dumps(run["answers"]) for run in WRITTEN[name]}) > len(WRITTEN[name]) / 2
+
+
+def test_probabilities_add_up_to_one_again_where_the_folder_asks_for_it() -> None:
+    """Without the token that a rule forbids, the others are likelier."""
+    probabilities = np.array([[0.5, 0.3, 0.2, 0]], dtype=np.float32).repeat(2, axis=0)
+    with np.errstate(divide="ignore"):
+        left = np.log(probabilities * np.array([0, 1, 1, 1], dtype=np.float32))
+    for renormalised, expected in ((False, [0.3, 0.2]), (True, [0.6, 0.4])):
+        search = Search(BeamSettings(2, renormalised=renormalised), frozenset(), 9)
+        search.advance(left)
+        assert np.exp(search.scores) == pytest.approx(expected)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from tests.conftest import GOLDEN, spec_of
+from tests.conftest import spec_of, tokenizer_folder
 from tgen.families.registry import FAMILIES, find_family
 from tgen.families.table import Interleaved, Member, Part, Reshape, Rows, Take, Transpose
 from tgen.spec.shapes import parameters
@@ -188,9 +188,7 @@ def stored_shape(shape: tuple[int, ...], take: Take) -> tuple[int, ...]:
 def write_tokenizer(official: Official, place: Path) -> None:
     """The tokenizer's files, with the special tokens under the ids that they really have."""
     if official.tokenizer not in ("bytes", "words"):
-        shutil.copytree(
-            GOLDEN / "tokenizers" / official.tokenizer, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("expected.json")
-        )
+        shutil.copytree(tokenizer_folder(official.tokenizer), place, dirs_exist_ok=True)
         return
     free = (number for number in range(10**6) if number not in official.tokens.values())
     words = CHARACTERS if official.tokenizer == "bytes" else ["once", "upon", "a", "time", "##s", *"abcdefghijklmnopqrstuvwxyz"]

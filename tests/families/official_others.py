@@ -688,17 +688,6 @@ REFUSED: dict[str, Official] = {
         files=(*MERGES, "preprocessor_config.json", "flax_model.msgpack", "tf_model.h5"),
         refusal="config.json: model_type = 'clip' is not implemented",
     ),
-    "LGAI-EXAONE/EXAONE-3.5-2.4B-Instruct": Official(
-        {
-            "activation_function": "silu",
-            "architectures": ["ExaoneForCausalLM"],
-            "hidden_size": 2560,
-            "model_type": "exaone",
-            "num_layers": 30,
-        },
-        files=(*MERGES, "configuration_exaone.py", "modeling_exaone.py"),
-        refusal="config.json: model_type = 'exaone' is not implemented",
-    ),
     "internlm/internlm2_5-1_8b-chat": Official(
         {"architectures": ["InternLM2ForCausalLM"], "bias": False, "hidden_size": 2048, "model_type": "internlm2", "vocab_size": 92544},
         files=(*HUB, "tokenizer.model", "tokenization_internlm2.py", "modeling_internlm2.py"),

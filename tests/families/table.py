@@ -63,6 +63,7 @@ KNOWN = {
     "electra": "ELECTRA small 14M to large 335M",
     "ernie4_5": "ERNIE 4.5 0.3B",
     "ernie4_5_moe": "ERNIE 4.5 21B-A3B, 300B-A47B",
+    "exaone": "EXAONE 3.0 7.8B, 3.5 2.4B to 32B, Deep 2.4B to 32B",
     "exaone4": "EXAONE 4.0 1.2B, 32B",
     "falcon": "Falcon 7B, 40B, 180B",
     "falcon_h1": "Falcon-H1 0.5B to 34B",

@@ -20,7 +20,7 @@ from tgen.errors import CheckpointError, TgenError, UnsupportedError
 from tgen.executors.torch.load import load_model
 from tgen.executors.torch.transformer import Transformer
 from tgen.families.config import Config
-from tgen.families.registry import FAMILIES, find_family
+from tgen.families.registry import find_family
 from tgen.spec.positions import LinearScaling, Llama3Scaling, PositionTable, RopeSpec
 from tgen.spec.records import MlpSpec, ModelSpec, StackSpec
 from tgen.spec.recurrent import StateSpaceSpec
@@ -480,13 +480,3 @@ def test_rope_of_llama_3() -> None:
 def test_windows(name: str, changes: dict[str, Any], expected: list[int | None]) -> None:
     spec = spec_of({**config_of(name), **changes})
     assert [layer.attention.window for layer in decoder(spec).layers] == expected
-
-
-@pytest.mark.parametrize(
-    ("asked", "nearest"), [("lama", "llama"), ("mixtrall", "mixtral"), ("qwen2_mo", "qwen2_moe"), ("gpt_neox_japanese", "gpt_neox")]
-)
-def test_an_unknown_family_names_the_nearest(asked: str, nearest: str) -> None:
-    with pytest.raises(UnsupportedError, match=asked) as caught:
-        find_family(asked)
-    assert f"nearest implemented: {nearest};" in str(caught.value.hint)
-    assert all(name in str(caught.value.hint) for name in FAMILIES)

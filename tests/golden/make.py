@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -95,6 +96,7 @@ def main() -> None:
         np.savez_compressed(folder / "golden.npz", **expected, **rounded(folder, golden, expected))
         if written is not None:
             (folder / "written.json").write_text(json.dumps(written) + "\n")
+        name_version(folder / "config.json")
         for path in folder.iterdir():
             path.chmod(0o644)
 
@@ -390,6 +392,12 @@ def rewrite_weights(folder: Path, golden: Golden) -> None:
         torch.save(tensors, folder / "pytorch_model.bin")
     else:
         save_file(tensors, folder / "model.safetensors")
+
+
+def name_version(path: Path) -> None:
+    """Name the version that this process runs: the config.json of some families names an older one."""
+    config = {**json.loads(path.read_text("utf-8")), "transformers_version": transformers.__version__}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def rewrite_config(path: Path, asked: dict[str, Any]) -> None:

@@ -8,7 +8,9 @@ Development only: `python -m tests.golden.make_tokenizers` needs transformers 5 
 from __future__ import annotations
 
 import base64
+import gzip
 import json
+import lzma
 import re
 import shutil
 from contextlib import chdir
@@ -81,6 +83,8 @@ def main() -> None:
         folder = made(name, {"extra_ids": 100} if name == "t5" else {})
         learn_pieces(corpus, folder / file, {"remove_extra_whitespaces": name in ("t5", "unigram"), **settings})
         write(folder, [piece_ids(folder / file, text) for text in TEXTS])
+        if name == "t5":
+            pack(folder / file)
     rules.unlink()
     tekken()
 
@@ -116,8 +120,15 @@ def expect(folder: Path, reference) -> None:
 
 
 def write(folder: Path, ids: list[list[int]]) -> None:
-    """Write the texts with their ids."""
-    (folder / "expected.json").write_text(json.dumps([{"text": text, "ids": one} for text, one in zip(TEXTS, ids, strict=True)]) + "\n")
+    """Write the texts with their ids, compressed: one of them is long and dull."""
+    expected = json.dumps([{"text": text, "ids": one} for text, one in zip(TEXTS, ids, strict=True)]) + "\n"
+    (folder / "expected.json.gz").write_bytes(gzip.compress(expected.encode(), mtime=0))
+
+
+def pack(path: Path) -> None:
+    """Compress a file, which `tests.conftest.tokenizer_folder` unpacks."""
+    path.with_name(f"{path.name}.xz").write_bytes(lzma.compress(path.read_bytes(), preset=9 | lzma.PRESET_EXTREME))
+    path.unlink()
 
 
 def piece_ids(path: Path, text: str) -> list[int]:

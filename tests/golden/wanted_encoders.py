@@ -1,10 +1,10 @@
-"""Goldens of encoders and encoder-decoders that came later: tiny, with a vocabulary of 40 and seeds of their own."""
+"""Goldens of encoders, encoder-decoders and a few decoders that came later: tiny, with a vocabulary of 40 and seeds of their own."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.golden.wanted import BFLOAT, CONTEXT, START, Golden
+from tests.golden.wanted import BFLOAT, CONTEXT, LLAMA3_ROPE, START, Golden
 
 IDS = {"vocab_size": 40, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 0}
 SHAPE = {
@@ -55,7 +55,18 @@ BART = {
     "max_position_embeddings": CONTEXT,
     "scale_embedding": True,
 }
-
+EXAONE = {
+    **IDS,
+    "hidden_size": 16,
+    "intermediate_size": 12,
+    "num_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "layer_norm_epsilon": 0.05,
+    "activation_function": "silu",
+    "max_position_embeddings": CONTEXT,
+    "rope_parameters": LLAMA3_ROPE,
+}
 GEMMA_VECTORS = {
     **IDS,
     "hidden_size": 12,
@@ -198,6 +209,7 @@ MORE = {
         dtype=BFLOAT,
         seed=1043,
     ),
+    "exaone": Golden("exaone", EXAONE, dialect=4, dtype=BFLOAT, seed=1053),
     "gemma3_vectors": Golden(
         "gemma3_text",
         {

@@ -9,13 +9,12 @@ from typing import Any
 import gguf
 import pytest
 
-from tests.conftest import GOLDEN
+from tests.conftest import tokenizer_cases, tokenizer_folder
 from tgen.errors import UnsupportedError
 from tgen.text.chat import find_template
 from tgen.text.files.pieces import read_pieces
 from tgen.text.tokenizer import Tokenizer
 
-PLACE = GOLDEN / "tokenizers"
 # The file of pieces, what llama.cpp calls such a tokenizer, and how it cuts texts.
 KINDS = {
     "llama": ("tokenizer.model", "llama", "default"),
@@ -32,7 +31,7 @@ PHANTOM = "▁"
 
 def write_vocabulary(name: str, path: Path, template: str | None = None, *, cut: str | None = None, merged: bool = True) -> None:
     """A file with the vocabulary of a folder, in the form that llama.cpp's converter gives it, and one token that no text has."""
-    folder, (file, model, usual) = PLACE / name, KINDS[name]
+    folder, (file, model, usual) = tokenizer_folder(name), KINDS[name]
     library: Any = Tokenizer.load(folder).library
     config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
     added = library.get_added_tokens_decoder()
@@ -75,8 +74,8 @@ def write_vocabulary(name: str, path: Path, template: str | None = None, *, cut:
 @pytest.mark.parametrize("name", KINDS)
 def test_the_ids_are_those_of_the_folder(name: str, tmp_path: Path) -> None:
     write_vocabulary(name, tmp_path / "model.gguf")
-    tokenizer, folder = Tokenizer.load(tmp_path / "model.gguf"), Tokenizer.load(PLACE / name)
-    cases = json.loads((PLACE / name / "expected.json").read_text("utf-8"))
+    tokenizer, folder = Tokenizer.load(tmp_path / "model.gguf"), Tokenizer.load(tokenizer_folder(name))
+    cases = tokenizer_cases(name)
     assert not [case["text"] for case in cases if tokenizer.encode(case["text"]) != case["ids"]]
     assert not [case["text"] for case in cases if tokenizer.decode(case["ids"]) != folder.decode(case["ids"])]
 
@@ -91,12 +90,12 @@ def test_the_template_comes_from_the_metadata(tmp_path: Path) -> None:
 
 def test_a_token_that_fills_up_the_embeddings_is_no_entry(tmp_path: Path) -> None:
     write_vocabulary("gpt2", tmp_path / "model.gguf")
-    assert Tokenizer.load(tmp_path / "model.gguf").size() == Tokenizer.load(PLACE / "gpt2").size()
+    assert Tokenizer.load(tmp_path / "model.gguf").size() == Tokenizer.load(tokenizer_folder("gpt2")).size()
 
 
 def test_llama_3_takes_a_word_of_its_vocabulary_whole(tmp_path: Path) -> None:
     """Whatever the merges say; GPT-2 needs them."""
-    vocabulary = json.loads((PLACE / "gpt2" / "vocab.json").read_text("utf-8"))
+    vocabulary = json.loads((tokenizer_folder("gpt2") / "vocab.json").read_text("utf-8"))
     word = next(word for word in vocabulary if len(word) > 2 and word.isascii() and word.isalpha())
     for cut, ids in (("llama-bpe", [vocabulary[word]]), ("gpt-2", [vocabulary[letter] for letter in word])):
         path = tmp_path / f"{cut}.gguf"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.checkpoint.damage import edit
-from tests.conftest import GOLDEN
+from tests.conftest import GOLDEN, tokenizer_cases, tokenizer_folder
 from tgen.errors import CheckpointError, UsageError
 from tgen.text.tokenizer import Tokenizer
 
@@ -23,9 +23,7 @@ def test_every_kind_is_tried() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_ids_are_those_of_the_reference(kind: str) -> None:
-    folder = GOLDEN / "tokenizers" / kind
-    tokenizer = Tokenizer.load(folder)
-    cases = json.loads((folder / "expected.json").read_text("utf-8"))
+    tokenizer, cases = Tokenizer.load(tokenizer_folder(kind)), tokenizer_cases(kind)
     assert len(cases) >= 16
     wrong = [case["text"] for case in cases if tokenizer.encode(case["text"]) != case["ids"]]
     assert not wrong
@@ -36,14 +34,14 @@ def test_the_ids_are_those_of_the_reference(kind: str) -> None:
 )
 def test_words_and_lines_of_the_small_blenderbot(text: str) -> None:
     transformers = pytest.importorskip("transformers")
-    folder = GOLDEN / "tokenizers" / "blenderbot_small"
+    folder = tokenizer_folder("blenderbot_small")
     tokenizer, reference = Tokenizer.load(folder), transformers.BlenderbotSmallTokenizer.from_pretrained(folder)
     assert tokenizer.encode(text) == reference(text)["input_ids"]
 
 
 def test_a_piece_that_the_small_blenderbot_lacks(tmp_path: Path) -> None:
     """Also in a folder whose config.json alone says what it is."""
-    shutil.copytree(GOLDEN / "tokenizers" / "blenderbot_small", tmp_path, dirs_exist_ok=True)
+    shutil.copytree(tokenizer_folder("blenderbot_small"), tmp_path, dirs_exist_ok=True)
     (tmp_path / "tokenizer_config.json").unlink()
     (tmp_path / "config.json").write_text('{"model_type": "blenderbot-small"}')
     vocabulary = json.loads((tmp_path / "vocab.json").read_text("utf-8"))

@@ -21,7 +21,7 @@ from tgen.checkpoint.safetensors import stored_tensors
 from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError, UnsupportedError
 from tgen.families.config import Config
-from tgen.families.registry import Family, find_family
+from tgen.families.registry import FAMILIES, Family, find_family
 from tgen.families.table import Table
 from tgen.files import DOWNLOAD_HINT, read_json, read_optional_json
 from tgen.spec.records import ModelSpec
@@ -133,13 +133,26 @@ def _read(values: dict[str, Any], folder: Path | None = None) -> tuple[Config, M
     Raises CheckpointError, UnsupportedError.
     """
     config = Config(values)
+    if config.model_type not in FAMILIES:
+        from tgen.families.nearest import unknown_family
+
+        raise unknown_family(config, _tensor_names(folder))
     family = find_family(config.model_type)
     method = find_method(config, folder) if folder is not None else None
     config.require("add_cross_attention", [False])
     config.require("pruned_heads", [{}])
+    config.require("is_causal", [True])
     spec = family.spec(config)
     config.refuse_unread()
     return config, spec, method
+
+
+def _tensor_names(folder: Path | None) -> set[str]:
+    """The names of a folder's tensors; none if they cannot be read."""
+    try:
+        return set() if folder is None else set(stored_tensors(folder))
+    except CheckpointError:
+        return set()
 
 
 @contextmanager

@@ -30,7 +30,6 @@ NOT_HONOURED: dict[str, object] = {
     "num_beam_groups": 1,
     "num_return_sequences": 1,
     "penalty_alpha": None,
-    "renormalize_logits": False,
     "sequence_bias": None,
     "stop_strings": None,
     "token_healing": False,
@@ -39,7 +38,7 @@ NOT_HONOURED: dict[str, object] = {
 }
 OTHERS = """
 bad_words_ids begin_suppress_tokens do_sample early_stopping encoder_no_repeat_ngram_size forced_bos_token_id forced_eos_token_id
-length_penalty max_length min_length suppress_tokens
+length_penalty max_length min_length renormalize_logits suppress_tokens
 """
 SETTINGS = frozenset([*FROM_MODEL, *NOT_HONOURED, *OTHERS.split()])
 
@@ -50,7 +49,8 @@ class GenerationConfig:
 
     `min_length` counts the prompt. `forced_first` is the decoder's first token after its start token, if
     any; the last token that the length allows must be one of `forced_last`. `suppressed` tokens are never generated, and
-    `suppressed_first` never as the first. No sequence of `source_ngram_size` ids of the encoder's text is repeated.
+    `suppressed_first` never as the first. No sequence of `source_ngram_size` ids of the encoder's text is repeated. Where beams are
+    `renormalised`, the probabilities of the tokens that the rules leave add up to 1.
     """
 
     options: Mapping[str, int | float] = field(default_factory=dict)
@@ -66,6 +66,7 @@ class GenerationConfig:
     suppressed: Ids = ()
     suppressed_first: Ids = ()
     source_ngram_size: int = 0
+    renormalised: bool = False
 
 
 def read_generation(checkpoint: Checkpoint) -> GenerationConfig:
@@ -103,6 +104,7 @@ def parse_generation(
         suppressed=reader.ids("suppress_tokens"),
         suppressed_first=reader.ids("begin_suppress_tokens"),
         source_ngram_size=reader.count("encoder_no_repeat_ngram_size"),
+        renormalised=reader.flag("renormalize_logits"),
     )
 
 
@@ -157,6 +159,13 @@ class Reader:
             raise self.wrong(key, "is not a whole number, 0 or more")
         return value
 
+    def flag(self, key: str) -> bool:
+        """True or false; null means false."""
+        value = self.values.get(key) or False
+        if not isinstance(value, bool):
+            raise self.wrong(key, "is neither true nor false")
+        return value
+
     def length_penalty(self) -> float:
         """The power of its length that the score of a beam is divided by."""
         value = self.values.get("length_penalty")
@@ -206,10 +215,15 @@ def _start_token(keys: tuple[str, ...], generation: Mapping[str, Any], config: M
 
 
 def _end_tokens(generation: Mapping[str, Any], config: Mapping[str, Any], vocab: int) -> frozenset[int]:
-    """The ids that end a text: generation_config.json's, else config.json's."""
+    """The ids that end a text: generation_config.json's, else config.json's.
+
+    One beyond the vocabulary ends nothing: some folders keep that of the model which they were made from.
+    """
     for file, source in (("generation_config.json", generation), ("config.json", config)):
         if source.get("eos_token_id") is not None:
-            return frozenset(Reader(file, source, vocab).ids("eos_token_id"))
+            asked = source["eos_token_id"]
+            known = [one for one in (asked if isinstance(asked, list) else [asked]) if type(one) is not int or one < vocab]
+            return frozenset(Reader(file, {"eos_token_id": known}, vocab).ids("eos_token_id"))
     return frozenset()
 
 

@@ -60,8 +60,8 @@ def settle_head(
 ) -> ModelSpec:
     """The spec with the head that the files hold: a stored head is used, whatever `tie_word_embeddings` says.
 
-    An encoder whose files lack its head becomes a model that gives vectors only, and so does a decoder that is to give `vectors`; a head
-    whose files lack its optional bias has none.
+    An encoder whose files lack its head becomes a model that gives vectors only, and so does a decoder that is to give `vectors`, and an
+    encoder-decoder whose files lack the decoder; a head whose files lack its optional bias has none.
     """
     if spec.head is None:
         return spec
@@ -70,6 +70,8 @@ def settle_head(
     def absent(parameter: str) -> bool:
         return _find(table.sources[parameter].name, table, stored) is None
 
+    if spec.kind == "encoder-decoder" and all(absent(name) for name in table.sources if name.startswith("decoder.")):
+        return replace(spec, decoder=None, head=None)
     if spec.decoder is None and spec.head.transform is not None and absent("head.transform.dense.weight"):
         return replace(spec, head=None)
     if vectors and spec.kind == "decoder-only" and not spec.head.tied and absent("head.out.weight"):

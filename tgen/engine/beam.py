@@ -28,12 +28,14 @@ class BeamSettings:
     """How many beams, and when to stop.
 
     `early_stopping` True stops as soon as that many beams have ended; False stops when no running beam beats the worst ended one at its
-    present length, "never" when none can at any length. Scores are sums of log-probabilities divided by length ** length_penalty.
+    present length, "never" when none can at any length. Scores are sums of log-probabilities divided by length ** length_penalty. The
+    probabilities of the tokens that penalties and rules leave add up to 1 if they are `renormalised`.
     """
 
     beams: int
     length_penalty: float = 1.0
     early_stopping: bool | str = False
+    renormalised: bool = False
 
 
 @dataclass(order=True, slots=True)
@@ -64,6 +66,8 @@ class Search:
         Returns, for each new beam, the old one it continues.
         """
         beams, vocab = log_probabilities.shape
+        if self.settings.renormalised:
+            log_probabilities = log_softmax32(log_probabilities)
         totals = (log_probabilities + self.scores[:, None]).ravel()
         # Enough candidates that `beams` of them continue even if all of the best ones end.
         keep = min(max(2, 1 + len(self.end_tokens)) * beams, totals.size)
@@ -154,7 +158,7 @@ class Beams:
 
 def read_beams(config: GenerationConfig, beams: int) -> BeamSettings:
     """The settings of a search; the model folder sets how beams are scored and when the search stops."""
-    return BeamSettings(beams, config.length_penalty, config.early_stopping)
+    return BeamSettings(beams, config.length_penalty, config.early_stopping, config.renormalised)
 
 
 def log_softmax32(logits: Logits) -> Logits:

@@ -22,7 +22,10 @@ def spec(config: Config) -> ModelSpec:
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     head_dim = config.head_dim(width, heads)
     norm, bias = NormSpec("layer", config.number("layer_norm_eps", default=1e-5), bias=False), config.flag("attention_bias", default=False)
-    every, count = config.integer("sliding_window_pattern", "layer_switch", default=4), config.layers("num_hidden_layers")
+    every, count = (
+        config.integer("sliding_window_pattern", "_sliding_window_pattern", "layer_switch", default=4),
+        config.layers("num_hidden_layers"),
+    )
     windows = config.windows(count, lambda layer: bool((layer + 1) % every)) if second else [None] * count
     rope, mlp = config.rope(head_dim, default_theta=1e4 if second else 5e5, partial=1.0), gated_mlp(config)
     config.require("use_qk_norm", [False] if second else [False, True])

@@ -44,7 +44,7 @@ HARMLESS = frozenset(
     exponential_decay_length_penalty extra_pos_embeddings finetuning_task force_bos_token_to_be_generated forced_bos_token_id
     forced_eos_token_id gradient_checkpointing hidden_dropout hidden_dropout_prob id2label init_std initializer_factor initializer_range
     input_jitter_noise is_decoder is_encoder_decoder is_llama_config keys_to_ignore_at_inference label2id language layerdrop
-    length_penalty masked_softmax_fusion max_length max_new_tokens max_sequence_length min_length model_max_length model_type
+    length_penalty mask_token_id masked_softmax_fusion max_length max_new_tokens max_sequence_length min_length model_max_length model_type
     moe_capacity n_ctx name neftune_noise_alpha no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences
     offset_alibi output_attentions output_hidden_states output_past output_router_logits output_scores pad_token_id padding_side
     pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type prefix pretraining_tp problem_type
@@ -175,7 +175,7 @@ class Config:
 
     def refuse_unread(self) -> None:
         """Refuse keys that the family did not read and that are not known to be harmless: they may change the model's arithmetic."""
-        unread = [f"{key} = {_short(value)}" for key, value in self._unread().items()]
+        unread = [f"{key} = {_short(value)}" for key, value in self.unread().items()]
         if unread:
             more = f" and {len(unread) - MAX_NAMED} more" if len(unread) > MAX_NAMED else ""
             raise UnsupportedError(
@@ -183,11 +183,16 @@ class Config:
                 "tgen does not know what the key means; take it out of config.json if it changes nothing",
             )
 
-    def _unread(self) -> dict[str, Any]:
+    def unread(self) -> dict[str, Any]:
+        """The keys that the family did not read and that are not known to be harmless, those of nested objects with their place."""
         own = {key: value for key, value in self.values.items() if not (key in self._read or key in HARMLESS or _is_empty(value))}
         for name, nested in self._nested.items():
-            own |= {f"{name}.{key}": value for key, value in nested._unread().items()}
+            own |= {f"{name}.{key}": value for key, value in nested.unread().items()}
         return own
+
+    def absent(self) -> set[str]:
+        """The keys that the family looked for in vain."""
+        return self._read - self.values.keys()
 
     def rope(self, head_dim: int, default_theta: float = 10000.0, partial: float | None = None, kind: str | None = None) -> RopeSpec:
         """Rotary settings from either dialect: `rope_parameters`, or `rope_theta` with `rope_scaling`.

@@ -23,9 +23,11 @@ def spec(config: Config) -> ModelSpec:
     kv_heads = 1 if one else stored if grouped else heads
     config.require("num_kv_heads", [count for count in (stored,) if not grouped or heads % count == 0])
     bias, norm = config.flag("bias", default=False), NormSpec("layer", config.number("layer_norm_epsilon", default=1e-5))
+    inner = config.integer("ffn_hidden_size", default=4 * width)
+    config.require("ff_factor", [inner // width])  # repeats it
     layer = LayerSpec(
         AttentionSpec(heads, kv_heads, head_dim, head_dim**-0.5, bias, bias, rope=config.rope(head_dim)),
-        MlpSpec(config.integer("ffn_hidden_size", default=4 * width), config.activation("activation", default="gelu"), False, bias),
+        MlpSpec(inner, config.activation("activation", default="gelu"), False, bias),
         norm,
         residual="parallel" if parallel else "pre",
         shared_norm=parallel and not (grouped and config.integer("num_ln_in_parallel_attn", default=2, maximum=2) == 2),

@@ -16,7 +16,7 @@ from tgen.spec.records import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, Norm
 QWEN2 = ("qwen2", "qwen2_vl_text", "qwen2_5_vl_text")
 QWEN3 = ("qwen3", "qwen3_vl_text")
 MISTRAL = ("mistral", "ministral3")
-THETA = {"smollm3": 2e6, "ernie4_5": 5e5, "qwen2_vl_text": 1e6, "qwen2_5_vl_text": 1e6, "qwen3_vl_text": 5e5}
+THETA = {"exaone": 5e5, "smollm3": 2e6, "ernie4_5": 5e5, "qwen2_vl_text": 1e6, "qwen2_5_vl_text": 1e6, "qwen3_vl_text": 5e5}
 SMALL_EPS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite", "seed_oss", "qwen3_vl_text")
 
 

@@ -18,7 +18,7 @@ def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is modernbert."""
     for key in HARMLESS:
         config.raw(key)
-    config.require("position_embedding_type", ["absolute"])
+    config.require("position_embedding_type", ["absolute", "sans_pos"])  # both mean rotations
     config.raw("layer_norm_eps")  # repeats norm_eps
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     norm = NormSpec("layer", config.number("norm_eps", default=1e-5), bias=config.flag("norm_bias", default=False))

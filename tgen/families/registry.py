@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 from typing import Protocol, cast
 
-from tgen.errors import UnsupportedError
 from tgen.families.config import Config
 from tgen.families.table import Table
 from tgen.spec.records import ModelSpec
@@ -41,6 +39,7 @@ FAMILIES = {
     "electra": "bert",
     "ernie4_5": "llama",
     "ernie4_5_moe": "mixture",
+    "exaone": "exaone",
     "exaone4": "olmo",
     "falcon": "falcon",
     "falcon_h1": "falcon_h1",
@@ -125,10 +124,5 @@ FAMILIES = {
 
 
 def find_family(model_type: str) -> Family:
-    """The module for a `model_type`. Raises UnsupportedError, naming the nearest known one."""
-    if model_type in FAMILIES:
-        return cast(Family, import_module(f"tgen.families.{FAMILIES[model_type]}"))
-    nearest = difflib.get_close_matches(model_type, FAMILIES, n=1, cutoff=0.0)[0]
-    raise UnsupportedError(
-        f"config.json: model_type = {model_type!r} is not implemented", f"nearest implemented: {nearest}; all: {', '.join(FAMILIES)}"
-    )
+    """The module for a `model_type` of the registry."""
+    return cast(Family, import_module(f"tgen.families.{FAMILIES[model_type]}"))

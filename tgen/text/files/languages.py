@@ -34,7 +34,13 @@ FRAMES = {
     "MBart50Tokenizer": ("en_XX", True),
     "MBartTokenizer": ("en_XX", False),
 }
-BY_MODEL = {"m2m_100": "M2M100Tokenizer", "mbart": "MBartTokenizer", "pegasus": "PegasusTokenizer", "camembert": "CamembertTokenizer"}
+BY_MODEL = {
+    "albert": "AlbertTokenizer",
+    "camembert": "CamembertTokenizer",
+    "m2m_100": "M2M100Tokenizer",
+    "mbart": "MBartTokenizer",
+    "pegasus": "PegasusTokenizer",
+}
 
 
 def tokenizer_class(folder: Path, settings: Settings) -> str:

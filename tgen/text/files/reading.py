@@ -16,6 +16,7 @@ from tgen.files import DOWNLOAD_HINT, read_optional_json, refuse_lfs_pointer
 from tgen.text.files.added import Settings, add_tokens, apply_settings, read_settings, surround
 from tgen.text.files.languages import fairseq_order, frame_source, pegasus_order, tokenizer_class
 from tgen.text.files.marked import marked_library, with_names
+from tgen.text.files.masked import albert_library, deberta_library
 from tgen.text.files.merges import byte_library, merges_library, tekken_library
 from tgen.text.files.pieces import MOST_SENTINELS, PieceModel, piece_library, read_pieces
 from tgen.text.files.wordpieces import wordpiece_library
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 MAX_BYTES, MAX_STRIP = 200 * 2**20, 100
 TRIAL = "Once upon a time, 12 [MASK]\n"
-FILES = "tokenizer.json, tokenizer.model, spiece.model, sentencepiece.bpe.model, vocab.json with merges.txt, vocab.txt, or tekken.json"
+PIECES = "tokenizer.model, spiece.model, spm.model, sentencepiece.bpe.model"
+FILES = f"tokenizer.json, {PIECES}, vocab.json with merges.txt, vocab.txt, or tekken.json"
 
 
 @contextmanager
@@ -114,8 +116,10 @@ def _model(path: Path, settings: Settings) -> Library:
 
 
 def _spiece(path: Path, settings: Settings) -> Library:
-    """A SentencePiece model in T5's form: texts get an end token, and the sentinels stand behind the pieces, the first one last."""
+    """A SentencePiece model of ALBERT, or in T5's form: texts get an end token, and behind the pieces stand sentinels, the first last."""
     model = _checked(path)
+    if tokenizer_class(path.parent, settings) == "AlbertTokenizer":
+        return _with_tokens(albert_library(model, settings), settings)
     if model.name(model.end) is None:
         raise ValueError("the SentencePiece vocabulary lacks an end token")
     if tokenizer_class(path.parent, settings) == "PegasusTokenizer":
@@ -179,6 +183,7 @@ _READERS: dict[str, Callable[[Path, Settings], Library]] = {
     "tokenizer.json": _json,
     "tokenizer.model": _model,
     "spiece.model": _spiece,
+    "spm.model": lambda path, settings: _with_tokens(deberta_library(_checked(path), settings), settings),
     "sentencepiece.bpe.model": _fairseq,
     "tekken.json": lambda path, settings: _with_tokens(tekken_library(path), settings),
     "vocab.json": _merges,
