@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tgen.engine.pace import EXTRA, FIRST, Pace
+from tgen.engine.pace import CROWD, EXTRA, FIRST, Pace
 
 
 def learned(start: float, each: float, *, steps: int = 50, rows: int = 1, held_up: int | None = None) -> Pace:
@@ -22,6 +22,14 @@ def test_prompts_add_a_share_of_the_time(start: float, each: float, rows: int) -
     allowed = EXTRA * (start + each * rows)
     assert ids == 1 or each * ids <= allowed * 1.01
     assert each * (ids + 1) > allowed * 0.99
+
+
+def test_a_crowd_of_prompts_may_add_more() -> None:
+    for pace in (learned(1e-3, 1e-4), Pace(measured=True), Pace(measured=False)):
+        one = pace.beside(1)
+        assert pace.beside(1, 0) == one
+        assert pace.beside(1, 3) == pytest.approx(3 * one, abs=3)
+        assert pace.beside(1, 100) == pytest.approx(CROWD * one, abs=CROWD)
 
 
 def test_a_step_that_was_held_up_hardly_counts() -> None:

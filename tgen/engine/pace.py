@@ -7,8 +7,10 @@ from __future__ import annotations
 USUAL = 16
 # Where it does, the first steps read this many ids.
 FIRST = 4
-# The time that prompts may add to a step, as a share of what it takes without them.
+# The time that a prompt may add to a step, as a share of what it takes without prompts.
 EXTRA = 0.75
+# Several prompts may add more, up to so many times as much: their first tokens are waited for, too, and rows gain by decoding together.
+CROWD = 4
 # Each step counts this much less once another is measured.
 MEMORY = 0.97
 # A step that took this many times what was expected was held up by something else, and counts as that much.
@@ -39,13 +41,14 @@ class Pace:
             each = (count * xy - x * y) / spread
             self._each = each if each > 0 else self._each
 
-    def beside(self, decoding: int) -> int:
-        """How many ids of prompts a step reads beside this many rows that decode, at least one."""
+    def beside(self, decoding: int, prompts: int = 1) -> int:
+        """How many ids of so many prompts a step reads beside so many rows that decode, at least one."""
+        crowd = min(CROWD, max(1, prompts))
         if not self._measured:
-            return USUAL + 2 * decoding
+            return crowd * (USUAL + 2 * decoding)
         if self._each is None:
-            return FIRST
-        return max(1, int(EXTRA * self._seconds(decoding, self._each) / self._each))
+            return crowd * FIRST
+        return max(1, int(crowd * EXTRA * self._seconds(decoding, self._each) / self._each))
 
     def _seconds(self, ids: int, each: float) -> float:
         """What a step over this many ids is expected to take, if an id takes `each`."""
