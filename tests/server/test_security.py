@@ -106,7 +106,10 @@ SAID = [{"role": "user", "content": "a"}]
         ("completions", {"prompt": "a", "guided_grammar": "x"}, "'guided_grammar' cannot be honoured", "guided_grammar"),
         ("completions", {"prompt": "a", "stop_token_ids": [5]}, "'stop_token_ids' cannot be honoured", "stop_token_ids"),
         ("completions", {"prompt": "a", "guided_regex": {"1": "a"}}, "must be a text", "guided_regex"),
-        ("completions", {"prompt": "a", "guided_regex": "a", "guided_choice": ["a"]}, "exclude each other", None),
+        (
+            "completions", {"prompt": "a", "guided_regex": "a", "guided_choice": ["a"]},
+            "guided_regex and guided_choice exclude each other", "guided_regex",
+        ),
         ("completions", {"prompt": "a", "structured_outputs": {"grammar": "x"}}, "structured_outputs must have", "structured_outputs"),
         ("completions", {"prompt": "a", "structured_outputs": {}}, "structured_outputs must have", "structured_outputs"),
         (

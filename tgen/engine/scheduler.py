@@ -192,12 +192,12 @@ class Scheduler:
         shares = self._shares(decoding, budget)
         return [job.block(shares.get(job.key, 0)) for job in self._running]
 
-    def _beside_rows(self, decoding: int) -> int:
-        """How many ids of prompts a step reads beside rows that decode."""
+    def _beside_rows(self, decoding: int, ending: int = 0) -> int:
+        """How many ids of prompts a step reads beside rows that decode, of which so many are prompts that end in it."""
         if self._beside is not None:
             return self._beside
         coming = min(len(self._waiting), self._rows - sum(job.rows for job in self._running))
-        return self._pace.beside(decoding, sum(job.reading for job in self._running) + coming)
+        return self._pace.beside(decoding, sum(job.reading for job in self._running) - ending + coming)
 
     def _shares(self, decoding: int, budget: int) -> dict[int, int]:
         """How many ids of each prompt this step reads, at least one: those with the fewest unread ids come first, whenever they came.
@@ -209,7 +209,7 @@ class Scheduler:
         ending = ended = 0  # how many prompts end in this step, and their ids
         for job in sorted((job for job in self._running if job.reading), key=lambda job: job.unread):
             if self._interrupt is not None and not decoding and ending and job.unread > ended:
-                budget = min(budget, self._beside_rows(ending) - ended)
+                budget = min(budget, self._beside_rows(ending, ending) - ended)
             shares[job.key] = share = max(1, min(job.most, budget))
             budget -= share * job.price
             if share == job.unread:

@@ -9,13 +9,13 @@ from typing import Any
 
 from tgen.errors import CapacityError, CheckpointError, MemoryLimitError, TgenError, UsageError, shortened
 from tgen.wire.records import INSPECTED, in_json
-from tgen.wire.requests import ALIASES, OPTIONS
+from tgen.wire.requests import ALIASES, GUIDED, OPTIONS
 
 INVALID, SERVER = "invalid_request_error", "server_error"
 # Words at the beginning of a message that name a key of the body.
 QUOTED, PARAMETER = re.compile(r"'(\w+)' (?:is not known|cannot be honoured)"), re.compile(r"([a-z_]+)\b")
 KEYS = (
-    OPTIONS | ALIASES.keys() | INSPECTED
+    OPTIONS | ALIASES.keys() | GUIDED.keys() | INSPECTED
     | frozenset(
         "prompt messages echo stream stream_options model tools tool_choice parallel_tool_calls response_format logprobs top_logprobs "
         "best_of suffix logit_bias input encoding_format dimensions tokens text truncation chat_template_kwargs structured_outputs "

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from tgen.declaration import flag
 from tgen.errors import UsageError
 from tgen.options import GenerationOptions
 from tgen.text.chat import Ending, Message, read_messages
@@ -75,13 +76,14 @@ class JsonRequest:
     echo: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     template_arguments: dict[str, Any] = field(default_factory=dict)
-    spellings: dict[str, str] = field(default_factory=dict)  # of options that the object calls by other names
+    spellings: dict[str, str] = field(default_factory=dict, compare=False)  # of options that the object calls by other names
 
     def in_own_words(self, error: UsageError) -> UsageError:
         """The error about an option, under the name that the object has for it."""
-        pattern = "|".join(map(re.escape, self.spellings))
-        words = re.sub(rf"\b({pattern})\b", lambda found: self.spellings[found[1]], error.message) if pattern else error.message
-        return UsageError(words, error.hint)
+        message = error.message
+        for name, spelling in self.spellings.items():
+            message = re.sub(rf"{flag(name)}(?![\w-])", spelling, message)
+        return UsageError(message, error.hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +174,10 @@ def _options(form: Form, value: dict[str, Any]) -> tuple[dict[str, Any], dict[st
         value |= _chat_logprobs(value.pop("logprobs", None), value.pop("top_logprobs", None))
     if form != "tgen":
         value |= _response_format(value.pop("response_format", None)) | _structured(value.pop("structured_outputs", None))
-        value |= {GUIDED[key]: value.pop(key) for key in [*value] if key in GUIDED}
     options: dict[str, Any] = {}
     spellings: dict[str, str] = {}
     for key, item in ((key, item) for key, item in value.items() if item is not None):
-        name = ALIASES.get(key, key)
+        name = ALIASES.get(key) or (GUIDED.get(key, key) if form != "tgen" else key)
         if key in UNHONOURED:
             raise UsageError(f"{key!r} cannot be honoured", "leave it out")
         if name not in OPTIONS:

@@ -58,7 +58,7 @@ def test_rows_go_their_own_ways_after_any_change_as_with_torch(name: str) -> Non
 @every_decoder
 def test_what_was_interrupted_has_read_nothing(name: str) -> None:
     """From the first instruction on, or by another thread at any time; then the same ids give the same bits as without."""
-    [text], source = texts_of(name, [200]), sources_of(name, 1)
+    [text], source = texts_of(name, [33]), sources_of(name, 1)
     session, alone = opened(executor(name), source), opened(executor(name), source)
     for one in (session, alone):
         one.extend([text[:20]])
@@ -68,7 +68,7 @@ def test_what_was_interrupted_has_read_nothing(name: str) -> None:
     wanted = alone.extend([text[20:]])
     for number in range(20):
         interrupt.down()
-        timer = threading.Timer(number * 1e-4, interrupt.up)
+        timer = threading.Timer(number * 2e-5, interrupt.up)
         timer.start()
         found = session.extend_unless(interrupt, [text[20:]])
         timer.join()
