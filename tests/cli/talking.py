@@ -10,6 +10,7 @@ import re
 import select
 import shutil
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Iterator
@@ -84,21 +85,30 @@ class Terminal:
             data = data[os.write(self.master, data[:512]) :]
 
 
+def own_terminal() -> None:
+    """Make the terminal at standard output this process's own: Ctrl-C reaches only whom the terminal belongs to."""
+    import fcntl
+
+    fcntl.ioctl(1, termios.TIOCSCTTY, 0)
+
+
 @contextlib.contextmanager
-def terminal(*arguments: str, piped: str | None = None, **changes: str) -> Iterator[Terminal]:
-    """A process of tgen whose terminal is a person's; `piped` is its standard input, in place of the terminal."""
+def terminal(*arguments: str, piped: str | None = None, columns: int = 80, patch: str = "", **changes: str) -> Iterator[Terminal]:
+    """A process of tgen whose terminal is a person's; `piped` is its standard input, in place of the terminal.
+
+    The code of `patch` runs in it first.
+    """
     master, slave = os.openpty()
-    termios.tcsetwinsize(slave, (24, 80))
+    termios.tcsetwinsize(slave, (24, columns))
     streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
+    if patch:
+        arguments = ("-c", f"{patch}\nfrom tgen.__main__ import main\nmain()", *arguments)
+        streams["executable"] = sys.executable
     if piped is not None:
         streams["stdin"] = subprocess.PIPE
 
-    def own() -> None:  # Ctrl-C reaches only whom the terminal belongs to
-        import fcntl
-
-        fcntl.ioctl(1, termios.TIOCSCTTY, 0)
-
-    with running(*arguments, env=environment(**{"TERM": "dumb", **changes}), start_new_session=True, preexec_fn=own, **streams) as process:
+    env = environment(**{"TERM": "dumb", **changes})
+    with running(*arguments, env=env, start_new_session=True, preexec_fn=own_terminal, **streams) as process:
         os.close(slave)
         if process.stdin is not None:
             process.stdin.write((piped or "").encode())

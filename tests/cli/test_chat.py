@@ -261,6 +261,33 @@ def test_control_characters_are_shown_harmlessly(tmp_path: Path) -> None:
         assert not set(answer) & {chr(code) for code in range(32) if chr(code) not in "\n\t\r"}
 
 
+# A model that always answers in Markdown.
+MARKDOWN = r"""
+from tgen.engine.generator import Generator
+free = Generator.resolve
+answer = "# Head\n\n- *one*\n- two\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
+Generator.resolve = lambda self, asked, environment=None: free(self, {**asked, "choices": [answer], "max_new_tokens": 90}, environment)
+"""
+
+
+def test_markdown_in_a_conversation() -> None:
+    """Each answer is laid out anew; what was typed is not."""
+    with terminal("chat", "--markdown", "--color", "never", columns=40, patch=MARKDOWN) as person:
+        person.wait_for("> ")
+        for _ in range(2):
+            person.type("Say *it*\n")
+            lines = [line.strip() for line in person.wait_for(r"(.|\n)*tokens/s").split("\n")]
+            assert {"Say *it*", "Head", "• one", "• two", "a  b", "1  2"} <= {*lines}
+            assert not any(character in line for line in lines for character in "|#")
+            person.wait_for("> ")
+        person.type("/exit\n")
+        assert person.process.wait(TIMEOUT) == 0
+    with terminal("chat", "--color", "never", patch=MARKDOWN) as person:
+        person.wait_for("> ")
+        person.type("Say it\n")
+        assert "# Head\n\n- *one*\n" in person.wait_for(r"(.|\n)*tokens/s"), "off by default"
+
+
 def test_a_pipe_in_and_a_terminal_out(model: str) -> None:
     master, slave = os.openpty()
     with running("chat", "-m", model, *OPTIONS, "-q", stdout=slave, stderr=slave) as process:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from tests.cli.conftest import Ask
 from tests.cli.processes import TGEN, environment
+from tests.cli.talking import Terminal, own_terminal
 from tgen.cli.main import COMMANDS
 
 HEAVY = {"torch", "numpy", "tokenizers", "rich", "prompt_toolkit", "minijinja", "starlette", "pydantic"}
@@ -121,6 +124,49 @@ def test_a_real_bash_completes(there: dict[str, str], tmp_path: Path) -> None:
     tab = f'source ./script; {words}; _tgen_completion tgen; echo "${{COMPREPLY[@]}}"; complete -p tgen'
     done = process(["bash", "-c", tab], {**there, "PATH": path}, cwd=tmp_path)
     assert done.stdout == "storyteller\ncomplete -o default -F _tgen_completion tgen\n", done.stderr
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+def test_a_real_fish_completes(there: dict[str, str], tmp_path: Path) -> None:
+    env = {**there, "PATH": os.pathsep.join([str(Path(TGEN).parent), there["PATH"]]), "HOME": str(tmp_path)}
+    (tmp_path / "a file").touch()
+    lines = ("generate --tempe", "generate -m st", "generate --file a")
+    asked = "".join(f'complete -C "tgen {line}"; ' for line in lines)
+    done = process(["fish", "--no-config", "-c", f"{TGEN} --show-completion | source; {asked}"], env, cwd=tmp_path)
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["--temperature", "storyteller", "a file"], done.stderr
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+def test_a_real_zsh_completes(there: dict[str, str], tmp_path: Path) -> None:
+    """A person at its prompt presses the Tab key."""
+    path = os.pathsep.join([str(Path(TGEN).parent), there["PATH"]])
+    env = {**there, "PATH": path, "HOME": str(tmp_path), "TERM": "xterm", "PS1": "@ "}
+    (tmp_path / "file").touch()
+    master, slave = os.openpty()
+    termios.tcsetwinsize(slave, (24, 200))
+    shell = subprocess.Popen(
+        ["zsh", "-f", "-i"], cwd=tmp_path, env=env, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, preexec_fn=own_terminal
+    )
+    os.close(slave)
+    person = Terminal(shell, master)
+    try:
+        person.wait_for("@ ")
+        # In the shell itself, a function shows what it would run; the completion asks the program.
+        shown = 'tgen() { print -r -- "<$*>" }'
+        person.type(f"autoload -U compinit; compinit -D; source <({TGEN} --show-completion; true); {shown}; echo do''ne\n")
+        person.wait_for("done\n")
+        for line, whole in (
+            ("generate --tempe", "generate --temperature"),
+            ("generate -m st", "generate -m storyteller"),
+            ("generate --file fi", "generate --file file"),
+        ):
+            person.type(f"tgen {line}\t")
+            person.type("\n")
+            person.wait_for(f"<{whole}>")
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(master)
 
 
 def test_the_script_is_installed(there: dict[str, str], tmp_path: Path) -> None:

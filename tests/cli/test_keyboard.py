@@ -36,8 +36,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @contextlib.contextmanager
 def person_at(model: str, folder: Path, *options: str, **changes: str) -> Iterator[Terminal]:
     """A person who sees the first prompt."""
-    homes = {"HOME": str(folder), "XDG_STATE_HOME": str(folder), "TERM": "xterm"}
-    with terminal("chat", "-m", model, *OPTIONS, *options, **{**homes, **changes}) as person:
+    changes = {"HOME": str(folder), "XDG_STATE_HOME": str(folder), "TERM": "xterm"} | changes
+    with terminal("chat", "-m", model, *OPTIONS, *options, piped=None, columns=80, patch="", **changes) as person:
         person.wait_for_prompt()
         yield person
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tgen.engine.pace import Pace
+from tgen.engine.pace import CROWD, Pace
 
 # Milliseconds of a step that reads so many ids of prompts, 0 for none.
 Cost = Callable[[int], float]
@@ -58,6 +58,14 @@ def test_a_step_takes_little_longer_than_one_without_prompts(cost: Cost, expecte
     assert max(sizes) <= 2 * expected, "no more is tried now and then"
 
 
+def test_a_crowd_of_prompts_may_add_more() -> None:
+    for pace in (settled(linear(1, 0.03)), Pace(measured=True), Pace(measured=False)):
+        one = pace.beside(1)
+        assert pace.beside(1, 0) == one
+        assert pace.beside(1, 3) == pytest.approx(3 * one, abs=3)
+        assert pace.beside(1, 100) == pytest.approx(CROWD * one, abs=CROWD)
+
+
 def test_a_step_that_was_held_up_hardly_counts() -> None:
     pace = settled(linear(1, 0.03))
     sizes = read(pace, linear(1, 0.03), 200, held_up=10)
@@ -82,8 +90,8 @@ def test_rows_that_never_decode_alone() -> None:
 
 def test_guesses_leave_less_room_for_prompts() -> None:
     pace = settled(linear(1, 0.03))
-    assert pace.beside(1, 4) == pace.beside(1) - 4
-    assert pace.beside(1, 100) == 1
+    assert pace.beside(1, guesses=4) == pace.beside(1) - 4
+    assert pace.beside(1, guesses=100) == 1
 
 
 def test_the_end_of_a_prompt_changes_nothing() -> None:

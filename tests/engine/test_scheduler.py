@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from tgen.engine.request import Request
 from tgen.engine.scheduler import Scheduler
 from tgen.errors import CapacityError, MemoryLimitError, TgenError, UsageError
 from tgen.events import Finished, Note, Piece, Started
+from tgen.executors.session import Interrupt
 from tgen.executors.torch.session import TorchExecutor
 from tgen.options import RunOptions
 
@@ -168,6 +170,71 @@ def test_a_long_prompt_is_read_beside_a_row_that_writes() -> None:
     assert told == [*[1] * len(blocks), 2]
     assert all(len(rows[0]) == 1 and len(rows[1]) <= USUAL + 2 for rows in blocks)
     assert sum(len(rows[1]) for rows in blocks) == 1000
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
+    """Beside a row that writes, the prompt with the fewest unread ids is read first, whenever it came."""
+    stage = Stage(lambda _: only(ord("a")), context=2000)
+    generator = stage.generator
+    scheduler = Scheduler(generator.executor, 4)
+    scheduler.add(job_of(generator, 1, "P", max_new_tokens=1000))
+    scheduler.step()
+    for key, length in ((2, 1000), (3, 1100), (4, 8)):
+        scheduler.add(job_of(generator, key, "Q" * length, max_new_tokens=3))
+    events = scheduler.step()
+    assert scheduler.running == [1, 2, 4], "a share of what a step reads is left for this one alone"
+    events += scheduler.step()
+    assert [key for key, event in events if isinstance(event, Started)] == [4]
+
+
+class Restless(ScriptedSession):
+    """A session in which others raise the interrupt while it reads, the first `times` that it may be interrupted."""
+
+    times = 0
+
+    def extend_unless(self, interrupt: Interrupt, rows: Sequence[Sequence[int]], tails: Sequence[int] | None = None) -> Logits | None:
+        assert interrupt is not None
+        if type(self).times:
+            type(self).times -= 1
+            self.calls.append(("interrupted", [list(row) for row in rows]))
+            return None
+        return self.extend(rows, tails)
+
+
+class RestlessExecutor(ScriptedExecutor):
+    def open(self) -> ScriptedSession:
+        self.sessions.append(Restless(self.script, self.context))
+        return self.sessions[-1]
+
+
+def test_a_request_that_comes_while_a_long_prompt_is_read_interrupts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text stays the same, and the step after an interrupted one is not interrupted, so that there is progress."""
+    monkeypatch.setattr(Restless, "times", 10)
+    executor = RestlessExecutor(lambda read: only(ord("a") + len(read) % 26), 2000)
+    generator = Generator(executor, byte_tokenizer(), context=2000)
+    scheduler = Scheduler(executor, 4, interrupt=Interrupt())
+    scheduler.add(job_of(generator, 1, "P" * 1000, max_new_tokens=5))
+    assert scheduler.step() == []
+    scheduler.add(job_of(generator, 2, "Q" * 8, max_new_tokens=3))
+    found: dict[int, list[Any]] = defaultdict(list)
+    for number in range(100):
+        for key, event in scheduler.step():
+            found[key].append(event)
+        if number == 0:
+            assert any(isinstance(event, Started) for event in found[2]), "the short prompt is read at once"
+            assert not any(isinstance(event, Started) for event in found[1])
+    assert scheduler.idle
+    session = executor.sessions[0]
+    [first, second, *_] = session.read
+    assert (len(first[1]), len(first[0]) <= USUAL + 2) == (8, True)
+    assert len(second[0]) <= 2 * (USUAL + 2), "beside a row that writes"
+    kinds = [call for call, _ in session.calls if call in ("extend", "interrupted")]
+    assert "interrupted" in kinds[2:], "later ones are interrupted, too"
+    assert ("interrupted", "interrupted") not in pairwise(kinds)
+    for key, prompt, count in ((1, "P" * 1000, 5), (2, "Q" * 8, 3)):
+        assert Played(found[key]).text() == Stage(executor.script, context=2000).generator.generate(
+            prompt, temperature=0, ignore_eos=True, max_new_tokens=count
+        )
 
 
 def test_one_request_is_cancelled_and_the_others_do_not_notice() -> None:

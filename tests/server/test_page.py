@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.skipif(chromium() is None, reason
 
 NARROW = {"viewport": {"width": 320, "height": 256}}  # 1280 by 1024 at 400 % zoom
 Open = Callable[..., "Page"]
+SAID = [{"role": "user", "content": "Hello"}]
 REFUSED = "Failed to load resource"
 # The lowest contrast of a text with what is behind it, and the text.
 CONTRAST = """() => {
@@ -98,6 +99,15 @@ def test_a_text_streams_and_each_token_tells_how_it_was_drawn(window: Open, serv
     assert float(page.locator(".needle").evaluate("e => e.style.getPropertyValue('--at')")) == pytest.approx(steps[-1]["uniform"])
 
 
+def test_the_end_of_a_long_text_is_in_sight(window: Open) -> None:
+    page = window(viewport={"width": 800, "height": 700})
+    write(page, "Once upon a time there was a fox. " * 30, max_new_tokens=12)
+    [box, last] = [page.locator(place).bounding_box() for place in ("#text", "#tokens > :last-child")]
+    assert box is not None and last is not None
+    assert box["y"] <= last["y"] and last["y"] + last["height"] <= box["y"] + box["height"] + 1
+    assert page.evaluate("document.querySelector('#text').scrollTop > 0")
+
+
 def test_a_branch_keeps_what_stands_before_it(window: Open) -> None:
     page = window()
     write(page)
@@ -147,11 +157,12 @@ def test_knobs_change_the_draw(window: Open) -> None:
 
 
 def test_any_layer_and_head(window: Open, served: Served) -> None:
-    page = window()
+    page, decoder = window(), served.service.models.all[0].checkpoint.spec.decoder
+    assert decoder is not None
     write(page, "The king said to his daughter", max_new_tokens=1)
     page.click("#tab-attention")
     page.wait_for_selector("canvas.map")
-    assert page.locator("#map-layer option").count() == 6
+    assert page.locator("#map-layer option").count() == len(decoder.layers)
     page.select_option("#map-layer", "2")
     until(page, "document.querySelector('canvas').getAttribute('aria-label').includes('layer 2')")
     page.select_option("#map-head", "4")
@@ -182,7 +193,7 @@ def test_pieces_follow_the_prompt(window: Open, served: Served) -> None:
     assert "its bytes are 20." in str(page.text_content("#pieces"))
 
 
-def test_what_other_kinds_of_model_show(window: Open) -> None:
+def test_what_other_kinds_of_model_show(window: Open, served: Served) -> None:
     page = window()
     page.select_option("#model", "english-french")
     until(page, "document.querySelector('#knob-temperature').value === '0'")
@@ -201,8 +212,10 @@ def test_what_other_kinds_of_model_show(window: Open) -> None:
     page.select_option("#model", "talker")
     page.wait_for_selector("#chat-choice:not([hidden])")
     page.click("#tab-draw")
+    page.check("#chat")
     write(page, "Hello", max_new_tokens=3)
-    assert page.locator("#tokens > *").count() == 3
+    steps = [one for one in events(served, model="talker", messages=SAID, seed=7, max_tokens=3) if one["event"] == "Step"]
+    assert text(page) == "".join(step["text"] for step in steps)
 
 
 def test_keys_alone_do_everything(window: Open) -> None:

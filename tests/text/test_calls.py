@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgen.errors import UsageError
-from tgen.text.calls import Call, CallReader, TaggedCalls, WholeCalls, call_reader
+from tgen.text.call_forms import Call
+from tgen.text.calls import CallReader, ChannelCalls, TaggedCalls, WholeCalls, call_reader
 from tgen.text.chat import ChatTemplate, read_messages
 
 FUNCTIONS: dict[str, dict[str, Any]] = {"weather": {}, "time.now": {}}
@@ -21,8 +22,9 @@ SECOND = '<tool_call>{"name": "time.now", "arguments": {}}</tool_call>'
 LLAMA = '{"name": "weather", "parameters": {"day": "today"}}'
 
 
-def read(reader: CallReader, text: str, size: int, written: str = "") -> tuple[str, list[Call]]:
+def read(reader: CallReader | None, text: str, size: int, written: str = "") -> tuple[str, list[Call]]:
     """What a reader makes of a text that comes in pieces of this size."""
+    assert reader is not None
     found = [reader.feed(text[place : place + size]) for place in range(0, len(text), size)] + [reader.flush(written)]
     return "".join(said for said, _ in found), [call for _, calls in found for call in calls]
 
@@ -74,6 +76,135 @@ def test_mistral_s_names_before_arguments() -> None:
     reader = call_reader("{{ '[TOOL_CALLS]' }}{{ '[ARGS]' }}", FUNCTIONS)
     assert read(reader, 'weather{"day": "today"}time.now{}', 4, written) == ("", [DAY, NOW])
     assert read(call_reader("[ARGS]", FUNCTIONS), "weather is fine", 4, "weather is fine</s>") == ("weather is fine", [])
+
+
+NIGHT = {"weather": {"properties": {"day": {"type": "string"}, "hours": {"type": "array"}, "mild": {"type": "boolean"}}}, "time.now": {}}
+ALL = Call("weather", '{"day": "today", "hours": [1, 2], "mild": true}')
+DEEPSEEK = "<｜tool▁calls▁begin｜>{}<｜tool▁calls▁end｜>"
+FORMS = {
+    "bare": (
+        "<function={",
+        "<function=weather>\n<parameter=day>\ntoday\n</parameter>\n</function>\n<function=time.now>\n</function>",
+        [DAY, NOW],
+    ),
+    "seed": ("<seed:tool_call>", "<seed:tool_call><function=weather><parameter=day>today</parameter></function></seed:tool_call>", [DAY]),
+    "glm": (
+        "<tool_call>",
+        "<tool_call>weather\n<arg_key>day</arg_key>\n<arg_value>today</arg_value>\n<arg_key>hours</arg_key><arg_value>[1, 2]</arg_value>"
+        "<arg_key>mild</arg_key><arg_value>true</arg_value>\n</tool_call>\n<tool_call>time.now\n</tool_call>",
+        [ALL, NOW],
+    ),
+    "lfm2": (
+        "<|tool_call_start|>",
+        '<|tool_call_start|>[weather(day="today", hours=[1, 2], mild=true), time.now()]<|tool_call_end|>',
+        [ALL, NOW],
+    ),
+    "minicpm": (
+        "<|tool_call_start|>",
+        "<|tool_call_start|>\n```python\nweather(day='today')\ntime.now()\n```\n<|tool_call_end|>",
+        [DAY, NOW],
+    ),
+    "olmo": ("<function_calls>", "<function_calls>weather(day='today')\ntime.now()</function_calls>", [DAY, NOW]),
+    "nemotron": (
+        "<TOOLCALL>",
+        '<TOOLCALL>[{"name": "weather", "arguments": {"day": "today"}}, {"name": "time.now"}]</TOOLCALL>',
+        [DAY, NOW],
+    ),
+    "hunyuan": ("<tool_calls>", '<tool_calls>[{"name": "weather", "arguments": {"day": "today"}}]</tool_calls>', [DAY]),
+    "phi": ("<|tool_call|>", '<|tool_call|>[{"name": "weather", "arguments": {"day": "today"}}]<|/tool_call|>', [DAY]),
+    "granite": ("<|tool_call|>", '<|tool_call|>[{"name": "weather", "arguments": {"day": "today"}}]', [DAY]),
+    "apertus": ("<|tools_prefix|>", '<|tools_prefix|>[{"weather": {"day": "today"}}, {"time.now": {}}]<|tools_suffix|>', [DAY, NOW]),
+    "command": (
+        "<|START_ACTION|>",
+        '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "weather", "parameters": {"day": "today"}}]<|END_ACTION|>',
+        [DAY],
+    ),
+    "deepseek 3": (
+        "<｜tool▁calls▁begin｜>",
+        DEEPSEEK.format(
+            '<｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n{"day": "today"}\n```<｜tool▁call▁end｜>\n'
+            "<｜tool▁call▁begin｜>function<｜tool▁sep｜>time.now\n```json\n{}\n```<｜tool▁call▁end｜>"
+        ),
+        [DAY, NOW],
+    ),
+    "deepseek 3.1": (
+        "<｜tool▁calls▁begin｜>",
+        DEEPSEEK.format('<｜tool▁call▁begin｜>weather<｜tool▁sep｜>{"day": "today"}<｜tool▁call▁end｜>'),
+        [DAY],
+    ),
+    "wrapped": (
+        "<tool_call>",
+        '<tool_call>{"type": "function", "function": {"name": "weather", "arguments": {"day": "today"}}}</tool_call>',
+        [DAY],
+    ),
+}
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_of_other_families(name: str, size: int) -> None:
+    mark, text, calls = FORMS[name]
+    reader = call_reader(f"{{{{ '{mark}' }}}}", NIGHT)
+    assert read(reader, f"I look.\n{text}", size) == ("I look.", calls)
+    assert isinstance(reader, TaggedCalls)
+    assert read(call_reader(mark, {"other": {}}), text, size)[1] == []
+
+
+@pytest.mark.parametrize(
+    "text", ["[weather(day='today'), time.now()]", "[weather(day='today'), time.now()]\n", '[weather(day="today")]; [time.now()]']
+)
+def test_llama_s_python(text: str) -> None:
+    assert read(call_reader("", NIGHT), text, 5) == ("", [DAY, NOW])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1, 2]", "[weather('today')]", "[weather(day=today)]", "[weather(**{})]", "[delete(day='today')]", "[weather(day={1, 2})]",
+        "[weather(day=1e999)]", "[weather(day='\\d')] and", "[" + "(" * 3000, "[weather(day=[f() for f in x])]", "[open('x').read()]", "[]",
+    ],
+)  # fmt: skip
+def test_other_python_is_text(text: str) -> None:
+    assert read(call_reader("", NIGHT), text, 5) == (text, [])
+
+
+HARMONY = "{{ '<|start|>' }}{{ '<|channel|>' }}{{ '<|message|>' }}"
+
+
+@pytest.mark.parametrize(
+    ("parts", "said", "calls"),
+    [
+        ("<|channel|> analysis <|message|> Hm. <|end|> <|start|> assistant <|channel|> final <|message|> Hello.", "Hello.", []),
+        (
+            "<|channel|> analysis <|message|> Hm. <|end|> <|start|> assistant <|channel|> commentary+to=functions.weather+ "
+            '<|constrain|> json <|message|> {"day":+"today"}',
+            "",
+            [DAY],
+        ),
+        (
+            "<|channel|> commentary <|message|> I+look. <|end|> <|start|> assistant+to=functions.time.now "
+            "<|channel|> commentary <|message|> {} <|call|>",
+            "I look.",
+            [NOW],
+        ),
+        ("<|channel|> commentary+to=functions.delete <|message|> {}", "{}", []),
+        ("<|channel|> commentary+to=functions.weather <|message|> no+JSON <|call|>", "no JSON", []),
+        ("Hello.", "Hello.", []),
+        ("<|channel|> final", "", []),
+    ],
+)
+def test_channels(parts: str, said: str, calls: list[Call]) -> None:
+    """Their marks are special tokens, so each comes whole."""
+    reader = call_reader(HARMONY, FUNCTIONS)
+    assert isinstance(reader, ChannelCalls)
+    found = [reader.feed(part.replace("+", " ")) for part in parts.split(" ")] + [reader.flush()]
+    assert ("".join(text for text, _ in found), [call for _, some in found for call in some]) == (said, calls)
+
+
+def test_which_texts_are_read() -> None:
+    assert call_reader("<tool_call>", {}) is None
+    assert isinstance(call_reader(HARMONY, {}), ChannelCalls)
+    assert isinstance(call_reader(HARMONY, FUNCTIONS, forced=True), WholeCalls)
 
 
 def test_text_is_not_held_back_without_need() -> None:

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as Library
 from tests.engine.scripted import byte_library
 from tests.text.make_chats import CONVERSATIONS, TEMPLATES, TOKENS, WANTED
 from tgen.errors import CheckpointError, UsageError
-from tgen.text.chat import ChatTemplate, Message, Role, find_template, read_arguments
+from tgen.text.chat import ChatTemplate, Ending, Message, Role, find_template, read_arguments
 from tgen.text.tokenizer import Tokenizer
 
 NAMES = sorted(path.stem for path in TEMPLATES.glob("*.jinja"))
@@ -343,3 +343,26 @@ def test_what_is_no_file_or_no_template(tmp_path: Path) -> None:
     path.write_bytes(b" " * (2**20 + 1))
     with pytest.raises(CheckpointError, match="is larger than 1 MiB"):
         find_template(tmp_path)
+
+
+ENDS = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}</s>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("ending", "said", "text"),
+    [
+        ("answer", "The wolf", "<user>Hello</s><assistant>The wolf</s><assistant>"),
+        ("finished", "The wolf", "<user>Hello</s><assistant>The wolf</s>"),
+        ("continued", "The wolf", "<user>Hello</s><assistant>The wolf"),
+        ("continued", " Hello ", "<user>Hello</s><assistant>Hello"),
+    ],
+)
+def test_how_a_conversation_goes_on(ending: Ending, said: str, text: str) -> None:
+    template = ChatTemplate(ENDS, "place", {}, ending=ending)
+    assert template.render([Message("user", "Hello"), Message("assistant", said)]) == [text]
+
+
+@pytest.mark.parametrize("last", [Message("user", "Hello"), Message("assistant", " ")])
+def test_only_an_answer_is_gone_on_with(last: Message) -> None:
+    with pytest.raises(UsageError, match="needs a last message of the assistant"):
+        ChatTemplate(ENDS, "place", {}, ending="continued").render([Message("user", "Hello"), last])

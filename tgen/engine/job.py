@@ -88,6 +88,21 @@ class Job:
         return self.done < len(self.prepared.ids)
 
     @property
+    def unread(self) -> int:
+        """How many ids of the prompt have not been read."""
+        return len(self.prepared.ids) - self.done
+
+    @property
+    def most(self) -> int:
+        """How many of them a step may read."""
+        return min(self.unread, CHUNK if self.score is None else SCORED)
+
+    @property
+    def price(self) -> int:
+        """What reading one of them counts among the ids that a step may read: more if each takes the memory of logits."""
+        return 1 if self.score is None else CHUNK // SCORED
+
+    @property
     def overdue(self) -> bool:
         """Whether it has had a row for longer than it may take."""
         limit = self.prepared.options.max_time
@@ -99,11 +114,10 @@ class Job:
         return len(self.lengths)
 
     def block(self, most: int) -> list[Sequence[int]]:
-        """The ids that its rows read in the next step: a token and its guesses, or up to `most` ids of the prompt, but at least one."""
+        """The ids that its rows read in the next step: a token and its guesses, or `most` ids of the prompt."""
         if not self.reading:
             return [row.ids for row in self.next]
-        size = max(1, min(CHUNK if self.score is None else SCORED, most))
-        return [self.prepared.ids[self.done : self.done + size]]
+        return [self.prepared.ids[self.done : self.done + most]]
 
     def tails(self, block: Sequence[Sequence[int]]) -> list[int]:
         """At how many of the last positions of each row in a block it needs logits: none before the end of a prompt without scores."""

@@ -19,6 +19,8 @@ ALIKE = 1.15
 SURELY = 0.4
 # After this many steps of one size, the pace forgets what the next larger one took, because that may have changed.
 FORGET = 100
+# Several prompts may read more, up to so many times as much: their first tokens are waited for, too, and rows gain by decoding together.
+CROWD = 4
 
 
 class Pace:
@@ -45,9 +47,12 @@ class Pace:
         if size == self._size:
             self._choose()
 
-    def beside(self, decoding: int, guesses: int = 0) -> int:
-        """How many ids of prompts a step reads beside this many rows that decode, and so many guesses; at least one."""
-        return max(1, 2**self._size - guesses) if self._measured else USUAL + 2 * decoding
+    def beside(self, decoding: int, prompts: int = 1, guesses: int = 0) -> int:
+        """How many ids of so many prompts a step reads beside this many rows that decode, and so many guesses; at least one."""
+        crowd = min(CROWD, max(1, prompts))
+        if not self._measured:
+            return crowd * (USUAL + 2 * decoding)
+        return max(1, (crowd << self._size) - guesses)
 
     def _choose(self) -> None:
         """Take the next larger or smaller size, if that is better."""

@@ -14,13 +14,13 @@ from itertools import accumulate
 
 from tgen.arrays import Logits
 from tgen.engine.draft import Draft, DraftGuesses
-from tgen.engine.job import CHUNK, SCORED, Job
+from tgen.engine.job import Job
 from tgen.engine.pace import Pace
 from tgen.engine.prefix import common
 from tgen.engine.shared import LEAST, SharedPrefixes
 from tgen.errors import MemoryLimitError, TgenError
 from tgen.events import Event, Finished, Note, Reading
-from tgen.executors.session import Executor
+from tgen.executors.session import Executor, Interrupt, InterruptibleSession
 
 # While no row decodes, a step reads up to this many ids of several prompts: more would only take more memory.
 TOGETHER = 2048
@@ -30,6 +30,8 @@ CACHE_SHARE = 0.8
 PATIENCE_SECONDS = 0.05
 # A request waits for another one that is reading the beginning of both their prompts, if at least this many ids need not be read again.
 WORTH_WAITING = 32
+# A new request does not interrupt a step that reads no more ids than this: that takes about as long as a few steps of decode.
+UNINTERRUPTED = 64
 
 Told = list[tuple[int, Event | TgenError]]
 
@@ -37,10 +39,19 @@ Told = list[tuple[int, Event | TgenError]]
 class Scheduler:
     """Runs any number of requests, at most `rows` rows at once. Each request gets the text that it would get alone."""
 
-    def __init__(self, executor: Executor, rows: int = 16, *, beside: int | None = None, draft: Draft | None = None) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        rows: int = 16,
+        *,
+        beside: int | None = None,
+        draft: Draft | None = None,
+        interrupt: Interrupt | None = None,
+    ) -> None:
         """`beside` is how many ids of prompts a step reads while rows decode; None reads so few that the time between tokens stays short.
 
-        The model of `draft`, if there is one, makes the guesses.
+        The model of `draft`, if there is one, makes the guesses. Where requests may come at any time, `interrupt` goes up when one comes:
+        then it need not wait until a part of a long prompt has been read, and a short prompt is read before a longer one.
         """
         self._executor = executor
         self._session = executor.open()
@@ -48,6 +59,8 @@ class Scheduler:
         self._beside = beside
         self._pace = Pace(measured=executor.exact)
         self._draft = draft
+        self._interrupt = interrupt
+        self._interrupted = False  # whether the last step was; the next one is not, so that there is progress
         self._running: list[Job] = []  # in the order of their rows in the session
         self._waiting: deque[Job] = deque()
         self._most_bytes: float | None = None
@@ -110,6 +123,8 @@ class Scheduler:
                 return told
             self._drop(job)
             return [*told, (job.key, error)]
+        if logits is None:
+            return told
         selection: list[int] = []
         going: list[Job] = []
         offset = 0
@@ -126,14 +141,21 @@ class Scheduler:
             self._session.truncate([length for job in going for length in job.lengths])
         return told
 
-    def _read(self, rows: list[Sequence[int]], tails: list[int]) -> Logits:
-        """The session's logits; the pace learns how long a step takes in which rows decode."""
+    def _read(self, rows: list[Sequence[int]], tails: list[int]) -> Logits | None:
+        """The session's logits, None if the step was interrupted. The pace learns how long a step takes in which rows decode."""
+        ids, session = sum(map(len, rows)), self._session
+        if all(job.reading for job in self._running):
+            if self._interrupt is not None and not self._interrupted and ids > UNINTERRUPTED and isinstance(session, InterruptibleSession):
+                logits = session.extend_unless(self._interrupt, rows, tails)
+                self._interrupted = logits is None
+                return logits
+            self._interrupted = False
+            return session.extend(rows, tails)
         begin = time.perf_counter()
-        logits = self._session.extend(rows, tails)
-        reading = [job.reading for job in self._running]
-        if not all(reading):
-            decoding = sum(job.width for job in self._running if not job.reading)
-            self._pace.learn(sum(map(len, rows)) - decoding if any(reading) else 0, time.perf_counter() - begin)
+        logits = session.extend(rows, tails)
+        decoding = sum(job.width for job in self._running if not job.reading)
+        reading = any(job.reading for job in self._running)
+        self._pace.learn(ids - decoding if reading else 0, time.perf_counter() - begin)
         return logits
 
     def _advance(self, job: Job, block: list[Sequence[int]], logits: Logits, offset: int, told: Told) -> list[int]:
@@ -166,20 +188,35 @@ class Scheduler:
     def _blocks(self, told: Told) -> list[list[Sequence[int]]]:
         """The ids that each running job's rows read in this step. Starts waiting jobs while there is room and more ids may be read."""
         decoding, guesses = self._offer()
-        left = TOGETHER if not decoding else self._pace.beside(decoding, guesses) if self._beside is None else self._beside
-        blocks = []
-        for job in self._running:
-            blocks.append(job.block(left))
-            left -= self._price(job, len(blocks[-1][0])) if job.reading else 0
-        while left > 0 and (entering := self._enter(told)) is not None:
-            blocks.append(entering.block(left))
-            left -= self._price(entering, len(blocks[-1][0])) + len(entering.prepared.source or ())
-        return blocks
+        budget = TOGETHER if not decoding else self._beside_rows(decoding, guesses=guesses)
+        while (entering := self._enter(told, budget)) is not None:
+            budget -= len(entering.prepared.source or ())
+        shares = self._shares(decoding, budget)
+        return [job.block(shares.get(job.key, 0)) for job in self._running]
 
-    @staticmethod
-    def _price(job: Job, ids: int) -> int:
-        """What reading these ids counts among those that a step may read: more if each of them takes the memory of logits."""
-        return ids if job.score is None else ids * CHUNK // SCORED
+    def _beside_rows(self, decoding: int, ending: int = 0, guesses: int = 0) -> int:
+        """How many ids of prompts a step reads beside rows that decode, of which so many are prompts that end in it, and guesses."""
+        if self._beside is not None:
+            return self._beside
+        coming = min(len(self._waiting), self._rows - sum(job.rows for job in self._running))
+        return self._pace.beside(decoding, sum(job.reading for job in self._running) - ending + coming, guesses)
+
+    def _shares(self, decoding: int, budget: int) -> dict[int, int]:
+        """How many ids of each prompt this step reads, at least one: those with the fewest unread ids come first, whenever they came.
+
+        Where requests come at any time, a prompt that ends in this step counts as a row that decodes: a longer one must not hold it up, so
+        both together read no more than is read beside such rows.
+        """
+        shares: dict[int, int] = {}
+        ending = ended = 0  # how many prompts end in this step, and their ids
+        for job in sorted((job for job in self._running if job.reading), key=lambda job: job.unread):
+            if self._interrupt is not None and not decoding and ending and job.unread > ended:
+                budget = min(budget, self._beside_rows(ending, ending) - ended)
+            shares[job.key] = share = max(1, min(job.most, budget))
+            budget -= share * job.price
+            if share == job.unread:
+                ending, ended = ending + 1, ended + share
+        return shares
 
     def _offer(self) -> tuple[int, int]:
         """Make the guesses that the rows read in this step; returns how many rows decode, and how many guesses they read."""
@@ -191,9 +228,12 @@ class Scheduler:
             self._draft.offer([guesses for guesses in decoding if isinstance(guesses, DraftGuesses)])
         return len(decoding), sum(len(guesses.offered) for guesses in decoding if guesses is not None)
 
-    def _enter(self, told: Told) -> Job | None:
-        """Start the next ready job: give it a row of the session. Returns None if no job is ready, or if there is no room for it yet."""
-        while (job := self._next_ready()) is not None:
+    def _enter(self, told: Told, budget: int) -> Job | None:
+        """Start the next ready job of which this step can read a part: give it a row of the session.
+
+        Returns None if there is no such job, or if there is no room for it yet.
+        """
+        while (job := self._next_ready(budget)) is not None:
             try:
                 job.writer.result()
                 if not self._fits(job):
@@ -211,13 +251,21 @@ class Scheduler:
             return job
         return None
 
-    def _next_ready(self) -> Job | None:
-        """The first waiting job whose writer is ready. Another thread compiles constraints; if no job runs, wait briefly for one."""
+    def _next_ready(self, budget: int) -> Job | None:
+        """The first waiting job whose writer is ready, and whose prompt has a share of the ids that this step may read.
+
+        Another thread compiles constraints; if no job runs, wait briefly for one.
+        """
         if not self._running and self._waiting:
             wait([job.writer for job in self._waiting], PATIENCE_SECONDS, FIRST_COMPLETED)
         if sum(job.rows for job in self._running) >= self._rows:
             return None
-        return next((job for job in self._waiting if job.writer.done() and not self._is_being_read(job)), None)
+        reading = [job for job in self._running if job.reading]
+
+        def has_share(job: Job) -> bool:
+            return sum(other.most * other.price for other in reading if other.unread <= job.unread) < budget
+
+        return next((job for job in self._waiting if job.writer.done() and has_share(job) and not self._is_being_read(job)), None)
 
     def _is_being_read(self, job: Job) -> bool:
         """Whether a running job is about to read ids that this job shares, so that it had better wait, and copy the row then."""

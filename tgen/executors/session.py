@@ -14,6 +14,21 @@ State = dict[str, npt.NDArray[Any]]
 Hidden = npt.NDArray[np.float32]
 
 
+class Interrupt:
+    """A flag by which one thread ends what another one has a session read; it stays up until that other thread lowers it."""
+
+    def __init__(self) -> None:
+        self.flag = np.zeros(1, np.int32)
+
+    def up(self) -> None:
+        """Ask for an early end."""
+        self.flag[0] = 1
+
+    def down(self) -> None:
+        """Note that it was seen."""
+        self.flag[0] = 0
+
+
 class Session(Protocol):
     """Rows of ids that the model continues together. The session holds the cache, never the model; each row's cache has its own length."""
 
@@ -71,6 +86,15 @@ class StorableSession(Session, Protocol):
 
     def restore(self, length: int, state: State) -> None:
         """Append a row that has read `length` ids. Raises ValueError for a state that does not fit the length or the model."""
+        ...
+
+
+@runtime_checkable
+class InterruptibleSession(Session, Protocol):
+    """A session that can stop reading at once."""
+
+    def extend_unless(self, interrupt: Interrupt, rows: Sequence[Sequence[int]], tails: Sequence[int] | None = None) -> Logits | None:
+        """What `extend` does; None if another thread interrupted it before it was done, and then no row has read anything."""
         ...
 
 

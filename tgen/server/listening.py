@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -87,7 +88,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._leave = leave
         self._ready = ready
-        self._silent: dict[Any, int] = {}
+        self._silent: dict[Any, float] = {}  # connections without a request, and when they were seen first
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections."""
@@ -97,10 +98,12 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Close connections on which no request came for too long; the base class does so only after a first request."""
         if counter % 10 == 0:
-            silent = {one for one in self.server_state.connections if getattr(one, "cycle", None) is None}
-            self._silent = {one: seconds + 1 for one, seconds in {**dict.fromkeys(silent, 0), **self._silent}.items() if one in silent}
-            for one in [one for one, seconds in self._silent.items() if seconds > HEADER_SECONDS]:
-                one.transport.close()
+            now = time.monotonic()
+            silent = [one for one in self.server_state.connections if getattr(one, "cycle", None) is None]
+            self._silent = {one: self._silent.get(one, now) for one in silent}
+            for one, since in self._silent.items():
+                if now - since > HEADER_SECONDS:
+                    one.transport.close()
         return await super().on_tick(counter)
 
     @contextmanager

@@ -9,16 +9,17 @@ from typing import Any
 
 from tgen.errors import CapacityError, CheckpointError, MemoryLimitError, TgenError, UsageError, shortened
 from tgen.wire.records import INSPECTED, in_json
-from tgen.wire.requests import ALIASES, OPTIONS
+from tgen.wire.requests import ALIASES, GUIDED, OPTIONS
 
 INVALID, SERVER = "invalid_request_error", "server_error"
 # Words at the beginning of a message that name a key of the body.
-PARAMETER = re.compile(r"'?([a-z_]+)'?\b")
+QUOTED, PARAMETER = re.compile(r"'(\w+)' (?:is not known|cannot be honoured)"), re.compile(r"([a-z_]+)\b")
 KEYS = (
-    OPTIONS | ALIASES.keys() | INSPECTED
+    OPTIONS | ALIASES.keys() | GUIDED.keys() | INSPECTED
     | frozenset(
         "prompt messages echo stream stream_options model tools tool_choice parallel_tool_calls response_format logprobs top_logprobs "
-        "best_of suffix logit_bias input encoding_format dimensions tokens text truncation chat_template_kwargs background top".split()
+        "best_of suffix logit_bias input encoding_format dimensions tokens text truncation chat_template_kwargs structured_outputs "
+        "continue_final_message add_generation_prompt add_special_tokens top".split()
     )
 )  # fmt: skip
 
@@ -58,5 +59,7 @@ def error_body(error: HttpError) -> dict[str, Any]:
 
 
 def _parameter(message: str) -> str | None:
+    if found := QUOTED.match(message):
+        return found[1]
     found = PARAMETER.match(message)
     return found[1] if found and found[1] in KEYS else None

@@ -57,36 +57,40 @@ async def send_stream(pieces: AsyncGenerator[bytes], send: Send, patience: float
     """
     headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
+    voice = _Voice(send)
+    living = asyncio.ensure_future(voice.keep_alive(patience))
     status = 200
     try:
-        async with aclosing(pieces), aclosing(_kept_alive(pieces, patience, deadline, late)) as living:
-            async for piece in living:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        async with asyncio.timeout(max(0.0, deadline - time.monotonic())) as limit, aclosing(pieces):
+            async for piece in pieces:
+                await voice.say(piece)
     except Exception as error:
-        found = as_http(error)
+        found = as_http(late if isinstance(error, TimeoutError) and limit.expired() else error)
         status = found.status
-        await send({"type": "http.response.body", "body": sse(error_body(found)), "more_body": True})
+        await voice.say(sse(error_body(found)))
+    finally:
+        living.cancel()
     await send({"type": "http.response.body", "body": b""})
     return status
 
 
-async def _kept_alive(pieces: AsyncGenerator[bytes], patience: float, deadline: float, late: Exception) -> AsyncGenerator[bytes]:
-    """The pieces, with comments while none comes. Raises `late` when the time is over."""
-    while True:
-        following = asyncio.ensure_future(anext(pieces, None))
-        try:
-            while not following.done():
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise late
-                done, _ = await asyncio.wait({following}, timeout=min(left, patience))
-                if not done and left > patience:
-                    yield comment("waiting")
-        finally:
-            if not following.done():
-                following.cancel()
-                await asyncio.wait({following})
-        piece = following.result()
-        if piece is None:
-            return
-        yield piece
+class _Voice:
+    """Sends pieces one at a time, though two tasks have something to say."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._lock = asyncio.Lock()
+        self._last = time.monotonic()
+
+    async def say(self, piece: bytes) -> None:
+        """Send a piece."""
+        async with self._lock:
+            self._last = time.monotonic()
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def keep_alive(self, patience: float) -> None:
+        """Send a comment whenever nothing was said for so many seconds."""
+        while True:
+            await asyncio.sleep(max(0.0, self._last + patience - time.monotonic()))
+            if time.monotonic() >= self._last + patience:
+                await self.say(comment("waiting"))

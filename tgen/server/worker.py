@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import traceback
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from itertools import count, islice
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
 from tgen.engine.generator import Generator
@@ -19,6 +19,7 @@ from tgen.engine.scheduler import Scheduler, Told
 from tgen.engine.shared import SharedPrefixes
 from tgen.errors import MemoryLimitError, TgenError
 from tgen.events import Event, Finished
+from tgen.executors.session import Interrupt
 from tgen.sampling.sampler import Trace
 
 T = TypeVar("T")
@@ -27,9 +28,9 @@ KEPT_SHARE = 0.25
 
 
 class Listener(Protocol):
-    """Where the events of jobs go, with their keys; a queue of asyncio, or one for threads."""
+    """Where the events of jobs go, with their keys, all those of a step at once; a queue of asyncio, or one for threads."""
 
-    def put_nowait(self, item: tuple[int, Event | TgenError], /) -> None: ...
+    def put_nowait(self, item: Told, /) -> None: ...
 
 
 class Engine:
@@ -39,6 +40,7 @@ class Engine:
         """At most `rows` rows run at once."""
         self.generator = generator
         self.rows = rows
+        self.interrupt = Interrupt()
         self._lock = threading.Lock()
         self.reset()
 
@@ -48,7 +50,7 @@ class Engine:
         free = executor.free_bytes()
         shares = self.generator.limits.answer_start is None  # the answer to a source begins like every other answer
         self._prefixes = SharedPrefixes(executor, float("inf") if free is None else KEPT_SHARE * free) if shares else None
-        self.scheduler = Scheduler(executor, self.rows, draft=self.generator.draft)
+        self.scheduler = Scheduler(executor, self.rows, draft=self.generator.draft, interrupt=self.interrupt)
 
     def job(self, request: Request, generator: Generator | None = None, watch: Callable[[Trace], None] | None = None) -> Job:
         """The job for a request, as this generator or another one of the model makes it. Several threads may ask. Raises TgenError.
@@ -66,9 +68,12 @@ class Worker:
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._keys = count(1)
         self._listeners: dict[int, Listener] = {}
+        self._held: dict[int, Told] = {}  # by the keys of jobs of whom only the end is awaited, what came before it
         self._running: list[Engine] = []  # the engines that have something to do
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over = False
+        self._posting = threading.Lock()
+        self._raised: list[Interrupt] = []
 
     def start(self) -> None:
         """Start the thread; events go to the running loop."""
@@ -98,13 +103,16 @@ class Worker:
         self._inbox.put(run)
         return future
 
-    async def events(self, engine: Engine, jobs: Sequence[Job]) -> AsyncGenerator[tuple[int, Event]]:
+    async def events(self, engine: Engine, jobs: Sequence[Job], *, whole: bool = False) -> AsyncGenerator[tuple[int, Event]]:
         """The events of these jobs, each with the number of its job, until all samples have ended. Raises the first error.
+
+        With `whole`, a job's events come when one of its samples ends, all at once: waking a connection for every token takes time from the
+        model.
 
         Of many jobs, no more than the engine's rows wait or run at once, so that other requests come in between. However this ends, the
         jobs that have not ended are cancelled.
         """
-        queue: asyncio.Queue[tuple[int, Event | TgenError]] = asyncio.Queue()
+        queue: asyncio.Queue[Told] = asyncio.Queue()
         numbers = {job.key: number for number, job in enumerate(jobs)}
         left = iter(jobs)
         going: dict[int, int] = {}  # the samples that have not ended, by the keys of jobs that were added
@@ -112,33 +120,36 @@ class Worker:
         def add(count: int) -> None:
             new = list(islice(left, count))
             going.update((job.key, job.prepared.options.samples) for job in new)
-            self.add(engine, new, queue)
+            self.add(engine, new, queue, whole=whole)
 
         add(engine.rows)
         try:
             while going:
-                key, event = await queue.get()
-                if isinstance(event, TgenError):
-                    raise event
-                going[key] -= isinstance(event, Finished)
-                if not going[key]:
-                    del going[key]
-                    add(1)
-                yield numbers[key], event
+                for key, event in await queue.get():
+                    if isinstance(event, TgenError):
+                        raise event
+                    going[key] -= isinstance(event, Finished)
+                    if not going[key]:
+                        del going[key]
+                        add(1)
+                    yield numbers[key], event
         finally:
             self.drop(engine, going, numbers)
 
-    def add(self, engine: Engine, jobs: Sequence[Job], listener: Listener) -> None:
-        """Add jobs, whose events go to a listener with their keys, until they are dropped."""
+    def add(self, engine: Engine, jobs: Sequence[Job], listener: Listener, *, whole: bool = False) -> None:
+        """Add jobs, whose events go to a listener with their keys, until they are dropped; with `whole`, only when a job's sample ends."""
         self._listeners |= dict.fromkeys((job.key for job in jobs), listener)
-        self._inbox.put(lambda: self._add(engine, jobs))
+        if whole:
+            self._held |= {job.key: [] for job in jobs}
+        self._post(engine, lambda: self._add(engine, jobs))
 
     def drop(self, engine: Engine, going: Iterable[int], keys: Iterable[int]) -> None:
         """Cancel the jobs of the keys that are still `going`, and hear nothing more of any."""
         for key in keys:
             self._listeners.pop(key, None)
+            self._held.pop(key, None)
         if cancelled := list(going):
-            self._inbox.put(lambda: self._cancel(engine, cancelled))
+            self._post(engine, lambda: self._cancel(engine, cancelled))
 
     def _add(self, engine: Engine, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -148,7 +159,7 @@ class Worker:
 
     def cancel(self, engine: Engine, key: int) -> None:
         """Let a request end now; whoever hears its events hears the last ones."""
-        self._inbox.put(lambda: self._cancel(engine, [key]))
+        self._post(engine, lambda: self._cancel(engine, [key]))
 
     def _cancel(self, engine: Engine, keys: Iterable[int]) -> None:
         for key in keys:
@@ -159,22 +170,34 @@ class Worker:
 
     def _run(self) -> None:
         while not self._over:
-            self._take(wait=not self._running)
+            for task in self._taken():
+                try:
+                    task()
+                except Exception:  # whatever it is, the other requests go on
+                    traceback.print_exc()
             for engine in [*self._running]:
                 self._tell(self._step(engine))
                 if engine.scheduler.idle:
                     self._running.remove(engine)
 
-    def _take(self, wait: bool) -> None:
-        """Do what came into the queue; with `wait`, something must come first."""
-        with suppress(Empty):
-            while True:
-                task = self._inbox.get(block=wait)
-                wait = False
-                try:
-                    task()
-                except Exception:  # whatever it is, the other requests go on
-                    traceback.print_exc()
+    def _post(self, engine: Engine, task: Callable[[], None]) -> None:
+        """Put what concerns an engine's requests into the queue, and let no engine read long before it is done."""
+        with self._posting:
+            self._inbox.put(task)
+            for one in (engine, *self._running):
+                one.interrupt.up()
+                self._raised.append(one.interrupt)
+
+    def _taken(self) -> Iterator[Callable[[], None]]:
+        """What came into the queue; if no engine has anything to do, something must come first."""
+        if not self._running:
+            yield self._inbox.get()
+        with self._posting:  # a task is in the queue and its interrupts are up, or neither
+            tasks = [self._inbox.get_nowait() for _ in range(self._inbox.qsize())]
+            for interrupt in self._raised:
+                interrupt.down()
+            self._raised.clear()
+        yield from tasks
 
     def _step(self, engine: Engine) -> Told:
         """One step; an error that no request explains ends all of the engine's requests, and no other one."""
@@ -188,11 +211,26 @@ class Worker:
             return [(key, TgenError(f"unexpected {type(error).__name__}: {error}", "this is a bug in tgen")) for key in keys]
 
     def _tell(self, told: Told) -> None:
-        if told and self._loop is not None:
+        ready = [one for key, event in told for one in self._released(key, event)]
+        if ready and self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._deliver, told)
+                self._loop.call_soon_threadsafe(self._deliver, ready)
+
+    def _released(self, key: int, event: Event | TgenError) -> Told:
+        """The event, or none if it is held, or all that were held with the one that ends the wait."""
+        if (held := self._held.get(key)) is None:
+            return [(key, event)]
+        held.append((key, event))
+        if not isinstance(event, Finished | TgenError):
+            return []
+        released = held[:]
+        held.clear()
+        return released
 
     def _deliver(self, told: Told) -> None:
+        parts: dict[Listener, Told] = {}
         for key, event in told:
             if (queue := self._listeners.get(key)) is not None:
-                queue.put_nowait((key, event))
+                parts.setdefault(queue, []).append((key, event))
+        for queue, part in parts.items():
+            queue.put_nowait(part)

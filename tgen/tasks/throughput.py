@@ -26,14 +26,14 @@ def throughput(generator: Generator, rows: int, context: int, new_tokens: int, r
     """Continue random prompts of `context` ids. Both ways take turns, so that a machine that slows down slows both."""
     turns: list[tuple[float, float]] = []
     for turn in range(repeats + 1):
-        pair = _speed(generator, rows, 1, context, new_tokens), _speed(generator, rows, rows, context, new_tokens)
+        pair = speed(generator, rows, 1, context, new_tokens), speed(generator, rows, rows, context, new_tokens)
         if turn:  # the first turn warms up
             turns.append(pair)
     alone, together = (statistics.median(speeds) for speeds in zip(*turns, strict=True))
     return Throughput(rows, alone, together, statistics.median(many / one for one, many in turns))
 
 
-def _speed(generator: Generator, rows: int, size: int, context: int, new_tokens: int) -> float:
+def speed(generator: Generator, rows: int, size: int, context: int, new_tokens: int) -> float:
     """New tokens per second with `size` rows at once; the time includes prefill."""
     resolved = generator.resolve({"max_new_tokens": new_tokens, "ignore_eos": True, "seed": 1, "num_beams": 1})
     random = np.random.default_rng(context)

@@ -1,45 +1,51 @@
-"""Finds the function calls in what a model writes: Hermes' and Qwen's <tool_call>, Llama 3's JSON, Mistral's [TOOL_CALLS].
-
-Inside <tool_call> stands JSON or, from Qwen3-Coder and Qwen3.5, <function=NAME> with a <parameter=NAME> for each argument.
-"""
+"""Finds the calls of functions in what a model writes, by the marks that its chat template knows, and tells them from its text."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
-from tgen.files import refuse_constant
+from tgen.text.call_forms import Call, Functions, read_calls
 
-BEGIN, END = "<tool_call>", "</tool_call>"
-_FUNCTION = re.compile(r"<function=([^>\n]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
-_PARAMETER = re.compile(r"<parameter=([^>\n]+)>(.*?)(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL)
-# What the template of these models makes of values that JSON spells otherwise.
-_SPELLINGS = {"True": True, "False": False}
-_NAMED = re.compile(r"\s*(?:\[TOOL_CALLS\]\s*)?([\w.-]+)\s*(?:\[CALL_ID\][\w-]*)?\s*\[ARGS\]\s*")
+# The marks around calls. Special tokens among them are no part of the text, so whoever feeds a reader adds them (`CallReader.marks`).
+MARKS = {
+    "<tool_call>": "</tool_call>",  # Hermes, Qwen, GLM, Granite 4, SmolLM3, EXAONE and most others
+    "<seed:tool_call>": "</seed:tool_call>",
+    "<tool_calls>": "</tool_calls>",  # Hunyuan
+    "<function_calls>": "</function_calls>",  # OLMo 3
+    "<TOOLCALL>": "</TOOLCALL>",  # Nemotron
+    "<|tool_call_start|>": "<|tool_call_end|>",  # LFM2, MiniCPM 3
+    "<|tool_call|>": "<|/tool_call|>",  # Phi-4-mini, Granite 3
+    "<|tools_prefix|>": "<|tools_suffix|>",  # Apertus
+    "<|START_ACTION|>": "<|END_ACTION|>",  # Command
+    "<｜tool▁calls▁begin｜>": "<｜tool▁calls▁end｜>",  # DeepSeek
+}
+COMMON = {"<tool_call>": "</tool_call>"}
+# Qwen3-Coder often leaves out the mark before this one, which is a part of the call.
+BARE, BARE_END = "<function=", "</function>"
+# The marks of gpt-oss: a header, in which a channel and a recipient stand, and a body. https://developers.openai.com/cookbook/articles/openai-harmony
+START, CHANNEL, CONSTRAIN, MESSAGE = "<|start|>", "<|channel|>", "<|constrain|>", "<|message|>"
+HARMONY = (START, CHANNEL, CONSTRAIN, MESSAGE, "<|end|>", "<|call|>", "<|return|>")
+_HARMONY = re.compile(f"({'|'.join(map(re.escape, HARMONY))})")
+_RECIPIENT = re.compile(r"\bto=functions\.([\w.-]+)")
 
+# Other special tokens within calls.
+_WITHIN = ("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A call: the name of the function, and its arguments as JSON."""
-
-    name: str
-    arguments: str
-
-
-# The functions that a model may call, each with the JSON schema of its arguments.
-Functions = Mapping[str, Mapping[str, Any]]
 Found = tuple[str, list[Call]]
 
 
 class TaggedCalls:
     """Calls between tags, with text before, between and after them; white space beside a call is no part of the text."""
 
-    def __init__(self, functions: Functions) -> None:
+    def __init__(self, functions: Functions, marks: Mapping[str, str] = COMMON) -> None:
+        """`marks` are those that begin a call, each with the one that ends it."""
+        self.marks = frozenset({*marks, *marks.values(), *_WITHIN})
         self._functions = functions
-        self._held = ""  # what may be the beginning of a tag
+        self._ends = dict(marks)
+        self._begins = re.compile("|".join(map(re.escape, marks)))
+        self._tag = ""  # the mark that began the call of now
+        self._held = ""  # what may be the beginning of a mark
         self._inside: str | None = None  # the text since the last tag that began a call
         self._blank = ""  # white space that belongs to the text only if more text follows
         self._called = False
@@ -50,15 +56,16 @@ class TaggedCalls:
         calls: list[Call] = []
         while True:
             if self._inside is None:
-                before, tag, text = (self._held + text).partition(BEGIN)
-                said = before if tag else _without_start(before)
-                self._held = before[len(said) :]
+                text = self._held + text
+                found = self._begins.search(text)
+                said = text[: found.start()] if found else self._without_start(text)
+                self._held = "" if found else text[len(said) :]
                 shown.append(self._spaced(said))
-                if not tag:
+                if not found:
                     return "".join(shown), calls
-                self._inside = ""
+                self._tag, self._inside, text = found[0], "", text[found.end() :]
             self._inside += text
-            body, end, text = self._inside.partition(END)
+            body, end, text = self._inside.partition(self._ends[self._tag])
             if not end:
                 return "".join(shown), calls
             self._close(body, shown, calls)
@@ -86,13 +93,19 @@ class TaggedCalls:
 
     def _close(self, body: str, shown: list[str], calls: list[Call]) -> None:
         self._inside = None
-        found = _read(body, self._functions)
+        whole = f"{self._tag}{body}{self._ends[self._tag]}"
+        found = read_calls(whole if self._tag == BARE else body, self._functions)
         blank, self._blank = self._blank, ""
         if found is None:
-            shown.append(f"{blank}{BEGIN}{body}{END}")
+            shown.append(f"{blank}{whole}")
             return
         self._called = True
         calls += found
+
+    def _without_start(self, text: str) -> str:
+        """The text without the beginning of a mark at its end."""
+        half = max(length for mark in self._ends for length in range(len(mark)) if text.endswith(mark[:length]))
+        return text[: len(text) - half]
 
 
 class WholeCalls:
@@ -100,6 +113,7 @@ class WholeCalls:
 
     def __init__(self, functions: Functions, *, hold: bool = False) -> None:
         """`hold` keeps every text back, where the beginning does not tell whether it is a call."""
+        self.marks: frozenset[str] = frozenset()
         self._functions = functions
         self._hold = hold
         self._held = ""
@@ -121,99 +135,80 @@ class WholeCalls:
         if self._is_text:
             return "", []
         for text in (self._held, written):
-            if calls := _read(text, self._functions):
+            if calls := read_calls(text, self._functions):
                 return "", calls
         return self._held, []
 
 
-CallReader = TaggedCalls | WholeCalls
+class ChannelCalls:
+    """What gpt-oss says in its channels: the text of all but `analysis`, and calls, whose headers name a function as their recipient."""
+
+    def __init__(self, functions: Functions) -> None:
+        self.marks = frozenset(HARMONY)
+        self._functions = functions
+        self._header: str | None = None  # the header, as far as it has come
+        self._callee: str | None = None  # the function whose arguments come
+        self._arguments = ""
+        self._silent = False  # whether what comes is reasoning
+
+    def feed(self, text: str) -> Found:
+        """The text and the calls that are complete after this piece, which has whole marks."""
+        shown: list[str] = []
+        calls: list[Call] = []
+        for part in _HARMONY.split(text):
+            if part in self.marks:
+                self._mark(part, shown, calls)
+            elif self._header is not None:
+                self._header += part
+            elif self._callee is not None:
+                self._arguments += part
+            elif not self._silent:
+                shown.append(part)
+        return "".join(shown), calls
+
+    def flush(self, written: str = "") -> Found:  # noqa: ARG002
+        """The call that the end of the text ends."""
+        shown: list[str] = []
+        calls: list[Call] = []
+        self._end(shown, calls)
+        return "".join(shown), calls
+
+    def _mark(self, mark: str, shown: list[str], calls: list[Call]) -> None:
+        if mark == MESSAGE:
+            header, self._header = self._header or "", None
+            recipient = _RECIPIENT.search(header)
+            self._callee = recipient[1] if recipient else None
+            self._silent = recipient is None and header.split()[:1] == ["analysis"]
+        elif mark in (CHANNEL, CONSTRAIN):
+            self._header = "" if self._header is None or (mark == CHANNEL and "to=" not in self._header) else f"{self._header} "
+        else:
+            self._end(shown, calls)
+            self._header = "" if mark == START else None
+
+    def _end(self, shown: list[str], calls: list[Call]) -> None:
+        """End a message."""
+        if self._callee is not None:
+            found = self._callee in self._functions and read_calls(f"{self._callee}[ARGS]{self._arguments}", self._functions)
+            calls += found or []
+            shown.append("" if found else self._arguments)
+        self._callee, self._arguments, self._silent = None, "", False
 
 
-def call_reader(template: str, functions: Functions, *, forced: bool = False) -> CallReader:
-    """The reader for a model with this chat template; `forced` calls are JSON and nothing else, whatever the template says."""
-    if BEGIN in template and not forced:
-        return TaggedCalls(functions)
+CallReader = TaggedCalls | WholeCalls | ChannelCalls
+
+
+def call_reader(template: str, functions: Functions, *, forced: bool = False) -> CallReader | None:
+    """The reader for a model with this chat template, None if its text needs none.
+
+    `forced` calls are JSON and nothing else, whatever the template says.
+    """
+    if not forced and CHANNEL in template and MESSAGE in template:
+        return ChannelCalls(functions)
+    if not functions:
+        return None
+    known = {begin: end for begin, end in MARKS.items() if begin in template}
+    if BARE in template:
+        known[BARE] = BARE_END
+    if known and not forced:
+        return TaggedCalls(functions, known)
     return WholeCalls(functions, hold="[ARGS]" in template and not forced)
-
-
-def _without_start(text: str) -> str:
-    """The text without the beginning of a tag at its end."""
-    length = next((length for length in range(len(BEGIN) - 1, 0, -1) if text.endswith(BEGIN[:length])), 0)
-    return text[: len(text) - length]
-
-
-def _read(text: str, functions: Functions) -> list[Call] | None:
-    """The calls that a text consists of; None if it is anything else, or calls a function that is not there."""
-    if text.lstrip().startswith("<function="):
-        return _tagged(text, functions)
-    text = text.strip().removeprefix("<|python_tag|>").removeprefix("[TOOL_CALLS]").strip()
-    calls: list[Call] = []
-    while text:
-        named = _NAMED.match(text)
-        value, text = _value(text[named.end() :] if named else text)
-        for one in value if isinstance(value, list) and not named else [value]:
-            call = _call({"name": named[1], "arguments": one} if named else one)
-            if call is None or call.name not in functions:
-                return None
-            calls.append(call)
-        text = re.sub(r"^(?:\s|;|,|</s>|<\|[\w-]+\|>)+", "", text)
-    return calls or None
-
-
-def _tagged(text: str, functions: Functions) -> list[Call] | None:
-    """The calls of <function=NAME> and <parameter=NAME> that a text consists of; None if it is anything else."""
-    calls: list[Call] = []
-    for name, body in _parts(_FUNCTION, text) or ():
-        parameters = _parts(_PARAMETER, body)
-        if parameters is None or name not in functions:
-            return None
-        schemas = functions[name].get("properties")
-        schemas = schemas if isinstance(schemas, Mapping) else {}
-        call = _call({"name": name, "arguments": {key: _argument(value, schemas.get(key)) for key, value in parameters}})
-        if call is None:
-            return None
-        calls.append(call)
-    return calls or None
-
-
-def _parts(pattern: re.Pattern[str], text: str) -> list[tuple[str, str]] | None:
-    """The name and the content of each tagged part that a text consists of; None if anything else stands between them."""
-    return None if pattern.sub("", text).strip() else [(found[1].strip(), found[2]) for found in pattern.finditer(text)]
-
-
-def _argument(text: str, schema: Any) -> Any:
-    """The value of a parameter, which its schema tells from a text; the line breaks beside the tags are no part of it."""
-    text = text.removeprefix("\n").removesuffix("\n")
-    schema = schema if isinstance(schema, Mapping) else {"type": "string"}
-    named, listed = schema.get("type"), schema.get("enum")
-    kinds = named if isinstance(named, list) else [named]
-    if text == "None" or (text == "null" and "null" in kinds):
-        return None if "null" in kinds or "string" not in kinds else text
-    if "string" in kinds or (isinstance(listed, list) and text in listed):
-        return text
-    if text in _SPELLINGS:
-        return _SPELLINGS[text]
-    value, rest = _value(text)
-    return text if rest.strip() or (value is None and text.strip() != "null") else value
-
-
-def _value(text: str) -> tuple[Any, str]:
-    """The JSON value that a text begins with, and the rest; None and nothing if there is none."""
-    try:
-        value, end = json.JSONDecoder(parse_constant=refuse_constant).raw_decode(text.lstrip())
-    except (ValueError, RecursionError):
-        return None, ""
-    return value, text.lstrip()[end:]
-
-
-def _call(value: Any) -> Call | None:
-    """The call of {"name", "arguments"}; Llama calls the arguments parameters, and some models write them as a text."""
-    if not isinstance(value, dict):
-        return None
-    name, arguments = value.get("name"), value.get("arguments", value.get("parameters", {}))
-    if isinstance(arguments, str):
-        arguments = _value(arguments)[0]
-    if not isinstance(name, str) or not isinstance(arguments, dict):
-        return None
-    said = json.dumps(arguments, ensure_ascii=False)
-    return Call(name, said) if said.isascii() or said.encode(errors="ignore").decode() == said else None  # half a character is no text

@@ -16,6 +16,8 @@ from tgen.text.control import Controls
 from tgen.text.tokenizer import Tokenizer
 
 Role = Literal["system", "user", "assistant", "tool"]
+# How a rendered conversation goes on: with a new answer, not at all, or in the midst of its last message.
+Ending = Literal["answer", "finished", "continued"]
 MAX_BYTES = 2**20
 TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 RESERVED = frozenset({"messages", "add_generation_prompt", "tools", "documents", "raise_exception", "strftime_now", *TOKENS})
@@ -44,7 +46,7 @@ class Message:
 class ChatTemplate:
     """A folder's chat template: its source, the place of that source, the special tokens it may name, and arguments for its variables.
 
-    `tools` are the functions that the model may call. A conversation that is `finished` has nobody go on with it.
+    `tools` are the functions that the model may call.
     """
 
     source: str
@@ -52,7 +54,7 @@ class ChatTemplate:
     tokens: dict[str, str]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     tools: Sequence[Mapping[str, Any]] = ()
-    finished: bool = False
+    ending: Ending = "answer"
 
     def with_arguments(self, arguments: Mapping[str, Any]) -> ChatTemplate:
         """The same template with values for variables of its own, such as enable_thinking; they go before those that it has already.
@@ -99,7 +101,7 @@ class ChatTemplate:
         for number, message in enumerate(messages, start=1):
             if message.role != "assistant" and not _holds(text, message.content):
                 raise _left_out(number, message)
-        return text
+        return _until_last(text, messages[-1]) if self.ending == "continued" else text
 
     def _form(self, messages: Sequence[Message]) -> Collection[str]:
         """The roles whose content the template wants as parts, found by trying it with words that occur nowhere else.
@@ -132,7 +134,7 @@ class ChatTemplate:
         said = [
             {"role": m.role, "content": [{"type": "text", "text": m.content}] if m.role in form else m.content, **m.extra} for m in messages
         ]
-        given = {"messages": said, "tools": list(self.tools) or None, "documents": None, "add_generation_prompt": not self.finished}
+        given = {"messages": said, "tools": list(self.tools) or None, "documents": None, "add_generation_prompt": self.ending == "answer"}
         values = {**self.tokens, **self.arguments, **given}
         try:
             return render(self.source, values)
@@ -250,6 +252,16 @@ def _read(path: Path) -> str:
         return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not UTF-8 at byte {error.start}", HINT) from error
+
+
+def _until_last(text: str, last: Message) -> str:
+    """A conversation without what its template writes behind the last message. Raises UsageError."""
+    said = last.content.strip()
+    place = text.rfind(said) if said and last.role == "assistant" else -1
+    if place < 0:
+        raise UsageError("continue_final_message needs a last message of the assistant, with a text", "leave it out, or add the message")
+    kept = last.content.lstrip()
+    return text[: place + len(kept if text[place:].startswith(kept) else said)]
 
 
 def read_messages(value: Any, place: str = "") -> list[Message]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tgen.events import Event, Finished, Piece
-from tgen.text.calls import Call, CallReader
+from tgen.text.call_forms import Call
+from tgen.text.calls import CallReader
 from tgen.wire.records import Offsets, call_record, chat_logprobs, completion_logprobs, finish_reason
 
 # The text of a sample's ids with its special tokens.

@@ -13,7 +13,7 @@ from typing import Any
 
 from tgen.errors import TgenError, shortened
 from tgen.events import Event, Finished, Note, Piece, Started, Token, TokenScore
-from tgen.text.calls import Call
+from tgen.text.call_forms import Call
 from tgen.wire.requests import OPTIONS, Form, JsonRequest, LineKey
 
 # The keys of requests for attention maps that are options of `tgen attention`, too.

@@ -10,14 +10,16 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from tgen.declaration import flag
 from tgen.errors import UsageError
 from tgen.options import GenerationOptions
-from tgen.text.chat import Message, read_messages
+from tgen.text.chat import Ending, Message, read_messages
 from tgen.values import CONSTRAINTS
 
 Form = Literal["tgen", "completion", "chat"]
@@ -37,17 +39,31 @@ ALIASES = {
 MOST_LEVELS = 500  # of nested lists and objects: Python reads slightly deeper nesting than it can write into a record
 TOO_DEEP = f"its lists and objects are nested more than {MOST_LEVELS} levels deep"
 OBJECT_HINT = 'one object a line, such as {"prompt": "Once upon a time"}'
-# OpenAI's keys that change nothing at these values.
-NEUTRAL: dict[str, Any] = {"best_of": 1, "logit_bias": {}, "suffix": "", "stream": False, "n": 1, "modalities": ["text"]}
-# Keys that only tell a server which model to ask and whom to charge: the model is the one that was loaded.
+# Keys of OpenAI, vLLM and llama.cpp that change nothing at these values.
+NEUTRAL: dict[str, Any] = {
+    "best_of": 1, "logit_bias": {}, "suffix": "", "stream": False, "n": 1, "modalities": ["text"], "n_predict": -1,
+    "skip_special_tokens": True, "spaces_between_special_tokens": True, "detokenize": True,
+    "include_stop_str_in_output": False, "stop_token_ids": [], "use_beam_search": False, "length_penalty": 1, "early_stopping": False,
+    "return_token_ids": False, "return_tokens_as_token_ids": False, "cache_prompt": True, "id_slot": -1, "timings_per_token": False,
+    "return_tokens": False, "return_progress": False, "post_sampling_probs": False, "lora": [], "grammar": "",
+}  # fmt: skip
+# Keys that only tell a server which model to ask, whom to charge and when: the model is the one that was loaded.
 UNHEEDED = frozenset(
-    {"model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
+    "model user metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention priority request_id".split()
 )
-# OpenAI's keys that ask for what tgen does not do.
+# Their keys that ask for what tgen does not do.
 UNHONOURED = frozenset(
     "best_of suffix tools tool_choice parallel_tool_calls functions function_call modalities audio prediction "
-    "web_search_options reasoning_effort verbosity moderation stream_options".split()
-)
+    "web_search_options reasoning_effort verbosity moderation stream_options previous_response_id conversation max_tool_calls "
+    "prompt_logprobs add_special_tokens truncate_prompt_tokens allowed_token_ids grammar guided_grammar chat_template documents n_probs "
+    "n_keep mirostat repeat_last_n "
+    "logits_processors add_generation_prompt continue_final_message".split()
+) | {key for key in NEUTRAL if key not in ALIASES and key not in ("stream", "logit_bias")}
+# vLLM's names for constraints, the older ones and those within `structured_outputs`.
+GUIDED = {"guided_json": "json_schema", "guided_regex": "regex", "guided_choice": "choices"}
+STRUCTURED = {"json": "json_schema", "regex": "regex", "choice": "choices"}
+# How others say that a limit is off.
+OFF = {("top_k", -1): 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +76,14 @@ class JsonRequest:
     echo: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     template_arguments: dict[str, Any] = field(default_factory=dict)
+    spellings: dict[str, str] = field(default_factory=dict, compare=False)  # of options that the object calls by other names
+
+    def in_own_words(self, error: UsageError) -> UsageError:
+        """The error about an option, under the name that the object has for it."""
+        message = error.message
+        for name, spelling in self.spellings.items():
+            message = re.sub(rf"{flag(name)}(?![\w-])", spelling, message)
+        return UsageError(message, error.hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,20 +162,22 @@ def _read(form: Form, value: dict[str, Any]) -> JsonRequest:
     if not isinstance(arguments, dict | None) or (arguments and messages is None):
         raise UsageError("chat_template_kwargs must be an object, and needs messages", 'for example {"enable_thinking": false}')
     said = None if messages is None else read_messages(messages)
-    return JsonRequest(form, prompt, said, bool(echo), _options(form, value), arguments or {})
+    options, spellings = _options(form, value)
+    return JsonRequest(form, prompt, said, bool(echo), options, arguments or {}, spellings)
 
 
-def _options(form: Form, value: dict[str, Any]) -> dict[str, Any]:
-    """The options that the other keys name, under the names of `GenerationOptions`."""
+def _options(form: Form, value: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The options that the other keys name, under the names of `GenerationOptions`; and the names that they have there."""
     if value.pop("stream", False) not in (False, None):
         raise UsageError("stream cannot be honoured in a batch", "leave it out")
     if form == "chat":
         value |= _chat_logprobs(value.pop("logprobs", None), value.pop("top_logprobs", None))
     if form != "tgen":
-        value |= _response_format(value.pop("response_format", None))
+        value |= _response_format(value.pop("response_format", None)) | _structured(value.pop("structured_outputs", None))
     options: dict[str, Any] = {}
+    spellings: dict[str, str] = {}
     for key, item in ((key, item) for key, item in value.items() if item is not None):
-        name = ALIASES.get(key, key)
+        name = ALIASES.get(key) or (GUIDED.get(key, key) if form != "tgen" else key)
         if key in UNHONOURED:
             raise UsageError(f"{key!r} cannot be honoured", "leave it out")
         if name not in OPTIONS:
@@ -159,11 +185,13 @@ def _options(form: Form, value: dict[str, Any]) -> dict[str, Any]:
             raise UsageError(f"{key!r} is not known", f"do you mean {near[0]!r}?" if near else "`tgen generate --help` lists the options")
         if name in options:
             raise UsageError(f"{key!r} and another name for it exclude each other", "leave one out")
-        options[name] = item
+        options[name] = OFF.get((name, item), item) if isinstance(item, int) else item
+        if name != key:
+            spellings[name] = key
     for name in ("stop", "ban", "dry_sequence_breakers"):
         if isinstance(texts := options.get(name), str | list):
             options[name] = (texts,) if isinstance(texts, str) else tuple(texts)
-    return options
+    return options, spellings
 
 
 def _chat_logprobs(wanted: Any, count: Any) -> dict[str, Any]:
@@ -184,11 +212,23 @@ def _response_format(value: Any) -> dict[str, Any]:
     match value:
         case None | {"type": "text"}:
             return {}
+        case {"type": "json_schema", "json_schema": {"schema": schema}} | {"type": "json_schema" | "json_object", "schema": schema}:
+            return {"json_schema": schema}  # llama.cpp has the schema beside the type
         case {"type": "json_object"}:
             return {"json_schema": {"type": "object"}}
-        case {"type": "json_schema", "json_schema": {"schema": schema}}:
-            return {"json_schema": schema}
     raise UsageError("response_format must be of type text, json_object or json_schema", "json_schema holds a schema")
+
+
+def _structured(value: Any) -> dict[str, Any]:
+    """vLLM's name for a constraint."""
+    match value:
+        case None:
+            return {}
+        case {"json_object": True, **rest} if not rest:
+            return {"json_schema": {"type": "object"}}
+        case dict() if value and value.keys() <= STRUCTURED.keys():
+            return {STRUCTURED[key]: constraint for key, constraint in value.items()}
+    raise UsageError("structured_outputs must have json, regex, choice or json_object", "tgen knows no other kind of constraint")
 
 
 def take_texts(body: dict[str, Any], key: str, most: int) -> list[str | list[int]]:
@@ -211,6 +251,17 @@ def take_flag(body: dict[str, Any], key: str) -> bool:
     if not isinstance(value, bool | None):
         raise UsageError(f"{key} must be true or false, not {_kind(value)}")
     return bool(value)
+
+
+def take_ending(body: dict[str, Any]) -> Ending:
+    """Take the keys out of a body that say how its conversation goes on. Raises UsageError."""
+    begin, named = body.get("add_generation_prompt") is not False, body.get("add_generation_prompt") is not None
+    take_flag(body, "add_generation_prompt")
+    if not take_flag(body, "continue_final_message"):
+        return "answer" if begin else "finished"
+    if named and begin:
+        raise UsageError("continue_final_message and add_generation_prompt exclude each other", "leave one of them out")
+    return "continued"
 
 
 def take_number(body: dict[str, Any], key: str, low: int, high: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from tests.executors.native.models import (
 )
 from tgen.errors import MemoryLimitError
 from tgen.executors.native.tables import rotations
+from tgen.executors.session import Interrupt
 from tgen.executors.torch.session import TorchExecutor
 from tgen.spec.cache import row_numbers
 from tgen.spec.positions import RopeSpec
@@ -51,6 +53,33 @@ def test_rows_go_their_own_ways_after_any_change_as_with_torch(name: str) -> Non
         logits.append(session.extend([[9], [10], [11]]))
         histories.append(np.concatenate(logits))
     assert distance(*histories) < 1e-5
+
+
+@every_decoder
+def test_what_was_interrupted_has_read_nothing(name: str) -> None:
+    """From the first instruction on, or by another thread at any time; then the same ids give the same bits as without."""
+    [text], source = texts_of(name, [33]), sources_of(name, 1)
+    session, alone = opened(executor(name), source), opened(executor(name), source)
+    for one in (session, alone):
+        one.extend([text[:20]])
+    interrupt = Interrupt()
+    interrupt.up()
+    assert session.extend_unless(interrupt, [text[20:]]) is None
+    wanted = alone.extend([text[20:]])
+    for number in range(20):
+        interrupt.down()
+        timer = threading.Timer(number * 2e-5, interrupt.up)
+        timer.start()
+        found = session.extend_unless(interrupt, [text[20:]])
+        timer.join()
+        if found is not None:
+            assert np.array_equal(found, wanted)
+            session.truncate([20])
+    interrupt.down()
+    found = session.extend_unless(interrupt, [text[20:]])
+    assert found is not None
+    assert np.array_equal(found, wanted)
+    assert np.array_equal(session.extend([[5]]), alone.extend([[5]]))
 
 
 @every_decoder

@@ -93,6 +93,7 @@ class Batch(Structure):
         ("selected", c_void_p),
         ("result", c_void_p),
         ("result_stride", c_int64),
+        ("interrupt", c_void_p),
     ]
 
 

@@ -16,11 +16,12 @@ from tgen.executors.native import interface as c
 from tgen.executors.native.program import compile_spec
 from tgen.executors.native.tables import XIELU, distance_table, rotations, sinusoids, xielu_numbers
 from tgen.executors.native.weights import StoredMatrix, Weights, address
-from tgen.executors.session import Hidden
+from tgen.executors.session import Hidden, Interrupt
 from tgen.spec.records import ExpertsSpec, FeedForward, ModelSpec, StackSpec
 
 MOST_TOKENS = 512  # of one run: the buffers of a run grow with its tokens
 FIRST_REACH = 1024  # positions of a table at first; it doubles when a text is longer
+INTERRUPTED = 2  # what a run returns that another thread ended
 
 
 def freed_with(owner: object, free: Callable[..., object], *arguments: object) -> None:
@@ -142,10 +143,11 @@ class NativeModel:
         ids: Sequence[Sequence[int]] | None = None,
         vectors: Hidden | None = None,
         selected: npt.NDArray[np.int32] | None = None,
+        interrupt: Interrupt | None = None,
     ) -> Logits:
         """Let row r read counts[r] ids, or states that stand side by side in `vectors`; they count only when the row grows.
 
-        Returns logits [selected, vocab] if tokens are selected, else hidden states [tokens, width].
+        Returns logits [selected, vocab] if tokens are selected, else hidden states [tokens, width]. Raises InterruptedError.
         """
         starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
         tokens = int(starts[-1])
@@ -179,8 +181,12 @@ class NativeModel:
             selected=None if selected is None else address(selected),
             result=address(result),
             result_stride=stride,
+            interrupt=None if interrupt is None else address(interrupt.flag),
         )
-        if self.library.tgen_run(self._handle, self.kernel, self._programs[program], batch):
+        code = self.library.tgen_run(self._handle, self.kernel, self._programs[program], batch)
+        if code == INTERRUPTED:
+            raise InterruptedError
+        if code:
             raise _no_memory(tokens)
         return result if stride == wide else result[:, :wide]
 

@@ -13,7 +13,7 @@ from tgen.arrays import Logits
 from tgen.executors.formats import available_memory
 from tgen.executors.native import interface as c
 from tgen.executors.native.model import MOST_TOKENS, CachedRow, NativeModel
-from tgen.executors.session import Hidden, selected
+from tgen.executors.session import Hidden, Interrupt, selected
 from tgen.spec.cache import row_numbers
 
 
@@ -84,6 +84,16 @@ class NativeSession:
 
     def extend(self, rows: Sequence[Sequence[int]], tails: Sequence[int] | None = None) -> Logits:
         """Read more ids, row by row; returns the logits [sum(tails), vocab] of each row's last `tails[r]` positions, 1 by default."""
+        return self._extend(None, rows, tails)
+
+    def extend_unless(self, interrupt: Interrupt, rows: Sequence[Sequence[int]], tails: Sequence[int] | None = None) -> Logits | None:
+        """The same; None if another thread interrupted it. It looks before every instruction, several times a layer."""
+        try:
+            return self._extend(interrupt, rows, tails)
+        except InterruptedError:
+            return None
+
+    def _extend(self, interrupt: Interrupt | None, rows: Sequence[Sequence[int]], tails: Sequence[int] | None) -> Logits:
         if len(rows) != len(self._rows) or not rows or not all(rows):
             raise ValueError(f"expected at least one id for each of {len(self._rows)} rows")
         wanted = [1] * len(rows) if tails is None else list(tails)
@@ -92,13 +102,13 @@ class NativeSession:
         before = [row.length for row in self._rows]
         try:
             if sum(map(len, rows)) <= MOST_TOKENS:
-                return self._step(range(len(rows)), rows, wanted)
-            return self._in_parts(rows, wanted)
+                return self._step(interrupt, range(len(rows)), rows, wanted)
+            return self._in_parts(interrupt, rows, wanted)
         except BaseException:
             self.truncate(before)  # after an error no row has read anything
             raise
 
-    def _in_parts(self, rows: Sequence[Sequence[int]], tails: Sequence[int]) -> Logits:
+    def _in_parts(self, interrupt: Interrupt | None, rows: Sequence[Sequence[int]], tails: Sequence[int]) -> Logits:
         """Several runs, none of which reads more than MOST_TOKENS ids. The cut does not change a bit of the result."""
         found: list[list[Logits]] = [[] for _ in rows]
         done = [0] * len(rows)
@@ -113,18 +123,18 @@ class NativeSession:
             for number, block in zip(numbers, blocks, strict=True):
                 done[number] += len(block)
                 some.append(min(len(block), max(0, done[number] - (len(rows[number]) - tails[number]))))
-            logits = self._step(numbers, blocks, some)
+            logits = self._step(interrupt, numbers, blocks, some)
             for number, part in zip(numbers, np.split(logits, np.cumsum(some)[:-1]), strict=True):
                 found[number].append(part)
         return np.concatenate([part for parts in found for part in parts])
 
-    def _step(self, numbers: Sequence[int], blocks: Sequence[Sequence[int]], tails: Sequence[int]) -> Logits:
+    def _step(self, interrupt: Interrupt | None, numbers: Sequence[int], blocks: Sequence[Sequence[int]], tails: Sequence[int]) -> Logits:
         """One run of some rows."""
         rows = [self._rows[number] for number in numbers]
         counts = list(map(len, blocks))
         ends = np.cumsum(counts)
         places = np.concatenate([np.arange(end - tail, end, dtype=np.int32) for end, tail in zip(ends, tails, strict=True)])
-        logits = self._model.run("decode", rows, counts, ids=blocks, selected=places)
+        logits = self._model.run("decode", rows, counts, ids=blocks, selected=places, interrupt=interrupt)
         for row, count in zip(rows, counts, strict=True):
             self._model.library.tgen_row_grow(row.address, count)
         return logits

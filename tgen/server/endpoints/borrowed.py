@@ -15,6 +15,7 @@ from tgen.engine.generator import Generator, Take
 from tgen.engine.job import Job
 from tgen.engine.prefix import Prefix
 from tgen.engine.request import Refused, Request
+from tgen.engine.scheduler import Told
 from tgen.errors import TgenError
 from tgen.events import Event, Finished
 from tgen.options import Resolved
@@ -82,7 +83,7 @@ class Borrowed(Generator):
                 raise GoneError
 
     def _events(self, jobs: Sequence[Job], cancelled: Callable[[], bool]) -> Iterator[tuple[int, Event | TgenError]]:
-        queue: SimpleQueue[tuple[int, Event | TgenError]] = SimpleQueue()
+        queue: SimpleQueue[Told] = SimpleQueue()
         going = {job.key: job.prepared.options.samples for job in jobs}
         asked = False
         self._worker.add(self._engine, jobs, queue)
@@ -95,13 +96,14 @@ class Borrowed(Generator):
                     for key in going:
                         self._worker.cancel(self._engine, key)
                 try:
-                    key, event = queue.get(timeout=PATIENCE_SECONDS)
+                    told = queue.get(timeout=PATIENCE_SECONDS)
                 except Empty:
                     continue
-                going[key] -= isinstance(event, Finished)
-                if isinstance(event, TgenError) or not going[key]:
-                    del going[key]
-                yield key, event
+                for key, event in told:
+                    going[key] -= isinstance(event, Finished)
+                    if isinstance(event, TgenError) or not going[key]:
+                        del going[key]
+                    yield key, event
         finally:
             self._worker.drop(self._engine, going, [job.key for job in jobs])
 

@@ -16,10 +16,12 @@ from tgen.server.calls import Answer, Call
 from tgen.server.endpoints.generating import Streaming, Texts, head, make_jobs, resolved_options, take_streaming
 from tgen.server.models import Served
 from tgen.server.sending import comment, sse
-from tgen.text.calls import call_reader
+from tgen.text.calls import CallReader, call_reader
+from tgen.text.chat import Ending
+from tgen.values import CONSTRAINTS
 from tgen.wire.chunks import ChatChunks, Message
 from tgen.wire.records import OBJECTS, chat_object, usage
-from tgen.wire.requests import JsonRequest, read_body, take_flag
+from tgen.wire.requests import JsonRequest, read_body, take_ending, take_flag
 from tgen.wire.responses import ResponseEvents, chat_body
 from tgen.wire.tools import Tools, take_tools
 
@@ -35,8 +37,9 @@ class Chat:
     def message(self, answer: str, index: int) -> Message:
         """A new message of an answer with this id."""
         tools, tokenizer = self.tools, self.model.writing().generator.tokenizer
-        reader = call_reader(self.model.template.source, tools.functions, forced=tools.forced is not None) if tools.definitions else None
-        return Message(answer, index, reader, lambda ids: tokenizer.decode(list(ids), special=True), None if tools.parallel else 1)
+        return Message(
+            answer, index, _reader(self.model, tools), lambda ids: tokenizer.decode(list(ids), special=True), None if tools.parallel else 1
+        )
 
     def split(self, answer: str, finished: Finished, text: str) -> tuple[str, list[dict[str, Any]]]:
         """The text and the calls of a whole message."""
@@ -67,20 +70,19 @@ async def respond(call: Call) -> Answer:
         raise UsageError("a response has one text", "leave n out, or use /v1/chat/completions")
     identity = call.identity("resp_")
     events = ResponseEvents(identity, call.created, talk.model.name, body, talk.message(identity, 0))
-    stream = _response_stream(talk.texts, events)
     if streaming.wanted:
-        return stream
-    async for _ in stream:
+        return _response_stream(talk.texts, events, whole=False)
+    async for _ in _response_stream(talk.texts, events, whole=True):
         pass
     return events.response
 
 
-async def _response_stream(texts: Texts, made: ResponseEvents) -> AsyncGenerator[bytes]:
+async def _response_stream(texts: Texts, made: ResponseEvents, *, whole: bool) -> AsyncGenerator[bytes]:
     """The events of a response."""
     kept: list[Event] = []
     for record in made.begin():
         yield sse(record, record["type"])
-    async with aclosing(texts.events()) as found:
+    async with aclosing(texts.events(whole=whole)) as found:
         async for event in found:
             if isinstance(event, Reading):
                 yield comment(f"read {event.done} of {event.total} tokens")
@@ -97,21 +99,29 @@ async def _begin(call: Call) -> Chat:
     model = await call.model()
     engine = model.writing()
     tools = take_tools(call.body)
+    ending = take_ending(call.body)
     request = read_body("chat", call.body)
-    asked = request.options
+    forced = {}
     if tools.forced is not None:
-        if any(name in asked for name in ("json_schema", "regex", "choices")):
+        if any(name in request.options for name in CONSTRAINTS):
             raise UsageError("tool_choice and response_format exclude each other", "leave one of them out")
-        asked = {**asked, "json_schema": tools.forced}
-    resolved = resolved_options(call, engine, asked)
-    ids = await asyncio.to_thread(_encoded, model, request, tools)
+        forced = {"json_schema": tools.forced}
+    resolved = resolved_options(call, engine, request, forced)
+    ids = await asyncio.to_thread(_encoded, model, request, tools, ending)
     jobs: Sequence[Job] = await make_jobs(call, engine, [ids], _fill_context(resolved, engine.generator.context, len(ids)))
-    return Chat(model, tools, Texts(call, engine, jobs, resolved.options.samples))
+    reader = _reader(model, tools)
+    return Chat(model, tools, Texts(call, engine, jobs, resolved.options.samples, marks=reader.marks if reader else frozenset()))
 
 
-def _encoded(model: Served, request: JsonRequest, tools: Tools) -> list[int]:
+def _reader(model: Served, tools: Tools) -> CallReader | None:
+    """What tells calls from text in the model's answers."""
+    return call_reader(model.template.source, tools.functions, forced=tools.forced is not None)
+
+
+def _encoded(model: Served, request: JsonRequest, tools: Tools, ending: Ending) -> list[int]:
     """The conversation as ids. Raises TgenError."""
-    template, tokenizer = model.template.with_tools(tools.definitions), model.writing().generator.tokenizer
+    template = replace(model.template.with_tools(tools.definitions), ending=ending)
+    tokenizer = model.writing().generator.tokenizer
     return template.encode(tokenizer, request.messages or [], extra=request.template_arguments)[0]
 
 

@@ -25,7 +25,7 @@ async def complete(call: Call) -> Answer:
         del body["max_tokens"]
     if body.get("best_of") == body.get("n", 1):
         body.pop("best_of", None)
-    resolved = resolved_options(call, engine, read_body("completion", {**body, "prompt": ""}).options)
+    resolved = resolved_options(call, engine, read_body("completion", {**body, "prompt": ""}))
     if len(prompts) * resolved.options.samples > MOST_TEXTS:
         message = f"prompt and n ask for {len(prompts) * resolved.options.samples:,} texts, and may ask for {MOST_TEXTS:,}"
         raise UsageError(message, "ask for fewer at once")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -19,10 +19,12 @@ from tgen.server.sending import comment, sse
 from tgen.server.worker import Engine
 from tgen.text.tokenizer import Tokenizer
 from tgen.wire.records import usage
-from tgen.wire.requests import merged, take_flag
+from tgen.wire.requests import JsonRequest, merged, take_flag
 
 Prompt = str | Sequence[int]
 DONE = b"data: [DONE]\n\n"
+# Prompts of so many characters or ids together are read at once: waking another thread would take longer.
+QUICK = 1000
 
 
 class Chunks(Protocol):
@@ -48,27 +50,40 @@ def take_streaming(body: dict[str, Any]) -> Streaming:
         return Streaming(wanted)
     if not wanted:
         raise UsageError("stream_options needs stream to be true", "leave it out")
-    if not isinstance(options, dict) or (unknown := sorted(options.keys() - {"include_usage", "include_obfuscation"})):
-        raise UsageError(f"stream_options {'must be an object' if not isinstance(options, dict) else f'has no key {unknown[0]!r}'}")
-    return Streaming(wanted, take_flag(dict(options), "include_usage"))
+    if not isinstance(options, dict):
+        raise UsageError("stream_options must be an object")
+    options = dict(options)
+    usage, often, _ = (take_flag(options, key) for key in ("include_usage", "continuous_usage_stats", "include_obfuscation"))
+    if options or often:
+        raise UsageError(f"stream_options cannot honour {min(options, default='continuous_usage_stats')!r}", "leave it out")
+    return Streaming(wanted, usage)
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """The texts that continue prompts, `samples` for each; `shown` are the prompts to put before them, if they are to be put there."""
+    """The texts that continue prompts, `samples` for each; `shown` are the prompts to put before them, if they are to be put there.
+
+    The special tokens `marks` count as text.
+    """
 
     call: Call
     engine: Engine
     jobs: Sequence[Job]
     samples: int
     shown: Sequence[str] | None = None
+    marks: Collection[str] = frozenset()
 
-    async def events(self) -> AsyncGenerator[Event]:
-        """The events of all jobs as if they were samples of one: sample s of job j has the index j * samples + s."""
+    async def events(self, *, whole: bool = False) -> AsyncGenerator[Event]:
+        """The events of all jobs as if they were samples of one: sample s of job j has the index j * samples + s.
+
+        With `whole`, they may come late.
+        """
         metrics = self.call.service.metrics
-        async with aclosing(self.call.service.worker.events(self.engine, self.jobs)) as found:
+        async with aclosing(self.call.service.worker.events(self.engine, self.jobs, whole=whole)) as found:
             async for number, event in found:
                 metrics.heard(event)
+                if isinstance(event, Special) and event.text in self.marks:
+                    event = Piece(event.index, event.text)
                 if isinstance(event, Piece | Special | Finished):
                     yield replace(event, index=number * self.samples + event.index)
                     continue
@@ -80,7 +95,7 @@ class Texts:
 
     async def collected(self) -> list[Event]:
         """All events."""
-        async with aclosing(self.events()) as found:
+        async with aclosing(self.events(whole=True)) as found:
             return [event async for event in found]
 
     async def stream(self, chunks: Chunks, streaming: Streaming) -> AsyncGenerator[bytes]:
@@ -103,15 +118,18 @@ class Texts:
         yield DONE
 
 
-def resolved_options(call: Call, engine: Engine, asked: Mapping[str, Any]) -> Resolved:
-    """The options of a request above the server's. Raises UsageError."""
-    return engine.generator.resolve(merged(call.service.options, asked), call.service.environment)
+def resolved_options(call: Call, engine: Engine, request: JsonRequest, more: Mapping[str, Any] | None = None) -> Resolved:
+    """The options of a request above the server's, and `more` above them. Raises UsageError."""
+    try:
+        return engine.generator.resolve(merged(call.service.options, {**request.options, **(more or {})}), call.service.environment)
+    except UsageError as error:
+        raise request.in_own_words(error) from error
 
 
 async def make_jobs(
     call: Call, engine: Engine, prompts: Sequence[Prompt], resolved: Resolved, *, scored: bool = False, write: bool = True
 ) -> list[Job]:
-    """The jobs of prompts. Other threads make them, because long prompts take time. Raises TgenError."""
+    """The jobs of prompts. Another thread makes those of long prompts, because they take time. Raises TgenError."""
     score = resolved.options.logprobs if scored else None
     tokenizer, key = engine.generator.tokenizer, call.service.worker.key
 
@@ -119,6 +137,8 @@ async def make_jobs(
         ids = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         return engine.job(Request(key(), ids, resolved, score, write))
 
+    if sum(map(len, prompts)) <= QUICK:
+        return [make(prompt) for prompt in prompts]
     return await asyncio.to_thread(lambda: [make(prompt) for prompt in prompts])
 
 

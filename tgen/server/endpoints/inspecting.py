@@ -46,10 +46,10 @@ async def explained(call: Call) -> Answer:
     model = await call.model()
     engine = model.writing()
     ids = await take_ids(call, model)
-    asked = read_body("completion", {**body, "prompt": ""}).options
-    if unfit := sorted(ALONE.keys() & asked.keys()):
+    request = read_body("completion", {**body, "prompt": ""})
+    if unfit := sorted(ALONE.keys() & request.options.keys()):
         raise UsageError(f"{unfit[0]} cannot be honoured: one text is explained, by every token", "leave it out")
-    resolved = resolved_options(call, engine, {**asked, **ALONE})
+    resolved = resolved_options(call, engine, request, ALONE)
     borrowed = Borrowed(call.service.worker, engine)
     records = in_thread(_explained(call, borrowed, ids, resolved, top or CANDIDATES), borrowed.gone)
     await call.stack.enter_async_context(aclosing(records))

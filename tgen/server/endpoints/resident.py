@@ -138,7 +138,7 @@ async def batch(call: Call, model: Served) -> AsyncRecords:
             [job] = await make_jobs(call, engine, [request.prompt], request.resolved)
             service.cancels[body["id"]] = lambda: service.worker.cancel(engine, job.key)
             found: list[Event] = []
-            async with aclosing(service.worker.events(engine, [job])) as events:
+            async with aclosing(service.worker.events(engine, [job], whole=True)) as events:
                 async for _, event in events:
                     service.metrics.heard(event)
                     # Alone, the command would have read all of the prompt.

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from typing import Any
 
 from tgen.errors import UsageError
 from tgen.server.calls import Answer, Call
 from tgen.server.models import Served
 from tgen.text.chat import read_messages
 from tgen.wire.inspection import piece_records
-from tgen.wire.requests import take_flag, take_texts
+from tgen.wire.requests import take_ending, take_flag, take_texts
 
 
 async def tokenize(call: Call) -> Answer:
     """The ids of `prompt` or `content`, a text, or of `messages`. Raises TgenError, HttpError."""
     model = call.service.models.find(call.body.pop("model", None))
     body = call.body
+    for theirs, key in (("content", "prompt"), ("add_special", "add_special_tokens")):  # llama.cpp's names and vLLM's
+        if theirs in body and key not in body:
+            body[key] = body.pop(theirs)
     special = take_flag({"add_special_tokens": True, **body}, "add_special_tokens")
-    if "content" in body and "prompt" not in body:
-        body["prompt"] = body.pop("content")
-    if "content" in body or not isinstance(body.get("prompt", ""), str):
+    named = body.pop("add_special_tokens", None) is not None
+    spelled, pieces = take_flag(body, "return_token_strs"), take_flag(body, "with_pieces")
+    if not isinstance(body.get("prompt", ""), str):
         raise UsageError("it must have a prompt, which is a text, or messages, and not both")
+    if "messages" in body and named and special:
+        raise UsageError("add_special_tokens cannot be honoured beside messages: their template writes them", "leave it out")
     ids = await take_ids(call, model, special=special)
-    return {"tokens": ids, "count": len(ids), "max_model_len": model.checkpoint.spec.context}
+    if body:
+        raise UsageError(f"{min(body)!r} is not known", "a request has prompt or messages, model, add_special_tokens and return_token_strs")
+    found = piece_records(model.tokenizer, ids) if spelled or pieces else []
+    strings = {"token_strs": [piece["piece"] for piece in found]} if spelled else {}
+    tokens: list[Any] = [{"id": piece["id"], "piece": piece["text"]} for piece in found] if pieces else ids
+    return {"tokens": tokens, "count": len(ids), "max_model_len": model.checkpoint.spec.context, **strings}
 
 
 async def take_ids(call: Call, model: Served, *, special: bool = True) -> list[int]:
@@ -31,8 +43,8 @@ async def take_ids(call: Call, model: Served, *, special: bool = True) -> list[i
     if ("prompt" in body) == ("messages" in body):
         raise UsageError("it must have a prompt, which is a text, or messages, and not both")
     if "messages" in body:
-        messages = read_messages(body.pop("messages"))
-        return (await asyncio.to_thread(lambda: model.template.encode(model.tokenizer, messages)))[0]
+        messages, template = read_messages(body.pop("messages")), replace(model.template, ending=take_ending(body))
+        return (await asyncio.to_thread(lambda: template.encode(model.tokenizer, messages)))[0]
     [prompt] = take_texts(body, "prompt", 1)
     if isinstance(prompt, str):
         return await asyncio.to_thread(lambda: model.tokenizer.encode(prompt, special=special))

@@ -1,6 +1,8 @@
 // The text as a list of tokens, each with the colour of its probability. One of them is selected.
 import { byId, harmless, make, percent, quoted, surprise } from "./dom.js";
 
+// A reader who has scrolled no further than so many pixels from the end sees what comes.
+const NEAR = 60;
 const SENTENCE = /[.!?…。！？][”’"')\]]*\s*$|\n$/;
 
 export class Story {
@@ -24,14 +26,23 @@ export class Story {
     this.place = null;
     this.unread = "";
     this.#reachable();
+    this.#toEnd();
   }
 
   /** Show one more token. Whoever listens hears whole sentences. */
   add(token) {
+    const box = byId("text");
+    const followed = this.place === null && box.scrollHeight - box.scrollTop - box.clientHeight < NEAR;
     this.list.append(option(token));
+    if (followed) this.#toEnd();
     this.unread += token.text;
     if (SENTENCE.test(this.unread)) this.read();
     if (this.list.childElementCount === 1) this.#reachable();
+  }
+
+  /** Show the end of a text that is longer than its box. */
+  #toEnd() {
+    byId("text").scrollTop = byId("text").scrollHeight;
   }
 
   /** Let a screen reader read what it has not read yet. */

@@ -83,7 +83,7 @@ class Base:
     @cached_property
     def _template(self) -> ChatTemplate | None:
         found = find_template(self.checkpoint.texts)
-        return None if found is None else replace(found, finished=True)
+        return None if found is None else replace(found, ending="finished")
 
     def encode(self, documents: Sequence[str]) -> Ids:
         """The ids of all documents in one row, each as the model reads a prompt, with an end token behind it, [tokens].

@@ -137,6 +137,7 @@ struct Batch {
     const int32_t* selected;   // [chosen] tokens that SELECT keeps
     float* result;             // [chosen][result_stride] logits, or [tokens][result_stride] hidden states
     int64_t result_stride;     // at least as many as there are numbers, rounded up to 16
+    const int32_t* interrupt;  // another thread may write a number other than 0 here to end the run early; or null
 };
 
 struct Arena;
@@ -153,5 +154,6 @@ struct Model {
     Arena* arena;
 };
 
-// Runs a program over a batch on every thread of the pool. Returns 0, or 1 if memory ran out.
+// Runs a program over a batch on every thread of the pool. Returns 0, 1 if memory ran out, 2 if it was interrupted: then no row has grown,
+// and the result means nothing.
 typedef int (*RunProgram)(Model*, const Program*, const Batch*);

@@ -41,11 +41,15 @@ struct Run {
     int64_t* partial_at;  // [tokens] where a token's partial results start; -1: it has none
     float* partials;      // [..][heads][chunks][2 + head_dim]
     int32_t* counters;    // one for each instruction
+    int32_t* halted;      // [2] whether the run was interrupted, as thread 0 saw it before this instruction and the last one
     float* routed;        // [tokens][routed_stride] the router's logits, and that of the shared part's gate
     int64_t routed_stride;
     Routes routes;
     bool several;         // more than one token, so that vectors are shared between threads
 };
+
+// Whether another thread wants the run to end early. What an instruction leaves out then does not matter: the run ends before the next one.
+INLINE bool is_hurried(const Run& run) { return run.batch->interrupt && __atomic_load_n(run.batch->interrupt, __ATOMIC_RELAXED); }
 
 INLINE void share(int64_t count, int64_t unit, int threads, int thread, int64_t* first, int64_t* last) {
     int64_t units = (count + unit - 1) / unit;

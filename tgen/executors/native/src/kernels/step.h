@@ -149,13 +149,14 @@ static void multiply_all(const Run& run, const Instruction& op, int thread) {
         int64_t first, last, end;
         share(m.rows, LANES, run.threads, thread, &first, &last);
         end = lanes_of(last);
-        if (first < last) {
+        if (first < last && !is_hurried(run)) {
             float* out = target + offset + first;
             multiply(m, first, m.format >= INT8 ? end : last, input, run.tokens, out, stride);
             float* up = nullptr;
             if (op.gated) {  // the gate's rows stand in the target, the others in a place of the same shape after it
                 const Matrix& other = model.matrices[op.matrices[1]];
                 up = out + run.inner_stride / 2;
+                if (is_hurried(run)) break;
                 multiply(other, first, other.format >= INT8 ? end : last, input, run.tokens, up, stride);
             }
             const float *bias = m.bias, *up_bias = op.gated ? model.matrices[op.matrices[1]].bias : nullptr;
@@ -369,10 +370,21 @@ static void select_tokens(Run* run, int thread) {
     pool_barrier(run->model->pool, thread);  // a matrix may write to y next, which others may still read
 }
 
+// Whether to end the run early. All threads get the same answer: thread 0 looks, and the others wait for it. The place of an answer is written
+// again only after the next barrier, when all have read it.
+static bool is_interrupted(const Run& run, int32_t instruction, int thread) {
+    if (!run.batch->interrupt) return false;
+    int32_t* halted = run.halted + instruction % 2;
+    if (thread == 0) *halted = is_hurried(run);
+    pool_barrier(run.model->pool, thread);
+    return *halted != 0;
+}
+
 static void work(void* argument, int thread) {
     Run run = *(Run*)argument;
     for (int32_t i = 0; i < run.program->count; i++) {
         const Instruction& op = run.program->instructions[i];
+        if (is_interrupted(run, i, thread)) return;
         switch (op.kind) {
             case EMBED: embed(run, op, thread); break;
             case JOIN: join_residual(run, op, thread); break;
@@ -386,6 +398,7 @@ static void work(void* argument, int thread) {
             case EXPERTS: mix_experts(run, op, thread); break;
         }
     }
+    if (is_interrupted(run, run.program->count, thread)) return;
     bool logits = run.program->count && run.program->instructions[run.program->count - 1].target == LOGITS;
     if (logits || !run.batch->result) return;
     int64_t first, last;
@@ -458,15 +471,17 @@ int run_program(Model* model, const Program* program, const Batch* batch) {
         run.items = (Item*)arena_take(arena, items * (int64_t)sizeof(Item));
         run.cross_items = (Item*)arena_take(arena, batch->tokens * (int64_t)sizeof(Item));
         run.counters = (int32_t*)arena_take(arena, program->count * (int64_t)sizeof(int32_t));
+        run.halted = (int32_t*)arena_take(arena, 2 * (int64_t)sizeof(int32_t));
         if (!arena_ready(arena)) {
             if (arena_grow(arena)) return 1;
             continue;
         }
         memset(run.counters, 0, (size_t)program->count * 4);
+        run.halted[0] = run.halted[1] = 0;
         run.item_count = make_items(batch, false, true, run.items);
         run.cross_item_count = make_items(batch, true, false, run.cross_items);
         pool_run(model->pool, work, &run);
-        return 0;
+        return run.halted[0] || run.halted[1] ? 2 : 0;
     }
     return 1;
 }
