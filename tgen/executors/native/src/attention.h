@@ -40,13 +40,14 @@ INLINE const uint8_t* keys_of(const Scene& scene, int64_t block) { return scene.
 // The sums over keys of weight times value, for R registers of a head's numbers from `at` on.
 template <class Cache, int N, int R>
 static void weigh(const Scene& scene, const typename Cache::Weights* weights, int64_t begin, int64_t end, int64_t at, Partial* out) {
-    const int64_t dim = scene.head_dim, values_at = Cache::values_at(dim);
+    const int64_t dim = scene.head_dim, values_at = Cache::values_at(dim), beyond = scene.row->pages * LANES;
     Floats sums[N][R];
     for (int n = 0; n < N; n++)
         for (int v = 0; v < R; v++) sums[n][v] = all(0.0f);
     for (int64_t block = begin; block < end; block += LANES) {
         int64_t positions = end - block < LANES ? end - block : LANES, further = block + AHEAD * LANES;
-        const uint8_t* ahead = keys_of(scene, further < end ? further : block) + values_at;
+        // After the last values come the first keys of the next chunk.
+        const uint8_t* ahead = further < end ? keys_of(scene, further) + values_at : keys_of(scene, further < beyond ? further : block);
         Cache::template weigh<N, R>(keys_of(scene, block) + values_at, ahead, dim, at, positions, weights, block - begin, sums);
     }
     for (int n = 0; n < N; n++)
