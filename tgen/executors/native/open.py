@@ -16,7 +16,7 @@ from tgen.executors.native.model import NativeModel
 from tgen.executors.native.packed_cache import PackedCache, cache_folder
 from tgen.executors.native.packing import Packer, packed_places
 from tgen.executors.native.session import NativeExecutor
-from tgen.executors.native.weights import StoredMatrix, Weights, address
+from tgen.executors.native.weights import Copies, StoredMatrix, Weights, address
 from tgen.options import Quantize, RunOptions
 from tgen.spec.records import AttentionSpec, ExpertsSpec, MlpSpec, ModelSpec
 from tgen.ui import messages
@@ -85,7 +85,7 @@ def open_executor(checkpoint: Checkpoint, options: RunOptions, kernel: str | Non
         return bool(library.tgen_finite(handle, number_format, address(array), array.size))
 
     wanted = NUMBER_FORMATS[options.dtype]
-    weights = Weights(checkpoint.matches, wanted, finite)
+    weights = Weights(checkpoint.matches, wanted, finite, Copies(library))
     check_repeats(checkpoint.matches, weights.files)
     packer = Packer(library, known[name], int(library.tgen_model_threads(handle)))
     packed = _packed(checkpoint, weights, options.quantize, packer, handle)

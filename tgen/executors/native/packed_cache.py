@@ -21,7 +21,7 @@ import numpy as np
 
 from tgen.checkpoint.container import Checkpoint
 from tgen.checkpoint.digests import Digests
-from tgen.checkpoint.mapped import Array
+from tgen.checkpoint.mapped import Array, use_huge_pages
 from tgen.errors import UsageError
 from tgen.executors.native.packing import Block, Place
 from tgen.files import TEMPORARY, write_atomically
@@ -73,6 +73,7 @@ class PackedCache:
         start = file.read(START)
         header = file.read(int.from_bytes(start[16:24], "little"))
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        use_huge_pages(mapped)
         data = np.frombuffer(mapped, np.uint8)[_aligned(START + len(header)) :]
         if start != self._start(header, data):
             raise ValueError("damaged")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,10 +14,9 @@ import numpy.typing as npt
 from tgen.checkpoint.mapped import Array
 from tgen.checkpoint.matching import Match, Matches, no_number
 from tgen.checkpoint.stored import Packed, StoredTensor
-from tgen.errors import MemoryLimitError
 from tgen.executors.native import interface as c
 from tgen.executors.native.panels import GROUP, Halves, Words, integers, panel_bytes, panels
-from tgen.executors.native.weights import EXACT, StoredMatrix, Weights, address
+from tgen.executors.native.weights import EXACT, StoredMatrix, Weights, address, new_memory
 from tgen.families.table import Interleaved, Part, Reorder, Rows, moved
 from tgen.options import Quantize
 from tgen.spec.records import ModelSpec
@@ -142,16 +140,6 @@ class Packer:
         """Let `work` do all rows, from `first` to `last` in each call."""
         with ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(lambda first: work(first, min(rows, first + ROWS_AT_ONCE)), range(0, rows, ROWS_AT_ONCE)))
-
-
-def new_memory(library: ctypes.CDLL, size: int) -> Array:
-    """Bytes in huge pages where the system has them. Raises MemoryLimitError."""
-    memory = library.tgen_memory_new(size)
-    if not memory:
-        raise MemoryLimitError("memory ran out while packing the weights", "use a smaller model")
-    array = np.ctypeslib.as_array(memory, shape=(size,))
-    weakref.finalize(array, library.tgen_memory_free, memory).atexit = False
-    return array
 
 
 def packed_places(spec: ModelSpec, matches: Matches, quantize: Quantize) -> dict[str, Place]:

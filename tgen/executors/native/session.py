@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ class NativeExecutor:
             if any(not 0 <= place < len(text) for place in wanted):
                 raise ValueError("a place lies beyond the text")
             ascending, order = np.unique(np.array(wanted, np.int32), return_inverse=True)  # the library takes places in ascending order
-            found.append(self.model.run("fill", [cache.new_row()], [len(text)], ids=[text], selected=ascending)[order])
+            found.append(self.model.run("fill", [cache.new_row()], [len(text)], ids=[text], selected=ascending.tolist())[order])
         return np.concatenate(found)
 
     def step_bytes(self, length: int) -> int:
@@ -132,8 +133,7 @@ class NativeSession:
         """One run of some rows."""
         rows = [self._rows[number] for number in numbers]
         counts = list(map(len, blocks))
-        ends = np.cumsum(counts)
-        places = np.concatenate([np.arange(end - tail, end, dtype=np.int32) for end, tail in zip(ends, tails, strict=True)])
+        places = [place for end, tail in zip(accumulate(counts), tails, strict=True) for place in range(end - tail, end)]
         logits = self._model.run("decode", rows, counts, ids=blocks, selected=places, interrupt=interrupt)
         for row, count in zip(rows, counts, strict=True):
             self._model.library.tgen_row_grow(row.address, count)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import math
+import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from tgen.checkpoint.mapped import Array, MappedFiles, matched, widened
 from tgen.checkpoint.matching import Match, Matches, no_number
+from tgen.errors import MemoryLimitError
 from tgen.executors.native import interface as c
 from tgen.spec.records import ExpertsSpec, ModelSpec
 
 FORMATS = {"F32": c.FLOAT32, "F16": c.FLOAT16, "BF16": c.BFLOAT16}
+LINE = 64  # bytes of a line of the processor's cache
+COPIES_AT_ONCE = 2**24  # bytes of one piece of memory; what no copy uses of it takes no memory
 EXACT = (".router", ".shared_gate")  # small, and a rounded score can choose another expert
 
 
@@ -28,16 +32,41 @@ class StoredMatrix:
     data: Array
 
 
+class Copies:
+    """Memory for the matrices that no file holds as the library reads them: huge pages, and rows that begin where cache lines do."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        self._left = np.empty(0, np.uint8)
+
+    def kept(self, array: Array) -> Array:
+        """The array itself if it is a view of a file, else a copy of it here. Raises MemoryLimitError."""
+        root: object = array
+        while isinstance(root, np.ndarray):
+            root = root.base
+        if root is not None or not array.nbytes:
+            return array
+        size = -(-array.nbytes // LINE) * LINE
+        if size > self._left.nbytes:
+            self._left = new_memory(self._library, max(size, COPIES_AT_ONCE))
+        memory, self._left = self._left[: array.nbytes], self._left[size:]
+        copy = memory.view(array.dtype).reshape(array.shape)
+        copy[...] = array
+        return copy
+
+
 @dataclass(slots=True)
 class Weights:
     """The parameters of a checkpoint by name, in `number_format` ("F32", "F16" or "BF16"; None keeps what is stored).
 
-    `finite` says whether an array of a format holds neither NaN nor infinity.
+    `finite` says whether an array of a format holds neither NaN nor infinity. `copies` holds matrices that no
+    file has as they are needed.
     """
 
     matches: Matches
     number_format: str | None
     finite: Callable[[int, Array], bool]
+    copies: Copies
     files: MappedFiles = field(default_factory=MappedFiles)
     _matrices: dict[str, StoredMatrix] = field(default_factory=dict)
     _vectors: dict[str, Array] = field(default_factory=dict)
@@ -47,7 +76,8 @@ class Weights:
         if name == "head.out" and "head.out.weight" not in self.matches.parameters:
             name = "embedding"
         if name not in self._matrices:
-            self._matrices[name] = self._read(f"{name}.weight", self.number_format)
+            read = self._read(f"{name}.weight", self.number_format)
+            self._matrices[name] = replace(read, data=self.copies.kept(read.data))
         return self._matrices[name]
 
     def as_stored(self, name: str) -> StoredMatrix:
@@ -116,6 +146,16 @@ def converted(numbers: Array, dtype: str) -> Array:
         bits = np.ascontiguousarray(numbers).view(np.uint32)
         return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
     return numbers.astype(np.float16 if dtype == "F16" else np.float32)
+
+
+def new_memory(library: ctypes.CDLL, size: int) -> Array:
+    """Bytes in huge pages where the system has them. Raises MemoryLimitError."""
+    memory = library.tgen_memory_new(size)
+    if not memory:
+        raise MemoryLimitError("memory ran out for the weights", "use a smaller model")
+    array = np.ctypeslib.as_array(memory, shape=(size,))
+    weakref.finalize(array, library.tgen_memory_free, memory).atexit = False
+    return array
 
 
 def address(array: Array) -> ctypes.c_void_p:

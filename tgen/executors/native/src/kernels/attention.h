@@ -9,7 +9,7 @@
 namespace TGEN_KERNEL {
 
 constexpr int QUERIES = 4, VALUE_LANES = 4;  // what fits into the registers
-constexpr int64_t AHEAD = 2;  // pages
+constexpr int64_t AHEAD = 8;  // pages
 
 // What all queries of one call share.
 struct Scene {
@@ -34,25 +34,21 @@ struct Partial {
     float* sums;
 };
 
-// The same head's keys in a page further on, to be fetched before they are needed: pages lie far apart, so the processor cannot guess them.
-INLINE const uint8_t* soon(const Scene& scene, int64_t block) {
-    int64_t page = block / LANES + AHEAD, last = scene.row->pages - 1;
-    return scene.row->page[page < last ? page : last]->data + scene.offset;
-}
+// Where a head's keys stand in the page of a block of positions.
+INLINE const uint8_t* keys_of(const Scene& scene, int64_t block) { return scene.row->page[block / LANES]->data + scene.offset; }
 
 // The sums over keys of weight times value, for R registers of a head's numbers from `at` on.
 template <class Cache, int N, int R>
-static void weigh(const Scene& scene, const float (*weights)[CHUNK], int64_t begin, int64_t end, int64_t at, Partial* out) {
-    const int64_t dim = scene.head_dim, values_at = Cache::values_at(dim);
+static void weigh(const Scene& scene, const typename Cache::Weights* weights, int64_t begin, int64_t end, int64_t at, Partial* out) {
+    const int64_t dim = scene.head_dim, values_at = Cache::values_at(dim), beyond = scene.row->pages * LANES;
     Floats sums[N][R];
     for (int n = 0; n < N; n++)
         for (int v = 0; v < R; v++) sums[n][v] = all(0.0f);
     for (int64_t block = begin; block < end; block += LANES) {
-        const float* block_weights[N];
-        for (int n = 0; n < N; n++) block_weights[n] = weights[n] + block - begin;
-        const uint8_t* values = scene.row->page[block / LANES]->data + scene.offset + values_at;
-        int64_t positions = end - block < LANES ? end - block : LANES;
-        Cache::template weigh<N, R>(values, soon(scene, block) + values_at, dim, at, positions, block_weights, sums);
+        int64_t positions = end - block < LANES ? end - block : LANES, further = block + AHEAD * LANES;
+        // After the last values come the first keys of the next chunk.
+        const uint8_t* ahead = further < end ? keys_of(scene, further) + values_at : keys_of(scene, further < beyond ? further : block);
+        Cache::template weigh<N, R>(keys_of(scene, block) + values_at, ahead, dim, at, positions, weights, block - begin, sums);
     }
     for (int n = 0; n < N; n++)
         for (int v = 0; v < R; v++) store(out[n].sums + at + v * LANES, sums[n][v]);
@@ -63,14 +59,16 @@ template <class Cache, int N>
 static void attend_chunk(const Scene& scene, const Query* query, int64_t begin, int64_t end, Partial* out) {
     alignas(64) float scores[N][CHUNK];
     alignas(64) static const float COUNT[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    const int64_t dim = scene.head_dim;
+    const int64_t dim = scene.head_dim, values_at = Cache::values_at(dim);
     const Floats count = load(COUNT), nothing = all(-INFINITY);
     Floats top[N];
     for (int n = 0; n < N; n++) top[n] = nothing;
     for (int64_t block = begin; block < end; block += LANES) {
-        const uint8_t* keys = scene.row->page[block / LANES]->data + scene.offset;
+        // Pages lie far apart, so the processor cannot guess the next ones. After the last keys come the first values.
+        int64_t further = block + AHEAD * LANES, values = begin + further - (end + LANES - 1) / LANES * LANES;
+        const uint8_t* ahead = further < end ? keys_of(scene, further) : keys_of(scene, values < end ? values : begin) + values_at;
         Floats products[N];
-        Cache::template score<N>(keys, soon(scene, block), dim, *scene.queries, products);
+        Cache::template score<N>(keys_of(scene, block), ahead, dim, *scene.queries, products);
         for (int n = 0; n < N; n++) {
             Floats score = mul(products[n], all(scene.scale));
             if (scene.softcap != 0) score = mul(hyperbolic_tangent(div(score, all(scene.softcap))), all(scene.softcap));
@@ -81,22 +79,23 @@ static void attend_chunk(const Scene& scene, const Query* query, int64_t begin, 
             top[n] = max(top[n], score);
         }
     }
+    typename Cache::Weights weights[N];
     for (int n = 0; n < N; n++) {
         out[n].top = largest(top[n]);
         Floats total = all(0.0f), level = all(out[n].top == -INFINITY ? 0.0f : out[n].top);
-        for (int64_t i = 0; i < end - begin; i += LANES) {
-            Floats weight = exponential(sub(load(scores[n] + i), level));
-            store(scores[n] + i, weight);
+        for (int64_t block = begin; block < end; block += LANES) {
+            Floats weight = exponential(sub(load(scores[n] + block - begin), level));
+            Cache::set_weights(weights + n, block - begin, weight, keys_of(scene, block) + values_at);
             total = add(total, weight);
         }
         out[n].total = sum(total);
     }
     for (int64_t at = 0; at < dim; at += VALUE_LANES * LANES) {
         switch (lanes_of(dim - at) / LANES) {
-            case 1: weigh<Cache, N, 1>(scene, scores, begin, end, at, out); break;
-            case 2: weigh<Cache, N, 2>(scene, scores, begin, end, at, out); break;
-            case 3: weigh<Cache, N, 3>(scene, scores, begin, end, at, out); break;
-            default: weigh<Cache, N, 4>(scene, scores, begin, end, at, out);
+            case 1: weigh<Cache, N, 1>(scene, weights, begin, end, at, out); break;
+            case 2: weigh<Cache, N, 2>(scene, weights, begin, end, at, out); break;
+            case 3: weigh<Cache, N, 3>(scene, weights, begin, end, at, out); break;
+            default: weigh<Cache, N, 4>(scene, weights, begin, end, at, out);
         }
     }
 }

@@ -1,7 +1,7 @@
 // How the keys and values of one head stand in a page, for each number format of a cache.
 //
-// A cache writes one position (`put`), multiplies queries by the 16 keys of a page (`score`), and adds weighted values of a page to sums
-// (`weigh`). `ahead` is the same head in a page further on, which is fetched meanwhile.
+// A cache writes one position (`put`), multiplies queries by the 16 keys of a page (`score`), brings their weights into the form in which it
+// multiplies by them (`set_weights`), and adds weighted values of a page to sums (`weigh`). What stands at `ahead` is fetched meanwhile.
 #pragma once
 
 #include "lanes.h"
@@ -13,7 +13,7 @@ namespace TGEN_KERNEL {
 INLINE int64_t lanes_of(int64_t numbers) { return (numbers + LANES - 1) & ~(int64_t)(LANES - 1); }
 
 INLINE void fetch(const uint8_t* p, int64_t bytes) {
-    for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(p + line, 0, 3);
+    for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(p + line, 0, 2);
 }
 
 // Floating-point numbers: keys [dim][16] and then values [16][dim].
@@ -21,6 +21,10 @@ template <class Type>
 struct FloatCache : Type {
     typedef typename Type::Number Number;
     static constexpr int64_t BYTES = sizeof(Number);
+
+    struct alignas(64) Weights {
+        float numbers[CHUNK];
+    };
 
     static int64_t values_at(int64_t dim) { return dim * LANES * BYTES; }
 
@@ -55,14 +59,16 @@ struct FloatCache : Type {
         }
     }
 
+    INLINE void set_weights(Weights* weights, int64_t first, Floats numbers, const uint8_t*) { store(weights->numbers + first, numbers); }
+
     template <int N, int R>
-    INLINE void weigh(const uint8_t* values, const uint8_t* ahead, int64_t dim, int64_t at, int64_t positions, const float* const* weights,
-                      Floats (*sums)[R]) {
+    INLINE void weigh(const uint8_t* values, const uint8_t* ahead, int64_t dim, int64_t at, int64_t positions, const Weights* weights,
+                      int64_t first, Floats (*sums)[R]) {
         for (int64_t p = 0; p < positions; p++) {
             fetch(ahead + (p * dim + at) * BYTES, R * LANES * BYTES);
             for (int v = 0; v < R; v++) {
                 Floats value = Type::get(values, p * dim + at + v * LANES);
-                for (int n = 0; n < N; n++) sums[n][v] = fma(all(weights[n][p]), value, sums[n][v]);
+                for (int n = 0; n < N; n++) sums[n][v] = fma(all(weights[n].numbers[first + p]), value, sums[n][v]);
             }
         }
     }
@@ -83,6 +89,12 @@ struct Float16Numbers {
 // Integers, for quantised weights. The keys are a panel as weights are: a row of it for each position. The values have a scale for each
 // position, [16], and then stand as [dim / 16][4][16][4]: four positions of a number side by side.
 struct Int8Cache {
+    struct alignas(64) Weights {
+        int8_t multiples[CHUNK];
+        float scale[CHUNK / LANES];   // of the multiples of a page
+        int32_t total[CHUNK / LANES];  // their sum
+    };
+
     static int64_t values_at(int64_t dim) { return panel_bytes(INT8, dim); }
 
     static void put(uint8_t* head, int64_t dim, int64_t slot, const float* key, const float* value) {
@@ -126,32 +138,38 @@ struct Int8Cache {
     template <int N>
     INLINE void score(const uint8_t* keys, const uint8_t* ahead, int64_t dim, const Input& queries, Floats* scores) {
         fetch(ahead, panel_bytes(INT8, dim));
+        __builtin_prefetch(keys + values_at(dim), 0, 3);  // the scales of the values
         alignas(64) float found[N][LANES];
         panel_tile<false, N>(keys, padded(dim) / GROUP, queries, 0, found[0], LANES);
         for (int n = 0; n < N; n++) scores[n] = load(found[n]);
     }
 
+    // Weights and scales are not negative. Whole multiples of the largest product / 127; their sum is exact, and NaN if one is.
+    INLINE void set_weights(Weights* weights, int64_t first, Floats numbers, const uint8_t* values) {
+        Floats scaled = mul(numbers, load((const float*)values));
+        float top = largest(scaled);
+        Floats multiples = nearest(mul(scaled, all(top > 1e-30f ? 127.0f / top : 0.0f)));
+        float total = sum(multiples);
+        store_int8(weights->multiples + first, multiples);
+        weights->total[first / LANES] = total == total ? (int32_t)total : 0;
+        weights->scale[first / LANES] = total == total ? top / 127.0f : NAN;
+    }
+
     template <int N, int R>
-    INLINE void weigh(const uint8_t* values, const uint8_t* ahead, int64_t, int64_t at, int64_t, const float* const* weights,
+    INLINE void weigh(const uint8_t* values, const uint8_t* ahead, int64_t, int64_t at, int64_t, const Weights* weights, int64_t first,
                       Floats (*sums)[R]) {
         fetch(ahead + 64 + at * LANES, R * LANES * LANES);
-        for (int n = 0; n < N; n++) {
-            // Weights and scales are not negative. Whole multiples of the largest product / 127; their sum is exact, and NaN if one is.
-            Floats scaled = mul(load(weights[n]), load((const float*)values));
-            float top = largest(scaled);
-            Floats multiples = nearest(mul(scaled, all(top > 1e-30f ? 127.0f / top : 0.0f)));
-            float total = sum(multiples), scale = total == total ? top / 127.0f : NAN;
-            alignas(16) int8_t bytes[LANES];
-            int32_t quartets[4];
-            store_int8(bytes, multiples);
-            memcpy(quartets, bytes, sizeof quartets);
-            const Ints start = start8(total == total ? (int32_t)total : 0);
+        Ints products[N][R];
+        for (int n = 0; n < N; n++)
+            for (int v = 0; v < R; v++) products[n][v] = start8(weights[n].total[first / LANES]);
+        for (int i = 0; i < 4; i++)
             for (int v = 0; v < R; v++) {
-                Ints products = start;
-                for (int i = 0; i < 4; i++) products = dot8(products, weights8(values + 64 + (at + v * LANES) * LANES + i * 64), quartets[i]);
-                sums[n][v] = fma(to_floats(products), all(scale), sums[n][v]);
+                Quartets quartets = weights8(values + 64 + (at + v * LANES) * LANES + i * 64);
+                for (int n = 0; n < N; n++)
+                    products[n][v] = dot8(products[n][v], quartets, ((const int32_t*)(weights[n].multiples + first))[i]);
             }
-        }
+        for (int n = 0; n < N; n++)
+            for (int v = 0; v < R; v++) sums[n][v] = fma(to_floats(products[n][v]), all(weights[n].scale[first / LANES]), sums[n][v]);
     }
 };
 

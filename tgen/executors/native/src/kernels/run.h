@@ -7,6 +7,8 @@
 
 namespace TGEN_KERNEL {
 
+constexpr int64_t LINE = 16;  // counters in a line of the processor's cache
+
 // Some queries of a row that one thread takes at once, for one head group and one chunk (of one query) or all chunks.
 struct Item {
     int32_t row, token, tokens, chunk;  // chunk -1: all
@@ -40,8 +42,9 @@ struct Run {
     int64_t item_count, cross_item_count;
     int64_t* partial_at;  // [tokens] where a token's partial results start; -1: it has none
     float* partials;      // [..][heads][chunks][2 + head_dim]
-    int32_t* counters;    // one for each instruction
     int32_t* halted;      // [2] whether the run was interrupted, as thread 0 saw it before this instruction and the last one
+    int32_t* taken;       // [2][threads][LINE] how many blocks of a thread's share are taken
+    int phase;            // which half of `taken` the next work uses
     float* routed;        // [tokens][routed_stride] the router's logits, and that of the shared part's gate
     int64_t routed_stride;
     Routes routes;
@@ -57,6 +60,28 @@ INLINE void share(int64_t count, int64_t unit, int threads, int thread, int64_t*
     *last = units * (thread + 1) / threads * unit;
     if (*last > count) *last = count;
     if (*first > count) *first = count;
+}
+
+// Lets the threads do `count` items in blocks, with a barrier after them. Each has a share of its own, whose blocks it takes in their order,
+// and then helps the others: cores do not read memory equally fast. A share is a multiple of `unit` items.
+//
+// The counters of the last such work are set back now: every thread has passed its barrier, and none has passed this one's.
+template <class Work>
+INLINE void in_blocks(Run& run, int thread, int64_t count, int64_t unit, int64_t block, Work work) {
+    int32_t *taken = run.taken + run.phase * run.threads * LINE, *next = run.taken + (1 - run.phase) * run.threads * LINE;
+    __atomic_store_n(next + thread * LINE, 0, __ATOMIC_RELAXED);
+    for (int turn = 0; turn < run.threads; turn++) {
+        int owner = (thread + turn) % run.threads;
+        int64_t first, last;
+        share(count, unit, run.threads, owner, &first, &last);
+        while (first + block * __atomic_load_n(taken + owner * LINE, __ATOMIC_RELAXED) < last) {
+            int64_t at = first + block * __atomic_fetch_add(taken + owner * LINE, 1, __ATOMIC_RELAXED);
+            if (at >= last) break;
+            work(at, at + block < last ? at + block : last);
+        }
+    }
+    run.phase = 1 - run.phase;
+    pool_barrier(run.model->pool, thread);
 }
 
 // The tokens whose vectors a thread handles, and the place of a token's vectors.

@@ -116,7 +116,31 @@ INLINE float* target_of(const Run& run, int place, int64_t* stride) {
 
 static void take_mixed(const Run& run, const Instruction& op, int64_t token, float* out);
 
-static void multiply_all(const Run& run, const Instruction& op, int thread) {
+// How many rows a thread takes at once: some kilobytes of one token's weights, or as many as leave room for the vectors of many tokens.
+static int64_t block_rows(const Matrix& m, int64_t tokens) {
+    int64_t bytes = m.format >= INT8 ? panel_bytes(m.format, m.columns) : LANES * m.columns * (m.format == FLOAT32 ? 4 : 2);
+    int64_t panels = (tokens > 16 ? 131072 : 16384) / bytes, least = tokens > 16 ? 2 : 1;
+    return LANES * (panels > least ? panels : least);
+}
+
+// Rows first to last of a product, from biases to activations; `out` is where row `first` goes.
+static void multiply_some(const Run& run, const Instruction& op, const Matrix& m, int64_t first, int64_t last, const Input& input, float* out,
+                          int64_t stride) {
+    multiply(m, first, m.format >= INT8 ? lanes_of(last) : last, input, run.tokens, out, stride);
+    const float *bias = m.bias, *up_bias = nullptr;
+    float* up = nullptr;
+    if (op.gated) {  // the gate's rows stand in the target, the others in a place of the same shape after it
+        const Matrix& other = run.model->matrices[op.matrices[1]];
+        up = out + run.inner_stride / 2;
+        up_bias = other.bias;
+        if (is_hurried(run)) return;
+        multiply(other, first, other.format >= INT8 ? lanes_of(last) : last, input, run.tokens, up, stride);
+    }
+    if (bias || up_bias || op.gated || op.activation || op.softcap != 0)
+        finish_rows(op, bias, up_bias, first, last, run.tokens, out, up, stride);
+}
+
+static void multiply_all(Run& run, const Instruction& op, int thread) {
     const Model& model = *run.model;
     const Matrix& leading = model.matrices[op.matrices[0]];
     Input input = op.source == HIDDEN ? run.hidden : run.other;
@@ -141,31 +165,19 @@ static void multiply_all(const Run& run, const Instruction& op, int thread) {
         input.scale += thread * group_stride;
         input.sum += thread * group_stride;
     }
-    int64_t stride, offset = 0;
+    int64_t stride, rows = 0;
     float* target = target_of(run, op.target, &stride);
-    int parts = op.gated ? 1 : 3;
-    for (int part = 0; part < parts && op.matrices[part] >= 0; part++) {
-        const Matrix& m = model.matrices[op.matrices[part]];
-        int64_t first, last, end;
-        share(m.rows, LANES, run.threads, thread, &first, &last);
-        end = lanes_of(last);
-        if (first < last && !is_hurried(run)) {
-            float* out = target + offset + first;
-            multiply(m, first, m.format >= INT8 ? end : last, input, run.tokens, out, stride);
-            float* up = nullptr;
-            if (op.gated) {  // the gate's rows stand in the target, the others in a place of the same shape after it
-                const Matrix& other = model.matrices[op.matrices[1]];
-                up = out + run.inner_stride / 2;
-                if (is_hurried(run)) break;
-                multiply(other, first, other.format >= INT8 ? end : last, input, run.tokens, up, stride);
-            }
-            const float *bias = m.bias, *up_bias = op.gated ? model.matrices[op.matrices[1]].bias : nullptr;
-            if (bias || up_bias || op.gated || op.activation || op.softcap != 0)
-                finish_rows(op, bias, up_bias, first, last, run.tokens, out, up, stride);
+    const int parts = op.gated ? 1 : 3;
+    for (int part = 0; part < parts && op.matrices[part] >= 0; part++) rows += lanes_of(model.matrices[op.matrices[part]].rows);
+    in_blocks(run, thread, rows, LANES, block_rows(leading, run.tokens), [&](int64_t begin, int64_t end) {
+        int64_t start = 0;
+        for (int part = 0; part < parts && op.matrices[part] >= 0; part++) {
+            const Matrix& m = model.matrices[op.matrices[part]];
+            const int64_t first = begin > start ? begin - start : 0, last = end - start < m.rows ? end - start : m.rows;
+            if (first < last && !is_hurried(run)) multiply_some(run, op, m, first, last, input, target + start + first, stride);
+            start += lanes_of(m.rows);
         }
-        offset += lanes_of(m.rows);
-    }
-    pool_barrier(model.pool, thread);
+    });
 }
 
 static void turn(const Rope& rope, int64_t position, float* head) {
@@ -307,7 +319,7 @@ static void take_mixed(const Run& run, const Instruction& op, int64_t token, flo
     }
 }
 
-static void attend_all(const Run& run, const Instruction& op, int32_t* counter, int thread) {
+static void attend_all(Run& run, const Instruction& op, int thread) {
     const Batch& batch = *run.batch;
     const Geometry& geometry = *(op.cross ? batch.row[0]->source : batch.row[0])->geometry;
     const int32_t kv_heads = geometry.layer[op.layer].kv_heads;
@@ -326,20 +338,18 @@ static void attend_all(const Run& run, const Instruction& op, int32_t* counter, 
             pool_barrier(run.model->pool, thread);
         }
     }
+    // Head by head, so that a thread goes on where it has fetched ahead.
     const Item* items = op.cross ? run.cross_items : run.items;
-    int64_t count = (op.cross ? run.cross_item_count : run.item_count) * kv_heads;
-    for (;;) {
-        int64_t number = __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
-        if (number >= count) break;
-        const Item& item = items[number / kv_heads];
-        int32_t head = (int32_t)(number % kv_heads);
+    const int64_t each = op.cross ? run.cross_item_count : run.item_count;
+    in_blocks(run, thread, each * kv_heads, 1, 1, [&](int64_t number, int64_t) {
+        const Item& item = items[number % each];
+        int32_t head = (int32_t)(number / each);
         const Row* row = batch.row[item.row];
         bool alone = batch.start[item.row + 1] - batch.start[item.row] == 1;
         if (!op.cross && alone && (item.chunk < 0 || item.chunk == row->length / CHUNK))
             write_cache(run, op, row, item.token, row->length, head);
         attend_item(run, op, item, head);
-    }
-    pool_barrier(run.model->pool, thread);
+    });
 }
 
 static void store_keys(const Run& run, const Instruction& op, int thread) {
@@ -389,7 +399,7 @@ static void work(void* argument, int thread) {
             case EMBED: embed(run, op, thread); break;
             case JOIN: join_residual(run, op, thread); break;
             case MULTIPLY: multiply_all(run, op, thread); break;
-            case ATTEND: attend_all(run, op, run.counters + i, thread); break;
+            case ATTEND: attend_all(run, op, thread); break;
             case SELECT:
                 select_tokens(&run, thread);
                 if (run.tokens == 0) return;  // a part of a prompt whose logits nobody wants
@@ -470,13 +480,13 @@ int run_program(Model* model, const Program* program, const Batch* batch) {
         run.partials = (float*)arena_take(arena, partial_floats * 4);
         run.items = (Item*)arena_take(arena, items * (int64_t)sizeof(Item));
         run.cross_items = (Item*)arena_take(arena, batch->tokens * (int64_t)sizeof(Item));
-        run.counters = (int32_t*)arena_take(arena, program->count * (int64_t)sizeof(int32_t));
+        run.taken = (int32_t*)arena_take(arena, 2 * run.threads * LINE * (int64_t)sizeof(int32_t));
         run.halted = (int32_t*)arena_take(arena, 2 * (int64_t)sizeof(int32_t));
         if (!arena_ready(arena)) {
             if (arena_grow(arena)) return 1;
             continue;
         }
-        memset(run.counters, 0, (size_t)program->count * 4);
+        memset(run.taken, 0, 2 * (size_t)(run.threads * LINE) * 4);
         run.halted[0] = run.halted[1] = 0;
         run.item_count = make_items(batch, false, true, run.items);
         run.cross_item_count = make_items(batch, true, false, run.cross_items);
