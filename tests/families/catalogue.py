@@ -8,6 +8,7 @@ from tests.conftest import spec_of
 from tests.families.official import Official
 from tests.families.official_decoders import DECODERS
 from tests.families.official_encoders import FOLDERS, SIZES
+from tests.families.official_further import FURTHER
 from tests.families.official_gemmas import GEMMAS
 from tests.families.official_hybrids import COUNTS, HYBRIDS
 from tests.families.official_mixtures import COMMON, MIXTURES, ROUTER
@@ -42,6 +43,7 @@ OFFICIAL = {
     **DECODERS,
     **OTHERS,
     **MORE,
+    **FURTHER,
     **{name: Official(*folder, SIZES.get(name), commands=commands(folder[0])) for name, folder in FOLDERS.items()},
 }
 for mixture, (values, count, active) in MIXTURES.items():

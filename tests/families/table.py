@@ -138,7 +138,7 @@ KNOWN = {
     "rwkv": "RWKV-4 169M to 14B",
     "seed_oss": "Seed-OSS 36B",
     "smollm3": "SmolLM3 3B",
-    "stablelm": "StableLM 2 1.6B, 12B; StableLM Zephyr 3B",
+    "stablelm": "StableLM 2 1.6B; StableLM 3B, Zephyr 3B",
     "starcoder2": "StarCoder2 3B, 7B, 15B",
     "t5": "T5, T5 v1.1, FLAN-T5 60M to 11B; ByT5, MADLAD-400",
     "umt5": "UMT5 small to xxl",

@@ -110,7 +110,8 @@ def size(folder: Path, random: Random) -> None:
     """Sizes, larger and smaller than what is stored: nothing may be set aside before it was compared."""
 
     def change(config: dict[str, Any]) -> None:
-        for key in random.sample([key for key in SIZES if key in config], random.choice([1, 1, 2, 3])):
+        known = [key for key in SIZES if key in config]  # few, where another object holds those of the text model
+        for key in random.sample(known, min(len(known), random.choice([1, 1, 2, 3]))):
             old = config[key] if isinstance(config[key], int) else 16
             config[key] = random.choice([old * 2, old // 2, old + 1, old - 1, 1, 2**16, 2**20, 2**30, 2**31 - 1, old * 1000, 1000])
 

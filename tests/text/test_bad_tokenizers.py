@@ -23,7 +23,7 @@ CopyGolden = Callable[[str], Path]
         (
             None,
             r"no tokenizer in ",
-            "tokenizer.model, spiece.model, spm.model, sentencepiece.bpe.model, vocab.json with merges.txt, vocab.txt, or tekken.json",
+            "tokenizer.json, tokenizer.model, .* vocab.json with merges.txt, vocab.txt, tekken.json, or tiktoken.model",
         ),
         (b"", r"tokenizer\.json is damaged", "download the file again"),
         (b"{", r"tokenizer\.json is damaged", "download the file again"),

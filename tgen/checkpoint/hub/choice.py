@@ -16,6 +16,7 @@ SMALL = {
     *("generation_config.json", "chat_template.jinja", "chat_template.json", "modules.json", "sentence_bert_config.json"),
     *("config_sentence_transformers.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model", "tekken.json"),
+    "tiktoken.model",
     *("source.spm", "target.spm"),
 }
 ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")

@@ -17,6 +17,9 @@ UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 SLASH = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 TEKKEN = rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*|\p{{N}}" + SLASH
 GPT_4O = rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+{WORDS}?|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*{WORDS}?|\p{{N}}{{1,3}}" + SLASH
+# Kimi's, in which Chinese characters are cut off from all other letters.
+BIG, SMALL = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]"
+KIMI = rf"\p{{Han}}+|[^\r\n\p{{L}}\p{{N}}]?{BIG}*{SMALL}+{WORDS}?|[^\r\n\p{{L}}\p{{N}}]?{BIG}+{SMALL}*{WORDS}?|\p{{N}}{{1,3}}" + REST
 MARKS = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"
 DEEPSEEK3 = (
     r"\p{N}{1,3}",
@@ -56,5 +59,6 @@ CUTS = {
     "tekken": Cut((TEKKEN,), whole=True, start=True),
     **dict.fromkeys(("gpt-4o", "llama4"), Cut((GPT_4O,))),
     **dict.fromkeys(("deepseek-v3", "hunyuan-dense"), Cut(DEEPSEEK3)),
+    "kimi-k2": Cut((KIMI,), whole=True),
     "falcon": Cut((r"[\p{P}\$\+<=>\^~\|`]+",), words=True),
 }

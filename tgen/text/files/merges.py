@@ -1,9 +1,9 @@
-"""Tokenizers of byte pairs: vocab.json with merges.txt (GPT-2, Qwen), Mistral's tekken.json, and ByT5, which needs no file."""
+"""Tokenizers of byte pairs: vocab.json with merges.txt (GPT-2, Qwen), Mistral's tekken.json, Kimi's tiktoken.model; ByT5 needs no file."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
     from tokenizers import models
 
+MOST_RESERVED = 10_000
 BYT5_START = ("<pad>", "</s>", "<unk>")
 
 
@@ -62,14 +63,40 @@ def tekken_library(path: Path) -> Library:
     if [rank for rank, _ in ordered] != list(range(len(ordered))):
         raise ValueError("its ranks do not count from 0")
     special = [names.get(rank, f"<SPECIAL_{rank}>") for rank in range(specials)]
-    ranks = {piece: rank for rank, piece in ordered}
-    pairs = [pair for piece in ranks if len(piece) > 1 for pair in splits(piece, ranks)]
-    ids = {token: number for number, token in enumerate(special)} | {piece: specials + rank for piece, rank in ranks.items()}
-    library = cut_library(models.BPE(ids, pairs, ignore_merges=True), Cut((pattern,)))
+    ids = {token: number for number, token in enumerate(special)} | {piece: specials + rank for rank, piece in ordered}
+    library = cut_library(models.BPE(ids, _all_merges([piece for _, piece in ordered]), ignore_merges=True), Cut((pattern,)))
     library.add_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     if "<s>" in special:
         library.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", ids["<s>"])])
     return library
+
+
+def tiktoken_library(path: Path, added: Mapping[int, str]) -> Library:
+    """The tokenizer of Kimi's tiktoken.model: byte strings in the order of their merges, and the `added` tokens with reserved ones between.
+
+    Raises ValueError.
+    """
+    from tokenizers import AddedToken, models
+
+    lines = [line.split() for line in path.read_bytes().splitlines() if line.strip()]
+    if any(len(line) != 2 or not line[1].isdigit() for line in lines):
+        raise ValueError("it has a line that is not a byte string and its rank")
+    ordered = sorted((int(rank), spelled_bytes(base64.b64decode(token, validate=True))) for token, rank in lines)
+    if [rank for rank, _ in ordered] != list(range(len(ordered))):
+        raise ValueError("its ranks do not count from 0")
+    pieces = [piece for _, piece in ordered]
+    library = cut_library(models.BPE({piece: rank for rank, piece in ordered}, _all_merges(pieces), ignore_merges=True), CUTS["kimi-k2"])
+    if max(added, default=0) > len(pieces) + MOST_RESERVED:
+        raise ValueError(f"tokenizer_config.json adds the id {max(added)} to {len(pieces)} byte strings")
+    names = [added.get(number, f"<|reserved_token_{number}|>") for number in range(len(pieces), max(added, default=0) + 1)]
+    library.add_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    return library
+
+
+def _all_merges(pieces: Sequence[str]) -> list[tuple[str, str]]:
+    """Every way to join two of the pieces into a third, the first third first."""
+    ranks = {piece: rank for rank, piece in enumerate(pieces)}
+    return [pair for piece in pieces if len(piece) > 1 for pair in splits(piece, ranks)]
 
 
 def byte_library(sentinels: int) -> Library:

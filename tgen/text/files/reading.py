@@ -17,7 +17,7 @@ from tgen.text.files.added import Settings, add_tokens, apply_settings, read_set
 from tgen.text.files.languages import fairseq_order, frame_source, pegasus_order, tokenizer_class
 from tgen.text.files.marked import marked_library, with_names
 from tgen.text.files.masked import albert_library, deberta_library
-from tgen.text.files.merges import byte_library, merges_library, tekken_library
+from tgen.text.files.merges import byte_library, merges_library, tekken_library, tiktoken_library
 from tgen.text.files.pieces import MOST_SENTINELS, PieceModel, piece_library, read_pieces
 from tgen.text.files.wordpieces import wordpiece_library
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MAX_BYTES, MAX_STRIP = 200 * 2**20, 100
 TRIAL = "Once upon a time, 12 [MASK]\n"
 PIECES = "tokenizer.model, spiece.model, spm.model, sentencepiece.bpe.model"
-FILES = f"tokenizer.json, {PIECES}, vocab.json with merges.txt, vocab.txt, or tekken.json"
+FILES = f"tokenizer.json, {PIECES}, vocab.json with merges.txt, vocab.txt, tekken.json, or tiktoken.model"
 
 
 @contextmanager
@@ -174,6 +174,11 @@ def _merges(path: Path, settings: Settings) -> Library:
     return library
 
 
+def _names(settings: Settings) -> dict[int, str]:
+    """The tokens that the settings add, by their ids."""
+    return {number: str(values["content"]) for number, values in settings.added.items()}
+
+
 def _with_tokens(library: Library, settings: Settings) -> Library:
     add_tokens(library, settings)
     return library
@@ -186,6 +191,7 @@ _READERS: dict[str, Callable[[Path, Settings], Library]] = {
     "spm.model": lambda path, settings: _with_tokens(deberta_library(_checked(path), settings), settings),
     "sentencepiece.bpe.model": _fairseq,
     "tekken.json": lambda path, settings: _with_tokens(tekken_library(path), settings),
+    "tiktoken.model": lambda path, settings: _with_tokens(tiktoken_library(path, _names(settings)), settings),
     "vocab.json": _merges,
     "vocab.txt": lambda path, settings: _with_tokens(wordpiece_library(path, settings.values), settings),
 }
