@@ -57,6 +57,16 @@ def test_a_number_that_is_not_finite_is_found(place: int, wrong: float) -> None:
         require_finite(logits, "here")
 
 
+def test_a_number_of_any_row_is_found() -> None:
+    rows = np.zeros((20_000, 4), np.float32)
+    for part in (rows, rows[:, :3]):
+        require_finite(part, "here")
+    rows[19_999, 1] = np.nan
+    for part in (rows, rows[:, :3]):
+        with pytest.raises(NumericalError):
+            require_finite(part, "here")
+
+
 @every_kind
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 3.0])
 def test_a_nucleus_is_that_of_float64(kind: str, temperature: float) -> None:

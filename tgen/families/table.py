@@ -7,7 +7,7 @@ Steps are data, so that each executor runs them on its own arrays and the shapes
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from tgen.spec.records import ModelSpec
@@ -150,7 +150,7 @@ class Source:
     def inside(self, before: str, after: str) -> Source:
         """The same with more on both sides of the tensors' names."""
         other = None if self.other is None else self.other.inside(before, after)
-        return replace(self, name=f"{before}{self.name}{after}", other=other)
+        return Source(f"{before}{self.name}{after}", self.take, other)
 
     @property
     def ways(self) -> Iterator[Source]:

@@ -27,8 +27,9 @@ class NumericalError(TgenError):
 
 def require_finite(numbers: npt.NDArray[np.floating[Any]], where: str) -> None:
     """Raise NumericalError for NaN or infinity, saying where."""
-    library = _library(numbers)
-    finite = library.finite(numbers.ctypes.data, len(numbers)) if library else np.isfinite(numbers).all()
+    flat = numbers.ravel()
+    library = _library(flat)
+    finite = library.finite(flat.ctypes.data, len(flat)) if library else np.isfinite(flat).all()
     if not finite:
         raise NumericalError(f"the model's numbers are not finite {where}", "try --dtype float32")
 
