@@ -170,15 +170,15 @@ def test_any_layer_and_head(window: Open, served: Served) -> None:
     page.click("[role=option].key >> nth=4")
     weights = served.ask("/attention", {"prompt": "The king said to his daughter", "layer": 2, "head": 4})[1]["weights"][4]
     best = page.locator(".looks li").first
-    assert "king" in str(best.text_content()), "his looks at the king"
+    assert str(best.text_content()).endswith(f"token {weights.index(max(weights))}")
     assert f"{100 * max(weights):.0f} %" in str(best.text_content())
     colours = page.locator(".key").evaluate_all("all => all.map(e => Number(e.style.getPropertyValue('--weight')))")
-    assert colours[:6] == pytest.approx([weight / max(weights) for weight in weights], abs=2e-3)
+    assert colours[: len(weights)] == pytest.approx([weight / max(weights) for weight in weights], abs=2e-3)
     page.focus("canvas.map")
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowRight")
-    assert "“ to” (token 3)" in str(page.text_content(".looks"))
-    assert "At “The”, token 0" in str(page.text_content(".looks"))
+    assert "(token 3)" in str(page.text_content(".looks"))
+    assert ", token 0" in str(page.text_content(".looks"))
     assert page.locator("canvas.map").evaluate("c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(Boolean)")
 
 
@@ -186,11 +186,13 @@ def test_pieces_follow_the_prompt(window: Open, served: Served) -> None:
     page = window()
     page.click("#tab-pieces")
     page.fill("#prompt", "Il était 😀")
-    wanted = [str(one["id"]) for one in served.ask("/pieces", {"prompt": "Il était 😀"})[1]["pieces"]]
+    pieces = served.ask("/pieces", {"prompt": "Il était 😀"})[1]["pieces"]
+    wanted = [str(one["id"]) for one in pieces]
     until(page, f"document.querySelectorAll('.chip').length === {len(wanted)}")
     assert page.locator(".chip small").all_text_contents() == wanted
     page.click(".chip >> nth=2")
-    assert "its bytes are 20." in str(page.text_content("#pieces"))
+    spelled = " ".join(f"{byte:02x}" for byte in pieces[2]["bytes"])
+    assert f"its bytes are {spelled}." in str(page.text_content("#pieces"))
 
 
 def test_what_other_kinds_of_model_show(window: Open, served: Served) -> None:
