@@ -194,10 +194,10 @@ class NativeModel:
         batch = frame.batch
         batch.ids = None
         if ids is not None:
-            frame.ids[:] = flat
+            frame.ids[:] = [*flat]
             batch.ids = frame.ids
         batch.vectors = None if vectors is None else address(vectors)
-        batch.result = ctypes.addressof(c_float.from_buffer(result)) if chosen else None  # quicker than NumPy's way
+        batch.result = ctypes.addressof(c_float.from_buffer(result.data)) if chosen else None  # quicker than NumPy's way
         batch.result_stride = stride
         batch.interrupt = None if interrupt is None else address(interrupt.flag)
         code = self.library.tgen_run(self._handle, self.kernel, self._programs[program], batch)
