@@ -18,7 +18,11 @@ from tgen.executors.native import build
 
 LIBRARY, KERNEL = "NATIVE_LIBRARY", "NATIVE_KERNEL"
 CPU_CHOICE = "choice"
-NO_KERNEL = "namespace {} {{ int run_program(Model*, const Program*, const Batch*) {{ return 1; }} }}\n"
+NO_KERNEL = """namespace {} {{
+int run_program(Model*, const Program*, const Batch*) {{ return 1; }}
+void pack_matrix(int32_t, int32_t, int32_t, int32_t, const uint8_t*, uint8_t*, int32_t, int32_t) {{}}
+}}
+"""
 
 
 def choose() -> None:
