@@ -55,10 +55,10 @@ def test_transformers_gives_the_same_logits(name: str) -> None:
 def test_no_story_turns_in_circles(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     """Over 300 tokens at the default settings, most sequences of four words are new. Without its rule one of these would be one word."""
     assert run(["generate", "A little girl named Rose", "-n", "300", "--samples", "8", "--seed", "500", "--json"]) == 0
-    for choice in json.loads(capfdbinary.readouterr().out)["choices"]:
-        words = choice["text"].split()
+    stories = [choice["text"].split() for choice in json.loads(capfdbinary.readouterr().out)["choices"]]
+    assert sum(map(len, stories)) > 8 * 80, "some stories may be short, but there is enough to judge"
+    for words in stories:
         fours = Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
-        assert len(words) > 50
         assert len(fours) > 0.8 * fours.total()
 
 
