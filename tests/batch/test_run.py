@@ -76,7 +76,7 @@ def test_a_line_that_memory_does_not_suffice_for_is_answered_by_an_error(tmp_pat
 
 
 def test_progress_counts_every_line_that_needs_nothing_more(tmp_path: Path) -> None:
-    lines = io.BytesIO(b'{"prompt": "Q"}\n\nnot JSON\n{"prompt": "Q", "top_k": -1}\n')
+    lines = io.BytesIO(b'{"prompt": "Q"}\n\nnot JSON\n{"prompt": "Q", "top_k": -2}\n')
     with Journal(tmp_path / "out", resume=False) as journal:
         run = batch_run(Stage(script).generator, journal)
         assert sorted(run.run(iter([lines]), lambda: False)) == [1, 3, 4]
@@ -196,7 +196,7 @@ def test_a_model_whose_numbers_are_not_finite_has_its_own_code(tmp_path: Path) -
 
 def test_a_line_that_was_answered_takes_no_memory(tmp_path: Path) -> None:
     """Not even until Python looks for circles: an error may hold on to all that was at hand when it was raised."""
-    wanted = [{"prompt": 5, "id": "x" * 10**6}, {"prompt": "a", "id": "x" * 10**6, "top_k": -1}, {"prompt": [10**9], "id": "x" * 10**6}]
+    wanted = [{"prompt": 5, "id": "x" * 10**6}, {"prompt": "a", "id": "x" * 10**6, "top_k": -2}, {"prompt": [10**9], "id": "x" * 10**6}]
     lines = stream([line for line in wanted for _ in range(30)])
     with Journal(tmp_path / "out") as journal:
         run = BatchRun(Answerer(Stage(script).generator, "scripted", no_template, {}, {}), journal, ordered=True, size=1)

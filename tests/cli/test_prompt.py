@@ -126,8 +126,18 @@ class Pipe:
         self.timers: list[threading.Timer] = []
 
     def later(self, seconds: float, data: bytes) -> None:
-        """Write after a while; nothing closes the pipe."""
-        self.timers.append(threading.Timer(seconds, os.write, (self.writing, data)) if data else threading.Timer(seconds, self.close))
+        """Write after a while, or close for no data, but not before what was asked for earlier: timers of a busy machine overtake."""
+        before = self.timers[-1] if self.timers else None
+
+        def act() -> None:
+            if before is not None:
+                before.join()
+            if data:
+                os.write(self.writing, data)
+            else:
+                self.close()
+
+        self.timers.append(threading.Timer(seconds, act))
         self.timers[-1].start()
 
     def close(self) -> None:
