@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.families.official import Official
-from tests.families.official_decoders import HUB, MERGES
+from tests.families.official_decoders import GPT2, HUB, MERGES
 
 FURTHER = {
     "NousResearch/Yarn-Llama-2-7b-128k": Official(
@@ -65,28 +65,12 @@ FURTHER = {
         files=(*MERGES, "flax_model.msgpack", "special_tokens_map.json"),
     ),
     "uer/gpt2-chinese-cluecorpussmall": Official(
-        {
-            "activation_function": "gelu_new",
-            "architectures": ["GPT2LMHeadModel"],
-            "attn_pdrop": 0.1,
-            "bos_token_id": 50256,
-            "embd_pdrop": 0.1,
-            "eos_token_id": 50256,
-            "initializer_range": 0.02,
-            "layer_norm_epsilon": 1e-05,
-            "model_type": "gpt2",
-            "n_ctx": 1024,
+        GPT2
+        | {
             "n_embd": 1600,
             "n_head": 25,
             "n_layer": 48,
-            "n_positions": 1024,
             "output_past": True,
-            "resid_pdrop": 0.1,
-            "summary_activation": None,
-            "summary_first_dropout": 0.1,
-            "summary_proj_to_labels": True,
-            "summary_type": "cls_index",
-            "summary_use_proj": True,
             "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 320}},
             "vocab_size": 21128,
             "gradient_checkpointing": False,
