@@ -157,14 +157,7 @@ static void multiply_all(Run& run, const Instruction& op, int thread) {
         }
         if (run.several) pool_barrier(model.pool, thread);
     }
-    if (!run.several) {  // the thread's own copy
-        int64_t group_stride = input.stride / GROUP;
-        input.floats += thread * input.stride;
-        input.bf16 += thread * input.stride;
-        input.int8 += thread * input.stride;
-        input.scale += thread * group_stride;
-        input.sum += thread * group_stride;
-    }
+    if (!run.several) input = from(input, thread);  // the thread's own copy
     int64_t stride, rows = 0;
     float* target = target_of(run, op.target, &stride);
     const int parts = op.gated ? 1 : 3;
