@@ -1,8 +1,8 @@
 """How much two copies of tgen at once write, against one alone: `python -m tests.benchmarks.two_copies` prints the share.
 
 Each copy decodes with two threads for the same seconds. One and two take turns, and medians count, because others may share the machine.
-A waiting thread that spins too long takes time from the other copy: on two idle cores the share should be at least 80 %. On a busy machine
-two copies get more of the cores than one, so the share says little there.
+Threads that wait for each other while the other copy has their cores cost both copies time: on two idle cores the share should be at
+least 80 %. On a busy machine two copies get more of the cores than one, so the share says little there.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import time
 from tgen.checkpoint.container import open_checkpoint
 from tgen.checkpoint.resolve import resolve
 from tgen.executors.open import open_executor
-from tgen.options import RunOptions
+from tgen.options import Quantize, RunOptions
 
 LENGTH = 200  # tokens of a text; then the next one begins
 
 
-def copy(model: str, seconds: float) -> None:
+def copy(model: str, quantize: Quantize, seconds: float) -> None:
     """Say when the model is loaded, and after a line on standard input how many tokens it wrote in these seconds."""
-    executor = open_executor(open_checkpoint(resolve(model)), RunOptions(executor="native", threads=2))
+    executor = open_executor(open_checkpoint(resolve(model)), RunOptions(executor="native", threads=2, quantize=quantize))
     session = executor.open()
     session.admit([None])
     session.extend([[1]])
@@ -38,9 +38,10 @@ def copy(model: str, seconds: float) -> None:
     print(count, flush=True)
 
 
-def rate(copies: int, model: str, seconds: float) -> float:
+def rate(copies: int, model: str, quantize: Quantize, seconds: float) -> float:
     """Tokens a second of all copies together."""
-    command = [sys.executable, "-m", "tests.benchmarks.two_copies", "--model", model, "--seconds", str(seconds), "--copy"]
+    command = [sys.executable, "-m", "tests.benchmarks.two_copies", "--model", model, "--quantize", quantize]
+    command += ["--seconds", str(seconds), "--copy"]
     processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(copies)]
     for process in processes:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
@@ -57,14 +58,15 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--model", default="storyteller")
+    parser.add_argument("--quantize", choices=("none", "int8", "int4"), default="none")
     parser.add_argument("--copy", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.copy:
-        return copy(options.model, options.seconds)
+        return copy(options.model, options.quantize, options.seconds)
     found: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(options.turns):
         for copies, several in found.items():
-            several.append(rate(copies, options.model, options.seconds))
+            several.append(rate(copies, options.model, options.quantize, options.seconds))
     one, two = (statistics.median(several) for several in found.values())
     print(f"one copy {one:.1f} tokens/s, two copies together {two:.1f} tokens/s: {two / one:.0%}")
     return None

@@ -1,9 +1,5 @@
 // A waiting thread spins for some 50 microseconds, because the next step usually comes sooner, and then sleeps, so that it takes no time
-// from another process.
-//
-// Where another process wants the same cores, a thread that was woken, or that used up its slice of time, waits some milliseconds for a core
-// while the others wait for it at a barrier. Regions of which the caller slept more than half the time had too many threads, so the next
-// ones have one less, and after a pause one more is tried. The pause grows while trials fail.
+// from another process. How many threads a region has is for team.h to say.
 #include "threads.h"
 
 #include <pthread.h>
@@ -14,6 +10,8 @@
 #if defined(__linux__)
 #include <limits.h>
 #include <linux/futex.h>
+#include <sched.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #endif
 #if defined(__x86_64__)
@@ -21,11 +19,9 @@
 #endif
 
 #include "model.h"
+#include "team.h"
 
 static const int SPINS = 2000;
-static const int64_t FIRST_PAUSE = 20000000, LONGEST_PAUSE = 640000000;  // ns
-static const int64_t EVIDENCE = 5000000;  // ns without sleep that a new team is credited with, so that a single delay does not count
-static const int MEMORY = 16;             // regions
 
 static inline void pause_briefly() {
 #if defined(__x86_64__)
@@ -43,15 +39,15 @@ struct alignas(64) Epoch {
 
 struct Pool {
     int threads;
-    int team;  // the threads of the current region: thread 0, the caller, up to thread team - 1
+    Team team;    // of the current region: thread 0, the caller, up to thread team.size - 1
     pid_t owner;  // the process that has the threads
     Epoch work_epoch[MAX_THREADS];  // counts the regions of each thread
-    int64_t slept, passed;   // ns that the caller slept in the last regions of this team, and that passed
-    int64_t pause, try_at;   // ns from a failure to the next trial of a larger team, and when that is
     alignas(64) int32_t arrived;
     Epoch barrier_epoch;  // counts barriers
     void (*work)(void*, int);
     void* argument;
+    int core;      // where the caller runs
+    pid_t caller;  // the caller's thread
     int stopping;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -84,10 +80,21 @@ static bool changes_soon(Epoch* epoch, uint32_t old) {
     return false;
 }
 
-static int64_t now() {
+static int64_t nanoseconds(clockid_t clock) {
     struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
+    clock_gettime(clock, &time);
     return time.tv_sec * (int64_t)1000000000 + time.tv_nsec;
+}
+
+static int64_t now() { return nanoseconds(CLOCK_MONOTONIC); }
+
+// How often this thread waited for a page from the disk, as far as the system tells.
+static int64_t disk_reads() {
+#if defined(__linux__)
+    struct rusage used;
+    if (getrusage(RUSAGE_THREAD, &used) == 0) return used.ru_majflt;
+#endif
+    return 0;
 }
 
 static void advance(Pool* pool, Epoch* epoch) {
@@ -104,35 +111,42 @@ static void advance(Pool* pool, Epoch* epoch) {
 }
 
 void pool_barrier(Pool* pool, int thread) {
-    if (pool->team == 1) return;
+    const int team = pool->team.size;  // read before this thread arrives: the caller may change it as soon as all have
+    if (team == 1) return;
     uint32_t epoch = __atomic_load_n(&pool->barrier_epoch.value, __ATOMIC_ACQUIRE);
-    if (__atomic_add_fetch(&pool->arrived, 1, __ATOMIC_ACQ_REL) == pool->team) {
+    if (__atomic_add_fetch(&pool->arrived, 1, __ATOMIC_ACQ_REL) == team) {
         __atomic_store_n(&pool->arrived, 0, __ATOMIC_RELAXED);
         advance(pool, &pool->barrier_epoch);
     } else if (!changes_soon(&pool->barrier_epoch, epoch)) {
-        int64_t begin = thread == 0 ? now() : 0;
         sleep_while(pool, &pool->barrier_epoch, epoch);
-        if (thread == 0) pool->slept += now() - begin;
     }
+}
+
+// Keeps this thread off the core where the caller runs, if it does not keep off that one already. Where all cores are busy, the system may
+// put both on one, however little the others' work there counts, and leaves them there for long, since each of them sleeps half the time.
+static void keep_off(Pool* pool, int* core) {
+#if defined(__linux__)
+    if (pool->core == *core) return;
+    *core = pool->core;
+    cpu_set_t cores;
+    if (sched_getaffinity(pool->caller, sizeof cores, &cores) || *core < 0 || *core >= CPU_SETSIZE) return;
+    CPU_CLR(*core, &cores);
+    sched_setaffinity(0, sizeof cores, &cores);  // an empty set is refused
+#endif
 }
 
 static void* worker(void* start) {
     Pool* pool = ((Pool::Start*)start)->pool;
-    int number = ((Pool::Start*)start)->number;
+    int number = ((Pool::Start*)start)->number, core = -1;
     uint32_t epoch = 0;
     for (;;) {
         if (!changes_soon(&pool->work_epoch[number], epoch)) sleep_while(pool, &pool->work_epoch[number], epoch);
         epoch++;
         if (__atomic_load_n(&pool->stopping, __ATOMIC_ACQUIRE)) return nullptr;
+        keep_off(pool, &core);
         pool->work(pool->argument, number);
         pool_barrier(pool, number);
     }
-}
-
-static void set_team(Pool* pool, int team) {
-    pool->team = team;
-    pool->slept = 0;
-    pool->passed = EVIDENCE;
 }
 
 // Up to `threads` threads; fewer still work.
@@ -141,7 +155,6 @@ static void start_threads(Pool* pool, int threads) {
     memset(pool->work_epoch, 0, sizeof pool->work_epoch);
     pool->barrier_epoch = {};
     pool->arrived = 0;
-    pool->pause = FIRST_PAUSE;
     pthread_mutex_init(&pool->lock, nullptr);
     pthread_cond_init(&pool->changed, nullptr);
     pool->threads = 1;
@@ -150,7 +163,7 @@ static void start_threads(Pool* pool, int threads) {
         if (pthread_create(&pool->handles[number], nullptr, worker, &pool->starts[number])) break;
         pool->threads = number + 1;
     }
-    set_team(pool, pool->threads);
+    team_start(&pool->team, pool->threads);
 }
 
 Pool* pool_open(int threads) {
@@ -180,31 +193,28 @@ int pool_size(Pool* pool) {
 }
 
 int pool_team(Pool* pool) {
-    if (pool_size(pool) > pool->team && now() >= pool->try_at) set_team(pool, pool->team + 1);
-    return pool->team;
-}
-
-// What the team's last region, which began at `begin`, says about its size.
-static void judge_team(Pool* pool, int64_t begin) {
-    int64_t end = now();
-    pool->passed += end - begin;
-    if (pool->slept > pool->passed / 2) {
-        set_team(pool, pool->team - 1);
-        pool->try_at = end + pool->pause;
-        if (pool->pause < LONGEST_PAUSE) pool->pause *= 2;
-    } else if (pool->team == pool->threads && end > pool->try_at + pool->pause) {
-        pool->pause = FIRST_PAUSE;  // it has gone well for a while
-    }
-    pool->slept -= pool->slept / MEMORY;
-    pool->passed -= pool->passed / MEMORY;
+    pool_size(pool);  // starts the threads in a forked child
+    return team_next(&pool->team, now());
 }
 
 void pool_run(Pool* pool, void (*work)(void*, int), void* argument) {
+    const bool judged = pool->team.size > 1;
+    int64_t begin = 0, ran = 0, reads = 0;
+    if (judged) {
+        begin = now();
+        ran = nanoseconds(CLOCK_THREAD_CPUTIME_ID);
+        reads = disk_reads();
+    }
     pool->work = work;
     pool->argument = argument;
-    int64_t begin = pool->team > 1 ? now() : 0;
-    for (int number = 1; number < pool->team; number++) advance(pool, &pool->work_epoch[number]);
+#if defined(__linux__)
+    pool->core = sched_getcpu();
+    pool->caller = (pid_t)syscall(SYS_gettid);
+#endif
+    for (int number = 1; number < pool->team.size; number++) advance(pool, &pool->work_epoch[number]);
     work(argument, 0);
     pool_barrier(pool, 0);
-    if (pool->team > 1) judge_team(pool, begin);
+    if (!judged || disk_reads() != reads) return;  // waits for a disk do not say that others want the cores
+    int64_t end = now();
+    team_judge(&pool->team, end, end - begin, nanoseconds(CLOCK_THREAD_CPUTIME_ID) - ran);
 }
