@@ -91,8 +91,7 @@ struct Float16Numbers {
 struct Int8Cache {
     struct alignas(64) Weights {
         int8_t multiples[CHUNK];
-        float scale[CHUNK / LANES];   // of the multiples of a page
-        int32_t total[CHUNK / LANES];  // their sum
+        float scale[CHUNK / LANES];  // of the multiples of a page
     };
 
     static int64_t values_at(int64_t dim) { return panel_bytes(INT8, dim); }
@@ -144,15 +143,12 @@ struct Int8Cache {
         for (int n = 0; n < N; n++) scores[n] = load(found[n]);
     }
 
-    // Weights and scales are not negative. Whole multiples of the largest product / 127; their sum is exact, and NaN if one is.
+    // Weights and scales are not negative. Whole multiples of the largest product / 127; the scale is NaN if a product is.
     INLINE void set_weights(Weights* weights, int64_t first, Floats numbers, const uint8_t* values) {
         Floats scaled = mul(numbers, load((const float*)values));
-        float top = largest(scaled);
-        Floats multiples = nearest(mul(scaled, all(top > 1e-30f ? 127.0f / top : 0.0f)));
-        float total = sum(multiples);
-        store_int8(weights->multiples + first, multiples);
-        weights->total[first / LANES] = total == total ? (int32_t)total : 0;
-        weights->scale[first / LANES] = total == total ? top / 127.0f : NAN;
+        float top = largest_or_nan(scaled);
+        store_int8(weights->multiples + first, mul(scaled, all(top > 1e-30f ? 127.0f / top : 0.0f)));
+        weights->scale[first / LANES] = top * (1.0f / 127.0f);
     }
 
     template <int N, int R>
@@ -161,12 +157,12 @@ struct Int8Cache {
         fetch(ahead + 64 + at * LANES, R * LANES * LANES);
         Ints products[N][R];
         for (int n = 0; n < N; n++)
-            for (int v = 0; v < R; v++) products[n][v] = start8(weights[n].total[first / LANES]);
+            for (int v = 0; v < R; v++) products[n][v] = start8(0);
         for (int i = 0; i < 4; i++)
             for (int v = 0; v < R; v++) {
-                Quartets quartets = weights8(values + 64 + (at + v * LANES) * LANES + i * 64);
+                Quartets quartets = values8(values + 64 + (at + v * LANES) * LANES + i * 64);
                 for (int n = 0; n < N; n++)
-                    products[n][v] = dot8(products[n][v], quartets, ((const int32_t*)(weights[n].multiples + first))[i]);
+                    products[n][v] = weigh8(products[n][v], quartets, ((const int32_t*)(weights[n].multiples + first))[i]);
             }
         for (int n = 0; n < N; n++)
             for (int v = 0; v < R; v++) sums[n][v] = fma(to_floats(products[n][v]), all(weights[n].scale[first / LANES]), sums[n][v]);

@@ -61,6 +61,13 @@ INLINE Floats power_of_two(Floats n) {
 }
 INLINE float sum(Floats a) { return _mm512_reduce_add_ps(a.v); }
 INLINE float largest(Floats a) { return _mm512_reduce_max_ps(a.v); }
+// The largest of numbers that are not negative, or NaN if one is: their bits have the order of integers.
+INLINE float largest_or_nan(Floats a) {
+    uint32_t bits = _mm512_reduce_max_epu32(_mm512_castps_si512(a.v));
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
 INLINE Floats load_half(const uint16_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
 INLINE void store_half(uint16_t* p, Floats a) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(a.v, 0)); }
 INLINE Floats load_bf16(const uint16_t* p) {
@@ -91,6 +98,9 @@ INLINE void weights4(const uint8_t* p, Quartets* low, Quartets* high) {
     high->v = _mm512_and_si512(_mm512_srli_epi16(packed, 4), mask);
 }
 INLINE Ints dot8(Ints a, Quartets w, int32_t x) { return {_mm512_dpbusd_epi32(a.v, w.v, _mm512_set1_epi32(x))}; }
+// The same with multipliers from 0 to 127, which need no offset: an accumulator starts with 0.
+INLINE Quartets values8(const uint8_t* p) { return {_mm512_xor_si512(_mm512_load_si512(p), _mm512_set1_epi8((char)0x80))}; }
+INLINE Ints weigh8(Ints a, Quartets w, int32_t x) { return {_mm512_dpbusd_epi32(a.v, _mm512_set1_epi32(x), w.v)}; }
 INLINE Ints dot4(Ints a, Quartets w, int32_t x) { return dot8(a, w, x); }
 INLINE Floats to_floats(Ints a) { return {_mm512_cvtepi32_ps(a.v)}; }
 
@@ -133,6 +143,12 @@ INLINE float largest(Floats x) {
     __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+INLINE float largest_or_nan(Floats x) {
+    __m256i v = _mm256_max_epu32(_mm256_castps_si256(x.a), _mm256_castps_si256(x.b));
+    __m128i four = _mm_max_epu32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    __m128i two = _mm_max_epu32(four, _mm_unpackhi_epi64(four, four));
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epu32(two, _mm_shuffle_epi32(two, 1))));
 }
 INLINE Floats load_half(const uint16_t* p) {
     return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
@@ -180,6 +196,11 @@ INLINE Ints dot8(Ints a, Quartets w, int32_t x) {
     __m256i v = _mm256_set1_epi32(x);
     return {signed_dot(a.a, w.a, v), signed_dot(a.b, w.b, v)};
 }
+INLINE Quartets values8(const uint8_t* p) { return weights8(p); }
+INLINE Ints weigh8(Ints a, Quartets w, int32_t x) {
+    __m256i v = _mm256_set1_epi32(x);
+    return {unsigned_dot(a.a, v, w.a), unsigned_dot(a.b, v, w.b)};
+}
 INLINE Ints dot4(Ints a, Quartets w, int32_t x) {
     __m256i v = _mm256_set1_epi32(x);
     return {unsigned_dot(a.a, w.a, v), unsigned_dot(a.b, w.b, v)};
@@ -210,6 +231,14 @@ INLINE Floats power_of_two(Floats n) {
 }
 INLINE float sum(Floats a) { return vaddvq_f32(vaddq_f32(vaddq_f32(a.v[0], a.v[1]), vaddq_f32(a.v[2], a.v[3]))); }
 INLINE float largest(Floats a) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[1]), vmaxq_f32(a.v[2], a.v[3]))); }
+INLINE float largest_or_nan(Floats a) {
+    uint32x4_t bits = vreinterpretq_u32_f32(a.v[0]);
+    for (int i = 1; i < 4; i++) bits = vmaxq_u32(bits, vreinterpretq_u32_f32(a.v[i]));
+    uint32_t top = vmaxvq_u32(bits);
+    float value;
+    memcpy(&value, &top, 4);
+    return value;
+}
 INLINE Floats load_half(const uint16_t* p) { EACH(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)))); }
 INLINE void store_half(uint16_t* p, Floats a) { for (int i = 0; i < 4; i++) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(a.v[i]))); }
 INLINE Floats load_bf16(const uint16_t* p) { EACH(vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16))); }
@@ -242,6 +271,8 @@ INLINE Ints dot8(Ints a, Quartets w, int32_t x) {
     for (int i = 0; i < 4; i++) a.v[i] = vdotq_s32(a.v[i], w.v[i], v);
     return a;
 }
+INLINE Quartets values8(const uint8_t* p) { return weights8(p); }
+INLINE Ints weigh8(Ints a, Quartets w, int32_t x) { return dot8(a, w, x); }
 INLINE Ints dot4(Ints a, Quartets w, int32_t x) { return dot8(a, w, x); }
 INLINE Floats to_floats(Ints a) { EACH(vcvtq_f32_s32(a.v[i])); }
 #undef EACH
@@ -274,6 +305,12 @@ INLINE float sum(Floats a) {
 INLINE float largest(Floats a) {
     float best = a.v[0];
     for (int i = 1; i < 16; i++) best = a.v[i] > best ? a.v[i] : best;
+    return best;
+}
+INLINE float largest_or_nan(Floats a) {
+    float best = a.v[0];
+    for (int i = 1; i < 16; i++) best = a.v[i] <= best ? best : a.v[i];
+    for (int i = 0; i < 16; i++) best = a.v[i] == a.v[i] ? best : a.v[i];
     return best;
 }
 // float16 by arithmetic on its bits, so that no instruction beyond the baseline is needed.
@@ -321,6 +358,14 @@ INLINE Ints dot8(Ints a, Quartets w, int32_t x) {
     memcpy(parts, &x, 4);
     for (int i = 0; i < 16; i++)
         for (int j = 0; j < 4; j++) a.v[i] += w.v[4 * i + j] * parts[j];
+    return a;
+}
+INLINE Quartets values8(const uint8_t* p) { return weights8(p); }
+INLINE Ints weigh8(Ints a, Quartets w, int32_t x) {
+    uint8_t parts[4];
+    memcpy(parts, &x, 4);
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 4; j++) a.v[i] += (w.v[4 * i + j] - 128) * parts[j];
     return a;
 }
 INLINE Ints dot4(Ints a, Quartets w, int32_t x) { return dot8(a, w, x); }

@@ -93,9 +93,11 @@ struct Bfloat16Row {
 };
 
 // Four rows times N tokens. Rows come one after the other for one token, because one stream of memory is read fastest; for more tokens
-// they come together, so that each activation is loaded once.
-template <class Type, int N, bool AHEAD>
-static void row_tile(const uint8_t* weights, int64_t row_bytes, int64_t columns, const Input& x, int64_t token, float* out, int64_t stride) {
+// they come together, so that each activation is loaded once; then FETCH rows from number `fetch` on are fetched ahead.
+template <class Type, int N, int FETCH>
+static void row_tile(const uint8_t* weights, int64_t row_bytes, int64_t columns, const Input& x, int64_t token, float* out, int64_t stride,
+                     int64_t fetch = 0) {
+    const uint8_t* ahead = weights + fetch * row_bytes + 65536;
     Floats acc[N][4];
     for (int n = 0; n < N; n++)
         for (int r = 0; r < 4; r++) acc[n][r] = all(0.0f);
@@ -113,10 +115,8 @@ static void row_tile(const uint8_t* weights, int64_t row_bytes, int64_t columns,
     } else {
         for (int64_t k = 0; k < whole; k += Type::STEP) {
             typename Type::Weights w[4];
-            for (int r = 0; r < 4; r++) {
-                if (AHEAD) __builtin_prefetch(weights + r * row_bytes + k * Type::BYTES + 16384, 0, 2);
-                w[r] = Type::get(weights + r * row_bytes + k * Type::BYTES);
-            }
+            for (int r = 0; r < FETCH; r++) __builtin_prefetch(ahead + r * row_bytes + k * Type::BYTES, 0, 2);
+            for (int r = 0; r < 4; r++) w[r] = Type::get(weights + r * row_bytes + k * Type::BYTES);
             for (int n = 0; n < N; n++)
                 for (int r = 0; r < 4; r++) acc[n][r] = Type::dot(acc[n][r], w[r], x, at + n * x.stride + k);
         }
@@ -131,6 +131,40 @@ static void row_tile(const uint8_t* weights, int64_t row_bytes, int64_t columns,
     for (int n = 0; n < N; n++) sum4(acc[n], out + n * stride);
 }
 
+// Four rows times tokens first to last, in tiles. The first tile fetches rows ahead, or the first two share that: memory delivers them evenly
+// while the others compute, and too many requests at once would wait for each other.
+template <class Type>
+static void row_tiles(const uint8_t* weights, int64_t row_bytes, int64_t columns, const Input& x, int64_t first, int64_t last, float* out,
+                      int64_t stride) {
+    const int64_t wide = (last - first) / TILE_TOKENS + ((last - first) % TILE_TOKENS + 2) / 4;  // tiles of more than one token
+    int64_t fetched = first == 0 ? 0 : 4;
+    for (int64_t t = first; t < last;) {
+        float* to = out + t * stride;
+        const int64_t left = last - t, fetch = fetched;
+        const bool some = fetch < 4 && wide > 1, every = fetch < 4 && wide == 1;
+        fetched += some ? 2 : 4;
+        if (left >= TILE_TOKENS) {
+            if (some) row_tile<Type, TILE_TOKENS, 2>(weights, row_bytes, columns, x, t, to, stride, fetch);
+            else if (every) row_tile<Type, TILE_TOKENS, 4>(weights, row_bytes, columns, x, t, to, stride);
+            else row_tile<Type, TILE_TOKENS, 0>(weights, row_bytes, columns, x, t, to, stride);
+            t += TILE_TOKENS;
+        } else if (TILE_TOKENS > 4 && left >= 4) {
+            if (some) row_tile<Type, 4, 2>(weights, row_bytes, columns, x, t, to, stride, fetch);
+            else if (every) row_tile<Type, 4, 4>(weights, row_bytes, columns, x, t, to, stride);
+            else row_tile<Type, 4, 0>(weights, row_bytes, columns, x, t, to, stride);
+            t += 4;
+        } else if (TILE_TOKENS > 2 && left >= 2) {
+            if (some) row_tile<Type, 2, 2>(weights, row_bytes, columns, x, t, to, stride, fetch);
+            else if (every) row_tile<Type, 2, 4>(weights, row_bytes, columns, x, t, to, stride);
+            else row_tile<Type, 2, 0>(weights, row_bytes, columns, x, t, to, stride);
+            t += 2;
+        } else {
+            row_tile<Type, 1, 0>(weights, row_bytes, columns, x, t, to, stride);
+            t++;
+        }
+    }
+}
+
 // Rows first to last of a row-major matrix times `tokens` tokens: out[token * stride + row - first].
 template <class Type>
 static void multiply_rows(const Matrix& m, int64_t first, int64_t last, const Input& x, int64_t tokens, float* out, int64_t stride) {
@@ -143,30 +177,17 @@ static void multiply_rows(const Matrix& m, int64_t first, int64_t last, const In
         for (int64_t r = first; r < last; r += 4) {
             const uint8_t* weights = m.data + r * row_bytes;
             float* to = out + r - first;
-            float spare[4 * TILE_TOKENS];
             int64_t rows = last - r < 4 ? last - r : 4;
-            if (rows < 4) {  // the last rows do not fill a tile: each is computed as a tile of four equal ones
-                for (int64_t i = 0; i < rows; i++)
-                    for (int64_t t = begin; t < end; t++) {
-                        row_tile<Type, 1, false>(weights + i * row_bytes, 0, m.columns, x, t, spare, 4);
-                        to[t * stride + i] = spare[0];
-                    }
+            if (rows == 4) {
+                row_tiles<Type>(weights, row_bytes, m.columns, x, begin, end, to, stride);
                 continue;
             }
-            int64_t t = begin;
-            for (; t + TILE_TOKENS <= end; t += TILE_TOKENS) {
-                if (t == 0) row_tile<Type, TILE_TOKENS, true>(weights, row_bytes, m.columns, x, t, to + t * stride, stride);
-                else row_tile<Type, TILE_TOKENS, false>(weights, row_bytes, m.columns, x, t, to + t * stride, stride);
-            }
-            if (TILE_TOKENS > 4 && t + 4 <= end) {
-                row_tile<Type, 4, false>(weights, row_bytes, m.columns, x, t, to + t * stride, stride);
-                t += 4;
-            }
-            if (TILE_TOKENS > 2 && t + 2 <= end) {
-                row_tile<Type, 2, false>(weights, row_bytes, m.columns, x, t, to + t * stride, stride);
-                t += 2;
-            }
-            for (; t < end; t++) row_tile<Type, 1, false>(weights, row_bytes, m.columns, x, t, to + t * stride, stride);
+            float spare[4];  // the last rows do not fill a tile: each is computed as a tile of four equal ones
+            for (int64_t i = 0; i < rows; i++)
+                for (int64_t t = begin; t < end; t++) {
+                    row_tile<Type, 1, 0>(weights + i * row_bytes, 0, m.columns, x, t, spare, 4);
+                    to[t * stride + i] = spare[0];
+                }
         }
     }
 }
