@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ from tgen.spec.cache import row_numbers
 from tgen.spec.positions import RopeSpec
 from tgen.spec.records import ModelSpec
 from tgen.spec.shapes import active_parameter_count, parameters
+
+KEY_BYTES = 64 + 2 * 16 * 32  # of a head's keys in a page of an int8 cache, for up to 64 numbers: scales, and two groups
 
 
 @every_decoder
@@ -196,6 +199,24 @@ def test_states_that_do_not_fit_are_refused() -> None:
         executor("llama3").open().restore(17, state)
     with pytest.raises(ValueError, match="source"):
         executor("t5").open().restore(3, state)
+
+
+@every_kernel
+def test_a_value_that_is_no_number_is_noticed_in_an_int8_cache(kernel: str) -> None:
+    """Wherever it stands in a page: integers cannot hold NaN, so its position's scale does, and so do the logits."""
+    of = executor("llama3", kernel, "int8")
+    session = opened(of, [None])
+    session.extend([[*range(1, 17)]])
+    state = session.state(16)
+    scales = KEY_BYTES + 4 * np.arange(17)  # of the values of the first head in the first layer
+    for start, end in pairwise(scales.tolist()):
+        pages = state["pages"].copy()
+        pages[0, start:end] = np.float32([np.nan]).view(np.uint8)
+        other = of.open()
+        other.restore(16, {"pages": pages})
+        assert np.isnan(other.extend([[17]])).all()
+    other.restore(16, state)
+    assert np.isfinite(other.extend([[17], [17]])[1]).all()
 
 
 def test_pages_left_by_a_failed_run_are_shared_with_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
