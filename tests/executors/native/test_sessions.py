@@ -211,7 +211,7 @@ def test_a_value_that_is_no_number_is_noticed_in_an_int8_cache(kernel: str) -> N
     scales = KEY_BYTES + 4 * np.arange(17)  # of the values of the first head in the first layer
     for start, end in pairwise(scales.tolist()):
         pages = state["pages"].copy()
-        pages[0, start:end] = np.float32([np.nan]).view(np.uint8)
+        pages[0, start:end] = np.array([np.nan], np.float32).view(np.uint8)
         other = of.open()
         other.restore(16, {"pages": pages})
         assert np.isnan(other.extend([[17]])).all()
