@@ -26,3 +26,21 @@ def test_a_text_goes_on_after_a_stop() -> None:
         process.send_signal(signal.SIGCONT)
         assert begun + process.stdout.read() == expected
         assert process.wait(TIMEOUT) == 0
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_an_interrupt_during_a_stop_or_after_it_ends_the_process(stopped: bool) -> None:
+    with running(*ARGUMENTS[:3], "100000", *ARGUMENTS[4:]) as process:
+        assert process.stdout is not None and process.stdin is not None
+        process.stdin.close()
+        process.stdout.read(20)
+        process.send_signal(signal.SIGSTOP)
+        if stopped:
+            process.send_signal(signal.SIGINT)  # waits until the process goes on
+            time.sleep(0.5)
+            assert process.poll() is None
+        process.send_signal(signal.SIGCONT)
+        if not stopped:
+            process.stdout.read(20)  # it has gone on
+            process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT) == 130
