@@ -76,7 +76,7 @@ static void look(void*, int thread) {
 static int apart() {
     pool = pool_open(2);
     int seen = 0, kept_off = 0;
-    for (int region = 0; region < 1000; region++) {
+    for (int region = 0; region < 200000 && seen < 20; region++) {  // on a busy machine few have two threads
         int before = sched_getcpu();
         int size = pool_team(pool);
         pool_run(pool, look, nullptr);
