@@ -32,6 +32,8 @@ choose()
 CACHE = tempfile.TemporaryDirectory(prefix="tgen-test-cache-", ignore_cleanup_errors=True)
 os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CONFIG_HOME"] = CACHE.name
 os.environ.pop("TGEN_CONFIG", None)
+# Hundreds of tests start `tgen`. Compiled once, its modules take a quarter less of each process's time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 GOLDEN = Path(__file__).parent / "golden"
 GOLDENS = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))

@@ -23,7 +23,8 @@ def examples(page: Path) -> list[tuple[str, str]]:
 def run(command: str) -> str:
     """What a command prints, in a terminal of 80 columns."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "COLUMNS": "80"}
+    # One thread: tests run beside one another, and threads that wait for a core lose more than they gain.
+    environment = {**os.environ, "PATH": path, "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(["bash", "-c", command], env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=100, check=False)
     if done.returncode:
         raise RuntimeError(f"{command}: {done.stderr.decode()}")

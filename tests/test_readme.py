@@ -25,7 +25,7 @@ def test_recipe_runs(recipe: str, tmp_path: Path) -> None:
         story.write_text("Once upon a time a fox met a wolf, and the wolf was hungry. " * 20, "utf-8")
     before = set(tmp_path.iterdir())
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path}
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}  # other tests run beside it
     done = subprocess.run(
         ["bash", "-euc", recipe], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=100
     )

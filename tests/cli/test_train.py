@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from tokenizers import Tokenizer
 from tests.cli.conftest import Ask
 from tests.cli.processes import TIMEOUT, environment, golden, tgen
 from tgen.cli import main
+from tgen.train import trainer
 
 WORDS = "the a fox king wolf tower river said went saw and but old red small".split()
 TINY = "--width 64 --layers 1 --context 32 --batch 4 --vocab 300 --validation 0.1 --no-compile -t 1".split()
@@ -45,6 +47,13 @@ def finish(process: subprocess.Popen[bytes], code: int = 0) -> str:
     shown, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == code, shown.decode()
     return shown.decode()
+
+
+@pytest.fixture
+def learn(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The same in the test's own process, for runs that nothing interrupts: importing torch takes longer than a few steps."""
+    monkeypatch.setattr(trainer, "bfloat16_is_faster", lambda _: False)
+    return lambda *arguments: ask("train", *arguments).err
 
 
 @pytest.fixture(scope="module")
@@ -110,20 +119,20 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_been(text: 
     assert (whole / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 
 
-def test_a_run_goes_on_for_longer_than_it_was_started_for(whole: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_for_longer_than_it_was_started_for(learn: Callable[..., str], whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(whole, folder)
-    shown = finish(train("--resume", "-o", str(folder), "--steps", str(STEPS + EVERY), "--no-compile", "-t", "1"))
+    shown = learn("--resume", "-o", str(folder), "--steps", str(STEPS + EVERY), "--no-compile", "-t", "1")
     assert f"step {STEPS + EVERY}," in shown
     assert [int(line.split(",")[0]) for line in (folder / "loss.csv").read_text().splitlines()[1:]][-2:] == [STEPS, STEPS + EVERY]
     assert_nothing_damaged(folder)
 
 
-def test_a_run_goes_on_from_a_model_with_other_text(text: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_from_a_model_with_other_text(learn: Callable[..., str], text: Path, whole: Path, tmp_path: Path) -> None:
     folder, held = tmp_path / "model", tmp_path / "held.txt"
     held.write_text("the red fox said the king went and saw the old river. " * 20)
     options = ["--steps", "6", "--every", "3", "--batch", "4", "--no-compile", "-t", "1", "--learning-rate", "0.0000001"]
-    shown = finish(train(str(text), "--base", str(whole), "--held-back", str(held), "-o", str(folder), *options))
+    shown = learn(str(text), "--base", str(whole), "--held-back", str(held), "-o", str(folder), *options)
     assert "learning 300 tokens" not in shown
     assert (folder / "tokenizer.json").read_bytes() == (whole / "tokenizer.json").read_bytes()
     before, after = (load_file(run / "model.safetensors") for run in (whole, folder))
@@ -138,10 +147,10 @@ def test_a_run_goes_on_from_a_model_with_other_text(text: Path, whole: Path, tmp
     assert len(np.load(folder / "training" / "train.npy")) > len(np.load(whole / "training" / "train.npy"))  # nothing is held back from it
 
 
-def test_a_base_is_given_layers_that_change_nothing_at_first(text: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_base_is_given_layers_that_change_nothing_at_first(learn: Callable[..., str], text: Path, whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     options = ["--steps", "2", "--batch", "4", "--validation", "0.1", "--no-compile", "-t", "1", "--learning-rate", "0.0003"]
-    finish(train(str(text), "--base", str(whole), "--layers", "3", "-o", str(folder), *options))
+    learn(str(text), "--base", str(whole), "--layers", "3", "-o", str(folder), *options)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         shutil.copyfile(whole / name, folder / "training" / "base" / name)
     scores = [tgen("score", "-m", str(model), "The old fox said.").stdout for model in (whole, folder / "training" / "base")]
@@ -153,10 +162,10 @@ def test_a_base_is_given_layers_that_change_nothing_at_first(text: Path, whole: 
         assert float(after[f"model.layers.2.{added}.weight"].abs().max()) > 0
 
 
-def test_what_is_written_can_be_an_average_with_the_base(text: Path, whole: Path, tmp_path: Path) -> None:
+def test_what_is_written_can_be_an_average_with_the_base(learn: Callable[..., str], text: Path, whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     options = ["--base", str(whole), "--base-share", "0.25", "--batch", "4", "--validation", "0.1", "--no-compile", "-t", "1"]
-    finish(train(str(text), *options, "-o", str(folder), "--steps", "2", "--learning-rate", "0.01"))
+    learn(str(text), *options, "-o", str(folder), "--steps", "2", "--learning-rate", "0.01")
     before, written = (load_file(model / "model.safetensors")["model.norm.weight"].float() for model in (whole, folder))
     learned = torch.load(folder / "training" / "state.pt", weights_only=True)["model"]["decoder.final_norm.weight"]
     assert float((before - learned).abs().max()) > 0.005
@@ -164,20 +173,20 @@ def test_what_is_written_can_be_an_average_with_the_base(text: Path, whole: Path
     assert not torch.allclose(written, learned, atol=0.002)
 
 
-def test_a_model_that_learned_beginnings_gets_a_prompt_as_one(text: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_model_that_learned_beginnings_gets_a_prompt_as_one(learn: Callable[..., str], text: Path, whole: Path, tmp_path: Path) -> None:
     base, folder = shutil.copytree(whole, tmp_path / "base", ignore=shutil.ignore_patterns("training")), tmp_path / "model"
     plain = json.loads((base / "tokenizer.json").read_text())
     (base / "tokenizer.json").write_text(json.dumps({**plain, "post_processor": None}))
     options = ["--beginnings", "0.5", "--steps", "1", "--batch", "4", "--validation", "0.1", "--no-compile", "-t", "1"]
-    finish(train(str(text), "--base", str(base), *options, "-o", str(folder)))
+    learn(str(text), "--base", str(base), *options, "-o", str(folder))
     first, second = (Tokenizer.from_file(str(model / "tokenizer.json")).encode("old fox").ids for model in (base, folder))
     assert second == [0, *first]
 
 
-def test_shorter_sequences_leave_the_context_as_it_is(text: Path, whole: Path, tmp_path: Path) -> None:
+def test_shorter_sequences_leave_the_context_as_it_is(learn: Callable[..., str], text: Path, whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     options = ["--sequence", "8", "--steps", "3", "--batch", "4", "--validation", "0.1", "--no-compile", "-t", "1"]
-    finish(train(str(text), "--base", str(whole), *options, "-o", str(folder)))
+    learn(str(text), "--base", str(whole), *options, "-o", str(folder))
     assert json.loads((folder / "config.json").read_text())["max_position_embeddings"] == 32
     assert [int(line.split(",")[1]) for line in (folder / "loss.csv").read_text().splitlines()[1:]][-1] == 3 * 4 * 8  # tokens
 
@@ -218,12 +227,12 @@ def test_a_base_without_a_tokenizer_is_damaged(capsys: pytest.CaptureFixture[str
         assert "tokenizer.json cannot be read" in capsys.readouterr().err
 
 
-def test_a_run_needs_its_base_only_once(text: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_run_needs_its_base_only_once(learn: Callable[..., str], text: Path, whole: Path, tmp_path: Path) -> None:
     base = shutil.copytree(whole, tmp_path / "base", ignore=shutil.ignore_patterns("training"))
     options = ["--batch", "4", "--validation", "0.1", "--no-compile", "-t", "1"]
-    finish(train(str(text), "--base", str(base), "-o", str(tmp_path / "out"), "--steps", "2", *options))
+    learn(str(text), "--base", str(base), "-o", str(tmp_path / "out"), "--steps", "2", *options)
     shutil.rmtree(base)
-    shown = finish(train("--resume", "-o", str(tmp_path / "out"), "--steps", "4", "--no-compile", "-t", "1"))
+    shown = learn("--resume", "-o", str(tmp_path / "out"), "--steps", "4", "--no-compile", "-t", "1")
     assert "step 4," in shown
 
 

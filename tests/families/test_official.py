@@ -35,7 +35,8 @@ def test_an_official_folder_runs_without_a_word(name: str) -> None:
     assert table.sources.keys() == parameters(spec).keys()
     if not any(isinstance(step, Member) for source in table.sources.values() for step in source.take):
         shapes = stored_shapes(official, official.values)
-        stored = {name: StoredTensor(Path("x"), "F32", shape, 0, 4 * math.prod(shape)) for name, shape in shapes.items()}
+        file = Path("x")
+        stored = {name: StoredTensor(file, "F32", shape, 0, 4 * math.prod(shape)) for name, shape in shapes.items()}
         settled = settle_head(family.tensors, spec, stored)
         match_tensors(table if settled == spec else family.tensors(settled), settled, stored)
         spec = settled

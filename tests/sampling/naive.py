@@ -37,16 +37,17 @@ def penalised(logits: Sequence[float], options: GenerationOptions, prompt: Seque
 
 def kept(scores: Sequence[float], options: GenerationOptions, rounding: float = ALMOST) -> list[tuple[int, float]]:
     """The tokens that the filters leave, highest first, and their probabilities."""
-    highest = max(scores)
-    scaled = [(score - highest) / options.temperature for score in scores]
-    tokens = sorted(range(len(scores)), key=lambda token: (-scores[token], token))
+    values = np.array(scores, dtype=np.float64)
+    tokens = np.argsort(-values, kind="stable")
+    with np.errstate(over="ignore"):
+        scaled = (values - values.max()) / options.temperature
     tokens = tokens[: options.top_k or len(tokens)]
     if options.top_p < 1:
-        sums = accumulate(softmax([scaled[token] for token in tokens]))
-        tokens = tokens[: next((n for n, total in enumerate(sums, start=1) if total >= options.top_p - rounding), len(tokens))]
-    chances = softmax([scaled[token] for token in tokens])
-    tokens = [token for token, chance in zip(tokens, chances, strict=True) if chance >= options.min_p * chances[0] * (1 - rounding)]
-    return list(zip(tokens, softmax([scaled[token] for token in tokens]), strict=True))
+        reached = np.cumsum(softmax(scaled[tokens])) >= options.top_p - rounding
+        tokens = tokens[: int(np.argmax(reached)) + 1 if reached.any() else len(tokens)]
+    chances = softmax(scaled[tokens])
+    tokens = tokens[chances >= options.min_p * chances[0] * (1 - rounding)]
+    return list(zip(tokens.tolist(), softmax(scaled[tokens]).tolist(), strict=True))
 
 
 def drawn(chances: Sequence[tuple[int, float]], uniform: float) -> int:
@@ -55,11 +56,9 @@ def drawn(chances: Sequence[tuple[int, float]], uniform: float) -> int:
     return next(token for (token, _), total in zip(tokens, accumulate(chance for _, chance in tokens), strict=True) if total > uniform)
 
 
-def softmax(scores: Sequence[float]) -> list[float]:
-    highest = max(scores)
-    weights = [math.exp(score - highest) for score in scores]
-    total = math.fsum(weights)
-    return [weight / total for weight in weights]
+def softmax(scores: Sequence[float] | np.ndarray) -> np.ndarray:
+    weights: np.ndarray = np.exp(np.asarray(scores, dtype=np.float64) - max(scores))
+    return weights / math.fsum(weights)
 
 
 def top_k(weights: Sequence[int], k: int) -> set[int]:

@@ -142,6 +142,8 @@ def _is_needless_bias(name: str, stored: dict[str, StoredTensor]) -> bool:
 
 def _shape(stored: tuple[int, ...], take: Take) -> tuple[int, ...]:
     """The shape of a tensor after the steps. Raises ValueError or IndexError for a tensor that they do not fit."""
+    if not take:
+        return stored
     array: np.ndarray = np.broadcast_to(np.False_, stored)  # holds one number, whatever its shape
     for step in take:
         array = array if isinstance(step, Add | Reorder) else moved(step, array)
