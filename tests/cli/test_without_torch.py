@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,20 @@ from tgen.executors.native import library
 
 # `import torch` fails, as it does where torch is not installed, and nothing finds the package.
 WITHOUT = "import sys; sys.modules['torch'] = None; from tgen.cli.main import run; sys.exit(run(sys.argv[1:]))"
-LOADED = "import sys; from tgen.cli.main import run; code = run(sys.argv[1:]); sys.exit(9 if 'torch' in sys.modules else code)"
+# Several commands in one process: each reads the same standard input and ends well, and torch is there after none.
+COMMANDS = """
+import json, sys
+from tgen.cli.main import run
+
+banned, stdin, commands = json.loads(sys.argv[1])
+if banned:
+    sys.modules["torch"] = None
+for command in commands:
+    sys.stdin = open(stdin)
+    code = run(command)
+    assert (code, sys.modules.get("torch")) == (0, None), command
+    print("--- done", flush=True)
+"""
 NEEDED = "error: {} needs PyTorch, which is not installed{}\nhint: pip install torch\n"
 
 if library.load().problem is not None:
@@ -46,25 +60,15 @@ def run(script: str, *arguments: str | Path, stdin: str = '{"prompt": "A"}\n', *
     return subprocess.run(command, input=stdin, env=environment(**variables), capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("arguments", SERVED, ids=" ".join)
-def test_torch_is_not_imported(arguments: list[str]) -> None:
-    """Not even where it is installed."""
-    done = run(LOADED, *arguments)
+@pytest.mark.parametrize("banned", [False, True], ids=["installed", "not installed"])
+def test_torch_is_not_imported(banned: bool, tmp_path: Path) -> None:
+    """Neither where it is installed nor where it is not."""
+    (tmp_path / "stdin").write_text('{"prompt": "A"}\n')
+    chat = ["chat", "-m", str(chat_model(tmp_path / "model")), "-n", "3", "--seed", "1"]
+    done = run(COMMANDS, json.dumps([banned, str(tmp_path / "stdin"), [*SERVED, chat]]))
     assert done.returncode == 0, done.stderr
-    assert done.stdout
-
-
-def test_a_chat_imports_no_torch(tmp_path: Path) -> None:
-    done = run(LOADED, "chat", "-m", chat_model(tmp_path / "model"), "-n", "3", "--seed", "1", stdin="Hello\n")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
-
-
-@pytest.mark.parametrize("arguments", [one for one in SERVED if one[0] in ("generate", "translate", "embed", "info")], ids=" ".join)
-def test_torch_need_not_be_installed(arguments: list[str]) -> None:
-    done = run(WITHOUT, *arguments)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+    *written, rest = done.stdout.split("--- done\n")
+    assert (len(written), rest) == (len(SERVED) + 1, "") and all(written)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +94,10 @@ def test_info_says_that_nothing_runs_the_model() -> None:
     assert done.returncode == 3
     assert done.stdout.splitlines()[-1].split() == ["runs", "no"]
     assert done.stderr == NEEDED.format("this model", "")
-    assert ["executor", "torch", "(asked", "for)"] in [
-        line.split() for line in run(LOADED, "info", TGEN_EXECUTOR="torch").stdout.splitlines()
-    ]
+
+
+def test_info_of_torch_imports_no_torch(tmp_path: Path) -> None:
+    (tmp_path / "stdin").touch()
+    done = run(COMMANDS, json.dumps([False, str(tmp_path / "stdin"), [["info"]]]), TGEN_EXECUTOR="torch")
+    assert done.returncode == 0, done.stderr
+    assert ["executor", "torch", "(asked", "for)"] in [line.split() for line in done.stdout.splitlines()]

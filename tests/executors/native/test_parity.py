@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,25 +29,36 @@ from tgen.executors.torch.session import TorchExecutor
 LENGTHS = (1, 40, 7)
 
 
+def read(of: Any, name: str) -> list[Logits]:
+    """Prompts of different lengths together, then steps, then a mixture of both, and tails."""
+    session, rows = of.open(), texts_of(name, LENGTHS)
+    session.admit(sources_of(name, 3))
+    asked: list[tuple[list[list[int]], list[int] | None]] = [(rows, None), ([[3], [2], [1]], None), ([[1, 2, 3], [5], [4, 4]], [2, 1, 0])]
+    return [session.extend(blocks, tails) for blocks, tails in asked]
+
+
+@functools.cache
+def read_by_torch(name: str) -> list[Logits]:
+    return read(TorchExecutor(torch_model(name)), name)
+
+
 @every_kernel
 @every_decoder
 def test_logits_equal_those_of_torch(name: str, kernel: str) -> None:
-    """Prompts of different lengths together, then steps, then a mixture of both, and tails."""
-    found, expected = executor(name, kernel).open(), TorchExecutor(torch_model(name)).open()
-    sources, rows = sources_of(name, 3), texts_of(name, LENGTHS)
-    found.admit(sources)
-    expected.admit(sources)
-    for blocks, tails in ((rows, None), ([[3], [2], [1]], None), ([[1, 2, 3], [5], [4, 4]], [2, 1, 0])):
-        assert distance(found.extend(blocks, tails), expected.extend(blocks, tails)) < 1e-5
+    for found, expected in zip(read(executor(name, kernel), name), read_by_torch(name), strict=True):
+        assert distance(found, expected) < 1e-5
+
+
+@functools.cache
+def encoded_by_torch(name: str) -> list[np.ndarray]:
+    with torch.inference_mode():
+        return [states.numpy() for states in torch_model(name).encode_texts(texts_of(name, LENGTHS))]
 
 
 @every_kernel
 @pytest.mark.parametrize("name", READERS)
 def test_hidden_states_equal_those_of_torch(name: str, kernel: str) -> None:
-    texts = texts_of(name, LENGTHS)
-    with torch.inference_mode():
-        wanted = [states.numpy() for states in torch_model(name).encode_texts(texts)]
-    for found, expected in zip(executor(name, kernel).encode(texts), wanted, strict=True):
+    for found, expected in zip(executor(name, kernel).encode(texts_of(name, LENGTHS)), encoded_by_torch(name), strict=True):
         assert distance(found, expected) < 1e-5
 
 
