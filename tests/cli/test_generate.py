@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import subprocess
+from collections.abc import Iterator
 from typing import IO
 
 import pytest
@@ -21,6 +22,13 @@ PROMPT = "Once [/INST] \x1b]52;c;QUJD\x07"
 OPTIONS = "--seed 1 -n 150 --ignore-eos --temperature 99 --top-k 0 --top-p 1"
 COMMAND = ("generate", PROMPT, "-m", golden("bloom"), *OPTIONS.split())
 ENDLESS = ("generate", "x", "-m", golden("bloom"), "-n", "100000", "--ignore-eos", "--overflow", "shrink")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def silent() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that nobody answers. It ends after ten seconds, and the other tests of this file run meanwhile."""
+    with running("generate", "x", "-n", "3", "-m", golden("gpt2")) as process:
+        yield process
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +118,6 @@ def test_standard_input_comes_before_the_argument() -> None:
     assert done.stdout.decode().startswith("öne\ntwo\nthree")
 
 
-def test_a_silent_standard_input_does_not_hang() -> None:
-    with running("generate", "x", "-n", "3", "-m", golden("gpt2")) as process:
-        text, messages = read(process.stdout), read(process.stderr)
-        assert process.wait() == 2
-    assert text == b""
-    assert re.search(rb"note: .*open but silent(.|\n)*error: .*silent for 10 seconds\nhint: </dev/null", messages)
-
-
 def test_a_reader_that_leaves_ends_it_quietly() -> None:
     with running(*ENDLESS, stdin=subprocess.DEVNULL) as process:
         assert len(read(process.stdout, 20)) == 20
@@ -201,3 +201,10 @@ def test_a_source_that_is_cut_is_said_to_be(capfd: pytest.CaptureFixture[str]) -
     assert "the model's encoder reads 64" in capfd.readouterr().err
     assert main.run([*arguments, "--overflow", "truncate-left"]) == 0
     assert "tokens were left out to fit the context of 64" in capfd.readouterr().err
+
+
+def test_a_silent_standard_input_does_not_hang(silent: subprocess.Popen[bytes]) -> None:
+    text, messages = read(silent.stdout), read(silent.stderr)
+    assert silent.wait() == 2
+    assert text == b""
+    assert re.search(rb"note: .*open but silent(.|\n)*error: .*silent for 10 seconds\nhint: </dev/null", messages)

@@ -19,6 +19,7 @@ from tgen.train.inputs import read_pairs
 
 few = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SHORT = ("-n", "2", "-m", golden("gpt2"))
+SEEDED = ["generate", "Once", "--seed", "1", *SHORT]
 
 UTF8 = st.text(st.characters(codec="utf-8"), max_size=30).map(str.encode)
 HOSTILE = st.sampled_from(
@@ -242,15 +243,20 @@ def test_a_variable_of_any_value(worker: Worker, variable: str, value: str) -> N
         assert variable in ended.err
 
 
+@pytest.fixture(scope="module")
+def usual(worker: Worker) -> bytes:
+    """What SEEDED writes."""
+    return worker.run(*SEEDED).out
+
+
 @pytest.mark.parametrize("changes", NEUTRAL, ids=lambda changes: " ".join(f"{key}={value[:20]!r}" for key, value in changes.items()))
-def test_variables_that_change_nothing(worker: Worker, changes: Mapping[str, str]) -> None:
+def test_variables_that_change_nothing(worker: Worker, usual: bytes, changes: Mapping[str, str]) -> None:
     """For the text, that is; on a terminal, too."""
-    arguments = ["generate", "Once", "--seed", "1", *SHORT]
     variables = environment(**changes)
-    assert worker.run(*arguments, variables=variables).out == worker.run(*arguments).out
+    assert worker.run(*SEEDED, variables=variables).out == usual
     assert_clear(worker.run("models", variables=variables))
     assert_clear(worker.run("info", "missing", variables=variables), 3)
-    for command in (arguments, ["explain", "Once", *SHORT], ["attention", "Once", "-m", golden("gpt2")]):
+    for command in (SEEDED, ["explain", "Once", *SHORT], ["attention", "Once", "-m", golden("gpt2")]):
         ended = worker.on_terminal(*command, variables=variables)
         assert ended.code == 0, ended.out
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.special import log_softmax
 
 from tests.engine.scripted import END, START, VOCAB, Played, Script, Stage, always, only, speak
 from tgen.engine.job import CHUNK
@@ -187,6 +186,8 @@ def test_a_seed_is_a_text_at_any_batch_size(samples: int) -> None:
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"temperature": 1.7, "top_k": 5, "repetition_penalty": 1.5}])
 @pytest.mark.parametrize("alternatives", [0, 1, 3, VOCAB + 9])
 def test_logprobs_are_those_of_the_raw_distribution(alternatives: int, options: dict[str, Any]) -> None:
+    from scipy.special import log_softmax
+
     played = Stage(babble).play(seed=1, logprobs=alternatives, **options)
     read: tuple[int, ...] = (ord("P"),)
     assert len(played.tokens()) == played.finished[0].token_count

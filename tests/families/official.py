@@ -138,6 +138,7 @@ def stored_shapes(official: Official, values: dict[str, Any]) -> dict[str, tuple
 def random_tensors(official: Official, values: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Small random numbers for every tensor that such a folder holds: norms near 1, copies of the embeddings, MXFP4 where it has blocks."""
     random, tensors = torch.Generator().manual_seed(0), dict[str, torch.Tensor]()
+    drawn = 0.05 * torch.randn(2**16 + 1, generator=random)  # embeddings of 150,000 rows repeat them: drawing takes long
     dtype = {"float16": torch.float16, "float32": torch.float32}.get(values.get("torch_dtype", "float32"), torch.bfloat16)
     for name, shape in stored_shapes(official, values).items():
         if name.endswith("_blocks"):
@@ -148,7 +149,9 @@ def random_tensors(official: Official, values: dict[str, Any]) -> dict[str, torc
             tensors[name] = next(iter(tensors.values())).clone()
         else:
             middle = float("norm" in name.lower() and name.endswith("weight"))
-            tensors[name] = (middle + 0.05 * torch.randn(shape, generator=random)).to(dtype)
+            tensors[name] = (
+                (middle + drawn.roll(len(tensors))).to(dtype).repeat(-(-math.prod(shape) // len(drawn)))[: math.prod(shape)].view(shape)
+            )
     settings = values.get("quantization_config", {})
     return narrowed(tensors, settings) if settings.get("quant_method") == "fp8" else tensors
 

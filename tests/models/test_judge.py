@@ -1,5 +1,6 @@
 """The measures of a storyteller: what they count, and one run of the command on the shipped model."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,11 @@ from models.storyteller.judge import ask_model, questions, variety, wishes
 from models.storyteller.worlds.make import Settings, chosen
 
 MODEL = Path(__file__).parents[2] / "models/storyteller"
-SETTINGS = Settings(7, chosen([], []), 0.0)
+
+
+@functools.cache
+def settings() -> Settings:
+    return Settings(7, chosen([], []), 0.0)
 
 
 def test_shared_5_grams_are_counted_against_the_shorter_story() -> None:
@@ -39,7 +44,7 @@ def test_repetition_is_the_part_said_before() -> None:
 
 
 def test_a_wish_is_kept_only_by_whole_words() -> None:
-    (wish,) = wishes.wishes(SETTINGS, 1)
+    (wish,) = wishes.wishes(settings(), 1)
     assert len(wish.words) == 3 and all(word in wish.text for word in wish.words)
     assert wishes.kept(wish, "x".join(wish.words)) == 0
     assert wishes.kept(wish, " ".join(wish.words).upper()) == 3
@@ -50,7 +55,7 @@ def test_a_wish_is_kept_only_by_whole_words() -> None:
 
 
 def test_an_answer_counts_without_articles_capitals_and_what_follows() -> None:
-    asked = questions.questions(SETTINGS, 12)
+    asked = questions.questions(settings(), 12)
     assert len({question.text for question in asked}) == 12
     right = [f"{question.answer.upper().rstrip('.')}\nAnd so on." for question in asked]
     assert dict(questions.rows(asked, right))["questions answered as the events do"] == "12 of 12"

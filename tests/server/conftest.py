@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import OpenAI
 
 from tests.conftest import GOLDEN
 from tgen.checkpoint.resolve import resolve
@@ -67,6 +66,8 @@ def serving(
     *names: str, adapters: tuple[str, ...] = (), rows: int = 8, queue: int = 100, access: Access | None = None, **limits: Any
 ) -> Iterator[Served]:
     """A server with these models, or with one and its adapters."""
+    from openai import OpenAI  # takes a second
+
     most: dict[str, Any] = {"body_bytes": 2**20, "seconds": 60.0, "requests": rows + queue, **limits}
     memory = most.pop("memory", None)
     models = Models(names, RunOptions(threads=1, adapter=adapters), GuessOptions(), rows, memory)

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import numpy as np
-import openai
 import pytest
 from pydantic import BaseModel
 
@@ -59,6 +58,8 @@ def written(generator: Generator, prompt: Any, **options: Any) -> str:
 
 
 def test_models(served: Served) -> None:
+    import openai
+
     assert [model.id for model in served.client.models.list()] == ["storyteller", "talker", "bert", "english-french"]
     assert served.client.models.retrieve("bert").id == "bert"
     with pytest.raises(openai.NotFoundError, match="no model 'gpt-4'; it has storyteller"):
@@ -310,6 +311,8 @@ def test_a_streamed_response_calls_a_function(served: Served) -> None:
 
 
 def test_embeddings(served: Served) -> None:
+    import openai
+
     texts = ["a fox", "the dog runs", "a fox"]
     made = served.client.embeddings.create(model="bert", input=texts)  # the client asks for base64
     plain = served.client.embeddings.create(model="bert", input=texts, encoding_format="float")
