@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.benchmarks.sampling import DISTRIBUTIONS, VOCAB
 from tests.sampling.naive import drawn, softmax
 from tests.sampling.test_distribution import DRAWS, LOGITS, OFF, PROMPT, assert_distributed, draws
 from tests.sampling.test_sampler import places, steady, weighted
 from tgen.errors import UsageError
 from tgen.options import GenerationOptions, resolve
 from tgen.sampling import filters
+from tgen.sampling import mirostat as mirostat_module
 from tgen.sampling.sampler import Sampler, Trace
 
 Chances = dict[int, float]
@@ -155,6 +157,17 @@ def test_mirostat_is_the_papers_algorithm(tau: float, eta: float) -> None:
     tokens = [sampler.draw(np.array(logits, dtype=np.float32)) for _ in range(300)]
     assert tokens == mirostat(tau, eta, [trace.uniform or 0 for trace in traces], logits)
     assert {name for trace in traces for name, _ in trace.stages} == {"temperature", "mirostat"}
+
+
+@pytest.mark.parametrize(("kind", "tau"), [("peaked", 2.5), ("flat: deviation 1", 15.0), ("flat: three levels", 16.0)])
+def test_mirostat_of_a_large_vocabulary_is_that_of_float64(kind: str, tau: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, texts = DISTRIBUTIONS[kind](np.random.default_rng(0)), []
+    for few in (mirostat_module.FEW, VOCAB + 1):
+        monkeypatch.setattr(mirostat_module, "FEW", few)
+        sampler = Sampler(GenerationOptions(temperature=0.8, mirostat_tau=tau, mirostat_eta=0.3), 1, 0, [])
+        texts.append([sampler.draw(logits) for _ in range(60)])
+    assert texts[0] == texts[1]
+    assert len(set(texts[0])) > 3
 
 
 @pytest.mark.parametrize("samplers", [("temperature",), ("top_k",)])

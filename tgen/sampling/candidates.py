@@ -41,7 +41,9 @@ class Candidates:
         if len(places) == len(self.ids):
             return self
         weights = None if self._weights is None else self._weights.take(places)
-        return Candidates(self.ids.take(places), self.logits.take(places), self.temperature, weights)
+        # Ids are distinct and ascend: where the last one says so, they are 0, 1, 2 and so on, and equal their places.
+        ids = places if self.ids[-1] == len(self.ids) - 1 else self.ids.take(places)
+        return Candidates(ids, self.logits.take(places), self.temperature, weights)
 
     def keep_likelier(self, share: float) -> Candidates:
         """The candidates that are at least `share` times as likely as the likeliest one."""
@@ -54,13 +56,22 @@ class Candidates:
         return self.keep((self.weights >= share).nonzero()[0])
 
     @property
+    def exponents(self) -> Values:
+        """The natural logarithms of the weights, [n]: 0 for the likeliest token, negative for the others. A new array."""
+        # Subtract first: then a tiny temperature leaves the difference of the highest logit 0. Multiplying takes half the time of dividing.
+        scaled: Values = np.subtract(self.logits, self.highest, dtype=np.float64)
+        scaled *= min(1 / self.temperature, LARGEST_FACTOR)
+        return scaled
+
+    def exponent(self, place: int) -> float:
+        """The natural logarithm of one candidate's weight."""
+        return (float(self.logits[place]) - self.highest) * min(1 / self.temperature, LARGEST_FACTOR)
+
+    @property
     def weights(self) -> Values:
         """Probabilities before they are normalised, [n]: the likeliest token has weight 1."""
         if self._weights is None:
-            # Subtract first: then a tiny temperature leaves the difference of the highest logit 0. Multiplying takes half the time of
-            # dividing.
-            scaled = np.subtract(self.logits, self.highest, dtype=np.float64)
-            scaled *= min(1 / self.temperature, LARGEST_FACTOR)
+            scaled = self.exponents
             self._weights = np.exp(scaled, out=scaled)
         return self._weights
 

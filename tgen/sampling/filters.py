@@ -54,11 +54,17 @@ def typical_p(candidates: Candidates, p: float) -> Candidates:
     """
     if p >= 1:
         return candidates
-    shares = candidates.probabilities()
-    with np.errstate(divide="ignore"):
-        surprise = -np.log(shares)
-    entropy = float((shares * np.where(shares > 0, surprise, 0)).sum())
-    return candidates.keep(fewest(-np.abs(surprise - entropy), shares, max(p - ROUNDING, 0.0))[0])
+    weights, total = candidates.weights, float(np.add.reduce(candidates.weights))
+    # A token's surprise is log(total) minus its exponent, so the mean exponent is as far from the token's as the entropy from its surprise.
+    distance = candidates.exponents
+    masked = distance == -np.inf if candidates.logits.min() == -np.inf else None
+    if masked is not None:
+        distance[masked] = 0.0  # times no weight
+    distance -= float(np.add.reduce(weights * distance)) / total  # `@` would start threads
+    np.abs(distance, out=distance)
+    if masked is not None:
+        distance[masked] = np.inf
+    return candidates.keep(fewest(np.negative(distance, out=distance), weights, max(p - ROUNDING, 0.0) * total)[0])
 
 
 def xtc(candidates: Candidates, threshold: float) -> Candidates:

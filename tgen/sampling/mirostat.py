@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 
-from tgen.arrays import Values
 from tgen.sampling.candidates import Candidates
+from tgen.sampling.logits import FEW
+
+SMALLEST = 5e-324  # the smallest float above 0
 
 
 class Mirostat:
@@ -21,19 +23,19 @@ class Mirostat:
 
     def keep(self, candidates: Candidates) -> Candidates:
         """The candidates that surprise no more than the limit, and always the likeliest."""
-        surprise = _surprise(candidates)
-        return candidates.keep(np.flatnonzero(surprise <= max(self._limit, float(surprise.min()))))
+        # Surprise is log2(total / weight), so the limit is one of weights.
+        share = _total(candidates) * 2.0**-self._limit if self._limit > 0 else 1.0
+        return candidates.keep_likelier(min(max(share, SMALLEST), 1.0))
 
     def learn(self, candidates: Candidates, token: int) -> None:
         """Move the limit: this token was drawn, and `candidates` are those before the cut."""
         place = int(np.searchsorted(candidates.ids, token))
-        surprise = float(_surprise(candidates)[place])
+        surprise = math.log2(_total(candidates)) - candidates.exponent(place) / math.log(2)
         # A token that a constraint forced upon the row may have no probability at all.
         if math.isfinite(surprise):
             self._limit -= self._rate * (surprise - self._target)
 
 
-def _surprise(candidates: Candidates) -> Values:
-    with np.errstate(divide="ignore"):
-        surprise: Values = -np.log2(candidates.probabilities())
-    return surprise
+def _total(candidates: Candidates) -> float:
+    """The sum of the weights. Of a large vocabulary it is rough, but not rougher than what float32 logits make of surprise: 1e-5 bits."""
+    return float(candidates.rough_sums.sum()) if len(candidates.ids) >= FEW else float(np.add.reduce(candidates.weights))
