@@ -19,6 +19,7 @@ from tgen.errors import UsageError
 from tgen.options import GenerationOptions, resolve
 from tgen.sampling import filters
 from tgen.sampling import mirostat as mirostat_module
+from tgen.sampling.logits import FEW
 from tgen.sampling.sampler import Sampler, Trace
 
 Chances = dict[int, float]
@@ -162,7 +163,7 @@ def test_mirostat_is_the_papers_algorithm(tau: float, eta: float) -> None:
 @pytest.mark.parametrize(("kind", "tau"), [("peaked", 2.5), ("flat: deviation 1", 15.0), ("flat: three levels", 16.0)])
 def test_mirostat_of_a_large_vocabulary_is_that_of_float64(kind: str, tau: float, monkeypatch: pytest.MonkeyPatch) -> None:
     logits, texts = DISTRIBUTIONS[kind](np.random.default_rng(0)), []
-    for few in (mirostat_module.FEW, VOCAB + 1):
+    for few in (FEW, VOCAB + 1):
         monkeypatch.setattr(mirostat_module, "FEW", few)
         sampler = Sampler(GenerationOptions(temperature=0.8, mirostat_tau=tau, mirostat_eta=0.3), 1, 0, [])
         texts.append([sampler.draw(logits) for _ in range(60)])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Sequence
+from itertools import count, product
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from tests.sampling.test_distribution import DRAWS, LOGITS, OFF, PROMPT, assert_
 from tests.sampling.test_sampler import steady
 from tgen.errors import UsageError
 from tgen.options import GenerationOptions, resolve
+from tgen.sampling import dry
 from tgen.sampling.dry import Dry
 from tgen.sampling.rules import Rules
 from tgen.sampling.sampler import Sampler
@@ -159,9 +163,10 @@ def punished(ids: Sequence[int], breakers: Sequence[int], options: GenerationOpt
 @given(st.lists(st.integers(0, 3), max_size=20), st.lists(st.integers(0, 3), max_size=20), st.integers(1, 4), st.integers(-1, 15))
 def test_dry_is_what_its_source_says(prompt: list[int], output: list[int], allowed: int, last: int) -> None:
     options = GenerationOptions(dry_multiplier=0.8, dry_allowed_length=allowed, dry_penalty_last_n=last, dry_base=1.5)
-    for texts in (None, ["d"]):
+    for texts, longest in product((None, ["d"]), (2, dry.LONGEST_KEY)):
         breakers = None if texts is None else Texts(texts, [b"a", b"b", b"c", b"d"])
-        row = Dry(options, prompt, breakers)
+        with mock.patch.object(dry, "LONGEST_KEY", longest):
+            row = Dry(options, prompt, breakers)
         for token in output:
             row.take(token)
         other = row.copy()
@@ -169,6 +174,24 @@ def test_dry_is_what_its_source_says(prompt: list[int], output: list[int], allow
         scores = row.apply(np.zeros(4, dtype=np.float32))
         wanted = punished([*prompt, *output], [] if texts is None else [3], options)
         assert scores.tolist() == pytest.approx([-wanted.get(token, 0.0) for token in range(4)], rel=1e-6)
+
+
+@pytest.mark.parametrize("allowed", [2, 3, 20])
+def test_a_step_of_dry_looks_at_no_place_of_a_common_token(allowed: int) -> None:
+    """Every second token of the text is the same one; what a step reads takes memory, which does not grow with the text."""
+    options, other = GenerationOptions(dry_multiplier=0.8, dry_allowed_length=allowed), count(1)
+    most, scores = {}, np.zeros(20_000, dtype=np.float32)
+    for length in (1_000, 10_000):
+        row = Dry(options, [token for _ in range(length // 2) for token in (0, next(other))], None)
+        tracemalloc.start()
+        try:
+            for token in (token for _ in range(10) for token in (0, next(other))):
+                row.take(token)
+                row.apply(scores)
+            most[length] = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert most[10_000] < 1.5 * most[1_000]
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,16 @@ from tgen.options import GenerationOptions
 from tgen.sampling.penalties import LARGEST
 from tgen.sampling.wording import Texts
 
+# The length of the sequences by which earlier places are found is at most this: a longer one takes more memory and tells little more.
+LONGEST_KEY = 8
+
 
 class Dry:
-    """The penalty of one row. A step looks only at the places where its token stood before."""
+    """The penalty of one row. A step looks only at the places before which the row's last few tokens stood.
+
+    A shorter match than `allowed_length` costs nothing, so that many tokens are looked up at once. Among the places that are left, each may
+    turn out to belong to the longest match, so a step takes time for each of them, and a text that goes round in circles has many.
+    """
 
     def __init__(self, options: GenerationOptions, prompt: Sequence[int], breakers: Texts | None) -> None:
         self._options = options
@@ -31,15 +38,17 @@ class Dry:
         self._length = len(prompt)
         self._ids: Ids = np.zeros(2 * self._length + 64, np.intp)
         self._ids[: self._length] = prompt
-        # At each place, how many tokens before it are equal to the row's last ones.
+        self._key = max(1, min(options.dry_allowed_length, LONGEST_KEY))
+        # At each place, how many tokens before it are equal to the row's last ones; 0 where these are fewer than those of a key.
         self._repeated: npt.NDArray[np.int32] = np.zeros(len(self._ids), np.int32)
-        unbroken = 0
+        self._unbroken = 0
         for token in prompt:
-            unbroken = 0 if self._breaks(token) else unbroken + 1
-        self._repeated[: self._length] = np.minimum(_repeated(prompt), unbroken)
-        self._places: defaultdict[int, array[int]] = defaultdict(lambda: array("q"))  # those of each token
-        for place, token in enumerate(prompt):
-            self._places[token].append(place)
+            self._unbroken = 0 if self._breaks(token) else self._unbroken + 1
+        repeated = np.minimum(np.array(_repeated(prompt), np.int32), self._unbroken)
+        self._repeated[: self._length] = np.where(repeated >= self._key, repeated, 0)
+        self._places: defaultdict[tuple[int, ...], array[int]] = defaultdict(_no_places)  # those after each sequence of a key's length
+        for end in range(self._key, self._length + 1):
+            self._places[tuple(prompt[end - self._key : end])].append(end)
         self._active: Ids = self._repeated.nonzero()[0]  # the places before which something is repeated
 
     def apply(self, scores: Logits) -> Logits:
@@ -68,18 +77,21 @@ class Dry:
             self._ids, self._repeated = (np.concatenate([old, np.zeros_like(old)]) for old in (self._ids, self._repeated))
         self._ids[count] = token
         self._length += 1
-        places = np.array(self._places[token], np.intp)
-        self._places[token].append(count)
-        repeated = self._repeated[places] + 1
+        self._unbroken = 0 if self._breaks(token) else self._unbroken + 1
+        earlier = self._places[tuple(self._ids[max(0, self._length - self._key) : self._length].tolist())]
+        places = np.array(earlier if self._unbroken >= self._key else (), np.intp)
+        before = self._repeated[places - 1]
         self._repeated[self._active] = 0
-        self._active = places[:0] if self._breaks(token) else places + 1
-        self._repeated[self._active] = repeated[: len(self._active)]
+        self._active = places
+        self._repeated[places] = np.where(before, before + 1, self._key)
+        if self._length >= self._key:
+            earlier.append(self._length)
 
     def copy(self) -> Self:
         """The same row; what one of the two takes later does not change the other."""
         copied = copy.copy(self)
         copied._ids, copied._repeated = self._ids.copy(), self._repeated.copy()
-        copied._places = copy.deepcopy(self._places)
+        copied._places = defaultdict(_no_places, {key: places[:] for key, places in self._places.items()})
         return copied
 
     def _breaks(self, token: int) -> bool:
@@ -89,6 +101,10 @@ class Dry:
         breaks = self._breakers.completes(self._tail, token)
         self._tail = self._breakers.follow(self._tail, token)
         return breaks
+
+
+def _no_places() -> array[int]:
+    return array("q")
 
 
 def _repeated(ids: Sequence[int]) -> list[int]:
