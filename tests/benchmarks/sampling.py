@@ -1,6 +1,7 @@
 """How long a step of the sampler takes: `python -m tests.benchmarks.sampling` prints milliseconds of CPU a row and step.
 
-At a vocabulary of 152,064: first by the options, then by kind of distribution with the options of a chat model, then by length of text.
+At a vocabulary of 152,064: first by the options, for likely tokens and for a flat distribution; then by kind of distribution with the
+options of a chat model; then by length of text.
 Without the native library, the figures are those of NumPy.
 """
 
@@ -42,6 +43,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "top-n-sigma 1": {**OFF, "top_n_sigma": 1.0},
     "typical-p 0.9": {**OFF, "typical_p": 0.9},
     "Mirostat": {**OFF, "mirostat_tau": 5.0},
+    "XTC": {**OFF, "xtc_probability": 1.0},
+    "DRY, repetition": {**OFF, "dry_multiplier": 0.8, "repetition_penalty": 1.1},
 }
 
 
@@ -81,11 +84,12 @@ def main() -> None:
     """Print the three tables."""
     random = np.random.default_rng(0)
     np.ones(3_900_000)  # as a loaded model does, this leads the C library to keep freed memory for the next step
-    prompt = random.integers(0, VOCAB, 1000).tolist()
-    steps = [peaked(random) for _ in range(5)]
-    print(f"ms a step, vocabulary {VOCAB}")
+    prompt = random.integers(0, VOCAB, 4000).tolist()
+    kinds = [[make(random) for _ in range(5)] for make in (peaked, DISTRIBUTIONS["flat: deviation 1"])]
+    print(f"ms a step, vocabulary {VOCAB}\n{'':40}{'peaked':>10}{'flat':>10}")
     for name, options in SETTINGS.items():
-        print(f"{name:40}{milliseconds(GenerationOptions(**options), prompt, steps):>10.3f}")
+        found = [milliseconds(GenerationOptions(**options), prompt, steps) for steps in kinds]
+        print(f"{name:40}" + "".join(f"{one:>10.3f}" for one in found))
     print(f"\n{'the options of a chat':40}{'top-k 40':>10}{'top-k 0':>10}")
     for name, make in DISTRIBUTIONS.items():
         steps = [make(random) for _ in range(5)]
