@@ -19,6 +19,7 @@ from tgen.spec.shapes import parameters
 
 # Buffers and counters that some version of transformers stored: nothing is computed from them.
 BOOKKEEPING = ("encoder.version", "decoder.version", "rotary_emb.inv_freq")
+VALUE_HEAD = "v_head."  # judges texts while TRL trains the model by rewards
 FLOATS = ("F32", "F16", "BF16", "F64")
 # Small matrices that GGUF files keep in float32.
 WIDER = tuple(f".{name}.weight" for name in ("router", "shared_gate", "positions", "types", "bias", "distances"))
@@ -106,7 +107,7 @@ def match_tensors(table: Table, spec: ModelSpec, stored: dict[str, StoredTensor]
         if (one.dtype, one.shape) != (other.dtype, other.shape):
             raise no_repeat(copy)
     for name, tensor in stored.items():
-        unread = name.endswith((*table.ignored, *BOOKKEEPING)) or name.startswith(table.apart)
+        unread = name.endswith((*table.ignored, *BOOKKEEPING)) or name.startswith((*table.apart, VALUE_HEAD))
         if unread or (name in repeats and name not in taken):
             continue
         if name not in taken and not _is_needless_bias(name, stored):
@@ -119,7 +120,8 @@ def match_tensors(table: Table, spec: ModelSpec, stored: dict[str, StoredTensor]
 
 def no_repeat(name: str) -> UnsupportedError:
     """The error for a tensor that should be a copy of another one and differs from it."""
-    hint = "the family keeps one matrix of embeddings for all its parts; a model with several is not implemented"
+    what = "bias for its head" if name.endswith(".bias") else "matrix of embeddings for all its parts"
+    hint = f"the family keeps one {what}; a model with several is not implemented"
     return UnsupportedError(f"{name} should be a copy of another tensor, and differs from it", hint)
 
 

@@ -47,7 +47,7 @@ def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` of BART's kin."""
     kin = KINDS[config.model_type]
     _check_variants(config, kin)
-    width, vocab = config.integer("d_model"), config.integer("vocab_size")
+    width, vocab = config.integer("d_model", "hidden_size"), config.integer("vocab_size")
     config.require("decoder_vocab_size", [vocab])
     context, norm = config.integer("max_position_embeddings", default=kin.context), NormSpec("layer", 1e-5)
     activation = config.activation("activation_function", default=kin.activation)
@@ -55,14 +55,15 @@ def spec(config: Config) -> ModelSpec:
     scaled = config.flag("scale_embedding", default=config.model_type == "m2m_100")
 
     def stack(name: Literal["encoder", "decoder"]) -> StackSpec:
-        heads, decoder = config.integer(f"{name}_attention_heads"), name == "decoder"
+        decoder = name == "decoder"
+        heads = config.integer(f"{name}_attention_heads", *([] if decoder else ["num_attention_heads"]))
         head_dim = config.head_dim(width, heads)
         attention = AttentionSpec(heads, heads, head_dim, head_dim**-0.5, bias=True, out_bias=True)
         mlp = MlpSpec(config.integer(f"{name}_ffn_dim"), activation, gated=False, bias=True)
         residual: Literal["pre", "post"] = "pre" if kin.before else "post"
         layer = LayerSpec(attention, mlp, norm, residual=residual, cross=attention if decoder else None)
         return StackSpec(
-            layers=(layer,) * config.layers(f"{name}_layers"),
+            layers=(layer,) * config.layers(f"{name}_layers", *([] if decoder else ["num_hidden_layers"])),
             causal=decoder,
             final_norm=norm if kin.before else None,
             positions=positions,
@@ -71,7 +72,6 @@ def spec(config: Config) -> ModelSpec:
             embedding_scale=width**0.5 if scaled and not (small and decoder) else None,
         )
 
-    config.raw("num_hidden_layers")  # repeats encoder_layers
     return ModelSpec(
         family="bart",
         vocab=vocab,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tgen.families.config import Config
-from tgen.families.encoder import IGNORED, encoder_model, post_norm_layer
+from tgen.families.encoder import IGNORED, OLDER, encoder_model, post_norm_layer
 from tgen.families.table import Names, Table, make_table
 from tgen.spec.positions import PositionTable
 from tgen.spec.records import ModelSpec, NormSpec, TransformSpec
@@ -13,12 +13,12 @@ def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is distilbert."""
     for key in ("sinusoidal_pos_embds", "tie_weights_", "qa_dropout", "seq_classif_dropout"):
         config.raw(key)  # the files hold the vectors of positions, sines too; the others say nothing about what is computed
-    width, norm = config.integer("dim"), NormSpec("layer", 1e-12)
+    width, norm = config.integer("dim", "hidden_size"), NormSpec("layer", 1e-12)
     context, activation = config.integer("max_position_embeddings", default=512), config.activation("activation", default="gelu")
-    layer = post_norm_layer(width, config.integer("n_heads"), config.integer("hidden_dim"), activation, norm, config)
+    layer = post_norm_layer(width, config.integer("n_heads", "num_attention_heads"), config.integer("hidden_dim"), activation, norm, config)
     return encoder_model(
         config,
-        (layer,) * config.layers("n_layers"),
+        (layer,) * config.layers("n_layers", "num_hidden_layers"),
         norm,
         PositionTable("learned", context),
         family="distilbert",
@@ -46,4 +46,4 @@ def tensors(spec: ModelSpec) -> Table:
         "head.out": "vocab_projector",
     }
     layers = {"encoder": ("distilbert.transformer.layer", layer)}
-    return make_table(spec, modules, layers, prefixes=("distilbert.",), ignored=IGNORED)
+    return make_table(spec, modules, layers, prefixes=("distilbert.",), ignored=IGNORED, older=OLDER)

@@ -13,12 +13,13 @@ PARTS = ("gate_proj", "up_proj", "down_proj")
 MAX_EXPERTS = 4096
 
 
-def counts(config: Config, many: str, few: str = "num_experts_per_tok") -> tuple[int, int]:
-    """How many experts a layer has, and how many of them take part in a token, by these keys.
+def counts(config: Config, many: str, *few: str) -> tuple[int, int]:
+    """How many experts a layer has, and how many of them take part in a token, by these keys or those that most families have.
 
     transformers 5 writes the number of experts under another name for some families.
     """
-    experts, chosen = config.integer(many, "num_local_experts", "num_experts", maximum=MAX_EXPERTS), config.integer(few)
+    experts = config.integer(many, "num_local_experts", "num_experts", maximum=MAX_EXPERTS)
+    chosen = config.integer(*few, "num_experts_per_tok")
     if chosen > experts:
         raise CheckpointError(f"config.json: {chosen} experts for each token, but a layer has {experts}", HINT)
     return experts, chosen

@@ -24,6 +24,7 @@ def spec(config: Config) -> ModelSpec:
     config.require("use_bidirectional_attention", [both_ways])
     config.raw("_sliding_window_pattern")  # repeats sliding_window_pattern or layer_types
     config.require("sliding_window_size", [config.raw("sliding_window")])
+    config.raw("attn_logit_softcapping")  # which no code of the first and third applies
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     head_dim, kv_heads = config.integer("head_dim", default=256), config.kv_heads(heads)
     norm, bias = NormSpec("rms", config.number("rms_norm_eps", default=1e-6)), config.flag("attention_bias", default=False)
@@ -43,7 +44,7 @@ def spec(config: Config) -> ModelSpec:
                 bias=bias,
                 out_bias=bias,
                 qk_norm=norm if third else None,
-                softcap=None if first else softcap(config, "attn_logit_softcapping", default=None if third else 50.0),
+                softcap=None if first or third else softcap(config, "attn_logit_softcapping", default=50.0),
                 window=window,
                 rope=full if window is None else local,
             ),

@@ -75,7 +75,8 @@ def _part(config: Config) -> FeedForward:
 
 def _kinds(config: Config, count: int) -> list[bool]:
     """For each layer, whether it has a state space."""
-    kinds = config.raw("layer_types") or config.raw("layers_block_type") or ["linear_attention"] * count
+    kinds, others = (config.raw(key) for key in ("layer_types", "layers_block_type"))
+    kinds = kinds or others or ["linear_attention"] * count
     if not isinstance(kinds, list) or len(kinds) != count or not set(map(str, kinds)) <= KINDS.keys():
         raise UnsupportedError("config.json: these layer_types are not implemented", f"implemented: {', '.join(KINDS)} for {count} layers")
     return [KINDS[kind] for kind in kinds]

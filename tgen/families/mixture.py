@@ -155,7 +155,8 @@ def _experts(config: Config) -> ExpertsSpec:
         case "glm4_moe" | "dots1":
             config.require("scoring_func", ["sigmoid"])
             config.require("topk_method", ["noaux_tc"])
-            config.raw("num_nextn_predict_layers")
+            for key in ("num_nextn_predict_layers", "num_mtp_layers"):
+                config.raw(key)
             normalised = config.flag("norm_topk_prob", default=kind == "glm4_moe")
             scale = config.number("routed_scaling_factor", default=1.0, maximum=1e6)
             router = RouterSpec(experts, chosen, "sigmoid", correction=True, normalised=normalised, scale=scale)

@@ -18,7 +18,7 @@ LETTERS = {"M": STATE, "*": ATTENTION, "-": DENSE, "E": MIXTURE}
 OLDER = {"mamba": STATE, "attention": ATTENTION}
 # They repeat other keys, or only say how a model is trained, which kernel runs, or how further tokens are guessed.
 UNUSED = """
-    expand mamba_proj_bias mamba_ssm_cache_dtype moe_shared_expert_overlap n_shared_experts norm_eps num_hidden_layers
+    expand mamba_proj_bias mamba_ssm_cache_dtype moe_shared_expert_overlap n_shared_experts norm_eps num_hidden_layers num_local_experts
     num_logits_to_keep num_nextn_predict_layers mtp_layers_block_type mtp_hybrid_override_pattern partial_rotary_factor rms_norm_eps
     rope_theta time_step_rank
 """.split()
@@ -86,7 +86,8 @@ def tensors(spec: ModelSpec) -> Table:
 
 def _kinds(config: Config) -> list[str]:
     """The kind of each layer, from a list of names or from a string of letters."""
-    kinds, letters = config.raw("layers_block_type") or config.raw("layer_types"), config.raw("hybrid_override_pattern")
+    kinds, others, letters = (config.raw(key) for key in ("layers_block_type", "layer_types", "hybrid_override_pattern"))
+    kinds = kinds or others
     if kinds is None and isinstance(letters, str):
         kinds = [LETTERS.get(letter, letter) for letter in letters]
     known = isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds)

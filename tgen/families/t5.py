@@ -8,37 +8,25 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tgen.errors import UnsupportedError
-from tgen.families.config import Config
+from tgen.families.config import ACTIVATIONS, Config
 from tgen.families.table import Names, Table, make_table
 from tgen.spec.positions import RelativeBias
-from tgen.spec.records import Activation, AggregateSpec, AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
+from tgen.spec.records import AggregateSpec, AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 from tgen.spec.shapes import parameters
-
-FEED_FORWARD: dict[str, tuple[Activation, bool]] = {
-    "relu": ("relu", False),
-    "gelu": ("gelu", False),
-    "gated-gelu": ("gelu_tanh", True),
-    "gated-silu": ("silu", True),
-}
 
 
 def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` of T5's kin."""
     kind = config.model_type
     config.require("is_decoder", [False])
-    for key in ("dense_act_fn", "is_gated_act", "scalable_attention"):  # feed_forward_proj determines two, and nothing reads the last
-        config.raw(key)
-    width, heads = config.integer("d_model"), config.integer("num_heads")
-    form = config.text("feed_forward_proj", default="relu" if kind in ("t5", "longt5") else "gated-gelu")
-    if form not in FEED_FORWARD:
-        raise UnsupportedError(f"config.json: feed_forward_proj = {form!r} is not implemented", f"implemented: {', '.join(FEED_FORWARD)}")
-    activation, gated = FEED_FORWARD[form]
-    mlp = MlpSpec(config.integer("d_ff"), activation, gated, bias=False)
+    config.raw("scalable_attention")  # which nothing reads
+    width, heads = config.integer("d_model", "hidden_size"), config.integer("num_heads", "num_attention_heads")
+    mlp = _feed_forward(config)
     norm = NormSpec("rms", config.number("layer_norm_epsilon", default=1e-6))
     buckets = config.integer("relative_attention_num_buckets", default=32, minimum=4)
     # Half of the buckets hold one distance each; max_distance must exceed these.
     distance = config.integer("relative_attention_max_distance", default=128, minimum=buckets // 2 + 1)
-    count = config.layers("num_layers")
+    count = config.layers("num_layers", "num_hidden_layers")
     decoder_count = config.layers("num_decoder_layers") if config.raw("num_decoder_layers") is not None else count
     # Version 1.0 divides the last hidden state by sqrt(width). A tied head marks it, or a key of its own since transformers 5.
     scaled = config.flag("scale_decoder_outputs", default=config.flag("tie_word_embeddings", default=True)) and kind != "mt5"
@@ -47,7 +35,7 @@ def spec(config: Config) -> ModelSpec:
     def stack(layers: int, *, causal: bool) -> StackSpec:
         bias = RelativeBias(heads, buckets, distance, bidirectional=not causal)
         # Scores are not scaled: the factor is in the weights.
-        plain = AttentionSpec(heads, heads, config.integer("d_kv", default=64), scale=1.0)
+        plain = AttentionSpec(heads, heads, config.integer("d_kv", "head_dim", default=64), scale=1.0)
         mixer = replace(plain, distances=bias if own else None)
         mixer = _long(config, mixer, norm) if kind == "longt5" and not causal else mixer
         layer = LayerSpec(mixer, mlp, norm, cross=plain if causal else None)
@@ -64,6 +52,18 @@ def spec(config: Config) -> ModelSpec:
         encoder=stack(count, causal=False),
         decoder=stack(decoder_count, causal=True),
     )
+
+
+def _feed_forward(config: Config) -> MlpSpec:
+    """The feed-forward part, which `feed_forward_proj` names; transformers takes the keys that repeat its halves in its place."""
+    form = config.text("feed_forward_proj", default="relu" if config.model_type in ("t5", "longt5") else "gated-gelu")
+    gate, _, name = form.rpartition("-")
+    known = "gelu_new" if form == "gated-gelu" else name
+    if gate not in ("", "gated") or known not in ACTIVATIONS:
+        hint = f"implemented: {', '.join(ACTIVATIONS)}, also with gated- before it"
+        raise UnsupportedError(f"config.json: feed_forward_proj = {form!r} is not implemented", hint)
+    gated = config.flag("is_gated_act", default=gate == "gated")
+    return MlpSpec(config.integer("d_ff"), config.activation("dense_act_fn", default=known), gated, bias=False)
 
 
 def _long(config: Config, mixer: AttentionSpec, norm: NormSpec) -> AttentionSpec:

@@ -84,6 +84,8 @@ def spec(config: Config) -> ModelSpec:
         config.raw(key)
     given = config.mapping("text_config")
     if given:
+        if config.model_type == "gemma3":  # the whole model does not bound its logits, the text model alone does
+            given = given | {"final_logit_softcapping": None}
         tied = config.raw("tie_word_embeddings")
         inner = config.part("text_config", {**TEXT[config.model_type], **given, **({} if tied is None else {"tie_word_embeddings": tied})})
     else:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from tgen.errors import CheckpointError, UnsupportedError
 from tgen.files import DOWNLOAD_HINT
 from tgen.gguf_header import Header, read_header
-from tgen.text.files.added import Settings, surround
+from tgen.text.files.added import Settings, add_tokens, surround
+from tgen.text.files.classes import WORDS
 from tgen.text.files.cutting import CUTS
 from tgen.text.files.merges import cut_library
 from tgen.text.files.pieces import BPE, CONTROL, SPACE, UNIGRAM, UNKNOWN, USER_DEFINED, PieceModel, piece_library
@@ -125,7 +126,10 @@ def _words(header: Header, tokens: list[str], kinds: list[int]) -> Library:
         plain = kind not in (CONTROL, USER_DEFINED)
         ids[token.removeprefix(SPACE) if token.startswith(SPACE) or not plain else f"##{token}"] = number
     lower = header.flag(f"{KEY}normalizer.lowercase")
-    return pieces_library(ids, {"do_lower_case": lower is not False})
+    settings = Settings({**WORDS, "do_lower_case": lower is not False}, {})
+    library = pieces_library(ids, settings)
+    add_tokens(library, settings)
+    return library
 
 
 def _add(library: Library, tokens: list[str], kinds: list[int]) -> None:

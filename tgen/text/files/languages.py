@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,4 +109,4 @@ def _reordered(model: PieceModel, first: list[str], skipped: int) -> PieceModel:
     unknown = names.index("<unk>") if "<unk>" in names else next(n for n, piece in enumerate(names) if kinds.get(piece) == 2)
     end = next((n for n, piece in enumerate(names) if piece in ("</s>", "</s>NOTUSED")), -1)
     start = next((n for n, piece in enumerate(names) if piece in ("<s>", "<s>NOTUSED")), -1)
-    return PieceModel(pieces, model.kind, model.byte_fallback, unknown, start, end, model.characters, model.dummy_prefix, model.one_space)
+    return replace(model, pieces=pieces, unknown=unknown, start=start, end=end)

@@ -6,18 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgen.text.files.added import Settings
+from tgen.text.files.classes import DIALOGUE
 from tgen.text.files.merges import read_merges
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
 
 MARK, END = "@@", "</w>"
-NAMES = {"bos_token": "__start__", "eos_token": "__end__", "unk_token": "__unk__", "pad_token": "__null__"}
-
-
-def with_names(settings: Settings) -> Settings:
-    """The settings, with the special tokens that the class has where they do not say."""
-    return Settings({**NAMES, **{key: value for key, value in settings.values.items() if value is not None}}, settings.added)
 
 
 def marked_library(folder: Path, settings: Settings) -> Library:
@@ -29,7 +24,7 @@ def marked_library(folder: Path, settings: Settings) -> Library:
     from tokenizers import Tokenizer as Library
 
     given, pairs = read_merges(folder)
-    special = {str(settings.named(name)) for name in NAMES}
+    special = {str(settings.named(name)) for name in DIALOGUE}
     unknown = str(settings.named("unk_token"))
     if unknown not in given:
         raise ValueError(f"vocab.json lacks {unknown}")

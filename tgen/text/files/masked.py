@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tgen.text.files.added import Settings
-from tgen.text.files.pieces import PieceModel, piece_library
+from tgen.text.files.pieces import SPACE, PieceModel, piece_library
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
@@ -31,7 +31,8 @@ def deberta_library(model: PieceModel, settings: Settings) -> Library:
 
     library = _framed(model, settings, [normalizers.Lowercase()] if settings.flag("do_lower_case") else [])
     if settings.flag("split_by_punct"):
-        library.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Punctuation("isolated"), library.pre_tokenizer])
+        marked = pre_tokenizers.Metaspace(SPACE, "always" if model.dummy_prefix else "never")  # every part is a text of its own
+        library.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Punctuation("isolated"), marked])
     return library
 
 

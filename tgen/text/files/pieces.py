@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SPACE = "▁"
 UNIGRAM, BPE = 1, 2
-UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
 MOST_SENTINELS = 10_000
 
 
@@ -34,6 +34,8 @@ class PieceModel:
     characters: bytes = b""
     dummy_prefix: bool = True
     one_space: bool = True
+    marks_space: bool = True
+    space_behind: bool = False
 
     def name(self, number: int) -> str | None:
         """The piece with this id; None for -1, which stands for a token that the model does not have."""
@@ -53,16 +55,20 @@ def read_pieces(path: Path) -> PieceModel:
             trainer = {key: one for key, one in _fields(_bytes(value)) if isinstance(one, int)}
             model.kind, model.byte_fallback = trainer.get(3, UNIGRAM), bool(trainer.get(35, 0))
             model.unknown, model.start, model.end = (_signed(trainer.get(key, key - 40)) for key in (40, 41, 42))
+            model.space_behind = bool(trainer.get(24, 0))
         elif number == 3:
             rules = dict(_fields(_bytes(value)))
             model.characters = _bytes(rules.get(2, b""))
-            model.dummy_prefix, model.one_space = bool(rules.get(3, 1)), bool(rules.get(4, 1))
+            model.dummy_prefix, model.one_space, model.marks_space = (bool(rules.get(key, 1)) for key in (3, 4, 5))
     if model.name(model.unknown) is None:
         raise ValueError("it has no pieces, or no unknown token")
     if model.kind not in (UNIGRAM, BPE):
         raise UnsupportedError(
             f"{path} is a SentencePiece model of words or characters, which is not implemented", "implemented: unigram, BPE"
         )
+    if model.space_behind or not model.marks_space:
+        what = "puts the mark of a space behind words" if model.space_behind else "does not mark spaces"
+        raise UnsupportedError(f"{path} is a SentencePiece model that {what}, which is not implemented", "convert it to a tokenizer.json")
     return model
 
 
@@ -82,13 +88,13 @@ def piece_library(model: PieceModel, settings: dict[str, Any], extra: Iterable[s
     if model.characters:
         steps.append(normalizers.Precompiled(model.characters))
     if model.one_space:
-        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+        steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]  # other white space stays
     prefix = settings.get("add_prefix_space", model.dummy_prefix)
     prefix = model.dummy_prefix if prefix is None else bool(prefix)
-    if model.kind == BPE:  # Metaspace would put no space before a text that starts with one
-        steps += [*([normalizers.Prepend(SPACE)] if prefix else []), normalizers.Replace(" ", SPACE)]
-    else:
-        library.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "always" if prefix else "never")
+    # Metaspace would put no space before a text that starts with one.
+    steps += [*([normalizers.Prepend(SPACE)] if prefix else []), normalizers.Replace(" ", SPACE)]
+    if model.kind == UNIGRAM and not any(SPACE in piece[1:] for piece, _, kind in model.pieces if kind == NORMAL):
+        library.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "never")  # no piece crosses words, and short words are faster
     if steps:
         library.normalizer = normalizers.Sequence(steps)
     if model.kind == UNIGRAM and not model.byte_fallback:

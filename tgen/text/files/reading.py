@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from tgen.errors import CheckpointError
 from tgen.files import DOWNLOAD_HINT, read_optional_json, refuse_lfs_pointer
 from tgen.text.files.added import Settings, add_tokens, apply_settings, read_settings, surround
+from tgen.text.files.classes import BYTES, WORDS, with_class
 from tgen.text.files.languages import fairseq_order, frame_source, pegasus_order, tokenizer_class
-from tgen.text.files.marked import marked_library, with_names
+from tgen.text.files.marked import marked_library
 from tgen.text.files.masked import albert_library, deberta_library
 from tgen.text.files.merges import byte_library, merges_library, tekken_library, tiktoken_library
 from tgen.text.files.pieces import MOST_SENTINELS, PieceModel, piece_library, read_pieces
@@ -160,18 +161,23 @@ def _with_names(settings: Settings, model: PieceModel) -> Settings:
 def _merges(path: Path, settings: Settings) -> Library:
     from tokenizers import processors
 
-    if settings.kind == "BlenderbotSmallTokenizer" or _model_type(path.parent) == "blenderbot-small":
-        settings = with_names(settings)
+    settings = with_class(settings, _model_type(path.parent), BYTES)
+    if settings.kind == "BlenderbotSmallTokenizer":
         return _with_tokens(marked_library(path.parent, settings), settings)
     library = _with_tokens(merges_library(path.parent, settings.kind, settings.values), settings)
-    if settings.kind in ("RobertaTokenizer", "BartTokenizer") or _model_type(path.parent) in ("roberta", "bart"):
-        ends = [settings.named("cls_token") or "<s>", settings.named("sep_token") or "</s>"]
+    if settings.kind in ("RobertaTokenizer", "BartTokenizer"):
+        ends = [str(settings.named("cls_token")), str(settings.named("sep_token"))]
         numbers = [(end, number) for end in ends if (number := library.token_to_id(end)) is not None]
         if len(numbers) == 2:
             library.post_processor = processors.TemplateProcessing(single=f"{ends[0]} $A {ends[1]}", special_tokens=numbers)
     else:
         surround(library, settings, start=False, end=False)
     return library
+
+
+def _words(path: Path, settings: Settings) -> Library:
+    settings = with_class(settings, _model_type(path.parent), WORDS)
+    return _with_tokens(wordpiece_library(path, settings), settings)
 
 
 def _names(settings: Settings) -> dict[int, str]:
@@ -193,7 +199,7 @@ _READERS: dict[str, Callable[[Path, Settings], Library]] = {
     "tekken.json": lambda path, settings: _with_tokens(tekken_library(path), settings),
     "tiktoken.model": lambda path, settings: _with_tokens(tiktoken_library(path, _names(settings)), settings),
     "vocab.json": _merges,
-    "vocab.txt": lambda path, settings: _with_tokens(wordpiece_library(path, settings.values), settings),
+    "vocab.txt": _words,
 }
 
 
@@ -213,8 +219,8 @@ def _sentinels(settings: Settings, default: int) -> int:
     return count
 
 
-def _model_type(folder: Path) -> object:
-    return read_optional_json(folder / "config.json").get("model_type")
+def _model_type(folder: Path) -> str:
+    return str(read_optional_json(folder / "config.json").get("model_type"))
 
 
 def _is_bytes(folder: Path, settings: Settings) -> bool:
