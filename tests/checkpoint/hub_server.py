@@ -23,6 +23,8 @@ class Hub:
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     wrong: set[str] = field(default_factory=set)  # files that come with other bytes
+    failing: dict[str, list[int]] = field(default_factory=dict)  # the statuses that a file is answered with first
+    listing: bytes | None = None  # what comes in place of every list of files
     pause: float = 0.0  # seconds after each slice of a file
     requests: list[tuple[str, int]] = field(default_factory=list)
     address: str = ""
@@ -67,7 +69,9 @@ class Handler(BaseHTTPRequestHandler):
                 self._send(repository, name, start)
 
     def _list(self, repository: str, revision: str) -> None:
-        if repository in self.hub.gated:
+        if self.hub.listing is not None:
+            self._answer(200, self.hub.listing)
+        elif repository in self.hub.gated:
             self._answer(403, b"{}", **{"X-Error-Code": "GatedRepo"})
         elif repository not in self.hub.repositories:
             self._answer(404, b"{}", **{"X-Error-Code": "RepoNotFound"})
@@ -79,6 +83,10 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(200, json.dumps(listing).encode())
 
     def _send(self, repository: str, name: str, start: int) -> None:
+        if self.hub.failing.get(name):
+            status = self.hub.failing[name].pop(0)
+            self._answer(status, b"", **({"X-Error-Code": "EntryNotFound"} if status == 404 else {}))
+            return
         data = self.hub.repositories[repository][name]
         if name in self.hub.wrong:
             data = data[:-1] + bytes([data[-1] ^ 1])

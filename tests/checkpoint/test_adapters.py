@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.conftest import GOLDEN
 from tgen.checkpoint.adapters.opening import open_adapters
@@ -136,6 +137,31 @@ def test_another_base_is_noticed(base: str) -> None:
     with pytest.raises(TgenError) as caught:
         open_checkpoint(GOLDEN / base, adapters=[str(folder("head"))])
     assert "the adapter" in caught.value.message
+
+
+def test_exaone_is_found_under_llamas_names(tmp_path: Path) -> None:
+    """transformers 5 calls its modules as Llama's, and so does an adapter that was trained there."""
+    config = {"peft_type": "LORA", "r": 1, "lora_alpha": 2}
+    changed = []
+    for number, names in enumerate(
+        (
+            ("transformer.h.0.attn.attention.q_proj", "transformer.h.0.mlp.c_proj"),
+            ("model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"),
+        )
+    ):
+        place = tmp_path / str(number)
+        place.mkdir()
+        tensors: dict[str, torch.Tensor] = {}
+        for module, inputs in zip(names, (16, 12), strict=True):
+            ends = (("lora_A", (1, inputs)), ("lora_B", (16, 1)))
+            tensors |= {f"base_model.model.{module}.{end}.weight": torch.full(shape, 0.3) for end, shape in ends}
+        save_file(tensors, place / "adapter_model.safetensors")
+        (place / "adapter_config.json").write_text(json.dumps(config))
+        changed.append(load_model(open_checkpoint(GOLDEN / "exaone", adapters=[str(place)]), torch.device("cpu"), torch.float32))
+    plain = load_model(open_checkpoint(GOLDEN / "exaone"), torch.device("cpu"), torch.float32).state_dict()
+    one, other = (model.state_dict() for model in changed)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert sum(not torch.equal(one[name], plain[name]) for name in one) == 2
 
 
 @pytest.mark.parametrize("scale", ["x", "nan", "inf", ""])

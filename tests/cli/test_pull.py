@@ -131,6 +131,52 @@ def test_a_wrong_content_is_an_error(hub: Hub, ask: Ask, tmp_path: Path, name: s
     ask("info", "org/small")
 
 
+@pytest.mark.parametrize("name", ["org/a--b", "org/.x", "org/name.git", "o" * 120])
+@pytest.mark.usefixtures("hub")
+def test_a_name_that_no_hub_takes_is_refused(ask: Ask, name: str) -> None:
+    err = ask("pull", name, code=2).err
+    assert f"{name!r} is not the name of a model on the hub" in err and "bug" not in err
+
+
+def test_a_busy_hub_is_asked_again(hub: Hub, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says in one line what it answered in the end."""
+    monkeypatch.setattr("tgen.checkpoint.hub.pull.PAUSE", 0.0)
+    hub.failing = {WEIGHTS: [503, 429, 500], "config.json": [502]}
+    assert ask("pull", "org/small").err.count("\n") == 1
+    hub.repositories["org/other"] = {**golden_files("gpt2"), WEIGHTS: b"other"}
+    hub.failing = {WEIGHTS: [500] * 5}
+    err = ask("pull", "org/other", code=1).err
+    assert err.startswith("error: the hub answered org/other with status 500\nhint: ") and err.count("\n") == 2
+    ask("pull", "org/other")
+    hub.repositories["org/third"] = {**golden_files("gpt2"), WEIGHTS: b"third"}
+    hub.failing = {WEIGHTS: [401] * 5}
+    assert "status 401" in ask("pull", "org/third", code=1).err and len(hub.failing[WEIGHTS]) == 4  # asked once
+
+
+def test_a_file_that_is_listed_and_missing_is_named(hub: Hub, ask: Ask) -> None:
+    hub.failing = {WEIGHTS: [404]}
+    assert "cannot pull org/small: the hub lists model.safetensors, but does not have it" in ask("pull", "org/small", code=3).err
+
+
+@pytest.mark.parametrize(
+    ("listing", "words"),
+    [
+        (b"<html>log in</html>", "answers otherwise than a hub does"),
+        (b"[]", "answers otherwise than a hub does"),
+        (b'{"id": "org/small", "siblings": []}', "answers otherwise than a hub does"),
+        (b'{"id": "org/small", "sha": "../../x", "siblings": []}', "answers otherwise than a hub does"),
+        (
+            json.dumps({"id": "org/small", "sha": COMMIT, "siblings": [{"rfilename": "config.json"}, {"rfilename": WEIGHTS}]}).encode(),
+            "the hub does not say what model.safetensors should contain",
+        ),
+    ],
+)
+def test_a_server_that_is_no_hub_is_noticed(hub: Hub, ask: Ask, listing: bytes, words: str) -> None:
+    """A page that asks for a login, or a mirror that leaves out what files contain."""
+    hub.listing = listing
+    assert words in ask("pull", "org/small", code=1).err
+
+
 @pytest.mark.usefixtures("hub")
 def test_models_are_removed(ask: Ask, tmp_path: Path) -> None:
     ask("pull", "org/small")

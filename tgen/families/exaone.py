@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tgen.families import llama
 from tgen.families.config import Config
-from tgen.families.table import Names, Table, make_table
+from tgen.families.decoder import ATTENTION, FEED_FORWARD, PRE_NORMS
+from tgen.families.table import Names, Source, Table, make_table
 from tgen.spec.records import ModelSpec
 
 # EXAONE's keys of config.json, and Llama's.
@@ -22,9 +23,9 @@ def spec(config: Config) -> ModelSpec:
 
 
 def tensors(spec: ModelSpec) -> Table:
-    """Where each parameter is found."""
+    """Where each parameter is found: under EXAONE's own names, or under Llama's, by which transformers 5 calls them."""
     modules: Names = {"embedding": "transformer.wte", "decoder.final_norm": "transformer.ln_f", "head.out": "lm_head"}
-    layer: Names = {
+    own = {
         "mixer_norm": "ln_1",
         "mixer.q": "attn.attention.q_proj",
         "mixer.k": "attn.attention.k_proj",
@@ -35,4 +36,8 @@ def tensors(spec: ModelSpec) -> Table:
         "feed_forward.up": "mlp.c_fc_1",
         "feed_forward.down": "mlp.c_proj",
     }
-    return make_table(spec, modules, {"decoder": ("transformer.h", layer)}, prefixes=("transformer.",), ignored=("rotary.inv_freq",))
+    others = {**ATTENTION, **FEED_FORWARD, **PRE_NORMS}
+    layer: Names = {module: Source(name, other=Source(str(others[module]))) for module, name in own.items()}
+    renamed = (("transformer.h.", "model.layers."), ("transformer.wte", "model.embed_tokens"), ("transformer.ln_f", "model.norm"))
+    layers = {"decoder": ("transformer.h", layer)}
+    return make_table(spec, modules, layers, prefixes=("transformer.",), ignored=("rotary.inv_freq",), renamed=renamed)

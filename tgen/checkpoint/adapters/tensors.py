@@ -57,11 +57,13 @@ class _Model:
 
     def __post_init__(self) -> None:
         self.places = {}
-        for source in (way for one in self.table.sources.values() for way in one.ways):
-            spellings = self.table.spellings(source.name)
-            name = next((one for one in spellings if one in self.stored), source.name)
-            for spelling in spellings:
-                self.places.setdefault(spelling, (name, source))
+        for one in self.table.sources.values():
+            ways = [(way, self.table.spellings(way.name)) for way in one.ways]
+            held = {way.take: name for way, spellings in ways for name in spellings if name in self.stored}  # by the steps from it
+            for way, spellings in ways:
+                name = next((name for name in spellings if name in self.stored), held.get(way.take, way.name))
+                for spelling in spellings:
+                    self.places.setdefault(spelling, (name, way))
         self.embedding = self.name("embedding.weight") or ""
         self.head = self.name("head.out.weight")
 

@@ -7,6 +7,8 @@ longer does within a file, and compares each file with the digest that the hub n
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import os
 import re
 import time
@@ -25,7 +27,10 @@ from tgen.ui.counting import Bar, NoBar, counting
 NAME = re.compile(r"([\w.-]+/)?[\w.-]+", re.ASCII)
 REVISION = re.compile(r"[\w.-]+(/[\w.-]+)*", re.ASCII)
 BLOCK = 2**18  # bytes that are written or hashed at a time
-TRIES, PAUSE = 5, 1.0  # how often the network may fail with nothing to show for it, and the seconds before trying again
+TRIES, PAUSE = 5, 1.0  # how often the network or the hub may fail with nothing to show for it, and the seconds before trying again
+BUSY = (429, 500, 502, 503, 504)  # what a hub answers that may do better a second later
+DIGEST = re.compile("[0-9a-f]{40}([0-9a-f]{24})?")
+COMMIT = re.compile("[0-9a-f]{40}")
 AGAIN = "pull it again; it goes on where it stopped"
 
 
@@ -90,8 +95,14 @@ class _Hub:
         from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
         disable_progress_bars()
+        logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # an error is one line of ours
         self._endpoint = os.environ.get("HF_ENDPOINT") or None
-        info = HfApi(endpoint=self._endpoint).model_info(name, revision=revision, files_metadata=True)
+        try:
+            info = HfApi(endpoint=self._endpoint).model_info(name, revision=revision, files_metadata=True)
+        except (json.JSONDecodeError, TypeError, AttributeError, KeyError) as error:
+            raise _no_listing(self._endpoint) from error
+        if not COMMIT.fullmatch(str(info.sha)):
+            raise _no_listing(self._endpoint)
         self.repository: Repository = repository(name)
         self.commit = str(info.sha)
         self.snapshot = self.repository.folder / "snapshots" / self.commit
@@ -126,8 +137,12 @@ class _Hub:
     def _download(self, file: RemoteFile, blob: Path, bar: Bar | NoBar) -> int:
         """Fetch what is missing of a file, check the whole, and put it in its place; returns the bytes that came.
 
-        Raises CheckpointError if the content is not what its digest says.
+        Raises CheckpointError if the content is not what its digest says, TgenError if the hub does not say it.
         """
+        if not DIGEST.fullmatch(file.digest):
+            raise TgenError(f"the hub does not say what {file.name} should contain, so it cannot be checked", "try another HF_ENDPOINT")
+        from huggingface_hub.errors import EntryNotFoundError
+
         unfinished = blob.with_name(blob.name + UNFINISHED)
         with open(unfinished, "ab") as opened:
             start, tries = opened.tell(), TRIES
@@ -137,9 +152,12 @@ class _Hub:
                     self._receive(file, opened, bar)
                     if opened.tell() == place:
                         break
+                except EntryNotFoundError as error:
+                    message = f"the hub lists {file.name}, but does not have it"
+                    raise CheckpointError(message, "its authors may have changed it just now; pull it again") from error
                 except Exception as error:
                     tries = TRIES if opened.tell() > place else tries - 1
-                    if not tries or network_trouble(error) is None:
+                    if not tries or not may_pass(error):
                         raise
                     time.sleep(PAUSE)
             opened.flush()
@@ -195,6 +213,8 @@ def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise CheckpointError(f"{name} has no revision {revision}", f"{where}/{name}/tree/main lists its branches and tags") from error
+    except errors.HFValidationError as error:
+        raise UsageError(f"{name!r} is not the name of a model on the hub: {error}", "give ORG/NAME or ORG/NAME@REVISION") from error
     except errors.OfflineModeIsEnabled as error:
         raise UsageError("the environment sets HF_HUB_OFFLINE, so nothing can be pulled", "unset HF_HUB_OFFLINE") from error
     except errors.HfHubHTTPError as error:
@@ -209,6 +229,17 @@ def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
         if (reason := network_trouble(error)) is None:
             raise
         raise TgenError(f"cannot reach {where}: {reason}", f"check the network; {AGAIN}") from error
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether an error of the network or the hub may be gone a second later."""
+    response = getattr(error, "response", None)
+    return network_trouble(error) is not None or getattr(response, "status_code", None) in BUSY
+
+
+def _no_listing(endpoint: str | None) -> TgenError:
+    where = endpoint or "https://huggingface.co"
+    return TgenError(f"{where} answers otherwise than a hub does", "check HF_ENDPOINT, and whether your network asks for a login first")
 
 
 def network_trouble(error: Exception) -> str | None:
