@@ -32,6 +32,16 @@ def test_the_first_byte_that_is_not_utf8_is_counted_from_the_start() -> None:
     assert "iconv" in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_the_hint_for_another_encoding_works(encoding: str) -> None:
+    """The command that the hint names makes UTF-8 of what Windows programs write."""
+    data = "café".encode(encoding)
+    with pytest.raises(UsageError) as caught:
+        decode_text(data, "it")
+    command = (caught.value.hint or "").removeprefix("convert it, for example with ").split()
+    assert subprocess.run(command, input=data, capture_output=True, check=True).stdout.decode() == "café"
+
+
 def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     """In a folder that others may write to, a temporary file with a name that can be guessed might be a link to anything."""
     (tmp_path / "victim").write_text("precious")

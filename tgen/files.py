@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import glob
 import json
@@ -69,8 +70,23 @@ def decode_text(data: bytes, name: str, *, start: bool = True) -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{name} is not UTF-8 at byte {error.start}", "convert it, for example with iconv -t UTF-8") from error
+        raise UsageError(f"{name} is not UTF-8 at byte {error.start}", conversion_hint(data)) from error
     return text.removeprefix(BYTE_ORDER_MARK) if start else text
+
+
+def conversion_hint(data: bytes) -> str:
+    """How to make UTF-8 of bytes that are none: from UTF-16 if they begin with its mark, as what PowerShell writes does."""
+    encoding = "UTF-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "WINDOWS-1252"
+    return f"convert it, for example with iconv -f {encoding} -t UTF-8"
+
+
+def current_folder_is_gone() -> bool:
+    """Whether the folder that this process works in has been removed."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def write_atomically(path: Path, write: Callable[[Path], None], *, shared: bool = False) -> None:

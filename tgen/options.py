@@ -97,7 +97,7 @@ class GenerationOptions:
     ))  # fmt: skip
     samplers: tuple[str, ...] = field(default=SAMPLERS, metadata=declared(
         "The filters that run, in this order; one that is left out is off.",
-        SAMPLING, "A,B,...", greedy=False, beams="ignore it", default=",".join(SAMPLERS),
+        SAMPLING, "A,B,...", greedy=False, beams="ignore it", default=", ".join(SAMPLERS),
     ))  # fmt: skip
     temperature: float = field(default=0.8, metadata=declared(
         "5th: divide the logits; 0 takes the likeliest token and skips the rest.",
@@ -215,7 +215,7 @@ class RunOptions:
         "Where to compute.", RUNNING, choices=get_args(Device), default="auto: the first available of cuda, mps, cpu", environment=True,
     ))  # fmt: skip
     dtype: Dtype = field(default="auto", metadata=declared(
-        "Number format.", RUNNING, choices=get_args(Dtype), default="auto: float32 on a CPU with the memory for it, else as stored",
+        "Number format.", RUNNING, choices=get_args(Dtype), default="auto: as stored; with torch on a CPU, float32 if the memory suffices",
         environment=True,
     ))  # fmt: skip
     threads: int | None = field(default=None, metadata=declared(

@@ -66,8 +66,10 @@ def _json_schema(value: object) -> Constraint:
     if isinstance(value, str):
         try:
             value = json.loads(value, parse_constant=refuse_constant)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise UsageError(f"--json-schema is not JSON: {error}", "give a file, or JSON text that starts with {") from error
+        except RecursionError as error:
+            raise UsageError("--json-schema is nested too deeply", "put inner schemas into $defs, and refer to them with $ref") from error
     if not isinstance(value, dict | bool):
         raise UsageError(f"--json-schema must be a JSON object, or true, not {json.dumps(value, default=repr)[:60]}")
     try:

@@ -52,6 +52,17 @@ def test_a_pulled_model_runs_by_its_name(hub: Hub, ask: Ask, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    "name", ["./small", "../small", "a--b", "org/.small", "org/small.", "a/b/c", "https://x.y/org/small", "org/" + "s" * 100]
+)
+def test_what_is_no_name_of_the_hub(name: str, ask: Ask) -> None:
+    said = ask("pull", name, code=2).err
+    assert f"error: {name!r} is not the name of a model on the hub\nhint: give ORG/NAME" in said
+    if name.startswith("."):
+        assert "tgen pull" not in ask("info", name, code=3).err
+
+
+@pytest.mark.usefixtures("hub")
 def test_a_revision_has_a_name_of_its_own(ask: Ask) -> None:
     ask("pull", "org/small@v2")
     assert resolve("org/small@v2") == resolve("org/small") == resolve(f"org/small@{COMMIT}")

@@ -81,6 +81,7 @@ def draw(rng: random.Random, chat_model: str) -> tuple[list[str], dict[str, str]
             variables[f"TGEN_{name.upper().replace('-', '_')}"] = value
         else:
             words += [f"--{name}", value]
+    words += rng.choice([[], [], ["--echo"]])
     if beams:
         words += ["--num-beams", "3", *rng.choice([[], ["--samples", "2"]])]
     elif rng.random() < 0.3:
@@ -136,6 +137,7 @@ def test_the_printed_command_repeats_the_text(
         ["-m", "english-french", "Good morning, my friend."],
         ["A", "--num-beams", "3"],
         ["it's\n\ttwo 'lines' \\", "--stop", "\n", "--stop", "it's", "--samples", "2"],
+        ["A", "--echo", "--samples", "2", "--no-reasoning"],
     ],
 )
 def test_as_processes(words: list[str]) -> None:

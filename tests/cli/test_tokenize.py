@@ -45,3 +45,7 @@ def test_what_are_no_ids(ask: Ask, given: str, words: str) -> None:
     said = ask("tokenize", "--decode", *MODEL, stdin=given.encode(), code=2).err
     assert words in said
     assert "hint: " in said
+
+
+def test_ids_are_read_or_written(ask: Ask) -> None:
+    assert "--decode and --ids exclude each other" in ask("tokenize", "--decode", "--ids", "1", *MODEL, code=2).err

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer
 
+from tests.cli.conftest import Ask
 from tests.cli.processes import environment, golden, tgen
 from tgen import __version__
 from tgen.cli import main
@@ -65,7 +66,8 @@ def test_a_bad_value_is_named_with_its_option(capsys: Captured, option: str, val
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nonsense"], ["no such command 'nonsense'", "`tgen --help`"]),
+        (["nonsense"], ["no such command 'nonsense'", "`tgen --help` lists the commands"]),
+        (["generate", "x", "--quantize", "int8", "--executor", "torch"], ["--quantize int8 and --executor torch exclude each other"]),
         (["--nonsense"], ["no such option: --nonsense", "`tgen --help`"]),
         (["--nonsense", "generate"], ["no such option: --nonsense", "`tgen --help`"]),
         (["generate", "x", "--top"], ["no such option: --top", "--top-k", "`tgen generate --help`"]),
@@ -127,6 +129,56 @@ def test_an_empty_value_among_others(capsys: Captured, arguments: list[str], nam
 def test_a_bad_variable_is_named(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TGEN_TOP_K", "many")
     assert "TGEN_TOP_K='many'" in mistake(capsys, "generate", "x")
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        ("TGEN_NUM_BEAMS", "use --num-beams"),
+        ("TGEN_STOP", "use --stop"),
+        ("TGEN_COLOR", "use --color"),
+        ("TGEN_TEMPRATURE", "do you mean TGEN_TEMPERATURE?"),
+        ("TGEN_MODELS", "do you mean TGEN_MODEL?"),
+    ],
+)
+def test_a_variable_that_nothing_reads_is_told(ask: Ask, monkeypatch: pytest.MonkeyPatch, variable: str, words: str) -> None:
+    command = ("generate", "x", "-n", "1", "-m", golden("gpt2"))
+    monkeypatch.setenv("TGEN_OF_MINE", "1")
+    monkeypatch.setenv("TGEN_CACHE_GB", "1")
+    assert ask(*command).err == ""
+    monkeypatch.setenv(variable, "1")
+    assert ask(*command).err == f"warning: tgen reads no variable {variable}; {words}\n"
+    assert ask(*command, "-q").err == ""
+    monkeypatch.setenv(variable, "")
+    assert ask(*command).err == ""
+
+
+def test_a_removed_current_folder_is_told(ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where torch starts, its libraries would end the process; other commands need the folder for relative paths alone."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    model = ("-m", golden("gpt2"))
+    for words in (["attention", "a b", *model], ["generate", "x", "--executor", "torch", *model], ["quantize", golden("llama2"), "x"]):
+        assert "error: the current folder does not exist any more\nhint: " in ask(*words, code=2).err
+    assert ask("tokenize", "x", "--ids", *model).out
+
+
+@pytest.mark.parametrize("command", ["score", "fill", "attention", "tokenize", "bench", "train", "generate", "chat", "batch", "embed"])
+def test_every_command_that_opens_a_model_can_be_quiet(capsys: Captured, command: str) -> None:
+    assert main.run([command, "--help"]) == 0
+    assert "-q, --quiet" in capsys.readouterr().out
+
+
+def test_files_to_learn_from_are_looked_for_first(capsys: Captured, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("a")
+    for words in (
+        [str(tmp_path)],
+        [f"{tmp_path}/none"],
+        [f"{tmp_path}/text", "--held-back", f"{tmp_path}/none"],
+        ["--pairs", f"{tmp_path}/none"],
+    ):
+        assert f"{tmp_path}" in mistake(capsys, "train", *words)
 
 
 @pytest.mark.parametrize(

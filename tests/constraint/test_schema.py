@@ -85,6 +85,8 @@ def test_what_cannot_be_kept_is_refused_by_name(schema: Any, words: str) -> None
         ({"items": {"anyOf": [{"additonalProperties": False}]}}, '"additonalProperties"', 'do you mean "additionalProperties"?'),
         ({"$defs": {"unused": {"emum": ["a"]}}}, '"emum"', 'do you mean "enum"?'),
         ({"properties": {"a": {"item": {}}}}, '"item"', 'do you mean "items"?'),
+        ({"propertys": {}}, '"propertys"', 'do you mean "properties"?'),
+        ({"adittionalProperties": False}, '"adittionalProperties"', 'do you mean "additionalProperties"?'),
         ({"min-length": 3}, '"min-length"', 'do you mean "minLength"?'),
         ({"tpye": "string"}, '"tpye"', 'do you mean "type"?'),
         ({"oneof": []}, '"oneof"', 'do you mean "oneOf"?'),

@@ -46,7 +46,7 @@ def resolve(name: str) -> Path:
         return _inside(snapshot)
     nearest = _nearest(name, known)
     also = f"nearest: {', '.join(nearest)}; " if nearest else ""
-    pull = f"; `tgen pull {name}` fetches it from the hub" if name.count("/") == 1 else ""
+    pull = f"; `tgen pull {name}` fetches it from the hub" if name.count("/") == 1 and name[0] not in "./~" else ""
     raise CheckpointError(
         f"no model {name!r}: neither a folder, a shipped name, nor in the Hugging Face cache", f"{also}`tgen models` lists them{pull}"
     )

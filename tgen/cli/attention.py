@@ -13,7 +13,6 @@ from tgen.cli.reading import Opened, open_to_read
 from tgen.errors import UsageError
 from tgen.options import AttentionKind as Kind
 from tgen.options import RunOptions
-from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
 if TYPE_CHECKING:
@@ -49,6 +48,7 @@ def attention(
     all_heads: Annotated[bool, p.option("--all-heads", panel=MAP, help="Every head of the layer, each as a small map.")] = False,
     svg: Annotated[Path | None, p.option("--svg", panel=p.OUTPUT, metavar="FILE", help="Write a picture to a file instead.")] = None,
     json: p.Json = False,
+    quiet: p.Quiet = False,  # noqa: ARG001
     model: p.Model = None,
     *,
     run: RunOptions,
@@ -57,7 +57,6 @@ def attention(
 
     With --json, a list of maps: title, queries, keys, and weights row by row.
     """
-    messages.configure("auto", quiet=False)
     if all_heads and head is not None:
         raise UsageError("--head and --all-heads exclude each other", "give one of them")
     if svg is not None and json:

@@ -60,6 +60,7 @@ def bench(
         ),
     ] = None,
     json: p.Json = False,
+    quiet: p.Quiet = False,  # noqa: ARG001
     model: p.Model = None,
     *,
     run: RunOptions,
@@ -71,7 +72,6 @@ def bench(
     The model reads and writes random ids, so nothing depends on a text. The runs of different contexts take turns; the
     table shows medians. With --batch, measure how much faster many rows at once are.
     """
-    messages.configure("auto", quiet=False)
     for name, values in (("--context", context or ()), ("--max-new-tokens", [new_tokens]), ("--repeats", [repeats])):
         for value in values:
             p.check_least(name, value, 1)

@@ -9,7 +9,6 @@ from tgen.cli.prompt import PromptSource, TextArgument
 from tgen.cli.reading import open_to_read
 from tgen.errors import UsageError
 from tgen.options import RunOptions
-from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
 
@@ -21,6 +20,7 @@ def fill(
         int, p.option("--top", panel=p.OUTPUT, metavar="INT", limits="1 or more", default=5, help="How many candidates for each mask.")
     ] = 5,
     json: p.Json = False,
+    quiet: p.Quiet = False,  # noqa: ARG001
     model: p.Model = None,
     *,
     run: RunOptions,
@@ -30,7 +30,6 @@ def fill(
     A line is the probability, a tab, the token; between the masks of a text is an empty line. [MASK] and <mask> both stand for the
     model's own mask token. Each of several masks is filled by itself.
     """
-    messages.configure("auto", quiet=False)
     p.check_least("--top", top, 1)
     source = PromptSource(text, file)
     opened = open_to_read(model, run, "fill", "encoder-only")

@@ -83,6 +83,10 @@ class Wishes:
     fail_on_length: bool
     verbose: bool
 
+    def words(self) -> list[str]:
+        """The options that put more or less than the model's text on standard output."""
+        return [*(["--echo"] if self.echo else []), *([] if self.reasoning else ["--no-reasoning"])]
+
 
 @p.takes()
 def generate(
@@ -210,7 +214,7 @@ def _show(
             for event in found:
                 report.add(event)
                 if wishes.verbose and isinstance(event, Started):
-                    show_settings(name, prompt, resolved, event, running, words)
+                    show_settings(name, prompt, resolved, event, running, [*words, *wishes.words()])
                 if wishes.reasoning or not (isinstance(event, Piece) and event.reasoning):
                     sink.add(event)
     except BaseException:

@@ -24,6 +24,7 @@ from tgen import __version__
 from tgen.cli import completion, interrupts, settings
 from tgen.cli.options import converted, refuse_empty_values
 from tgen.errors import MemoryLimitError, TgenError, UsageError
+from tgen.files import current_folder_is_gone
 from tgen.ui import messages
 from tgen.ui.output import write_text
 
@@ -202,6 +203,9 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and error.filename is None and current_folder_is_gone():
+            messages.report(UsageError("the current folder does not exist any more", "go to another one"))
+            return UsageError.exit_code
         hint = HINTS.get(error.errno or 0, "check the file and the disk")
         messages.report(TgenError(f"{error.filename or 'cannot write'}: {error.strerror or error}", hint))
         return 1
@@ -248,6 +252,8 @@ def _explain(error: Any, arguments: list[str]) -> tuple[str, str]:
     """The message and the hint for a command line that typer refuses."""
     hint = _where_to_look(arguments)
     message = error.format_message().rstrip(".")
+    if message.startswith("No such command"):
+        hint = "`tgen --help` lists the commands"
     if "unexpected extra argument" in message:
         hint = f"a text of several words needs quotes; {hint}"
     return message[:1].lower() + message[1:], hint

@@ -98,6 +98,8 @@ def takes(
                     found_setting = settings.value(name)
                     values[name] = signature.parameters[name].default if found_setting is None else found_setting
             messages.configure(values.get("color", "auto"), values.get("quiet", False))
+            for text in settings.stray_variables():
+                messages.warning(text)
             for name, parameters in found.items():
                 given = {parameter.name: values.pop(parameter.name) for parameter in parameters}
                 values[name] = readers[signature.parameters[name].annotation](given)

@@ -14,7 +14,6 @@ from tgen.cli.prompt import PromptSource, TextArgument
 from tgen.cli.remote import chosen
 from tgen.errors import UsageError
 from tgen.options import RunOptions
-from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ def score(
         p.option("--tokens", panel=p.OUTPUT, help="Before the sums, a line for each token: log-probability, id, token, tabs between."),
     ] = False,
     json: p.Json = False,
+    quiet: p.Quiet = False,  # noqa: ARG001
     model: p.Model = None,
     server: p.Server = None,
     *,
@@ -42,7 +42,6 @@ def score(
     the first token, so it is not scored and its bytes do not count, unless the tokenizer puts a start token in front. A text longer
     than the context is read in windows that overlap by half.
     """
-    messages.configure("auto", quiet=False)
     source = PromptSource(text, file)
     remote = chosen(server, model, ("decoder-only",), run)
     checkpoint = open_checkpoint(model, adapters=run.adapter) if remote is None else remote.describe()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from tgen.declaration import OUTPUT, PROMPT, RUNNING, Declaration
+from tgen.declaration import OUTPUT, PROMPT, RUNNING, Declaration, flag
 from tgen.errors import UsageError
 from tgen.files import decode_text
 from tgen.options import GenerationOptions, GuessOptions, RunOptions, declarations
@@ -22,6 +23,7 @@ from tgen.ui.terminal import Color
 
 KEYS = Literal["auto", "emacs", "vi"]
 FILE_VARIABLE = "TGEN_CONFIG"
+OTHER_VARIABLES = {FILE_VARIABLE, "TGEN_API_KEY", "TGEN_CACHE_GB", "TGEN_NATIVE"}  # variables that no option or setting has
 ALIASES = "aliases"
 HINT = "`tgen config` lists all settings"
 # Options that no record declares. Those of OF_COMMANDS are parameters of commands, which the decorator `takes` fills in.
@@ -137,6 +139,22 @@ def environment() -> dict[str, str]:
     return {**{name: text for name, text in os.environ.items() if name.startswith("TGEN_")}, **texts}
 
 
+def stray_variables() -> list[str]:
+    """What to say of each TGEN_ variable that tgen does not read, but whose name is like an option's or like that of another variable."""
+    records = [declarations(record) for record in (GenerationOptions, RunOptions, GuessOptions)]
+    options = {*SETTINGS, *itertools.chain(*records)}
+    read = {f"TGEN_{name.upper()}" for name in SETTINGS if name not in OF_COMMANDS} | OTHER_VARIABLES
+    found = []
+    for variable in sorted(name for name, text in os.environ.items() if name.startswith("TGEN_") and text and name not in read):
+        name = variable.removeprefix("TGEN_").lower()
+        nearest = difflib.get_close_matches(variable, sorted(read), 1, cutoff=0.85)
+        if name in options:
+            found.append(f"tgen reads no variable {variable}; use {flag(name)}")
+        elif nearest:
+            found.append(f"tgen reads no variable {variable}; do you mean {nearest[0]}?")
+    return found
+
+
 def named_model(model: str | None) -> str | None:
     """The model's name as the user gave it: --model, else $TGEN_MODEL, else the setting. Raises UsageError."""
     return model or os.environ.get("TGEN_MODEL") or value("model")
@@ -165,7 +183,8 @@ def _read(path: Path, modified: int, size: int, tables_of: tuple[str, ...]) -> S
         text = decode_text(path.read_bytes(), str(path))
         tables = tomllib.loads(text)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", "check who may read it") from error
+        hint = "the settings are a file, not a folder" if path.is_dir() else "check who may read it"
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML: {error}", 'a line is NAME = VALUE, such as temperature = 0.7 or model = "NAME"') from error
     reader = _Reader(path, text)

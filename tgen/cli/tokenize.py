@@ -39,10 +39,13 @@ def tokenize(
     ] = True,
     ids: Annotated[bool, typer.Option("--ids", help="Write the ids alone, on one line.", rich_help_panel=p.OUTPUT)] = False,
     as_json: p.Json = False,
+    quiet: p.Quiet = False,
     model: p.Model = None,
 ) -> int:
     """Show how a text is cut into tokens: a line for each with the id, a tab, and the piece as the vocabulary spells it."""
-    messages.configure("auto", quiet=False)
+    messages.configure("auto", quiet)
+    if decode and ids:
+        raise UsageError("--decode and --ids exclude each other", "--decode reads ids, --ids writes them")
     source = PromptSource(text, file)
     from tgen.checkpoint.adapters.opening import open_adapters
 

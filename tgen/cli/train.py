@@ -188,6 +188,7 @@ def train(
             "--prompt", help="The prompt of the samples.", panel=TEXT, metavar="TEXT", default="the first words of the held-back text"
         ),
     ] = None,
+    quiet: p.Quiet = False,  # noqa: ARG001
     *,
     run: RunOptions,
 ) -> int:
@@ -196,7 +197,6 @@ def train(
     The result is a plain Hugging Face folder. A run writes a checkpoint every few hundred steps (--every); after Ctrl-C, a kill or a crash,
     --resume goes on from the last one.
     """
-    messages.configure("auto", quiet=False)
     check_encoding("--prompt", prompt or "")
     p.check_least("--every", every, 1)
     p.check_least("--seed", seed, 0)
@@ -210,7 +210,7 @@ def train(
         accumulate=accumulate, steps=steps, minutes=minutes if asked else DEFAULTS.minutes, seed=seed, beginnings=beginnings,
         sequence=sequence, base_share=base_share, **{**(ADAPTER if adapter else {}), **given},
     )  # fmt: skip
-    _check_start(texts, pairs, resume)
+    _check_start(texts, pairs, resume, held_back)
     _check_company(
         texts,
         base,
@@ -252,13 +252,16 @@ def train(
     return 0
 
 
-def _check_start(texts: list[str] | None, pairs: Path | None, resume: bool) -> None:
-    """Raise UsageError unless there is one thing to start from."""
+def _check_start(texts: list[str] | None, pairs: Path | None, resume: bool, held_back: list[str] | None) -> None:
+    """Raise UsageError unless there is one thing to start from, and all files are there."""
+    from tgen.train.paths import check_files
+
     if [bool(texts), pairs is not None, resume].count(True) != 1:
         raise UsageError(
             "give exactly one of text files, --pairs and --resume",
             "text files or --pairs start a run; --resume goes on with the run in --output",
         )
+    check_files([*(texts or ()), *(held_back or ())], pairs)
 
 
 def _check_apart(base: str | None, held_back: list[str] | None, given: dict[str, Any]) -> None:

@@ -71,9 +71,10 @@ def check_keywords(schemas: Iterable[dict[str, Any]]) -> list[str]:
         for word in schema:
             if word in KEYWORDS or word in ANNOTATIONS or word.startswith(MARKED):
                 continue
-            meant = FOREIGN.get(word) or next((keyword for keyword in sorted(KEYWORDS) if _alike(word, keyword)), None)
-            if meant is None and BOUNDING.search(word):
-                meant = difflib.get_close_matches(word, sorted(KEYWORDS), 1, cutoff=0)[0]
+            meant = FOREIGN.get(word)
+            near = sorted(keyword for keyword in KEYWORDS if _alike(word, keyword)) or (sorted(KEYWORDS) if BOUNDING.search(word) else [])
+            if meant is None and near:
+                meant = difflib.get_close_matches(word, near, 1, cutoff=0)[0]
             if meant is not None:
                 raise UsageError(f'--json-schema: "{word}" is not known', f'do you mean "{meant}"? If not, call it "x-{word}"')
             unknown[word] = None
@@ -132,7 +133,10 @@ def _check_values(schema: dict[str, Any]) -> None:
 
 
 def _alike(word: str, keyword: str) -> bool:
-    """Whether a word is a keyword but for case, hyphens, and one letter too many, missing, wrong or swapped with the next."""
+    """Whether a word is a keyword but for case, hyphens, and one letter too many, missing, wrong or swapped with the next.
+
+    In a keyword of eight letters and more, two letters in a row may be wrong.
+    """
     left, right = word.lower().replace("-", "").replace("_", ""), keyword.lower()
     same = left == right
     while left and right and left[0] == right[0]:
@@ -140,4 +144,5 @@ def _alike(word: str, keyword: str) -> bool:
     while left and right and left[-1] == right[-1]:
         left, right = left[:-1], right[:-1]
     # Among words of three letters and fewer one letter makes another word: note, id.
-    return same or (len(keyword) > 3 and (max(len(left), len(right)) <= 1 or (len(left) == 2 and left == right[::-1])))
+    wrong = 2 if len(keyword) >= 8 else 1
+    return same or (len(keyword) > 3 and (max(len(left), len(right)) <= wrong or (len(left) == 2 and left == right[::-1])))

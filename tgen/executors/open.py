@@ -9,6 +9,7 @@ from tgen.errors import UnsupportedError, UsageError
 from tgen.executors.formats import has_accelerator
 from tgen.executors.native import library
 from tgen.executors.native import open as native
+from tgen.files import current_folder_is_gone
 from tgen.options import RunOptions
 from tgen.spec.records import ModelSpec
 from tgen.spec.shapes import parameter_count
@@ -28,6 +29,8 @@ def why_torch(spec: ModelSpec, options: RunOptions) -> str | None:
     torch is not installed.
     """
     reason = _reason(spec, options)
+    if options.executor == "torch" and options.quantize != "none":
+        raise UsageError(f"--quantize {options.quantize} and --executor torch exclude each other", QUANTIZE_HINT)
     if reason is not None and options.quantize != "none":
         message = f"--quantize {options.quantize} needs the native executor, and torch would run this model: {reason}"
         raise UsageError(message, "leave --quantize out" if options.executor == "auto" and options.device == "cpu" else QUANTIZE_HINT)
@@ -51,7 +54,12 @@ def _reason(spec: ModelSpec, options: RunOptions) -> str | None:
 
 
 def require_torch(what: str, reason: str = "") -> None:
-    """Raise UnsupportedError if torch is not installed, naming what needs it and, if there is one, the reason."""
+    """Raise UnsupportedError if torch is not installed, naming what needs it and, if there is one, the reason.
+
+    Raises UsageError in a folder that has been removed: there, torch's libraries end the process while they load.
+    """
+    if current_folder_is_gone():
+        raise UsageError("the current folder does not exist any more", f"{what} needs PyTorch, which starts only in a folder that exists")
     if find_spec("torch") is None:
         reason = f"; {reason}" if reason else ""
         raise UnsupportedError(f"{what} needs PyTorch, which is not installed{reason}", "pip install torch")

@@ -6,7 +6,6 @@ A byte order mark at the start of a file is dropped, and every line ends in a pl
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ from typing import Any
 from tgen.errors import UsageError
 from tgen.files import decode_text
 from tgen.text.chat import Message, read_messages
+from tgen.train.paths import PAIRS_HINT, TEXTS_HINT, check_file
 from tgen.train.vocabulary import conversation
+from tgen.ui.input import STDIN, read_stdin
 
-STDIN = "-"
-TEXTS_HINT = "give text files, .jsonl files, or - for standard input"
 LINES_HINT = 'write one object a line: {"text": "..."}, or {"messages": [{"role": "user", "content": "..."}, ...]}'
-PAIRS_HINT = "--pairs takes a file of source<TAB>target lines"
 
 
 Writer = Callable[[Sequence[Message]], str]
@@ -34,7 +32,7 @@ def read_documents(names: Sequence[str], write: Writer = conversation) -> Iterat
     """
     for name in names:
         if name == STDIN:
-            yield from _parse(sys.stdin.buffer.read(), "standard input", write)
+            yield from _parse(read_stdin(), "standard input", write)
         else:
             yield from _parse(_read(name, TEXTS_HINT), name, write)
 
@@ -53,13 +51,9 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
 
 
 def _read(name: str, hint: str) -> bytes:
-    path = Path(name)
-    if path.is_dir():
-        raise UsageError(f"{name} is a folder, not a file", hint)
-    if not path.exists():
-        raise UsageError(f"no such file: {name}", hint)
+    check_file(name, hint)
     try:
-        return path.read_bytes()
+        return Path(name).read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {name}: {error.strerror}", hint) from error
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from tgen.events import Evaluated, Note, Sampled, Trained, TrainingEvent
 from tgen.ui import messages
+from tgen.ui.counting import is_watched
 from tgen.ui.harmless import harmless
-from tgen.ui.terminal import console, is_terminal, print_exactly
+from tgen.ui.terminal import console, print_exactly
 
 LINE_SECONDS = 30.0
 
@@ -24,7 +25,7 @@ class TrainingView:
         self._last_line = time.monotonic()
 
     def __enter__(self) -> TrainingView:
-        if is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb":
+        if is_watched() and os.environ.get("TERM") != "dumb":
             from rich.progress import BarColumn, Progress, TextColumn
 
             columns = (BarColumn(bar_width=24), TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.fields[status]}"))

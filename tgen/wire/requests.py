@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from tgen.declaration import flag
 from tgen.errors import UsageError
+from tgen.files import conversion_hint
 from tgen.options import GenerationOptions
 from tgen.text.chat import Ending, Message, read_messages
 from tgen.values import CONSTRAINTS
@@ -103,7 +104,7 @@ def read_object(line: bytes) -> dict[str, Any]:
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"it is not UTF-8 at byte {error.start}", "convert it, for example with iconv -t UTF-8") from error
+        raise UsageError(f"it is not UTF-8 at byte {error.start}", conversion_hint(line)) from error
     except UnicodeEncodeError as error:
         raise UsageError("it holds half a surrogate pair, which is no character", "correct it") from error
     except json.JSONDecodeError as error:

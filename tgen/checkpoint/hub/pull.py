@@ -73,8 +73,9 @@ def pull(wanted: str, patterns: Sequence[str] = ()) -> Pulled:
     """
     name, revision = split_revision(wanted)
     if not NAME.fullmatch(name) or ".." in name or not REVISION.fullmatch(revision or "main") or ".." in (revision or ""):
-        raise UsageError(f"{wanted!r} is not the name of a model on the hub", "give ORG/NAME or ORG/NAME@REVISION")
+        raise _no_name(wanted)
     _require_library()
+    _check_name(name)
     with _hub_errors(name, revision):
         hub = _Hub(name, revision or "main")
         found: dict[str, int] = {}
@@ -85,6 +86,21 @@ def pull(wanted: str, patterns: Sequence[str] = ()) -> Pulled:
                 hub.fetch(one, found, bar)
         hub.repository.name_commit(revision or "main", hub.commit)
     return Pulled(hub.snapshot, len(names), sum(hub.files[one].size for one in names), sum(found.values()))
+
+
+def _check_name(name: str) -> None:
+    """Raise UsageError for a name that the hub gives to no repository, such as ./folder."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise _no_name(name) from error
+
+
+def _no_name(wanted: str) -> UsageError:
+    return UsageError(f"{wanted!r} is not the name of a model on the hub", "give ORG/NAME or ORG/NAME@REVISION")
 
 
 class _Hub:

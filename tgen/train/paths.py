@@ -1,0 +1,30 @@
+"""Checks that the files of a training run are there, before anything that takes time: importing torch does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tgen.errors import UsageError
+from tgen.ui.input import STDIN
+
+TEXTS_HINT = "give text files, .jsonl files, or - for standard input"
+PAIRS_HINT = "--pairs takes a file of source<TAB>target lines"
+
+
+def check_files(texts: Iterable[str], pairs: Path | None) -> None:
+    """Raise UsageError for a file that is not there; `-` stands for standard input among texts."""
+    for name in texts:
+        if name != STDIN:
+            check_file(name, TEXTS_HINT)
+    if pairs is not None:
+        check_file(str(pairs), PAIRS_HINT)
+
+
+def check_file(name: str, hint: str) -> None:
+    """Raise UsageError, with this hint, unless there is such a file."""
+    path = Path(name)
+    if path.is_dir():
+        raise UsageError(f"{name} is a folder, not a file", hint)
+    if not path.exists():
+        raise UsageError(f"no such file: {name}", hint)
