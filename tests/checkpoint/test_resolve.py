@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import tgen
 from tests.conftest import GOLDEN
 from tgen.checkpoint.resolve import found_models, resolve
 from tgen.errors import CheckpointError
@@ -31,6 +32,12 @@ def test_found(shipped: Path) -> None:
     assert resolve("fables") == shipped / "models/fables"
     assert resolve("org/tales") == shipped / "hub/models--org--tales/snapshots/new"
     assert resolve(str(GOLDEN / "gpt2")) == GOLDEN / "gpt2"
+
+
+def test_an_empty_name_is_no_folder() -> None:
+    """As a path, it would be the current folder."""
+    with pytest.raises(CheckpointError, match="the model's name is empty"):
+        tgen.load("")
 
 
 @pytest.mark.usefixtures("shipped")

@@ -31,6 +31,8 @@ class FoundModel:
 
 def resolve(name: str) -> Path:
     """The folder or the GGUF file for `--model`. Raises CheckpointError with the nearest names that exist."""
+    if not name:
+        raise CheckpointError("the model's name is empty", "give a folder or a name; `tgen models` lists the names")
     path = Path(os.path.expanduser(name))  # for an impossible path, os.path returns False but pathlib raises an error
     if os.path.isdir(path):
         return _inside(path)

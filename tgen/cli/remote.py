@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from tgen.cli import settings
 from tgen.cli.options import as_it_stands
+from tgen.declaration import flag
 from tgen.errors import UsageError
 from tgen.options import GuessOptions, RunOptions
 
@@ -33,9 +35,11 @@ def chosen(
         if running is None:
             raise UsageError("no detached server runs", "`tgen serve --detach` starts one; without --server, the command computes itself")
         address = running.address
-    if (run, guessing or as_it_stands()[1]) != as_it_stands():
-        hint = "give them to `tgen serve`; without --server and TGEN_SERVER, the command computes itself"
-        raise UsageError("--server excludes the options that say how a model runs", hint)
+    for asked, standing in zip((run, guessing), as_it_stands(), strict=True):
+        for option in fields(asked) if asked is not None else ():
+            if getattr(asked, option.name) != getattr(standing, option.name):
+                hint = "give it to `tgen serve`; without --server and TGEN_SERVER, the command computes itself"
+                raise UsageError(f"{flag(option.name)} and --server exclude each other", hint)
     from tgen.cli.remote_client import Remote  # http.client takes time to import
 
     named = settings.named_model(model)

@@ -108,7 +108,7 @@ class TextObjective:
 
     def describe(self) -> str:
         """Tokens."""
-        return f"{len(self.corpus.train) / 1e6:.1f} M tokens to learn from, {len(self.corpus.validation) / 1e6:.2f} M held back"
+        return f"{len(self.corpus.train):,} tokens to learn from, {len(self.corpus.validation):,} held back"
 
 
 class Sequences:
