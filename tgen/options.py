@@ -231,7 +231,7 @@ class RunOptions:
     ))  # fmt: skip
 
     adapter: tuple[str, ...] = field(default=(), metadata=declared(
-        "Put a LoRA adapter onto the model, a folder or name as for --model; =SCALE applies more or less than all of it. Repeatable.",
+        "Add a LoRA adapter to the model: a folder, or a name as for --model. =0.5 adds half of it. May be given several times.",
         RUNNING, "FOLDER[=SCALE]", repeated=True,
     ))  # fmt: skip
 
@@ -244,8 +244,8 @@ class GuessOptions:
     """Whether to guess tokens ahead of the model, and the draft model that guesses them, if there is one."""
 
     guess: bool | None = field(default=None, metadata=declared(
-        "Guess the next tokens by what followed the last ones earlier, in prompt or text, and check the guesses in one step. The text "
-        "stays the same; only with torch, whose rounding depends on the step, it may differ in rare cases.",
+        "Guess the next tokens: look up what followed the last ones earlier in prompt or text, and check several guesses in one step. The "
+        "text stays the same, but for rare cases with torch, whose rounding depends on the step.",
         RUNNING, switch=True, environment=True, default="$TGEN_GUESS, else auto: where the executor is exact",
     ))  # fmt: skip
     draft_model: str | None = field(default=None, metadata=declared(

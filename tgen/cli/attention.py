@@ -39,11 +39,11 @@ def attention(
         ),
     ] = None,
     layer: Annotated[
-        int, p.option("--layer", panel=MAP, metavar="INT", default=-1, help="Counted from 0, negative ones from the last.")
+        int, p.option("--layer", panel=MAP, metavar="INT", default=-1, help="The layer, counted from 0; -1 is the last.")
     ] = -1,
     head: Annotated[
         int | None,
-        p.option("--head", panel=MAP, metavar="INT", default="the mean of all", help="Counted from 0, negative ones from the last."),
+        p.option("--head", panel=MAP, metavar="INT", default="the mean of all", help="The head, counted from 0; -1 is the last."),
     ] = None,
     all_heads: Annotated[bool, p.option("--all-heads", panel=MAP, help="Every head of the layer, each as a small map.")] = False,
     svg: Annotated[Path | None, p.option("--svg", panel=p.OUTPUT, metavar="FILE", help="Write a picture to a file instead.")] = None,

@@ -34,8 +34,8 @@ def embed(
         Pooling | None,
         p.option(
             "--pooling", panel=p.OUTPUT, metavar="|".join(get_args(Pooling)), default="the folder's, else mean",
-            help="The mean over all tokens, weighted by their places or divided by the root of their number; the largest number of each "
-            "component; the first or the last token.",
+            help="How many vectors become one. mean: their mean; weighted: later tokens count more; sqrt: their sum divided by "
+            "the root of their number; max: the largest number of each component; first, last: the vector of that token.",
         ),
     ] = None,
     normalize: Annotated[
@@ -51,9 +51,9 @@ def embed(
     """Turn each line into a vector: one JSON object a line, with index, text and embedding, in the order of the input.
 
     The model is an encoder, or a decoder, whose tokens see only what stands before them. The command keeps the settings of a
-    sentence-transformers folder: prompts, pooling, matrices, length 1, lower case, most tokens read. A line that is too long loses its
-    end, and a warning names it. A line without any token has a vector of zeros. Standard input is read before TEXT: in a `while read`
-    loop, add </dev/null, or the command takes the loop's lines.
+    sentence-transformers folder: prompts, pooling, matrices after it, vectors of length 1, lower case, and the longest text. A line that
+    is too long loses its end, and a warning names it. A line without any token has a vector of zeros. Standard input is read before
+    TEXT: in a `while read` loop, add </dev/null, or the command takes the loop's lines.
     """
     messages.configure("auto", quiet)
     batches = line_batches(text, file, BATCH)

@@ -118,8 +118,8 @@ def generate(
     The prompt is PROMPT, or --file, or standard input; a newline joins standard input and PROMPT if both are there (in a `while read` loop,
     add </dev/null, or the command takes the loop's lines). One newline at the very end of a file or of standard input is not part of it.
 
-    Each sampling option that is a number and --max-new-tokens has an environment variable (TGEN_TOP_K ...), which overrides the model's
-    generation_config.json.
+    A variable such as TGEN_TOP_K sets an option that the command line leaves out, and overrides the model's generation_config.json.
+    --max-new-tokens has one, and so has every sampling option that takes a number.
 
     Exit codes: 0 done, 1 unexpected, 2 usage, 3 the model is missing, damaged or unsupported, 4 out of memory, 5 the prompt does not fit,
     6 cut by length under --fail-on-length, 130 interrupted, 143 terminated.

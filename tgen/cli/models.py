@@ -30,7 +30,7 @@ def models(
 ) -> int:
     """List the shipped models and those in the Hugging Face cache, by the names that --model takes; tgen pull adds some.
 
-    The command itself touches no network. --remove NAME frees the disk of a model that was pulled; shipped models stay.
+    The command itself touches no network. --remove NAME deletes a model that was pulled; shipped models stay.
     """
     messages.configure("auto", quiet=False)
     if yes and remove is None:

@@ -286,7 +286,7 @@ TemplateArg = Annotated[
     list[str] | None,
     option(
         "--template-arg", panel=PROMPT, metavar="KEY=VALUE",
-        help="A variable of the chat template, such as enable_thinking=false; VALUE is JSON, or else text. Repeatable.",
+        help="A variable of the chat template, such as enable_thinking=false; VALUE is JSON, or else text. May be given several times.",
     ),
 ]  # fmt: skip
 System = Annotated[str | None, option("--system", panel=PROMPT, metavar="TEXT", help="The system message of a chat; implies --chat.")]

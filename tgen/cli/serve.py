@@ -81,7 +81,7 @@ def serve(
         str, p.option("--max-body", panel=SERVING, metavar="SIZE", default="16M", help="The largest body of a request, in bytes, K, M, G.")
     ] = "16M",
     timeout: Annotated[
-        float, p.option("--timeout", panel=SERVING, metavar="SECONDS", limits="above 0", default=600, help="The longest answer.")
+        float, p.option("--timeout", panel=SERVING, metavar="SECONDS", limits="above 0", default=600, help="The limit for an answer.")
     ] = 600.0,
     memory: Annotated[
         str | None,
