@@ -162,7 +162,7 @@ def _cluster_answers(address: str, open_one: Callable[[], Answerer], run: RunOpt
 
 
 def _remote_answers(remote: Remote, model: str | None, asked: p.Asked, template_arg: Sequence[str]) -> tuple[Answers, str]:
-    """What answers lines by a server, and the name of the model in the records. Raises TgenError."""
+    """An object that lets a server answer lines, and the name of the model in the records. Raises TgenError."""
     options = {"values": asked.values, "environment": asked.environment}
     described = remote.describe(options)
     name = model or os.environ.get("TGEN_MODEL") or described.name

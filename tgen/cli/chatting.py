@@ -67,7 +67,7 @@ class Chatting:
 
     @property
     def conversation(self) -> Conversation | RemoteConversation:
-        """The conversation with the model of now."""
+        """The conversation with the current model."""
         return self.opened.conversation
 
     def listen(self, listener: Listener) -> int:

@@ -33,7 +33,7 @@ def command_line(commands: Collection[str]) -> list[str]:
 
 
 def answer(command: Any) -> int:
-    """Print what may stand at the cursor. Returns the exit code; what goes wrong is no more than a missing completion."""
+    """Print what may stand at the cursor. Returns the exit code; after an error, it prints nothing."""
     from typer import _completion_classes
 
     # Typer's own would import rich, break lines, and take what stands in brackets for markup.

@@ -69,11 +69,11 @@ class Asked:
 def takes(
     *, only: Sequence[str] = (), without: Sequence[str] = (), but: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Callable[[Command], Command]:
-    """Give a command the options of the records that it has parameters for: of GenerationOptions `only` some, if any are named, and
-    `without` some; `but` changes declarations.
+    """Give a command the options of each record that it has a parameter for.
 
-    The command's own --color and --quiet also set the colour and quietness of its messages. An option that the settings file may set beside
-    those of the records is None for typer; where the command line leaves it so, it gets the setting, or the default of the signature.
+    `only` names the options of GenerationOptions to take, all if it is empty; `without` names options of any record to leave out; `but`
+    overrides fields of declarations, by option. The command's own --color and --quiet also set the colour and quietness of its messages.
+    An option of settings.OF_COMMANDS that the command line does not give gets the setting, else the default in the command's signature.
     """
     records: dict[object, type] = {Asked: GenerationOptions, RunOptions: RunOptions, GuessOptions: GuessOptions}
     readers: dict[object, Callable[[Mapping[str, Any]], object]] = {Asked: _asked, RunOptions: run_options, GuessOptions: guess_options}
@@ -160,13 +160,13 @@ def run_options(given: Mapping[str, Any]) -> RunOptions:
 
 
 def guess_options(given: Mapping[str, Any]) -> GuessOptions:
-    """What they say about guessing. Raises UsageError."""
+    """What the command line, the environment and the settings say about guessing. Raises UsageError."""
     options = settle_guesses(given, settings.environment())
     return options if options.draft_model is None else replace(options, draft_model=settings.unalias(options.draft_model))
 
 
 def as_it_stands() -> tuple[RunOptions, GuessOptions]:
-    """What environment and settings say about running and guessing. Raises UsageError."""
+    """What the environment and the settings alone say about running and guessing. Raises UsageError."""
     return run_options(dict.fromkeys(declarations(RunOptions))), guess_options({})
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tgen.checkpoint.container import Checkpoint
     from tgen.cli.remote_client import Remote
 
-# From texts to their translations, each with how many tokens of the text the model could not read.
+# Maps texts to their translations, each with the number of tokens of the text that the model could not read.
 Translate = Callable[[list[str]], list[tuple[str, int]]]
 
 # Up to this many waiting lines are read and translated together.

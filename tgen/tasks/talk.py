@@ -31,7 +31,7 @@ class Talk:
         self._system = messages[0].content if has_system else None
         self.clear()
         self._turns = list(messages[has_system:])
-        # These answers count as given here: with a seed, the next answer then has another random stream than they had.
+        # Count these answers as if this conversation had written them: with a seed, the next answer then draws from a new random stream.
         self._replies = max(self._replies, sum(message.role == "assistant" for message in self._turns))
 
     @property

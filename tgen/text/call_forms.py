@@ -138,7 +138,7 @@ class _Constants(ast.NodeTransformer):
 
 
 def _checked(values: Iterable[dict[str, Any]], count: int, functions: Functions) -> list[Call] | None:
-    """The calls of so many values; None if there are none, or one of them is no call of a function that is there."""
+    """The calls in `count` values; None if there are no values, or if one of them does not call a known function."""
     calls = [call for value in values if (call := _call(value)) is not None and call.name in functions]
     return calls if len(calls) == count > 0 else None
 

@@ -44,7 +44,7 @@ class TaggedCalls:
         self._functions = functions
         self._ends = dict(marks)
         self._begins = re.compile("|".join(map(re.escape, marks)))
-        self._tag = ""  # the mark that began the call of now
+        self._tag = ""  # the mark that began the current call
         self._held = ""  # what may be the beginning of a mark
         self._inside: str | None = None  # the text since the last tag that began a call
         self._blank = ""  # white space that belongs to the text only if more text follows

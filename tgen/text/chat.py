@@ -30,7 +30,7 @@ HINT = "correct it, or download the file again; `tgen generate` without --chat d
 
 
 class _EndlessError(CheckpointError):
-    """A template that takes too much; to try it with another form would take as long again."""
+    """A template that takes too many steps or too much memory. Nobody tries it with another form, which would take as long again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +104,10 @@ class ChatTemplate:
         return _until_last(text, messages[-1]) if self.ending == "continued" else text
 
     def _form(self, messages: Sequence[Message]) -> Collection[str]:
-        """The roles whose content the template wants as parts, found by trying it with words that occur nowhere else.
+        """The roles whose content the template wants as parts: the first of FORMS in which it writes every message.
 
-        Raises what `render` does: the first error if the template takes no form, and if it leaves out messages in each that it takes.
+        The trial messages are words that occur nowhere else. Raises what `render` does: if the template fails in every form, the error of
+        the first; if it works in some, but leaves out messages in each of those, the error that says so.
         """
         trial = [
             message if "tool_calls" in message.extra else replace(message, content=f"message{number}of{len(messages)}")

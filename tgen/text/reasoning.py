@@ -70,7 +70,7 @@ class _Sample:
         self._tags = tags
         any_tag = "|".join(map(re.escape, tags))
         self._first, self._begin = re.compile(rf"\s*({any_tag})"), re.compile(rf"^({any_tag})", re.MULTILINE)
-        self._end = end  # the tag that ends the reasoning of now
+        self._end = end  # the tag that ends the current reasoning
         self._channel = False  # whether only a special token ends it
         self._header: str | None = None  # the name of a channel, as far as it has come
         self._after = False  # white space right behind reasoning belongs to it

@@ -74,7 +74,7 @@ def add_tokens(library: Library, settings: Settings) -> None:
 
 
 def apply_settings(library: Library, settings: Settings) -> Library:
-    """A tokenizer.json's tokenizer, where the settings say otherwise than it: the settings go first, as in transformers 4."""
+    """Change a tokenizer.json's tokenizer where the settings contradict it: the settings win, as in transformers 4."""
     add_tokens(library, settings)
     changes = {
         "lowercase": settings.flag("do_lower_case"),
