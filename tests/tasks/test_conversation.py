@@ -122,6 +122,9 @@ def test_a_full_context_is_an_error_with_numbers() -> None:
     with pytest.raises(CapacityError) as error:
         scene.say("b" * 20)
     assert error.value.message == f"the conversation has {len('u:;a:;u:;a:') + 40} tokens with this message, the model's context is 40"
+    # A pipe has no commands.
+    assert error.value.hint is not None
+    assert error.value.hint.startswith("begin a new conversation (/clear at a terminal), or use --overflow truncate-left")
     assert "/clear" in (error.value.hint or "")
 
 

@@ -66,7 +66,7 @@ class Conversation(Talk):
         ids = self._encode(self._dropped)
         if options.overflow != "truncate-left":
             if len(ids) >= context:
-                hint = "/clear begins anew; --overflow truncate-left leaves out the oldest turns"
+                hint = "begin a new conversation (/clear at a terminal), or use --overflow truncate-left, which leaves out the oldest turns"
                 raise CapacityError(f"the conversation has {len(ids)} tokens with this message, the model's context is {context}", hint)
             return ids
         if len(ids) + min(options.max_new_tokens, context // 4) <= context:
