@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from tgen.server.metrics import Metrics
 from tgen.server.models import Models, Served
 from tgen.server.problems import INVALID, SERVER, HttpError
-from tgen.server.sending import encoded, send_error, send_stream, send_whole
+from tgen.server.sending import Reply
 from tgen.server.worker import Worker
 from tgen.wire.requests import read_object
 
@@ -91,7 +91,7 @@ class Endpoint:
 
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Answer, unless the client goes before. Returns the status."""
-        service = self._service
+        service, reply = self._service, Reply(send)
         try:
             data = await asyncio.wait_for(read_body(scope, receive, service.limits.body_bytes), BODY_SECONDS)
             if data is None:
@@ -101,22 +101,15 @@ class Endpoint:
                 message = f"{service.busy} requests run or wait, and no more may"
                 raise HttpError(429, message, "rate_limit_error", "queue_full", None, {"Retry-After": "1"})
         except TimeoutError:
-            return await send_error(HttpError(408, "the body did not come in time", INVALID), send)
+            return await reply.error(HttpError(408, "the body did not come in time", INVALID))
         except Exception as error:
-            return await send_error(error, send)
+            return await reply.error(error)
         service.busy += self._queued
-        whole = asyncio.Event()
-
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.body" and not message.get("more_body", False):
-                whole.set()
-            await send(message)
-
         gone = asyncio.ensure_future(until_gone(receive))
-        work = asyncio.ensure_future(self._work(body, sending))
+        work = asyncio.ensure_future(self._work(body, reply))
         try:
             await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
-            return await work if work.done() or whole.is_set() else 499
+            return await work if work.done() or reply.whole else 499
         finally:
             for task in (gone, work):
                 task.cancel()
@@ -124,7 +117,7 @@ class Endpoint:
                 await work
             service.busy -= self._queued
 
-    async def _work(self, body: dict[str, Any], send: Send) -> int:
+    async def _work(self, body: dict[str, Any], reply: Reply) -> int:
         seconds = self._service.limits.seconds
         late = HttpError(504, f"the answer took more than {seconds:g} seconds", SERVER, "timeout")
         async with AsyncExitStack() as stack:
@@ -133,13 +126,12 @@ class Endpoint:
                 async with asyncio.timeout(seconds):
                     answer = await self._handler(call)
             except TimeoutError:
-                return await send_error(late, send)
+                return await reply.error(late)
             except Exception as error:
-                return await send_error(error, send)
+                return await reply.error(error)
             if isinstance(answer, dict):
-                await send_whole(encoded(answer), send)
-                return 200
-            return await send_stream(answer, send, self._patience, call.begun + seconds, late)
+                return await reply.object(answer)
+            return await reply.stream(answer, self._patience, call.begun + seconds, late)
 
 
 async def read_body(scope: Scope, receive: Receive, most: int) -> bytes | None:

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tgen.errors import UsageError
 from tgen.server.problems import INVALID, HttpError
-from tgen.server.sending import send_error
+from tgen.server.sending import Reply
 
 DRAIN_BYTES, DRAIN_SECONDS = 2**20, 2.0
 # What needs no key: the page asks for it, and holds nothing secret itself.
@@ -76,7 +76,7 @@ class Guard:
                 self._check_key(headers)
         except HttpError as error:
             await _drain(receive)
-            await send_error(error, send)
+            await Reply(send).error(error)
             return
         await self._app(scope, receive, sending)
 

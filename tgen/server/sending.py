@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -11,20 +10,16 @@ from typing import Any
 
 from starlette.types import Send
 
-from tgen.server.problems import HttpError, as_http, error_body
+from tgen.server.problems import as_http, error_body
+from tgen.wire.encoding import json_text
 
-Json = dict[str, Any]
-
-
-def encoded(value: Any) -> bytes:
-    """A value as JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
-def sse(value: Json, event: str | None = None) -> bytes:
-    """An object as a server-sent event."""
-    name = b"" if event is None else f"event: {event}\n".encode()
-    return name + b"data: " + encoded(value) + b"\n\n"
+def sse(value: dict[str, Any] | str, event: str | None = None) -> bytes:
+    """An object, or its JSON, as a server-sent event."""
+    data = value if isinstance(value, str) else json_text(value)
+    return (f"data: {data}\n\n" if event is None else f"event: {event}\ndata: {data}\n\n").encode()
 
 
 def comment(text: str) -> bytes:
@@ -32,65 +27,68 @@ def comment(text: str) -> bytes:
     return f": {text}\n\n".encode()
 
 
-async def send_whole(
-    body: bytes, send: Send, status: int = 200, kind: str = "application/json", headers: Mapping[str, str] | None = None
-) -> None:
-    """Send an answer in one piece."""
-    fields = {"content-type": kind, "content-length": str(len(body)), **(headers or {})}
-    listed = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in fields.items()]
-    await send({"type": "http.response.start", "status": status, "headers": listed})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def send_error(error: Exception, send: Send) -> int:
-    """Send an error; returns its status."""
-    found: HttpError = as_http(error)
-    await send_whole(encoded(error_body(found)), send, found.status, headers=found.headers)
-    return found.status
-
-
-async def send_stream(pieces: AsyncGenerator[bytes], send: Send, patience: float, deadline: float, late: Exception) -> int:
-    """Send pieces of a stream as they come; an error in their midst is the last event, as is `late` when the time is over.
-
-    After `patience` seconds without a piece comes a comment: proxies and clients take silence for a broken connection.
-    Returns the status that the answer should have.
-    """
-    headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    voice = _Voice(send)
-    living = asyncio.ensure_future(voice.keep_alive(patience))
-    status = 200
-    try:
-        async with asyncio.timeout(max(0.0, deadline - time.monotonic())) as limit, aclosing(pieces):
-            async for piece in pieces:
-                await voice.say(piece)
-    except Exception as error:
-        found = as_http(late if isinstance(error, TimeoutError) and limit.expired() else error)
-        status = found.status
-        await voice.say(sse(error_body(found)))
-    finally:
-        living.cancel()
-    await send({"type": "http.response.body", "body": b""})
-    return status
-
-
-class _Voice:
-    """Sends pieces one at a time, though two tasks have something to say."""
+class Reply:
+    """The answer to one request."""
 
     def __init__(self, send: Send) -> None:
+        self.whole = False  # whether its last byte has been given to the connection
         self._send = send
-        self._lock = asyncio.Lock()
+        self._saying = False
+        self._last = 0.0  # when something was said
+
+    async def object(self, value: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> int:
+        """Answer with an object; returns the status."""
+        body = json_text(value).encode()
+        fields = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
+        listed = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in fields.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": listed})
+        await self._end(body)
+        return status
+
+    async def error(self, error: Exception) -> int:
+        """Answer with an error; returns its status."""
+        found = as_http(error)
+        return await self.object(error_body(found), found.status, found.headers)
+
+    async def stream(self, pieces: AsyncGenerator[bytes], patience: float, deadline: float, late: Exception) -> int:
+        """Send pieces of a stream as they come; an error in their midst is the last event, as is `late` when the time is over.
+
+        After `patience` seconds without a piece comes a comment: proxies and clients take silence for a broken connection.
+        Returns the status that the answer should have.
+        """
+        await self._send({"type": "http.response.start", "status": 200, "headers": STREAM})
         self._last = time.monotonic()
+        living = asyncio.ensure_future(self._keep_alive(patience))
+        status = 200
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())) as limit, aclosing(pieces):
+                async for piece in pieces:
+                    if piece:
+                        await self._say(piece)
+        except Exception as error:
+            found = as_http(late if isinstance(error, TimeoutError) and limit.expired() else error)
+            status = found.status
+            await self._say(sse(error_body(found)))
+        finally:
+            living.cancel()
+        await self._end(b"")
+        return status
 
-    async def say(self, piece: bytes) -> None:
-        """Send a piece."""
-        async with self._lock:
-            self._last = time.monotonic()
-            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+    async def _say(self, piece: bytes) -> None:
+        self._saying, self._last = True, time.monotonic()
+        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        self._saying = False
 
-    async def keep_alive(self, patience: float) -> None:
-        """Send a comment whenever nothing was said for so many seconds."""
+    async def _keep_alive(self, patience: float) -> None:
+        """Send a comment whenever nothing was said for so many seconds, unless the client has not yet taken what was said."""
         while True:
             await asyncio.sleep(max(0.0, self._last + patience - time.monotonic()))
             if time.monotonic() >= self._last + patience:
-                await self.say(comment("waiting"))
+                if self._saying:
+                    self._last = time.monotonic()
+                else:
+                    await self._say(comment("waiting"))
+
+    async def _end(self, body: bytes) -> None:
+        self.whole = True
+        await self._send({"type": "http.response.body", "body": body})

@@ -21,6 +21,7 @@ from tgen.errors import MemoryLimitError, TgenError
 from tgen.events import Event, Finished
 from tgen.executors.session import Interrupt
 from tgen.sampling.sampler import Trace
+from tgen.server.mailbox import Mailbox
 
 T = TypeVar("T")
 # The share of the free memory that the rows of ended requests may take.
@@ -28,7 +29,7 @@ KEPT_SHARE = 0.25
 
 
 class Listener(Protocol):
-    """Where the events of jobs go, with their keys, all those of a step at once; a queue of asyncio, or one for threads."""
+    """Where the events of jobs go, with their keys, all those of a step at once; a mailbox, or a queue for threads."""
 
     def put_nowait(self, item: Told, /) -> None: ...
 
@@ -103,8 +104,8 @@ class Worker:
         self._inbox.put(run)
         return future
 
-    async def events(self, engine: Engine, jobs: Sequence[Job], *, whole: bool = False) -> AsyncGenerator[tuple[int, Event]]:
-        """The events of these jobs, each with the number of its job, until all samples have ended. Raises the first error.
+    async def parts(self, engine: Engine, jobs: Sequence[Job], *, whole: bool = False) -> AsyncGenerator[list[tuple[int, Event]]]:
+        """The events of these jobs as they come, each with the number of its job, until all samples have ended. Raises the first error.
 
         With `whole`, a job's events come when one of its samples ends, all at once: waking a connection for every token takes time from the
         model.
@@ -112,7 +113,7 @@ class Worker:
         Of many jobs, no more than the engine's rows wait or run at once, so that other requests come in between. However this ends, the
         jobs that have not ended are cancelled.
         """
-        queue: asyncio.Queue[Told] = asyncio.Queue()
+        mailbox = Mailbox()
         numbers = {job.key: number for number, job in enumerate(jobs)}
         left = iter(jobs)
         going: dict[int, int] = {}  # the samples that have not ended, by the keys of jobs that were added
@@ -120,19 +121,23 @@ class Worker:
         def add(count: int) -> None:
             new = list(islice(left, count))
             going.update((job.key, job.prepared.options.samples) for job in new)
-            self.add(engine, new, queue, whole=whole)
+            self.add(engine, new, mailbox, whole=whole)
 
         add(engine.rows)
         try:
             while going:
-                for key, event in await queue.get():
+                part: list[tuple[int, Event]] = []
+                for key, event in await mailbox.get():
                     if isinstance(event, TgenError):
+                        yield part
                         raise event
-                    going[key] -= isinstance(event, Finished)
-                    if not going[key]:
-                        del going[key]
-                        add(1)
-                    yield numbers[key], event
+                    if isinstance(event, Finished):
+                        going[key] -= 1
+                        if not going[key]:
+                            del going[key]
+                            add(1)
+                    part.append((numbers[key], event))
+                yield part
         finally:
             self.drop(engine, going, numbers)
 

@@ -1,4 +1,4 @@
-"""Turns events, as they come, into the chunks of OpenAI's streams."""
+"""Turns events, as they come, into the chunks of OpenAI's streams, as JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from tgen.events import Event, Finished, Piece
 from tgen.text.call_forms import Call
 from tgen.text.calls import CallReader
+from tgen.wire.encoding import Form, json_text
 from tgen.wire.records import Offsets, call_record, chat_logprobs, completion_logprobs, finish_reason
 
 # The text of a sample's ids with its special tokens.
@@ -19,26 +20,31 @@ class CompletionChunks:
 
     def __init__(self, head: dict[str, Any]) -> None:
         self._head = {**head, "object": "text_completion"}
+        self._plain: dict[int, Form] = {}  # by index, chunks without log-probabilities
         self._offsets: dict[int, Offsets] = {}
 
-    def begin(self, index: int) -> Iterator[dict[str, Any]]:  # noqa: ARG002
+    def begin(self, index: int) -> Iterator[str]:
         """Nothing comes before the text."""
+        self._plain[index] = Form(lambda text: self._chunk(index, text))
+        self._offsets[index] = Offsets()
         yield from ()
 
-    def add(self, event: Event) -> Iterator[dict[str, Any]]:
+    def add(self, event: Event) -> Iterator[str]:
         """The chunks that an event makes."""
         if isinstance(event, Piece):
-            offsets = self._offsets.setdefault(event.index, Offsets())
-            found = list(offsets.add(event))
-            yield self._chunk(event.index, event.text, completion_logprobs(event.tokens, found) if event.tokens else None, None)
+            found = list(self._offsets[event.index].add(event))
+            if event.tokens:
+                yield json_text(self._chunk(event.index, event.text, completion_logprobs(event.tokens, found)))
+            else:
+                yield self._plain[event.index].filled(event.text)
         elif isinstance(event, Finished):
-            yield self._chunk(event.index, "", None, finish_reason(event))
+            yield json_text(self._chunk(event.index, "", reason=finish_reason(event)))
 
-    def usage(self, counted: dict[str, Any]) -> dict[str, Any]:
+    def usage(self, counted: dict[str, Any]) -> str:
         """The last chunk, if the request asks for the usage."""
-        return {**self._head, "choices": [], "usage": counted}
+        return json_text({**self._head, "choices": [], "usage": counted})
 
-    def _chunk(self, index: int, text: str, logprobs: dict[str, Any] | None, reason: str | None) -> dict[str, Any]:
+    def _chunk(self, index: int, text: str, logprobs: dict[str, Any] | None = None, reason: str | None = None) -> dict[str, Any]:
         return {**self._head, "choices": [{"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}]}
 
 
@@ -76,13 +82,15 @@ class ChatChunks:
         self._head = {**head, "object": "chat.completion.chunk"}
         self._make = message
         self._messages: dict[int, Message] = {}
+        self._plain: dict[int, Form] = {}  # by index, chunks with a text alone
 
-    def begin(self, index: int) -> Iterator[dict[str, Any]]:
+    def begin(self, index: int) -> Iterator[str]:
         """The chunk that says whose message comes."""
         self._messages[index] = self._make(index)
-        yield self._chunk(index, {"role": "assistant", "content": ""})
+        self._plain[index] = Form(lambda text: self._chunk(index, {"content": text}))
+        yield json_text(self._chunk(index, {"role": "assistant", "content": ""}))
 
-    def add(self, event: Event) -> Iterator[dict[str, Any]]:
+    def add(self, event: Event) -> Iterator[str]:
         """The chunks that an event makes."""
         if isinstance(event, Piece):
             text, calls = self._messages[event.index].feed(event.text)
@@ -91,18 +99,20 @@ class ChatChunks:
         elif isinstance(event, Finished):
             message = self._messages[event.index]
             yield from self._said(event.index, *message.end(event), None)
-            yield self._chunk(event.index, {}, reason="tool_calls" if message.calls else finish_reason(event))
+            yield json_text(self._chunk(event.index, {}, reason="tool_calls" if message.calls else finish_reason(event)))
 
-    def usage(self, counted: dict[str, Any]) -> dict[str, Any]:
+    def usage(self, counted: dict[str, Any]) -> str:
         """The last chunk, if the request asks for the usage."""
-        return {**self._head, "choices": [], "usage": counted}
+        return json_text({**self._head, "choices": [], "usage": counted})
 
-    def _said(self, index: int, text: str, calls: list[dict[str, Any]], logprobs: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
-        if text or logprobs:
-            yield self._chunk(index, {"content": text}, logprobs)
+    def _said(self, index: int, text: str, calls: list[dict[str, Any]], logprobs: dict[str, Any] | None) -> Iterator[str]:
+        if logprobs:
+            yield json_text(self._chunk(index, {"content": text}, logprobs))
+        elif text:
+            yield self._plain[index].filled(text)
         first = len(self._messages[index].calls) - len(calls)
         for number, call in enumerate(calls, start=first):
-            yield self._chunk(index, {"tool_calls": [{"index": number, **call}]})
+            yield json_text(self._chunk(index, {"tool_calls": [{"index": number, **call}]}))
 
     def _chunk(
         self, index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None = None, reason: str | None = None

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tgen.engine.job import Job
 from tgen.errors import UsageError
-from tgen.events import Event, Finished, Reading, Started
+from tgen.events import Event, Finished
 from tgen.options import Resolved
 from tgen.server.calls import Answer, Call
 from tgen.server.endpoints.generating import Streaming, Texts, head, make_jobs, resolved_options, take_streaming
 from tgen.server.models import Served
-from tgen.server.sending import comment, sse
+from tgen.server.sending import sse
 from tgen.text.calls import CallReader, call_reader
 from tgen.text.chat import Ending
 from tgen.values import CONSTRAINTS
 from tgen.wire.chunks import ChatChunks, Message
-from tgen.wire.records import OBJECTS, chat_object, usage
+from tgen.wire.records import OBJECTS, chat_object
 from tgen.wire.requests import JsonRequest, read_body, take_ending, take_flag
 from tgen.wire.responses import ResponseEvents, chat_body
 from tgen.wire.tools import Tools, take_tools
@@ -54,7 +53,7 @@ async def chat(call: Call) -> Answer:
     talk = await _begin(call)
     start = head(call, "chatcmpl-", talk.model.name, streaming)
     if streaming.wanted:
-        return talk.texts.stream(ChatChunks(start, lambda index: talk.message(start["id"], index)), streaming)
+        return talk.texts.chunked(ChatChunks(start, lambda index: talk.message(start["id"], index)), streaming)
     events = await talk.texts.collected()
     answer = chat_object(talk.model.name, events, lambda finished, text: talk.split(start["id"], finished, text))
     return {**start, "object": OBJECTS["chat"], **answer}
@@ -70,28 +69,35 @@ async def respond(call: Call) -> Answer:
         raise UsageError("a response has one text", "leave n out, or use /v1/chat/completions")
     identity = call.identity("resp_")
     events = ResponseEvents(identity, call.created, talk.model.name, body, talk.message(identity, 0))
+    frames = _ResponseFrames(events)
     if streaming.wanted:
-        return _response_stream(talk.texts, events, whole=False)
-    async for _ in _response_stream(talk.texts, events, whole=True):
+        return talk.texts.stream(frames)
+    async for _ in talk.texts.stream(frames, whole=True):
         pass
     return events.response
 
 
-async def _response_stream(texts: Texts, made: ResponseEvents, *, whole: bool) -> AsyncGenerator[bytes]:
+@dataclass(frozen=True, slots=True)
+class _ResponseFrames:
     """The events of a response."""
-    kept: list[Event] = []
-    for record in made.begin():
-        yield sse(record, record["type"])
-    async with aclosing(texts.events(whole=whole)) as found:
-        async for event in found:
-            if isinstance(event, Reading):
-                yield comment(f"read {event.done} of {event.total} tokens")
-            if isinstance(event, Started | Finished):
-                kept.append(event)
-            for record in made.add(event):
-                yield sse(record, record["type"])
-    for record in made.end(usage(kept)):
-        yield sse(record, record["type"])
+
+    made: ResponseEvents
+
+    def begin(self) -> Iterator[bytes]:
+        """What comes before the text."""
+        return map(self._frame, self.made.begin())
+
+    def add(self, event: Event) -> Iterator[bytes]:
+        """What an event makes."""
+        return map(self._frame, self.made.add(event))
+
+    def end(self, counted: dict[str, Any]) -> Iterator[bytes]:
+        """What comes last."""
+        return map(self._frame, self.made.end(counted))
+
+    @staticmethod
+    def _frame(record: dict[str, Any]) -> bytes:
+        return sse(record, record["type"])
 
 
 async def _begin(call: Call) -> Chat:

@@ -35,5 +35,5 @@ async def complete(call: Call) -> Answer:
     texts = Texts(call, engine, jobs, resolved.options.samples, shown)
     start = head(call, "cmpl-", model.name, streaming)
     if streaming.wanted:
-        return texts.stream(CompletionChunks(start), streaming)
+        return texts.chunked(CompletionChunks(start), streaming)
     return {**start, "object": OBJECTS["completion"], **completion_object(model.name, await texts.collected())}

@@ -27,12 +27,20 @@ DONE = b"data: [DONE]\n\n"
 QUICK = 1000
 
 
-class Chunks(Protocol):
-    """Makes the objects of a stream."""
+class Frames(Protocol):
+    """Makes the server-sent events of a stream: those before the texts, those of an event, and those after the texts, with the usage."""
 
-    def begin(self, index: int) -> Iterator[dict[str, Any]]: ...
-    def add(self, event: Event) -> Iterator[dict[str, Any]]: ...
-    def usage(self, counted: dict[str, Any]) -> dict[str, Any]: ...
+    def begin(self) -> Iterator[bytes]: ...
+    def add(self, event: Event) -> Iterator[bytes]: ...
+    def end(self, counted: dict[str, Any]) -> Iterator[bytes]: ...
+
+
+class Chunks(Protocol):
+    """Makes the chunks of OpenAI's streams, as JSON."""
+
+    def begin(self, index: int) -> Iterator[str]: ...
+    def add(self, event: Event) -> Iterator[str]: ...
+    def usage(self, counted: dict[str, Any]) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,48 +81,74 @@ class Texts:
     shown: Sequence[str] | None = None
     marks: Collection[str] = frozenset()
 
-    async def events(self, *, whole: bool = False) -> AsyncGenerator[Event]:
-        """The events of all jobs as if they were samples of one: sample s of job j has the index j * samples + s.
+    async def collected(self) -> list[Event]:
+        """All events."""
+        async with aclosing(self._parts(whole=True)) as parts:
+            return [event async for part in parts for event in part]
+
+    def chunked(self, chunks: Chunks, streaming: Streaming) -> AsyncGenerator[bytes]:
+        """A stream of OpenAI's chunks."""
+        return self.stream(_ChunkFrames(chunks, len(self.jobs) * self.samples, streaming))
+
+    async def stream(self, frames: Frames, *, whole: bool = False) -> AsyncGenerator[bytes]:
+        """Server-sent events, those of events that come together in one piece; comments tell how far a long prompt has been read.
 
         With `whole`, they may come late.
         """
-        metrics = self.call.service.metrics
-        async with aclosing(self.call.service.worker.events(self.engine, self.jobs, whole=whole)) as found:
-            async for number, event in found:
-                metrics.heard(event)
-                if isinstance(event, Special) and event.text in self.marks:
-                    event = Piece(event.index, event.text)
-                if isinstance(event, Piece | Special | Finished):
-                    yield replace(event, index=number * self.samples + event.index)
-                    continue
-                yield event
-                if isinstance(event, Started) and self.shown is not None:
-                    tokens = _prompt_tokens(self.engine.generator.tokenizer, self.jobs[number], event)
-                    for sample in range(self.samples):
-                        yield Piece(number * self.samples + sample, self.shown[number], tokens)
-
-    async def collected(self) -> list[Event]:
-        """All events."""
-        async with aclosing(self.events(whole=True)) as found:
-            return [event async for event in found]
-
-    async def stream(self, chunks: Chunks, streaming: Streaming) -> AsyncGenerator[bytes]:
-        """The events as server-sent events, with comments that tell how far a long prompt has been read."""
         kept: list[Event] = []
-        for index in range(len(self.jobs) * self.samples):
-            for chunk in chunks.begin(index):
-                yield sse(chunk)
-        async with aclosing(self.events()) as found:
-            async for event in found:
-                if isinstance(event, Reading):
-                    yield comment(f"read {event.done} of {event.total} tokens")
-                    continue
-                if isinstance(event, Started | Finished):
-                    kept.append(event)
-                for chunk in chunks.add(event):
-                    yield sse(chunk)
-        if streaming.usage:
-            yield sse(chunks.usage(usage(kept)))
+        yield b"".join(frames.begin())
+        async with aclosing(self._parts(whole=whole)) as parts:
+            async for part in parts:
+                said = []
+                for event in part:
+                    if isinstance(event, Reading):
+                        said.append(comment(f"read {event.done} of {event.total} tokens"))
+                    elif isinstance(event, Started | Finished):
+                        kept.append(event)
+                    said += frames.add(event)
+                yield b"".join(said)
+        yield b"".join(frames.end(usage(kept)))
+
+    async def _parts(self, *, whole: bool) -> AsyncGenerator[list[Event]]:
+        """The events of all jobs as they come, as if they were samples of one: sample s of job j has the index j * samples + s."""
+        async with aclosing(self.call.service.worker.parts(self.engine, self.jobs, whole=whole)) as parts:
+            async for part in parts:
+                yield [own for number, event in part for own in self._own(number, event)]
+
+    def _own(self, number: int, event: Event) -> list[Event]:
+        """An event of a job, counted, as one of the answer; the prompt comes after Started if it is to be shown."""
+        self.call.service.metrics.heard(event)
+        if isinstance(event, Special) and event.text in self.marks:
+            event = Piece(event.index, event.text)
+        if isinstance(event, Piece | Special | Finished):
+            return [replace(event, index=number * self.samples + event.index)] if number else [event]
+        if not isinstance(event, Started) or self.shown is None:
+            return [event]
+        tokens = _prompt_tokens(self.engine.generator.tokenizer, self.jobs[number], event)
+        first = number * self.samples
+        return [event, *(Piece(index, self.shown[number], tokens) for index in range(first, first + self.samples))]
+
+
+@dataclass(frozen=True, slots=True)
+class _ChunkFrames:
+    """Chunks of so many texts."""
+
+    chunks: Chunks
+    texts: int
+    streaming: Streaming
+
+    def begin(self) -> Iterator[bytes]:
+        """What comes before the texts."""
+        return (sse(chunk) for index in range(self.texts) for chunk in self.chunks.begin(index))
+
+    def add(self, event: Event) -> Iterator[bytes]:
+        """What an event makes."""
+        return map(sse, self.chunks.add(event))
+
+    def end(self, counted: dict[str, Any]) -> Iterator[bytes]:
+        """The usage, if the request asks for it, and OpenAI's mark of the end."""
+        if self.streaming.usage:
+            yield sse(self.chunks.usage(counted))
         yield DONE
 
 

@@ -24,7 +24,7 @@ from tgen.engine.request import Refused
 from tgen.errors import TgenError, UsageError
 from tgen.events import Event, Started
 from tgen.options import resolve
-from tgen.server.calls import Answer, Call, Handler
+from tgen.server.calls import Answer, Call, Handler, Service
 from tgen.server.endpoints.bodies import check_body
 from tgen.server.endpoints.borrowed import Borrowed, in_thread
 from tgen.server.endpoints.generating import make_jobs
@@ -111,13 +111,11 @@ async def generate(call: Call, model: Served) -> AsyncRecords:
     [job] = await make_jobs(call, engine, [prompt], resolved)
     service.cancels[body["id"]] = lambda: service.worker.cancel(engine, job.key)
     try:
-        async with aclosing(service.worker.events(engine, [job])) as events:
-            async for _, event in events:
-                service.metrics.heard(event)
-                if isinstance(event, Started):
-                    event = replace(event, cached_tokens=0)  # alone, the command would have read all of them
-                for told in reasoning.feed(event):
-                    yield event_record(told)
+        async with aclosing(service.worker.parts(engine, [job])) as parts:
+            async for part in parts:
+                for _, event in part:
+                    for told in reasoning.feed(_as_alone(service, event)):
+                        yield event_record(told)
     finally:
         service.cancels.pop(body["id"], None)
 
@@ -138,17 +136,21 @@ async def batch(call: Call, model: Served) -> AsyncRecords:
             [job] = await make_jobs(call, engine, [request.prompt], request.resolved)
             service.cancels[body["id"]] = lambda: service.worker.cancel(engine, job.key)
             found: list[Event] = []
-            async with aclosing(service.worker.events(engine, [job], whole=True)) as events:
-                async for _, event in events:
-                    service.metrics.heard(event)
-                    # Alone, the command would have read all of the prompt.
-                    found.append(replace(event, cached_tokens=0) if isinstance(event, Started) else event)
+            async with aclosing(service.worker.parts(engine, [job], whole=True)) as parts:
+                async for part in parts:
+                    found += [_as_alone(service, event) for _, event in part]
             answer = answerer.answer(line, found)
         except TgenError as error:
             answer = answerer.failed(line, error)
         finally:
             service.cancels.pop(body["id"], None)
     yield {"number": answer.number, "record": answer.record.decode(), "failed": answer.failed, "tokens": answer.tokens}
+
+
+def _as_alone(service: Service, event: Event) -> Event:
+    """An event, counted, as the command alone would have had it: it would have read all of the prompt."""
+    service.metrics.heard(event)
+    return replace(event, cached_tokens=0) if isinstance(event, Started) else event
 
 
 def _template(model: Served, words: Sequence[str]) -> ChatTemplate:
