@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -212,3 +213,61 @@ def test_a_connection_that_says_nothing_is_closed(monkeypatch: pytest.MonkeyPatc
             slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
             assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
         assert impatient.ask("/v1/completions", ASKED)[0] == 200
+
+
+def spoken(served: Served, *parts: bytes) -> bytes:
+    """What the server says to these bytes until it closes the connection."""
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection:
+        for part in parts:
+            with suppress(OSError):  # the server may have closed the connection
+                connection.sendall(part)
+        said = b""
+        with suppress(ConnectionResetError):
+            while part := connection.recv(65536):
+                said += part
+        return said
+
+
+def test_a_large_head_is_refused(served: Served) -> None:
+    """Neither in one line nor in many, nor in the second request of a connection."""
+    first = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for begun in (b"", first):
+        for part in (b"a" * 1000, b"X-Some: thing\r\n" * 100):
+            said = spoken(served, begun, b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: ", *[part] * 1000)
+            assert said.count(b"HTTP/1.1 200 ") == bool(begun)
+            assert said.count(b"HTTP/1.1 400 ") <= 1
+    assert served.ask("/health")[0] == 200
+
+
+def test_http_that_clients_write(served: Served) -> None:
+    """Java's client asks whether the server would go on with HTTP/2; curl waits before it sends a long body; some send two at once."""
+    body = json.dumps(ASKED).encode()
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n" % len(body)
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"
+    last = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    assert spoken(served, head + upgrade + b"\r\n", body, last).count(b"HTTP/1.1 200 ") == 2
+    assert b"100 Continue" in spoken(served, head + b"Expect: 100-continue\r\nConnection: close\r\n\r\n", body)
+    assert spoken(served, head + b"\r\n" + body + last).count(b"HTTP/1.1 200 ") == 2
+    assert spoken(served, b"\0\1 nonsense\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_stream_is_whole_in_either_version_of_http(served: Served, version: str) -> None:
+    """HTTP 1.0 has no chunks: there the end of the connection is the end of the stream."""
+    body = json.dumps({**ASKED, "max_tokens": 9, "seed": 1, "stream": True}).encode()
+    head = f"POST /v1/completions HTTP/{version}\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    top, _, said = spoken(served, head + body).partition(b"\r\n\r\n")
+    if b"transfer-encoding: chunked" in top.lower():
+        assert version == "1.1"
+        pieces, rest = [], said
+        while (size := int(rest.partition(b"\r\n")[0], 16)) and (rest := rest.partition(b"\r\n")[2]):
+            pieces.append(rest[:size])
+            assert rest[size : size + 2] == b"\r\n"
+            rest = rest[size + 2 :]
+        assert rest == b"0\r\n\r\n"
+        said = b"".join(pieces)
+    else:
+        assert version == "1.0"
+    texts = [json.loads(line.removeprefix("data: "))["choices"][0]["text"] for line in said.decode().split("\n\n")[:-2]]
+    assert said.endswith(b"data: [DONE]\n\n")
+    assert "".join(texts) == served.ask("/v1/completions", {**ASKED, "max_tokens": 9, "seed": 1})[1]["choices"][0]["text"]

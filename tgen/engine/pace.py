@@ -20,7 +20,7 @@ SURELY = 0.4
 # After this many steps of one size, the pace forgets what the next larger one took, because that may have changed.
 FORGET = 100
 # Several prompts may read more, up to so many times as much: their first tokens are waited for, too, and rows gain by decoding together.
-CROWD = 4
+CROWD = 16
 
 
 class Pace:

@@ -19,9 +19,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from tgen.errors import UsageError
+from tgen.server.protocol import Protocol
 
 BACKLOG = 1024
-HEADER_BYTES, HEADER_SECONDS = 64 * 1024, 30
+HEADER_SECONDS = 30
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -82,8 +83,8 @@ class Server(uvicorn.Server):
     def __init__(self, app: ASGIApp, leave: Callable[[int], None], ready: Callable[[], None] = lambda: None) -> None:
         """`leave` is called with the second signal, `ready` once connections are accepted."""
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="on", backlog=BACKLOG, h11_max_incomplete_event_size=HEADER_BYTES,
-            http="h11", ws="none", server_header=False, timeout_keep_alive=30,
+            app, log_config=None, access_log=False, lifespan="on", backlog=BACKLOG,
+            http=Protocol, ws="none", server_header=False, proxy_headers=False, timeout_keep_alive=30,
         )  # fmt: skip
         super().__init__(config)
         self._leave = leave

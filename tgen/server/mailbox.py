@@ -1,14 +1,21 @@
-"""Where a connection waits for what the thread that runs models tells it."""
+"""How events get from the thread that runs models to the connections that wait for them."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 
 from tgen.engine.scheduler import Told
 
+# Where many texts are written at once, their connections hear of new text so often at most: no screen shows more, and a connection that is
+# woken for every token takes time from the model.
+SELDOM_SECONDS = 1 / 60
+
 
 class Mailbox:
-    """What came since one last looked comes together: a connection that is behind has fewer things to do, not more."""
+    """Where a connection waits. What came since it last looked comes together: one that is behind has fewer things to do, not more."""
 
     def __init__(self) -> None:
         self._held: Told = []
@@ -27,3 +34,45 @@ class Mailbox:
             await self._waiter
         held, self._held = self._held, []
         return held
+
+
+class Post:
+    """Takes events from another thread to the thread of a loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, deliver: Callable[[Told], bool]) -> None:
+        """The loop calls `deliver` with events; it returns whether what is not urgent may wait, because there are many to hear it."""
+        self._loop = loop
+        self._deliver = deliver
+        self._lock = threading.Lock()
+        self._bag: Told = []
+        self._coming = False  # whether the loop will look into the bag by itself
+
+    def send(self, told: Told, *, urgent: bool) -> None:
+        """Send events from any thread: now, or a little later if others were sent just before and these are not urgent."""
+        with self._lock:
+            self._bag += told
+            if self._coming and not urgent:
+                return
+            wake, self._coming = self._come if not self._coming else self._empty, True
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(wake)
+
+    def _come(self) -> None:
+        """Deliver what is in the bag, and look again soon if what comes may wait."""
+        while (told := self._taken()) is not None:
+            if self._deliver(told):
+                self._loop.call_later(SELDOM_SECONDS, self._come)
+                return
+
+    def _taken(self) -> Told | None:
+        """What is in the bag. If there is nothing, nobody looks again until something is sent."""
+        with self._lock:
+            told, self._bag = self._bag, []
+            self._coming = bool(told)
+            return told or None
+
+    def _empty(self) -> None:
+        """Deliver what is urgent."""
+        with self._lock:
+            told, self._bag = self._bag, []
+        self._deliver(told)

@@ -7,7 +7,6 @@ import threading
 import traceback
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from itertools import count, islice
 from queue import SimpleQueue
 from typing import Protocol, TypeVar
@@ -18,14 +17,16 @@ from tgen.engine.request import Request
 from tgen.engine.scheduler import Scheduler, Told
 from tgen.engine.shared import SharedPrefixes
 from tgen.errors import MemoryLimitError, TgenError
-from tgen.events import Event, Finished
+from tgen.events import Event, Finished, Piece
 from tgen.executors.session import Interrupt
 from tgen.sampling.sampler import Trace
-from tgen.server.mailbox import Mailbox
+from tgen.server.mailbox import Mailbox, Post
 
 T = TypeVar("T")
 # The share of the free memory that the rows of ended requests may take.
 KEPT_SHARE = 0.25
+# With more requests than this, new text may reach their connections a little later.
+FEW = 4
 
 
 class Listener(Protocol):
@@ -71,14 +72,14 @@ class Worker:
         self._listeners: dict[int, Listener] = {}
         self._held: dict[int, Told] = {}  # by the keys of jobs of whom only the end is awaited, what came before it
         self._running: list[Engine] = []  # the engines that have something to do
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._post: Post | None = None
         self._over = False
         self._posting = threading.Lock()
         self._raised: list[Interrupt] = []
 
     def start(self) -> None:
         """Start the thread; events go to the running loop."""
-        self._loop = asyncio.get_running_loop()
+        self._post = Post(asyncio.get_running_loop(), self._deliver)
         threading.Thread(target=self._run, name="tgen-model", daemon=True).start()
 
     def stop(self) -> None:
@@ -146,7 +147,7 @@ class Worker:
         self._listeners |= dict.fromkeys((job.key for job in jobs), listener)
         if whole:
             self._held |= {job.key: [] for job in jobs}
-        self._post(engine, lambda: self._add(engine, jobs))
+        self._ask(engine, lambda: self._add(engine, jobs))
 
     def drop(self, engine: Engine, going: Iterable[int], keys: Iterable[int]) -> None:
         """Cancel the jobs of the keys that are still `going`, and hear nothing more of any."""
@@ -154,7 +155,7 @@ class Worker:
             self._listeners.pop(key, None)
             self._held.pop(key, None)
         if cancelled := list(going):
-            self._post(engine, lambda: self._cancel(engine, cancelled))
+            self._ask(engine, lambda: self._cancel(engine, cancelled))
 
     def _add(self, engine: Engine, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -164,7 +165,7 @@ class Worker:
 
     def cancel(self, engine: Engine, key: int) -> None:
         """Let a request end now; whoever hears its events hears the last ones."""
-        self._post(engine, lambda: self._cancel(engine, [key]))
+        self._ask(engine, lambda: self._cancel(engine, [key]))
 
     def _cancel(self, engine: Engine, keys: Iterable[int]) -> None:
         for key in keys:
@@ -185,7 +186,7 @@ class Worker:
                 if engine.scheduler.idle:
                     self._running.remove(engine)
 
-    def _post(self, engine: Engine, task: Callable[[], None]) -> None:
+    def _ask(self, engine: Engine, task: Callable[[], None]) -> None:
         """Put what concerns an engine's requests into the queue, and let no engine read long before it is done."""
         with self._posting:
             self._inbox.put(task)
@@ -217,9 +218,8 @@ class Worker:
 
     def _tell(self, told: Told) -> None:
         ready = [one for key, event in told for one in self._released(key, event)]
-        if ready and self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._deliver, ready)
+        if ready and self._post is not None:
+            self._post.send(ready, urgent=any(not isinstance(event, Piece) for _, event in ready))
 
     def _released(self, key: int, event: Event | TgenError) -> Told:
         """The event, or none if it is held, or all that were held with the one that ends the wait."""
@@ -232,10 +232,11 @@ class Worker:
         held.clear()
         return released
 
-    def _deliver(self, told: Told) -> None:
+    def _deliver(self, told: Told) -> bool:
         parts: dict[Listener, Told] = {}
         for key, event in told:
             if (queue := self._listeners.get(key)) is not None:
                 parts.setdefault(queue, []).append((key, event))
         for queue, part in parts.items():
             queue.put_nowait(part)
+        return len(self._listeners) > FEW

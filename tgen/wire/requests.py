@@ -285,6 +285,8 @@ def _is_ids(value: Any) -> bool:
 def _is_deep(value: Any) -> bool:
     level = [value]
     for _ in range(MOST_LEVELS):
+        if not level:
+            return False
         inside = (inner for one in level for inner in (one.values() if isinstance(one, dict) else one))
         level = [inner for inner in inside if isinstance(inner, dict | list)]
     return bool(level)
