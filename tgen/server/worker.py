@@ -122,7 +122,8 @@ class Worker:
         def add(count: int) -> None:
             new = list(islice(left, count))
             going.update((job.key, job.prepared.options.samples) for job in new)
-            self.add(engine, new, mailbox, whole=whole)
+            if new:  # else it would interrupt a prompt that is being read for nothing
+                self.add(engine, new, mailbox, whole=whole)
 
         add(engine.rows)
         try:
