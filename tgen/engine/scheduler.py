@@ -81,6 +81,11 @@ class Scheduler:
         return [job.key for job in self._waiting]
 
     @property
+    def only_reads(self) -> bool:
+        """Whether prompts are read and no row decodes."""
+        return all(job.reading for job in self._running)
+
+    @property
     def room(self) -> int:
         """How many rows are free after every running and waiting request has its own; negative if more requests wait than fit."""
         return self._rows - sum(job.rows for job in (*self._running, *self._waiting))
@@ -144,7 +149,7 @@ class Scheduler:
     def _read(self, rows: list[Sequence[int]], tails: list[int]) -> Logits | None:
         """The session's logits, None if the step was interrupted. The pace learns how long a step takes in which rows decode."""
         ids, session = sum(map(len, rows)), self._session
-        if all(job.reading for job in self._running):
+        if self.only_reads:
             if self._interrupt is not None and not self._interrupted and ids > UNINTERRUPTED and isinstance(session, InterruptibleSession):
                 logits = session.extend_unless(self._interrupt, rows, tails)
                 self._interrupted = logits is None

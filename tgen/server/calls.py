@@ -84,6 +84,8 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, as an ASGI application."""
         begun, status = time.perf_counter(), 499
+        if self._queued:
+            self._service.worker.expect()
         try:
             status = await self._answered(scope, receive, send)
         finally:

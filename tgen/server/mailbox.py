@@ -9,9 +9,9 @@ from contextlib import suppress
 
 from tgen.engine.scheduler import Told
 
-# Where many texts are written at once, their connections hear of new text so often at most: no screen shows more, and a connection that is
+# Where many texts are written at once, their connections hear of new text so often at most: nobody reads faster, and a connection that is
 # woken for every token takes time from the model.
-SELDOM_SECONDS = 1 / 60
+SELDOM_SECONDS = 1 / 30
 
 
 class Mailbox:

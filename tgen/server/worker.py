@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 import traceback
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from itertools import count, islice
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
 from tgen.engine.generator import Generator
@@ -27,6 +29,9 @@ T = TypeVar("T")
 KEPT_SHARE = 0.25
 # With more requests than this, new text may reach their connections a little later.
 FEW = 4
+# While prompts are read and nothing else, the model waits so long for a request that is on its way. To read it takes one millisecond if the
+# model leaves it a processor, and some if not.
+EXPECTED_SECONDS = 0.003
 
 
 class Listener(Protocol):
@@ -73,6 +78,7 @@ class Worker:
         self._held: dict[int, Told] = {}  # by the keys of jobs of whom only the end is awaited, what came before it
         self._running: list[Engine] = []  # the engines that have something to do
         self._post: Post | None = None
+        self._expected = 0.0  # until when a request may come that is on its way
         self._over = False
         self._posting = threading.Lock()
         self._raised: list[Interrupt] = []
@@ -104,6 +110,12 @@ class Worker:
 
         self._inbox.put(run)
         return future
+
+    def expect(self) -> None:
+        """A request is on its way: stop the reading of prompts for it, so that it is read soon and soon has a row."""
+        self._expected = time.perf_counter() + EXPECTED_SECONDS
+        with self._posting:
+            self._interrupt(self._running)
 
     async def parts(self, engine: Engine, jobs: Sequence[Job], *, whole: bool = False) -> AsyncGenerator[list[tuple[int, Event]]]:
         """The events of these jobs as they come, each with the number of its job, until all samples have ended. Raises the first error.
@@ -191,14 +203,21 @@ class Worker:
         """Put what concerns an engine's requests into the queue, and let no engine read long before it is done."""
         with self._posting:
             self._inbox.put(task)
-            for one in (engine, *self._running):
-                one.interrupt.up()
-                self._raised.append(one.interrupt)
+            self._interrupt([engine, *self._running])
+
+    def _interrupt(self, engines: Iterable[Engine]) -> None:
+        for engine in engines:
+            engine.interrupt.up()
+            self._raised.append(engine.interrupt)
 
     def _taken(self) -> Iterator[Callable[[], None]]:
-        """What came into the queue; if no engine has anything to do, something must come first."""
+        """What came into the queue; if no engine has anything to do, something must come first, and if one is expected, it may."""
         if not self._running:
             yield self._inbox.get()
+        elif (left := self._expected - time.perf_counter()) > 0 and all(engine.scheduler.only_reads for engine in self._running):
+            with suppress(Empty):
+                yield self._inbox.get(timeout=left)
+        self._expected = 0.0
         with self._posting:  # a task is in the queue and its interrupts are up, or neither
             tasks = [self._inbox.get_nowait() for _ in range(self._inbox.qsize())]
             for interrupt in self._raised:
