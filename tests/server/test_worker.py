@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -52,8 +53,12 @@ def test_text_that_waited_comes_by_itself(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("tgen.server.mailbox.SELDOM_SECONDS", 0.01)
     heard: Told = []
 
+    def deliver(told: Told) -> bool:
+        heard.extend(told)
+        return True
+
     async def main() -> None:
-        post = Post(asyncio.get_running_loop(), lambda told: bool(heard.extend(told)) or True)
+        post = Post(asyncio.get_running_loop(), deliver)
         for text in "abcdefgh":
             post.send(pieces(text), urgent=False)
             await asyncio.sleep(0.004)
@@ -97,7 +102,12 @@ def test_a_stream_has_a_chunk_for_every_token(served: Served) -> None:
 def test_only_new_jobs_interrupt(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     plain = Worker._ask
-    monkeypatch.setattr(Worker, "_ask", lambda self, engine, task: (asked.append(task), plain(self, engine, task))[1])
+
+    def ask(self: Worker, engine: Engine, task: Callable[[], None]) -> None:
+        asked.append(task)
+        plain(self, engine, task)
+
+    monkeypatch.setattr(Worker, "_ask", ask)
     assert served.ask("/v1/completions", {"prompt": "Once", "max_tokens": 3})[0] == 200
     assert len(asked) == 1, "its end is nothing to interrupt others for"
 
