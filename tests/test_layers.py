@@ -69,7 +69,7 @@ ORDER = {
     "batch": ["lines", "journal", "answering", "cluster", "run"],
     "server": [
         *["problems", "sending", "static", "guard", "mailbox", "worker", "models", "metrics", "calls", "endpoints", "app", "protocol"],
-        "listening",
+        *["wakeups", "listening"],
     ],
     "server/endpoints": ["generating", "completions", "chats", "embeddings", "tokens", "bodies", "borrowed", "inspecting", "resident"],
 }

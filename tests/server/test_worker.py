@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
+import os
+import platform
+import struct
+import sys
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,6 +21,7 @@ from tgen.engine.scheduler import Told
 from tgen.events import Piece
 from tgen.executors.session import Interrupt
 from tgen.server.mailbox import Mailbox, Post
+from tgen.server.wakeups import CALL_NUMBERS, SLICE_NANOSECONDS, wake_at_once
 from tgen.server.worker import Engine, Worker
 
 
@@ -133,3 +140,36 @@ def test_the_model_waits_for_a_request_that_is_on_its_way(only_reads: bool, monk
     assert asyncio.run(main()) == ([None] if only_reads else [])
     if only_reads:
         assert future.result() == "came"
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() not in CALL_NUMBERS, reason="the call is Linux's")
+def test_the_thread_of_the_connections_has_a_short_slice() -> None:
+    """Its priority stays, threads that it starts are like others, and so is a thread of another policy."""
+
+    def slice_of(thread: int) -> tuple[int, int]:
+        """The nice value and the slice in nanoseconds."""
+        attributes = ctypes.create_string_buffer(56)
+        assert ctypes.CDLL(None).syscall(CALL_NUMBERS[platform.machine()] + 1, thread, attributes, 56, 0) == 0
+        _, _, _, nice, _, nanoseconds = struct.unpack_from("=IIQiIQ", attributes.raw)
+        return nice, nanoseconds
+
+    found: list[object] = []
+
+    def run() -> None:
+        plain = slice_of(0)
+        assert wake_at_once()
+        found.append((plain, slice_of(0)))
+        child = threading.Thread(target=lambda: found.append(slice_of(0)))
+        child.start()
+        child.join()
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        found.append(wake_at_once())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    [(plain, short), child, batch] = cast(Any, found)
+    assert short[0] == plain[0]
+    assert short[1] in (SLICE_NANOSECONDS, plain[1]), "older systems do not act on it"
+    assert child == plain
+    assert not batch

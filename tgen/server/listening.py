@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 
 from tgen.errors import UsageError
 from tgen.server.protocol import Protocol
+from tgen.server.wakeups import wake_at_once
 
 BACKLOG = 1024
 HEADER_SECONDS = 30
@@ -93,6 +94,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections."""
+        wake_at_once()
         await super().startup(sockets)
         self._ready()
 
