@@ -71,7 +71,10 @@ ORDER = {
         *["problems", "sending", "static", "guard", "mailbox", "worker", "models", "metrics", "calls", "endpoints", "app", "protocol"],
         *["wakeups", "listening"],
     ],
-    "server/endpoints": ["generating", "completions", "chats", "embeddings", "tokens", "bodies", "borrowed", "inspecting", "resident"],
+    "server/endpoints": [
+        *["about", "generating", "completions", "chats", "plain", "embeddings", "tokens", "bodies", "borrowed", "inspecting"],
+        "resident",
+    ],
 }
 MOST_FILES = 14
 SOURCES = {".py", ".cpp", ".h", ".html", ".css", ".js"}

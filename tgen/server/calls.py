@@ -66,7 +66,7 @@ class Call:
         return f"{kind}{secrets.token_hex(12)}"
 
 
-Answer = dict[str, Any] | AsyncGenerator[bytes]
+Answer = dict[str, Any] | list[dict[str, Any]] | AsyncGenerator[bytes]
 Handler = Callable[[Call], Awaitable[Answer]]
 
 
@@ -131,7 +131,7 @@ class Endpoint:
                 return await reply.error(late)
             except Exception as error:
                 return await reply.error(error)
-            if isinstance(answer, dict):
+            if isinstance(answer, dict | list):
                 return await reply.object(answer)
             return await reply.stream(answer, self._patience, call.begun + seconds, late)
 

@@ -26,7 +26,7 @@ from tgen.server.sending import Reply
 
 DRAIN_BYTES, DRAIN_SECONDS = 2**20, 2.0
 # What needs no key: the page asks for it, and holds nothing secret itself.
-OPEN_PATHS, OPEN_FOLDER = frozenset({"/", "/health"}), "/page/"
+OPEN_PATHS, OPEN_FOLDER = frozenset({"/", "/health", "/v1/health", "/ping"}), "/page/"
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ class Models:
         self._most = most_bytes or (float("inf") if free is None else WEIGHTS_SHARE * free)
         self._run = run
         self._guessing = guessing
-        self._rows = rows
+        self.rows = rows
         self._loading = asyncio.Lock()
         self._freed = asyncio.Event()
         self._crowded = False  # whether a model waits until others are unused
@@ -176,7 +176,7 @@ class Models:
         if model.checkpoint.spec.kind == "encoder-only":
             model.model = open_executor(model.checkpoint, self._run)
         else:
-            model.engine = Engine(open_generator(model.checkpoint, self._run, self._guessing), self._rows)
+            model.engine = Engine(open_generator(model.checkpoint, self._run, self._guessing), self.rows)
 
     async def recordable(self, model: Served) -> Transformer:
         """A model that is in use as torch modules, whose attention can be recorded. They stay until the model is closed.

@@ -13,10 +13,11 @@ from starlette.types import Send
 from tgen.server.problems import as_http, error_body
 from tgen.wire.encoding import json_text
 
+Json = dict[str, Any]
 STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
-def sse(value: dict[str, Any] | str, event: str | None = None) -> bytes:
+def sse(value: Json | str, event: str | None = None) -> bytes:
     """An object, or its JSON, as a server-sent event."""
     data = value if isinstance(value, str) else json_text(value)
     return (f"data: {data}\n\n" if event is None else f"event: {event}\ndata: {data}\n\n").encode()
@@ -36,8 +37,8 @@ class Reply:
         self._saying = False
         self._last = 0.0  # when something was said
 
-    async def object(self, value: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> int:
-        """Answer with an object; returns the status."""
+    async def object(self, value: Json | list[Json], status: int = 200, headers: Mapping[str, str] | None = None) -> int:
+        """Answer with an object, or several; returns the status."""
         body = json_text(value).encode()
         fields = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
         listed = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in fields.items()]

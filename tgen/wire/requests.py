@@ -42,7 +42,7 @@ TOO_DEEP = f"its lists and objects are nested more than {MOST_LEVELS} levels dee
 OBJECT_HINT = 'one object a line, such as {"prompt": "Once upon a time"}'
 # Keys of OpenAI, vLLM and llama.cpp that change nothing at these values.
 NEUTRAL: dict[str, Any] = {
-    "best_of": 1, "logit_bias": {}, "suffix": "", "stream": False, "n": 1, "modalities": ["text"], "n_predict": -1,
+    "best_of": 1, "logit_bias": {}, "suffix": "", "stream": False, "n": 1, "modalities": ["text"], "n_predict": -1, "seed": -1,
     "skip_special_tokens": True, "spaces_between_special_tokens": True, "detokenize": True,
     "include_stop_str_in_output": False, "stop_token_ids": [], "use_beam_search": False, "length_penalty": 1, "early_stopping": False,
     "return_token_ids": False, "return_tokens_as_token_ids": False, "cache_prompt": True, "id_slot": -1, "timings_per_token": False,
@@ -59,7 +59,7 @@ UNHONOURED = frozenset(
     "prompt_logprobs add_special_tokens truncate_prompt_tokens allowed_token_ids grammar guided_grammar chat_template documents n_probs "
     "n_keep mirostat repeat_last_n "
     "logits_processors add_generation_prompt continue_final_message".split()
-) | {key for key in NEUTRAL if key not in ALIASES and key not in ("stream", "logit_bias")}
+) | {key for key in NEUTRAL if key not in ALIASES and key not in ("stream", "logit_bias", "seed")}
 # vLLM's names for constraints, the older ones and those within `structured_outputs`.
 GUIDED = {"guided_json": "json_schema", "guided_regex": "regex", "guided_choice": "choices"}
 STRUCTURED = {"json": "json_schema", "regex": "regex", "choice": "choices"}
