@@ -1,7 +1,7 @@
 """Asks Linux to run the thread of the connections as soon as it has something to do, though the model keeps all processors busy.
 
-From Linux 6.12 on, a thread that wakes up runs at once if its slice is shorter than that of the thread which has the processor. Else it waits
-until the other's slice is over, as long as some steps of a small model take. `man 2 sched_setattr` tells of the call.
+From Linux 6.12 on, a thread that wakes up runs at once if its slice is shorter than that of the thread which has the processor. Else it
+waits until the other's slice is over, as long as some steps of a small model take. `man 2 sched_setattr` tells of the call.
 """
 
 from __future__ import annotations
