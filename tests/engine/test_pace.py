@@ -63,6 +63,7 @@ def test_a_crowd_of_prompts_may_add_more() -> None:
         one = pace.beside(1)
         assert pace.beside(1, 0) == one
         assert pace.beside(1, 3) == pytest.approx(3 * one, abs=3)
+        assert pace.beside(1, 15) == pytest.approx(15 * one, abs=15), "a batch that comes at once soon decodes together"
         assert pace.beside(1, 100) == pytest.approx(CROWD * one, abs=CROWD)
 
 

@@ -38,7 +38,7 @@ KEYS = (
     *DECLARED,
     *"prompt messages input model max_tokens max_completion_tokens max_output_tokens n stream stream_options echo top_logprobs".split(),
     *"best_of suffix tools tool_choice parallel_tool_calls response_format text instructions truncation encoding_format".split(),
-    *"dimensions tokens content add_special_tokens chat_template_kwargs user metadata top extra".split(),
+    *"dimensions tokens content add_special_tokens chat_template_kwargs user metadata top extra n_predict n_probs id_slot".split(),
 )
 SOUND: dict[str, dict[str, Any]] = {
     "/v1/completions": {"model": "storyteller", "prompt": "a", "max_tokens": 2},
@@ -47,6 +47,8 @@ SOUND: dict[str, dict[str, Any]] = {
     "/v1/embeddings": {"model": "bert", "input": "a"},
     "/tokenize": {"prompt": "a"},
     "/detokenize": {"tokens": [1, 2]},
+    "/completion": {"prompt": "a", "n_predict": 2},
+    "/apply-template": {"model": "talker", "messages": [{"role": "user", "content": "a"}]},
     "/explain": {"prompt": "a", "max_tokens": 2},
     "/pieces": {"prompt": "a"},
     "/settings": {},
