@@ -49,7 +49,8 @@ def asked(python: str, port: int, model: Path, way: str, batch: int) -> list[flo
         (folder / "pairs.jsonl").write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs))
         (folder / "pairs.yaml").write_text(TASK.format(file=folder / "pairs.jsonl"))
         address = f"base_url=http://127.0.0.1:{port}/v1/completions,model={model.name}"
-        arguments = f"{address},tokenizer={model},tokenizer_backend=huggingface,{way}"
+        # A tokenizer that begins each text with a token of its own does so here, too.
+        arguments = f"{address},tokenizer={model},tokenizer_backend=huggingface,add_bos_token=True,{way}"
         command = [python, "-m", "lm_eval", "--model", "local-completions", "--model_args", arguments, "--tasks", "pairs"]
         output = ["--include_path", name, "--output_path", str(folder / "out"), "--log_samples", "--batch_size", str(batch)]
         there = {"PATH": "/usr/bin:/bin", "HOME": name, "HF_HUB_OFFLINE": "1"}
