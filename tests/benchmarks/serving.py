@@ -2,7 +2,8 @@
 
 The first is the tokens a second that 16 clients at once get from `tgen serve`, as whole answers and as streams, against what
 `tgen bench --batch 16` finds; they take turns. The second is the time to the first token of a short prompt that comes while a prompt of
-1,000 tokens is read, in steps of the decode of a single row.
+1,000 tokens is read, in steps of decode. A step is what a token of a short text takes that the same server streams to one client: the time
+from its first token to its last, by their number.
 """
 
 from __future__ import annotations
@@ -97,10 +98,10 @@ def first_token(port: int, long: list[int], short: list[int], *, beside: bool) -
 
 
 def step_seconds(port: int, short: list[int]) -> float:
-    """Seconds between two tokens of a single row."""
+    """Seconds of a step of decode."""
     with _asked(port, prompt=short, max_tokens=48, stream=True) as answer:
         times = [time.perf_counter() for line in answer if line.startswith(b"data: {")]
-    return statistics.median(np.diff(times))
+    return (times[-1] - times[0]) / (len(times) - 1)
 
 
 def main() -> None:
@@ -131,8 +132,8 @@ def main() -> None:
         alone = [first_token(server.port, ids(LONG), ids(8), beside=False) for _ in range(arguments.turns)]
         beside = [first_token(server.port, ids(LONG), ids(8), beside=True) for _ in range(arguments.turns)]
         step = statistics.median(steps)
-        told = ", ".join(f"{seconds / step:.1f}" for seconds in beside)
-        print(f"a step {step * 1e3:.1f} ms; first token alone {statistics.median(alone) / step:.1f} steps, beside {LONG} tokens: {told}")
+        told = f"{statistics.median(beside) / step:.1f} ({', '.join(f'{seconds / step:.1f}' for seconds in beside)})"
+        print(f"a step {step * 1e3:.1f} ms; first token alone {statistics.median(alone) / step:.1f} steps, beside {LONG} tokens {told}")
     finally:
         server.process.terminate()
         server.process.wait(60)
