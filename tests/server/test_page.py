@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -118,8 +119,9 @@ def test_a_branch_keeps_what_stands_before_it(window: Open) -> None:
     choice = page.locator(".take").first
     taken = str(choice.get_attribute("aria-label")).removeprefix("Write “").removesuffix("” here instead")
     choice.click()
+    until(page, f"document.querySelectorAll('#tokens > *')[3]?.textContent === {json.dumps(taken)}")  # the text before it is gone
     page.wait_for_selector("#stop:disabled")
-    until(page, "document.querySelectorAll('#tokens > *').length > 10")
+    assert page.locator("#tokens > *").count() > 10
     assert text(page).startswith(kept + taken)
     page.click("#tokens > :nth-child(4)")
     assert str(page.text_content("#draw h3")).startswith(f"Token 4: {taken.replace(' ', '␣', 1)}")
