@@ -118,12 +118,15 @@ def _write_tokenizer(writer: gguf.GGUFWriter, folder: Path) -> None:
     vocabulary = {number: token for token, number in values["model"]["vocab"].items()} | {
         t["id"]: t["content"] for t in values["added_tokens"]
     }
-    count = max(vocabulary) + 1
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in values["model"]["merges"]]
+    count = max(max(vocabulary) + 1, json.loads((folder / "config.json").read_text("utf-8"))["vocab_size"])
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list([vocabulary.get(number, f"[PAD{number}]") for number in range(count)])
     writer.add_token_types([5 if n not in vocabulary else 1 if n not in added else 3 if added[n] else 4 for n in range(count)])
-    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in values["model"]["merges"]])
+    if not merges:  # llama.cpp wants some
+        merges = [f"{vocabulary[0]} {vocabulary[1]}"]
+    writer.add_token_merges(merges)
     for token in ("bos", "eos"):
         number = json.loads((folder / "config.json").read_text("utf-8")).get(f"{token}_token_id")
         if isinstance(number, int):

@@ -138,7 +138,21 @@ class Narrow(NamedTuple):
     """The rows of a matrix as the files hold them, and what makes the wanted numbers of some of these rows."""
 
     rows: npt.NDArray[Any]
-    made: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+    made: Callable[[npt.NDArray[Any]], Any]
+
+
+class BlockParts(NamedTuple):
+    """Rows of a matrix in ggml's blocks: integers [rows, columns], each times its scale, less its minimum.
+
+    Each block of 256 columns has a factor of its scales, and one of its minima (`least`); of 32 columns, the factor is the scale and
+    `least` is added. Integers of types without minima stand above zero by as much as src/model.h of the native executor says.
+    """
+
+    integers: npt.NDArray[np.uint8]
+    scales: npt.NDArray[np.int8] | None
+    minima: npt.NDArray[np.uint8] | None
+    factors: npt.NDArray[np.float16]
+    least: npt.NDArray[np.float16] | None
 
 
 class Packed(ABC):
@@ -173,6 +187,15 @@ class Packed(ABC):
 
         None if the files hold a matrix that such integers are not equal to, whatever the settings say.
         """
+        raise NotImplementedError
+
+    @property
+    def multiplied_as(self) -> str | None:
+        """The type, by ggml's name, whose products with vectors a matrix has in llama.cpp; None for one that is not from there."""
+        return None
+
+    def blocks(self, files: Reader) -> Narrow:
+        """What gives the BlockParts of some rows at a time, for a matrix without `panel_bits` that is multiplied as one of these types."""
         raise NotImplementedError
 
     @property

@@ -13,8 +13,7 @@ import numpy as np
 
 from tgen.arrays import Logits
 from tgen.executors.native import interface as c
-from tgen.executors.native.packing import BITS
-from tgen.executors.native.panels import panel_bytes
+from tgen.executors.native.panels import matrix_bytes
 
 # Calls whose arguments are numbers (i), things that the library made (h) and memory that it gave (m).
 PLAIN = {
@@ -111,7 +110,7 @@ class Recorder:
         size = rows * columns * (4 if source_format == c.FLOAT32 else 2)
         place = _address(packed)
         if place not in self._panels:
-            self._panels[place] = self._memory(bytes(panel_bytes(BITS[number_format], rows, columns)))
+            self._panels[place] = self._memory(bytes(matrix_bytes(number_format, rows, columns)))
         words: list[Argument] = [("k", 0), *(("i", number) for number in (number_format, source_format, rows, columns))]
         words += [("v", self._copy(source, size)), ("v", self._panels[place]), ("i", first), ("i", last)]
         function(kernel, number_format, source_format, rows, columns, *rest)
@@ -134,8 +133,8 @@ class Recorder:
     def _weights(self, matrix: c.Matrix) -> int | None:
         if matrix.data in self._panels:
             return self._panels[matrix.data]
-        if matrix.format in (c.INT8, c.INT4):
-            size = panel_bytes(BITS[matrix.format], matrix.rows, matrix.columns)
+        if matrix.format >= c.INT8:
+            size = matrix_bytes(matrix.format, matrix.rows, matrix.columns)
         else:
             size = matrix.rows * matrix.columns * (4 if matrix.format == c.FLOAT32 else 2)
         return self._copy(matrix.data, size)

@@ -24,8 +24,8 @@ from tgen.checkpoint.container import open_checkpoint
 from tgen.executors.native import interface as c
 from tgen.executors.native.library import kernels
 from tgen.executors.native.open import open_executor
-from tgen.executors.native.packing import BITS, Packer
-from tgen.executors.native.panels import integers, panel_bytes, panels
+from tgen.executors.native.packing import Packer
+from tgen.executors.native.panels import BITS, integers, panel_bytes, panels
 from tgen.executors.native.session import NativeExecutor
 from tgen.executors.native.weights import Copies, StoredMatrix, Weights, new_memory
 from tgen.options import Quantize, RunOptions

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tgen.checkpoint.gguf.parts import TYPES, parts_of
+from tgen.checkpoint.gguf.tables import IQ4
 from tgen.checkpoint.quantised.mxfp4 import DOUBLED
 from tgen.checkpoint.stored import Floats, Narrow, Packed, Reader, StoredTensor
 from tgen.errors import UnsupportedError
@@ -21,7 +23,7 @@ AT_ONCE = 2**22  # bytes that are turned into floats at a time, to keep NumPy's 
 # The types whose numbers are integers times a scale for each 32 columns, and the bits that hold these integers.
 GROUPED = {"Q4_0": 4, "Q5_0": 8, "Q8_0": 8, "IQ4_NL": 8, "MXFP4": 8}
 # The integers that four bits stand for.
-TABLES = {"IQ4_NL": np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8), "MXFP4": DOUBLED}
+TABLES = {"IQ4_NL": IQ4, "MXFP4": DOUBLED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,17 @@ class Blocks(Packed):
         """These integers, and the scales."""
         rows = self._rows(files)
         return Narrow(rows, partial(group_words, kind=self.kind)), group_scales(rows, self.kind)
+
+    @property
+    def multiplied_as(self) -> str | None:
+        """llama.cpp multiplies all types with a scale for each 32 columns by vectors that it rounds in one way."""
+        if self.kind in GROUPED:
+            return f"Q{GROUPED[self.kind]}_0"
+        return self.kind if self.kind in TYPES else None
+
+    def blocks(self, files: Reader) -> Narrow:
+        """What the blocks of a type with minima, or with scales of scales, are made of."""
+        return Narrow(self._rows(files), partial(parts_of, kind=self.kind))
 
     @property
     def is_rounded(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from tgen.checkpoint.container import Checkpoint
 from tgen.executors.formats import BYTES, NAMES, NUMBER_FORMATS
 from tgen.executors.native import interface as c
 from tgen.executors.native.packed_cache import kept_file
-from tgen.executors.native.packing import BITS, block_bytes, packed_places
-from tgen.executors.native.panels import panel_bytes
+from tgen.executors.native.packing import GGML_FORMATS, block_bytes, packed_places
+from tgen.executors.native.panels import BITS, panel_bytes
 from tgen.executors.native.weights import EXACT
 from tgen.options import RunOptions
 from tgen.spec.cache import row_numbers
@@ -41,25 +41,28 @@ def forecast(checkpoint: Checkpoint, options: RunOptions) -> Forecast:
             stored = checkpoint.matches.parameters[name].tensor.number_format
             held = "F32" if len(shape) == 1 or module.endswith(EXACT) else wanted or stored
             total += math.prod(shape) * BYTES[held]
-    number_format = wanted or checkpoint.matches.number_format
+    number_format, formats = wanted or checkpoint.matches.number_format, {place.format for place in places.values()}
     return Forecast(
-        widths((place.format for place in places.values()), number_format),
+        widths(formats, number_format),
         total,
-        _cache_bytes_per_token(checkpoint.spec, cache_format(options, number_format, bool(places))),
+        _cache_bytes_per_token(checkpoint.spec, cache_format(options, number_format, formats)),
         kept_file(checkpoint, options.quantize) if places else None,
     )
 
 
 def widths(packed: Iterable[int], number_format: str) -> str:
     """How weights are held, for people: the bits of packed matrices or, if there are none, the number format."""
-    bits = sorted({BITS[one] for one in packed})
+    bits = sorted({BITS[one] if one in BITS else c.BLOCKS[one].bits for one in packed})
     return f"weights of {' and '.join(map(str, bits))} bits" if bits else NAMES[number_format]
 
 
-def cache_format(options: RunOptions, number_format: str, quantised: bool) -> int:
-    """The library's format of keys and values: integers for quantised weights, unless --dtype asks for floats."""
-    if quantised and options.dtype == "auto":
-        return c.INT8
+def cache_format(options: RunOptions, number_format: str, packed: Collection[int]) -> int:
+    """The library's format of keys and values: integers for quantised weights, unless --dtype asks for floats.
+
+    A quantised GGUF file has llama.cpp's: float16.
+    """
+    if packed and options.dtype == "auto":
+        return c.HALVES if any(one in GGML_FORMATS.values() for one in packed) else c.INT8
     return c.FLOAT32 if number_format == "F32" else c.FLOAT16
 
 

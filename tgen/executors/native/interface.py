@@ -4,19 +4,42 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_uint8, c_uint64, c_void_p
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-FLOAT32, FLOAT16, BFLOAT16, INT8, INT4 = range(5)
+FLOAT32, FLOAT16, BFLOAT16, INT8, INT4, Q8_0, Q4_0, Q4_1, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS, HALVES = range(16)
 EMBED, JOIN, MULTIPLY, ATTEND, SELECT, STORE_KEYS, EXPERTS = range(7)
 HIDDEN, MIXED, INNER, OUTPUT, PROJECTED, LOGITS, ROUTED = range(7)
-ACTIVATIONS = {None: 0, "gelu": 1, "gelu_tanh": 2, "silu": 3, "relu": 4, "relu2": 5, "xielu": 6, "clamped": 7}
+ACTIVATIONS = {None: 0, "gelu": 1, "gelu_tanh": 2, "silu": 3, "relu": 4, "relu2": 5, "xielu": 6, "clamped": 7, "gelu_half": 8}
 SCORES = {"softmax": 0, "sigmoid": 1, "sparsemixer": 2}
 SPANS = {"head": 0, "own": 1, "width": 2}
 LANES = 16
 
 
+class Blocks(NamedTuple):
+    """The bits of a format's integers in the file, how its panels hold blocks (`Blocks` of src/model.h), and the columns of a block."""
+
+    bits: int
+    low: int
+    high: int
+    width: int
+    minima: bool
+    columns: int
+
+
+BLOCKS = {
+    Q4_1: Blocks(4, 4, 0, 32, True, 64),
+    Q5_1: Blocks(5, 4, 2, 32, True, 64),
+    Q2_K: Blocks(2, 4, 0, 16, True, 256),
+    Q3_K: Blocks(3, 4, 0, 16, False, 256),
+    Q4_K: Blocks(4, 4, 0, 32, True, 256),
+    Q5_K: Blocks(5, 4, 2, 32, True, 256),
+    Q6_K: Blocks(6, 4, 2, 16, False, 256),
+    IQ4_XS: Blocks(4, 8, 0, 32, False, 256),
+}
+
+
 class Matrix(Structure):
-    """A matrix [rows, columns] in one of the five formats, and its bias."""
+    """A matrix [rows, columns] in one of the formats, and its bias."""
 
     _fields_: ClassVar = [("format", c_int32), ("rows", c_int32), ("columns", c_int32), ("data", c_void_p), ("bias", c_void_p)]
 

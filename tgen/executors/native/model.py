@@ -101,8 +101,9 @@ class NativeModel:
         self.library = library
         self.kernel = kernel
         self.weights = weights
-        self.cache_item_bytes = {c.FLOAT32: 4, c.FLOAT16: 2, c.INT8: 1}[cache_format]
+        self.cache_item_bytes = {c.FLOAT32: 4, c.FLOAT16: 2, c.INT8: 1, c.HALVES: 2}[cache_format]
         self._handle = handle
+        self._as_llama_cpp = cache_format == c.HALVES
         freed_with(self, library.tgen_model_free, handle)
         for name, stack in spec.stacks.items():
             if stack.positions is not None and stack.positions.kind == "sinusoid":
@@ -112,7 +113,11 @@ class NativeModel:
                 if layer.feed_forward is not None:
                     _put_constants(weights, f"{name}.layers.{number}.feed_forward", layer.feed_forward)
         self.programs = compile_spec(
-            spec, lambda name: weights.matrix(name).rows, lambda name: weights.matrix(name).format, weights.address
+            spec,
+            lambda name: weights.matrix(name).rows,
+            lambda name: weights.matrix(name).format,
+            weights.address,
+            rounds_gelu=self._as_llama_cpp,
         )
         self._matrices = (c.Matrix * max(1, len(self.programs.matrices)))(*map(self._matrix, self.programs.matrices))
         self._norms = (c.Norm * max(1, len(self.programs.norms)))(*(self._norm(*norm) for norm in self.programs.norms))
@@ -216,7 +221,7 @@ class NativeModel:
             reach *= 2
         tables: list[Any] = []
         for number, rope in enumerate(self.programs.ropes):
-            cosine, sine = rotations(rope, reach)
+            cosine, sine = rotations(rope, reach, stepwise=self._as_llama_cpp)
             tables += [cosine, sine]
             self._ropes[number] = c.Rope(rope.dim, reach, address(cosine), address(sine))
         for number, (name, bias) in enumerate(self.programs.distances):

@@ -92,9 +92,10 @@ def open_executor(checkpoint: Checkpoint, options: RunOptions, kernel: str | Non
     for module, matrix in packed.items():
         weights.put(module, matrix)
     number_format = wanted or checkpoint.matches.number_format
-    cache = cache_format(options, number_format, bool(packed))
+    formats = {matrix.format for matrix in packed.values()}
+    cache = cache_format(options, number_format, formats)
     model = NativeModel(library, checkpoint.spec, weights, handle, known[name], cache)
-    held = widths((matrix.format for matrix in packed.values()), number_format)
+    held = widths(formats, number_format)
     return NativeExecutor(model, f"{name} kernel, {held}, {model.threads} thread{'s' * (model.threads != 1)}")
 
 

@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from tgen.checkpoint.mapped import Array
 from tgen.checkpoint.matching import Match, Matches, no_number
-from tgen.checkpoint.stored import Packed, StoredTensor
+from tgen.checkpoint.stored import BlockParts, Packed, StoredTensor
 from tgen.executors.native import interface as c
-from tgen.executors.native.panels import GROUP, Halves, Words, integers, panel_bytes, panels
+from tgen.executors.native.blocks import block_panels
+from tgen.executors.native.panels import BITS, GROUP, Halves, Words, integers, matrix_bytes, panel_bytes, panels
 from tgen.executors.native.weights import EXACT, StoredMatrix, Weights, address, new_memory
 from tgen.families.table import Interleaved, Part, Reorder, Rows, moved
 from tgen.options import Quantize
@@ -24,7 +25,8 @@ from tgen.spec.shapes import parameters
 
 ROWS_AT_ONCE = 256  # of one task; a multiple of a panel's 16
 FORMATS = {"int8": c.INT8, "int4": c.INT4}
-BITS = {c.INT8: 8, c.INT4: 4}
+# The formats of GGUF files, whose products are llama.cpp's, by ggml's names.
+GGML_FORMATS = {name: getattr(c, name) for name in ("Q8_0", "Q4_0", "Q4_1", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")}
 PRECISE = ("embedding", "head.out")  # have 8 bits under int4 too: their errors reach every logit
 LOOKED_UP = ("positions", "types", "bias", "distances", "relative", "block_bias")  # tables, which are not multiplied by
 HALF_ROUNDING = 2.0**-11  # the most that float16 rounds a number by, relative to it, unless the number is too small or too large
@@ -73,7 +75,9 @@ class Packer:
         for name, target in block.matrices().items():
             match = weights.matches.parameters[f"{name}.weight"]
             packed = match.tensor.packed if _takes_whole_groups(match) else None
-            if packed is not None and packed.panel_bits is not None and self._pack_integers(weights, packed, match, target):
+            if packed is not None and target.format in c.BLOCKS:
+                self._pack_blocks(name, weights, packed, match, target)
+            elif packed is not None and packed.panel_bits is not None and self._pack_integers(weights, packed, match, target):
                 pass
             elif packed is not None and packed.is_rounded:
                 self._pack_rows(name, weights, packed, match, target)
@@ -120,6 +124,20 @@ class Packer:
         self._in_parts(target.rows, some)
         return True
 
+    def _pack_blocks(self, name: str, weights: Weights, packed: Packed, match: Match, target: StoredMatrix) -> None:
+        """Fill panels with what the blocks of a GGUF file are made of."""
+        narrow = packed.blocks(weights.files)
+        rows = _moved(narrow.rows, match)
+        filled = target.data.reshape(-(-target.rows // c.LANES), -(-target.columns // c.BLOCKS[target.format].columns), -1)
+
+        def some(first: int, last: int) -> None:
+            parts: BlockParts = narrow.made(rows[first:last])
+            if not (np.isfinite(parts.factors).all() and (parts.least is None or np.isfinite(parts.least).all())):
+                raise no_number(f"{name}.weight")
+            filled[first // c.LANES : -(-last // c.LANES)] = block_panels(parts, target.format)
+
+        self._in_parts(target.rows, some)
+
     def _pack_rows(self, name: str, weights: Weights, packed: Packed, match: Match, target: StoredMatrix) -> None:
         """Round a matrix to the format of the target, some rows at a time: all numbers as floats would take much memory."""
         narrow = packed.by_rows(weights.files)
@@ -151,7 +169,9 @@ def packed_places(spec: ModelSpec, matches: Matches, quantize: Quantize) -> dict
     start = 0
     for name, rows, columns in _packable(spec, matches):
         match = matches.parameters[f"{name}.weight"]
-        if (bits := _integer_bits(match)) is not None:
+        if quantize == "none" and (kind := _ggml_kind(match)) is not None:
+            number_format = GGML_FORMATS[kind]
+        elif (bits := _integer_bits(match)) is not None:
             number_format = FORMATS[f"int{bits}"]
         elif quantize != "none":
             number_format = c.INT8 if name in PRECISE else FORMATS[quantize]
@@ -159,7 +179,7 @@ def packed_places(spec: ModelSpec, matches: Matches, quantize: Quantize) -> dict
             number_format = c.INT8
         else:
             continue
-        places[name] = Place(number_format, rows, columns, start, panel_bytes(BITS[number_format], rows, columns))
+        places[name] = Place(number_format, rows, columns, start, matrix_bytes(number_format, rows, columns))
         start += places[name].size
     return places
 
@@ -198,6 +218,12 @@ def _integer_bits(match: Match) -> int | None:
     """The bits of the integers that a parameter is whole groups of; None for one that is not."""
     packed = match.tensor.packed
     return packed.panel_bits if packed is not None and _takes_whole_groups(match) else None
+
+
+def _ggml_kind(match: Match) -> str | None:
+    """The type by which llama.cpp multiplies; None for a parameter that is not whole groups of such a matrix."""
+    packed = match.tensor.packed
+    return packed.multiplied_as if packed is not None and _takes_whole_groups(match) else None
 
 
 def _takes_whole_groups(match: Match) -> bool:

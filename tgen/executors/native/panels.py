@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from tgen.executors.native import interface as c
 from tgen.executors.native.interface import LANES
 
 Words = npt.NDArray[np.uint32]
@@ -16,6 +17,18 @@ Halves = npt.NDArray[np.float16]
 GROUP = 32
 SCALE_WORDS = 16  # words of 4 bytes of a pair of groups: two float16 numbers for each row of a panel
 ZEROS = {4: 0x88888888, 8: 0x80808080}  # a word of zeros
+BITS = {c.INT8: 8, c.INT4: 4, c.Q8_0: 8, c.Q4_0: 4}  # of the integers in such words
+
+
+def matrix_bytes(number_format: int, rows: int, columns: int) -> int:
+    """The bytes of a matrix in panels of a format."""
+    if number_format in BITS:
+        return panel_bytes(BITS[number_format], rows, columns)
+    blocks = c.BLOCKS[number_format]
+    scales = blocks.columns // blocks.width * LANES * (1 + blocks.minima)
+    head = 64 + scales if blocks.columns > 2 * GROUP else 2 * 4 * SCALE_WORDS
+    each = head + blocks.columns * LANES * (blocks.low + blocks.high) // 8
+    return -(-rows // LANES) * -(-columns // blocks.columns) * each
 
 
 def panel_bytes(bits: int, rows: int, columns: int) -> int:

@@ -37,23 +37,28 @@ class Programs:
 
 
 def compile_spec(
-    spec: ModelSpec, rows_of: Callable[[str], int], format_of: Callable[[str], int], constant_of: Callable[[str], int]
+    spec: ModelSpec,
+    rows_of: Callable[[str], int],
+    format_of: Callable[[str], int],
+    constant_of: Callable[[str], int],
+    rounds_gelu: bool = False,
 ) -> Programs:
     """The programs "decode" (ids to logits), "encode" (ids to hidden states of the encoder, or of a lone decoder), "project" (encoder
     states to keys and values) and "fill" (ids of an encoder to logits), as far as the model has these parts.
 
-    `rows_of` and `format_of` tell of a matrix by its name, `constant_of` gives the address of a vector in float32.
+    `rows_of` and `format_of` tell of a matrix by its name, `constant_of` gives the address of a vector in float32. With
+    `rounds_gelu`, the approximation of GELU by a tanh reads and gives numbers of float16, as in llama.cpp.
     """
     programs = Programs(spec)
     programs.widths[0] = spec.width
     if spec.decoder is not None and spec.head is not None:
-        compiler = _Compiler(programs, rows_of, format_of, constant_of)
+        compiler = _Compiler(programs, rows_of, format_of, constant_of, rounds_gelu)
         compiler.stack("decoder", spec.decoder)
         compiler.head()
         programs.named["decode"] = compiler.code
     name, stack = next(iter(spec.stacks.items()), ("", None))
     if stack is not None:
-        compiler = _Compiler(programs, rows_of, format_of, constant_of)
+        compiler = _Compiler(programs, rows_of, format_of, constant_of, rounds_gelu)
         compiler.stack(name, stack)
         programs.named["encode"] = [*compiler.code]
         if stack.final_norm is not None:
@@ -62,7 +67,7 @@ def compile_spec(
             compiler.head()
             programs.named["fill"] = compiler.code
     if spec.encoder is not None and spec.decoder is not None:
-        compiler = _Compiler(programs, rows_of, format_of, constant_of)
+        compiler = _Compiler(programs, rows_of, format_of, constant_of, rounds_gelu)
         compiler.project(spec.decoder)
         programs.named["project"] = compiler.code
     return programs
@@ -76,6 +81,7 @@ class _Compiler:
     rows_of: Callable[[str], int]
     format_of: Callable[[str], int]
     constant_of: Callable[[str], int]
+    rounds_gelu: bool
     code: list[c.Instruction] = field(default_factory=list)
     pending: dict[str, int] | None = None
 
@@ -198,6 +204,8 @@ class _Compiler:
     def activation(self, name: str, mlp: MlpSpec) -> dict[str, int]:
         """The fields of an activation: its number, and where its constants are."""
         kind: str = mlp.activation if mlp.clamp is None else "clamped"
+        if kind == "gelu_tanh" and self.rounds_gelu:
+            kind = "gelu_half"
         return {"activation": c.ACTIVATIONS[kind], "constant": self.constant_of(f"{name}.{kind}") if kind in CONSTANTS else 0}
 
     def experts(self, name: str, part: ExpertsSpec, experts: list[str], first: list[str]) -> None:

@@ -8,17 +8,38 @@ import numpy as np
 import numpy.typing as npt
 
 from tgen.executors.frequencies import Floats, alibi_slopes, rope_frequencies
-from tgen.spec.positions import Alibi, PairScaling, RelativeBias, RopeSpec
+from tgen.spec.positions import Alibi, LinearScaling, PairScaling, RelativeBias, RopeSpec
 
 XIELU = ("alpha_p", "alpha_n", "beta")
 
 
 @np.errstate(all="ignore")  # as in `rope_frequencies`
-def rotations(rope: RopeSpec, positions: int) -> tuple[Floats, Floats]:
-    """Cosines and sines of the first positions, [positions, dim / 2]."""
-    angles = np.arange(positions, dtype=np.float32)[:, None] * rope_frequencies(rope)
+def rotations(rope: RopeSpec, positions: int, *, stepwise: bool = False) -> tuple[Floats, Floats]:
+    """Cosines and sines of the first positions, [positions, dim / 2].
+
+    `stepwise` computes each angle from the one before it, as llama.cpp does, whose floats differ from those of a power.
+    """
+    places = np.arange(positions, dtype=np.float32)[:, None]
+    angles = _stepwise(rope, places) if stepwise else places * rope_frequencies(rope)
     amplitude = np.float32(rope.scaling.amplitude if isinstance(rope.scaling, PairScaling) else 1.0)
     return np.cos(angles) * amplitude, np.sin(angles) * amplitude
+
+
+def _stepwise(rope: RopeSpec, places: Floats) -> Floats:
+    """The angles at these places [positions, 1], each the last one times theta^(-2 / dim); then they are scaled."""
+    factor = np.float32(np.float32(rope.theta) ** np.float32(-2 / rope.dim))
+    steps = np.full((len(places), rope.dim // 2), factor)
+    steps[:, :1] = places
+    angles = np.multiply.accumulate(steps, axis=1)
+    match rope.scaling:
+        case None:
+            return angles
+        case LinearScaling(factor_of_all):
+            return angles * np.float32(1 / factor_of_all)
+        case PairScaling(divisors):
+            return np.divide(angles, np.array(divisors, np.float32), dtype=np.float32)
+        case _:
+            return places * rope_frequencies(rope)
 
 
 def distance_table(spec: Alibi | RelativeBias, weight: Floats | None, reach: int) -> Floats:

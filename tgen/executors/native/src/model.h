@@ -7,11 +7,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// How numbers are stored. The first three are row-major, straight from the file; the last two are packed panels (pack.h).
-enum Format { FLOAT32, FLOAT16, BFLOAT16, INT8, INT4 };
+// How numbers are stored. The first three are row-major, straight from the file; INT8 and INT4 are packed panels (pack.h).
+//
+// Then come the matrices of GGUF files, by ggml's names, which are multiplied as llama.cpp does it: panels as well (blocks.h), but the
+// vectors are rounded in another way. HALVES is a cache in float16 that is multiplied by queries and weights in float16.
+enum Format { FLOAT32, FLOAT16, BFLOAT16, INT8, INT4, Q8_0, Q4_0, Q4_1, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS, HALVES };
+
+// The formats that read a vector in each of its rounded forms.
+constexpr int32_t PLAIN_INTEGERS = 1 << INT8 | 1 << INT4, ROUND_SCALES = 1 << Q8_0 | 1 << Q4_0, ROUND_SUMS = 1 << Q4_1 | 1 << Q5_1;
+constexpr int32_t BY_GROUP = PLAIN_INTEGERS | ROUND_SCALES | ROUND_SUMS;
+constexpr int32_t BY_SUPER = 1 << Q2_K | 1 << Q3_K | 1 << Q4_K | 1 << Q5_K | 1 << Q6_K | 1 << IQ4_XS;
 
 constexpr int64_t LANES = 16;   // rows of a panel, and positions of a page
 constexpr int64_t GROUP = 32;   // columns that share a scale
+constexpr int64_t SUPER = 256;  // columns that share the scale of their scales, in ggml's K types
 constexpr int64_t CHUNK = 512;  // positions whose attention is one partial sum; a constant, so that sums have one order
 constexpr int64_t HUGE_PAGE = 2 << 20;  // bytes
 constexpr int MAX_THREADS = 64;
@@ -30,9 +39,43 @@ struct Norm {
     const float* bias;  // null for none
 };
 
-// Bytes of a panel: for every 64 columns, 2 x 16 scales of float16 and the weights of two groups of 16 rows.
-static inline int64_t group_bytes(int32_t format) { return LANES * GROUP / (format == INT4 ? 2 : 1); }
-static inline int64_t panel_bytes(int32_t format, int64_t columns) { return (columns + 63) / 64 * (64 + 2 * group_bytes(format)); }
+// Of panels with scales alone: for every 64 columns, 2 x 16 scales of float16 and the weights of two groups of 16 rows.
+static inline int64_t group_bytes(int32_t format) { return LANES * GROUP / (format == INT4 || format == Q4_0 ? 2 : 1); }
+// How the numbers of ggml's types with minima or with scales of scales stand in panels: the bits of an integer that has 4 or 8 bits in one
+// place and perhaps 2 further ones in another, the columns that share a scale, whether they share a minimum, and what every integer is too
+// large by.
+struct Blocks {
+    int low, high, width;
+    bool minima;
+    int zero;
+};
+
+constexpr Blocks blocks_of(int32_t format) {
+    return format == Q4_1   ? Blocks{4, 0, 32, true, 0}
+           : format == Q5_1 ? Blocks{4, 2, 32, true, 0}
+           : format == Q2_K ? Blocks{4, 0, 16, true, 0}
+           : format == Q3_K ? Blocks{4, 0, 16, false, 4}
+           : format == Q4_K ? Blocks{4, 0, 32, true, 0}
+           : format == Q5_K ? Blocks{4, 2, 32, true, 0}
+           : format == Q6_K ? Blocks{4, 2, 16, false, 32}
+                            : Blocks{8, 0, 32, false, 128};
+}
+
+// Bytes before the integers of a panel's block: of 64 columns with float16 scales and minima, or of 256 with float16 scales and minima of
+// their bytes of scales and minima.
+constexpr int64_t head_of_block(int32_t format) {
+    return 1 << format & BY_SUPER ? 64 + SUPER / blocks_of(format).width * LANES * (blocks_of(format).minima ? 2 : 1) : 128;
+}
+
+constexpr int64_t columns_of_block(int32_t format) { return 1 << format & BY_SUPER ? SUPER : 2 * GROUP; }
+constexpr int64_t bytes_of_block(int32_t format) {
+    return head_of_block(format) + columns_of_block(format) * LANES * (blocks_of(format).low + blocks_of(format).high) / 8;
+}
+
+static inline int64_t panel_bytes(int32_t format, int64_t columns) {
+    if (1 << format & (ROUND_SUMS | BY_SUPER)) return (columns + columns_of_block(format) - 1) / columns_of_block(format) * bytes_of_block(format);
+    return (columns + 63) / 64 * (64 + 2 * group_bytes(format));
+}
 
 // One layer's place in a page: for each head of keys and values, keys [head_dim][16] and then values [16][head_dim].
 struct CacheLayer {
@@ -52,7 +95,7 @@ struct Slabs;
 
 struct Geometry {
     int32_t owners;  // the model and its rows
-    int32_t format;  // FLOAT32, FLOAT16 or INT8
+    int32_t format;  // FLOAT32, FLOAT16, INT8 or HALVES
     int32_t layers;
     int64_t page_bytes;
     CacheLayer* layer;
@@ -75,7 +118,7 @@ struct Row {
 };
 
 enum Kind { EMBED, JOIN, MULTIPLY, ATTEND, SELECT, STORE_KEYS, EXPERTS };
-enum Activation { NO_ACTIVATION, GELU, GELU_TANH, SILU, RELU, RELU_SQUARED, XIELU, CLAMPED };
+enum Activation { NO_ACTIVATION, GELU, GELU_TANH, SILU, RELU, RELU_SQUARED, XIELU, CLAMPED, GELU_HALF };
 enum Scores { SOFTMAX, SIGMOID, SPARSEMIXER };
 enum Span { EACH_HEAD, OWN_HEAD, WHOLE_WIDTH };  // what a norm of queries or keys spans; the last two have a weight for each head
 enum Place { HIDDEN, MIXED, INNER, OUTPUT, PROJECTED, LOGITS, ROUTED };  // where vectors stand between instructions

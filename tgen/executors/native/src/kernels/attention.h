@@ -85,10 +85,12 @@ static void attend_chunk(const Scene& scene, const Query* query, int64_t begin, 
         Floats total = all(0.0f), level = all(out[n].top == -INFINITY ? 0.0f : out[n].top);
         for (int64_t block = begin; block < end; block += LANES) {
             Floats weight = exponential(sub(load(scores[n] + block - begin), level));
-            Cache::set_weights(weights + n, block - begin, weight, keys_of(scene, block) + values_at);
+            store(scores[n] + block - begin, weight);
             total = add(total, weight);
         }
         out[n].total = sum(total);
+        for (int64_t block = begin; block < end; block += LANES)
+            Cache::set_weights(weights + n, block - begin, load(scores[n] + block - begin), out[n].total, keys_of(scene, block) + values_at);
     }
     for (int64_t at = 0; at < dim; at += VALUE_LANES * LANES) {
         switch (lanes_of(dim - at) / LANES) {
@@ -130,6 +132,7 @@ static void attend(const Scene& scene, const Query* query, int count, int64_t be
     switch (scene.row->geometry->format) {
         case FLOAT32: return attend_some<FloatCache<Float32Numbers>>(scene, query, count, from, end, out);
         case FLOAT16: return attend_some<FloatCache<Float16Numbers>>(scene, query, count, from, end, out);
+        case HALVES: return attend_some<FloatCache<HalfNumbers>>(scene, query, count, from, end, out);
         default: return attend_some<Int8Cache>(scene, query, count, from, end, out);
     }
 }

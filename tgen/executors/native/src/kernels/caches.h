@@ -59,7 +59,9 @@ struct FloatCache : Type {
         }
     }
 
-    INLINE void set_weights(Weights* weights, int64_t first, Floats numbers, const uint8_t*) { store(weights->numbers + first, numbers); }
+    INLINE void set_weights(Weights* weights, int64_t first, Floats numbers, float total, const uint8_t*) {
+        store(weights->numbers + first, Type::weight(numbers, total));
+    }
 
     template <int N, int R>
     INLINE void weigh(const uint8_t* values, const uint8_t* ahead, int64_t dim, int64_t at, int64_t positions, const Weights* weights,
@@ -78,12 +80,19 @@ struct Float32Numbers {
     typedef float Number;
     INLINE Floats get(const uint8_t* p, int64_t at) { return load((const float*)p + at); }
     INLINE void set(float* p, Floats x) { store(p, x); }
+    INLINE Floats weight(Floats x, float) { return x; }
 };
 
 struct Float16Numbers {
     typedef uint16_t Number;
     INLINE Floats get(const uint8_t* p, int64_t at) { return load_half((const uint16_t*)p + at); }
     INLINE void set(uint16_t* p, Floats x) { store_half(p, x); }
+    INLINE Floats weight(Floats x, float) { return x; }
+};
+
+// As llama.cpp multiplies: each weight's share of a chunk's total is rounded to float16, too (and queries are, in step.h).
+struct HalfNumbers : Float16Numbers {
+    INLINE Floats weight(Floats x, float total) { return total > 0 ? mul(half_of(mul(x, all(1.0f / total))), all(total)) : x; }
 };
 
 // Integers, for quantised weights. The keys are a panel as weights are: a row of it for each position. The values have a scale for each
@@ -144,7 +153,7 @@ struct Int8Cache {
     }
 
     // Weights and scales are not negative. Whole multiples of the largest product / 127; the scale is NaN if a product is.
-    INLINE void set_weights(Weights* weights, int64_t first, Floats numbers, const uint8_t* values) {
+    INLINE void set_weights(Weights* weights, int64_t first, Floats numbers, float, const uint8_t* values) {
         Floats scaled = mul(numbers, load((const float*)values));
         float top = largest_or_nan(scaled);
         store_int8(weights->multiples + first, mul(scaled, all(top > 1e-30f ? 127.0f / top : 0.0f)));

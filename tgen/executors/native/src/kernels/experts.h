@@ -21,6 +21,11 @@ INLINE Input from(Input input, int64_t vector) {
     input.int8 += vector * input.stride;
     input.scale += vector * groups;
     input.sum += vector * groups;
+    input.half_scale += vector * groups;
+    input.half_sum += vector * groups;
+    input.super_int8 += vector * supers_of(input.stride) * SUPER;
+    input.super_scale += vector * supers_of(input.stride);
+    input.super_sum += vector * supers_of(input.stride) * (SUPER / 16);
     return input;
 }
 
@@ -124,7 +129,15 @@ static void copy_vector(const Input& from, int64_t token, const Input& to, int64
     int64_t stride = from.stride, groups = stride / GROUP;
     memcpy(to.floats + pair * stride, from.floats + token * stride, (size_t)stride * 4);
     if (formats >> BFLOAT16 & 1) memcpy(to.bf16 + pair * stride, from.bf16 + token * stride, (size_t)stride * 2);
-    if (formats >> INT8 & 3) {
+    if (formats & BY_SUPER) {
+        const int64_t supers = supers_of(stride);
+        memcpy(to.super_int8 + pair * supers * SUPER, from.super_int8 + token * supers * SUPER, (size_t)(supers * SUPER));
+        memcpy(to.super_scale + pair * supers, from.super_scale + token * supers, (size_t)supers * 4);
+        memcpy(to.super_sum + pair * supers * (SUPER / 16), from.super_sum + token * supers * (SUPER / 16), (size_t)(supers * (SUPER / 16)) * 4);
+    }
+    if (formats & BY_GROUP) {
+        memcpy(to.half_scale + pair * groups, from.half_scale + token * groups, (size_t)groups * 4);
+        memcpy(to.half_sum + pair * groups, from.half_sum + token * groups, (size_t)groups * 4);
         memcpy(to.int8 + pair * stride, from.int8 + token * stride, (size_t)stride);
         memcpy(to.scale + pair * groups, from.scale + token * groups, (size_t)groups * 4);
         memcpy(to.sum + pair * groups, from.sum + token * groups, (size_t)groups * 4);

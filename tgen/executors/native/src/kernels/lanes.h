@@ -87,9 +87,9 @@ INLINE void sum4(const Floats* a, float* out) {
 }
 
 // Products of 16 rows of four weights with four int8 activations, summed into int32. Stored weights are unsigned, so an accumulator
-// starts with what their offset of 128 (or 8) adds.
-INLINE Ints start8(int32_t sum) { return {_mm512_set1_epi32(-128 * sum)}; }
-INLINE Ints start4(int32_t sum) { return {_mm512_set1_epi32(-8 * sum)}; }
+// starts with what their offset of 128 (or less, for `dot4`) adds. `dot4` takes weights up to 63.
+INLINE Ints integers(int32_t x) { return {_mm512_set1_epi32(x)}; }
+INLINE Ints start8(int32_t sum) { return integers(-128 * sum); }
 struct Quartets { __m512i v; };
 INLINE Quartets weights8(const uint8_t* p) { return {_mm512_load_si512(p)}; }
 INLINE void weights4(const uint8_t* p, Quartets* low, Quartets* high) {
@@ -97,6 +97,13 @@ INLINE void weights4(const uint8_t* p, Quartets* low, Quartets* high) {
     low->v = _mm512_and_si512(packed, mask);
     high->v = _mm512_and_si512(_mm512_srli_epi16(packed, 4), mask);
 }
+// Weights of four bits with two further bits of each: those of the byte at p that `place` counts.
+INLINE Quartets with_high(Quartets w, const uint8_t* p, int place) {
+    __m512i bits = _mm512_load_si512(p);
+    bits = place < 2 ? _mm512_slli_epi16(bits, 4 - 2 * place) : _mm512_srli_epi16(bits, 2 * place - 4);
+    return {_mm512_or_si512(w.v, _mm512_and_si512(bits, _mm512_set1_epi8(0x30)))};
+}
+INLINE Floats load_int8(const int8_t* p) { return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128((const __m128i*)p)))}; }
 INLINE Ints dot8(Ints a, Quartets w, int32_t x) { return {_mm512_dpbusd_epi32(a.v, w.v, _mm512_set1_epi32(x))}; }
 // The same with multipliers from 0 to 127, which need no offset: an accumulator starts with 0.
 INLINE Quartets values8(const uint8_t* p) { return {_mm512_xor_si512(_mm512_load_si512(p), _mm512_set1_epi8((char)0x80))}; }
@@ -172,8 +179,8 @@ INLINE void sum4(const Floats* x, float* out) {
     for (int i = 0; i < 4; i++) out[i] = sum(x[i]);
 }
 // maddubs would overflow with weights up to 255, so the sign moves from the weight to the activation: |w| * (x * sign(w)).
-INLINE Ints start8(int32_t) { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
-INLINE Ints start4(int32_t sum) { __m256i v = _mm256_set1_epi32(-8 * sum); return {v, v}; }
+INLINE Ints integers(int32_t x) { __m256i v = _mm256_set1_epi32(x); return {v, v}; }
+INLINE Ints start8(int32_t) { return integers(0); }
 struct Quartets { __m256i a, b; };
 INLINE Quartets weights8(const uint8_t* p) {
     const __m256i flip = _mm256_set1_epi8((char)0x80);
@@ -185,6 +192,16 @@ INLINE void weights4(const uint8_t* p, Quartets* low, Quartets* high) {
     *low = {_mm256_and_si256(a, mask), _mm256_and_si256(b, mask)};
     *high = {_mm256_and_si256(_mm256_srli_epi16(a, 4), mask), _mm256_and_si256(_mm256_srli_epi16(b, 4), mask)};
 }
+INLINE __m256i high_bits(const uint8_t* p, int place) {
+    __m256i bits = _mm256_load_si256((const __m256i*)p);
+    bits = place < 2 ? _mm256_slli_epi16(bits, 4 - 2 * place) : _mm256_srli_epi16(bits, 2 * place - 4);
+    return _mm256_and_si256(bits, _mm256_set1_epi8(0x30));
+}
+INLINE Quartets with_high(Quartets w, const uint8_t* p, int place) {
+    return {_mm256_or_si256(w.a, high_bits(p, place)), _mm256_or_si256(w.b, high_bits(p + 32, place))};
+}
+INLINE __m256 load_int8_8(const int8_t* p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p))); }
+INLINE Floats load_int8(const int8_t* p) { return {load_int8_8(p), load_int8_8(p + 8)}; }
 INLINE __m256i signed_dot(__m256i acc, __m256i w, __m256i x) {
     __m256i pairs = _mm256_maddubs_epi16(_mm256_sign_epi8(w, w), _mm256_sign_epi8(x, w));
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
@@ -251,8 +268,8 @@ INLINE float half_to_float(uint16_t bits) { return vgetq_lane_f32(vcvt_f32_f16(v
 INLINE void sum4(const Floats* x, float* out) {
     for (int i = 0; i < 4; i++) out[i] = sum(x[i]);
 }
-INLINE Ints start8(int32_t) { Ints r; for (int i = 0; i < 4; i++) r.v[i] = vdupq_n_s32(0); return r; }
-INLINE Ints start4(int32_t sum) { Ints r; for (int i = 0; i < 4; i++) r.v[i] = vdupq_n_s32(-8 * sum); return r; }
+INLINE Ints integers(int32_t x) { Ints r; for (int i = 0; i < 4; i++) r.v[i] = vdupq_n_s32(x); return r; }
+INLINE Ints start8(int32_t) { return integers(0); }
 struct Quartets { int8x16_t v[4]; };
 INLINE Quartets weights8(const uint8_t* p) {
     Quartets r;
@@ -265,6 +282,23 @@ INLINE void weights4(const uint8_t* p, Quartets* low, Quartets* high) {
         low->v[i] = vreinterpretq_s8_u8(vandq_u8(packed, vdupq_n_u8(15)));
         high->v[i] = vreinterpretq_s8_u8(vshrq_n_u8(packed, 4));
     }
+}
+INLINE Quartets with_high(Quartets w, const uint8_t* p, int place) {
+    for (int i = 0; i < 4; i++) {
+        uint8x16_t bits = vandq_u8(vshlq_u8(vld1q_u8(p + 16 * i), vdupq_n_s8((int8_t)(4 - 2 * place))), vdupq_n_u8(0x30));
+        w.v[i] = vorrq_s8(w.v[i], vreinterpretq_s8_u8(bits));
+    }
+    return w;
+}
+INLINE Floats load_int8(const int8_t* p) {
+    int8x16_t bytes = vld1q_s8(p);
+    int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_s8(vget_high_s8(bytes));
+    Floats r;
+    r.v[0] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(low)));
+    r.v[1] = vcvtq_f32_s32(vmovl_s16(vget_high_s16(low)));
+    r.v[2] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(high)));
+    r.v[3] = vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)));
+    return r;
 }
 INLINE Ints dot8(Ints a, Quartets w, int32_t x) {
     int8x16_t v = vreinterpretq_s8_s32(vdupq_n_s32(x));
@@ -346,13 +380,18 @@ INLINE void store_int8(int8_t* p, Floats a) {
 INLINE void sum4(const Floats* x, float* out) {
     for (int i = 0; i < 4; i++) out[i] = sum(x[i]);
 }
-INLINE Ints start8(int32_t sum) { Ints r; for (int i = 0; i < 16; i++) r.v[i] = -128 * sum; return r; }
-INLINE Ints start4(int32_t sum) { Ints r; for (int i = 0; i < 16; i++) r.v[i] = -8 * sum; return r; }
+INLINE Ints integers(int32_t x) { Ints r; for (int i = 0; i < 16; i++) r.v[i] = x; return r; }
+INLINE Ints start8(int32_t sum) { return integers(-128 * sum); }
 struct Quartets { uint8_t v[64]; };
 INLINE Quartets weights8(const uint8_t* p) { Quartets r; memcpy(r.v, p, 64); return r; }
 INLINE void weights4(const uint8_t* p, Quartets* low, Quartets* high) {
     for (int i = 0; i < 64; i++) low->v[i] = p[i] & 15, high->v[i] = p[i] >> 4;
 }
+INLINE Quartets with_high(Quartets w, const uint8_t* p, int place) {
+    for (int i = 0; i < 64; i++) w.v[i] |= (uint8_t)((p[i] >> 2 * place & 3) << 4);
+    return w;
+}
+INLINE Floats load_int8(const int8_t* p) { EACH((float)p[i]); }
 INLINE Ints dot8(Ints a, Quartets w, int32_t x) {
     int8_t parts[4];
     memcpy(parts, &x, 4);
@@ -373,6 +412,19 @@ INLINE Floats to_floats(Ints a) { EACH((float)a.v[i]); }
 #undef EACH
 
 #endif
+
+// The nearest number that float16 has.
+INLINE Floats half_of(Floats a) {
+    uint16_t halves[16];
+    store_half(halves, a);
+    return load_half(halves);
+}
+
+INLINE float half_of(float x) {
+    float lanes[16];
+    store(lanes, half_of(all(x)));
+    return lanes[0];
+}
 
 // e^x to about 1e-7 relative, by a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes' expf); 0 far below.
 INLINE Floats exponential(Floats x) {

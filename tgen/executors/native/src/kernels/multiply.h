@@ -4,8 +4,7 @@
 // many tokens or threads there are, so a token's result has the same bits alone and beside others.
 #pragma once
 
-#include "lanes.h"
-#include "../model.h"
+#include "blocks.h"
 
 namespace TGEN_KERNEL {
 
@@ -14,51 +13,6 @@ constexpr int TILE_TOKENS = 6, PANEL_TOKENS = 8;
 #else
 constexpr int TILE_TOKENS = 2, PANEL_TOKENS = 2;
 #endif
-
-// The vectors of some tokens in every form that a matrix may want. Rows have `stride` numbers, a multiple of 64, zero beyond the width.
-struct Input {
-    int64_t stride;
-    float* floats;     // [tokens][stride]
-    uint16_t* bf16;    // [tokens][stride]
-    int8_t* int8;      // [tokens][stride]
-    float* scale;      // [tokens][stride / 32] of each group of int8
-    int32_t* sum;      // [tokens][stride / 32] of the group's int8
-};
-
-INLINE int64_t padded(int64_t columns) { return (columns + 63) & ~(int64_t)63; }
-
-// Bring token t's vector [width] into the forms that `formats` asks for. The scale of a group is its largest magnitude / 127.
-static void prepare(const Input& input, int64_t t, const float* vector, int64_t width, int32_t formats) {
-    float* floats = input.floats + t * input.stride;
-    int64_t used = padded(width);
-    if (floats != vector) memcpy(floats, vector, (size_t)width * 4);
-    memset(floats + width, 0, (size_t)(used - width) * 4);
-#if TGEN_AVX512
-    if (formats >> BFLOAT16 & 1) {
-        uint16_t* bf16 = input.bf16 + t * input.stride;
-        for (int64_t k = 0; k < used; k += 32)
-            _mm512_storeu_si512(bf16 + k, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(floats + k + 16), _mm512_loadu_ps(floats + k)));
-    }
-#endif
-    if (formats >> INT8 & 3) {
-        int8_t* bytes = input.int8 + t * input.stride;
-        Floats strange = all(0.0f);  // stays 0 unless a number is infinite or NaN
-        for (int64_t g = 0; g < used / GROUP; g++) {
-            Floats a = load(floats + g * GROUP), b = load(floats + g * GROUP + 16);
-            float top = largest(max(magnitude(a), magnitude(b)));
-            strange = fma(a, all(0.0f), fma(b, all(0.0f), strange));
-            Floats inverse = all(top > 1e-30f && top <= FLT_MAX ? 127.0f / top : 0.0f);  // finite
-            store_int8(bytes + g * GROUP, mul(a, inverse));
-            store_int8(bytes + g * GROUP + 16, mul(b, inverse));
-            int32_t total = 0;
-            for (int i = 0; i < GROUP; i++) total += bytes[g * GROUP + i];
-            input.scale[t * (input.stride / GROUP) + g] = top / 127.0f;
-            input.sum[t * (input.stride / GROUP) + g] = total;
-        }
-        // Integers cannot hold NaN, which must come out at the end all the same, so that it is noticed.
-        if (sum(strange) != 0) input.scale[t * (input.stride / GROUP)] = NAN;
-    }
-}
 
 // ---- row-major matrices: a register holds 16 columns of one row
 
@@ -209,7 +163,7 @@ static void panel_tile(const uint8_t* panel, int64_t groups, const Input& x, int
             const uint8_t* weights = pair + 64 + h * GROUP_BYTES;
             for (int n = 0; n < N; n++) {
                 int32_t sum = x.sum[(token + n) * group_stride + g + h];
-                acc[n] = FOUR_BITS ? start4(sum) : start8(sum);
+                acc[n] = FOUR_BITS ? integers(-8 * sum) : start8(sum);
             }
             if (FOUR_BITS) {
 #pragma GCC unroll 4
@@ -263,6 +217,11 @@ static void multiply_panels(const Matrix& m, int64_t first, int64_t last, const 
     }
 }
 
+INLINE Input with_round_scales(Input x) {
+    x.scale = x.half_scale;
+    return x;
+}
+
 static void multiply(const Matrix& m, int64_t first, int64_t last, const Input& x, int64_t tokens, float* out, int64_t stride) {
     switch (m.format) {
         case FLOAT32: return multiply_rows<Float32Row>(m, first, last, x, tokens, out, stride);
@@ -270,6 +229,16 @@ static void multiply(const Matrix& m, int64_t first, int64_t last, const Input& 
         case BFLOAT16: return multiply_rows<Bfloat16Row>(m, first, last, x, tokens, out, stride);
         case INT8: return multiply_panels<false>(m, first, last, x, tokens, out, stride);
         case INT4: return multiply_panels<true>(m, first, last, x, tokens, out, stride);
+        case Q8_0: return multiply_panels<false>(m, first, last, with_round_scales(x), tokens, out, stride);
+        case Q4_0: return multiply_panels<true>(m, first, last, with_round_scales(x), tokens, out, stride);
+        case Q4_1: return multiply_blocks<Q4_1>(m, first, last, x, tokens, out, stride);
+        case Q5_1: return multiply_blocks<Q5_1>(m, first, last, x, tokens, out, stride);
+        case Q2_K: return multiply_blocks<Q2_K>(m, first, last, x, tokens, out, stride);
+        case Q3_K: return multiply_blocks<Q3_K>(m, first, last, x, tokens, out, stride);
+        case Q4_K: return multiply_blocks<Q4_K>(m, first, last, x, tokens, out, stride);
+        case Q5_K: return multiply_blocks<Q5_K>(m, first, last, x, tokens, out, stride);
+        case Q6_K: return multiply_blocks<Q6_K>(m, first, last, x, tokens, out, stride);
+        case IQ4_XS: return multiply_blocks<IQ4_XS>(m, first, last, x, tokens, out, stride);
     }
 }
 
@@ -282,8 +251,8 @@ static void read_row(const Matrix& m, int64_t row, float* out) {
             case FLOAT32: memcpy(out + k, data + 4 * k, 4); break;
             case FLOAT16: memcpy(&bits, data + 2 * k, 2); out[k] = half_to_float(bits); break;
             case BFLOAT16: memcpy(&bits, data + 2 * k, 2); out[k] = bf16_to_float(bits); break;
-            default: {
-                bool four = m.format == INT4;
+            case INT8: case INT4: case Q8_0: case Q4_0: {
+                bool four = m.format == INT4 || m.format == Q4_0;
                 int64_t group = k / GROUP, quartet = k % GROUP / 4, lane = row % LANES, each = group_bytes(m.format);
                 const uint8_t* pair = m.data + row / LANES * panel_bytes(m.format, m.columns) + group / 2 * (64 + 2 * each);
                 memcpy(&bits, pair + group % 2 * 32 + lane * 2, 2);
@@ -291,7 +260,9 @@ static void read_row(const Matrix& m, int64_t row, float* out) {
                 int byte = weights[(four ? quartet % 4 : quartet) * 64 + lane * 4 + k % 4];
                 int value = four ? (quartet < 4 ? byte & 15 : byte >> 4) - 8 : byte - 128;
                 out[k] = half_to_float(bits) * (float)value;
+                break;
             }
+            default: out[k] = number_of_block(m.format, m.data + row / LANES * panel_bytes(m.format, m.columns), row % LANES, k);
         }
     }
 }

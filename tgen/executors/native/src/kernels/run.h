@@ -102,6 +102,11 @@ static Input make_input(Arena* arena, int64_t tokens, int64_t width) {
     input.int8 = (int8_t*)arena_take(arena, tokens * stride);
     input.scale = (float*)arena_take(arena, tokens * stride / GROUP * 4);
     input.sum = (int32_t*)arena_take(arena, tokens * stride / GROUP * 4);
+    input.half_scale = (float*)arena_take(arena, tokens * stride / GROUP * 4);
+    input.half_sum = (float*)arena_take(arena, tokens * stride / GROUP * 4);
+    input.super_int8 = (int8_t*)arena_take(arena, tokens * supers_of(stride) * SUPER);
+    input.super_scale = (float*)arena_take(arena, tokens * supers_of(stride) * 4);
+    input.super_sum = (int32_t*)arena_take(arena, tokens * supers_of(stride) * (SUPER / 16) * 4);
     return input;
 }
 
@@ -111,6 +116,12 @@ INLINE Floats activate(int activation, const float* numbers, Floats x) {
         case GELU_TANH: {
             Floats cubic = mul(x, fma(mul(x, x), all(0.044715f), all(1.0f)));
             return mul(mul(x, all(0.5f)), add(hyperbolic_tangent(mul(cubic, all(0.79788456f))), all(1.0f)));
+        }
+        case GELU_HALF: {  // llama.cpp looks it up in a table of float16
+            Floats rough = half_of(x), cubic = mul(rough, fma(mul(rough, rough), all(0.044715f), all(1.0f)));
+            Floats value = half_of(mul(mul(rough, all(0.5f)), add(hyperbolic_tangent(mul(cubic, all(0.79788456f))), all(1.0f))));
+            value = where_positive(sub(x, all(-10.0f)), value, all(0.0f));
+            return where_positive(sub(all(10.0f), x), value, x);
         }
         case SILU: return mul(x, sigmoid(x));
         case RELU: return max(x, all(0.0f));

@@ -219,7 +219,7 @@ static void write_cache(const Run& run, const Instruction& op, const Row* row, i
     uint8_t* head = row->page[position / LANES]->data + layer.offset + kv_head * head_bytes(geometry.format, dim);
     switch (geometry.format) {
         case FLOAT32: return FloatCache<Float32Numbers>::put(head, dim, slot, key, value);
-        case FLOAT16: return FloatCache<Float16Numbers>::put(head, dim, slot, key, value);
+        case FLOAT16: case HALVES: return FloatCache<Float16Numbers>::put(head, dim, slot, key, value);
         default: return Int8Cache::put(head, dim, slot, key, value);
     }
 }
@@ -240,7 +240,7 @@ static void attend_item(const Run& run, const Instruction& op, const Item& item,
     alignas(64) float numbers[QUERIES * 1024], sums[QUERIES][1024], more[QUERIES][1024], scales[QUERIES * 32];
     alignas(64) int8_t bytes[QUERIES * 1024];
     int32_t totals[QUERIES * 32];
-    const Input queries = {padded(dim), numbers, nullptr, bytes, scales, totals};
+    const Input queries = {padded(dim), numbers, nullptr, bytes, scales, totals, nullptr, nullptr, nullptr, nullptr, nullptr};
     Scene scene = {row, keys_at, dim, &queries, op.attention_scale, op.softcap, nullptr, 0, 0};
     if (op.distances >= 0) {
         const Distances& distances = run.model->distances[op.distances];
@@ -264,6 +264,8 @@ static void attend_item(const Run& run, const Instruction& op, const Item& item,
                 for (int64_t i = 0; i < dim; i++) vector[i] *= factor;
             }
             prepare(queries, n, vector, dim, row->geometry->format == INT8 ? 1 << INT8 : 0);
+            if (row->geometry->format == HALVES)
+                for (int64_t i = 0; i < dim; i += LANES) store(vector + i, half_of(load(vector + i)));
             query[n] = {position, op.window && position >= op.window ? position + 1 - op.window : 0, end, head};
             result[n] = {-INFINITY, 0, sums[n]};
             next[n] = {-INFINITY, 0, more[n]};

@@ -1,0 +1,104 @@
+// The vectors that matrices multiply, and the rounding of them that each format of a matrix wants.
+#pragma once
+
+#include "lanes.h"
+#include "../model.h"
+
+namespace TGEN_KERNEL {
+
+// The vectors of some tokens in every form that a matrix may want. Rows have `stride` numbers, a multiple of 64, zero beyond the width.
+struct Input {
+    int64_t stride;
+    float* floats;     // [tokens][stride]
+    uint16_t* bf16;    // [tokens][stride]
+    int8_t* int8;      // [tokens][stride]
+    float* scale;      // [tokens][stride / 32] of each group of int8
+    int32_t* sum;      // [tokens][stride / 32] of the group's int8
+    // For the matrices of GGUF files. Of each group, the scale rounded to float16, and the product of scale and sum rounded to float16;
+    // then the integers of 256 numbers with one scale, [tokens][stride / 256, rounded up], and the sums of 16 of them.
+    float *half_scale, *half_sum;
+    int8_t* super_int8;
+    float* super_scale;
+    int32_t* super_sum;
+};
+
+INLINE int64_t padded(int64_t columns) { return (columns + 63) & ~(int64_t)63; }
+INLINE int64_t supers_of(int64_t columns) { return (columns + SUPER - 1) / SUPER; }
+
+// Round each 32 numbers to multiples of their largest magnitude / 127, to the nearest, ties to even. llama.cpp rounds to the same integers
+// and then the scale, for matrices with scales alone (its Q8_0), or also the sum (Q8_1).
+static void round_groups(const Input& input, int64_t t, const float* floats, int64_t used, int32_t formats) {
+    int8_t* bytes = input.int8 + t * input.stride;
+    const int64_t at = t * (input.stride / GROUP);
+    for (int64_t g = 0; g < used / GROUP; g++) {
+        Floats a = load(floats + g * GROUP), b = load(floats + g * GROUP + 16);
+        float top = largest(max(magnitude(a), magnitude(b)));
+        Floats inverse = all(top > 1e-30f && top <= FLT_MAX ? 127.0f / top : 0.0f);  // finite
+        store_int8(bytes + g * GROUP, mul(a, inverse));
+        store_int8(bytes + g * GROUP + 16, mul(b, inverse));
+        int32_t total = 0;
+        for (int i = 0; i < GROUP; i++) total += bytes[g * GROUP + i];
+        input.scale[at + g] = top / 127.0f;
+        input.sum[at + g] = total;
+        if (formats & (ROUND_SCALES | ROUND_SUMS)) input.half_scale[at + g] = half_of(top / 127.0f);
+        if (formats & ROUND_SUMS) input.half_sum[at + g] = half_of(top / 127.0f * (float)total);
+    }
+}
+
+// Round each 256 numbers to multiples of the one of largest magnitude / -127, as llama.cpp does for its K types (its Q8_K).
+static void round_supers(const Input& input, int64_t t, const float* floats, int64_t width) {
+    const int64_t supers = supers_of(input.stride);
+    for (int64_t s = 0; s < width / SUPER; s++) {
+        const float* some = floats + s * SUPER;
+        int8_t* bytes = input.super_int8 + (t * supers + s) * SUPER;
+        int32_t* sums = input.super_sum + (t * supers + s) * (SUPER / 16);
+        Floats high = all(0.0f), low = all(0.0f);
+        for (int64_t i = 0; i < SUPER; i += LANES) {
+            high = max(high, load(some + i));
+            low = max(low, sub(all(0.0f), load(some + i)));
+        }
+        float up = largest(high), down = largest(low), extreme = up > down ? up : -down;
+        if (up == down && up > 0)  // the first of them counts
+            for (int64_t i = 0; i < SUPER; i++)
+                if (fabsf(some[i]) == up) {
+                    extreme = some[i];
+                    break;
+                }
+        float inverse = extreme != 0 && fabsf(extreme) > 1e-30f && fabsf(extreme) <= FLT_MAX ? -127.0f / extreme : 0.0f;
+        for (int64_t i = 0; i < SUPER; i += LANES) store_int8(bytes + i, mul(load(some + i), all(inverse)));
+        for (int64_t j = 0; j < SUPER / 16; j++) {
+            sums[j] = 0;
+            for (int64_t i = 0; i < 16; i++) sums[j] += bytes[j * 16 + i];
+        }
+        input.super_scale[t * supers + s] = inverse != 0 ? 1.0f / inverse : extreme / -127.0f;
+    }
+}
+
+// Bring token t's vector [width] into the forms that `formats` asks for.
+static void prepare(const Input& input, int64_t t, const float* vector, int64_t width, int32_t formats) {
+    float* floats = input.floats + t * input.stride;
+    int64_t used = padded(width);
+    if (floats != vector) memcpy(floats, vector, (size_t)width * 4);
+    memset(floats + width, 0, (size_t)(used - width) * 4);
+#if TGEN_AVX512
+    if (formats >> BFLOAT16 & 1) {
+        uint16_t* bf16 = input.bf16 + t * input.stride;
+        for (int64_t k = 0; k < used; k += 32)
+            _mm512_storeu_si512(bf16 + k, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(floats + k + 16), _mm512_loadu_ps(floats + k)));
+    }
+#endif
+    if (formats & BY_GROUP) round_groups(input, t, floats, used, formats);
+    if (formats & BY_SUPER) round_supers(input, t, floats, width);
+    if (formats & (BY_GROUP | BY_SUPER)) {
+        Floats strange = all(0.0f);  // stays 0 unless a number is infinite or NaN
+        for (int64_t k = 0; k < used; k += LANES) strange = fma(load(floats + k), all(0.0f), strange);
+        // Integers cannot hold NaN, which must come out at the end all the same, so that it is noticed.
+        if (sum(strange) != 0) {
+            if (formats & BY_GROUP) input.scale[t * (input.stride / GROUP)] = NAN;
+            if (formats & (ROUND_SCALES | ROUND_SUMS)) input.half_scale[t * (input.stride / GROUP)] = NAN;
+            if (formats & BY_SUPER) input.super_scale[t * supers_of(input.stride)] = NAN;
+        }
+    }
+}
+
+}  // namespace TGEN_KERNEL
