@@ -22,7 +22,9 @@ def rotations(rope: RopeSpec, positions: int, *, stepwise: bool = False) -> tupl
     places = np.arange(positions, dtype=np.float32)[:, None]
     angles = _stepwise(rope, places) if stepwise else places * rope_frequencies(rope)
     amplitude = np.float32(rope.scaling.amplitude if isinstance(rope.scaling, PairScaling) else 1.0)
-    return np.cos(angles) * amplitude, np.sin(angles) * amplitude
+    if stepwise:
+        angles = angles.astype(np.float64)  # rounded to float32 after the cosine, not within it
+    return np.cos(angles).astype(np.float32) * amplitude, np.sin(angles).astype(np.float32) * amplitude
 
 
 def _stepwise(rope: RopeSpec, places: Floats) -> Floats:

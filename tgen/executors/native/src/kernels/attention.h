@@ -37,6 +37,38 @@ struct Partial {
 // Where a head's keys stand in the page of a block of positions.
 INLINE const uint8_t* keys_of(const Scene& scene, int64_t block) { return scene.row->page[block / LANES]->data + scene.offset; }
 
+// The same as `weigh` in the order of llama.cpp: each number has 64 partial sums, of the positions that leave one remainder after division
+// by 64, which are added at the end, those 32 and then 16, 8, 4, 2 and 1 apart.
+template <class Cache, int N, int R>
+static void weigh_in_lanes(const Scene& scene, const typename Cache::Weights* weights, int64_t begin, int64_t end, int64_t at, Partial* out) {
+    const int64_t dim = scene.head_dim, values_at = Cache::values_at(dim);
+    for (int64_t block = begin; block < end; block += LANES)
+        fetch(keys_of(scene, block) + values_at + at * Cache::BYTES, R * LANES * Cache::BYTES);
+    Floats lane[LANES][N][R];
+    for (int64_t p = 0; p < LANES; p++) {
+        Floats part[4][N][R];
+        for (int a = 0; a < 4; a++)
+            for (int n = 0; n < N; n++)
+                for (int v = 0; v < R; v++) part[a][n][v] = all(0.0f);
+        for (int a = 0; a < 4; a++)
+            for (int64_t block = begin + (a + 4 - begin / LANES % 4) % 4 * LANES; block + p < end; block += 4 * LANES) {
+                const uint8_t* values = keys_of(scene, block) + values_at;
+                for (int v = 0; v < R; v++) {
+                    Floats value = Cache::get(values, p * dim + at + v * LANES);
+                    for (int n = 0; n < N; n++) part[a][n][v] = fma(all(weights[n].numbers[block - begin + p]), value, part[a][n][v]);
+                }
+            }
+        for (int n = 0; n < N; n++)
+            for (int v = 0; v < R; v++) lane[p][n][v] = add(add(part[0][n][v], part[2][n][v]), add(part[1][n][v], part[3][n][v]));
+    }
+    for (int width = LANES / 2; width; width /= 2)
+        for (int p = 0; p < width; p++)
+            for (int n = 0; n < N; n++)
+                for (int v = 0; v < R; v++) lane[p][n][v] = add(lane[p][n][v], lane[p + width][n][v]);
+    for (int n = 0; n < N; n++)
+        for (int v = 0; v < R; v++) store(out[n].sums + at + v * LANES, lane[0][n][v]);
+}
+
 // The sums over keys of weight times value, for R registers of a head's numbers from `at` on.
 template <class Cache, int N, int R>
 static void weigh(const Scene& scene, const typename Cache::Weights* weights, int64_t begin, int64_t end, int64_t at, Partial* out) {
@@ -44,6 +76,10 @@ static void weigh(const Scene& scene, const typename Cache::Weights* weights, in
     Floats sums[N][R];
     for (int n = 0; n < N; n++)
         for (int v = 0; v < R; v++) sums[n][v] = all(0.0f);
+    if constexpr (Cache::IN_LANES) {
+        weigh_in_lanes<Cache, N, R>(scene, weights, begin, end, at, out);
+        return;
+    }
     for (int64_t block = begin; block < end; block += LANES) {
         int64_t positions = end - block < LANES ? end - block : LANES, further = block + AHEAD * LANES;
         // After the last values come the first keys of the next chunk.
@@ -82,15 +118,21 @@ static void attend_chunk(const Scene& scene, const Query* query, int64_t begin, 
     typename Cache::Weights weights[N];
     for (int n = 0; n < N; n++) {
         out[n].top = largest(top[n]);
-        Floats total = all(0.0f), level = all(out[n].top == -INFINITY ? 0.0f : out[n].top);
+        const Floats level = all(out[n].top == -INFINITY ? 0.0f : out[n].top);
+        double total = 0;
         for (int64_t block = begin; block < end; block += LANES) {
             Floats weight = exponential(sub(load(scores[n] + block - begin), level));
             store(scores[n] + block - begin, weight);
-            total = add(total, weight);
+            total += (double)sum(weight);
         }
-        out[n].total = sum(total);
+        const float inverse = total > 0 ? (float)(1.0 / total) : 0.0f;
         for (int64_t block = begin; block < end; block += LANES)
-            Cache::set_weights(weights + n, block - begin, load(scores[n] + block - begin), out[n].total, keys_of(scene, block) + values_at);
+            Cache::set_weights(weights + n, block - begin, load(scores[n] + block - begin), inverse, keys_of(scene, block) + values_at);
+        out[n].total = (float)total;
+        if (Cache::IN_LANES && total > 0) {  // the weights are shares of the total
+            out[n].top += logf((float)total);
+            out[n].total = 1;
+        }
     }
     for (int64_t at = 0; at < dim; at += VALUE_LANES * LANES) {
         switch (lanes_of(dim - at) / LANES) {
@@ -132,7 +174,7 @@ static void attend(const Scene& scene, const Query* query, int count, int64_t be
     switch (scene.row->geometry->format) {
         case FLOAT32: return attend_some<FloatCache<Float32Numbers>>(scene, query, count, from, end, out);
         case FLOAT16: return attend_some<FloatCache<Float16Numbers>>(scene, query, count, from, end, out);
-        case HALVES: return attend_some<FloatCache<HalfNumbers>>(scene, query, count, from, end, out);
+        case HALVES: return attend_some<HalfCache>(scene, query, count, from, end, out);
         default: return attend_some<Int8Cache>(scene, query, count, from, end, out);
     }
 }

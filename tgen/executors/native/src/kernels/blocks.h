@@ -14,6 +14,8 @@ namespace TGEN_KERNEL {
 
 #if TGEN_AVX512
 constexpr int TILE_OF_BLOCKS = 4;
+#elif TGEN_PLAIN
+constexpr int TILE_OF_BLOCKS = 1;
 #else
 constexpr int TILE_OF_BLOCKS = 2;
 #endif
@@ -43,6 +45,37 @@ INLINE void add_products(const uint8_t* low, const uint8_t* high, const int8_t* 
             second[n] = dot4(second[n], b, ((const int32_t*)bytes[n])[i + 4]);
         }
     }
+}
+
+// The sum of eight partial sums, in the order in which llama.cpp adds the eight lanes of a register.
+INLINE Floats sum_of_lanes(const Floats* lane) {
+    return add(add(add(lane[0], lane[4]), add(lane[2], lane[6])), add(add(lane[1], lane[5]), add(lane[3], lane[7])));
+}
+
+// INT8's panels, for N tokens: each row has eight partial sums, one for each quartet of columns.
+template <int N>
+static void lane_tile(const uint8_t* panel, int64_t columns, const Input& x, int64_t token, float* out, int64_t stride) {
+    constexpr int64_t BYTES = LANES * GROUP;
+    Floats lane[N][8];
+    for (int n = 0; n < N; n++)
+        for (int i = 0; i < 8; i++) lane[n][i] = all(0.0f);
+    for (int64_t g = 0; g < padded(columns) / GROUP; g++) {
+        const uint8_t *pair = panel + g / 2 * (64 + 2 * BYTES), *weights = pair + 64 + g % 2 * BYTES;
+        if (N == 1)
+            for (int64_t line = 0; line < BYTES; line += 64) __builtin_prefetch(weights + 2048 + line, 0, 2);
+        const Floats scale = load_half((const uint16_t*)(pair + g % 2 * 32));
+        Floats scales[N];
+        for (int n = 0; n < N; n++) scales[n] = mul(scale, all(x.half_scale[(token + n) * (x.stride / GROUP) + g]));
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) {
+            Quartets w = weights8(weights + i * 64);
+            for (int n = 0; n < N; n++) {
+                const int64_t at = (token + n) * (x.stride / 4) + g * 8 + i;
+                lane[n][i] = fma(to_floats(dot8(start8(x.quartet[at]), w, ((const int32_t*)x.int8)[at])), scales[n], lane[n][i]);
+            }
+        }
+    }
+    for (int n = 0; n < N; n++) store(out + n * stride, sum_of_lanes(lane[n]));
 }
 
 // Blocks of 64 columns, for N tokens.
@@ -78,8 +111,8 @@ static void super_tile(const uint8_t* panel, int64_t columns, const Input& x, in
     constexpr int64_t LOW = LANES * GROUP * blocks.low / 8, HIGH = LANES * GROUP * blocks.high / 8, PARTS = SUPER / blocks.width;
     constexpr bool HALVED = blocks.width == 16;
     const int64_t supers = columns / SUPER, super_stride = supers_of(x.stride);
-    Floats total[N];
-    for (int n = 0; n < N; n++) total[n] = all(0.0f);
+    Floats total[N], least_total[N];
+    for (int n = 0; n < N; n++) total[n] = least_total[n] = all(0.0f);
     for (int64_t s = 0; s < supers; s++, panel += bytes_of_block(FORMAT)) {
         const int8_t *scales = (const int8_t*)panel + 64, *minima = scales + PARTS * LANES;
         const uint8_t *low = panel + head_of_block(FORMAT), *high = low + SUPER / GROUP * LOW;
@@ -124,21 +157,83 @@ static void super_tile(const uint8_t* panel, int64_t columns, const Input& x, in
         for (int n = 0; n < N; n++) {
             float its = x.super_scale[(token + n) * super_stride + s];
             total[n] = fma(scaled[n], mul(scale, all(its)), total[n]);
-            if (blocks.minima) total[n] = fma(lowered[n], mul(least, all(-its)), total[n]);
+            if (blocks.minima) least_total[n] = fma(lowered[n], mul(least, all(its)), least_total[n]);
         }
     }
-    for (int n = 0; n < N; n++) store(out + n * stride, total[n]);
+    for (int n = 0; n < N; n++) store(out + n * stride, blocks.minima ? sub(total[n], least_total[n]) : total[n]);
+}
+
+// The same with eight partial sums for each row, as llama.cpp has them for Q5_K and Q6_K.
+template <int FORMAT, int N>
+static void super_lane_tile(const uint8_t* panel, int64_t columns, const Input& x, int64_t token, float* out, int64_t stride) {
+    constexpr Blocks blocks = blocks_of(FORMAT);
+    constexpr int64_t LOW = LANES * GROUP / 2, HIGH = LANES * GROUP / 4, PARTS = SUPER / blocks.width;
+    constexpr bool HALVED = blocks.width == 16;
+    const int64_t supers = columns / SUPER, super_stride = supers_of(x.stride);
+    Floats total[N][8], least_total[N];
+    for (int n = 0; n < N; n++) {
+        least_total[n] = all(0.0f);
+        for (int i = 0; i < 8; i++) total[n][i] = all(0.0f);
+    }
+    for (int64_t s = 0; s < supers; s++, panel += bytes_of_block(FORMAT)) {
+        const int8_t *scales = (const int8_t*)panel + 64, *minima = scales + PARTS * LANES;
+        const uint8_t *low = panel + head_of_block(FORMAT), *high = low + SUPER / GROUP * LOW;
+        Floats lane[N][8], lowered[N];
+        for (int n = 0; n < N; n++) {
+            const int32_t* sums = x.super_sum + ((token + n) * super_stride + s) * (SUPER / 16);
+            lowered[n] = all(0.0f);
+            for (int i = 0; i < 8; i++) {
+                lane[n][i] = all(0.0f);
+                if (blocks.minima) {
+                    lowered[n] = fma(load_int8(minima + i * LANES), all((float)(sums[2 * i] + sums[2 * i + 1])), lowered[n]);
+                    continue;
+                }
+                for (int half = 2 * i; half < 2 * i + 2; half++)
+                    lane[n][i] = fma(load_int8(scales + half * LANES), all((float)(-blocks.zero * sums[half])), lane[n][i]);
+            }
+        }
+        for (int64_t g = 0; g < SUPER / GROUP; g++) {
+            if (N == 1)
+                for (int64_t line = 0; line < LOW + HIGH; line += 64) __builtin_prefetch(low + g * (LOW + HIGH) + 3072 + line, 0, 2);
+            const Floats first = load_int8(scales + (HALVED ? 2 * g : g) * LANES), second = HALVED ? load_int8(scales + (2 * g + 1) * LANES) : first;
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) {
+                Quartets a, b;
+                weights4(low + g * LOW + i * 64, &a, &b);
+                a = with_high(a, high + g * HIGH, i);
+                b = with_high(b, high + g * HIGH + 64, i);
+                for (int n = 0; n < N; n++) {
+                    const int32_t* bytes = (const int32_t*)(x.super_int8 + ((token + n) * super_stride + s) * SUPER + g * GROUP);
+                    lane[n][i] = fma(to_floats(dot4(integers(0), a, bytes[i])), first, lane[n][i]);
+                    lane[n][i + 4] = fma(to_floats(dot4(integers(0), b, bytes[i + 4])), second, lane[n][i + 4]);
+                }
+            }
+        }
+        Floats scale = load_half((const uint16_t*)panel), least = load_half((const uint16_t*)(panel + 32));
+        for (int n = 0; n < N; n++) {
+            float its = x.super_scale[(token + n) * super_stride + s];
+            for (int i = 0; i < 8; i++) total[n][i] = fma(lane[n][i], mul(scale, all(its)), total[n][i]);
+            if (blocks.minima) least_total[n] = fma(lowered[n], mul(least, all(its)), least_total[n]);
+        }
+    }
+    for (int n = 0; n < N; n++) {
+        Floats sum = sum_of_lanes(total[n]);
+        store(out + n * stride, blocks.minima ? sub(sum, least_total[n]) : sum);
+    }
 }
 
 template <int FORMAT, int N>
 static void block_tile(const uint8_t* panel, int64_t columns, const Input& x, int64_t token, float* out, int64_t stride) {
-    if (1 << FORMAT & BY_SUPER) super_tile<FORMAT, N>(panel, columns, x, token, out, stride);
+    if (FORMAT == Q8_0) lane_tile<N>(panel, columns, x, token, out, stride);
+    else if (FORMAT == Q5_K || FORMAT == Q6_K) super_lane_tile<FORMAT, N>(panel, columns, x, token, out, stride);
+    else if (1 << FORMAT & BY_SUPER) super_tile<FORMAT, N>(panel, columns, x, token, out, stride);
     else minima_tile<FORMAT, N>(panel, columns, x, token, out, stride);
 }
 
 // Panels first / 16 to last / 16; `first` and `last` are multiples of 16, and `out` has room for whole panels.
 template <int FORMAT>
 static void multiply_blocks(const Matrix& m, int64_t first, int64_t last, const Input& x, int64_t tokens, float* out, int64_t stride) {
+    constexpr bool IN_LANES = FORMAT == Q8_0 || FORMAT == Q5_K || FORMAT == Q6_K;  // these take many registers
     const int64_t bytes = panel_bytes(FORMAT, m.columns);
     // As many tokens at once as leave their integers in the second-level cache while all panels pass by.
     int64_t room = 393216 / x.stride / 4 * 4;
@@ -149,8 +244,8 @@ static void multiply_blocks(const Matrix& m, int64_t first, int64_t last, const 
             const uint8_t* panel = m.data + r / LANES * bytes;
             float* to = out + r - first;
             int64_t t = begin;
-            for (; TILE_OF_BLOCKS > 2 && t + 4 <= end; t += 4) block_tile<FORMAT, 4>(panel, m.columns, x, t, to + t * stride, stride);
-            for (; t + 2 <= end; t += 2) block_tile<FORMAT, 2>(panel, m.columns, x, t, to + t * stride, stride);
+            for (; TILE_OF_BLOCKS >= 4 && !IN_LANES && t + 4 <= end; t += 4) block_tile<FORMAT, 4>(panel, m.columns, x, t, to + t * stride, stride);
+            for (; TILE_OF_BLOCKS >= 2 && t + 2 <= end; t += 2) block_tile<FORMAT, 2>(panel, m.columns, x, t, to + t * stride, stride);
             for (; t < end; t++) block_tile<FORMAT, 1>(panel, m.columns, x, t, to + t * stride, stride);
         }
     }

@@ -21,6 +21,7 @@ template <class Type>
 struct FloatCache : Type {
     typedef typename Type::Number Number;
     static constexpr int64_t BYTES = sizeof(Number);
+    static constexpr bool IN_LANES = false;  // whether sums are made in the order of llama.cpp
 
     struct alignas(64) Weights {
         float numbers[CHUNK];
@@ -59,9 +60,7 @@ struct FloatCache : Type {
         }
     }
 
-    INLINE void set_weights(Weights* weights, int64_t first, Floats numbers, float total, const uint8_t*) {
-        store(weights->numbers + first, Type::weight(numbers, total));
-    }
+    INLINE void set_weights(Weights* weights, int64_t first, Floats numbers, float, const uint8_t*) { store(weights->numbers + first, numbers); }
 
     template <int N, int R>
     INLINE void weigh(const uint8_t* values, const uint8_t* ahead, int64_t dim, int64_t at, int64_t positions, const Weights* weights,
@@ -80,24 +79,54 @@ struct Float32Numbers {
     typedef float Number;
     INLINE Floats get(const uint8_t* p, int64_t at) { return load((const float*)p + at); }
     INLINE void set(float* p, Floats x) { store(p, x); }
-    INLINE Floats weight(Floats x, float) { return x; }
 };
 
 struct Float16Numbers {
     typedef uint16_t Number;
     INLINE Floats get(const uint8_t* p, int64_t at) { return load_half((const uint16_t*)p + at); }
     INLINE void set(uint16_t* p, Floats x) { store_half(p, x); }
-    INLINE Floats weight(Floats x, float) { return x; }
 };
 
-// As llama.cpp multiplies: each weight's share of a chunk's total is rounded to float16, too (and queries are, in step.h).
-struct HalfNumbers : Float16Numbers {
-    INLINE Floats weight(Floats x, float total) { return total > 0 ? mul(half_of(mul(x, all(1.0f / total))), all(total)) : x; }
+// As llama.cpp multiplies: a weight's share of the total is rounded to float16, too (and queries are, in step.h), and sums are made in its
+// order. Each score has 64 partial sums, which are added as in `weigh_in_lanes`.
+struct HalfCache : FloatCache<Float16Numbers> {
+    static constexpr bool IN_LANES = true;
+
+    template <int N>
+    INLINE void score(const uint8_t* keys, const uint8_t* ahead, int64_t dim, const Input& queries, Floats* scores) {
+        const int64_t whole = dim / 64 * 64;
+        Floats lane[N][LANES];
+        for (int64_t i = 0; i < LANES; i++) {
+            Floats part[N][4];
+            for (int n = 0; n < N; n++)
+                for (int a = 0; a < 4; a++) part[n][a] = all(0.0f);
+            for (int64_t d = 0; d < whole; d += 64)
+                for (int64_t a = 0; a < 4; a++) {
+                    const int64_t at = d + a * 16 + i;
+                    __builtin_prefetch(ahead + at * LANES * BYTES, 0, 3);
+                    Floats key = get(keys, at * LANES);
+                    for (int n = 0; n < N; n++) part[n][a] = fma(key, all(queries.floats[n * queries.stride + at]), part[n][a]);
+                }
+            for (int n = 0; n < N; n++) lane[n][i] = add(add(part[n][0], part[n][2]), add(part[n][1], part[n][3]));
+        }
+        for (int n = 0; n < N; n++) {
+            for (int width = LANES / 2; width; width /= 2)
+                for (int i = 0; i < width; i++) lane[n][i] = add(lane[n][i], lane[n][i + width]);
+            for (int64_t d = whole; d < dim; d++) lane[n][0] = fma(get(keys, d * LANES), all(queries.floats[n * queries.stride + d]), lane[n][0]);
+            scores[n] = lane[n][0];
+        }
+    }
+
+    INLINE void set_weights(Weights* weights, int64_t first, Floats numbers, float inverse, const uint8_t*) {
+        store(weights->numbers + first, half_of(mul(numbers, all(inverse))));
+    }
 };
 
 // Integers, for quantised weights. The keys are a panel as weights are: a row of it for each position. The values have a scale for each
 // position, [16], and then stand as [dim / 16][4][16][4]: four positions of a number side by side.
 struct Int8Cache {
+    static constexpr bool IN_LANES = false;
+
     struct alignas(64) Weights {
         int8_t multiples[CHUNK];
         float scale[CHUNK / LANES];  // of the multiples of a page

@@ -23,6 +23,7 @@ INLINE Input from(Input input, int64_t vector) {
     input.sum += vector * groups;
     input.half_scale += vector * groups;
     input.half_sum += vector * groups;
+    input.quartet += vector * (input.stride / 4);
     input.super_int8 += vector * supers_of(input.stride) * SUPER;
     input.super_scale += vector * supers_of(input.stride);
     input.super_sum += vector * supers_of(input.stride) * (SUPER / 16);
@@ -137,6 +138,7 @@ static void copy_vector(const Input& from, int64_t token, const Input& to, int64
     }
     if (formats & BY_GROUP) {
         memcpy(to.half_scale + pair * groups, from.half_scale + token * groups, (size_t)groups * 4);
+        memcpy(to.quartet + pair * (stride / 4), from.quartet + token * (stride / 4), (size_t)stride);
         memcpy(to.half_sum + pair * groups, from.half_sum + token * groups, (size_t)groups * 4);
         memcpy(to.int8 + pair * stride, from.int8 + token * stride, (size_t)stride);
         memcpy(to.scale + pair * groups, from.scale + token * groups, (size_t)groups * 4);

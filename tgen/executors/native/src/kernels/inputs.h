@@ -17,6 +17,7 @@ struct Input {
     // For the matrices of GGUF files. Of each group, the scale rounded to float16, and the product of scale and sum rounded to float16;
     // then the integers of 256 numbers with one scale, [tokens][stride / 256, rounded up], and the sums of 16 of them.
     float *half_scale, *half_sum;
+    int32_t* quartet;  // [tokens][stride / 4] the sum of each 4 of int8
     int8_t* super_int8;
     float* super_scale;
     int32_t* super_sum;
@@ -41,6 +42,11 @@ static void round_groups(const Input& input, int64_t t, const float* floats, int
         input.scale[at + g] = top / 127.0f;
         input.sum[at + g] = total;
         if (formats & (ROUND_SCALES | ROUND_SUMS)) input.half_scale[at + g] = half_of(top / 127.0f);
+        if (formats >> Q8_0 & 1)
+            for (int i = 0; i < GROUP / 4; i++) {
+                const int8_t* four = bytes + g * GROUP + 4 * i;
+                input.quartet[t * (input.stride / 4) + g * (GROUP / 4) + i] = four[0] + four[1] + four[2] + four[3];
+            }
         if (formats & ROUND_SUMS) input.half_sum[at + g] = half_of(top / 127.0f * (float)total);
     }
 }

@@ -426,19 +426,15 @@ INLINE float half_of(float x) {
     return lanes[0];
 }
 
-// e^x to about 1e-7 relative, by a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes' expf); 0 far below.
+// e^x to about 1e-7 relative, by a polynomial on [-ln 2 / 2, ln 2 / 2]; 0 far below. The numbers are those of the vector expf of Arm's
+// Optimized Routines, which llama.cpp has, too.
 INLINE Floats exponential(Floats x) {
+    const Floats large = all(12582912.0f);  // beside it, a float has no room for a fraction
     Floats bounded = min(max(x, all(-87.3f)), all(88.0f));
-    Floats n = nearest(mul(bounded, all(1.44269504f)));
-    Floats r = fma(n, all(-0.693359375f), bounded);
-    r = fma(n, all(2.12194440e-4f), r);
-    Floats p = all(1.9875691500e-4f);
-    p = fma(p, r, all(1.3981999507e-3f));
-    p = fma(p, r, all(8.3334519073e-3f));
-    p = fma(p, r, all(4.1665795894e-2f));
-    p = fma(p, r, all(1.6666665459e-1f));
-    p = fma(p, r, all(0.5f));
-    p = fma(p, mul(r, r), add(r, all(1.0f)));
+    Floats n = sub(fma(bounded, all(0x1.715476p+0f), large), large);
+    Floats r = fma(n, all(-0x1.7f7d1cp-20f), fma(n, all(-0x1.62e4p-1f), bounded)), square = mul(r, r);
+    Floats high = fma(all(0x1.0e4020p-7f), r, all(0x1.573e2ep-5f)), middle = fma(all(0x1.555e66p-3f), r, all(0x1.fffdb6p-2f));
+    Floats p = fma(fma(high, square, middle), square, fma(all(0x1.ffffecp-1f), r, all(1.0f)));
     return where_positive(sub(x, all(-87.3f)), mul(p, power_of_two(n)), all(0.0f));
 }
 

@@ -229,7 +229,7 @@ static void multiply(const Matrix& m, int64_t first, int64_t last, const Input& 
         case BFLOAT16: return multiply_rows<Bfloat16Row>(m, first, last, x, tokens, out, stride);
         case INT8: return multiply_panels<false>(m, first, last, x, tokens, out, stride);
         case INT4: return multiply_panels<true>(m, first, last, x, tokens, out, stride);
-        case Q8_0: return multiply_panels<false>(m, first, last, with_round_scales(x), tokens, out, stride);
+        case Q8_0: return multiply_blocks<Q8_0>(m, first, last, x, tokens, out, stride);
         case Q4_0: return multiply_panels<true>(m, first, last, with_round_scales(x), tokens, out, stride);
         case Q4_1: return multiply_blocks<Q4_1>(m, first, last, x, tokens, out, stride);
         case Q5_1: return multiply_blocks<Q5_1>(m, first, last, x, tokens, out, stride);

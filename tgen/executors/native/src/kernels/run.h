@@ -104,6 +104,7 @@ static Input make_input(Arena* arena, int64_t tokens, int64_t width) {
     input.sum = (int32_t*)arena_take(arena, tokens * stride / GROUP * 4);
     input.half_scale = (float*)arena_take(arena, tokens * stride / GROUP * 4);
     input.half_sum = (float*)arena_take(arena, tokens * stride / GROUP * 4);
+    input.quartet = (int32_t*)arena_take(arena, tokens * stride);
     input.super_int8 = (int8_t*)arena_take(arena, tokens * supers_of(stride) * SUPER);
     input.super_scale = (float*)arena_take(arena, tokens * supers_of(stride) * 4);
     input.super_sum = (int32_t*)arena_take(arena, tokens * supers_of(stride) * (SUPER / 16) * 4);
@@ -123,7 +124,7 @@ INLINE Floats activate(int activation, const float* numbers, Floats x) {
             value = where_positive(sub(x, all(-10.0f)), value, all(0.0f));
             return where_positive(sub(all(10.0f), x), value, x);
         }
-        case SILU: return mul(x, sigmoid(x));
+        case SILU: return div(x, add(all(1.0f), exponential(sub(all(0.0f), x))));
         case RELU: return max(x, all(0.0f));
         case RELU_SQUARED: { Floats r = max(x, all(0.0f)); return mul(r, r); }
         case XIELU: {  // numbers: softplus(alpha_p), beta + softplus(alpha_n), beta

@@ -9,25 +9,40 @@
 
 namespace TGEN_KERNEL {
 
+// Sixteen sums in double, so that the order of additions hardly ever shows in the float that they become (llama.cpp does so, too).
+struct Sum {
+    double lanes[LANES] = {};
+
+    INLINE void add(Sum* sum, Floats x) {
+        float some[LANES];
+        store(some, x);
+        for (int i = 0; i < LANES; i++) sum->lanes[i] += (double)some[i];
+    }
+
+    double total() const {
+        double total = 0;
+        for (double lane : lanes) total += lane;
+        return total;
+    }
+};
+
 // The mean (0 for a root mean square) and the inverse deviation of `width` numbers.
 static void measure(const Norm& norm, const float* in, int64_t width, float* mean, float* inverse) {
-    int64_t whole = width / LANES * LANES;
+    const int64_t whole = width / LANES * LANES;
     *mean = 0;
     if (norm.kind == 1) {
-        Floats total = all(0.0f);
-        for (int64_t i = 0; i < whole; i += LANES) total = add(total, load(in + i));
-        *mean = sum(total);
-        for (int64_t i = whole; i < width; i++) *mean += in[i];
-        *mean /= (float)width;
+        Sum sum;
+        for (int64_t i = 0; i < whole; i += LANES) Sum::add(&sum, load(in + i));
+        for (int64_t i = whole; i < width; i++) sum.lanes[0] += (double)in[i];
+        *mean = (float)(sum.total() / (double)width);
     }
-    Floats squares = all(0.0f);
+    Sum squares;
     for (int64_t i = 0; i < whole; i += LANES) {
         Floats away = sub(load(in + i), all(*mean));
-        squares = fma(away, away, squares);
+        Sum::add(&squares, mul(away, away));
     }
-    float square = sum(squares);
-    for (int64_t i = whole; i < width; i++) square += (in[i] - *mean) * (in[i] - *mean);
-    *inverse = 1.0f / sqrtf(square / (float)width + norm.eps);
+    for (int64_t i = whole; i < width; i++) squares.lanes[0] += (double)((in[i] - *mean) * (in[i] - *mean));
+    *inverse = 1.0f / sqrtf((float)(squares.total() / (double)width) + norm.eps);
 }
 
 // out = (in - mean) * inverse * weight + bias, with weights from number `from` on.
@@ -176,10 +191,11 @@ static void multiply_all(Run& run, const Instruction& op, int thread) {
 static void turn(const Rope& rope, int64_t position, float* head) {
     const int64_t half = rope.dim / 2;
     const float *cosine = rope.cosine + position * half, *sine = rope.sine + position * half;
-    for (int64_t i = 0; i < half; i++) {
-        float a = head[i], b = head[i + half];
-        head[i] = a * cosine[i] - b * sine[i];
-        head[i + half] = b * cosine[i] + a * sine[i];
+    for (int64_t i = 0; i < half; i += LANES) {
+        Floats a = load_some(head + i, half - i), b = load_some(head + i + half, half - i);
+        Floats c = load_some(cosine + i, half - i), s = load_some(sine + i, half - i);
+        store_some(head + i, half - i, fma(a, c, sub(all(0.0f), mul(b, s))));
+        store_some(head + i + half, half - i, fma(a, s, mul(b, c)));
     }
 }
 
@@ -240,7 +256,7 @@ static void attend_item(const Run& run, const Instruction& op, const Item& item,
     alignas(64) float numbers[QUERIES * 1024], sums[QUERIES][1024], more[QUERIES][1024], scales[QUERIES * 32];
     alignas(64) int8_t bytes[QUERIES * 1024];
     int32_t totals[QUERIES * 32];
-    const Input queries = {padded(dim), numbers, nullptr, bytes, scales, totals, nullptr, nullptr, nullptr, nullptr, nullptr};
+    const Input queries = {padded(dim), numbers, nullptr, bytes, scales, totals, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
     Scene scene = {row, keys_at, dim, &queries, op.attention_scale, op.softcap, nullptr, 0, 0};
     if (op.distances >= 0) {
         const Distances& distances = run.model->distances[op.distances];
