@@ -31,7 +31,8 @@ from tgen.spec.records import ModelSpec
 class Checkpoint:
     """The contents of a model folder or a GGUF file, whose path `folder` is; `generation` is generation_config.json, unchecked.
 
-    `texts` is where tokenizer and chat template are, which an adapter may bring along.
+    `texts` is where tokenizer and chat template are, which an adapter may bring along. `paired` says that the file has the numbers of a
+    head in the order in which neighbours are rotated.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class Checkpoint:
     generation: dict[str, Any]
     texts: Path
     adapters: tuple[Adapter, ...] = ()
+    paired: bool = False
 
     @property
     def name(self) -> str:
@@ -94,6 +96,7 @@ def open_checkpoint(path: Path, *, vectors: bool = False, adapters: Sequence[str
     Raises CheckpointError or UnsupportedError naming the first fault.
     """
     container: Container
+    paired = False
     opened = open_adapters(path, adapters)
     path = opened.base
     if path.is_file() and opened.adapters:
@@ -105,6 +108,7 @@ def open_checkpoint(path: Path, *, vectors: bool = False, adapters: Sequence[str
         from tgen.checkpoint.gguf.file import open_gguf
 
         container = open_gguf(path)
+        paired = container.interleaved
         with named_after(path):
             config, spec, _ = _read(container.config)
     else:
@@ -124,7 +128,9 @@ def open_checkpoint(path: Path, *, vectors: bool = False, adapters: Sequence[str
         if (other := other_task(config.values, stored)) is not None:
             raise other from None
         raise
-    return Checkpoint(path, config.model_type, spec, stored, matches, config.values, container.generation, opened.texts, opened.adapters)
+    return Checkpoint(
+        path, config.model_type, spec, stored, matches, config.values, container.generation, opened.texts, opened.adapters, paired
+    )
 
 
 def _read(values: dict[str, Any], folder: Path | None = None) -> tuple[Config, ModelSpec, Method | None]:

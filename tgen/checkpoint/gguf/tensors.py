@@ -7,6 +7,7 @@ architectures, and for them the rows of queries and keys stand in that order.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from tgen.checkpoint.stored import StoredTensor
 from tgen.families.table import Part, Rows, Source, Table, Take, paired
@@ -51,6 +52,7 @@ LAYER = {
 APART = {"mixer.out": "attn_o"}  # where encoder and decoder stand apart
 AFTER = {"mixer_norm": "attn_output_norm", "feed_forward_norm": "layer_output_norm"}  # where norms follow the sums
 STACKED, FUSED = "_exps", "attn_qkv"
+ONE_ROW = ".ffn_gate_inp_shexp.weight"
 SINKS = "sinks"
 WIDEST_HEAD = 2**16  # numbers; a damaged width must not fill the memory with an order of rows, and matching refuses its shape
 GATED = ("feed_forward.gate", "feed_forward.up")  # in this order, where one matrix holds both
@@ -81,10 +83,13 @@ def gguf_table(spec: ModelSpec, stored: Collection[str], *, interleaved: bool) -
 def split_experts(stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
     """The tensors with each stack of a layer's experts cut into its members.
 
-    `blk.0.ffn_up_exps.weight` becomes `blk.0.ffn_up_exps.0.weight` and so on.
+    `blk.0.ffn_up_exps.weight` becomes `blk.0.ffn_up_exps.0.weight` and so on. A matrix of one row is a vector in some files: llama.cpp's
+    quantiser drops lengths of 1 at the end of its order of axes.
     """
     found: dict[str, StoredTensor] = {}
     for name, tensor in stored.items():
+        if name.endswith(ONE_ROW) and len(tensor.shape) == 1:
+            tensor = replace(tensor, shape=(1, *tensor.shape))
         module, _, kind = name.rpartition(".")
         if not module.endswith(STACKED) or len(tensor.shape) < 2 or not tensor.shape[0]:
             found[name] = tensor

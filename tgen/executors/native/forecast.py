@@ -56,13 +56,13 @@ def widths(packed: Iterable[int], number_format: str) -> str:
     return f"weights of {' and '.join(map(str, bits))} bits" if bits else NAMES[number_format]
 
 
-def cache_format(options: RunOptions, number_format: str, packed: Collection[int]) -> int:
+def cache_format(options: RunOptions, number_format: str, packed: Collection[int], paired: bool = False) -> int:
     """The library's format of keys and values: integers for quantised weights, unless --dtype asks for floats.
 
-    A quantised GGUF file has llama.cpp's: float16.
+    A quantised GGUF file has llama.cpp's: float16, multiplied in an order that depends on whether the numbers of its heads are `paired`.
     """
     if packed and options.dtype == "auto":
-        return c.HALVES if any(one in GGML_FORMATS.values() for one in packed) else c.INT8
+        return c.HALVES[paired] if any(one in GGML_FORMATS.values() for one in packed) else c.INT8
     return c.FLOAT32 if number_format == "F32" else c.FLOAT16
 
 

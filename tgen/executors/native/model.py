@@ -13,6 +13,7 @@ import numpy as np
 
 from tgen.arrays import Logits
 from tgen.errors import MemoryLimitError
+from tgen.executors.frequencies import Floats
 from tgen.executors.native import interface as c
 from tgen.executors.native.program import compile_spec
 from tgen.executors.native.tables import XIELU, distance_table, rotations, sinusoids, xielu_numbers
@@ -101,9 +102,9 @@ class NativeModel:
         self.library = library
         self.kernel = kernel
         self.weights = weights
-        self.cache_item_bytes = {c.FLOAT32: 4, c.FLOAT16: 2, c.INT8: 1, c.HALVES: 2}[cache_format]
+        self.cache_item_bytes = {c.FLOAT32: 4, c.FLOAT16: 2, c.INT8: 1, **dict.fromkeys(c.HALVES, 2)}[cache_format]
         self._handle = handle
-        self._as_llama_cpp = cache_format == c.HALVES
+        self._as_llama_cpp = cache_format in c.HALVES
         freed_with(self, library.tgen_model_free, handle)
         for name, stack in spec.stacks.items():
             if stack.positions is not None and stack.positions.kind == "sinusoid":
@@ -221,7 +222,7 @@ class NativeModel:
             reach *= 2
         tables: list[Any] = []
         for number, rope in enumerate(self.programs.ropes):
-            cosine, sine = rotations(rope, reach, stepwise=self._as_llama_cpp)
+            cosine, sine = rotations(rope, reach, self._turns if self._as_llama_cpp else None)
             tables += [cosine, sine]
             self._ropes[number] = c.Rope(rope.dim, reach, address(cosine), address(sine))
         for number, (name, bias) in enumerate(self.programs.distances):
@@ -229,6 +230,12 @@ class NativeModel:
             tables.append(table)
             self._distances[number] = c.Distances(bias.heads, reach, address(table))
         self._tables, self._reach = tables, reach
+
+    def _turns(self, angles: Floats) -> tuple[Floats, Floats]:
+        """The cosines and sines of angles, by the C library."""
+        cosines, sines = np.empty_like(angles), np.empty_like(angles)
+        self.library.tgen_turns(address(angles), angles.size, address(cosines), address(sines))
+        return cosines, sines
 
     def _matrix(self, name: str) -> c.Matrix:
         stored = self.weights.matrix(name)

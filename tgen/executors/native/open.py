@@ -93,7 +93,7 @@ def open_executor(checkpoint: Checkpoint, options: RunOptions, kernel: str | Non
         weights.put(module, matrix)
     number_format = wanted or checkpoint.matches.number_format
     formats = {matrix.format for matrix in packed.values()}
-    cache = cache_format(options, number_format, formats)
+    cache = cache_format(options, number_format, formats, checkpoint.paired)
     model = NativeModel(library, checkpoint.spec, weights, handle, known[name], cache)
     held = widths(formats, number_format)
     return NativeExecutor(model, f"{name} kernel, {held}, {model.threads} thread{'s' * (model.threads != 1)}")

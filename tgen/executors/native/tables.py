@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +15,18 @@ XIELU = ("alpha_p", "alpha_n", "beta")
 
 
 @np.errstate(all="ignore")  # as in `rope_frequencies`
-def rotations(rope: RopeSpec, positions: int, *, stepwise: bool = False) -> tuple[Floats, Floats]:
+def rotations(rope: RopeSpec, positions: int, turns: Callable[[Floats], tuple[Floats, Floats]] | None = None) -> tuple[Floats, Floats]:
     """Cosines and sines of the first positions, [positions, dim / 2].
 
-    `stepwise` computes each angle from the one before it, as llama.cpp does, whose floats differ from those of a power.
+    With `turns`, which gives the cosines and sines of angles, the last bits are llama.cpp's: it computes each angle from the one before it.
     """
     places = np.arange(positions, dtype=np.float32)[:, None]
-    angles = _stepwise(rope, places) if stepwise else places * rope_frequencies(rope)
     amplitude = np.float32(rope.scaling.amplitude if isinstance(rope.scaling, PairScaling) else 1.0)
-    if stepwise:
-        angles = angles.astype(np.float64)  # rounded to float32 after the cosine, not within it
-    return np.cos(angles).astype(np.float32) * amplitude, np.sin(angles).astype(np.float32) * amplitude
+    if turns is not None:
+        cosine, sine = turns(_stepwise(rope, places))
+        return cosine * amplitude, sine * amplitude
+    angles = places * rope_frequencies(rope)
+    return np.cos(angles) * amplitude, np.sin(angles) * amplitude
 
 
 def _stepwise(rope: RopeSpec, places: Floats) -> Floats:

@@ -1,5 +1,6 @@
 #include "entry.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,6 +54,13 @@ static int32_t has_neon_dot() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 
 #elif defined(__aarch64__)
 static int32_t has_neon_dot() { return 1; }  // Apple's processors
 #endif
+
+void tgen_turns(const float* angles, int64_t count, float* cosines, float* sines) {
+    for (int64_t i = 0; i < count; i++) {
+        cosines[i] = cosf(angles[i]);
+        sines[i] = sinf(angles[i]);
+    }
+}
 
 int32_t tgen_abi() { return TGEN_ABI; }
 

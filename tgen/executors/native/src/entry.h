@@ -41,6 +41,9 @@ void tgen_scan_maxima(int32_t kernel, const float* logits, int64_t count, int64_
 int64_t tgen_scan_places(int32_t kernel, const float* logits, int64_t count, float border, int64_t* places);
 void tgen_scan_sums(int32_t kernel, const float* logits, int64_t count, int64_t block, float highest, float factor, double* sums);
 
+// The cosines and sines of angles, by the C library's functions for float, whose last bits NumPy's do not share.
+void tgen_turns(const float* angles, int64_t count, float* cosines, float* sines);
+
 // A checksum against damage by chance.
 uint64_t tgen_checksum(Model*, const uint8_t* data, int64_t bytes);
 // Whether all numbers are finite.

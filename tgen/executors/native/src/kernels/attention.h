@@ -174,7 +174,8 @@ static void attend(const Scene& scene, const Query* query, int count, int64_t be
     switch (scene.row->geometry->format) {
         case FLOAT32: return attend_some<FloatCache<Float32Numbers>>(scene, query, count, from, end, out);
         case FLOAT16: return attend_some<FloatCache<Float16Numbers>>(scene, query, count, from, end, out);
-        case HALVES: return attend_some<HalfCache>(scene, query, count, from, end, out);
+        case HALVES: return attend_some<HalfCache<false>>(scene, query, count, from, end, out);
+        case PAIRED_HALVES: return attend_some<HalfCache<true>>(scene, query, count, from, end, out);
         default: return attend_some<Int8Cache>(scene, query, count, from, end, out);
     }
 }

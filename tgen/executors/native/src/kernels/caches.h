@@ -88,7 +88,9 @@ struct Float16Numbers {
 };
 
 // As llama.cpp multiplies: a weight's share of the total is rounded to float16, too (and queries are, in step.h), and sums are made in its
-// order. Each score has 64 partial sums, which are added as in `weigh_in_lanes`.
+// order. Each score has 64 partial sums, which are added as in `weigh_in_lanes`. In a `PAIRED` one, the file has the numbers of a head in
+// the order in which neighbours are rotated, and here the second of each pair stands half a head after the first.
+template <bool PAIRED>
 struct HalfCache : FloatCache<Float16Numbers> {
     static constexpr bool IN_LANES = true;
 
@@ -102,7 +104,7 @@ struct HalfCache : FloatCache<Float16Numbers> {
                 for (int a = 0; a < 4; a++) part[n][a] = all(0.0f);
             for (int64_t d = 0; d < whole; d += 64)
                 for (int64_t a = 0; a < 4; a++) {
-                    const int64_t at = d + a * 16 + i;
+                    const int64_t in_file = d + a * 16 + i, at = PAIRED ? in_file / 2 + in_file % 2 * (dim / 2) : in_file;
                     __builtin_prefetch(ahead + at * LANES * BYTES, 0, 3);
                     Floats key = get(keys, at * LANES);
                     for (int n = 0; n < N; n++) part[n][a] = fma(key, all(queries.floats[n * queries.stride + at]), part[n][a]);
@@ -112,7 +114,10 @@ struct HalfCache : FloatCache<Float16Numbers> {
         for (int n = 0; n < N; n++) {
             for (int width = LANES / 2; width; width /= 2)
                 for (int i = 0; i < width; i++) lane[n][i] = add(lane[n][i], lane[n][i + width]);
-            for (int64_t d = whole; d < dim; d++) lane[n][0] = fma(get(keys, d * LANES), all(queries.floats[n * queries.stride + d]), lane[n][0]);
+            for (int64_t d = whole; d < dim; d++) {
+                const int64_t at = PAIRED ? d / 2 + d % 2 * (dim / 2) : d;
+                lane[n][0] = fma(get(keys, at * LANES), all(queries.floats[n * queries.stride + at]), lane[n][0]);
+            }
             scores[n] = lane[n][0];
         }
     }

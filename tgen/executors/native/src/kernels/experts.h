@@ -78,14 +78,16 @@ static void choose(const Instruction& op, const float* logits, int32_t* chosen, 
     if (op.scores == SPARSEMIXER) {
         choose_mixed(op, logits, taken, chosen, weight);
     } else {
-        float top = -INFINITY, total = 0;
+        float top = -INFINITY;
+        double total = 0;
         for (int32_t i = 0; i < op.experts; i++) top = fmaxf(top, logits[i]);
         for (int32_t i = 0; i < op.experts; i++) {
             score[i] = op.scores == SOFTMAX ? expf(logits[i] - top) : 1.0f / (1.0f + expf(-logits[i]));
-            total += score[i];
+            total += (double)score[i];
         }
+        const float inverse = (float)(1.0 / total);
         for (int32_t i = 0; i < op.experts; i++) {
-            if (op.scores == SOFTMAX) score[i] /= total;
+            if (op.scores == SOFTMAX) score[i] *= inverse;
             wanted[i] = op.correction ? score[i] + op.correction[i] : score[i];
         }
         if (op.groups > 1) keep_groups(op, wanted, taken);
@@ -95,7 +97,7 @@ static void choose(const Instruction& op, const float* logits, int32_t* chosen, 
             taken[chosen[n]] = 1;
             sum += weight[n] = score[chosen[n]];
         }
-        for (int32_t n = 0; n < op.chosen; n++) weight[n] *= op.route_scale / (op.normalised ? fmaxf(sum, 1e-20f) : 1.0f);
+        for (int32_t n = 0; n < op.chosen; n++) weight[n] = weight[n] / (op.normalised ? fmaxf(sum, 1e-20f) : 1.0f) * op.route_scale;
     }
     for (int32_t n = 1; n < op.chosen; n++) {
         int32_t expert = chosen[n], to = n;
@@ -176,14 +178,18 @@ static int32_t route(const Run& run, const Instruction& op, int thread, const In
     return count;
 }
 
-// y of the thread's columns, before any expert.
+// Sets the sums of the experts to zero, in the thread's columns; what y holds of the shared part waits in `routes.shared`.
 static void start_sums(const Run& run, const Instruction& op, int64_t first, int64_t last) {
     for (int64_t t = 0; t < run.tokens; t++) {
-        Floats factor = all(0.0f);
-        if (op.offset) factor = sigmoid(all(run.routed[t * run.routed_stride + op.offset]));
+        float factor = 1;
+        if (op.offset) {  // the sigmoid of the gate, as llama.cpp computes it
+            float gate = run.routed[t * run.routed_stride + op.offset];
+            factor = gate != 0 ? gate / (1.0f + expf(-gate)) / gate : 0.5f;
+        }
         for (int64_t i = first; i < last; i += LANES) {
             float* y = run.y + t * run.y_stride + i;
-            if (!op.add || op.offset) store(y, op.add ? mul(load(y), factor) : all(0.0f));
+            if (op.add) store(run.routes.shared + t * run.routes.part_stride + i, mul(load(y), all(factor)));
+            store(y, all(0.0f));
         }
     }
 }
@@ -228,10 +234,15 @@ static void mix_experts(const Run& run, const Instruction& op, int thread) {
             for (int64_t i = first; i < last; i += LANES) {
                 Floats value = load(out + n * routes.part_stride + i - first);
                 if (down.bias) value = add(value, load_some(down.bias + i, last - i));
-                store(y + i, fma(value, factor, load(y + i)));
+                store(y + i, add(load(y + i), mul(value, factor)));
             }
         }
     }
+    for (int64_t t = 0; op.add && t < run.tokens; t++)
+        for (int64_t i = first; i < last; i += LANES) {
+            float* y = run.y + t * run.y_stride + i;
+            store(y, add(load(y), load(routes.shared + t * routes.part_stride + i)));
+        }
     pool_barrier(model.pool, thread);
 }
 
@@ -253,6 +264,7 @@ static void take_expert_buffers(Run* run, Arena* arena, int64_t places) {
     routes.inner_input = make_input(arena, pairs, model.expert_inner);
     routes.part_stride = padded(model.width);
     routes.part = (float*)arena_take(arena, run->tokens * routes.part_stride * 4);
+    routes.shared = (float*)arena_take(arena, run->tokens * routes.part_stride * 4);
 }
 
 }  // namespace TGEN_KERNEL

@@ -26,6 +26,7 @@ struct Routes {
     int64_t inner_stride;
     Input inner_input;     // [pairs]
     float* part;           // [tokens][part_stride] what one expert makes of its tokens
+    float* shared;         // the same of what the shared part makes of all tokens
     int64_t part_stride;
 };
 

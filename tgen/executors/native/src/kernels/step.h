@@ -235,7 +235,7 @@ static void write_cache(const Run& run, const Instruction& op, const Row* row, i
     uint8_t* head = row->page[position / LANES]->data + layer.offset + kv_head * head_bytes(geometry.format, dim);
     switch (geometry.format) {
         case FLOAT32: return FloatCache<Float32Numbers>::put(head, dim, slot, key, value);
-        case FLOAT16: case HALVES: return FloatCache<Float16Numbers>::put(head, dim, slot, key, value);
+        case FLOAT16: case HALVES: case PAIRED_HALVES: return FloatCache<Float16Numbers>::put(head, dim, slot, key, value);
         default: return Int8Cache::put(head, dim, slot, key, value);
     }
 }
@@ -280,7 +280,7 @@ static void attend_item(const Run& run, const Instruction& op, const Item& item,
                 for (int64_t i = 0; i < dim; i++) vector[i] *= factor;
             }
             prepare(queries, n, vector, dim, row->geometry->format == INT8 ? 1 << INT8 : 0);
-            if (row->geometry->format == HALVES)
+            if (row->geometry->format >= HALVES)
                 for (int64_t i = 0; i < dim; i += LANES) store(vector + i, half_of(load(vector + i)));
             query[n] = {position, op.window && position >= op.window ? position + 1 - op.window : 0, end, head};
             result[n] = {-INFINITY, 0, sums[n]};
