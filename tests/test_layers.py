@@ -45,7 +45,7 @@ ORDER = {
     ],
     "checkpoint/adapters": ["config", "opening", "tensors"],
     "checkpoint/hub": ["cache", "choice", "pull"],
-    "checkpoint/gguf": ["blocks", "architectures", "config", "tensors", "file"],
+    "checkpoint/gguf": ["tables", "parts", "blocks", "architectures", "config", "tensors", "file"],
     "executors": ["session", "formats", "frequencies", "torch", "native", "measure", "open"],
     "executors/native": [
         *["build", "interface", "library", "weights", "panels", "packing", "packed_cache", "forecast"],

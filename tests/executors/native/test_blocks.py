@@ -17,13 +17,12 @@ from tgen.checkpoint.container import open_checkpoint
 from tgen.checkpoint.gguf.blocks import GROUPED, group_scales, group_words
 from tgen.checkpoint.gguf.parts import TYPES, parts_of
 from tgen.executors.native import interface as c
-from tgen.executors.native.blocks import block_panels
 from tgen.executors.native.forecast import forecast
 from tgen.executors.native.library import kernels
 from tgen.executors.native.model import Cache
 from tgen.executors.native.open import open_executor
 from tgen.executors.native.packing import GGML_FORMATS
-from tgen.executors.native.panels import BITS, matrix_bytes, panels
+from tgen.executors.native.panels import BITS, block_panels, matrix_bytes, panels
 from tgen.executors.native.weights import address
 from tgen.options import RunOptions
 

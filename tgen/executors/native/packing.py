@@ -15,8 +15,7 @@ from tgen.checkpoint.mapped import Array
 from tgen.checkpoint.matching import Match, Matches, no_number
 from tgen.checkpoint.stored import BlockParts, Packed, StoredTensor
 from tgen.executors.native import interface as c
-from tgen.executors.native.blocks import block_panels
-from tgen.executors.native.panels import BITS, GROUP, Halves, Words, integers, matrix_bytes, panel_bytes, panels
+from tgen.executors.native.panels import BITS, GROUP, Halves, Words, block_panels, integers, matrix_bytes, panel_bytes, panels
 from tgen.executors.native.weights import EXACT, StoredMatrix, Weights, address, new_memory
 from tgen.families.table import Interleaved, Part, Reorder, Rows, moved
 from tgen.options import Quantize

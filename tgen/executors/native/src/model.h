@@ -9,7 +9,7 @@
 
 // How numbers are stored. The first three are row-major, straight from the file; INT8 and INT4 are packed panels (pack.h).
 //
-// Then come the matrices of GGUF files, by ggml's names, which are multiplied as llama.cpp does it: panels as well (blocks.h), but the
+// Then come the matrices of GGUF files, by ggml's names, which are multiplied as llama.cpp does it: panels as well (gguf/blocks.h), but the
 // vectors are rounded in another way. The last two are caches in float16 that are multiplied by queries and weights in float16 (caches.h).
 enum Format { FLOAT32, FLOAT16, BFLOAT16, INT8, INT4, Q8_0, Q4_0, Q4_1, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS, HALVES, PAIRED_HALVES };
 

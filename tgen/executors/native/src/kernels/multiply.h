@@ -4,7 +4,7 @@
 // many tokens or threads there are, so a token's result has the same bits alone and beside others.
 #pragma once
 
-#include "blocks.h"
+#include "gguf/blocks.h"
 
 namespace TGEN_KERNEL {
 

@@ -8,7 +8,7 @@
 // Integers of eight bits stand as INT8's do.
 #pragma once
 
-#include "inputs.h"
+#include "../inputs.h"
 
 namespace TGEN_KERNEL {
 
