@@ -21,8 +21,10 @@ from tests.conftest import GOLDEN
 from tgen.checkpoint.container import Checkpoint, open_checkpoint
 from tgen.checkpoint.gguf.blocks import floats
 from tgen.checkpoint.gguf.file import BLOCKS, PLAIN
+from tgen.checkpoint.gguf.tensors import split_experts
 from tgen.checkpoint.mapped import MappedFiles, read_parameter, widened
 from tgen.checkpoint.resolve import resolve
+from tgen.checkpoint.stored import StoredTensor
 from tgen.errors import CheckpointError, UnsupportedError
 from tgen.text.tokenizer import Tokenizer
 
@@ -105,6 +107,12 @@ def test_a_mixture_says_what_its_folder_says(name: str, tmp_path: Path) -> None:
     compare(open_checkpoint(folder), open_checkpoint(tmp_path / "model.gguf"))
     write_gguf(folder, tmp_path / "half.gguf", "F16")  # but for routers, which stay in float32
     assert open_checkpoint(tmp_path / "half.gguf").matches.number_format == "F16"
+
+
+def test_a_matrix_of_one_row_may_be_a_vector() -> None:
+    """llama.cpp's quantiser drops the length of 1."""
+    name = "blk.0.ffn_gate_inp_shexp.weight"
+    assert split_experts({name: StoredTensor(Path("model.gguf"), "F32", (8,), 0, 32)})[name].shape == (1, 8)
 
 
 def test_types_are_those_of_ggml() -> None:
