@@ -124,9 +124,13 @@ def test_what_cannot_be_written_is_refused(ask: Ask, tmp_path: Path) -> None:
 
 def test_torch_does_not_quantise(ask: Ask) -> None:
     text = ("score", "Once upon a time", "-m", golden("mistral"))
-    for words in (["--executor", "torch"], ["--device", "cuda"]):
+    reasons = {
+        ("--executor", "torch"): "error: --quantize int8 and --executor torch exclude each other",
+        ("--device", "cuda"): "error: --quantize int8 needs the native executor, and torch would run this model",
+    }
+    for words, reason in reasons.items():
         said = ask(*text, *words, "--quantize", "int8", code=2).err.splitlines()
-        assert said[0].startswith("error: --quantize int8 needs the native executor, and torch would run this model")
+        assert said[0].startswith(reason)
         assert said[1] == "hint: leave --quantize out, or use --executor native --device cpu"
     assert "--quantize" in ask("attention", "x", "-m", golden("mistral"), "--quantize", "int8", code=2).err
     assert "--quantize" in ask("train", "x", "--quantize", "int8", code=2).err

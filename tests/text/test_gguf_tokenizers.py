@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ KINDS = {
 PHANTOM = "▁"
 
 
-def write_vocabulary(name: str, path: Path, template: str | None = None, *, cut: str | None = None, merged: bool = True) -> None:
+def write_vocabulary(
+    name: str, path: Path, template: str | None = None, *, cut: str | None = None, merged: bool = True, more: Sequence[str] = ()
+) -> None:
     """A file with the vocabulary of a folder, in the form that llama.cpp's converter gives it, and one token that no text has."""
     folder, (file, model, usual) = tokenizer_folder(name), KINDS[name]
     library: Any = Tokenizer.load(folder).library
@@ -55,7 +58,7 @@ def write_vocabulary(name: str, path: Path, template: str | None = None, *, cut:
         writer.add_bool("tokenizer.ggml.normalizer.lowercase", config.get("do_lower_case", True))
     elif model == "gpt2":
         merges = json.loads(library.to_str())["model"]["merges"]
-        writer.add_token_merges([" ".join(merge) for merge in merges if merged])
+        writer.add_token_merges([*more, *(" ".join(merge) for merge in merges if merged)])
     writer.add_token_list([*tokens, f"[PAD{count}]"])
     writer.add_token_types([*kinds, 5])
     for token in ("bos", "eos"):
@@ -86,6 +89,13 @@ def test_the_template_comes_from_the_metadata(tmp_path: Path) -> None:
     assert found is not None and found.source == "{{ bos_token }}{{ messages[0].content }}" and found.tokens["bos_token"] == "<s>"
     write_vocabulary("llama", tmp_path / "other.gguf")
     assert find_template(tmp_path / "other.gguf") is None
+
+
+def test_a_pair_that_makes_no_token_changes_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_vocabulary("gpt2", tmp_path / "model.gguf", more=["a <|endoftext|>", "z q"])
+    tokenizer = Tokenizer.load(tmp_path / "model.gguf")
+    assert all(tokenizer.encode(case["text"]) == case["ids"] for case in tokenizer_cases("gpt2"))
+    assert capfd.readouterr().err == ""
 
 
 def test_a_token_that_fills_up_the_embeddings_is_no_entry(tmp_path: Path) -> None:

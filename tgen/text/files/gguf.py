@@ -103,7 +103,8 @@ def _pairs(header: Header, tokens: list[str], kinds: list[int]) -> Library:
         raise UnsupportedError(f"{header.path}: {KEY}pre = {name!r} is not implemented", f"implemented: {', '.join(CUTS)}")
     cut = CUTS[name]
     ids = {token: number for number, (token, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind != UNUSED}
-    merges = list(_split_merges(header))
+    # llama.cpp allows a pair that makes no token. The tokenizers library would panic.
+    merges = [(left, right) for left, right in _split_merges(header) if left + right in ids]
     library = cut_library(models.BPE(ids, merges, ignore_merges=cut.whole), cut)
     _add(library, tokens, kinds)
     surround(library, gguf_settings(header), start=cut.start, end=False, always=True)
