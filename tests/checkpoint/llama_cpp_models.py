@@ -95,7 +95,8 @@ def gguf_file(folder: Path, converter: Path | None) -> Path:
         write_gguf(folder, path, "F16")
         return path
     command = [sys.executable, "-m", __spec__.name, str(converter), str(folder), "--outtype", "f16", "--outfile", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "NO_LOCAL_GGUF": "1"})
+    paths = os.pathsep.join(filter(None, (str(converter / "gguf-py"), os.environ.get("PYTHONPATH"))))  # it needs the package it came with
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": paths})
     if done.returncode:
         raise RuntimeError(f"the converter refuses {folder.name}: {done.stderr.strip().splitlines()[-1]}")
     return path

@@ -31,8 +31,8 @@ from tgen.spec.records import ModelSpec
 class Checkpoint:
     """The contents of a model folder or a GGUF file, whose path `folder` is; `generation` is generation_config.json, unchecked.
 
-    `texts` is where tokenizer and chat template are, which an adapter may bring along. `paired` says that the file has the numbers of a
-    head in the order in which neighbours are rotated.
+    `texts` is where tokenizer and chat template are, which an adapter may bring along. `paired` says whether a GGUF file has the numbers of
+    a head in the order in which neighbours are rotated; None for a folder.
     """
 
     folder: Path
@@ -44,7 +44,7 @@ class Checkpoint:
     generation: dict[str, Any]
     texts: Path
     adapters: tuple[Adapter, ...] = ()
-    paired: bool = False
+    paired: bool | None = None
 
     @property
     def name(self) -> str:
@@ -96,7 +96,7 @@ def open_checkpoint(path: Path, *, vectors: bool = False, adapters: Sequence[str
     Raises CheckpointError or UnsupportedError naming the first fault.
     """
     container: Container
-    paired = False
+    paired = None
     opened = open_adapters(path, adapters)
     path = opened.base
     if path.is_file() and opened.adapters:

@@ -9,9 +9,10 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+import torch
 
 from tests.checkpoint.gguf_files import write_gguf
-from tests.checkpoint.quantised import floats
+from tests.checkpoint.quantised import floats, random_folder
 from tests.executors.native.models import LIBRARY, every_kernel
 from tgen.checkpoint.container import open_checkpoint
 from tgen.checkpoint.gguf.blocks import GROUPED, group_scales, group_words
@@ -23,7 +24,7 @@ from tgen.executors.native.model import Cache
 from tgen.executors.native.open import open_executor
 from tgen.executors.native.packing import GGML_FORMATS
 from tgen.executors.native.panels import BITS, block_panels, matrix_bytes, panels
-from tgen.executors.native.weights import address
+from tgen.executors.native.weights import Weights, address
 from tgen.options import RunOptions
 
 assert LIBRARY is not None
@@ -142,16 +143,35 @@ def test_products_are_those_with_rounded_vectors(kind: str, kernel: str) -> None
         np.testing.assert_array_equal(alone[0], found[number])
 
 
+@every_kernel
+@pytest.mark.parametrize("columns", [48, 200, 256])
+def test_products_of_float16_are_those_with_vectors_in_float16(columns: int, kernel: str) -> None:
+    """A vector in float32 would change them by 1e-4; and a vector's product has the same bits beside others."""
+    random = np.random.default_rng(3)
+    matrix, vectors = random.standard_normal((37, columns)).astype(np.float16), random.standard_normal((7, columns)).astype(np.float32)
+    halves = vectors.astype(np.float16).astype(np.float64)
+    found = product(c.F16, matrix, matrix.shape, vectors, kernel)
+    assert (np.abs(found - halves @ matrix.T) <= 1e-6 * (np.abs(halves) @ np.abs(matrix).T)).all()
+    for number in range(len(vectors)):
+        alone = product(c.F16, matrix, matrix.shape, vectors[number : number + 1], kernel)
+        np.testing.assert_array_equal(alone[0], found[number])
+
+
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q5_1", "F16"])
 def test_info_says_what_the_weights_take(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     write_gguf(floats("untied"), path, kind)
     checkpoint = open_checkpoint(path)
     weights = open_executor(checkpoint, RunOptions(threads=1)).model.weights
-    parameters = checkpoint.matches.parameters
+    assert forecast(checkpoint, RunOptions()).weight_bytes == bytes_of(weights)
+
+
+def bytes_of(weights: Weights) -> int:
+    """What all parameters take."""
+    parameters = weights.matches.parameters
     matrices = [weights.matrix(name.removesuffix(".weight")).data for name, match in parameters.items() if len(match.tensor.shape) > 1]
     vectors = [weights.vector(name) for name, match in parameters.items() if len(match.tensor.shape) == 1]
-    assert forecast(checkpoint, RunOptions()).weight_bytes == sum(array.nbytes for array in [*matrices, *vectors] if array is not None)
+    return sum(array.nbytes for array in [*matrices, *vectors] if array is not None)
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -159,7 +179,23 @@ def test_blocks_take_eight_and_a_half_bits_at_most(kind: str) -> None:
     assert 8 * matrix_bytes(GGML_FORMATS[kind], 64, 1024) <= 8.5 * 64 * 1024
 
 
-def test_quantised_files_have_a_cache_in_float16(tmp_path: Path) -> None:
-    write_gguf(floats("untied"), path := tmp_path / "model.gguf", "Q8_0")
+@pytest.mark.parametrize(("kind", "number_format"), [("Q8_0", c.Q8_0), ("F16", c.F16)])
+def test_files_have_a_cache_in_float16(kind: str, number_format: int, tmp_path: Path) -> None:
+    write_gguf(floats("untied"), path := tmp_path / "model.gguf", kind)
     model = open_executor(open_checkpoint(path), RunOptions(threads=1)).model
-    assert model.cache_item_bytes == 2 and model.weights.matrix("decoder.layers.0.mixer.q").format == c.Q8_0
+    assert model.cache_item_bytes == 2 and model.weights.matrix("decoder.layers.0.mixer.q").format == number_format
+
+
+def test_a_gate_in_float16_is_multiplied_by_vectors_in_float16(tmp_path: Path) -> None:
+    """llama.cpp's quantiser leaves that of a shared expert as it is; what a folder has in float16 takes vectors in float32."""
+    changes = {"decoder_sparse_step": 1, "mlp_only_layers": [], "use_sliding_window": False}
+    folder = random_folder("qwen2_moe", changes, tmp_path / "folder", torch.float16, 1)
+    write_gguf(folder, path := tmp_path / "model.gguf", "F16")
+    for place, gate, other in ((path, c.F16, c.F16), (folder, c.FLOAT32, c.FLOAT16)):
+        checkpoint = open_checkpoint(place)
+        weights = open_executor(checkpoint, RunOptions(threads=1)).model.weights
+        formats = [
+            weights.matrix(f"decoder.layers.0.{name}").format for name in ("feed_forward.shared_gate", "feed_forward.router", "mixer.q")
+        ]
+        assert formats == [gate, c.FLOAT32, other]
+        assert forecast(checkpoint, RunOptions()).weight_bytes == bytes_of(weights)

@@ -13,7 +13,7 @@ from tgen.executors.native import interface as c
 from tgen.executors.native.packed_cache import kept_file
 from tgen.executors.native.packing import GGML_FORMATS, block_bytes, packed_places
 from tgen.executors.native.panels import BITS, panel_bytes
-from tgen.executors.native.weights import EXACT
+from tgen.executors.native.weights import held_format
 from tgen.options import RunOptions
 from tgen.spec.cache import row_numbers
 from tgen.spec.records import ModelSpec
@@ -35,17 +35,18 @@ def forecast(checkpoint: Checkpoint, options: RunOptions) -> Forecast:
     wanted = NUMBER_FORMATS[options.dtype]
     places = packed_places(checkpoint.spec, checkpoint.matches, options.quantize)
     total = block_bytes(places)
+    number_format, formats = wanted or checkpoint.matches.number_format, {place.format for place in places.values()}
+    cache = cache_format(options, number_format, formats, checkpoint.paired)
     for name, shape in parameters(checkpoint.spec).items():
         module = name.removesuffix(".weight")
         if module not in places:
             stored = checkpoint.matches.parameters[name].tensor.number_format
-            held = "F32" if len(shape) == 1 or module.endswith(EXACT) else wanted or stored
+            held = "F32" if len(shape) == 1 else held_format(module, stored, wanted, as_llama_cpp=cache in c.HALVES)
             total += math.prod(shape) * BYTES[held]
-    number_format, formats = wanted or checkpoint.matches.number_format, {place.format for place in places.values()}
     return Forecast(
         widths(formats, number_format),
         total,
-        _cache_bytes_per_token(checkpoint.spec, cache_format(options, number_format, formats)),
+        _cache_bytes_per_token(checkpoint.spec, cache),
         kept_file(checkpoint, options.quantize) if places else None,
     )
 
@@ -56,13 +57,17 @@ def widths(packed: Iterable[int], number_format: str) -> str:
     return f"weights of {' and '.join(map(str, bits))} bits" if bits else NAMES[number_format]
 
 
-def cache_format(options: RunOptions, number_format: str, packed: Collection[int], paired: bool = False) -> int:
+def cache_format(options: RunOptions, number_format: str, packed: Collection[int], paired: bool | None) -> int:
     """The library's format of keys and values: integers for quantised weights, unless --dtype asks for floats.
 
-    A quantised GGUF file has llama.cpp's: float16, multiplied in an order that depends on whether the numbers of its heads are `paired`.
+    A GGUF file, quantised or in float16, has llama.cpp's: float16, multiplied in an order that depends on whether the numbers of its heads
+    are `paired`.
     """
+    as_llama_cpp = any(one in GGML_FORMATS.values() for one in packed) or (not packed and number_format == "F16")
+    if as_llama_cpp and paired is not None and options.dtype == "auto":
+        return c.HALVES[paired]
     if packed and options.dtype == "auto":
-        return c.HALVES[paired] if any(one in GGML_FORMATS.values() for one in packed) else c.INT8
+        return c.INT8
     return c.FLOAT32 if number_format == "F32" else c.FLOAT16
 
 

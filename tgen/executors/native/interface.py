@@ -6,7 +6,7 @@ import ctypes
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_uint8, c_uint64, c_void_p
 from typing import Any, ClassVar, NamedTuple
 
-FLOAT32, FLOAT16, BFLOAT16, INT8, INT4, Q8_0, Q4_0, Q4_1, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS, *HALVES = range(17)
+FLOAT32, FLOAT16, BFLOAT16, F16, INT8, INT4, Q8_0, Q4_0, Q4_1, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS, *HALVES = range(18)
 EMBED, JOIN, MULTIPLY, ATTEND, SELECT, STORE_KEYS, EXPERTS = range(7)
 HIDDEN, MIXED, INNER, OUTPUT, PROJECTED, LOGITS, ROUTED = range(7)
 ACTIVATIONS = {None: 0, "gelu": 1, "gelu_tanh": 2, "silu": 3, "relu": 4, "relu2": 5, "xielu": 6, "clamped": 7, "gelu_half": 8}

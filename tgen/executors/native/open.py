@@ -10,6 +10,7 @@ from tgen.checkpoint.container import Checkpoint
 from tgen.checkpoint.mapped import Array, check_repeats
 from tgen.errors import MemoryLimitError, UnsupportedError
 from tgen.executors.formats import NUMBER_FORMATS
+from tgen.executors.native import interface as c
 from tgen.executors.native.forecast import cache_format, widths
 from tgen.executors.native.library import kernels, load
 from tgen.executors.native.model import NativeModel
@@ -94,6 +95,7 @@ def open_executor(checkpoint: Checkpoint, options: RunOptions, kernel: str | Non
     number_format = wanted or checkpoint.matches.number_format
     formats = {matrix.format for matrix in packed.values()}
     cache = cache_format(options, number_format, formats, checkpoint.paired)
+    weights.as_llama_cpp = cache in c.HALVES
     model = NativeModel(library, checkpoint.spec, weights, handle, known[name], cache)
     held = widths(formats, number_format)
     return NativeExecutor(model, f"{name} kernel, {held}, {model.threads} thread{'s' * (model.threads != 1)}")

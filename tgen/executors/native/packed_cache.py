@@ -26,7 +26,7 @@ from tgen.errors import UsageError
 from tgen.executors.native.packing import Block, Place
 from tgen.files import TEMPORARY, write_atomically
 
-FORMAT = "packed weights 2"  # changes with the layout of panels and with what packing computes
+FORMAT = "packed weights 3"  # changes with the layout of panels and with what packing computes
 MARK = b"tgenpack"
 START = len(MARK) + 16  # bytes before the header
 PAGE = 4096

@@ -60,13 +60,14 @@ class Weights:
     """The parameters of a checkpoint by name, in `number_format` ("F32", "F16" or "BF16"; None keeps what is stored).
 
     `finite` says whether an array of a format holds neither NaN nor infinity. `copies` holds matrices that no
-    file has as they are needed.
+    file has as they are needed. `as_llama_cpp` says that vectors are rounded to float16 before a matrix in float16 multiplies them.
     """
 
     matches: Matches
     number_format: str | None
     finite: Callable[[int, Array], bool]
     copies: Copies
+    as_llama_cpp: bool = False
     files: MappedFiles = field(default_factory=MappedFiles)
     _matrices: dict[str, StoredMatrix] = field(default_factory=dict)
     _vectors: dict[str, Array] = field(default_factory=dict)
@@ -77,7 +78,8 @@ class Weights:
             name = "embedding"
         if name not in self._matrices:
             read = self._read(f"{name}.weight", self.number_format)
-            self._matrices[name] = replace(read, data=self.copies.kept(read.data))
+            held = c.F16 if self.as_llama_cpp and read.format == c.FLOAT16 else read.format
+            self._matrices[name] = replace(read, format=held, data=self.copies.kept(read.data))
         return self._matrices[name]
 
     def as_stored(self, name: str) -> StoredMatrix:
@@ -128,9 +130,7 @@ class Weights:
     def _read(self, parameter: str, number_format: str | None) -> StoredMatrix:
         match = self.matches.parameters[parameter]
         array, dtype = self._taken(match)
-        wanted = number_format or match.tensor.number_format
-        if parameter.removesuffix(".weight").endswith(EXACT):
-            wanted = "F32"
+        wanted = held_format(parameter.removesuffix(".weight"), match.tensor.number_format, number_format, as_llama_cpp=self.as_llama_cpp)
         if dtype != wanted:
             array = converted(widened(array, dtype), wanted)
         if not array.flags.c_contiguous:
@@ -138,6 +138,13 @@ class Weights:
         if not self.finite(FORMATS[wanted], array):
             raise no_number(parameter)
         return StoredMatrix(FORMATS[wanted], array.shape[0], math.prod(array.shape[1:]), array)
+
+
+def held_format(module: str, stored: str, wanted: str | None, *, as_llama_cpp: bool) -> str:
+    """The number format of a matrix that a file stores in another one, where one is `wanted`; llama.cpp widens no router."""
+    if module.endswith(EXACT) and not (as_llama_cpp and stored == "F16"):
+        return "F32"
+    return wanted or stored
 
 
 def converted(numbers: Array, dtype: str) -> Array:

@@ -7,11 +7,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// How numbers are stored. The first three are row-major, straight from the file; INT8 and INT4 are packed panels (pack.h).
+// How numbers are stored. The first four are row-major, straight from the file; INT8 and INT4 are packed panels (pack.h).
 //
-// Then come the matrices of GGUF files, by ggml's names, which are multiplied as llama.cpp does it: panels as well (gguf/blocks.h), but the
-// vectors are rounded in another way. The last two are caches in float16 that are multiplied by queries and weights in float16 (caches.h).
-enum Format { FLOAT32, FLOAT16, BFLOAT16, INT8, INT4, Q8_0, Q4_0, Q4_1, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS, HALVES, PAIRED_HALVES };
+// F16 and those after INT4 are the matrices of GGUF files, by ggml's names, which are multiplied as llama.cpp does it: F16 by vectors rounded
+// to float16, the others in panels as well (gguf/blocks.h), but the vectors are rounded in another way. The last two are caches in float16
+// that are multiplied by queries and weights in float16 (caches.h).
+enum Format { FLOAT32, FLOAT16, BFLOAT16, F16, INT8, INT4, Q8_0, Q4_0, Q4_1, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS, HALVES, PAIRED_HALVES };
 
 // The formats that read a vector in each of its rounded forms.
 constexpr int32_t PLAIN_INTEGERS = 1 << INT8 | 1 << INT4, ROUND_SCALES = 1 << Q8_0 | 1 << Q4_0, ROUND_SUMS = 1 << Q4_1 | 1 << Q5_1;

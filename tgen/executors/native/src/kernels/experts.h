@@ -18,6 +18,7 @@ INLINE Input from(Input input, int64_t vector) {
     int64_t groups = input.stride / GROUP;
     input.floats += vector * input.stride;
     input.bf16 += vector * input.stride;
+    input.halves += vector * input.stride;
     input.int8 += vector * input.stride;
     input.scale += vector * groups;
     input.sum += vector * groups;
@@ -132,6 +133,7 @@ static void copy_vector(const Input& from, int64_t token, const Input& to, int64
     int64_t stride = from.stride, groups = stride / GROUP;
     memcpy(to.floats + pair * stride, from.floats + token * stride, (size_t)stride * 4);
     if (formats >> BFLOAT16 & 1) memcpy(to.bf16 + pair * stride, from.bf16 + token * stride, (size_t)stride * 2);
+    if (formats >> F16 & 1) memcpy(to.halves + pair * stride, from.halves + token * stride, (size_t)stride * 4);
     if (formats & BY_SUPER) {
         const int64_t supers = supers_of(stride);
         memcpy(to.super_int8 + pair * supers * SUPER, from.super_int8 + token * supers * SUPER, (size_t)(supers * SUPER));

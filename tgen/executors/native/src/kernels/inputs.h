@@ -11,6 +11,7 @@ struct Input {
     int64_t stride;
     float* floats;     // [tokens][stride]
     uint16_t* bf16;    // [tokens][stride]
+    float* halves;     // [tokens][stride] the floats rounded to float16
     int8_t* int8;      // [tokens][stride]
     float* scale;      // [tokens][stride / 32] of each group of int8
     int32_t* sum;      // [tokens][stride / 32] of the group's int8
@@ -93,6 +94,8 @@ static void prepare(const Input& input, int64_t t, const float* vector, int64_t 
             _mm512_storeu_si512(bf16 + k, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(floats + k + 16), _mm512_loadu_ps(floats + k)));
     }
 #endif
+    if (formats >> F16 & 1)
+        for (int64_t k = 0; k < used; k += LANES) store(input.halves + t * input.stride + k, half_of(load(floats + k)));
     if (formats & BY_GROUP) round_groups(input, t, floats, used, formats);
     if (formats & BY_SUPER) round_supers(input, t, floats, width);
     if (formats & (BY_GROUP | BY_SUPER)) {

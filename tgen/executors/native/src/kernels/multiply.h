@@ -1,6 +1,6 @@
 // Products of a matrix with the vectors of one or many tokens.
 //
-// Each number of a result is one chain of additions in the order of the columns, then one fixed tree. The chain does not depend on how
+// Each number of a result is one chain of additions in the order of the columns (or a few), then one fixed tree. It does not depend on how
 // many tokens or threads there are, so a token's result has the same bits alone and beside others.
 #pragma once
 
@@ -17,29 +17,42 @@ constexpr int TILE_TOKENS = 2, PANEL_TOKENS = 2;
 // ---- row-major matrices: a register holds 16 columns of one row
 
 struct Float32Row {
-    static constexpr int64_t BYTES = 4, STEP = 16;
+    static constexpr int64_t BYTES = 4, STEP = 16, CHAINS = 1;
     typedef Floats Weights;
     INLINE Weights get(const uint8_t* p) { return load((const float*)p); }
     INLINE Floats dot(Floats acc, Weights w, const Input& x, int64_t at) { return fma(w, load(x.floats + at), acc); }
 };
 
 struct Float16Row {
-    static constexpr int64_t BYTES = 2, STEP = 16;
+    static constexpr int64_t BYTES = 2, STEP = 16, CHAINS = 1;
     typedef Floats Weights;
     INLINE Weights get(const uint8_t* p) { return load_half((const uint16_t*)p); }
     INLINE Floats dot(Floats acc, Weights w, const Input& x, int64_t at) { return fma(w, load(x.floats + at), acc); }
 };
 
+// Float16 by vectors rounded to float16, in the order of llama.cpp's products with one vector: its four registers are four chains here, or
+// two where a register has half as many lanes.
+struct F16Row {
+#if TGEN_AVX512
+    static constexpr int64_t BYTES = 2, STEP = 16, CHAINS = 4;
+#else
+    static constexpr int64_t BYTES = 2, STEP = 16, CHAINS = 2;
+#endif
+    typedef Floats Weights;
+    INLINE Weights get(const uint8_t* p) { return load_half((const uint16_t*)p); }
+    INLINE Floats dot(Floats acc, Weights w, const Input& x, int64_t at) { return fma(w, load(x.halves + at), acc); }
+};
+
 struct Bfloat16Row {
 #if TGEN_AVX512
-    static constexpr int64_t BYTES = 2, STEP = 32;
+    static constexpr int64_t BYTES = 2, STEP = 32, CHAINS = 1;
     typedef __m512i Weights;
     INLINE Weights get(const uint8_t* p) { return _mm512_loadu_si512(p); }
     INLINE Floats dot(Floats acc, Weights w, const Input& x, int64_t at) {
         return {_mm512_dpbf16_ps(acc.v, (__m512bh)w, (__m512bh)_mm512_loadu_si512(x.bf16 + at))};
     }
 #else
-    static constexpr int64_t BYTES = 2, STEP = 16;
+    static constexpr int64_t BYTES = 2, STEP = 16, CHAINS = 1;
     typedef Floats Weights;
     INLINE Weights get(const uint8_t* p) { return load_bf16((const uint16_t*)p); }
     INLINE Floats dot(Floats acc, Weights w, const Input& x, int64_t at) { return fma(w, load(x.floats + at), acc); }
@@ -51,38 +64,58 @@ struct Bfloat16Row {
 template <class Type, int N, int FETCH>
 static void row_tile(const uint8_t* weights, int64_t row_bytes, int64_t columns, const Input& x, int64_t token, float* out, int64_t stride,
                      int64_t fetch = 0) {
+    constexpr int CHAINS = Type::CHAINS;
+    constexpr int64_t STRIDE = CHAINS * Type::STEP;
     const uint8_t* ahead = weights + fetch * row_bytes + 65536;
-    Floats acc[N][4];
-    for (int n = 0; n < N; n++)
-        for (int r = 0; r < 4; r++) acc[n][r] = all(0.0f);
+    Floats acc[CHAINS][N][4];
+    for (int c = 0; c < CHAINS; c++)
+        for (int n = 0; n < N; n++)
+            for (int r = 0; r < 4; r++) acc[c][n][r] = all(0.0f);
     int64_t whole = columns / Type::STEP * Type::STEP, at = token * x.stride;
     if (N == 1) {
         for (int r = 0; r < 4; r++) {
-            Floats sum = all(0.0f);
+            Floats sum[CHAINS];
+            for (int c = 0; c < CHAINS; c++) sum[c] = all(0.0f);
             const uint8_t* row = weights + r * row_bytes;
-            for (int64_t k = 0; k < whole; k += Type::STEP) {
-                __builtin_prefetch(row + k * Type::BYTES + 1024, 0, 2);
-                sum = Type::dot(sum, Type::get(row + k * Type::BYTES), x, at + k);
-            }
-            acc[0][r] = sum;
+            int64_t k = 0;
+            for (; k + STRIDE <= whole; k += STRIDE)
+#pragma GCC unroll 4
+                for (int c = 0; c < CHAINS; c++) {
+                    const uint8_t* some = row + (k + c * Type::STEP) * Type::BYTES;
+                    __builtin_prefetch(some + 1024, 0, 2);
+                    sum[c] = Type::dot(sum[c], Type::get(some), x, at + k + c * Type::STEP);
+                }
+#pragma GCC unroll 4
+            for (int c = 0; c < CHAINS; c++, k += Type::STEP)
+                if (k < whole) sum[c] = Type::dot(sum[c], Type::get(row + k * Type::BYTES), x, at + k);
+            for (int c = 0; c < CHAINS; c++) acc[c][0][r] = sum[c];
         }
     } else {
-        for (int64_t k = 0; k < whole; k += Type::STEP) {
-            typename Type::Weights w[4];
-            for (int r = 0; r < FETCH; r++) __builtin_prefetch(ahead + r * row_bytes + k * Type::BYTES, 0, 2);
-            for (int r = 0; r < 4; r++) w[r] = Type::get(weights + r * row_bytes + k * Type::BYTES);
-            for (int n = 0; n < N; n++)
-                for (int r = 0; r < 4; r++) acc[n][r] = Type::dot(acc[n][r], w[r], x, at + n * x.stride + k);
-        }
+        for (int c = 0; c < CHAINS; c++)  // one chain after the other, so that all sums of one stay in registers
+            for (int64_t k = c * Type::STEP; k < whole; k += STRIDE) {
+                typename Type::Weights w[4];
+                for (int r = 0; r < FETCH; r++) __builtin_prefetch(ahead + r * row_bytes + k * Type::BYTES, 0, 2);
+                for (int r = 0; r < 4; r++) w[r] = Type::get(weights + r * row_bytes + k * Type::BYTES);
+                for (int n = 0; n < N; n++)
+                    for (int r = 0; r < 4; r++) acc[c][n][r] = Type::dot(acc[c][n][r], w[r], x, at + n * x.stride + k);
+            }
     }
     if (whole < columns) {  // the last columns do not fill a register: a copy keeps the load inside the file
         for (int r = 0; r < 4; r++) {
             alignas(64) uint8_t rest[128] = {};
             memcpy(rest, weights + r * row_bytes + whole * Type::BYTES, (size_t)((columns - whole) * Type::BYTES));
-            for (int n = 0; n < N; n++) acc[n][r] = Type::dot(acc[n][r], Type::get(rest), x, at + n * x.stride + whole);
+            Floats(&last)[N][4] = acc[whole / Type::STEP % CHAINS];
+            for (int n = 0; n < N; n++) last[n][r] = Type::dot(last[n][r], Type::get(rest), x, at + n * x.stride + whole);
         }
     }
-    for (int n = 0; n < N; n++) sum4(acc[n], out + n * stride);
+    for (int n = 0; n < N; n++) {
+        for (int half = CHAINS / 2; half; half /= 2)
+            for (int c = 0; c < half; c++)
+                for (int r = 0; r < 4; r++) acc[c][n][r] = add(acc[c][n][r], acc[c + half][n][r]);
+        if (CHAINS == 1) sum4(acc[0][n], out + n * stride);
+        else
+            for (int r = 0; r < 4; r++) out[n * stride + r] = sum(acc[0][n][r]);
+    }
 }
 
 // Four rows times tokens first to last, in tiles. The first tile fetches rows ahead, or the first two share that: memory delivers them evenly
@@ -227,6 +260,7 @@ static void multiply(const Matrix& m, int64_t first, int64_t last, const Input& 
         case FLOAT32: return multiply_rows<Float32Row>(m, first, last, x, tokens, out, stride);
         case FLOAT16: return multiply_rows<Float16Row>(m, first, last, x, tokens, out, stride);
         case BFLOAT16: return multiply_rows<Bfloat16Row>(m, first, last, x, tokens, out, stride);
+        case F16: return multiply_rows<F16Row>(m, first, last, x, tokens, out, stride);
         case INT8: return multiply_panels<false>(m, first, last, x, tokens, out, stride);
         case INT4: return multiply_panels<true>(m, first, last, x, tokens, out, stride);
         case Q8_0: return multiply_blocks<Q8_0>(m, first, last, x, tokens, out, stride);
@@ -249,7 +283,7 @@ static void read_row(const Matrix& m, int64_t row, float* out) {
         uint16_t bits;
         switch (m.format) {
             case FLOAT32: memcpy(out + k, data + 4 * k, 4); break;
-            case FLOAT16: memcpy(&bits, data + 2 * k, 2); out[k] = half_to_float(bits); break;
+            case FLOAT16: case F16: memcpy(&bits, data + 2 * k, 2); out[k] = half_to_float(bits); break;
             case BFLOAT16: memcpy(&bits, data + 2 * k, 2); out[k] = bf16_to_float(bits); break;
             case INT8: case INT4: case Q8_0: case Q4_0: {
                 bool four = m.format == INT4 || m.format == Q4_0;

@@ -100,6 +100,7 @@ static Input make_input(Arena* arena, int64_t tokens, int64_t width) {
     input.stride = stride;
     input.floats = (float*)arena_take(arena, tokens * stride * 4);
     input.bf16 = (uint16_t*)arena_take(arena, tokens * stride * 2);
+    input.halves = (float*)arena_take(arena, tokens * stride * 4);
     input.int8 = (int8_t*)arena_take(arena, tokens * stride);
     input.scale = (float*)arena_take(arena, tokens * stride / GROUP * 4);
     input.sum = (int32_t*)arena_take(arena, tokens * stride / GROUP * 4);

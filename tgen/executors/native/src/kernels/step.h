@@ -256,7 +256,7 @@ static void attend_item(const Run& run, const Instruction& op, const Item& item,
     alignas(64) float numbers[QUERIES * 1024], sums[QUERIES][1024], more[QUERIES][1024], scales[QUERIES * 32];
     alignas(64) int8_t bytes[QUERIES * 1024];
     int32_t totals[QUERIES * 32];
-    const Input queries = {padded(dim), numbers, nullptr, bytes, scales, totals, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+    const Input queries = {padded(dim), numbers, nullptr, nullptr, bytes, scales, totals, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
     Scene scene = {row, keys_at, dim, &queries, op.attention_scale, op.softcap, nullptr, 0, 0};
     if (op.distances >= 0) {
         const Distances& distances = run.model->distances[op.distances];
