@@ -108,7 +108,11 @@ def _row(architecture: str, seed: int, options: argparse.Namespace) -> list[str]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, architecture)
         random_folder(architecture, seed, folder)
-        cells = compared(gguf_file(folder, options.converter), options.formats, options)
+        try:
+            path = gguf_file(folder, options.converter)
+        except RuntimeError as error:  # the converter wants a SentencePiece file for some
+            return [f"{error}\n"]
+        cells = compared(path, options.formats, options)
     sys.stdout.write(f"{architecture:12}{seed:2}" + "".join(f"{cell!s:>12}" for cell in cells.values()) + "\n")
     sys.stdout.flush()
     return [line for name, cell in cells.items() for line in _parting(f"{name}, seed {seed}", cell)]
