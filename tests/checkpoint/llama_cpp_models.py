@@ -53,7 +53,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "mixtral": HEADS | {"sliding_window": None},
     "olmo2": HEADS,
     "phi3": HEADS | {"partial_rotary_factor": 1.0, "sliding_window": None},
-    "qwen2": HEADS | {"rope_scaling": None},
+    "qwen2": HEADS | {"rope_scaling": None, "vocab_size": 304},  # its tokenizer class adds a token
     "qwen2_moe": SIZES | MIXTURE | {"norm_topk_prob": False, "shared_expert_intermediate_size": 256},
     "qwen3": HEADS,
     "qwen3_moe": HEADS | MIXTURE | {"norm_topk_prob": True},
