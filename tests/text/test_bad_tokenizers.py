@@ -89,6 +89,7 @@ def test_a_pattern_that_backtracks_without_end(copy_golden: CopyGolden, capfd: p
         ("vocab.json", b"[]", "holds list"),
         ("vocab.json", b'{"a": "b"}', "vocab.json is damaged: vocab.json holds ids that are no numbers"),
         ("merges.txt", b"a b c\n", "vocab.json is damaged: merges.txt has a line that is not two entries"),
+        ("merges.txt", b"<|endoftext|> z\n", "merges.txt joins '<\\|endoftext\\|>' and 'z', which make no entry of vocab.json"),
         ("vocab.txt", b"[UNK]\n", r"vocab.txt is damaged: it lacks \[CLS\], \[SEP\]"),
         ("vocab.txt", b"\xff", "vocab.txt is damaged: 'utf-8'"),
         ("tekken.json", b"{}", "tekken.json is damaged: it lacks or mistakes 'config'"),

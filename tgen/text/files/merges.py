@@ -30,7 +30,11 @@ def merges_library(folder: Path, kind: str, settings: dict[str, Any]) -> Library
     from tokenizers import models
 
     cut = CUTS["qwen2" if kind.startswith("Qwen2") else "gpt-2"]
-    return cut_library(models.BPE(*read_merges(folder)), cut, prefix=bool(settings.get("add_prefix_space")))
+    ids, merges = read_merges(folder)
+    for left, right in merges:
+        if left + right not in ids:  # at which the library may panic
+            raise ValueError(f"merges.txt joins {left!r} and {right!r}, which make no entry of vocab.json")
+    return cut_library(models.BPE(ids, merges), cut, prefix=bool(settings.get("add_prefix_space")))
 
 
 def read_merges(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
