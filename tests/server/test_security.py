@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -271,3 +272,26 @@ def test_a_stream_is_whole_in_either_version_of_http(served: Served, version: st
     texts = [json.loads(line.removeprefix("data: "))["choices"][0]["text"] for line in said.decode().split("\n\n")[:-2]]
     assert said.endswith(b"data: [DONE]\n\n")
     assert "".join(texts) == served.ask("/v1/completions", {**ASKED, "max_tokens": 9, "seed": 1})[1]["choices"][0]["text"]
+
+
+def test_a_client_that_reads_nothing_holds_up_nobody() -> None:
+    asked = {"prompt": "Once", "max_tokens": 900, "ignore_eos": True, "logprobs": 5, "n": 8, "stream": True}
+    body = json.dumps(asked).encode()
+    with serving("storyteller", seconds=1.0) as served, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.connect(("127.0.0.1", served.port))
+        connections = served.server.server_state.connections
+        for turn in range(100):  # until the system's buffer, made small, is full, and the server has to wait
+            for one in list(connections):
+                one.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+            if turn == 5:
+                client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            if held := any(one.transport.get_write_buffer_size() for one in list(connections)):
+                break
+            time.sleep(0.05)
+        assert held
+        for _ in range(200):
+            if not served.server.server_state.tasks:
+                break
+            time.sleep(0.05)
+        assert not served.server.server_state.tasks

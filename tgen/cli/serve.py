@@ -151,7 +151,10 @@ def serve(
         from tgen.server.listening import Server
 
         served = ", ".join(one.name for one in service.models.all)
-        Server(make_app(service, access), interrupts.leave, lambda: messages.note(f"serving {served} at {where}")).run([listener])
+        server = Server(
+            make_app(service, access), interrupts.leave, lambda: messages.note(f"serving {served} at {where}"), service.limits.seconds
+        )
+        server.run([listener])
     return 0
 
 

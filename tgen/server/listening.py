@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import signal
@@ -81,8 +82,8 @@ def is_answered(path: Path) -> bool:
 class Server(uvicorn.Server):
     """A server whose first signal drains it, and whose second one ends the process."""
 
-    def __init__(self, app: ASGIApp, leave: Callable[[int], None], ready: Callable[[], None] = lambda: None) -> None:
-        """`leave` is called with the second signal, `ready` once connections are accepted."""
+    def __init__(self, app: ASGIApp, leave: Callable[[int], None], ready: Callable[[], None], seconds: float) -> None:
+        """`leave` is called with the second signal, `ready` once connections are accepted; an answer may take `seconds`."""
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="on", backlog=BACKLOG,
             http=Protocol, ws="none", server_header=False, proxy_headers=False, timeout_keep_alive=30,
@@ -90,7 +91,9 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._leave = leave
         self._ready = ready
+        self._seconds = seconds
         self._silent: dict[Any, float] = {}  # connections without a request, and when they were seen first
+        self._stuck: dict[Any, tuple[int, float]] = {}  # connections with bytes that their clients do not take: how many, since when
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections."""
@@ -107,7 +110,32 @@ class Server(uvicorn.Server):
             for one, since in self._silent.items():
                 if now - since > HEADER_SECONDS:
                     one.transport.close()
+            self._abort_stuck(self._seconds)
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more connections, and let the answers that are under way come to their ends."""
+        watching = asyncio.ensure_future(self._watch())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            watching.cancel()
+
+    async def _watch(self) -> None:
+        """While the server drains, no client may hold it up."""
+        while True:
+            self._abort_stuck(min(self._seconds, HEADER_SECONDS))
+            await asyncio.sleep(1)
+
+    def _abort_stuck(self, patience: float) -> None:
+        """Abort connections whose clients took nothing for so many seconds: an answer that nobody reads would never end."""
+        now = time.monotonic()
+        sizes = {one: one.transport.get_write_buffer_size() for one in self.server_state.connections}
+        before = self._stuck
+        self._stuck = {one: before[one] if before.get(one, (0, 0))[0] == size else (size, now) for one, size in sizes.items() if size}
+        for one, (_, since) in self._stuck.items():
+            if now - since > patience:
+                one.transport.abort()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
