@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from tests.server.conftest import Served, serving
+from tests.server.test_load import until
 from tgen.errors import UsageError
 from tgen.server.guard import read_access
 
@@ -275,23 +275,16 @@ def test_a_stream_is_whole_in_either_version_of_http(served: Served, version: st
 
 
 def test_a_client_that_reads_nothing_holds_up_nobody() -> None:
+    """The system's buffers are made so small that the server has to keep a part of the answer, and its request ends all the same."""
     asked = {"prompt": "Once", "max_tokens": 900, "ignore_eos": True, "logprobs": 5, "n": 8, "stream": True}
     body = json.dumps(asked).encode()
     with serving("storyteller", seconds=1.0) as served, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         client.connect(("127.0.0.1", served.port))
-        connections = served.server.server_state.connections
-        for turn in range(100):  # until the system's buffer, made small, is full, and the server has to wait
-            for one in list(connections):
-                one.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
-            if turn == 5:
-                client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-            if held := any(one.transport.get_write_buffer_size() for one in list(connections)):
-                break
-            time.sleep(0.05)
-        assert held
-        for _ in range(200):
-            if not served.server.server_state.tasks:
-                break
-            time.sleep(0.05)
-        assert not served.server.server_state.tasks
+        state = served.server.server_state
+        until(lambda: bool(state.connections), "it is connected")
+        (connection,) = state.connections
+        connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        until(lambda: connection.transport.get_write_buffer_size() > 0, "the client is behind")
+        until(lambda: not state.tasks, "its request ends")

@@ -229,8 +229,6 @@ def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise CheckpointError(f"{name} has no revision {revision}", f"{where}/{name}/tree/main lists its branches and tags") from error
-    except errors.HFValidationError as error:
-        raise UsageError(f"{name!r} is not the name of a model on the hub: {error}", "give ORG/NAME or ORG/NAME@REVISION") from error
     except errors.OfflineModeIsEnabled as error:
         raise UsageError("the environment sets HF_HUB_OFFLINE, so nothing can be pulled", "unset HF_HUB_OFFLINE") from error
     except errors.HfHubHTTPError as error:

@@ -118,32 +118,34 @@ static void row_tile(const uint8_t* weights, int64_t row_bytes, int64_t columns,
     }
 }
 
+// The same with so many rows fetched ahead: none, 2 or 4.
+template <class Type, int N>
+static void fetching_tile(const uint8_t* weights, int64_t row_bytes, int64_t columns, const Input& x, int64_t token, float* out, int64_t stride,
+                          int64_t fetch, int64_t rows) {
+    if (rows == 2) row_tile<Type, N, 2>(weights, row_bytes, columns, x, token, out, stride, fetch);
+    else if (rows == 4) row_tile<Type, N, 4>(weights, row_bytes, columns, x, token, out, stride, fetch);
+    else row_tile<Type, N, 0>(weights, row_bytes, columns, x, token, out, stride);
+}
+
 // Four rows times tokens first to last, in tiles. The first tile fetches rows ahead, or the first two share that: memory delivers them evenly
 // while the others compute, and too many requests at once would wait for each other.
 template <class Type>
 static void row_tiles(const uint8_t* weights, int64_t row_bytes, int64_t columns, const Input& x, int64_t first, int64_t last, float* out,
                       int64_t stride) {
     const int64_t wide = (last - first) / TILE_TOKENS + ((last - first) % TILE_TOKENS + 2) / 4;  // tiles of more than one token
+    const int64_t share = wide > 1 ? 2 : wide == 1 ? 4 : 0;
     int64_t fetched = first == 0 ? 0 : 4;
-    for (int64_t t = first; t < last;) {
+    for (int64_t t = first; t < last; fetched += share) {
         float* to = out + t * stride;
-        const int64_t left = last - t, fetch = fetched;
-        const bool some = fetch < 4 && wide > 1, every = fetch < 4 && wide == 1;
-        fetched += some ? 2 : 4;
+        const int64_t left = last - t, rows = fetched < 4 ? share : 0;
         if (left >= TILE_TOKENS) {
-            if (some) row_tile<Type, TILE_TOKENS, 2>(weights, row_bytes, columns, x, t, to, stride, fetch);
-            else if (every) row_tile<Type, TILE_TOKENS, 4>(weights, row_bytes, columns, x, t, to, stride);
-            else row_tile<Type, TILE_TOKENS, 0>(weights, row_bytes, columns, x, t, to, stride);
+            fetching_tile<Type, TILE_TOKENS>(weights, row_bytes, columns, x, t, to, stride, fetched, rows);
             t += TILE_TOKENS;
         } else if (TILE_TOKENS > 4 && left >= 4) {
-            if (some) row_tile<Type, 4, 2>(weights, row_bytes, columns, x, t, to, stride, fetch);
-            else if (every) row_tile<Type, 4, 4>(weights, row_bytes, columns, x, t, to, stride);
-            else row_tile<Type, 4, 0>(weights, row_bytes, columns, x, t, to, stride);
+            fetching_tile<Type, 4>(weights, row_bytes, columns, x, t, to, stride, fetched, rows);
             t += 4;
         } else if (TILE_TOKENS > 2 && left >= 2) {
-            if (some) row_tile<Type, 2, 2>(weights, row_bytes, columns, x, t, to, stride, fetch);
-            else if (every) row_tile<Type, 2, 4>(weights, row_bytes, columns, x, t, to, stride);
-            else row_tile<Type, 2, 0>(weights, row_bytes, columns, x, t, to, stride);
+            fetching_tile<Type, 2>(weights, row_bytes, columns, x, t, to, stride, fetched, rows);
             t += 2;
         } else {
             row_tile<Type, 1, 0>(weights, row_bytes, columns, x, t, to, stride);
