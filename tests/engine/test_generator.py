@@ -54,6 +54,12 @@ def test_a_special_token_is_told_and_is_no_text() -> None:
     assert played.events[1:-1] == [Piece(0, "a"), Special(0, "<start>"), Piece(0, "b")]
 
 
+@pytest.mark.parametrize("prompt", [5, None, b"abc", ["a text"], [1.5], {1: 2}])
+def test_a_prompt_of_another_type_is_refused_by_name(prompt: object) -> None:
+    with pytest.raises(UsageError, match="a prompt must be text or"):
+        Stage(speak("hi")).generator.generate(prompt)  # type: ignore[arg-type]
+
+
 def test_every_sample_finishes_once_and_says_nothing_after() -> None:
     played = Stage(babble).play(samples=8, seed=3, max_new_tokens=40)
     assert isinstance(played.events[0], Started)

@@ -189,6 +189,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         (["--max-body", "x"], "--max-body must be a size, not 'x'"),
         (["--memory", "1K"], "bytes of weights, --memory allows 1,024"),
         (["--host", "256.0.0.1"], "cannot listen on --host 256.0.0.1"),
+        (["--host", "256.0.0.1"], "hint: --host is an address or a name of this machine"),
         (["-m", "storyteller", "-m", "storyteller"], "two models have the name storyteller"),
         (["-m", "nowhere"], "no model 'nowhere'"),
         (["--allow-origin", "x"], "--allow-origin x is no origin"),

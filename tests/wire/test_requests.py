@@ -142,6 +142,8 @@ def test_what_is_refused(value: Any, words: str) -> None:
         (b'{"id": 1e400}', "it is not JSON: a number is larger than any float"),
         (b'{"prompt": NaN}', "it is not JSON: NaN is not a JSON value"),
         (b'{"seed": ' + b"9" * 5000 + b"}", "it holds a whole number of more than 4,300 digits"),
+        (b'{"prompt": "a", "seed": 1, "prompt": "b"}', "it has the key 'prompt' twice"),
+        (b'{"prompt": "a", "logit_bias": {"5": 1, "5": 2}}', "it has the key '5' twice"),
         (b"[1]", "it is not a JSON object but a list"),
         (b"null", "it is not a JSON object but null"),
         (b'{"prompt": "\\ud800"}', "it holds half a surrogate pair"),

@@ -33,25 +33,38 @@ def resolve(name: str) -> Path:
     """The folder or the GGUF file for `--model`. Raises CheckpointError with the nearest names that exist."""
     if not name:
         raise CheckpointError("the model's name is empty", "give a folder or a name; `tgen models` lists the names")
+    found = find(name)
+    if found is None:
+        nearest = _nearest(name, (model.name for model in found_models()))
+        also = f"nearest: {', '.join(nearest)}; " if nearest else ""
+        raise CheckpointError(
+            f"no model {name!r}: neither a folder, a shipped name, nor in the Hugging Face cache",
+            f"{also}`tgen models` lists them{pull_hint(name)}",
+        )
+    if found.is_file() and found.suffix != SUFFIX:
+        raise CheckpointError(f"{name} is a file, not a model folder", "give the folder that holds config.json, or a GGUF file")
+    return found
+
+
+def find(name: str) -> Path | None:
+    """What a path, a shipped name or a name in the cache stands for; None if nothing is there. Raises CheckpointError."""
     path = Path(os.path.expanduser(name))  # for an impossible path, os.path returns False but pathlib raises an error
     if os.path.isdir(path):
         return _inside(path)
-    if os.path.isfile(path) and path.suffix == SUFFIX:
-        return path
     if os.path.isfile(path):
-        raise CheckpointError(f"{name} is a file, not a model folder", "give the folder that holds config.json, or a GGUF file")
+        return path
     known = {model.name: model.folder for model in found_models()}
     if name in known:
         return _inside(known[name])
     base, revision = split_revision(name)
     if revision is not None and (snapshot := repository(base).snapshot(revision)) is not None:
         return _inside(snapshot)
-    nearest = _nearest(name, known)
-    also = f"nearest: {', '.join(nearest)}; " if nearest else ""
-    pull = f"; `tgen pull {name}` fetches it from the hub" if name.count("/") == 1 and name[0] not in "./~" else ""
-    raise CheckpointError(
-        f"no model {name!r}: neither a folder, a shipped name, nor in the Hugging Face cache", f"{also}`tgen models` lists them{pull}"
-    )
+    return None
+
+
+def pull_hint(name: str) -> str:
+    """The end of a hint: how to fetch a name that looks like one of the hub; empty for others."""
+    return f"; `tgen pull {name}` fetches it from the hub" if name.count("/") == 1 and name[0] not in "./~" else ""
 
 
 def _nearest(name: str, known: Iterable[str]) -> list[str]:

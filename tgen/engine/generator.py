@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from tgen.arrays import Logits
@@ -18,7 +20,7 @@ from tgen.engine.request import Limits, Prepared, Refused, Request
 from tgen.engine.sample import Line, Sample, Samples, Silence, scored
 from tgen.engine.scheduler import Scheduler, Told
 from tgen.engine.shared import SharedPrefixes
-from tgen.errors import TgenError
+from tgen.errors import TgenError, UsageError
 from tgen.events import Event, Piece, Token
 from tgen.executors.session import Executor
 from tgen.options import Resolved, resolve
@@ -142,8 +144,11 @@ class Generator:
             yield from scheduler.step()
 
     def job(self, request: Request, watch: Callable[[Trace], None] | None = None, prefix: Prefix | SharedPrefixes | None = None) -> Job:
-        """The scheduler's job for a request. Raises TgenError for a prompt that does not fit, and for rules that are not valid."""
-        ids = self.tokenizer.encode(request.prompt) if isinstance(request.prompt, str) else request.prompt
+        """The scheduler's job for a request.
+
+        Raises TgenError for a prompt of another type, one that does not fit, and for rules that are not valid.
+        """
+        ids = self._ids(request.prompt)
         prepared = self.limits.prepare(ids, request.resolved, write=request.write)
         options = prepared.options
         draft = self._draft_prompt(prepared, prefix)
@@ -160,6 +165,16 @@ class Generator:
         count = request.score_prompt
         score = None if count is None else functools.partial(self._score, count)
         return Job(request.key, prepared, max(options.samples, options.num_beams), writer, None if score else prefix, draft, score)
+
+    def _ids(self, prompt: object) -> Sequence[int]:
+        """The ids of a prompt, which is text or ids already. Raises UsageError for anything else."""
+        if isinstance(prompt, str):
+            return self.tokenizer.encode(prompt)
+        if isinstance(prompt, bytes | bytearray):
+            raise UsageError("a prompt must be text or token ids, not bytes", "decode it: prompt.decode()")
+        if not isinstance(prompt, Sequence) or not all(isinstance(token, Integral) for token in prompt):
+            raise UsageError(f"a prompt must be text or a sequence of token ids, not {reprlib.repr(prompt)}")
+        return prompt
 
     def prefix(self) -> Prefix:
         """A prefix that keeps what a conversation or a series of prompts has read, the draft model's part included."""

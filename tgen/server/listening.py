@@ -40,9 +40,18 @@ def bind(host: str, port: int) -> socket.socket:
         if listener is not None:
             listener.close()
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        hint = "another program listens there; give another --port" if getattr(error, "errno", 0) == errno.EADDRINUSE else "check them"
-        raise UsageError(f"cannot listen on --host {host} --port {port}: {reason}", hint) from error
+        raise UsageError(f"cannot listen on --host {host} --port {port}: {reason}", _listen_hint(error)) from error
     return listener
+
+
+def _listen_hint(error: Exception) -> str:
+    """What to do when an address cannot be had."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EADDRINUSE:
+        return "another program listens there; give another --port"
+    if number in (errno.EACCES, errno.EPERM):
+        return "ports below 1024 are for the administrator; give a higher --port"
+    return "--host is an address or a name of this machine: 127.0.0.1 for itself alone, 0.0.0.0 for all its networks"
 
 
 def bind_unix(path: Path) -> socket.socket:

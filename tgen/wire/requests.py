@@ -12,6 +12,7 @@ import json
 import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -100,7 +101,7 @@ def read_object(line: bytes) -> dict[str, Any]:
     """The JSON object on a line. Raises UsageError for anything else."""
     try:
         text = line.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_object)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
@@ -302,6 +303,15 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise UsageError("it is not JSON: a number is larger than any float", OBJECT_HINT)
     return number
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. A key that stands twice is an error: Python would keep the last value and drop the other without a word."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        counted = Counter(key for key, _ in pairs)
+        raise UsageError(f"it has the key {max(counted, key=counted.__getitem__)!r} twice", "keep one of the two")
+    return value
 
 
 def _kind(value: Any) -> str:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgen.checkpoint.adapters.config import CONFIG, AdapterConfig, read_config
-from tgen.checkpoint.resolve import resolve
+from tgen.checkpoint.resolve import find, pull_hint, resolve
 from tgen.checkpoint.safetensors import BIN, BIN_INDEX, SAFETENSORS, SAFETENSORS_INDEX
 from tgen.errors import CheckpointError, UsageError
 from tgen.files import read_json
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 TOKENIZER = "tokenizer.json"
+ADAPTER_HINT = "name a folder that peft or tgen train wrote"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +70,11 @@ def open_adapters(folder: Path, named: Sequence[str] = ()) -> Opened:
         folder = _base(found[0])
     for one in named:
         place, scale = _split(one)
-        other = resolve(place)
+        other = find(place)
+        if other is None:
+            raise CheckpointError(f"no adapter {place!r}: neither a folder nor in the Hugging Face cache", ADAPTER_HINT + pull_hint(place))
         if not (other / CONFIG).is_file():
-            raise CheckpointError(f"--adapter {place} is no adapter: no {CONFIG} in {other}", "name a folder that peft or tgen train wrote")
+            raise CheckpointError(f"--adapter {place} is no adapter: no {CONFIG} in {other}", ADAPTER_HINT)
         found.append(Adapter(other, read_config(other), scale))
     return Opened(folder, tuple(found))
 
