@@ -120,6 +120,20 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, shared: bool 
         temporary.unlink(missing_ok=True)
 
 
+def lock(file: int, path: Path) -> None:
+    """Hold an open file or folder until it is closed, or the process ends. Raises UsageError where another run writes to `path`."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UsageError(f"another run is writing to {path}", "wait for it to end, or name another") from error
+    except OSError:
+        return  # some file systems have no locks
+
+
 def try_writing(path: Path) -> None:
     """Raise the OSError, if any, that `write_atomically` would raise for this path."""
     if path.is_dir():

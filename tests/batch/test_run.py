@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.engine.scripted import END, VOCAB, Stage, only
+from tgen import files
 from tgen.batch import journal as journal_module
 from tgen.batch.answering import Answerer
 from tgen.batch.journal import Journal, encode
@@ -173,14 +174,14 @@ def test_a_file_that_was_replaced_while_its_lock_was_waited_for_is_opened_again(
     path, other = tmp_path / "out", tmp_path / "new"
     path.write_bytes(record(1))
     other.write_bytes(record(1) + record(2))
-    lock = journal_module._lock
+    lock = files.lock
 
     def late(file: int, place: Path) -> None:
         if other.exists():
             os.replace(other, place)
         lock(file, place)
 
-    monkeypatch.setattr(journal_module, "_lock", late)
+    monkeypatch.setattr(journal_module, "lock", late)
     with Journal(path, resume=True) as journal:
         journal.write(3, record(3), failed=False)
     assert written(path) == [1, 2, 3]

@@ -25,6 +25,7 @@ from tests.cli.conftest import Ask
 from tests.cli.processes import TIMEOUT, environment, golden, tgen
 from tgen.cli import main
 from tgen.train import trainer
+from tgen.train.workspace import Workspace
 
 WORDS = "the a fox king wolf tower river said went saw and but old red small".split()
 TINY = "--width 64 --layers 1 --context 32 --batch 4 --vocab 300 --validation 0.1 --no-compile -t 1".split()
@@ -117,6 +118,14 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_been(text: 
     assert expected.keys() == found.keys()
     assert all((expected[name] == found[name]).all() for name in expected)
     assert (whole / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_two_runs_do_not_train_in_one_folder_at_once(ask: Ask, whole: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(whole, tmp_path / "model")
+    with Workspace(folder).held():
+        said = ask("train", "--resume", "-o", folder, "--steps", str(STEPS + EVERY), "--no-compile", "-t", "1", code=2)
+    assert f"another run is writing to {folder}" in said.err
+    assert (folder / "training" / "settings.json").read_bytes() == (whole / "training" / "settings.json").read_bytes()
 
 
 def test_a_run_goes_on_for_longer_than_it_was_started_for(learn: Callable[..., str], whole: Path, tmp_path: Path) -> None:

@@ -211,6 +211,13 @@ def test_where_the_compiler_fails_training_goes_on_and_says_why(workspace: Works
     assert [event.loss for event in events if isinstance(event, Trained)] == wanted
 
 
+def test_a_step_compiles_as_one_graph(workspace: Workspace) -> None:
+    run = trainer(workspace)
+    (tensors, _) = run._batch(0)
+    whole = torch.compile(run._loss_function(torch.bfloat16), backend="eager", fullgraph=True, dynamic=False)  # else a break raises
+    assert torch.equal(whole(*tensors), run._loss_function(torch.bfloat16)(*tensors))
+
+
 def test_a_finished_run_is_not_compiled_again(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     list(trainer(workspace).run())
     monkeypatch.delattr(torch, "compile")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tgen.errors import TgenError, UsageError
-from tgen.files import write_atomically
+from tgen.files import lock, write_atomically
 from tgen.ui.output import open_stdout, write_text
 from tgen.ui.terminal import is_terminal
 from tgen.wire.requests import LineKey, line_key
@@ -191,7 +191,7 @@ class Journal:
         while True:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             try:
-                _lock(file, path)
+                lock(file, path)
                 if os.path.samestat(os.fstat(file), os.stat(path)):
                     return file
             except FileNotFoundError:
@@ -246,20 +246,6 @@ def _copy_lines(file: BinaryIO, places: list[int], target: Path) -> None:
         for place in places:
             file.seek(place)
             copy.write(file.readline())
-
-
-def _lock(file: int, path: Path) -> None:
-    """Raise UsageError where another run writes to the file: both would answer the same lines."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UsageError(f"another run is writing to {path}", "wait for it to end, or name another file") from error
-    except OSError:
-        return  # some file systems have no locks
 
 
 def _old_record(path: Path, line: bytes) -> OldRecord:

@@ -239,12 +239,13 @@ def train(
             _begin(workspace, view, texts, held_back, base, layers, settings)
         elif pairs is not None:
             _begin_pairs(workspace, view, pairs, settings)
-        elif asked:
-            workspace.change_course(steps, minutes)
-        kind = AdapterTrainer if workspace is tuned else Trainer
-        trainer = kind(workspace, choose_device(run), compiled=compiled, every=every, prompt=prompt)
-        with Interrupts() as interrupts:
-            _run(trainer, view, interrupts)
+        with workspace.held():
+            if resume and asked:
+                workspace.change_course(steps, minutes)
+            kind = AdapterTrainer if workspace is tuned else Trainer
+            trainer = kind(workspace, choose_device(run), compiled=compiled, every=every, prompt=prompt)
+            with Interrupts() as interrupts:
+                _run(trainer, view, interrupts)
         if interrupts.exit_code is not None:
             view.say(f"stopped; go on with: {shell_words(['tgen', 'train', '--resume', '--output', str(output)])}")
             return interrupts.exit_code

@@ -6,6 +6,9 @@ A kill at any moment leaves every file here whole or absent.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +20,7 @@ from tokenizers import Tokenizer
 
 from tgen.errors import CheckpointError, UsageError
 from tgen.executors.torch.save import write_json
-from tgen.files import write_atomically, write_text
+from tgen.files import lock, write_atomically, write_text
 from tgen.train.base_model import BaseModel
 from tgen.train.inputs import Writer, read_documents, read_pairs
 from tgen.train.objective import Objective
@@ -116,11 +119,23 @@ class Workspace:
         self._save(settings, {**arrays, "held_bytes": corpus.held_bytes}, sizes)
         return dropped
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes out of a run that is begun. Raises UsageError where another one trains in the folder, or none is begun."""
+        if not self.inner.is_dir():
+            raise self._not_begun()
+        folder = os.open(self.inner, os.O_RDONLY)
+        try:
+            lock(folder, self.folder)
+            yield
+        finally:
+            os.close(folder)
+
     def open(self) -> RunData:
         """The run that `create` prepared. Raises UsageError if there is none, CheckpointError if its files are damaged."""
         path = self.inner / SETTINGS
         if not path.is_file():
-            raise UsageError(f"{self.folder} holds no training run to resume", "start one without --resume")
+            raise self._not_begun()
         try:
             stored = json.loads(path.read_text("utf-8"))
             settings = TrainSettings(**stored["settings"])
@@ -158,6 +173,9 @@ class Workspace:
         lines = [",".join(history[0]), *(",".join(f"{value:.6g}" for value in row.values()) for row in history)]
         write_text(self.folder / LOG, "\n".join(lines) + "\n")
         write_text(self.folder / CURVE, curve(history))
+
+    def _not_begun(self) -> UsageError:
+        return UsageError(f"{self.folder} holds no training run to resume", "start one without --resume")
 
     def _check_empty(self) -> None:
         """Raise UsageError unless the folder is new, empty, or left by a run that was killed before it had saved its settings."""

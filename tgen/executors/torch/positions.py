@@ -113,13 +113,12 @@ def rope_frequencies(rope: RopeSpec, device: torch.device) -> Tensor:
 
 
 def _kept(compute: Callable[..., Any], of: Any, device: torch.device) -> Tensor:
-    """What is computed of something hashable, on the device; kept there, since a pass that is recorded cannot copy from the host.
-
-    A compiler keeps such constants itself, and warns of caches.
-    """
-    if torch.compiler.is_compiling():
-        return torch.from_numpy(compute(of)).to(device)
+    """What is computed of something hashable, on the device; kept there, since a pass that is recorded cannot copy from the host."""
     return _computed(compute, of, device)
+
+
+# A compiler takes the result as a constant: it cannot look into NumPy, and would break its graph in every layer.
+torch.compiler.assume_constant_result(_kept)  # type: ignore[no-untyped-call]
 
 
 @functools.cache
