@@ -49,7 +49,7 @@ def test_the_numbers_are_those_of_the_library(name: str) -> None:
 def assert_panel_holds(panel: Any, bits: int, numbers: np.ndarray) -> None:
     """The integers of a panel times their scales are the numbers."""
     narrow, scales = panel
-    words = narrow.made(narrow.rows)
+    words = narrow.convert(narrow.rows)
     integers = (words[:, :, None] >> np.arange(0, 32, bits, dtype=np.uint32) & np.uint32(2**bits - 1)).reshape(len(words), -1)
     signed = integers.astype(np.float32) - 2.0 ** (bits - 1)
     np.testing.assert_array_equal(signed * np.repeat(scales, numbers.shape[1] // scales.shape[1], axis=1), numbers)

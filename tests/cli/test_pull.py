@@ -134,7 +134,7 @@ def test_a_file_outside_the_folder_is_left_out(hub: Hub, ask: Ask, tmp_path: Pat
 def test_a_wrong_content_is_an_error(hub: Hub, ask: Ask, tmp_path: Path, name: str) -> None:
     """It leaves nothing that a run could take for the model, and the next pull gets the file again."""
     hub.wrong.add(name)
-    assert f"{name} came with another content than the hub announces" in ask("pull", "org/small", code=3).err
+    assert f"the content of {name} does not match the digest that the hub names" in ask("pull", "org/small", code=3).err
     assert "no model 'org/small'" in ask("info", "org/small", code=3).err
     assert not list(tmp_path.rglob(f"*{UNFINISHED}"))
     hub.wrong.clear()
@@ -172,13 +172,13 @@ def test_a_file_that_is_listed_and_missing_is_named(hub: Hub, ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("listing", "words"),
     [
-        (b"<html>log in</html>", "answers otherwise than a hub does"),
-        (b"[]", "answers otherwise than a hub does"),
-        (b'{"id": "org/small", "siblings": []}', "answers otherwise than a hub does"),
-        (b'{"id": "org/small", "sha": "../../x", "siblings": []}', "answers otherwise than a hub does"),
+        (b"<html>log in</html>", "does not answer like a hub"),
+        (b"[]", "does not answer like a hub"),
+        (b'{"id": "org/small", "siblings": []}', "does not answer like a hub"),
+        (b'{"id": "org/small", "sha": "../../x", "siblings": []}', "does not answer like a hub"),
         (
             json.dumps({"id": "org/small", "sha": COMMIT, "siblings": [{"rfilename": "config.json"}, {"rfilename": WEIGHTS}]}).encode(),
-            "the hub does not say what model.safetensors should contain",
+            "the hub names no digest of model.safetensors",
         ),
     ],
 )

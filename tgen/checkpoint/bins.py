@@ -1,9 +1,9 @@
 """Finds where each tensor of a `.bin` lies in the file. It imports no torch and calls nothing that a file names.
 
 Such a file holds raw numbers and a pickle, which is a program that builds the dictionary of tensors. This reader runs the program with
-only the names and instructions that PyTorch writes, and puts a record of its own in place of each name. It refuses large or compressed
-programs, and limits numbers, tuples of sizes, arguments and keys, so that no single instruction makes much work. So reading takes seconds
-and little memory, whatever the program contains.
+only the names and instructions that PyTorch writes, and puts its own objects in place of what the names stand for. It refuses large or
+compressed programs, and limits numbers, tuples of sizes, arguments and keys, so that no single instruction makes much work. So reading
+takes seconds and little memory, whatever the program contains.
 Since PyTorch 1.6 the program and the numbers are records of a zip archive; in older files they follow one another.
 """
 
@@ -27,7 +27,7 @@ from tgen.files import DOWNLOAD_HINT
 MAX_PROGRAM = 2 * 2**20  # bytes; the program of a model with a thousand tensors has a tenth of this
 MAX_CALLS = 50_000  # one for each tensor; MAX_PROGRAM bytes have no room for so many tensor names
 MAX_AXES, MAX_ARGUMENTS, MAX_ROOT = 8, 8, 255
-MAX_INTEGER = 2**80  # the largest one that PyTorch writes is OLD_MAGIC
+MAX_INTEGER = 2**80  # the largest integer that PyTorch writes is OLD_MAGIC
 OLD_MAGIC, OLD_VERSION = 0x1950A86A20F9469CFC6C, 1001
 STORAGES = {
     "BFloat16Storage": ("BF16", 2),
@@ -79,7 +79,7 @@ class _Tensor:
             raise ValueError("a tensor without proper axes")
         numbers = (self.offset, *self.shape, *self.strides)
         if not all(type(number) is int and number >= 0 for number in numbers):
-            raise ValueError("sizes that are no whole numbers")
+            raise ValueError("sizes that are not whole numbers of 0 or more")
         if self.offset + self.span > self.storage.count or math.prod(self.shape) > self.span:
             raise ValueError("a tensor outside its storage")
 
@@ -120,7 +120,10 @@ PYTHON: dict[int, Callable[[Any], None]] = {**pickle._Unpickler.dispatch}
 
 
 class _Program(pickle._Unpickler):
-    """Python's own unpickler with a table of names. In the faster one in C, a few bytes of a program could take huge memory."""
+    """Python's unpickler, restricted to a table of names and instructions.
+
+    The faster unpickler in C does not limit memory: a few bytes of a program could make it take huge amounts.
+    """
 
     stack: list[Any]
     calls = 0
@@ -144,7 +147,7 @@ class _Program(pickle._Unpickler):
         return _Storage(key, *STORAGES[name], count)
 
     def load_build(self) -> None:
-        """Leave out attributes of dictionaries, such as versions of modules."""
+        """Drop the attributes that a program gives to dictionaries, such as the versions of modules."""
         self.stack.pop()
 
     def load_reduce(self) -> None:
@@ -155,7 +158,7 @@ class _Program(pickle._Unpickler):
         PYTHON[CODES["REDUCE"]](self)
 
     def load_long1(self) -> None:
-        """Read an integer. It is limited, because later steps may multiply it by others."""
+        """Read an integer. Its size is limited, because later steps may multiply it by others."""
         PYTHON[CODES["LONG1"]](self)
         if abs(self.stack[-1]) > MAX_INTEGER:
             raise ValueError("a number larger than any in such a file")
@@ -183,13 +186,13 @@ def _check_keys(keys: list[Any]) -> None:
 
 
 def read_bin(path: Path) -> dict[str, StoredTensor]:
-    """Every tensor by name. Raises CheckpointError for a damaged file, and for one that needs code to load."""
+    """Every tensor by name. Raises CheckpointError for a damaged file, and for one that names other code than tensors need."""
     try:
         tensors, starts = _zipped(path) if zipfile.is_zipfile(path) else _old(path)
     except _CodeError as error:
         message = f"{path} needs unpickling code to load, which could run anything ({error}); only plain tensors are read"
         raise CheckpointError(message, "get the model as safetensors") from error
-    except Exception as error:  # zip archives and pickles have many ways to be wrong
+    except Exception as error:  # damaged zip archives and pickles raise many kinds of errors
         raise CheckpointError(f"{path} is damaged or truncated", DOWNLOAD_HINT) from error
     if not isinstance(tensors, dict) or not all(isinstance(k, str) and isinstance(v, _Tensor) for k, v in tensors.items()):
         raise CheckpointError(f"{path} does not hold a dictionary of tensors", "it may be a training state, not a model")
@@ -241,7 +244,10 @@ def _zipped(path: Path) -> tuple[Any, dict[str, int]]:
 
 
 def _start(file: IO[bytes], record: zipfile.ZipInfo) -> int:
-    """The offset of a record's bytes: after its own header, whose name and extra field may be longer than the directory says."""
+    """The offset of a record's bytes, which follow the record's own header.
+
+    The name and the extra field of that header may be longer than the archive's directory says.
+    """
     file.seek(record.header_offset)
     mark, name, notes = struct.unpack("<4s22xHH", file.read(30))
     if mark != b"PK\x03\x04":

@@ -1,6 +1,6 @@
-"""A checkpoint, opened and checked without torch: its spec, where its tensors lie, and its generation defaults.
+"""Opens and checks a checkpoint without torch: its spec, where its tensors lie, and its generation defaults.
 
-What holds it, a Hugging Face folder or a GGUF file, has one face: Container.
+A Hugging Face folder and a GGUF file both offer the same four members, which the protocol Container names.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from tgen.spec.records import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The contents of a model folder or a GGUF file, whose path `folder` is; `generation` is generation_config.json, unchecked.
+    """The contents of a model folder or a GGUF file.
 
-    `texts` is where tokenizer and chat template are, which an adapter may bring along. `paired` says whether a GGUF file has the numbers of
-    a head in the order in which neighbours are rotated; None for a folder.
+    `folder` is the path of either. `generation` is generation_config.json, unchecked. `texts` is the path of the tokenizer and the chat
+    template, which an adapter may bring along. `paired` says whether a GGUF file orders the rows of queries and keys so that a rotated
+    pair are neighbours; None for a folder.
     """
 
     folder: Path
@@ -79,21 +80,21 @@ class Folder:
     family: Family
 
     def stored(self) -> dict[str, StoredTensor]:
-        """Its tensors. Raises CheckpointError, UnsupportedError."""
+        """Its tensors, with each quantised weight as one. Raises CheckpointError, UnsupportedError."""
         stored = stored_tensors(self.path)
         return stored if self.method is None else self.method(stored)
 
     def table(self, spec: ModelSpec) -> Table:
-        """Where each parameter is found."""
+        """The family's table, which says where the folder holds each parameter."""
         return self.family.tensors(spec)
 
 
 def open_checkpoint(path: Path, *, vectors: bool = False, adapters: Sequence[str] = ()) -> Checkpoint:
-    """Read and check a folder or a GGUF file with these `adapters`, each FOLDER or FOLDER=SCALE; an adapter is opened with its base.
+    """Open and check a folder or a GGUF file with `adapters`, each FOLDER or FOLDER=SCALE; an adapter's folder is opened with its base.
 
-    A decoder that is to give `vectors` may lack its head.
+    With `vectors`, a decoder may lack its head, because it only gives vectors.
 
-    Raises CheckpointError or UnsupportedError naming the first fault.
+    Raises CheckpointError or UnsupportedError, which names the first fault.
     """
     container: Container
     paired = None
@@ -134,9 +135,9 @@ def open_checkpoint(path: Path, *, vectors: bool = False, adapters: Sequence[str
 
 
 def _read(values: dict[str, Any], folder: Path | None = None) -> tuple[Config, ModelSpec, Method | None]:
-    """The spec of a config.json, and how it or a file beside it in the `folder` says that the weights are quantised.
+    """The spec of a config.json, and the method with which the folder's weights are quantised, or None.
 
-    Raises CheckpointError, UnsupportedError.
+    Raises CheckpointError for an invalid value, UnsupportedError for a model or a method that tgen does not implement.
     """
     config = Config(values)
     if config.model_type not in FAMILIES:
@@ -154,7 +155,7 @@ def _read(values: dict[str, Any], folder: Path | None = None) -> tuple[Config, M
 
 
 def _tensor_names(folder: Path | None) -> set[str]:
-    """The names of a folder's tensors; none if they cannot be read."""
+    """The names of a folder's tensors; an empty set if they cannot be read."""
     try:
         return set() if folder is None else set(stored_tensors(folder))
     except CheckpointError:
@@ -163,7 +164,7 @@ def _tensor_names(folder: Path | None) -> set[str]:
 
 @contextmanager
 def named_after(path: Path) -> Iterator[None]:
-    """Let errors about config.json name the GGUF file whose metadata stand in its place."""
+    """Within this context, errors about config.json name the GGUF file instead, whose metadata take its place."""
     try:
         yield
     except CheckpointError as error:

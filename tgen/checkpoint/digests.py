@@ -1,4 +1,4 @@
-"""Digests of the contents of weight files, remembered for as long as a file is the same."""
+"""Digests of weight files, which are remembered for as long as a file is unchanged."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tgen.files import write_text
 
 BLOCK = 2**24  # bytes that one thread hashes at a time
 MOST_REMEMBERED = 500
-SETTLED = 2.0  # seconds; a file written within the resolution of its times could change again without a trace
+SETTLED = 2.0  # seconds; a younger file could change once more within the resolution of its times, so its digest is not remembered
 
 
 class Digests:
-    """The digests that a folder remembers. A file that was written, moved or copied since is hashed anew.
+    """The digests in a folder's digests.json. A file that was written, moved or copied after its digest was computed is hashed again.
 
-    Every write sets a file's ctime and, unlike its mtime, no program can set it back.
+    Every write changes a file's ctime, and unlike the mtime, no program can set the ctime back.
     """
 
     def __init__(self, folder: Path, threads: int) -> None:
@@ -39,12 +39,12 @@ class Digests:
         return digest
 
     def remembered(self, file: Path) -> str | None:
-        """The digest if it is known without reading the file."""
+        """The remembered digest; None if the file has changed or was never hashed."""
         entry = self._known().get(os.path.realpath(file))
         return str(entry[1]) if isinstance(entry, list) and len(entry) == 2 and entry[0] == _identity(file) else None
 
     def _hash(self, file: Path) -> str:
-        """A hash of the hashes of all blocks, which several threads compute."""
+        """A hash of the hashes of all blocks; several threads hash the blocks."""
         size = file.stat().st_size
         with open(file, "rb") as opened, ThreadPoolExecutor(self._threads) as pool:
             number = opened.fileno()
@@ -59,7 +59,7 @@ class Digests:
         return found if isinstance(found, dict) else {}
 
     def _remember(self, place: str, entry: list[Any]) -> None:
-        """Keep the newest entries. Two processes that write at once lose an entry, which costs only a hash."""
+        """Add an entry and keep the newest ones. If two processes write at once, one entry is lost, and that file is hashed again."""
         known = {**{other: value for other, value in self._known().items() if other != place}, place: entry}
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The only reader of generation_config.json: checks a folder's settings for generation, and lists those that tgen does not support."""
+"""The only reader of generation_config.json. It checks a folder's settings for generation, and lists those that tgen does not support."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from tgen.options import DECLARED, FROM_MODEL
 
 Ids = tuple[int, ...]
 
-# Higher powers of a length leave the range of a float.
-LARGEST_PENALTY = 50
+LARGEST_PENALTY = 50  # a length to a higher power may exceed the range of a float
 
-# Keys that change the text of transformers but that tgen does not support, each with its neutral value.
+# Keys that change what transformers generates but that tgen does not support, each with its neutral value.
 NOT_HONOURED: dict[str, object] = {
     "constraints": None,
     "diversity_penalty": 0.0,
@@ -47,10 +46,10 @@ SETTINGS = frozenset([*FROM_MODEL, *NOT_HONOURED, *OTHERS.split()])
 class GenerationConfig:
     """A folder's settings. `options` are values for GenerationOptions; only a folder can set the other fields.
 
-    `min_length` counts the prompt. `forced_first` is the decoder's first token after its start token, if
-    any; the last token that the length allows must be one of `forced_last`. `suppressed` tokens are never generated, and
-    `suppressed_first` never as the first. No sequence of `source_ngram_size` ids of the encoder's text is repeated. Where beams are
-    `renormalised`, the probabilities of the tokens that the rules leave add up to 1.
+    `min_length` counts the prompt. `forced_first` is the decoder's first token after its start token, if any. The last token that the
+    length allows must be one of `forced_last`. `suppressed` tokens are never generated, and those in `suppressed_first` never as the first
+    token. No sequence of `source_ngram_size` ids of the encoder's text is repeated; 0 allows all. If beams are `renormalised`, the
+    probabilities of the tokens that the rules allow add up to 1.
     """
 
     options: Mapping[str, int | float] = field(default_factory=dict)
@@ -70,7 +69,10 @@ class GenerationConfig:
 
 
 def read_generation(checkpoint: Checkpoint) -> GenerationConfig:
-    """The settings of an opened folder. Raises CheckpointError for an invalid value, and for a decoder without its start token."""
+    """The settings of an opened folder.
+
+    Raises CheckpointError for an invalid value, and for an encoder-decoder without the decoder's start token.
+    """
     answers = checkpoint.spec.kind == "encoder-decoder"
     found = parse_generation(checkpoint.generation, checkpoint.spec.vocab, checkpoint.config, answers=answers)
     if answers and found.decoder_start is None:
@@ -82,10 +84,11 @@ def read_generation(checkpoint: Checkpoint) -> GenerationConfig:
 def parse_generation(
     generation: Mapping[str, Any], vocab: int, config: Mapping[str, Any] | None = None, *, answers: bool = False
 ) -> GenerationConfig:
-    """The same from JSON: generation_config.json, and config.json for token ids and for older folders, which lack that file.
+    """The settings in generation_config.json (`generation`) and config.json (`config`), for a vocabulary of `vocab` ids.
 
-    A model that `answers` (an encoder-decoder) is greedy unless the folder turns sampling on, and the folder's max_length counts
-    the answer and its start token.
+    config.json gives token ids, and in older folders, which lack generation_config.json, all settings. A model that `answers` (an
+    encoder-decoder) is greedy unless the folder turns sampling on, and its max_length counts the answer and the start token.
+    Raises CheckpointError for an invalid value.
     """
     config = config or {}
     reader = _reader(generation, vocab, config)
@@ -109,7 +112,7 @@ def parse_generation(
 
 
 def not_honoured(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The keys with which an opened folder asks for something that tgen does not support; other values may be invalid."""
+    """The keys with which an opened folder asks for something that tgen does not support. It does not check the other values."""
     return _reader(checkpoint.generation, checkpoint.spec.vocab, checkpoint.config).not_honoured()
 
 
@@ -120,14 +123,14 @@ def start_token(checkpoint: Checkpoint) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """The values of a file by their keys; each method raises CheckpointError, naming file, key and value."""
+    """The values of a file by their keys. Each method raises CheckpointError, which names the file, the key and the value."""
 
     file: str
     values: Mapping[str, Any]
     vocab: int
 
     def options(self, answers: bool) -> dict[str, int | float]:
-        """Values for GenerationOptions. Without sampling, temperature is 0, and options without effect at temperature 0 are left out."""
+        """Values for GenerationOptions. A folder without sampling gets temperature 0, and loses the options that have no effect then."""
         found: dict[str, int | float] = {name: self.values[name] for name in FROM_MODEL if self.values.get(name) is not None}
         longest, samples = self.values.get("max_length"), self.values.get("do_sample")
         if answers and "max_new_tokens" not in found and type(longest) is int:
@@ -142,7 +145,7 @@ class Reader:
         return found
 
     def ids(self, key: str) -> Ids:
-        """One id or a list of them; nothing for null."""
+        """One id or a list of ids, as a tuple; empty for null."""
         return self._ids(key, self.values.get(key))
 
     def words(self, key: str) -> tuple[Ids, ...]:
@@ -167,7 +170,7 @@ class Reader:
         return value
 
     def length_penalty(self) -> float:
-        """The power of its length that the score of a beam is divided by."""
+        """The exponent p in a beam's score: the sum of its log-probabilities / length ** p."""
         value = self.values.get("length_penalty")
         if value is None:
             return 1.0
@@ -202,22 +205,22 @@ class Reader:
 
 
 def _reader(generation: Mapping[str, Any], vocab: int, config: Mapping[str, Any]) -> Reader:
-    """The reader of generation_config.json; of the same keys in config.json for an older folder, which lacks that file."""
+    """A reader of generation_config.json; for an older folder, which lacks that file, of the same keys in config.json."""
     if generation:
         return Reader("generation_config.json", generation, vocab)
     return Reader("config.json", {key: value for key, value in config.items() if key in SETTINGS}, vocab)
 
 
 def _start_token(keys: tuple[str, ...], generation: Mapping[str, Any], config: Mapping[str, Any], vocab: int) -> int | None:
-    """The first of these keys that names an id, in generation_config.json before config.json."""
+    """The value of the first of these keys that holds an id; generation_config.json comes before config.json."""
     found = (source.get(key) for source in (generation, config) for key in keys)
     return next((value for value in found if _is_id(value, vocab)), None)
 
 
 def _end_tokens(generation: Mapping[str, Any], config: Mapping[str, Any], vocab: int) -> frozenset[int]:
-    """The ids that end a text: generation_config.json's, else config.json's.
+    """The ids that end a text: those of generation_config.json, else those of config.json.
 
-    One beyond the vocabulary ends nothing: some folders keep that of the model which they were made from.
+    Ids beyond the vocabulary are dropped: some folders keep the end token of the larger model that they were made from.
     """
     for file, source in (("generation_config.json", generation), ("config.json", config)):
         if source.get("eos_token_id") is not None:

@@ -1,6 +1,6 @@
-"""Weights as NumPy arrays: views of the mapped files, and the parameters that a family's table takes from them.
+"""Reads weights as NumPy arrays: views of the mapped files, and the parameters that a family's table makes from them.
 
-Knows no tensor framework. NumPy lacks bfloat16, so uint16 arrays hold such numbers, and every array comes with its format's name.
+It knows no tensor framework. NumPy lacks bfloat16, so arrays of uint16 hold such numbers, and each array comes with the name of its format.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ BF16_EXPONENT = np.uint16(0x7F80)  # only infinity and NaN have all of these bit
 
 
 class MappedFiles:
-    """Files of weights mapped into memory, each once; pages are given back as soon as a converted copy exists."""
+    """Files of weights, each mapped into memory once. `release` gives the pages of a tensor back to the system."""
 
     def __init__(self) -> None:
         self._maps: dict[Path, mmap.mmap] = {}
-        self._merged: tuple[StoredTensor, Array] | None = None  # the latest one: a fused matrix is wanted once for each of its parts
+        self._merged: tuple[StoredTensor, Array] | None = None  # the latest merged matrix; a fused one is read once for each of its parts
 
     def array(self, stored: StoredTensor) -> Array:
-        """A view of the file, bfloat16 as uint16. Its pages are private: writing to it would not change the file.
+        """A view of the file, with bfloat16 as uint16. Its pages are private, so writing to it would not change the file.
 
-        The numbers of a packed or adapted tensor are a new array.
+        For a packed or an adapted tensor it is a new array with the computed numbers.
         """
         if stored.adapted is not None:
             if self._merged is None or self._merged[0] is not stored:
@@ -78,7 +78,7 @@ class MappedFiles:
         return merged
 
     def release(self, stored: StoredTensor) -> None:
-        """Let the system drop the pages of a tensor that was copied, so that loading needs little more than the weights."""
+        """Let the system drop the pages of a tensor that was copied, so that loading needs little more memory than the weights."""
         for part in stored.parts:
             mapped = self._maps.get(part.file)
             if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -101,14 +101,14 @@ class MappedFiles:
 
 
 def use_huge_pages(mapped: mmap.mmap) -> None:
-    """Let the system read a file into huge pages where it can: through small ones, memory is read a fifth slower."""
+    """Ask the system to map a file with huge pages, because reading memory through small pages is a fifth slower."""
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a system without such pages, or a file system that has none
+        with contextlib.suppress(OSError):  # the system or the file system has no huge pages
             mapped.madvise(mmap.MADV_HUGEPAGE)
 
 
 def read_parameter(name: str, match: Match, files: MappedFiles) -> tuple[Array, str]:
-    """A parameter and the name of its format; a view of the file where no step changes a number.
+    """A parameter and the name of its format. The array is a view of the file if no step of the table changes a number.
 
     Raises CheckpointError for NaN or infinity.
     """
@@ -119,7 +119,7 @@ def read_parameter(name: str, match: Match, files: MappedFiles) -> tuple[Array, 
 
 
 def matched(match: Match, files: MappedFiles) -> tuple[Array, str]:
-    """A parameter, which may hold NaN or infinity, and the name of its format."""
+    """A parameter and the name of its format, without a check for NaN or infinity."""
     return taken(files.array(match.tensor), match.tensor.dtype, match.take)
 
 
@@ -131,7 +131,7 @@ def check_repeats(matches: Matches, files: MappedFiles) -> None:
 
 
 def taken(array: Array, dtype: str, take: Take) -> tuple[Array, str]:
-    """A tensor after the steps of a table, and its format then."""
+    """A tensor after the steps of a table, and the format that it has then."""
     for step in take:
         if isinstance(step, Add):
             array, dtype = widened(array, dtype) + np.float32(step.number), "F32"

@@ -1,6 +1,6 @@
-"""Compares a family's table with the tensors of a checkpoint: none is missing, none is left over, and every shape is right.
+"""Checks a family's table against the tensors of a checkpoint: none may be missing or left over, and every shape must be right.
 
-It needs the headers only, with empty NumPy arrays in place of tensors, so a wrong folder is refused before torch is imported.
+It needs only the headers and computes shapes on NumPy arrays without numbers, so a wrong folder is refused before torch is imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tgen.spec.shapes import parameters
 
 # Buffers and counters that some version of transformers stored: nothing is computed from them.
 BOOKKEEPING = ("encoder.version", "decoder.version", "rotary_emb.inv_freq")
-VALUE_HEAD = "v_head."  # judges texts while TRL trains the model by rewards
+VALUE_HEAD = "v_head."  # TRL's value head, which only reinforcement learning uses
 FLOATS = ("F32", "F16", "BF16", "F64")
 # Small matrices that GGUF files keep in float32.
 WIDER = tuple(f".{name}.weight" for name in ("router", "shared_gate", "positions", "types", "bias", "distances"))
@@ -36,9 +36,10 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """A match for every parameter. `repeats` maps a copy's name in the files to the copy and its original: one parameter.
+    """A match for every parameter.
 
-    `left_out` names the tensors of parts that tgen does not run, such as a model's eyes.
+    `repeats` maps the name of a stored copy to the copy and its original, which must be equal. `left_out` names the tensors of parts that
+    tgen does not run, such as a vision tower.
     """
 
     parameters: dict[str, Match]
@@ -47,9 +48,9 @@ class Matches:
 
     @property
     def number_format(self) -> str:
-        """The narrowest of F32, BF16 and F16 that holds every matrix as it is stored.
+        """BF16 or F16 if all matrices are stored in that format, else F32.
 
-        Vectors and small tables, which some checkpoints keep wider, do not count.
+        Vectors and small tables do not count, because some checkpoints keep them in wider formats.
         """
         counted = (match for name, match in self.parameters.items() if not name.endswith(WIDER))
         formats = {match.tensor.number_format for match in counted if len(match.tensor.shape) > 1}
@@ -61,8 +62,8 @@ def settle_head(
 ) -> ModelSpec:
     """The spec with the head that the files hold: a stored head is used, whatever `tie_word_embeddings` says.
 
-    An encoder whose files lack its head becomes a model that gives vectors only, and so does a decoder that is to give `vectors`, and an
-    encoder-decoder whose files lack the decoder; a head whose files lack its optional bias has none.
+    These become models that give only vectors: an encoder whose files lack its head, an encoder-decoder whose files lack the decoder, and,
+    with `vectors`, a decoder whose files lack its head. A head whose files lack its optional bias gets none.
     """
     if spec.head is None:
         return spec
@@ -82,7 +83,11 @@ def settle_head(
 
 
 def match_tensors(table: Table, spec: ModelSpec, stored: dict[str, StoredTensor]) -> Matches:
-    """A match for each parameter. Raises CheckpointError for a tensor that is missing, left over or of the wrong shape."""
+    """A match for each parameter.
+
+    Raises CheckpointError for a tensor that is missing, left over or of the wrong shape, UnsupportedError for a format of numbers that tgen
+    does not read and for a copy that cannot equal its original.
+    """
     expected = parameters(spec)
     matches: dict[str, Match] = {}
     taken: dict[str, int] = {}
@@ -95,7 +100,7 @@ def match_tensors(table: Table, spec: ModelSpec, stored: dict[str, StoredTensor]
         if tensor.dtype not in FLOATS:
             raise UnsupportedError(f"{name} is stored as {tensor.dtype}, which is not implemented", f"implemented: {', '.join(FLOATS)}")
         if tensor.is_upright and take[:1] == TRANSPOSED:
-            take = take[1:]  # a quantised matrix is [outputs, inputs], whatever the family's matrices are
+            take = take[1:]  # a quantised matrix is [outputs, inputs] even where the family stores [inputs, outputs]
         _check_shape(name, tensor.shape, take, shape)
         taken[name] = taken.get(name, 0) + math.prod(shape)
         if tensor.packed is not None and take and isinstance(take[0], Member):
@@ -119,7 +124,7 @@ def match_tensors(table: Table, spec: ModelSpec, stored: dict[str, StoredTensor]
 
 
 def no_repeat(name: str) -> UnsupportedError:
-    """The error for a tensor that should be a copy of another one and differs from it."""
+    """The error for a tensor that should be a copy of another one but differs from it."""
     what = "bias for its head" if name.endswith(".bias") else "matrix of embeddings for all its parts"
     hint = f"the family keeps one {what}; a model with several is not implemented"
     return UnsupportedError(f"{name} should be a copy of another tensor, and differs from it", hint)
@@ -132,12 +137,12 @@ def no_number(name: str) -> CheckpointError:
 
 
 def _find(name: str, table: Table, stored: dict[str, StoredTensor]) -> str | None:
-    """The spelling of a tensor's name in the files; None if they lack it."""
+    """The spelling of a tensor's name in the files; None if they lack the tensor."""
     return next((spelling for spelling in table.spellings(name) if spelling in stored), None)
 
 
 def _is_needless_bias(name: str, stored: dict[str, StoredTensor]) -> bool:
-    """Whether a tensor is a quantised matrix's bias of zeros, which AutoGPTQ writes for models that have no biases, too."""
+    """Whether a tensor is a bias of zeros for a quantised matrix, which AutoGPTQ writes even for models without biases."""
     matrix = stored.get(f"{name.removesuffix('.bias')}.weight")
     return name.endswith(".bias") and matrix is not None and matrix.packed is not None and is_zero(stored[name])
 
@@ -146,7 +151,7 @@ def _shape(stored: tuple[int, ...], take: Take) -> tuple[int, ...]:
     """The shape of a tensor after the steps. Raises ValueError or IndexError for a tensor that they do not fit."""
     if not take:
         return stored
-    array: np.ndarray = np.broadcast_to(np.False_, stored)  # holds one number, whatever its shape
+    array: np.ndarray = np.broadcast_to(np.False_, stored)  # takes the memory of one number, whatever its shape
     for step in take:
         array = array if isinstance(step, Add | Reorder) else moved(step, array)
     return array.shape

@@ -1,4 +1,4 @@
-"""Says what a folder is for whose weights belong to a task that tgen has no command for. Only the words of an error depend on it."""
+"""Names the task of a model with a head that tgen has no command for, such as a classifier. Only the words of an error depend on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from tgen.errors import UnsupportedError
 
-# The class that a folder names, by its ending, and what such a model does.
+# The endings of the class that config.json names, and what such a model does.
 TASKS = {
     "ForSequenceClassification": "sorts or scores whole texts (a classifier or reranker)",
     "ForTokenClassification": "labels tokens, such as the names in a text",
@@ -16,7 +16,7 @@ TASKS = {
     "ForNextSentencePrediction": "tells whether one sentence follows another",
     "ForImageClassification": "sorts images",
 }
-# The beginnings of such heads' names, for folders that name no class.
+# The beginnings of the names of such heads' tensors, for folders whose config.json names no class.
 HEADS = {
     "classifier.": TASKS["ForSequenceClassification"],
     "classification_head.": TASKS["ForSequenceClassification"],
@@ -28,7 +28,7 @@ HINT = "tgen has no command for it: get the model without that head, for tgen fi
 
 
 def other_task(config: Mapping[str, Any], stored: Iterable[str]) -> UnsupportedError | None:
-    """The error for weights with the head of another task; None where there is no such head."""
+    """The error for weights with the head of such a task; None if they have no such head."""
     head = next((name for name in stored if name.startswith(tuple(HEADS))), None)
     if head is None:
         return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tgen.checkpoint.hub.cache import is_opened, repositories, repository, split_revision
+from tgen.checkpoint.hub.cache import can_be_opened, repositories, repository, split_revision
 from tgen.errors import CheckpointError
 from tgen.gguf_header import SUFFIX, first_files
 
@@ -30,7 +30,7 @@ class FoundModel:
 
 
 def resolve(name: str) -> Path:
-    """The folder or the GGUF file for `--model`. Raises CheckpointError with the nearest names that exist."""
+    """The folder or the GGUF file for a value of `--model`. Raises CheckpointError, whose hint lists the most similar names that exist."""
     if not name:
         raise CheckpointError("the model's name is empty", "give a folder or a name; `tgen models` lists the names")
     found = find(name)
@@ -47,8 +47,8 @@ def resolve(name: str) -> Path:
 
 
 def find(name: str) -> Path | None:
-    """What a path, a shipped name or a name in the cache stands for; None if nothing is there. Raises CheckpointError."""
-    path = Path(os.path.expanduser(name))  # for an impossible path, os.path returns False but pathlib raises an error
+    """The folder or file of a path, a shipped name or a name in the cache; None if there is none. Raises CheckpointError."""
+    path = Path(os.path.expanduser(name))  # os.path.isdir returns False for an impossible path; Path.is_dir would raise an error
     if os.path.isdir(path):
         return _inside(path)
     if os.path.isfile(path):
@@ -83,12 +83,12 @@ def found_models() -> Iterator[FoundModel]:
                 yield FoundModel(folder.name, folder, "shipped")
     for one in repositories():
         snapshot = one.snapshot()
-        if snapshot is not None and is_opened(snapshot):
+        if snapshot is not None and can_be_opened(snapshot):
             yield FoundModel(one.name, snapshot, "cache")
 
 
 def shipped_folder() -> Path | None:
-    """Where the shipped models are: inside the installed package, or beside it in a source tree."""
+    """The folder of the shipped models, which is inside the installed package, or beside it in a source tree."""
     package = Path(__file__).resolve().parents[1]
     for candidate in (package / "models", package.parent / "models"):
         if candidate.is_dir():
@@ -97,7 +97,7 @@ def shipped_folder() -> Path | None:
 
 
 def _inside(folder: Path) -> Path:
-    """The folder, or the GGUF file in it where that is all it holds. Raises CheckpointError if there are several."""
+    """The folder, or its GGUF file if it has no config.json. Raises CheckpointError for several models as GGUF files."""
     if (folder / "config.json").exists():
         return folder
     files = first_files(folder)

@@ -1,6 +1,6 @@
-"""Lists a folder's tensors and where they lie: in safetensors or `.bin` files, single or sharded. It reads headers only.
+"""Lists the tensors of a folder and where they lie in its safetensors or `.bin` files, single or sharded. It reads only the headers.
 
-The safetensors library validates its own headers.
+The safetensors library validates the headers of its own format.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tgen.files import DOWNLOAD_HINT, READ_HINT, read_json, refuse_lfs_pointer
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 MAX_HEADER = 16 * 2**20  # bytes; the header of a model with ten thousand tensors has one or two million
-MAX_NAME = 200  # characters; for a longer name the system may raise an error
-# Words of the safetensors library about a bad header, and their meaning for the user.
+MAX_NAME = 200  # characters; the system may raise an error for a longer name
+# Phrases in the safetensors library's errors about a header, and what they mean for the user.
 REASONS = {
     "not fully covered": "the file is truncated, or longer than its header says",
     "invalid header length": "the file is truncated within its header",
@@ -28,7 +28,7 @@ REASONS = {
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor by name. Raises CheckpointError for missing, truncated or malformed files."""
+    """Every tensor of a folder by name. Raises CheckpointError for missing, truncated or malformed files."""
     for single, index, read in ((SAFETENSORS, SAFETENSORS_INDEX, read_safetensors), (BIN, BIN_INDEX, _read_bin)):
         if (folder / single).exists():
             return read(folder / single)
@@ -51,7 +51,7 @@ def weight_bytes(tensors: dict[str, StoredTensor]) -> int:
 
 
 def _merged(shards: Iterable[dict[str, StoredTensor]]) -> dict[str, StoredTensor]:
-    """All tensors of all shards. Raises CheckpointError for one that is in two of them."""
+    """All tensors of all shards. Raises CheckpointError for a tensor that is in two of them."""
     merged: dict[str, StoredTensor] = {}
     for shard in shards:
         for name in merged.keys() & shard.keys():
@@ -61,7 +61,7 @@ def _merged(shards: Iterable[dict[str, StoredTensor]]) -> dict[str, StoredTensor
 
 
 def _shards(index: Path) -> list[Path]:
-    """The files that an index names, each once. Raises CheckpointError for one that is missing or outside the folder."""
+    """The files that an index names, each once. Raises CheckpointError for a file that is missing or outside the folder."""
     entries = read_json(index).get("weight_map")
     if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries.values()):
         raise CheckpointError(f"{index} has no weight_map from tensor names to files", DOWNLOAD_HINT)
@@ -76,6 +76,7 @@ def _shards(index: Path) -> list[Path]:
 
 
 def read_safetensors(path: Path) -> dict[str, StoredTensor]:
+    """Every tensor of one file by name. Raises CheckpointError for a file that is damaged or that the system does not let us read."""
     from safetensors import SafetensorError, safe_open
 
     refuse_lfs_pointer(path)

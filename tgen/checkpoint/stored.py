@@ -1,4 +1,4 @@
-"""One tensor of a checkpoint: its type, its shape, and where it lies in a file or from which other tensors it is computed."""
+"""Describes one tensor of a checkpoint: its type, its shape, and where it lies in a file or from which other tensors it is computed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor of a checkpoint: its file, the type it is stored in ("F32", "BF16" ...), its shape.
+    """One tensor of a checkpoint: its file, the type of its numbers ("F32", "BF16" ...), its shape.
 
-    `start` and `stop` are byte offsets into the file. `strides` count numbers; None means row-major order. A tensor with `packed` is not
-    in the file as it is: its numbers, in the type `dtype`, are computed. A packed matrix is always [outputs, inputs]. The numbers of one
-    with `adapted` are those of another tensor and the change that an adapter makes to them.
+    `start` and `stop` are byte offsets into the file. `strides` count numbers; None means row-major order. With `packed`, the numbers are
+    computed from other tensors, in the type `dtype`; a packed matrix is always [outputs, inputs]. With `adapted`, the numbers are those of
+    another tensor after an adapter's change.
     """
 
     file: Path
@@ -36,9 +36,9 @@ class StoredTensor:
 
     @property
     def number_format(self) -> str:
-        """The type to hold the numbers in: about as precise as the file, but F32 for F64, which no model needs.
+        """The type in which memory holds the numbers: about as precise as the file, but F32 for F64, because no model needs F64.
 
-        An adapter's change is rounded to the type of its base.
+        An adapted tensor has the type of its base.
         """
         if self.adapted is not None:
             return self.adapted.base.number_format
@@ -48,7 +48,7 @@ class StoredTensor:
 
     @property
     def stored_as(self) -> str:
-        """The type that it has in the file, for people."""
+        """The name of its type in the file, for people."""
         if self.adapted is not None:
             return self.adapted.base.stored_as
         return self.dtype if self.packed is None else self.packed.stored_as
@@ -60,17 +60,17 @@ class StoredTensor:
 
     @property
     def is_upright(self) -> bool:
-        """Whether its rows are outputs whatever the family's matrices are, because it or its base is packed."""
+        """Whether it is [outputs, inputs] even in a family that stores [inputs, outputs], because it or its base is packed."""
         return self.adapted.base.is_upright if self.adapted is not None else self.packed is not None
 
     @property
     def nbytes(self) -> int:
-        """How many bytes of the files it takes."""
+        """The bytes that it takes in the files."""
         return sum(part.stop - part.start for part in self.parts)
 
     @property
     def parts(self) -> list[StoredTensor]:
-        """The tensors that hold it in the files."""
+        """The tensors in the files from which its numbers come."""
         if self.adapted is not None:
             return [*self.adapted.base.parts, *self.adapted.change.parts]
         return [self] if self.packed is None else self.packed.parts
@@ -83,14 +83,14 @@ class StoredTensor:
         return replace(self, shape=(columns, rows), strides=(right, down))
 
     def member(self, index: int) -> StoredTensor:
-        """The `index`-th tensor of a stack, which is in row-major order."""
+        """The `index`-th tensor of this stack, which must be in row-major order."""
         if self.packed is not None:
             return replace(self, shape=self.shape[1:], packed=self.packed.member(index))
         size = (self.stop - self.start) // self.shape[0]
         return replace(self, shape=self.shape[1:], start=self.start + index * size, stop=self.start + (index + 1) * size)
 
     def content(self) -> bytes:
-        """The bytes of a small tensor, which the file is opened for. Raises OSError."""
+        """The bytes of a small tensor, read from the file at once. Raises OSError."""
         with open(self.file, "rb") as file:
             file.seek(self.start)
             return file.read(self.stop - self.start)
@@ -100,7 +100,7 @@ class StoredTensor:
 
 
 class Reader(Protocol):
-    """Reads stored tensors."""
+    """Reads stored tensors, as MappedFiles does: `array` in their own type, `floats` in float32."""
 
     def array(self, stored: StoredTensor) -> npt.NDArray[Any]: ...
 
@@ -109,9 +109,10 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """A change of a matrix [outputs, inputs] by `scale` times the product of `up` [outputs, rank] and `down` [rank, inputs].
+    """A change to a matrix [outputs, inputs]: add `scale` times the product of `up` [outputs, rank] and `down` [rank, inputs].
 
-    With `magnitudes` [outputs], each row of the sum is stretched to that length. A matrix that is `turned` is stored [inputs, outputs].
+    With `magnitudes` [outputs], each row of the sum is then scaled to that Euclidean length. A matrix that is `turned` is stored
+    [inputs, outputs].
     """
 
     down: StoredTensor
@@ -122,7 +123,7 @@ class LowRank:
 
     @property
     def parts(self) -> list[StoredTensor]:
-        """The tensors that hold it."""
+        """The tensors of the adapter that hold the change."""
         return [self.down, self.up, *([] if self.magnitudes is None else [self.magnitudes])]
 
 
@@ -135,17 +136,18 @@ class Adapted:
 
 
 class Narrow(NamedTuple):
-    """The rows of a matrix as the files hold them, and what makes the wanted numbers of some of these rows."""
+    """The rows of a matrix as the files hold them, and the function that converts some of these rows to the wanted numbers."""
 
     rows: npt.NDArray[Any]
-    made: Callable[[npt.NDArray[Any]], Any]
+    convert: Callable[[npt.NDArray[Any]], Any]
 
 
 class BlockParts(NamedTuple):
-    """Rows of a matrix in ggml's blocks: integers [rows, columns], each times its scale, less its minimum.
+    """Rows of a matrix in ggml's blocks.
 
-    Each block of 256 columns has a factor of its scales, and one of its minima (`least`); of 32 columns, the factor is the scale and
-    `least` is added. Integers of types without minima stand above zero by as much as src/model.h of the native executor says.
+    A number in a block of 256 columns is integer * scale * factor - minimum * least, with a factor and a `least` for each block. In a block
+    of 32 columns it is integer * factor + least, and `scales` and `minima` are None. Integers [rows, columns] of types without minima are
+    too large by the number `zero` in src/model.h of the native executor.
     """
 
     integers: npt.NDArray[np.uint8]
@@ -156,67 +158,61 @@ class BlockParts(NamedTuple):
 
 
 class Packed(ABC):
-    """How a tensor's numbers are computed from other tensors in the files; each kind is a dataclass that has them as its fields."""
+    """How a tensor's numbers are computed from other tensors in the files. Each subclass is a dataclass with these tensors as fields."""
 
     __slots__ = ()
 
     @property
     @abstractmethod
     def number_format(self) -> str:
-        """The type to hold the numbers in where they are held as floats."""
+        """The type in which memory holds the numbers if it holds them as floats."""
 
     @property
     @abstractmethod
     def stored_as(self) -> str:
-        """The form in the files, for people."""
+        """The name of the form in the files, for people."""
 
     @abstractmethod
     def numbers(self, files: Reader) -> npt.NDArray[Any]:
-        """The numbers, in the shape and the type that the stored tensor says."""
+        """The numbers, in the shape and the type of the stored tensor."""
 
     @property
     def panel_bits(self) -> int | None:
-        """The bits of the signed integers, 8 or 4, that together with a scale for each 32 columns are the same matrix.
-
-        None for a matrix that no such integers are equal to.
-        """
+        """8 or 4 if signed integers of so many bits, with a scale for each 32 columns, are exactly this matrix; else None."""
         return None
 
     def panel(self, files: Reader) -> tuple[Narrow, Floats] | None:
-        """What panels.py of the native executor makes these integers of, and their scales [rows, groups].
+        """The rows that give these integers, in words as panels.py of the native executor takes them, and their scales [rows, groups].
 
-        None if the files hold a matrix that such integers are not equal to, whatever the settings say.
+        None if the files, against what their settings promise, hold a matrix that such integers do not equal.
         """
         raise NotImplementedError
 
     @property
     def multiplied_as(self) -> str | None:
-        """The type, by ggml's name, whose products with vectors a matrix has in llama.cpp; None for one that is not from there."""
+        """The ggml type ("Q4_K") in whose arithmetic the matrix is multiplied by vectors; None for one that is not in ggml's blocks."""
         return None
 
     def blocks(self, files: Reader) -> Narrow:
-        """What gives the BlockParts of some rows at a time, for a matrix without `panel_bits` that is multiplied as one of these types."""
+        """The rows that give BlockParts, for a matrix without `panel_bits` that has `multiplied_as`."""
         raise NotImplementedError
 
     @property
     def is_rounded(self) -> bool:
-        """Whether integers of 8 bits hold the numbers well enough, so that they need not become floats of 16 bits.
-
-        This counts for a matrix without `panel_bits`.
-        """
+        """Whether a matrix without `panel_bits` is rounded to integers of 8 bits, because these hold its numbers well enough."""
         return False
 
     def by_rows(self, files: Reader) -> Narrow:
-        """What gives the floats of some rows at a time, for numbers that are rounded."""
+        """The rows that give floats, some rows at a time, for a matrix that `is_rounded`."""
         raise NotImplementedError
 
     @property
     def parts(self) -> list[StoredTensor]:
-        """The tensors in the files."""
+        """The tensors in the files from which the numbers come."""
         return [part for own in self._fields().values() if (part := getattr(own, "tensor", own)) and isinstance(part, StoredTensor)]
 
     def member(self, index: int) -> Packed:
-        """The `index`-th tensor of a stack."""
+        """The same for the `index`-th tensor of this stack."""
         members = {name: own.member(index) for name, own in self._fields().items() if isinstance(own, StoredTensor)}
         return replace(self, **members)  # type: ignore[type-var]
 

@@ -14,7 +14,7 @@ from tgen.files import read_json
 
 CONFIG = "adapter_config.json"
 HINT = f"{CONFIG} is damaged or was edited; get the adapter again"
-# Keys without influence on the result: bookkeeping, training, what the tensors' names tell, and what the family's table tells.
+# Keys that do not change the result: bookkeeping, settings of the training, and facts that the tensors' names or the family's table give.
 HARMLESS = frozenset(
     """
     auto_mapping base_model_class bias corda_config eva_config exclude_modules fan_in_fan_out inference_mode layers_pattern
@@ -28,14 +28,18 @@ READ = frozenset(
     ensure_weight_tying init_lora_weights
     """.split()
 )
-# Ways to begin training that leave the base's weights as they are. Others change them, and the adapter fits the changed ones only.
-BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal")
+# Values of init_lora_weights that leave the base's weights unchanged. The others change them, and the adapter fits only the changed ones.
+INITIALISATIONS = (True, False, None, "gaussian", "eva", "orthogonal")
 OFF: tuple[object, ...] = (None, False, {}, [])
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterConfig:
-    """How the matrices of an adapter are scaled and laid out; `base` is the model that it was trained on, as its author named it."""
+    """The settings of an adapter: the ranks and scales of its matrices, the modules that it replaces, and what else changes arithmetic.
+
+    `base` is the model that it was trained on, as its author named it. `ranks` and `alphas` map regular expressions to the values of the
+    modules whose names they match; `rank` and `alpha` hold for the others. `saved` names the modules that the adapter brings whole.
+    """
 
     base: str | None
     revision: str | None
@@ -53,9 +57,9 @@ class AdapterConfig:
         return int(_matching(self.ranks, module, self.rank))
 
     def scale_of(self, module: str) -> float:
-        """What the product of a module's two matrices is multiplied by.
+        """The factor of the product of a module's two matrices: alpha / rank (Hu et al. 2021).
 
-        Hu et al. 2021 divide by the rank, Kalajdzievski 2023 (rsLoRA) by its root.
+        With rsLoRA (Kalajdzievski 2023) it is alpha / sqrt(rank).
         """
         rank = self.rank_of(module)
         return _matching(self.alphas, module, self.alpha) / (math.sqrt(rank) if self.is_rank_stabilised else rank)
@@ -66,15 +70,18 @@ class AdapterConfig:
 
 
 def read_config(folder: Path) -> AdapterConfig:
-    """The settings of an adapter's folder. Raises UnsupportedError for what tgen does not implement, CheckpointError for a bad value."""
+    """The settings of an adapter's folder.
+
+    Raises UnsupportedError for a setting that tgen does not implement, CheckpointError for an invalid value.
+    """
     values = read_json(folder / CONFIG)
     kind = values.get("peft_type")
     if kind != "LORA":
         raise UnsupportedError(f"{folder / CONFIG}: peft_type = {kind!r} is not implemented", "implemented: LORA, also with DoRA or rsLoRA")
-    beginning = values.get("init_lora_weights")
-    if beginning not in BEGINNINGS:
+    initialisation = values.get("init_lora_weights")
+    if initialisation not in INITIALISATIONS:
         raise UnsupportedError(
-            f"{folder / CONFIG}: init_lora_weights = {beginning!r} is not implemented, for it changes the base's weights",
+            f"{folder / CONFIG}: init_lora_weights = {initialisation!r} is not implemented, because it changes the base's weights",
             "let peft convert the adapter to plain LoRA when saving it (path_initial_model_for_weight_conversion)",
         )
     for key, value in values.items():
@@ -96,7 +103,7 @@ def read_config(folder: Path) -> AdapterConfig:
 
 
 class _Reader:
-    """Reads values of their types. Raises CheckpointError, naming file and key."""
+    """Reads values and checks their types. Each method raises CheckpointError, which names the file and the key."""
 
     def __init__(self, path: Path, values: dict[str, Any]) -> None:
         self._path, self._values = path, values
@@ -141,5 +148,5 @@ class _Reader:
 
 
 def _matching(patterns: Mapping[str, float], module: str, default: float) -> float:
-    """The value of the first pattern that fits the end of a module's name, as peft matches them."""
+    """The value of the first pattern that matches the end of a module's name, as in peft; `default` if none matches."""
     return next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), default)

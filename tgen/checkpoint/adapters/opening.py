@@ -1,4 +1,4 @@
-"""From what a user names to a base model's folder and its adapters: `--adapter FOLDER=SCALE`, and an adapter as `--model`."""
+"""Finds the base model and the adapters that a user names with `--adapter FOLDER=SCALE`, or with an adapter's folder as `--model`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Adapter:
 
     @property
     def weights(self) -> Path:
-        """The file of its tensors. Raises CheckpointError if it lacks one."""
+        """The file with the adapter's tensors. Raises CheckpointError if the folder has none."""
         for name in WEIGHTS:
             if (self.folder / name).exists():
                 return self.folder / name
@@ -50,7 +50,10 @@ class Opened:
 
     @property
     def texts(self) -> Path:
-        """The folder of tokenizer and chat template: the last adapter's that has a tokenizer, for it was trained with that one."""
+        """The folder of the tokenizer and the chat template.
+
+        It is the folder of the last adapter that brings a tokenizer, because that adapter was trained with it; else the base's.
+        """
         return next((one.folder for one in reversed(self.adapters) if (one.folder / TOKENIZER).is_file()), self.base)
 
 
@@ -60,9 +63,10 @@ def is_adapter(folder: Path) -> bool:
 
 
 def open_adapters(folder: Path, named: Sequence[str] = ()) -> Opened:
-    """The base and the adapters for a model's folder and values of --adapter; the folder may hold an adapter itself, which comes first.
+    """The base and the adapters for a model's folder and the values of --adapter.
 
-    Raises UsageError for a bad value, CheckpointError for a folder that is not there.
+    If `folder` is itself an adapter, that adapter is applied first. Raises UsageError for an invalid value, CheckpointError for a folder
+    that does not exist.
     """
     found: list[Adapter] = []
     if is_adapter(folder):
@@ -100,7 +104,7 @@ def _base(adapter: Adapter) -> Path:
 
 
 def _split(named: str) -> tuple[str, float]:
-    """FOLDER or FOLDER=SCALE. A folder whose own name has a = in it counts as a folder. Raises UsageError."""
+    """FOLDER or FOLDER=SCALE, as a folder and a scale. An existing folder with "=" in its name is a folder. Raises UsageError."""
     place, mark, text = named.rpartition("=")
     if not mark or os.path.isdir(named):
         return named, 1.0

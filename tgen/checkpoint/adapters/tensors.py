@@ -1,6 +1,6 @@
-"""Puts adapters onto a model's tensors, by the names that the family's own table gives them.
+"""Applies adapters to a model's tensors, which it finds by the names in the family's table.
 
-Nothing is computed here: a changed matrix is a tensor that names its base and its change, and is merged when it is read.
+This module computes no weights: a changed matrix is a tensor that names its base and its change, and MappedFiles merges them on reading.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tgen.families.table import Source, Table, Transpose
 from tgen.spec.records import ModelSpec
 
 PREFIX = "base_model.model."
-# Parts of the name of a module that peft has put its own one around.
+# Parts that peft adds to the name of a module when it wraps the module in its own.
 AROUND = (".base_layer", ".modules_to_save")
-ORIGINAL = ".original_module"  # in the name of a tensor of the base beside which the adapter has a copy
-# The ends of the names of an adapter's tensors; those of an embedding are no modules of their own.
+ORIGINAL = ".original_module"  # marks the base's tensor of a module of which the adapter also stores a trained copy
+# The endings of the names of an adapter's tensors. peft keeps those of an embedding as bare parameters, so they lack `.weight`.
 DOWN = (".lora_A.weight", ".lora_embedding_A")
 UP = (".lora_B.weight", ".lora_embedding_B")
 MAGNITUDES = (".lora_magnitude_vector.weight", ".lora_magnitude_vector")
@@ -33,9 +33,10 @@ Stored = dict[str, StoredTensor]
 def adapted(
     adapters: tuple[Adapter, ...], tensors: Callable[[ModelSpec], Table], spec: ModelSpec, stored: Stored
 ) -> tuple[ModelSpec, Stored]:
-    """The spec and the tensors with these adapters, by the table that `tensors` makes; one that resized the vocabulary changes the spec.
+    """The spec and the tensors with these adapters applied; `tensors` makes the family's table for a spec.
 
-    Raises CheckpointError for an adapter that does not fit the model, UnsupportedError.
+    The spec changes only if an adapter resized the vocabulary. Raises CheckpointError for an adapter that does not fit the model,
+    UnsupportedError for one that needs something that tgen does not implement.
     """
     untied = spec if spec.head is None else replace(spec, head=replace(spec.head, tied=False))
     model = _Model(tensors(untied), dict(stored))
@@ -47,7 +48,11 @@ def adapted(
 
 @dataclass(slots=True)
 class _Model:
-    """A family's table, and the tensors of a folder."""
+    """A family's table, and the tensors of a folder.
+
+    `places` maps every spelling of a tensor's name to the spelling in the folder and the source of the parameter. `embedding` and `head`
+    are the names of these matrices in the folder.
+    """
 
     table: Table
     stored: Stored
@@ -59,7 +64,8 @@ class _Model:
         self.places = {}
         for one in self.table.sources.values():
             ways = [(way, self.table.spellings(way.name)) for way in one.ways]
-            held = {way.take: name for way, spellings in ways for name in spellings if name in self.stored}  # by the steps from it
+            # The tensor in the folder that leads to the parameter by the same steps, in case it has another name there.
+            held = {way.take: name for way, spellings in ways for name in spellings if name in self.stored}
             for way, spellings in ways:
                 name = next((name for name in spellings if name in self.stored), held.get(way.take, way.name))
                 for spelling in spellings:
@@ -68,11 +74,14 @@ class _Model:
         self.head = self.name("head.out.weight")
 
     def name(self, parameter: str) -> str | None:
-        """The name in the folder of the tensor that holds a parameter; None if the model has no such parameter."""
+        """The folder's name for the tensor that holds a parameter; None if the model has no such parameter."""
         return self.places[self.table.sources[parameter].name][0] if parameter in self.table.sources else None
 
     def find(self, name: str, adapter: Adapter) -> tuple[str, Source]:
-        """The name in the folder, and the source, of a tensor as the adapter calls it. Raises CheckpointError, UnsupportedError."""
+        """The folder's name and the source of the tensor that the adapter calls `name`.
+
+        Raises CheckpointError if the model has no such tensor, UnsupportedError if several parts of the model share it.
+        """
         if name not in self.places:
             raise CheckpointError(f"the adapter {adapter.folder} changes {name}, which the model does not have", HINT)
         found, source = self.places[name]
@@ -83,17 +92,17 @@ class _Model:
 
     @property
     def is_tied(self) -> bool:
-        """Whether the embedding is the head, too."""
+        """Whether the embedding is also the head."""
         return self.head is not None and self.head not in self.stored and self.embedding in self.stored
 
     def untie(self) -> None:
-        """Let the head be a tensor of its own, with the numbers that the embedding has now."""
+        """Make the head a tensor of its own, with the numbers that the embedding has now."""
         if self.head is not None and self.is_tied:
             self.stored[self.head] = self.stored[self.embedding]
 
 
 def _apply(adapter: Adapter, model: _Model) -> None:
-    """Put one adapter onto the tensors: first those that it replaces, the base's own before their copies, then those that it changes."""
+    """Apply one adapter: first the tensors that it replaces, with stored originals before trained copies, then those that it changes."""
     tensors = dict(sorted(_named(adapter), key=lambda named: ORIGINAL not in named[0]))
     ends = (*DOWN, *UP, *MAGNITUDES)
     for name, tensor in tensors.items():
@@ -105,7 +114,10 @@ def _apply(adapter: Adapter, model: _Model) -> None:
 
 
 def _named(adapter: Adapter) -> Iterator[tuple[str, StoredTensor]]:
-    """The adapter's tensors under the names of the model's modules. Raises CheckpointError, UnsupportedError."""
+    """The adapter's tensors under the names of the model's modules.
+
+    Raises CheckpointError for a damaged file, UnsupportedError for a number format or a kind of tensor that tgen does not implement.
+    """
     path = adapter.weights
     for name, tensor in (read_safetensors(path) if path.suffix == ".safetensors" else read_bin(path)).items():
         if tensor.dtype not in FLOATS:
@@ -121,9 +133,9 @@ def _named(adapter: Adapter) -> Iterator[tuple[str, StoredTensor]]:
 
 
 def _replace(adapter: Adapter, name: str, tensor: StoredTensor, model: _Model) -> None:
-    """Use the adapter's tensor in place of the model's. Only an embedding and a head may have another number of rows.
+    """Use the adapter's tensor in place of the model's. Only the embedding and the head may change their number of rows.
 
-    A head that was tied to an embedding stays as it was if the adapter was trained with a copy of the embedding.
+    If the adapter was trained with a copy of the embedding, a head that is tied to the embedding keeps the numbers from before.
     """
     is_original, name = ORIGINAL in name, name.replace(ORIGINAL, "")
     found, _ = model.find(name, adapter)
@@ -138,7 +150,7 @@ def _replace(adapter: Adapter, name: str, tensor: StoredTensor, model: _Model) -
 
 
 def _change(adapter: Adapter, module: str, tensors: Stored, model: _Model) -> None:
-    """Change a module's matrix by the product of two. Raises CheckpointError if these do not fit it."""
+    """Change a module's matrix by the product of the adapter's two matrices. Raises CheckpointError if these do not fit it."""
     down, up, magnitudes = (
         next((tensors[module + end] for end in ends if module + end in tensors), None) for ends in (DOWN, UP, MAGNITUDES)
     )

@@ -1,4 +1,4 @@
-"""From the metadata of a GGUF file to the config.json that the family reads: one entry for each architecture of llama.cpp."""
+"""Says how the metadata of a GGUF file become the config.json that a family reads, with one entry for each architecture of llama.cpp."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tgen.gguf_header import TensorInfo
 Tensors = Mapping[str, TensorInfo]
 Values = dict[str, Any]
 
-# Each key of the metadata, behind the name of the architecture, and that of config.json for it.
+# Keys of the metadata, without the architecture's name in front, and the keys of config.json that they become.
 SIZES = {
     "context_length": "max_position_embeddings",
     "embedding_length": "hidden_size",
@@ -69,46 +69,47 @@ T5 = {
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """How to read one architecture: its `keys`, what it `says` whatever the metadata hold, and what its tensors tell (`seen`).
+    """How to read one architecture.
 
-    `interleaved` says that llama.cpp rotates pairs of neighbours, so that the converter has put the rows of queries and keys into that
-    order. Values of `repeated` keys follow from others.
+    `keys` maps keys of the metadata to keys of config.json. `fixed` are values that all its models share, and `derived` gives the values
+    that follow from others and from the tensors. `interleaved` says that llama.cpp rotates pairs of neighbours, so that the converter has
+    put the rows of queries and keys into that order. Keys in `redundant` are not read, because their values follow from others.
     """
 
     model_type: str
     keys: Mapping[str, str]
-    says: Mapping[str, Any] = field(default_factory=dict)
-    seen: Callable[[Values, Tensors], Values] = lambda values, tensors: {}  # noqa: ARG005
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    derived: Callable[[Values, Tensors], Values] = lambda values, tensors: {}  # noqa: ARG005
     interleaved: bool = False
-    repeated: tuple[str, ...] = ()
+    redundant: tuple[str, ...] = ()
 
 
 def _llama(values: Values, tensors: Tensors) -> Values:
-    """Llama, or Mistral, which may have windows."""
+    """A Llama; with a window it is a Mistral, which llama.cpp does not tell apart."""
     return {"model_type": "mistral"} if values.get("sliding_window") else _biases(values, tensors)
 
 
 def _biases(_: Values, tensors: Tensors) -> Values:
-    """Whether attention and feed-forward part have biases."""
+    """Whether attention and the feed-forward part have biases."""
     return {"attention_bias": "blk.0.attn_output.bias" in tensors, "mlp_bias": "blk.0.ffn_up.bias" in tensors}
 
 
 def _gemma2(values: Values, _: Tensors) -> Values:
-    """The largest of Gemma 2 scales its scores otherwise than the others, and the metadata do not say so."""
-    return {"query_pre_attn_scalar": _share(values) if values["num_hidden_layers"] == 46 else values["head_dim"]}
+    """The 27B model, which has 46 layers, scales attention scores in its own way, and the metadata do not say so."""
+    return {"query_pre_attn_scalar": _width_per_head(values) if values["num_hidden_layers"] == 46 else values["head_dim"]}
 
 
 def _gemma3(values: Values, _: Tensors) -> Values:
-    """The largest of Gemma 3 likewise."""
-    return {"query_pre_attn_scalar": _share(values) if values["num_hidden_layers"] == 62 else values["head_dim"]}
+    """The 27B model, which has 62 layers, does as that of Gemma 2."""
+    return {"query_pre_attn_scalar": _width_per_head(values) if values["num_hidden_layers"] == 62 else values["head_dim"]}
 
 
-def _share(values: Values) -> int:
+def _width_per_head(values: Values) -> int:
     return int(values["hidden_size"] // values["num_attention_heads"])
 
 
 def _phi3(values: Values, _: Tensors) -> Values:
-    """A window of 0 is none."""
+    """A window of 0 means that there is none."""
     return {"sliding_window": values.get("sliding_window") or None}
 
 
@@ -122,7 +123,7 @@ def _one_bias(_: Values, tensors: Tensors) -> Values:
 
 
 def _olmo(values: Values, _: Tensors) -> Values:
-    """Olmo 3 is an Olmo 2 with windows, whose layers may have rotations of their own."""
+    """llama.cpp stores Olmo 3 as an Olmo 2 with windows; the layers with a window may have their own rotations."""
     if not values.get("sliding_window"):
         return {"model_type": "olmo2"}
     if (local := values.get("rope_local_base_freq")) is None:
@@ -138,12 +139,12 @@ def _seed_oss(_: Values, tensors: Tensors) -> Values:
 
 
 def _gpt_oss(values: Values, _: Tensors) -> Values:
-    """The borders of its YaRN are not rounded, which the metadata do not say (and llama.cpp rounds them)."""
+    """GPT-OSS does not round the borders of YaRN's ramp. The metadata do not say so, and llama.cpp rounds them."""
     return {"rope_scaling": {**values.get("rope_scaling", {}), "truncate": False}}
 
 
 def _t5(_: Values, tensors: Tensors) -> Values:
-    """Version 1.0 has no gate and ties its head; UMT5 has a table of distances in each layer."""
+    """T5 1.0 has no gate and ties its head to the embedding; UMT5 has a table of relative positions in each layer."""
     gated, own = "enc.blk.0.ffn_gate.weight" in tensors, "enc.blk.1.attn_rel_b.weight" in tensors
     return {
         "model_type": "umt5" if own else "t5",
@@ -153,25 +154,25 @@ def _t5(_: Values, tensors: Tensors) -> Values:
 
 
 ARCHITECTURES = {
-    "bert": Architecture("bert", SIZES | NORMS, seen=_bert, repeated=("attention.causal",)),
+    "bert": Architecture("bert", SIZES | NORMS, derived=_bert, redundant=("attention.causal",)),
     "gemma": Architecture("gemma", DECODER),
-    "gemma2": Architecture("gemma2", DECODER | SOFTCAPS, seen=_gemma2),
-    "gemma3": Architecture("gemma3_text", DECODER | SOFTCAPS | LOCAL, seen=_gemma3),
-    "ernie4_5": Architecture("ernie4_5", DECODER, seen=_one_bias, interleaved=True),
-    "gpt-oss": Architecture("gpt_oss", DECODER | GPT_OSS, seen=_gpt_oss),
-    "granite": Architecture("granite", DECODER | GRANITE, seen=_biases, interleaved=True),
+    "gemma2": Architecture("gemma2", DECODER | SOFTCAPS, derived=_gemma2),
+    "gemma3": Architecture("gemma3_text", DECODER | SOFTCAPS | LOCAL, derived=_gemma3),
+    "ernie4_5": Architecture("ernie4_5", DECODER, derived=_one_bias, interleaved=True),
+    "gpt-oss": Architecture("gpt_oss", DECODER | GPT_OSS, derived=_gpt_oss),
+    "granite": Architecture("granite", DECODER | GRANITE, derived=_biases, interleaved=True),
     "gpt2": Architecture("gpt2", GPT2),
-    "llama": Architecture("llama", DECODER, seen=_llama, interleaved=True),
-    "olmo2": Architecture("olmo2", DECODER | LOCAL, seen=_olmo),
-    "phi3": Architecture("phi3", DECODER, seen=_phi3),
+    "llama": Architecture("llama", DECODER, derived=_llama, interleaved=True),
+    "olmo2": Architecture("olmo2", DECODER | LOCAL, derived=_olmo),
+    "phi3": Architecture("phi3", DECODER, derived=_phi3),
     "qwen2": Architecture("qwen2", DECODER),
     "qwen2moe": Architecture("qwen2_moe", DECODER | EXPERTS | {"expert_count": "num_experts"}, {"norm_topk_prob": False}),
     "qwen3": Architecture("qwen3", DECODER),
     "qwen3moe": Architecture("qwen3_moe", DECODER | EXPERTS | {"expert_count": "num_experts"}, {"norm_topk_prob": True}),
-    "seed_oss": Architecture("seed_oss", DECODER, seen=_seed_oss),
-    "smollm3": Architecture("smollm3", DECODER, seen=_biases, interleaved=True),
-    "starcoder2": Architecture("starcoder2", DECODER | {"attention.layer_norm_epsilon": "norm_epsilon"}, seen=_one_bias),
-    "t5": Architecture("t5", T5, seen=_t5, repeated=("attention.layer_norm_epsilon",)),
+    "seed_oss": Architecture("seed_oss", DECODER, derived=_seed_oss),
+    "smollm3": Architecture("smollm3", DECODER, derived=_biases, interleaved=True),
+    "starcoder2": Architecture("starcoder2", DECODER | {"attention.layer_norm_epsilon": "norm_epsilon"}, derived=_one_bias),
+    "t5": Architecture("t5", T5, derived=_t5, redundant=("attention.layer_norm_epsilon",)),
 }
 MIXTRAL = Architecture(
     "mixtral", DECODER | {"expert_used_count": "num_experts_per_tok", "expert_count": "num_local_experts"}, interleaved=True

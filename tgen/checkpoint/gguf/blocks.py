@@ -1,6 +1,6 @@
-"""Tensors of GGUF's blocks: their numbers as floats, or as integers with a scale for each 32 columns where a type has these.
+"""Reads tensors in ggml's blocks: as floats, or as integers with a scale for each 32 columns where the type has such scales.
 
-A row of a tensor is a row of blocks, each with its scales beside its numbers; ggml-common.h of llama.cpp has the layouts.
+A row of a tensor is a row of blocks. Each block holds some numbers and their scales; ggml-common.h of llama.cpp has the layouts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tgen.errors import UnsupportedError
 
 Bytes = npt.NDArray[np.uint8]
 AT_ONCE = 2**22  # bytes that are turned into floats at a time, to keep NumPy's temporary arrays small
-# The types whose numbers are integers times a scale for each 32 columns, and the bits that hold these integers.
+# The types whose numbers are integers times a scale for each 32 columns, and the bits that a panel of the native executor gives an integer.
 GROUPED = {"Q4_0": 4, "Q5_0": 8, "Q8_0": 8, "IQ4_NL": 8, "MXFP4": 8}
 # The integers that four bits stand for.
 TABLES = {"IQ4_NL": IQ4, "MXFP4": DOUBLED}
@@ -28,19 +28,19 @@ TABLES = {"IQ4_NL": IQ4, "MXFP4": DOUBLED}
 
 @dataclass(frozen=True, slots=True)
 class Blocks(Packed):
-    """Bytes [..., rows, bytes of a row], a row being whole blocks of the type that ggml calls `kind` ("Q4_K")."""
+    """Bytes [..., rows, bytes of a row]. A row consists of whole blocks of the type that ggml calls `kind` ("Q4_K")."""
 
     bytes: StoredTensor
     kind: str
 
     @property
     def number_format(self) -> str:
-        """The type of the floats: a number has 8 bits at most in the file, so narrow floats hold it."""
+        """Always BF16: the file has at most 8 bits for a number, so floats of 16 bits are precise enough."""
         return "BF16"
 
     @property
     def stored_as(self) -> str:
-        """The type of the blocks, as ggml calls it."""
+        """The type of the blocks, by ggml's name."""
         return self.kind
 
     def numbers(self, files: Reader) -> Floats:
@@ -54,28 +54,28 @@ class Blocks(Packed):
         return GROUPED.get(self.kind)
 
     def panel(self, files: Reader) -> tuple[Narrow, Floats]:
-        """These integers, and the scales."""
+        """The rows that give the panel's integers, and their scales [rows, groups]."""
         rows = self._rows(files)
         return Narrow(rows, partial(group_words, kind=self.kind)), group_scales(rows, self.kind)
 
     @property
     def multiplied_as(self) -> str | None:
-        """llama.cpp multiplies all types with a scale for each 32 columns by vectors that it rounds in one way."""
+        """The ggml type of the arithmetic; Q4_0 or Q8_0 for all GROUPED types, because llama.cpp rounds the vectors alike for them."""
         if self.kind in GROUPED:
             return f"Q{GROUPED[self.kind]}_0"
         return self.kind if self.kind in TYPES else None
 
     def blocks(self, files: Reader) -> Narrow:
-        """What the blocks of a type with minima, or with scales of scales, are made of."""
+        """The rows that give BlockParts, for types with minima or nested scales."""
         return Narrow(self._rows(files), partial(parts_of, kind=self.kind))
 
     @property
     def is_rounded(self) -> bool:
-        """Always: whoever takes a file of blocks wants it small."""
+        """Always true: the file was quantised to save memory, so integers of 8 bits hold its numbers rather than floats of 16."""
         return True
 
     def by_rows(self, files: Reader) -> Narrow:
-        """Floats of some rows at a time: all of them would take much memory."""
+        """The rows that give floats, some rows at a time, because all floats at once would take much memory."""
         return Narrow(self._rows(files), partial(floats, kind=self.kind))
 
     def _rows(self, files: Reader) -> Bytes:
@@ -83,7 +83,7 @@ class Blocks(Packed):
 
 
 def floats(blocks: Bytes, kind: str) -> npt.NDArray[np.float32]:
-    """The numbers of blocks [rows, bytes] of a type, [rows, columns]. Raises UnsupportedError without the gguf package."""
+    """The numbers [rows, columns] of blocks [rows, bytes] of one type. Raises UnsupportedError without the gguf package."""
     try:
         from gguf import GGMLQuantizationType, dequantize
     except ImportError as error:
@@ -95,7 +95,7 @@ def floats(blocks: Bytes, kind: str) -> npt.NDArray[np.float32]:
 
 
 def group_scales(blocks: Bytes, kind: str) -> npt.NDArray[np.float32]:
-    """The scales of blocks of a type that is GROUPED, [rows, groups]."""
+    """The scales [rows, groups] of blocks [rows, bytes] of a type in GROUPED."""
     apart = _apart(blocks, kind)
     if kind == "MXFP4":
         return np.ldexp(np.float32(1), apart[..., 0].astype(np.int32) - 128)
@@ -103,18 +103,21 @@ def group_scales(blocks: Bytes, kind: str) -> npt.NDArray[np.float32]:
 
 
 def group_words(blocks: Bytes, kind: str) -> npt.NDArray[np.uint32]:
-    """Their integers [rows, columns * bits / 32], the first columns in the lowest bits, each with 2^(bits - 1) added."""
+    """The integers of such blocks in words [rows, columns * bits / 32].
+
+    The first columns are in the lowest bits, and 2^(bits - 1) is added to each integer.
+    """
     apart = _apart(blocks, kind)
     if kind == "Q8_0":
         numbers = apart[..., 2:] ^ np.uint8(128)
     elif kind == "Q4_0":
-        quarters = _quarters(apart[..., 2:])  # they have 8 added already
-        numbers = quarters[..., 0::2] | quarters[..., 1::2] << np.uint8(4)
+        codes = _nibbles(apart[..., 2:])  # 8 is added to each already
+        numbers = codes[..., 0::2] | codes[..., 1::2] << np.uint8(4)
     elif kind == "Q5_0":
         high = np.unpackbits(apart[..., 2:6], axis=-1, bitorder="little")
-        numbers = (_quarters(apart[..., 6:]) | high << np.uint8(4)) + np.uint8(128 - 16)
+        numbers = (_nibbles(apart[..., 6:]) | high << np.uint8(4)) + np.uint8(128 - 16)
     else:
-        numbers = TABLES[kind][_quarters(apart[..., -16:])].view(np.uint8) ^ np.uint8(128)
+        numbers = TABLES[kind][_nibbles(apart[..., -16:])].view(np.uint8) ^ np.uint8(128)
     return np.ascontiguousarray(numbers).reshape(len(blocks), -1).view(np.uint32)
 
 
@@ -124,6 +127,6 @@ def _apart(blocks: Bytes, kind: str) -> Bytes:
     return blocks.reshape(len(blocks), -1, size)
 
 
-def _quarters(nibbles: Bytes) -> Bytes:
-    """The numbers of four bits: the low halves of 16 bytes, then the high halves."""
-    return np.concatenate((nibbles & np.uint8(15), nibbles >> np.uint8(4)), axis=-1)
+def _nibbles(packed: Bytes) -> Bytes:
+    """The integers of four bits: the low halves of 16 bytes, then the high halves."""
+    return np.concatenate((packed & np.uint8(15), packed >> np.uint8(4)), axis=-1)

@@ -1,4 +1,4 @@
-"""The config.json and generation_config.json that a GGUF file stands for, from its metadata and the names and shapes of its tensors.
+"""Makes the config.json and generation_config.json of a GGUF file from its metadata and the names and shapes of its tensors.
 
 Every key of the architecture is read or refused, as in a config.json.
 """
@@ -18,11 +18,11 @@ from tgen.files import DOWNLOAD_HINT
 from tgen.gguf_header import Header
 
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
-# Keys that say nothing beyond others, or nothing that a forward pass needs.
-REPEATED = ("vocab_size", "attention.value_length", "rope.scaling.finetuned", "tensor_data_layout", "expert_count", "pooling_type")
+# Keys whose values follow from others, or which a forward pass does not need.
+REDUNDANT = ("vocab_size", "attention.value_length", "rope.scaling.finetuned", "tensor_data_layout", "expert_count", "pooling_type")
 KV_HEADS = "attention.head_count_kv"
 ROPE = ("type", "factor", "original_context_length", "attn_factor", "yarn_attn_factor", "yarn_beta_fast", "yarn_beta_slow")
-# Factors of rotations, one for each pair: those of Llama 3, and of LongRoPE.
+# Tensors with a factor for the frequency of each rotated pair: of Llama 3, and of LongRoPE for long and for short texts.
 FREQUENCIES, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
 SAMPLING = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p", "penalty_repeat": "repetition_penalty"}
 END_TOKENS = ("eos", "eot", "eom")
@@ -30,7 +30,7 @@ LONGEST_FACTORS = 4096
 
 
 def architecture_of(header: Header) -> Architecture:
-    """How to read this file. Raises UnsupportedError for an architecture, or a kind of file, that is not implemented."""
+    """The entry of ARCHITECTURES for a file. Raises UnsupportedError for an architecture or a kind of file that is not implemented."""
     kind, name = header.text("general.type") or "model", header.text("general.architecture")
     if kind != "model":
         raise UnsupportedError(f"{header.path} holds no model: its general.type is {kind!r}", "give the GGUF file of the model itself")
@@ -43,7 +43,7 @@ def architecture_of(header: Header) -> Architecture:
 
 
 def config_of(header: Header, tensors: Tensors) -> Values:
-    """The config.json. `tensors` are those of all parts of a split model. Raises CheckpointError, UnsupportedError."""
+    """The config.json of a file, with the tensors of all parts if the model is split. Raises CheckpointError, UnsupportedError."""
     architecture, prefix = architecture_of(header), f"{header.text('general.architecture')}."
     own = {key.removeprefix(prefix): value for key, value in header.metadata.items() if key.startswith(prefix)}
     values = {theirs: _decimal(own.pop(key)) for key, theirs in architecture.keys.items() if key in own}
@@ -59,18 +59,18 @@ def config_of(header: Header, tensors: Tensors) -> Values:
     values |= {"model_type": architecture.model_type, "vocab_size": tensors[EMBEDDING].shape[0]}
     values |= {"tie_word_embeddings": HEAD not in tensors, **_tokens(header)}
     values |= _rotations(header, own, values, tensors)
-    for key in (*REPEATED, *architecture.repeated):
+    for key in (*REDUNDANT, *architecture.redundant):
         own.pop(key, None)
     if own.get(KV_HEADS) == header.metadata[f"{prefix}attention.head_count"]:
         del own[KV_HEADS]
     if own:
         key, value = next(iter(own.items()))
         raise UnsupportedError(f"{header.path}: {prefix}{key} = {str(value)[:60]} is not implemented", "tgen does not know what it means")
-    return values | dict(architecture.says) | architecture.seen(values, tensors)
+    return values | dict(architecture.fixed) | architecture.derived(values, tensors)
 
 
 def generation_of(header: Header) -> Values:
-    """The generation_config.json: tokens that end a text, and settings of the sampler."""
+    """The generation_config.json of a file: the tokens that end a text, and the settings of the sampler."""
     ends = [header.whole(f"tokenizer.ggml.{name}_token_id") for name in END_TOKENS]
     found: Values = {"eos_token_id": list(dict.fromkeys(end for end in ends if end is not None))}
     for theirs, ours in SAMPLING.items():
@@ -80,7 +80,7 @@ def generation_of(header: Header) -> Values:
 
 
 def _decimal(value: Any) -> Any:
-    """The decimal number that a config.json had in place of a number in float32: 1e-05, not 9.999999747378752e-06."""
+    """The short decimal number that the config.json held before it was stored in float32: 1e-05, not 9.999999747378752e-06."""
     if not isinstance(value, float) or not math.isfinite(value):
         return value
     short = float(f"{value:.7g}")
@@ -88,7 +88,10 @@ def _decimal(value: Any) -> Any:
 
 
 def _check_whole(header: Header, prefix: str, architecture: Architecture, values: Values) -> None:
-    """Raise CheckpointError for a size that is no number, and UnsupportedError for one that differs between layers."""
+    """Replace a list with one value for all layers by that value.
+
+    Raises CheckpointError for a value that is no number, UnsupportedError for one that differs between layers.
+    """
     for key, theirs in architecture.keys.items():
         value = values.get(theirs)
         if isinstance(value, list) and value and all(one == value[0] for one in value):
@@ -100,7 +103,7 @@ def _check_whole(header: Header, prefix: str, architecture: Architecture, values
 
 
 def _tokens(header: Header) -> Values:
-    """The ids that config.json names."""
+    """The ids of special tokens that config.json names."""
     named = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
     found = {ours: header.whole(f"tokenizer.ggml.{theirs}_token_id") for ours, theirs in named.items()}
     if header.flag("tokenizer.ggml.add_bos_token") is False:
@@ -109,14 +112,14 @@ def _tokens(header: Header) -> Values:
 
 
 def _rotations(header: Header, own: Values, values: Values, tensors: Tensors) -> Values:
-    """The share of each head that is rotated, and the scaling of the rotations; takes their keys out of `own`."""
+    """The share of each head that is rotated, and the scaling of the rotations. Their keys are removed from `own`."""
     heads, width = values.get("num_attention_heads"), values.get("hidden_size")
     head_dim, dim = values.get("head_dim") or (width // heads if heads and width else None), own.pop("rope.dimension_count", None)
     found: Values = {}
     if own.get("attention.value_length", head_dim) != head_dim:
         raise UnsupportedError(f"{header.path}: values of another length than keys are not implemented", "get another model")
     if dim is not None and head_dim is not None and dim != head_dim:
-        found["partial_rotary_factor"] = math.nextafter(dim / head_dim, math.inf)
+        found["partial_rotary_factor"] = math.nextafter(dim / head_dim, math.inf)  # times head_dim, it must not round down to dim - 1
     scaling = {key: _decimal(own.pop(f"rope.scaling.{key}", None)) for key in ROPE}
     context = values.get("max_position_embeddings")
     if FREQUENCIES in tensors:
@@ -142,9 +145,9 @@ def _rotations(header: Header, own: Values, values: Values, tensors: Tensors) ->
 
 
 def _amplitude(factor: Any) -> Values:
-    """YaRN's factor of cosines and sines. The converter writes two keys of config.json into this one.
+    """YaRN's factor of cosines and sines. The converter of llama.cpp writes two keys of config.json into this one, so the value decides.
 
-    `attention_factor` takes the place of the usual amplitude, which is above 1; `attn_factor` multiplies it, and is there to undo it.
+    `attention_factor` replaces the default amplitude, which is 1 or more; `attn_factor` multiplies the default, and is below 1 to undo it.
     """
     return {} if factor is None else {"attention_factor" if isinstance(factor, float) and factor >= 1 else "attn_factor": factor}
 

@@ -17,9 +17,9 @@ from tgen.files import DOWNLOAD_HINT
 from tgen.gguf_header import Header, TensorInfo, read_headers
 from tgen.spec.records import ModelSpec
 
-# ggml's numbers of types. Of plain numbers: our name, and bytes.
+# ggml's numbers for types of plain numbers, with tgen's name and the bytes of a number.
 PLAIN = {0: ("F32", 4), 1: ("F16", 2), 28: ("F64", 8), 30: ("BF16", 2)}
-# Of blocks: the name, numbers in a block, and its bytes.
+# ggml's numbers for types of blocks, with ggml's name, the numbers in a block, and the bytes of a block.
 BLOCKS = {
     2: ("Q4_0", 32, 18),
     3: ("Q4_1", 32, 20),
@@ -59,12 +59,12 @@ class GgufFile:
         return split_experts(places)
 
     def table(self, spec: ModelSpec) -> Table:
-        """Where each parameter is found."""
+        """The table that says where the file holds each parameter."""
         return gguf_table(spec, _infos(self.headers), interleaved=self.interleaved)
 
 
 def open_gguf(path: Path) -> GgufFile:
-    """A model from its file, or from the first of its files. Raises CheckpointError, UnsupportedError."""
+    """Open a model by its file, or by the first file of a split model. Raises CheckpointError, UnsupportedError."""
     headers = read_headers(path)
     first = headers[0]
     architecture = architecture_of(first)
@@ -72,7 +72,7 @@ def open_gguf(path: Path) -> GgufFile:
 
 
 def _infos(headers: list[Header]) -> dict[str, TensorInfo]:
-    """The tensors of all parts. Raises CheckpointError for one that is in two of them."""
+    """The tensors of all parts of a model. Raises CheckpointError for a tensor that is in two of them."""
     found: dict[str, TensorInfo] = {}
     for header in headers:
         for name in found.keys() & header.tensors.keys():
@@ -82,7 +82,7 @@ def _infos(headers: list[Header]) -> dict[str, TensorInfo]:
 
 
 def _stored(name: str, info: TensorInfo, header: Header) -> StoredTensor:
-    """Where a tensor lies. Raises CheckpointError for one that the file does not hold whole, UnsupportedError for a type of number."""
+    """Where a tensor lies. Raises CheckpointError if the file does not hold all of it, UnsupportedError for an unknown type of number."""
     count = math.prod(info.shape)
     if info.kind in PLAIN:
         dtype, size = PLAIN[info.kind]

@@ -1,6 +1,7 @@
-"""What ggml's blocks are made of, for the types that have minima, or scales of 256 numbers that scales of fewer are multiples of.
+"""Takes ggml's blocks apart into integers, scales and minima, for the types with minima or with nested scales.
 
-ggml-common.h of llama.cpp has the layouts. Every function takes blocks [..., bytes of a block].
+A type with nested scales has one factor for 256 numbers, and an integer scale for each 16 or 32 of them that the factor multiplies.
+ggml-common.h of llama.cpp has the layouts. Every reader of a type takes blocks [..., bytes of a block].
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from tgen.checkpoint.gguf.tables import IQ4
 from tgen.checkpoint.stored import BlockParts
 
 Bytes = npt.NDArray[np.uint8]
-Read = tuple[Bytes, Bytes | None, Bytes | None, Bytes, Bytes | None]  # integers, scales, minima, and two numbers in float16 as bytes
+# Integers, scales, minima, and as bytes in float16 the factor of the scales and that of the minima (`least` in BlockParts).
+Read = tuple[Bytes, Bytes | None, Bytes | None, Bytes, Bytes | None]
 
 
 def parts_of(blocks: Bytes, kind: str) -> BlockParts:
-    """The parts of rows of blocks [rows, bytes] of a type."""
+    """The parts of blocks [rows, bytes] of one type."""
     size, read = TYPES[kind]
     integers, scales, minima, factors, least = read(blocks.reshape(len(blocks), -1, size))
     rows = len(blocks)
@@ -46,7 +48,7 @@ def _q2_k(blocks: Bytes) -> Read:
 
 
 def _q3_k(blocks: Bytes) -> Read:
-    """Four is subtracted from an integer whose bit in the first bytes is not set."""
+    """These integers are 4 too large: ggml subtracts 4 where the high bit, which adds 4 here, is not set."""
     scales = _crumbs_of(blocks[..., 104:108], 4) << np.uint8(4) | _nibbles(blocks[..., 96:104], 8)
     return _crumbs(blocks[..., 32:96]) | _bits(blocks[..., :32]) << np.uint8(2), scales - np.uint8(32), None, blocks[..., 108:110], None
 
@@ -61,20 +63,20 @@ def _q5_k(blocks: Bytes) -> Read:
 
 
 def _q6_k(blocks: Bytes) -> Read:
-    """32 is subtracted from each integer."""
+    """These integers are 32 too large, as in the file: ggml subtracts 32 from each."""
     integers = _nibbles(blocks[..., :128], 64) | _crumbs(blocks[..., 128:192]) << np.uint8(4)
     return integers, blocks[..., 192:208], None, blocks[..., 208:], None
 
 
 def _iq4_xs(blocks: Bytes) -> Read:
-    """128 is added to each integer."""
+    """These integers are 128 too large: the table has signed numbers."""
     high = blocks[..., 2:4].astype(np.uint8)
     low = blocks[..., 4:8, None] >> np.array([0, 4], np.uint8) & np.uint8(15)
     scales = low.reshape(*low.shape[:-2], 8) | _sides(high, 4).reshape(*high.shape[:-1], 8) << np.uint8(4)
     return IQ4[_nibbles(blocks[..., 8:], 16)].view(np.uint8) ^ np.uint8(128), scales - np.uint8(32), None, blocks[..., :2], None
 
 
-# The bytes of a block, and what reads it.
+# For each type, the bytes of a block and the function that reads it.
 TYPES: dict[str, tuple[int, Callable[[Bytes], Read]]] = {
     "Q4_1": (20, _q4_1),
     "Q5_1": (24, _q5_1),
@@ -92,13 +94,13 @@ def _halves(numbers: Bytes) -> npt.NDArray[np.float16]:
 
 
 def _nibbles(packed: Bytes, count: int) -> Bytes:
-    """Of each `count` bytes the low halves, and then the high halves."""
+    """For each run of `count` bytes, the low halves of all of them and then the high halves."""
     apart = packed.reshape(*packed.shape[:-1], -1, 1, count) >> np.array([[0], [4]], np.uint8) & np.uint8(15)
     return apart.reshape(*packed.shape[:-1], -1)
 
 
 def _crumbs(packed: Bytes) -> Bytes:
-    """Of each 32 bytes the lowest two bits, then the next two, and so on."""
+    """For each run of 32 bytes, the lowest two bits of all of them, then the next two bits, and so on."""
     return _crumbs_of(packed, 32)
 
 
@@ -108,13 +110,13 @@ def _crumbs_of(packed: Bytes, count: int) -> Bytes:
 
 
 def _bits(packed: Bytes) -> Bytes:
-    """Of 32 bytes the lowest bits, then the next ones, and so on."""
+    """The lowest bit of all 32 bytes, then the next bit of all, and so on."""
     apart = packed[..., None, :] >> np.arange(8, dtype=np.uint8)[:, None] & np.uint8(1)
     return apart.reshape(*packed.shape[:-1], -1)
 
 
 def _sides(packed: Bytes, count: int) -> Bytes:
-    """The `count` pairs of bits of each byte side by side, from the lowest."""
+    """The `count` pairs of bits of each byte, the lowest pair first."""
     return packed[..., None] >> np.arange(0, 2 * count, 2, dtype=np.uint8) & np.uint8(3)
 
 

@@ -1,7 +1,8 @@
-"""Where a GGUF file holds each parameter: llama.cpp has one set of names for all architectures, as tgen has, so that one table is enough.
+"""Says which tensor of a GGUF file holds each parameter.
 
-GGUF stores every matrix [outputs, inputs], and Gemma's norm weights with their 1 added. llama.cpp rotates pairs of neighbours in some
-architectures, and for them the rows of queries and keys stand in that order.
+llama.cpp and tgen each have one set of names for all architectures, so one table serves all. GGUF stores every matrix [outputs, inputs],
+and Gemma's norm weights with their 1 added. In some architectures llama.cpp rotates pairs of neighbours, and their files hold the rows of
+queries and keys in that order.
 """
 
 from __future__ import annotations
@@ -49,18 +50,19 @@ LAYER = {
     "feed_forward.shared.up": "ffn_up_shexp",
     "feed_forward.shared.down": "ffn_down_shexp",
 }
-APART = {"mixer.out": "attn_o"}  # where encoder and decoder stand apart
-AFTER = {"mixer_norm": "attn_output_norm", "feed_forward_norm": "layer_output_norm"}  # where norms follow the sums
+TWO_STACKS = {"mixer.out": "attn_o"}  # the names that differ in an encoder-decoder
+POST_NORM = {"mixer_norm": "attn_output_norm", "feed_forward_norm": "layer_output_norm"}  # those of norms that follow the residual sum
 STACKED, FUSED = "_exps", "attn_qkv"
 ONE_ROW = ".ffn_gate_inp_shexp.weight"
 SINKS = "sinks"
-WIDEST_HEAD = 2**16  # numbers; a damaged width must not fill the memory with an order of rows, and matching refuses its shape
-GATED = ("feed_forward.gate", "feed_forward.up")  # in this order, where one matrix holds both
+# Numbers of a head. The order of rows of a wider head, which only a damaged file has, could fill the memory; matching refuses its shape.
+WIDEST_HEAD = 2**16
+GATED = ("feed_forward.gate", "feed_forward.up")  # if one matrix holds both, they are in this order
 IGNORED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
 
 def gguf_table(spec: ModelSpec, stored: Collection[str], *, interleaved: bool) -> Table:
-    """The source of every parameter, where the file holds the tensors of these names."""
+    """The source of every parameter in a file that holds the tensors with the names in `stored`."""
     both = len(spec.stacks) > 1
     sources: dict[str, Source] = {}
     for parameter in parameters(spec):
@@ -81,10 +83,10 @@ def gguf_table(spec: ModelSpec, stored: Collection[str], *, interleaved: bool) -
 
 
 def split_experts(stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """The tensors with each stack of a layer's experts cut into its members.
+    """The tensors, with each stack of a layer's experts cut into one matrix for each expert.
 
-    `blk.0.ffn_up_exps.weight` becomes `blk.0.ffn_up_exps.0.weight` and so on. A matrix of one row is a vector in some files: llama.cpp's
-    quantiser drops lengths of 1 at the end of its order of axes.
+    `blk.0.ffn_up_exps.weight` becomes `blk.0.ffn_up_exps.0.weight` and so on. Some files store a matrix of one row as a vector, because
+    llama.cpp's quantiser drops the last axes of length 1, and llama.cpp counts the rows as a last axis. It becomes a matrix again.
     """
     found: dict[str, StoredTensor] = {}
     for name, tensor in stored.items():
@@ -100,8 +102,8 @@ def split_experts(stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
 
 
 def _inside_layer(name: str, layer: LayerSpec, before: str, stored: Collection[str], *, interleaved: bool) -> Source:
-    """The source of a module of a layer, without what stands before and behind its name."""
-    names = LAYER | (AFTER if layer.residual == "post" else {}) | ({} if before.startswith("blk.") else APART)
+    """The source of a module of a layer, without the layer's prefix and the ending of the tensor's name."""
+    names = LAYER | (POST_NORM if layer.residual == "post" else {}) | ({} if before.startswith("blk.") else TWO_STACKS)
     part, _, own = name.partition(".")
     if own.startswith("experts."):
         _, number, matrix = own.split(".")
@@ -120,6 +122,6 @@ def _inside_layer(name: str, layer: LayerSpec, before: str, stored: Collection[s
 
 
 def _rows(part: str, mixer: AttentionSpec) -> Rows:
-    """The rows of queries, keys or values in a matrix of all three."""
+    """The rows of queries, keys or values in a fused matrix of all three."""
     q, kv = mixer.heads * mixer.head_dim, mixer.kv_heads * mixer.head_dim
     return {"q": Rows(0, q), "k": Rows(q, q + kv), "v": Rows(q + kv, q + 2 * kv)}[part]

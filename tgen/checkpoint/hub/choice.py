@@ -1,4 +1,4 @@
-"""Which files of a repository a run needs. Knows only their names."""
+"""Chooses the files of a repository that tgen needs. It sees only their names, and the index of a sharded model."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ ReadJson = Callable[[str], dict[str, Any]]
 
 
 def choose(names: Collection[str], patterns: Sequence[str], read: ReadJson) -> list[str]:
-    """The files to fetch, those that make a folder a model last: all that tgen reads, one form of the weights, and what fits `patterns`.
+    """The files to fetch: all that tgen reads, one form of the weights, and every file that matches one of `patterns`.
 
-    `read` fetches a JSON file. Raises CheckpointError for a repository that holds no model, and for a pattern that fits no file.
+    The files in MARKS come last, so that an interrupted pull leaves no folder that looks like a whole model. `read` fetches a JSON file.
+    Raises CheckpointError for a repository that holds no model, and for a pattern that matches no file.
     """
     chosen = {name for name in names if name in SMALL}
     for pattern in patterns:
@@ -46,7 +47,7 @@ def choose(names: Collection[str], patterns: Sequence[str], read: ReadJson) -> l
 
 
 def _weights(names: Collection[str], read: ReadJson) -> list[str]:
-    """The files of the weights, in the form that tgen reads if there are several."""
+    """The files of the weights: safetensors if the repository has them, else `.bin`, and an adapter's beside them."""
     adapter = [name for name in ADAPTER if name in names][:1]
     for single, index in ((SAFETENSORS, SAFETENSORS_INDEX), (BIN, BIN_INDEX)):
         if single in names:
@@ -61,7 +62,7 @@ def _weights(names: Collection[str], read: ReadJson) -> list[str]:
 
 
 def _steps(names: Collection[str]) -> list[str]:
-    """The files of a sentence-transformers folder's further steps."""
+    """The files of the further steps of a sentence-transformers folder."""
     found = [match for name in names if (match := STEP.fullmatch(name))]
     safe = {match[1] for match in found if match[2] == SAFETENSORS}
     return [match[0] for match in found if not (match[2] == BIN and match[1] in safe)]

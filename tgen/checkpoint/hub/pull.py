@@ -1,7 +1,7 @@
 """Fetches a model from the hub into the Hugging Face cache. Nothing else in tgen touches the network on its own.
 
-The huggingface_hub library speaks to the hub. tgen itself chooses the files, goes on where a killed pull stopped, which that library no
-longer does within a file, and compares each file with the digest that the hub names.
+The huggingface_hub library speaks to the hub. tgen itself chooses the files and compares each file with the digest that the hub names. It
+also goes on where a killed pull stopped, even in the middle of a file, which that library no longer does.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from tgen.ui.counting import Bar, NoBar, counting
 NAME = re.compile(r"([\w.-]+/)?[\w.-]+", re.ASCII)
 REVISION = re.compile(r"[\w.-]+(/[\w.-]+)*", re.ASCII)
 BLOCK = 2**18  # bytes that are written or hashed at a time
-TRIES, PAUSE = 5, 1.0  # how often the network or the hub may fail with nothing to show for it, and the seconds before trying again
-BUSY = (429, 500, 502, 503, 504)  # what a hub answers that may do better a second later
+TRIES, PAUSE = 5, 1.0  # a pull gives up after so many failures in a row without a new byte, and waits so many seconds after each
+BUSY = (429, 500, 502, 503, 504)  # the statuses of a hub that may answer properly a second later
 DIGEST = re.compile("[0-9a-f]{40}([0-9a-f]{24})?")
 COMMIT = re.compile("[0-9a-f]{40}")
 AGAIN = "pull it again; it goes on where it stopped"
@@ -57,7 +57,7 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """What a pull ended with: the folder, how many files and bytes it holds, and how many of these bytes came over the network."""
+    """The result of a pull: the folder, how many files and bytes it holds, and how many of these bytes came over the network."""
 
     folder: Path
     files: int
@@ -66,10 +66,11 @@ class Pulled:
 
 
 def pull(wanted: str, patterns: Sequence[str] = ()) -> Pulled:
-    """Fetch `org/name` or `org/name@revision`, with files that fit `patterns` beside those that a run needs.
+    """Fetch `org/name` or `org/name@revision`: the files that tgen needs, and those that match `patterns`.
 
-    The name leads to the new files only when all are there and right. Raises UsageError, UnsupportedError without huggingface_hub,
-    CheckpointError for a repository, revision or file that cannot be had, TgenError where the hub cannot be reached.
+    The revision points to the new files only after all of them have come and were checked. Raises UsageError for an invalid name,
+    UnsupportedError without huggingface_hub, CheckpointError for a repository, revision or file that the hub does not give, and TgenError
+    if the hub cannot be reached.
     """
     name, revision = split_revision(wanted)
     if not NAME.fullmatch(name) or ".." in name or not REVISION.fullmatch(revision or "main") or ".." in (revision or ""):
@@ -89,7 +90,7 @@ def pull(wanted: str, patterns: Sequence[str] = ()) -> Pulled:
 
 
 def _check_name(name: str) -> None:
-    """Raise UsageError for a name that the hub gives to no repository, such as ./folder."""
+    """Raise UsageError for a name that no repository of the hub can have, such as ./folder."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -111,7 +112,7 @@ class _Hub:
         from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
         disable_progress_bars()
-        logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # an error is one line of ours
+        logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # tgen reports an error in one line of its own
         self._endpoint = os.environ.get("HF_ENDPOINT") or None
         try:
             info = HfApi(endpoint=self._endpoint).model_info(name, revision=revision, files_metadata=True)
@@ -129,11 +130,11 @@ class _Hub:
         }
 
     def has(self, name: str) -> bool:
-        """Whether the snapshot has a file, or the cache its content."""
+        """Whether the snapshot has a file, or the cache has its content."""
         return (self.snapshot / name).exists() or self._blob(name).exists()
 
     def fetch(self, name: str, fetched: dict[str, int], bar: Bar | NoBar) -> Path:
-        """A file in the snapshot, which comes over the network unless the cache has it; `fetched` notes its bytes that do."""
+        """The path of a file in the snapshot. If the cache lacks its content, download it and note the bytes in `fetched`."""
         place = self.snapshot / name
         if place.exists():
             return place
@@ -146,17 +147,17 @@ class _Hub:
             if not blob.exists():
                 fetched[name] = self._download(self.files[name], blob, bar)
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.unlink(missing_ok=True)  # a link to a file that is gone
+            place.unlink(missing_ok=True)  # it may be a link to a blob that was removed
             place.symlink_to(os.path.relpath(blob, place.parent))
         return place
 
     def _download(self, file: RemoteFile, blob: Path, bar: Bar | NoBar) -> int:
-        """Fetch what is missing of a file, check the whole, and put it in its place; returns the bytes that came.
+        """Download the missing part of a file, check the whole file, move it to its place, and return how many bytes came.
 
-        Raises CheckpointError if the content is not what its digest says, TgenError if the hub does not say it.
+        Raises CheckpointError if the content does not match its digest, TgenError if the hub names no digest.
         """
         if not DIGEST.fullmatch(file.digest):
-            raise TgenError(f"the hub does not say what {file.name} should contain, so it cannot be checked", "try another HF_ENDPOINT")
+            raise TgenError(f"the hub names no digest of {file.name}, so tgen cannot check the file", "try another HF_ENDPOINT")
         from huggingface_hub.errors import EntryNotFoundError
 
         unfinished = blob.with_name(blob.name + UNFINISHED)
@@ -180,12 +181,12 @@ class _Hub:
             os.fsync(opened.fileno())
         if unfinished.stat().st_size != file.size or not file.fits(unfinished):
             unfinished.unlink()
-            raise CheckpointError(f"{file.name} came with another content than the hub announces", "pull it again")
+            raise CheckpointError(f"the content of {file.name} does not match the digest that the hub names", "pull it again")
         os.replace(unfinished, blob)
         return file.size - start
 
     def _receive(self, file: RemoteFile, opened: BinaryIO, bar: Bar | NoBar) -> None:
-        """Append what comes of a file in one answer. Raises what the HTTP library raises."""
+        """Append to the file what one answer of the hub brings. Raises the errors of the HTTP library."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
         from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff  # type: ignore[attr-defined]
@@ -195,7 +196,7 @@ class _Hub:
         headers = {**build_hf_headers(), "Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
         with http_stream_backoff("GET", url, headers=headers, max_retries=0, timeout=HF_HUB_DOWNLOAD_TIMEOUT) as response:
             hf_raise_for_status(response)
-            if start and response.status_code != 206:  # all of it comes, from the first byte on
+            if start and response.status_code != 206:  # the hub ignores the range and sends the whole file
                 opened.seek(0)
                 opened.truncate()
                 bar.add(-start)
@@ -210,7 +211,7 @@ class _Hub:
 
 @contextmanager
 def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
-    """Turn what huggingface_hub raises into one sentence and a hint."""
+    """Within this context, errors of huggingface_hub become errors of tgen with one sentence and a hint."""
     from huggingface_hub import errors
 
     where = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
@@ -246,18 +247,18 @@ def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether an error of the network or the hub may be gone a second later."""
+    """Whether another try may succeed after this error of the network or the hub."""
     response = getattr(error, "response", None)
     return network_trouble(error) is not None or getattr(response, "status_code", None) in BUSY
 
 
 def _no_listing(endpoint: str | None) -> TgenError:
     where = endpoint or "https://huggingface.co"
-    return TgenError(f"{where} answers otherwise than a hub does", "check HF_ENDPOINT, and whether your network asks for a login first")
+    return TgenError(f"{where} does not answer like a hub", "check HF_ENDPOINT, and whether your network asks for a login first")
 
 
 def network_trouble(error: Exception) -> str | None:
-    """What the HTTP library under huggingface_hub says of a connection, whichever library that is; None for other errors."""
+    """The message of an error of the HTTP library that huggingface_hub uses, httpx or its successor; None for other errors."""
     module = type(error).__module__.partition(".")[0]
     if module in ("httpx", "httpx2"):
         return str(error).partition("\n")[0] or type(error).__name__

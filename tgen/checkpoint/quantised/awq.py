@@ -1,4 +1,4 @@
-"""AWQ in the layout "GEMM": integers of 4 bits with zero points, packed along the outputs in an order of its own.
+"""Reads AWQ in the layout "GEMM": integers of 4 bits with zero points, packed along the outputs in AWQ's own order.
 
 NAME.weight is NAME.qweight [inputs, outputs / 8], NAME.qzeros [groups, outputs / 8] and NAME.scales [groups, outputs].
 """
@@ -14,7 +14,7 @@ from tgen.checkpoint.stored import StoredTensor
 
 BITS = 4
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # which of eight outputs each place of a word holds
-# "exllama", "ipex" and AutoAWQ's other kernels for this layout repack it when they load it.
+# The files of "exllama", "ipex" and AutoAWQ's other kernels for this layout are the same: these kernels repack the words on loading.
 VERSIONS = ("gemm", "GEMM", "exllama", "ipex")
 CONFIG: Allowed = {
     "bits": (BITS,),
@@ -37,7 +37,7 @@ CONFIG: Allowed = {
 
 
 def read(found: dict[str, Any]) -> Method:
-    """The method that `quantization_config` names. Raises UnsupportedError for all that is not implemented."""
+    """The method that `quantization_config` names. Raises UnsupportedError for a setting that is not implemented."""
     check(found, CONFIG)
     if found.get("zero_point") is False:
         raise refused("zero_point", False)

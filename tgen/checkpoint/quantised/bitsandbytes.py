@@ -1,8 +1,8 @@
-"""bitsandbytes: numbers of 4 bits (NF4, FP4) with a scale for each block of numbers, and integers of 8 bits with a scale for each row.
+"""Reads bitsandbytes: numbers of 4 bits (NF4, FP4) with a scale for each block, and integers of 8 bits with a scale for each row.
 
 A matrix of 4 bits is NAME.weight (bytes), NAME.weight.absmax (the blocks' scales), NAME.weight.quant_map (the sixteen numbers) and a tensor
-of JSON whose name ends in its type. Scales that are quantised in turn also have NAME.weight.nested_absmax and NAME.weight.nested_quant_map.
-A matrix of 8 bits is NAME.weight and NAME.SCB, each row's largest number.
+of JSON whose name ends in the type. Scales that are quantised in turn also have NAME.weight.nested_absmax and NAME.weight.nested_quant_map.
+A matrix of 8 bits is NAME.weight and NAME.SCB, the largest magnitude in each row.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from tgen.checkpoint.stored import Floats, Packed, Reader, StoredTensor
 from tgen.errors import CheckpointError
 from tgen.files import DOWNLOAD_HINT
 
-LARGEST = 127.0  # of the integers of 8 bits
+LARGEST = 127.0  # the largest integer of 8 bits
 STATE = ".weight.quant_state.bitsandbytes__"
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-MOST_STATE = 4096  # bytes of JSON
+MOST_STATE = 4096  # bytes that the JSON may have
 CONFIG: Allowed = {
     "load_in_4bit": (True, False),
     "load_in_8bit": (True, False),
@@ -42,7 +42,7 @@ CONFIG: Allowed = {
 
 @dataclass(frozen=True, slots=True)
 class Nested:
-    """Scales of scales: of each so many bytes of `absmax`, and the number that is added to all of them."""
+    """How the scales are quantised in turn: each `size` of them share an outer scale, and `offset` is added to every scale."""
 
     size: int
     offset: float
@@ -50,7 +50,10 @@ class Nested:
 
 @dataclass(frozen=True, slots=True)
 class Nibbles(Packed):
-    """Numbers of 4 bits, two in a byte, the upper half first: a place in the `table`, times the scale of its block of `size` numbers."""
+    """Codes of 4 bits, two in a byte, the upper half first.
+
+    A number is the entry of the `table` at its code, times the scale of its block of `size` numbers.
+    """
 
     codes: StoredTensor
     table: StoredTensor
@@ -97,7 +100,7 @@ class Nibbles(Packed):
 
 
 def read(found: dict[str, Any]) -> Method:
-    """The method that `quantization_config` names. Raises UnsupportedError for all that is not implemented."""
+    """The method that `quantization_config` names. Raises UnsupportedError for a setting that is not implemented."""
     check(found, CONFIG)
     parts = ".weight", ".weight.absmax", ".weight.quant_map"
     more = ".weight.nested_absmax", ".weight.nested_quant_map"
@@ -154,7 +157,7 @@ def _nested(state: dict[str, Any], parts: Tensors, module: str, scales: int) -> 
 
 
 def _state(name: str, tensor: StoredTensor) -> dict[str, Any]:
-    """The JSON that a tensor of bytes holds."""
+    """The JSON object that a tensor of bytes holds. Raises CheckpointError if it holds none."""
     try:
         if tensor.dtype != "U8" or tensor.stop - tensor.start > MOST_STATE:
             raise ValueError("not a short text")

@@ -1,7 +1,7 @@
-"""compressed-tensors, what llm-compressor writes: integers packed into words or as bytes, and floats of 8 bits.
+"""Reads compressed-tensors, which llm-compressor writes: integers packed into words or stored as bytes, and floats of 8 bits.
 
-A packed matrix NAME.weight is NAME.weight_packed, NAME.weight_scale and NAME.weight_shape there, with NAME.weight_zero_point and
-NAME.weight_g_idx in some folders. Matrices in bytes keep their name beside NAME.weight_scale.
+A packed matrix NAME.weight is stored as NAME.weight_packed, NAME.weight_scale and NAME.weight_shape, with NAME.weight_zero_point and
+NAME.weight_g_idx in some folders. A matrix in bytes is stored as NAME.weight and NAME.weight_scale.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from tgen.files import DOWNLOAD_HINT
 METHOD, PACKED = "compressed-tensors", "pack-quantized"
 FORMATS = (PACKED, "int-quantized", "float-quantized", "naive-quantized", "dense", "mixed-precision")
 WORDS, SCALE, SHAPE, ZEROS, INDEX = "weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx"
-# What each key of `quantization_config`, of a group in it, and of the group's weights may hold; None in place of the values allows any.
+# The values that each key of `quantization_config` (CONFIG), of a group in it (SCHEME) and of the group's weights (WEIGHTS) may have. None
+# allows any value.
 CONFIG: Allowed = {
     "quant_method": (METHOD, "compressed_tensors"),
     "format": FORMATS,
@@ -32,7 +33,7 @@ CONFIG: Allowed = {
     "ignore": None,
     "global_compression_ratio": None,
     "version": None,
-    "kv_cache_scheme": None,  # of a cache that tgen keeps in a form of its own
+    "kv_cache_scheme": None,  # tgen's KV cache has its own format
     "moe_sparsity_config": ABSENT,
     "sparsity_config": ABSENT,
     "transform_config": ABSENT,
@@ -41,7 +42,7 @@ SCHEME: Allowed = {
     "targets": None,
     "weights": None,
     "format": FORMATS,
-    "input_activations": None,  # tgen computes with the activations as they are
+    "input_activations": None,  # tgen does not quantise activations, which is more exact
     "output_activations": None,
 }
 WEIGHTS: Allowed = {
@@ -62,7 +63,11 @@ WEIGHTS: Allowed = {
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """How some matrices are quantised: the bits of a number, and the columns of a group; None is a whole row."""
+    """How some matrices are quantised.
+
+    `bits` is the size of a number, `group` the columns that share a scale (None is a whole row), and `block` the rows and columns that
+    share one, in FP8 with blocks.
+    """
 
     bits: int
     group: int | None
@@ -70,7 +75,7 @@ class Scheme:
 
 
 def read(found: dict[str, Any]) -> Method:
-    """The method that `quantization_config` names. Raises UnsupportedError for all that is not implemented."""
+    """The method that `quantization_config` names. Raises UnsupportedError for a setting that is not implemented."""
     if isinstance(sparse := found.get("sparsity_config"), dict) and sparse.get("format") == "dense":
         found = {**found, "sparsity_config": None}
     check(found, CONFIG)
@@ -112,7 +117,7 @@ def _block(value: object, place: str) -> tuple[int, int]:
 
 
 def quantization_config(bits: int, group: int, ignored: Sequence[str]) -> dict[str, object]:
-    """What config.json says of a folder whose matrices have integers of `bits` bits, but for the modules that are `ignored`."""
+    """The `quantization_config` of a folder whose matrices are integers of `bits` bits in groups of columns, except `ignored` modules."""
     weights = {"num_bits": bits, "type": "int", "symmetric": True, "strategy": "group", "group_size": group, "dynamic": False}
     scheme = {"targets": ["Linear"], "weights": weights, "input_activations": None, "output_activations": None}
     return {
@@ -151,7 +156,7 @@ def _packed(schemes: Sequence[Scheme], module: str, parts: dict[str, StoredTenso
 
 
 def _in_bytes(schemes: Sequence[Scheme], module: str, parts: dict[str, StoredTensor]) -> StoredTensor:
-    """A matrix of signed bytes or of floats of 8 bits, which keeps its name."""
+    """A matrix of signed bytes or of floats of 8 bits."""
     matrix, scale, zeros = parts[".weight"], parts[f".{SCALE}"], parts.get(f".{ZEROS}")
     if matrix.dtype in FLOATS:
         blocks = [scheme.block for scheme in schemes if scheme.block is not None]
@@ -173,14 +178,14 @@ def _scales_fit(scale: StoredTensor, rows: int, groups: int) -> bool:
 
 
 def _by_rows(tensor: StoredTensor, rows: int) -> StoredTensor:
-    """One number for each row from a single number; all others as they are."""
+    """Scales or zero points as numbers of rows: a single number is repeated for each row, [rows, 1]; any other tensor stays as it is."""
     if tensor.shape in ((), (1,), (1, 1)):
         return StoredTensor(tensor.file, tensor.dtype, (rows, 1), tensor.start, tensor.stop, (0, 0))
     return tensor
 
 
 def _zero_points(bits: int, rows: int, groups: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """The types and shapes that zero points may have: packed down the rows, or a byte each."""
+    """The types and shapes that zero points may have: packed into words down the rows, or a byte each."""
     return ("I32", (-(-rows * bits // 32), groups)), ("I8", (rows, groups))
 
 

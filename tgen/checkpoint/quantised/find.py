@@ -1,4 +1,4 @@
-"""Finds the method that a folder's files are quantised with, or says that it is not implemented."""
+"""Finds the method with which a folder's weights are quantised, or says that it is not implemented."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tgen.errors import UnsupportedError
 from tgen.families.config import Config
 from tgen.files import read_optional_json
 
-# The module of each method and the function in it that reads its settings. A module is imported when a folder needs it.
+# For each method, the module and its function that reads the settings. A module is imported only when a folder needs it.
 METHODS = {
     "awq": ("awq", "read"),
     "auto-round": ("gptq", "read_autoround"),
@@ -26,7 +26,7 @@ METHODS = {
     "modelopt": ("fp8", "read_modelopt"),
     "mxfp4": ("mxfp4", "read"),
 }
-# Files beside config.json with which older folders name their method.
+# The files beside config.json that hold the settings in older folders.
 OLDER = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 
 
@@ -37,7 +37,7 @@ def find_method(config: Config, folder: Path) -> Method | None:
     """
     found, mlx_settings = config.mapping("quantization_config"), config.mapping("quantization")
     if mlx_settings or (found and "quant_method" not in found and {"group_size", "bits"} <= found.keys()):
-        return _read("mlx", mlx_settings or found)  # a copy of the one key stands under the other
+        return _read("mlx", mlx_settings or found)  # mlx-lm writes the same settings under both keys
     if not found:
         found = _beside(folder)
     if not found:
@@ -58,7 +58,7 @@ def _read(name: str, settings: dict[str, Any]) -> Method:
 
 
 def _beside(folder: Path) -> dict[str, Any]:
-    """What a file beside config.json says, in the words of `quantization_config`; empty if there is none."""
+    """The settings in a file beside config.json, with the keys of `quantization_config`; empty if there is no such file."""
     for file, method in OLDER.items():
         if found := read_optional_json(folder / file):
             return {**found, "quant_method": method}

@@ -1,4 +1,4 @@
-"""Matrices as floats of 8 bits with a scale for the tensor, for each row, or for each block of rows and columns."""
+"""Reads matrices of floats of 8 bits with one scale for the tensor, for each row, or for each block of rows and columns."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tgen.checkpoint.quantised.method import SCALES, Tensors, misfit
 from tgen.checkpoint.stored import Floats, Packed, Reader, StoredTensor
 
 FLOATS = ("F8_E4M3", "F8_E5M2")
-POWERS = "F8_E8M0"  # only an exponent: powers of two, as scales
+POWERS = "F8_E8M0"  # scales that are powers of two: the type has only an exponent
 
 
 def eight_bits(dtype: str) -> Floats:
-    """The 256 numbers of a type by their bytes (OCP 8-bit Floating Point Specification 1.0; OCP Microscaling Formats 1.0)."""
+    """The number of each byte of a type, [256] (OCP 8-bit Floating Point Specification 1.0; OCP Microscaling Formats 1.0)."""
     byte = np.arange(256)
     if dtype == POWERS:
         return np.where(byte == 255, np.nan, 2.0 ** (byte - 127.0)).astype(np.float32)
@@ -39,7 +39,7 @@ class Scaled(Packed):
 
     @property
     def number_format(self) -> str:
-        """Always BF16, which has twice the digits of FP8."""
+        """Always BF16, whose fraction has at least twice the bits of FP8's."""
         return "BF16"
 
     @property
@@ -60,7 +60,10 @@ class Scaled(Packed):
 
 
 def scaled(module: str, parts: Tensors, matrix: StoredTensor, scale: StoredTensor, block: tuple[int, int] | None) -> StoredTensor:
-    """A matrix of floats of 8 bits; `block` is the size of a block unless there is a scale for the tensor or for each row."""
+    """A matrix of floats of 8 bits. The shape of `scale` tells whether it has one scale for the tensor, for each row or for each block.
+
+    `block` is the rows and columns of a block, if config.json names them. Raises CheckpointError for tensors that do not fit each other.
+    """
     if len(matrix.shape) != 2 or matrix.dtype not in FLOATS or scale.dtype not in (*SCALES, POWERS):
         raise misfit(module, parts, "a matrix of floats of 8 bits and its scales")
     rows, columns = matrix.shape

@@ -1,6 +1,6 @@
-"""FP8: matrices NAME.weight of floats of 8 bits with scales NAME.weight_scale_inv (DeepSeek's name) or NAME.weight_scale.
+"""Reads FP8: matrices NAME.weight of floats of 8 bits with scales NAME.weight_scale_inv (DeepSeek's name) or NAME.weight_scale.
 
-Whatever the names say, both are multiplied by. FBGEMM's and ModelOpt's folders in FP8 are the same but for their config.json.
+Despite its name, `weight_scale_inv` is a factor as `weight_scale` is. FBGEMM's and ModelOpt's folders in FP8 differ only in their settings.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MODELOPT: Allowed = {
 
 
 def read(found: dict[str, Any]) -> Method:
-    """The method that `quantization_config` names. Raises UnsupportedError for all that is not implemented."""
+    """The method that `quantization_config` names. Raises UnsupportedError for a setting that is not implemented."""
     check(found, CONFIG)
     size = found.get("weight_block_size")
     if size is None:
@@ -38,7 +38,7 @@ def read(found: dict[str, Any]) -> Method:
 
 
 def read_modelopt(found: dict[str, Any]) -> Method:
-    """The same for ModelOpt. Raises UnsupportedError."""
+    """The same for ModelOpt's settings. Raises UnsupportedError for a setting that is not implemented."""
     check(found, MODELOPT)
     return _method(None)
 

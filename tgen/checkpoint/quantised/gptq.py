@@ -1,8 +1,8 @@
-"""GPTQ: integers of 2, 3, 4 or 8 bits with zero points, packed down the columns; also what AutoRound writes in that layout.
+"""Reads GPTQ: integers of 2, 3, 4 or 8 bits with zero points, packed along the inputs. AutoRound also writes this layout.
 
 NAME.weight is NAME.qweight [inputs * bits / 32, outputs], NAME.qzeros [groups, outputs * bits / 32], NAME.scales [groups, outputs] and
-NAME.g_idx [inputs], each column's group. The first version of the layout stores zero points less 1. Some modules have bits or groups of
-their own, so they follow from the shapes.
+NAME.g_idx [inputs], the group of each column. The first version of the layout stores zero points reduced by 1. A module may differ from
+config.json in bits and group size, so the reader takes both from the shapes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from tgen.errors import UnsupportedError
 from tgen.files import DOWNLOAD_HINT
 
 BITS = (2, 3, 4, 8)
-# Each key that changes what the tensors mean, and the others that AutoGPTQ, GPTQModel, transformers and AutoRound write.
+# The keys that change what the tensors mean, with the values that are implemented, and the other keys that AutoGPTQ, GPTQModel,
+# transformers and AutoRound write.
 CONFIG: Allowed = {
     "bits": BITS,
     "checkpoint_format": ("gptq", "gptq_v2"),
@@ -49,7 +50,7 @@ AUTOROUND: Allowed = {
 
 
 def read(found: dict[str, Any]) -> Method:
-    """The method that `quantization_config` names. Raises UnsupportedError for all that is not implemented."""
+    """The method that `quantization_config` names. Raises UnsupportedError for a setting that is not implemented."""
     if found.get("is_marlin_format"):
         raise refused("is_marlin_format", True)
     check(found, CONFIG)
@@ -57,7 +58,7 @@ def read(found: dict[str, Any]) -> Method:
 
 
 def read_autoround(found: dict[str, Any]) -> Method:
-    """The same for AutoRound. Raises UnsupportedError."""
+    """The same for AutoRound's settings. Raises UnsupportedError for a setting that is not implemented."""
     check(found, AUTOROUND)
     backend = found.get("backend")
     if found.get("packing_format") is None and (not isinstance(backend, str) or "gptq" not in backend):
@@ -75,7 +76,7 @@ def _method(found: dict[str, Any]) -> Method:
 
 
 def _weight(group: int | None, added: int, symmetric: bool, module: str, parts: Tensors) -> StoredTensor:
-    """A matrix; `group` is what config.json says of the size of a group."""
+    """A matrix. `group` is the columns of a group in config.json, `added` is added to each zero point, `symmetric` as in Grouped."""
     words, zeros, scales, index = (parts.get(ending) for ending in (".qweight", ".qzeros", ".scales", ".g_idx"))
     assert words is not None and zeros is not None and scales is not None
     if [words.dtype, zeros.dtype] != ["I32", "I32"] or scales.dtype not in SCALES or not len(words.shape) == len(zeros.shape) == 2:

@@ -1,4 +1,4 @@
-"""Matrices as integers of a few bits with a scale, and maybe a zero point, for each group of columns of a row."""
+"""Reads matrices of integers of a few bits. Each group of columns of a row has a scale, and perhaps a zero point."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy.typing as npt
 from tgen.checkpoint.stored import Floats, Narrow, Packed, Reader, StoredTensor, Words
 
 Bytes = npt.NDArray[np.uint8]
-PANEL_GROUP = 32  # columns; the groups of panels
+PANEL_GROUP = 32  # columns that share a scale in a panel of the native executor
 BLOCK = 2**20  # numbers computed at a time, to keep NumPy's temporary arrays small
 
 
 @dataclass(frozen=True, slots=True)
 class Integers:
-    """Unsigned integers [rows, columns] in words of 32 bits, the first in the lowest bits; an integer may lie in two words.
+    """Unsigned integers [rows, columns] in words of 32 bits, the first in the lowest bits. An integer may lie in two words.
 
-    Neighbours of a row share a word of the tensor [rows, words] or, with `down`, those of a column share one of [columns, words].
-    `order` says which of its neighbours each place of a word holds. Signed bytes ("I8") are such integers with 128 subtracted.
+    A word holds neighbours of a row, in a tensor [rows, words], or with `down` neighbours of a column, in a tensor [columns, words].
+    `order` says which of these neighbours each place of a word holds. A tensor of signed bytes ("I8") holds the integers less 128.
     """
 
     tensor: StoredTensor
@@ -43,14 +43,14 @@ class Integers:
         return found.T if self.down else found
 
     def words(self, files: Reader) -> Words:
-        """The integers [rows, words] as panels take them."""
+        """The integers packed along the rows, [rows, words], as panels take them."""
         if self.tensor.dtype == "I8" or self.down:
             return packed(self.read(files), self.bits)
         return files.array(self.tensor)
 
 
 def unpacked(words: Words, bits: int, count: int) -> Bytes:
-    """The first `count` integers of `bits` bits along the last axis, [..., words] -> [..., count]; bit 0 of the first word comes first."""
+    """The first `count` integers of `bits` bits of each row of words, [..., words] -> [..., count], from bit 0 of the first word on."""
     if bits == 8:
         return np.ascontiguousarray(words).view(np.uint8)[..., :count]
     mask = np.uint32(2**bits - 1)
@@ -69,7 +69,7 @@ def unpacked(words: Words, bits: int, count: int) -> Bytes:
 
 
 def packed(integers: Bytes, bits: int) -> Words:
-    """Integers of 4 or 8 bits [rows, columns] in words, [rows, columns * bits / 32]."""
+    """Integers of 4 or 8 bits [rows, columns], packed into words [rows, columns * bits / 32]."""
     if bits == 4:
         integers = integers[:, 0::2] | integers[:, 1::2] << np.uint8(4)
     words: Words = np.ascontiguousarray(integers).view(np.uint32)
@@ -77,17 +77,18 @@ def packed(integers: Bytes, bits: int) -> Words:
 
 
 def blocks(rows: int, columns: int) -> Iterator[slice]:
-    """The rows of a matrix in parts of about BLOCK numbers."""
+    """Slices that cover the rows of a matrix, each of about BLOCK numbers."""
     step = max(1, BLOCK // max(1, columns))
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
 @dataclass(frozen=True, slots=True)
 class Grouped(Packed):
-    """(integer - zero) * scale / divisor, with zero points [rows, groups] and scales [rows, groups] or [rows].
+    """A matrix (integer - zero) * scale / divisor, with zero points [rows, groups] and scales [rows, groups] or [rows].
 
-    `group` columns share them, and the last group may have fewer; or `index` names each column's group. Without zero points, they are
-    2^(bits - 1), and if `symmetric` they should be. `added` is what the files leave out of each zero point.
+    Each `group` columns share a scale and a zero point; the last group may have fewer, and `index` may name the group of each column
+    instead. Without `zeros`, every zero point is 2^(bits - 1). `symmetric` says that config.json promises this of stored zero points, too.
+    `added` is added to each stored zero point. `held_in` is the format for the floats; None is that of the scales.
     """
 
     integers: Integers
@@ -102,7 +103,7 @@ class Grouped(Packed):
 
     @property
     def number_format(self) -> str:
-        """The type of the scales."""
+        """The type of the scales, or `held_in`."""
         return self.held_in or self.scale.dtype
 
     @property
@@ -123,7 +124,10 @@ class Grouped(Packed):
 
     @property
     def panel_bits(self) -> int | None:
-        """Differences from zero points take one bit more than the integers do."""
+        """The bits, 4 or 8, that hold each integer less its zero point, which takes one bit more than the integer.
+
+        None if 32 columns may have several scales, or if the difference takes more than 8 bits.
+        """
         columns = self.integers.shape[1]
         if self.index is not None or columns % self.group or self.group % PANEL_GROUP:
             return None
@@ -131,7 +135,7 @@ class Grouped(Packed):
         return 4 if signed <= 4 else 8 if signed <= 8 else None
 
     def panel(self, files: Reader) -> tuple[Narrow, Floats] | None:
-        """The integers and scales; None if zero points that should be in the middle are not."""
+        """The integers and their scales; None if the stored zero points are not 2^(bits - 1), as `symmetric` promises."""
         bits, zeros = self.panel_bits, self._zeros(files)
         assert bits is not None
         if self.symmetric and zeros is not None:

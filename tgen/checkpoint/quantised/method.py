@@ -1,4 +1,4 @@
-"""What all methods of quantising share: they gather the tensors of a weight by their names, and check the keys of config.json."""
+"""What the readers of all methods of quantising share: gathering the tensors of a weight by name, and checking the keys of config.json."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from tgen.errors import CheckpointError, UnsupportedError
 from tgen.files import DOWNLOAD_HINT
 
 Tensors = dict[str, StoredTensor]
-Method = Callable[[Tensors], Tensors]  # the tensors of a folder, with each quantised weight as one
+Method = Callable[[Tensors], Tensors]  # takes the tensors of a folder and returns them with each quantised weight as one tensor
 Allowed = Mapping[str, Sequence[object] | None]
 ABSENT: tuple[object, ...] = (None, {}, [], "")
 SCALES = ("F32", "F16", "BF16")
-# The scales of activations, keys and values. tgen computes with the activations as they are, which is more exact.
+# The endings of scales for activations, keys and values. tgen does not quantise these, which is more exact.
 UNREAD = (
     *(".input_scale", ".activation_scale", ".output_scale", ".input_zero_point", ".output_zero_point", ".input_global_scale"),
     *(".k_scale", ".v_scale", ".q_scale", ".kv_scale", ".prob_scale"),
 )
 IMPLEMENTED = (
-    "implemented: AWQ, bitsandbytes, compressed-tensors, FP8, GPTQ, MLX, MXFP4; get the folder in one of these, or the one that is not "
-    "quantised, which --quantize packs"
+    "implemented: AWQ, bitsandbytes, compressed-tensors, FP8, GPTQ, MLX, MXFP4; get the model in one of these formats, or the original "
+    "model, which --quantize packs"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The tensors that make one weight, by the endings of their names: `mark`, which every such module has, and others.
+    """The tensors that together hold one weight, by the endings of their names.
 
-    `weight` makes one tensor of them; it gets the module's name and the tensors by their endings. `result` is the ending of its name.
+    Every quantised module has a tensor that ends in `mark`, those in `needed`, and perhaps those in `optional`. `weight` makes one tensor
+    of them, from the module's name and the tensors by their endings; the name of the new tensor ends in `result`.
     """
 
     mark: str
@@ -41,7 +42,7 @@ class Form:
 
 
 def folded(stored: Tensors, forms: Sequence[Form], unread: tuple[str, ...] = UNREAD) -> Tensors:
-    """The tensors of a folder with each quantised weight as one, under the name that it has in a folder that is not quantised.
+    """The tensors of a folder, with each quantised weight as one tensor under the name of the weight, and without the `unread` ones.
 
     Raises CheckpointError for tensors that are missing or whose shapes disagree.
     """
@@ -62,13 +63,13 @@ def folded(stored: Tensors, forms: Sequence[Form], unread: tuple[str, ...] = UNR
 
 
 def misfit(module: str, parts: Tensors, wanted: str) -> CheckpointError:
-    """The error for tensors of a module whose types or shapes are not what `wanted` says."""
+    """The error for tensors of a module whose types or shapes do not fit `wanted`, a description of what they should hold."""
     found = [f"{ending.removeprefix('.')} {tensor}" for ending, tensor in parts.items()]
     return CheckpointError(f"{module}: {', '.join(found)} do not fit {wanted}", DOWNLOAD_HINT)
 
 
 def check(values: Mapping[str, Any], allowed: Allowed, place: str = "") -> None:
-    """Raise UnsupportedError for a key or value that is not implemented; None in `allowed` takes any value, and null is always fine."""
+    """Raise UnsupportedError for a key or a value that is not implemented. None in `allowed` allows any value; null is always allowed."""
     for key, value in values.items():
         known = allowed.get(key, ())
         if known is not None and value is not None and value not in known and (key in allowed or value not in ABSENT):

@@ -1,6 +1,6 @@
-"""MLX: integers of 2 to 8 bits with a scale and a bias for each group of columns, for matrices, embeddings and stacks of experts.
+"""Reads MLX: integers of 2 to 8 bits with a scale and a bias for each group of columns, in matrices, embeddings and stacks of experts.
 
-NAME.weight is words [outputs, inputs * bits / 32] there, beside NAME.scales and NAME.biases, [outputs, groups].
+NAME.weight is stored as words [outputs, inputs * bits / 32], with NAME.scales and NAME.biases [outputs, groups] beside it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONFIG: Allowed = {"group_size": (16, 32, 64, 128), "bits": (2, 3, 4, 5, 6, 8), 
 
 @dataclass(frozen=True, slots=True)
 class Affine(Packed):
-    """integer * scale + bias, [..., rows, columns]."""
+    """A matrix integer * scale + bias, [..., rows, columns]."""
 
     words: StoredTensor
     scale: StoredTensor
@@ -53,9 +53,10 @@ class Affine(Packed):
 
 
 def read(found: dict[str, Any]) -> Method:
-    """The method that `quantization` names. A module may have its own entry: other bits and groups, or false if it is not quantised.
+    """The method for the settings in `quantization`.
 
-    Raises UnsupportedError for all that is not implemented.
+    A module may have its own entry there: other bits and groups, or false if it is not quantised. Raises UnsupportedError for a setting
+    that is not implemented.
     """
     own = {name: entry for name, entry in found.items() if name not in CONFIG and isinstance(entry, dict | bool)}
     for place, values in {"": {name: entry for name, entry in found.items() if name not in own}, **own}.items():

@@ -1,4 +1,4 @@
-"""Groups of columns that are named for each column ("g_idx"): quantising in the order of activations mixes them."""
+"""Reads "g_idx", which names the group of each column: quantising in the order of activations gives groups of columns that lie apart."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from tgen.files import DOWNLOAD_HINT
 
 
 def column_groups(name: str, index: StoredTensor, columns: int, group: int) -> StoredTensor | None:
-    """The tensor that names the group of each column; None where neighbours share a group, or where all groups are unset (-1).
+    """The tensor that names the group of each column; None if it is needless.
 
-    Raises CheckpointError if it names groups that are not there.
+    It is needless if the groups are runs of `group` neighbours, if there is one group, or if all entries are unset (-1). Raises
+    CheckpointError if it names a group that has no scale.
     """
     groups = -(-columns // group)
     if (index.dtype, index.shape) != ("I32", (columns,)):

@@ -118,7 +118,7 @@ class Packer:
 
         def some(first: int, last: int) -> None:
             repeated = np.repeat(halves[first:last], repeats, axis=1)
-            filled[first // c.LANES : -(-last // c.LANES)] = panels(narrow.made(rows[first:last]), repeated, bits)
+            filled[first // c.LANES : -(-last // c.LANES)] = panels(narrow.convert(rows[first:last]), repeated, bits)
 
         self._in_parts(target.rows, some)
         return True
@@ -130,7 +130,7 @@ class Packer:
         filled = target.data.reshape(-(-target.rows // c.LANES), -(-target.columns // c.BLOCKS[target.format].columns), -1)
 
         def some(first: int, last: int) -> None:
-            parts: BlockParts = narrow.made(rows[first:last])
+            parts: BlockParts = narrow.convert(rows[first:last])
             if not (np.isfinite(parts.factors).all() and (parts.least is None or np.isfinite(parts.least).all())):
                 raise no_number(f"{name}.weight")
             filled[first // c.LANES : -(-last // c.LANES)] = block_panels(parts, target.format)
@@ -144,7 +144,7 @@ class Packer:
         each = panel_bytes(BITS[target.format], c.LANES, target.columns)
 
         def some(first: int, last: int) -> None:
-            numbers = narrow.made(rows[first:last])
+            numbers = narrow.convert(rows[first:last])
             if not np.isfinite(numbers).all():
                 raise no_number(f"{name}.weight")
             place = target.data[first // c.LANES * each :]
