@@ -8,7 +8,7 @@ import sys
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 # The share of the free memory that float32 weights may take; the rest is for the cache, activations and other programs.
 WEIGHTS_SHARE = 0.7
-# Of each --dtype; None depends on the model.
+# The format for each value of --dtype; None means that it depends on the model and the machine.
 NUMBER_FORMATS = {"auto": None, "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 

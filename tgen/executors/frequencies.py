@@ -1,4 +1,4 @@
-"""What every executor computes from a spec alone: how far a rotated pair turns, and how steep ALiBi is. In NumPy, for any framework."""
+"""Computes in NumPy what every executor needs from a spec alone: the frequencies of rotary position embeddings, and ALiBi's slopes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tgen.spec.positions import LinearScaling, Llama3Scaling, PairScaling, RopeS
 Floats = npt.NDArray[np.float32]
 
 
-@np.errstate(all="ignore")  # a base beyond float32 counts as infinite; NaN in the logits is an error of its own
+@np.errstate(all="ignore")  # a base beyond float32 counts as infinite; whoever reads the logits reports NaN
 def rope_frequencies(rope: RopeSpec) -> Floats:
-    """Radians per position of each rotated pair, [dim / 2]."""
+    """Radians per position of each rotated pair, [dim / 2] (RoFormer, arXiv:2104.09864)."""
     exponents = np.arange(0, rope.dim, 2, dtype=np.float32) / np.float32(rope.dim)
     frequencies = (np.float32(1.0) / np.float32(rope.theta) ** exponents).astype(np.float32)
     match rope.scaling:
@@ -31,7 +31,10 @@ def rope_frequencies(rope: RopeSpec) -> Floats:
 
 
 def alibi_slopes(heads: int) -> Floats:
-    """A slope per head, [heads]: powers of 2^(-8/n) for n heads; if n is no power of two, some slopes lie between those."""
+    """A slope per head, [heads] (arXiv:2108.12409): the first n powers of 2^(-8/n), where n is the largest power of two up to `heads`.
+
+    Further heads get every second slope of a model with 2n heads, from the first on.
+    """
     closest = 2 ** math.floor(math.log2(heads))
     slopes = [2.0 ** (-8.0 * (i + 1) / closest) for i in range(closest)]
     slopes += [2.0 ** (-4.0 * (2 * i + 1) / closest) for i in range(heads - closest)]

@@ -24,8 +24,8 @@ BATCHES = (4, 16)
 class Measurement:
     """Medians over several runs at one length of context: speeds in tokens per second, times in seconds, memory in bytes.
 
-    `bytes_per_second` is how fast the decode of a single row reads weights and cache. `batch_speeds` are the decode speeds of several
-    rows together, by their number; a number whose caches do not fit into the memory is left out.
+    `bytes_per_second` is how fast the decode of a single row reads weights and cache. `batch_speeds` maps a number of rows to the decode
+    speed of these rows together; numbers whose caches do not fit into the memory are left out.
     """
 
     context: int
@@ -38,7 +38,7 @@ class Measurement:
 
 
 def measure(model: LoadedModel, vocab: int, contexts: Sequence[int], new_tokens: int, repeats: int) -> Iterator[Measurement]:
-    """A measurement for each length of context. The lengths take turns, so that a machine whose speed drifts treats them alike."""
+    """A measurement for each length of context. The lengths take turns, so that changes of the machine's speed affect all of them alike."""
     runs: dict[int, list[list[float]]] = {context: [] for context in contexts}
     peaks: dict[int, int] = {}
     for turn in range(repeats + 1):
@@ -57,9 +57,9 @@ def measure(model: LoadedModel, vocab: int, contexts: Sequence[int], new_tokens:
 
 
 def read_bandwidth(threads: int | None = None) -> float:
-    """Bytes per second that so many threads, or one for each core, read from memory together.
+    """Bytes per second that `threads` threads together read from memory; None means one for each core.
 
-    This is the ceiling of decode, which reads every weight for every token.
+    Decode cannot be faster than this allows, because it reads every weight for every token.
     """
     count = threads or os.cpu_count() or 1
     parts = np.array_split(np.ones(READ_BYTES // 4, dtype=np.float32), count)
@@ -68,7 +68,7 @@ def read_bandwidth(threads: int | None = None) -> float:
 
 
 def cold_start(command: Sequence[str], repeats: int) -> float | None:
-    """The median seconds that a whole process takes; None if it fails. It writes nothing to the streams of this one."""
+    """The median seconds that a whole process takes, whose output is dropped; None if it fails."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -104,7 +104,7 @@ def _decode(session: Session, ids: list[int], rows: int) -> float:
 
 
 def _fitting(model: LoadedModel, length: int) -> list[int]:
-    """The numbers of rows whose caches fit into the memory."""
+    """The numbers in BATCHES whose caches fit into half of the free memory."""
     free = model.free_bytes()
     return [rows for rows in BATCHES if free is None or rows * model.row_bytes(length) <= free // 2]
 

@@ -1,4 +1,4 @@
-"""Chooses the executor for an opened checkpoint and loads the weights. It imports torch only where torch is the choice."""
+"""Chooses the executor for an opened checkpoint and loads the weights. It imports torch only if torch runs the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUANTIZE_HINT = "leave --quantize out, or use --executor native --device cpu"
 
 
 def why_torch(spec: ModelSpec, options: RunOptions) -> str | None:
-    """Why torch runs the model and not the native executor; None if the native executor does.
+    """Why torch runs the model and not the native executor; None if the native executor runs it.
 
     Raises UsageError if the user asks for the native executor or for quantised weights and it cannot run the model, UnsupportedError if
     torch is not installed.
@@ -68,8 +68,8 @@ def require_torch(what: str, reason: str = "") -> None:
 def open_executor(checkpoint: Checkpoint, options: RunOptions) -> LoadedModel:
     """The loaded model, for every task but training and attention maps.
 
-    Raises UsageError for a device that the machine lacks or an executor that cannot run the model, UnsupportedError without torch
-    where only torch can, MemoryLimitError, CheckpointError.
+    Raises UsageError for a device that the machine lacks or an executor that cannot run the model, UnsupportedError if only torch can run
+    it and is not installed, MemoryLimitError, CheckpointError.
     """
     if why_torch(checkpoint.spec, options) is None:
         return native.open_executor(checkpoint, options)

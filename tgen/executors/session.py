@@ -1,4 +1,4 @@
-"""All that the engine sees of a model: small protocols, which name no tensor framework; and how every session selects its rows."""
+"""The protocols through which the engine sees a model, which name no tensor framework, and the selection of rows that sessions share."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Hidden = npt.NDArray[np.float32]
 
 
 class Interrupt:
-    """A flag by which one thread ends what another one has a session read; it stays up until that other thread lowers it."""
+    """A flag with which one thread ends a session's read in another thread. It stays up until that other thread lowers it."""
 
     def __init__(self) -> None:
         self.flag = np.zeros(1, np.int32)
 
     def up(self) -> None:
-        """Ask for an early end."""
+        """Ask for an early end of the read."""
         self.flag[0] = 1
 
     def down(self) -> None:
-        """Note that it was seen."""
+        """Lower the flag, because the read has ended."""
         self.flag[0] = 0
 
 
@@ -48,7 +48,7 @@ class Session(Protocol):
         ...
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep, repeat or reorder rows. A repeated row is copied; no other row is."""
+        """Keep, repeat or reorder rows. Only a row that is repeated is copied."""
         ...
 
     def truncate(self, lengths: Sequence[int]) -> None:
@@ -58,8 +58,8 @@ class Session(Protocol):
     def reachable(self, row: int, length: int) -> int:
         """The largest length up to this one that a row can be cut back to.
 
-        A cache of keys and values can be cut back to any length; one that holds a state only to a place within the last step, if that was
-        short, to the start of it, or to the last two places that were marked.
+        A cache of keys and values can be cut back to any length. A cache that holds a state can be cut back to nothing, to the last two
+        marked places, to the start of the last step, and to any place within that step if it was short.
         """
         ...
 
@@ -78,10 +78,10 @@ class Session(Protocol):
 
 @runtime_checkable
 class StorableSession(Session, Protocol):
-    """A session whose cache can be stored. A state fits only sessions of the same model and number format."""
+    """A session whose cache can be stored. A stored state fits only sessions of the same model and number format."""
 
     def state(self, length: int) -> State:
-        """The cache of the first row's first `length` ids, a reachable length."""
+        """The cache of the first row's first `length` ids; the row must be able to be cut back to this length."""
         ...
 
     def restore(self, length: int, state: State) -> None:
@@ -94,7 +94,7 @@ class InterruptibleSession(Session, Protocol):
     """A session that can stop reading at once."""
 
     def extend_unless(self, interrupt: Interrupt, rows: Sequence[Sequence[int]], tails: Sequence[int] | None = None) -> Logits | None:
-        """What `extend` does; None if another thread interrupted it before it was done, and then no row has read anything."""
+        """The result of `extend`; None if another thread raised the flag before the end. Then no row has read anything."""
         ...
 
 
@@ -120,7 +120,7 @@ class Executor(Protocol):
 
 
 class LoadedModel(Executor, Protocol):
-    """An executor with all that the other tasks need; every kind of executor has this whole protocol."""
+    """An executor with what the other tasks need besides. Every executor implements this whole protocol."""
 
     def encode(self, texts: Sequence[Sequence[int]]) -> list[Hidden]:
         """The hidden states of each text, float32 [n, width]: the encoder's, or a lone decoder's. Every text has at least one id."""
@@ -151,7 +151,7 @@ AnyRow = TypeVar("AnyRow", bound=CopyableRow)
 
 
 def selected(rows: Sequence[AnyRow], numbers: Sequence[int]) -> list[AnyRow]:
-    """The rows of these numbers. A row that comes again is copied; no other row is."""
+    """The rows with these numbers. A row that comes again is copied."""
     taken: set[int] = set()
     chosen = []
     for number in numbers:

@@ -1,6 +1,6 @@
-"""Compiles the native executor's library: `python -m tgen.executors.native.build` does so in place.
+"""Compiles the native executor's library; `python -m tgen.executors.native.build` does so in place.
 
-The build of the package runs this file too, before tgen or anything but Python is there: it imports the standard library alone.
+It imports only the standard library, because the build of the package runs this file before tgen or any other package is installed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
-# The version of the library's interface. Whoever changes the interface changes it, so that an older library is not used.
+# The version of the library's interface. It must change with the interface, so that tgen refuses an older library.
 ABI = 9
 HERE = Path(__file__).parent
 LIBRARY, PROBLEM = "libtgen.so", "not_built.txt"
 FLAGS = [*"-O3 -std=c++17 -fno-exceptions -fno-rtti -ffp-contract=off -fPIC -pthread".split(), f"-DTGEN_ABI={ABI}"]
 X86 = ("x86_64", "amd64")
 ARM = ("aarch64", "arm64")
-# Sources that one kind of machine needs, with further flags: the library chooses among them when it runs.
+# The kernels that only one kind of machine has, and their further flags. The library chooses a kernel when it runs.
 MACHINE_FLAGS = {
     "avx512": (X86, "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mfma -mf16c"),
     "avx2": (X86, "-mavx2 -mfma -mf16c"),
@@ -37,7 +37,7 @@ class Compiler:
     """A command that compiles and links C++."""
 
     def __init__(self, compile_command: Sequence[str], link_command: Sequence[str], spelling: Mapping[str, str] | None = None) -> None:
-        """`spelling` has the compiler's own words for flags that it spells in another way."""
+        """`spelling` maps a flag to this compiler's own spelling of it."""
         self._compile, self._link, self._spelling = compile_command, link_command, spelling or {}
 
     def compile(self, source: Path, target: Path, further: str, show: bool = False) -> None:
@@ -47,11 +47,11 @@ class Compiler:
 
     def link(self, objects: Sequence[Path], target: Path, show: bool = False) -> None:
         """Make the library. Raises CalledProcessError, OSError."""
-        unused = [] if sys.platform == "darwin" else ["-Wl,--as-needed"]  # leaves out the C++ runtime, which no source uses
+        unused = [] if sys.platform == "darwin" else ["-Wl,--as-needed"]  # omits the C++ runtime, which no source uses
         _run([*self._link, "-shared", "-pthread", *unused, "-o", str(target), *map(str, objects), "-lm"], show)
 
     def works(self) -> bool:
-        """Whether it compiles with all flags that this machine's sources need, and links."""
+        """Whether the command compiles with all flags that this machine's sources need, and links."""
         with tempfile.TemporaryDirectory() as folder:
             source, target = Path(folder, "probe.cpp"), Path(folder, "probe.o")
             source.write_text(PROBE)
@@ -77,9 +77,10 @@ def system_compiler() -> Compiler | None:
 
 
 def zig_compiler() -> Compiler | None:
-    """The compiler of the ziglang package, which pip can install anywhere; None if it is not there.
+    """The compiler of the ziglang package, which pip can install anywhere; None if it is not installed or does not work.
 
-    It would use all that this very processor can, and link its own C++ runtime, which takes a minute to compile.
+    The flags keep it from using every instruction of this very processor. It links with `zig cc`, because `zig c++` would first compile its
+    own C++ runtime, which takes a minute.
     """
     if find_spec("ziglang") is None:
         return None
@@ -91,7 +92,7 @@ def zig_compiler() -> Compiler | None:
 
 
 def build(folder: Path, show: bool = False) -> str | None:
-    """Put the library into a folder; if that fails, a file that says why, and return the reason in one line."""
+    """Put the library into a folder. If that fails, put a file there that says why, and return the reason in one line."""
     problem = _try_to_build(folder / LIBRARY, show)
     (folder / PROBLEM).unlink(missing_ok=True)
     if problem is not None:
@@ -118,7 +119,7 @@ def _try_to_build(library: Path, show: bool) -> str | None:
                 sys.stderr.write(said)
             lines = [line for line in said.splitlines() if "error" in line] or said.splitlines() or ["no message"]
             return f"its compilation failed: {lines[0].strip()}"
-        # Renamed into its place: a process that has the old library open keeps it.
+        # The new library is renamed into its place, so that a process that has the old one open keeps it.
         beside = library.with_suffix(".partial")
         shutil.copy(linked, beside)
         beside.replace(library)

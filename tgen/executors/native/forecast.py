@@ -1,4 +1,4 @@
-"""Says what a model's weights and cache will take on the native executor, from headers alone."""
+"""Computes, from headers alone, how much memory a model's weights and cache will take on the native executor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tgen.spec.shapes import parameters
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """How the weights are held, the bytes of all of them, those of a token in the cache, and the file with the packed weights."""
+    """How the weights are held, for people; the bytes of all weights; the bytes of a token in the cache; the file with packed weights."""
 
     widths: str
     weight_bytes: int
@@ -31,7 +31,7 @@ class Forecast:
 
 
 def forecast(checkpoint: Checkpoint, options: RunOptions) -> Forecast:
-    """The memory of a run with these options. Raises UsageError for a wrong TGEN_CACHE_GB."""
+    """The memory that a run with these options takes. Raises UsageError for an invalid TGEN_CACHE_GB."""
     wanted = NUMBER_FORMATS[options.dtype]
     places = packed_places(checkpoint.spec, checkpoint.matches, options.quantize)
     total = block_bytes(places)
@@ -52,16 +52,16 @@ def forecast(checkpoint: Checkpoint, options: RunOptions) -> Forecast:
 
 
 def widths(packed: Iterable[int], number_format: str) -> str:
-    """How weights are held, for people: the bits of packed matrices or, if there are none, the number format."""
+    """How weights are held, for people: the bits of packed matrices, or the number format if no matrix is packed."""
     bits = sorted({BITS[one] if one in BITS else c.BLOCKS[one].bits for one in packed})
     return f"weights of {' and '.join(map(str, bits))} bits" if bits else NAMES[number_format]
 
 
 def cache_format(options: RunOptions, number_format: str, packed: Collection[int], paired: bool | None) -> int:
-    """The library's format of keys and values: integers for quantised weights, unless --dtype asks for floats.
+    """The library's format for keys and values: integers for quantised weights, unless --dtype asks for floats.
 
-    A GGUF file, quantised or in float16, has llama.cpp's: float16, multiplied in an order that depends on whether the numbers of its heads
-    are `paired`.
+    For a GGUF file, quantised or in float16, it is llama.cpp's float16. Its order of multiplication depends on `paired`, which says whether
+    the file orders the numbers of a head in pairs of neighbours; None for a folder.
     """
     as_llama_cpp = any(one in GGML_FORMATS.values() for one in packed) or (not packed and number_format == "F16")
     if as_llama_cpp and paired is not None and options.dtype == "auto":
@@ -72,7 +72,7 @@ def cache_format(options: RunOptions, number_format: str, packed: Collection[int
 
 
 def _cache_bytes_per_token(spec: ModelSpec, number_format: int) -> int:
-    """Bytes of a token's keys and values: head_bytes of src/model.h, for a sixteenth of a page."""
+    """Bytes of a token's keys and values in all layers: a sixteenth of a page, by head_bytes of src/model.h."""
     if number_format != c.INT8 or spec.decoder is None:
         return row_numbers(spec, 1) * (4 if number_format == c.FLOAT32 else 2)
     mixers = spec.decoder.attentions

@@ -16,7 +16,7 @@ LANES = 16
 
 
 class Blocks(NamedTuple):
-    """The bits of a format's integers in the file, how its panels hold blocks (`Blocks` of src/model.h), and the columns of a block."""
+    """The bits of a format's integers in the file, the layout of its panels (`Blocks` of src/model.h), and the columns of a block."""
 
     bits: int
     low: int
@@ -57,7 +57,7 @@ class Rope(Structure):
 
 
 class Distances(Structure):
-    """Numbers added to scores, [heads, 2 * reach] by key - query + reach."""
+    """Numbers added to scores, [heads, 2 * reach], at the index key - query + reach."""
 
     _fields_: ClassVar = [("heads", c_int32), ("reach", c_int32), ("table", c_void_p)]
 
@@ -96,7 +96,7 @@ class Instruction(Structure):
 
 
 class Program(Structure):
-    """Instructions, and how many."""
+    """A program's instructions, and their number."""
 
     _fields_: ClassVar = [("instructions", POINTER(Instruction)), ("count", c_int32)]
 
@@ -154,7 +154,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 
 
 def declare(library: ctypes.CDLL) -> ctypes.CDLL:
-    """The library with the types of its functions. Raises AttributeError if it lacks one."""
+    """The library with the types of its functions declared. Raises AttributeError if it lacks a function."""
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments

@@ -22,7 +22,7 @@ class Found:
 
 @functools.cache
 def load() -> Found:
-    """The library, if it is there, fits this machine and has this version's interface."""
+    """The library, if it exists, fits this machine and has this version's interface; else the reason why not."""
     path = HERE / LIBRARY
     if not path.is_file():
         reason = HERE / PROBLEM
@@ -38,7 +38,7 @@ def load() -> Found:
 
 
 def kernels(library: ctypes.CDLL) -> dict[str, int]:
-    """The kernels that this processor can run, by name, the fastest first; each with its number in the library."""
+    """The names of the kernels that this processor can run, with their numbers in the library; the fastest comes first."""
     found = {}
     number = 0
     while name := library.tgen_kernel_name(number):

@@ -21,18 +21,18 @@ from tgen.executors.native.weights import StoredMatrix, Weights, address
 from tgen.executors.session import Hidden, Interrupt
 from tgen.spec.records import ExpertsSpec, FeedForward, ModelSpec, StackSpec
 
-MOST_TOKENS = 512  # of one run: the buffers of a run grow with its tokens
-FIRST_REACH = 1024  # positions of a table at first; it doubles when a text is longer
-INTERRUPTED = 2  # what a run returns that another thread ended
+MOST_TOKENS = 512  # tokens of one run, because the buffers of a run grow with its tokens
+FIRST_REACH = 1024  # positions of a table at first; a longer text doubles them
+INTERRUPTED = 2  # the code that a run returns if another thread ended it
 
 
 def freed_with(owner: object, free: Callable[..., object], *arguments: object) -> None:
-    """Call `free` when the owner is gone, but not when Python ends: a thread that still runs the model may need the memory."""
+    """Call `free` when the owner is gone, but not when Python ends, because a thread that still runs the model may need the memory."""
     weakref.finalize(owner, free, *arguments).atexit = False
 
 
 class CachedRow:
-    """A row of the cache, freed with this object; `address` is what the library knows it by."""
+    """A row of the cache at `address` in the library's memory, which is freed with this object."""
 
     def __init__(self, library: ctypes.CDLL, handle: int | None) -> None:
         if not handle:
@@ -75,8 +75,10 @@ class Cache:
 
 
 class _Frame:
-    """The arguments of a run. The next run of the same shape uses them again: within a step, Python's code and data leave the caches, so
-    that building them anew would take a twentieth of the time of a small model's step.
+    """The arguments of a run, which the next run of the same shape uses again.
+
+    During a step, Python's code and data drop out of the processor's caches, so new arguments would take a twentieth of the time of a small
+    model's step.
     """
 
     def __init__(self, counts: Sequence[int], selected: Sequence[int] | None) -> None:
@@ -95,7 +97,7 @@ class _Frame:
 
 
 class NativeModel:
-    """A loaded model. `kernel` is the name of the instruction set that runs it."""
+    """A loaded model. `kernel` is the number of the library's kernel that runs it."""
 
     def __init__(self, library: ctypes.CDLL, spec: ModelSpec, weights: Weights, handle: int, kernel: int, cache_format: int) -> None:
         self.spec = spec
@@ -141,11 +143,11 @@ class NativeModel:
 
     @property
     def threads(self) -> int:
-        """How many threads run it."""
+        """The number of threads that run the model."""
         return int(self.library.tgen_model_threads(self._handle))
 
     def encode(self, texts: Sequence[Sequence[int]]) -> list[Hidden]:
-        """The hidden states of each text, [n, width]: the encoder's, or those of a decoder alone."""
+        """The hidden states of each text, [n, width]: the encoder's, or a lone decoder's."""
         hidden: list[Hidden] = []
         for some in _packs(texts):
             rows = [self.caches[self._reader].new_row() for _ in some]
@@ -154,7 +156,7 @@ class NativeModel:
         return hidden
 
     def project(self, hidden: Sequence[Hidden]) -> list[CachedRow]:
-        """A row of keys and values for cross-attention to each of these encoder states."""
+        """For each text's encoder states [n, width], a row with the keys and values for cross-attention."""
         sources = []
         for states in hidden:
             row = self.caches["cross"].new_row()
@@ -173,9 +175,10 @@ class NativeModel:
         selected: Sequence[int] | None = None,
         interrupt: Interrupt | None = None,
     ) -> Logits:
-        """Let row r read counts[r] ids, or states that stand side by side in `vectors`; they count only when the row grows.
+        """Let row r read counts[r] ids, or as many of the states side by side in `vectors`. They count only after `tgen_row_grow`.
 
-        Returns logits [selected, vocab] if tokens are selected, else hidden states [tokens, width]. Raises InterruptedError.
+        Returns logits [selected, vocab] if tokens are selected, else hidden states [tokens, width]. Raises ValueError for an id beyond the
+        vocabulary or a text longer than the table of positions, InterruptedError if another thread ended the run, MemoryLimitError.
         """
         tokens = sum(counts)
         longest = max(row.length + count for row, count in zip(rows, counts, strict=True))
@@ -214,7 +217,7 @@ class NativeModel:
         return result if stride == wide else result[:, :wide]
 
     def _reach_to(self, positions: int) -> None:
-        """Make tables for at least as many positions."""
+        """Make the tables long enough for this many positions."""
         if positions <= self._reach:
             return
         reach = max(FIRST_REACH, self._reach)
@@ -232,7 +235,7 @@ class NativeModel:
         self._tables, self._reach = tables, reach
 
     def _turns(self, angles: Floats) -> tuple[Floats, Floats]:
-        """The cosines and sines of angles, by the C library."""
+        """The cosines and sines of angles, computed by the C library."""
         cosines, sines = np.empty_like(angles), np.empty_like(angles)
         self.library.tgen_turns(address(angles), angles.size, address(cosines), address(sines))
         return cosines, sines
@@ -249,7 +252,7 @@ class NativeModel:
 
 
 def _put_constants(weights: Weights, name: str, part: FeedForward) -> None:
-    """Give an activation's own numbers a name."""
+    """Put the constants of an activation among the weights, under a name that programs can refer to."""
     mlp = part.expert if isinstance(part, ExpertsSpec) else part
     if mlp.clamp is not None:
         weights.put_vector(f"{name}.clamped", np.array([mlp.clamp.alpha, mlp.clamp.limit], np.float32))
@@ -270,7 +273,7 @@ def _heads(stack: StackSpec) -> list[tuple[int, int]]:
 
 
 def _packs(texts: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
-    """The texts in groups whose tokens fit one run, or single longer ones."""
+    """The texts in groups whose tokens fit into one run. A text that is longer than that is a group by itself."""
     packs: list[list[Sequence[int]]] = []
     room = 0
     for text in texts:

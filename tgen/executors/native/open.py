@@ -1,4 +1,4 @@
-"""Opens a checkpoint on the native library: chooses kernel, threads and number format."""
+"""Opens a checkpoint on the native executor: chooses the kernel, the threads and the number format, and packs the weights."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def open_executor(checkpoint: Checkpoint, options: RunOptions, kernel: str | Non
 
 
 def _packed(checkpoint: Checkpoint, weights: Weights, quantize: Quantize, packer: Packer, handle: int) -> dict[str, StoredMatrix]:
-    """The matrices that are packed: from the cache folder or, the first time, packed now and kept there."""
+    """The packed matrices, from the cache folder. The first time they are packed now, and kept there for later runs."""
     places = packed_places(checkpoint.spec, checkpoint.matches, quantize)
     if not places:
         return {}
@@ -124,7 +124,7 @@ def _packed(checkpoint: Checkpoint, weights: Weights, quantize: Quantize, packer
 
 
 def open_packer(threads: int | None) -> Packer:
-    """What packs matrices without a model. Raises UnsupportedError if the library is not there."""
+    """A packer that needs no model. Raises UnsupportedError if there is no library that runs here."""
     found = load()
     if found.library is None:
         raise UnsupportedError(f"quantising needs the native executor: {found.problem}", "build it, then try again")
@@ -132,14 +132,14 @@ def open_packer(threads: int | None) -> Packer:
 
 
 def usable_cores() -> int:
-    """How many cores this process may use, by its affinity and its group's quota."""
+    """The cores that this process may use, by its affinity and the quota of its control group."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota()
     return max(1, cores if quota is None else min(cores, int(np.ceil(quota))))
 
 
 def _quota() -> float | None:
-    """Cores that the control group's quota allows; None for no limit."""
+    """The cores that the control group's quota allows; None if there is no limit."""
     try:
         with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
             quota, period = file.read().split()

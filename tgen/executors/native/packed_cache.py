@@ -1,8 +1,8 @@
-"""Packed weights in the user's cache folder: one file for each model and quantisation, which later runs map into memory.
+"""Keeps packed weights in the user's cache folder: one file for each model and quantisation, which later runs map into memory.
 
-A file's name is a digest of all that its content follows from: the content of the weights, what the model takes from them, the
-quantisation, and the version of this format. The file holds MARK, a checksum of the rest, the length of a header, the header, which is the
-places of the matrices in JSON, and from the next page on the block of the matrices.
+A file's name is a digest of everything that its content depends on: the weights and adapters, what the model takes from them, the
+quantisation, and the version of this format. The file holds MARK, a checksum of the rest, the length of the header, the header (the places
+of the matrices in JSON), and from the next page on the block of the matrices.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ START = len(MARK) + 16  # bytes before the header
 PAGE = 4096
 SUFFIX = ".packed"
 LIMIT_VARIABLE, DEFAULT_LIMIT = "TGEN_CACHE_GB", 20.0
-ABANDONED = 86400  # seconds after which an unfinished file belongs to no running process
+ABANDONED = 86400  # seconds; an unfinished file that is older belongs to no running process
 
 Checksum = Callable[[Array], int]
 
 
 class PackedCache:
-    """The cached file of a checkpoint under a quantisation. Nothing here raises an error because of the folder or the file."""
+    """The cached file of a checkpoint under a quantisation. `read` and `write` raise no error for a bad folder or file."""
 
     def __init__(self, folder: Path, checkpoint: Checkpoint, quantize: str, checksum: Checksum, threads: int) -> None:
         """`checksum` computes 64 bits from bytes. Raises OSError if the weights cannot be read."""
@@ -46,7 +46,7 @@ class PackedCache:
         self._checksum = checksum
 
     def read(self) -> Block | None:
-        """The matrices; None if there is no such file, or if it is damaged."""
+        """The matrices; None if there is no such file or it is damaged."""
         try:
             with open(self.path, "rb") as file:
                 block = self._parsed(file)
@@ -57,7 +57,7 @@ class PackedCache:
         return block
 
     def write(self, block: Block) -> str | None:
-        """Keep the matrices for later runs; returns the reason if that is not possible."""
+        """Keep the matrices for later runs. Returns the reason if that is not possible, else None."""
         if block.data.nbytes > (limit := limit_bytes()):
             return f"they take {block.data.nbytes / 1e9:.1f} GB, and {LIMIT_VARIABLE} allows {limit / 1e9:g}"
         try:
@@ -94,7 +94,7 @@ class PackedCache:
 
 
 def kept_file(checkpoint: Checkpoint, quantize: str) -> Path | None:
-    """The cached file, if there is one and its name is known without reading all weights."""
+    """The cached file; None if there is none, or if its name is not known without reading all weights."""
     folder = cache_folder()
     if folder is None:
         return None
@@ -120,7 +120,7 @@ def _files(checkpoint: Checkpoint) -> list[Path]:
 
 
 def cache_folder() -> Path | None:
-    """Where packed weights are kept; None for a user without a home, or whose TGEN_CACHE_GB is 0. Raises UsageError."""
+    """The folder of the packed weights; None if the user has no home folder, or if TGEN_CACHE_GB is 0. Raises UsageError."""
     if not limit_bytes():
         return None
     base = os.environ.get("XDG_CACHE_HOME", "")
@@ -130,7 +130,7 @@ def cache_folder() -> Path | None:
 
 
 def limit_bytes() -> int:
-    """How many bytes the cached files may take together. Raises UsageError for a variable that holds no such number."""
+    """The bytes that the cached files may take together. Raises UsageError if TGEN_CACHE_GB is no such number."""
     text = os.environ.get(LIMIT_VARIABLE) or str(DEFAULT_LIMIT)
     try:
         limit = float(text)
@@ -143,7 +143,7 @@ def limit_bytes() -> int:
 
 
 def _remove_oldest(kept: Path, limit: int) -> None:
-    """Remove the files used longest ago until the rest fits the limit, and what killed processes left unfinished."""
+    """Remove the files used longest ago until the rest fits the limit, and the unfinished files of killed processes."""
     for left in kept.parent.glob(f".*{TEMPORARY}"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > ABANDONED:

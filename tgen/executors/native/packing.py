@@ -1,4 +1,4 @@
-"""Packs matrices into panels with 8 or 4 bits a weight: floats by rounding, integers that a folder stores without loss."""
+"""Packs matrices into panels: floats by rounding them to 8 or 4 bits a weight, stored integers without loss."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tgen.options import Quantize
 from tgen.spec.records import ModelSpec
 from tgen.spec.shapes import parameters
 
-ROWS_AT_ONCE = 256  # of one task; a multiple of a panel's 16
+ROWS_AT_ONCE = 256  # rows that a thread packs at a time; a multiple of a panel's 16
 FORMATS = {"int8": c.INT8, "int4": c.INT4}
-# The formats of GGUF files, whose products are llama.cpp's, by ggml's names.
+# The formats of GGUF files by ggml's names. Matrices in them multiply vectors as llama.cpp does.
 GGML_FORMATS = {name: getattr(c, name) for name in ("Q8_0", "Q4_0", "Q4_1", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")}
-PRECISE = ("embedding", "head.out")  # have 8 bits under int4 too: their errors reach every logit
-LOOKED_UP = ("positions", "types", "bias", "distances", "relative", "block_bias")  # tables, which are not multiplied by
-HALF_ROUNDING = 2.0**-11  # the most that float16 rounds a number by, relative to it, unless the number is too small or too large
+PRECISE = ("embedding", "head.out")  # have 8 bits even under int4, because their errors reach every logit
+LOOKED_UP = ("positions", "types", "bias", "distances", "relative", "block_bias")  # tables whose rows are looked up, not multiplied
+HALF_ROUNDING = 2.0**-11  # the largest relative error of a number that is rounded to float16 within its normal range
 
 
 class Place(NamedTuple):
@@ -43,7 +43,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Packed matrices by name, side by side in one piece of memory: huge pages would leave much of a small matrix's own memory unused."""
+    """Packed matrices by name, side by side in one piece of memory: in its own huge pages, a small matrix would leave much unused."""
 
     places: Mapping[str, Place]
     data: Array
@@ -58,16 +58,17 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Packer:
-    """What packing takes: the library, the kernel's number in it, and how many threads share the work."""
+    """Packs matrices with a kernel of the library, whose number is `kernel`, on `threads` threads."""
 
     library: ctypes.CDLL
     kernel: int
     threads: int
 
     def pack_all(self, weights: Weights, places: Mapping[str, Place], done: Callable[[int], None]) -> Block:
-        """A block with the weights of these modules; `done` counts them. Raises CheckpointError for NaN or infinity, MemoryLimitError.
+        """A block with the weights of the modules in `places`; it calls `done(1)` after each.
 
-        It lacks a matrix whose integers or scales turn out to be such that panels cannot hold them: that one stays in floats.
+        If panels cannot hold a matrix's stored integers or scales, the block lacks it, and the matrix stays in floats. Raises
+        CheckpointError for NaN or infinity, MemoryLimitError.
         """
         block = Block(places, new_memory(self.library, block_bytes(places)))
         lacking = set()
@@ -98,14 +99,14 @@ class Packer:
         self._in_parts(matrix.rows, some)
 
     def integers(self, matrix: StoredMatrix, bits: int) -> tuple[Words, Halves]:
-        """The integers of `bits` bits that a matrix of whole groups is rounded to, as panels.py says, and their scales."""
+        """A matrix of whole groups, rounded to integers of `bits` bits in the words of panels.py, and their scales."""
         number_format = FORMATS[f"int{bits}"]
         memory = np.empty(panel_bytes(bits, matrix.rows, matrix.columns), np.uint8)
         self.pack(matrix, StoredMatrix(number_format, matrix.rows, matrix.columns, memory))
         return integers(memory.view(np.uint32), bits, matrix.rows, matrix.columns)
 
     def _pack_integers(self, weights: Weights, packed: Packed, match: Match, target: StoredMatrix) -> bool:
-        """Fill panels with the integers that the file stores; returns False if they or their scales do not fit panels after all."""
+        """Fill panels with the integers that the file stores. Returns False if panels cannot hold these integers or their scales."""
         found, bits = packed.panel(weights.files), BITS[target.format]
         if found is None:
             return False
@@ -124,7 +125,7 @@ class Packer:
         return True
 
     def _pack_blocks(self, name: str, weights: Weights, packed: Packed, match: Match, target: StoredMatrix) -> None:
-        """Fill panels with what the blocks of a GGUF file are made of."""
+        """Fill panels with the integers, scales and minima of a GGUF file's blocks."""
         narrow = packed.blocks(weights.files)
         rows = _moved(narrow.rows, match)
         filled = target.data.reshape(-(-target.rows // c.LANES), -(-target.columns // c.BLOCKS[target.format].columns), -1)
@@ -138,7 +139,7 @@ class Packer:
         self._in_parts(target.rows, some)
 
     def _pack_rows(self, name: str, weights: Weights, packed: Packed, match: Match, target: StoredMatrix) -> None:
-        """Round a matrix to the format of the target, some rows at a time: all numbers as floats would take much memory."""
+        """Round a matrix to the format of the target, some rows at a time, because all numbers as floats would take much memory."""
         narrow = packed.by_rows(weights.files)
         rows = _moved(narrow.rows, match)
         each = panel_bytes(BITS[target.format], c.LANES, target.columns)
@@ -154,15 +155,16 @@ class Packer:
         self._in_parts(target.rows, some)
 
     def _in_parts(self, rows: int, work: Callable[[int, int], None]) -> None:
-        """Let `work` do all rows, from `first` to `last` in each call."""
+        """Call `work(first, last)` for parts that cover all rows, on several threads."""
         with ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(lambda first: work(first, min(rows, first + ROWS_AT_ONCE)), range(0, rows, ROWS_AT_ONCE)))
 
 
 def packed_places(spec: ModelSpec, matches: Matches, quantize: Quantize) -> dict[str, Place]:
-    """The place of each matrix to pack: those that the file stores in fewer than 16 bits and, under `quantize`, all that are multiplied.
+    """The place of each matrix to pack: those that the file stores in fewer than 16 bits, and under `quantize` all that are multiplied.
 
-    The integers of a file stay as they are, if each 32 columns or more have one scale. Other narrow numbers take 8 bits.
+    Stored integers are kept without loss if each 32 columns share a scale. Other numbers of fewer than 16 bits that may be rounded get
+    8 bits.
     """
     places: dict[str, Place] = {}
     start = 0
@@ -184,13 +186,14 @@ def packed_places(spec: ModelSpec, matches: Matches, quantize: Quantize) -> dict
 
 
 def block_bytes(places: Mapping[str, Place]) -> int:
-    """How many bytes the matrices take together."""
+    """The bytes that the matrices take together."""
     return sum(place.size for place in places.values())
 
 
 def multiplied(spec: ModelSpec) -> Iterator[tuple[str, int, int]]:
-    """Module, rows and columns of each matrix that may be packed: untied embeddings and tables of positions are only looked up, and
-    routers stay in float32.
+    """Module, rows and columns of each matrix that may be packed.
+
+    Untied embeddings and other tables are not among them, because their rows are only looked up; routers neither, because they stay exact.
     """
     for parameter, shape in parameters(spec).items():
         name, kind = parameter.rsplit(".", 1)
@@ -200,7 +203,7 @@ def multiplied(spec: ModelSpec) -> Iterator[tuple[str, int, int]]:
 
 
 def _packable(spec: ModelSpec, matches: Matches) -> Iterator[tuple[str, int, int]]:
-    """These matrices, and an embedding that is only looked up if 8 bits hold it well: as floats it would grow."""
+    """The matrices of `multiplied`, and an untied embedding that 8 bits hold well enough: as floats, it would take more memory."""
     yield from multiplied(spec)
     packed = matches.parameters["embedding.weight"].tensor.packed
     if packed is not None and packed.is_rounded and not (spec.head and spec.head.tied):
@@ -208,25 +211,25 @@ def _packable(spec: ModelSpec, matches: Matches) -> Iterator[tuple[str, int, int
 
 
 def tensors_of_layers(spec: ModelSpec, matches: Matches) -> set[StoredTensor]:
-    """The tensors of floats that hold the layers' matrices as whole rows of whole groups."""
+    """The tensors of floats that hold matrices of the layers, as whole rows of whole groups of columns."""
     found = (matches.parameters[f"{name}.weight"] for name, _, _ in multiplied(spec) if name not in PRECISE)
     return {match.tensor for match in found if not match.tensor.is_narrow and _takes_whole_groups(match)}
 
 
 def _integer_bits(match: Match) -> int | None:
-    """The bits of the integers that a parameter is whole groups of; None for one that is not."""
+    """The `panel_bits` of a parameter that consists of whole groups of integers; None for any other."""
     packed = match.tensor.packed
     return packed.panel_bits if packed is not None and _takes_whole_groups(match) else None
 
 
 def _ggml_kind(match: Match) -> str | None:
-    """The type by which llama.cpp multiplies; None for a parameter that is not whole groups of such a matrix."""
+    """The ggml type of the arithmetic of a parameter that consists of whole groups of a matrix in blocks; None for any other."""
     packed = match.tensor.packed
     return packed.multiplied_as if packed is not None and _takes_whole_groups(match) else None
 
 
 def _takes_whole_groups(match: Match) -> bool:
-    """Whether a parameter is whole rows, and these whole groups of columns, of the tensor that it is taken from."""
+    """Whether a parameter consists of whole rows of the tensor that it is taken from, and these of whole groups of columns."""
     return (
         len(match.tensor.shape) == 2
         and match.tensor.shape[1] % GROUP == 0
@@ -235,7 +238,7 @@ def _takes_whole_groups(match: Match) -> bool:
 
 
 def _halves(scales: npt.NDArray[np.float32]) -> Halves | None:
-    """The scales in float16; None if it cannot hold them as exactly as its largest numbers allow."""
+    """The scales in float16; None if rounding changes one by more than HALF_ROUNDING of the largest scale."""
     with np.errstate(over="ignore", invalid="ignore"):
         halves = scales.astype(np.float16)
         furthest = np.abs(halves.astype(np.float32) - scales).max()

@@ -1,8 +1,8 @@
-"""The panels of packed matrices (src/kernels/pack.h has their layout) from integers and scales as checkpoints store them, and back.
+"""Makes the panels of packed matrices from integers and scales as checkpoints store them, and the integers from panels.
 
-Those of matrices in ggml's blocks with minima, or with scales of scales, have another layout (src/kernels/gguf/blocks.h).
-
-Such integers stand in words: uint32 [rows, columns * bits / 32], the first columns in the lowest bits, each with 2^(bits - 1) added.
+src/kernels/pack.h has the layout of panels. Matrices in ggml's blocks with minima or nested scales have another one, which is in
+src/kernels/gguf/blocks.h. Integers for panels are stored in words, uint32 [rows, columns * bits / 32]: the first columns are in the lowest
+bits, and 2^(bits - 1) is added to each integer.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Words = npt.NDArray[np.uint32]
 Halves = npt.NDArray[np.float16]
 
 GROUP = 32
-PAIR = 2 * GROUP  # columns of a block without scales of scales
-SCALE_WORDS = 16  # words of 4 bytes of a pair of groups: two float16 numbers for each row of a panel
-ZEROS = {4: 0x88888888, 8: 0x80808080}  # a word of zeros
-BITS = {c.INT8: 8, c.INT4: 4, c.Q8_0: 8, c.Q4_0: 4}  # of the integers in such words
+PAIR = 2 * GROUP  # columns of a block without nested scales
+SCALE_WORDS = 16  # words of 4 bytes that hold the scales of a pair of groups: two float16 numbers for each row of a panel
+ZEROS = {4: 0x88888888, 8: 0x80808080}  # a word in which every integer is 0
+BITS = {c.INT8: 8, c.INT4: 4, c.Q8_0: 8, c.Q4_0: 4}  # the bits of the integers in such words
 
 
 def matrix_bytes(number_format: int, rows: int, columns: int) -> int:
@@ -38,12 +38,12 @@ def matrix_bytes(number_format: int, rows: int, columns: int) -> int:
 
 
 def panel_bytes(bits: int, rows: int, columns: int) -> int:
-    """The bytes of a matrix in panels: those of panel_bytes in src/model.h, for all panels. They are a multiple of 64."""
+    """The bytes of a matrix in panels of integers, as panel_bytes in src/model.h counts them for one panel. They are a multiple of 64."""
     return -(-rows // LANES) * -(-columns // (2 * GROUP)) * (4 * SCALE_WORDS + 2 * LANES * GROUP * bits // 8)
 
 
 def panels(words: Words, scales: Halves, bits: int) -> Words:
-    """The panels of a matrix whose columns are whole groups, [panels, pairs of groups, words of a pair]. `scales` are [rows, groups]."""
+    """The panels [panels, pairs of groups, words of a pair] of a matrix whose columns are whole groups. `scales` are [rows, groups]."""
     each = GROUP * bits // 32
     panel_count, pairs = -(-len(words) // LANES), -(-scales.shape[1] // 2)
     padding = ((0, panel_count * LANES - len(words)), (0, 2 * pairs - scales.shape[1]))
@@ -73,7 +73,7 @@ def integers(packed: Words, bits: int, rows: int, columns: int) -> tuple[Words, 
 
 
 def _spread(quartets: Words) -> Words:
-    """Four integers of 4 bits side by side, each in a byte of its own."""
+    """Four integers of 4 bits that lie side by side, each moved into its own byte."""
     apart = [(quartets & np.uint32(0xF << 4 * place)) << np.uint32(4 * place) for place in range(4)]
     spread: Words = apart[0] | apart[1] | apart[2] | apart[3]
     return spread

@@ -1,7 +1,7 @@
 """Compiles a model's spec into programs: lists of a few kinds of instruction, which the library runs without knowing the architecture.
 
-Between instructions, a token's numbers stand in named places: the residual stream x; y, the result that is added to it next; hidden, the
-vector that the next matrix reads; projected queries, keys and values; mixed heads; and the inner vector of a feed-forward part.
+Between instructions, named places hold a token's numbers: the residual stream x; y, the result that is added to x next; hidden, the vector
+that the next matrix reads; projected queries, keys and values; mixed heads; the inner vector of a feed-forward part; the router's logits.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from tgen.spec.positions import Alibi, RelativeBias, RopeSpec
 from tgen.spec.records import AttentionSpec, ExpertsSpec, FeedForward, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec
 
 NONE = -1
-CONSTANTS = ("xielu", "clamped")  # activations with numbers of their own
+CONSTANTS = ("xielu", "clamped")  # activations that have constants
 Item = TypeVar("Item")
 
 
 @dataclass(slots=True)
 class Programs:
-    """A model's programs, and the parameters and tables that they number.
+    """A model's programs, and the parameters and tables to which they refer by number.
 
-    `matrices`, `norms` and `distances` map names of modules to their numbers. `widths` is the most numbers that a token takes as x,
-    projected, mixed, inner and routed, and the most experts, experts of a token and inner numbers of an expert.
+    `matrices`, `norms`, `ropes` and `distances` map each of these to its number. `widths` are maxima over all layers: the numbers that a
+    token takes in x, projected, mixed, inner and routed; and of a mixture, the experts, the experts of a token and an expert's inner width.
     """
 
     spec: ModelSpec
@@ -43,11 +43,11 @@ def compile_spec(
     constant_of: Callable[[str], int],
     rounds_gelu: bool = False,
 ) -> Programs:
-    """The programs "decode" (ids to logits), "encode" (ids to hidden states of the encoder, or of a lone decoder), "project" (encoder
-    states to keys and values) and "fill" (ids of an encoder to logits), as far as the model has these parts.
+    """The programs for which the model has the parts: "decode" (ids to logits), "encode" (ids to hidden states of the encoder, or of a
+    lone decoder), "project" (encoder states to keys and values) and "fill" (ids to logits of an encoder-only model).
 
-    `rows_of` and `format_of` tell of a matrix by its name, `constant_of` gives the address of a vector in float32. With
-    `rounds_gelu`, the approximation of GELU by a tanh reads and gives numbers of float16, as in llama.cpp.
+    `rows_of` and `format_of` give a matrix's rows and format by its name, `constant_of` the address of a vector in float32. With
+    `rounds_gelu`, the tanh approximation of GELU rounds its argument and its result to float16, as in llama.cpp.
     """
     programs = Programs(spec)
     programs.widths[0] = spec.width
@@ -75,7 +75,7 @@ def compile_spec(
 
 @dataclass(slots=True)
 class _Compiler:
-    """Writes one program. `pending` is how y joins the residual stream before anything else reads it; None if there is no y."""
+    """Writes one program. `pending` says how y must join the residual stream before anything else reads it; None if there is no y."""
 
     programs: Programs
     rows_of: Callable[[str], int]
@@ -86,7 +86,7 @@ class _Compiler:
     pending: dict[str, int] | None = None
 
     def stack(self, name: str, stack: StackSpec) -> None:
-        """From ids to x after the last layer. The final norm is not among it."""
+        """The instructions from ids to x after the last layer, without the final norm."""
         positions = NONE if stack.positions is None else self.matrix(f"{name}.positions")
         self.emit(
             c.EMBED,
@@ -105,7 +105,7 @@ class _Compiler:
         self.code.append(self.settle())
 
     def layer(self, name: str, number: int, layer: LayerSpec, stack: StackSpec, distances: int) -> None:
-        """One layer: its parts one after the other, each with a join before it that adds the last part's result."""
+        """One layer: its parts one after the other. The join before each part adds the result of the part before."""
         mixer, before, after = self.named_norm(name, layer, "mixer")
         q, k, v = (f"{name}.mixer.{letter}" for letter in "qkv")
         self.code.append(self.settle(into=before, readers=[q, k, v]))
@@ -143,7 +143,7 @@ class _Compiler:
     def attention(
         self, name: str, number: int, spec: AttentionSpec, projections: list[str], causal: bool, distances: int, cross: bool = False
     ) -> None:
-        """Projections, attention and the output matrix; the result stands in y."""
+        """Projections, attention and the output matrix. The result is in y."""
         self.multiply(c.HIDDEN, c.PROJECTED, projections)
         places = [_lanes(self.rows_of(matrix)) for matrix in projections]
         self.widen(1, sum(places))
@@ -180,7 +180,7 @@ class _Compiler:
         self.multiply(c.MIXED, c.OUTPUT, [f"{name}.out"], layer=number, cross=int(cross), sinks=sinks)
 
     def feed_forward(self, name: str, part: FeedForward, before: int, early: int) -> None:
-        """The norm `before` the part, and the part; the result stands in y."""
+        """The norm `before` the part, and the part. The result is in y."""
         if isinstance(part, MlpSpec):
             self.code.append(self.settle(into=before, readers=_first(name, part), early=early))
             self.mlp(name, part)
@@ -202,14 +202,14 @@ class _Compiler:
         self.multiply(c.INNER, c.OUTPUT, [f"{name}.down"])
 
     def activation(self, name: str, mlp: MlpSpec) -> dict[str, int]:
-        """The fields of an activation: its number, and where its constants are."""
+        """The fields of an activation: its number, and the address of its constants."""
         kind: str = mlp.activation if mlp.clamp is None else "clamped"
         if kind == "gelu_tanh" and self.rounds_gelu:
             kind = "gelu_half"
         return {"activation": c.ACTIVATIONS[kind], "constant": self.constant_of(f"{name}.{kind}") if kind in CONSTANTS else 0}
 
     def experts(self, name: str, part: ExpertsSpec, experts: list[str], first: list[str]) -> None:
-        """Each token's experts, from hidden and the router's logits; y already holds what the shared part makes of it."""
+        """Each token's experts, from hidden and the router's logits. If there is a shared part, y already holds its result."""
         router = part.router
         numbers = [self.matrix(matrix) for expert in experts for matrix in (*_first(expert, part.expert), f"{expert}.down")]
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
@@ -255,7 +255,7 @@ class _Compiler:
             self.multiply(c.HIDDEN, c.OUTPUT, [dense], activation=c.ACTIVATIONS[head.transform.activation])
             norm = self.norm("head.transform.norm", head.transform.norm)
             self.code.append(self.join(add=2, after=norm, readers=[out], scale=scale))
-        matrix = "head.out" if head.bias or not head.tied else out  # a tied matrix with a bias is a matrix of its own
+        matrix = "head.out" if head.bias or not head.tied else out  # with a bias, a tied matrix counts as another one than the embedding
         self.multiply(c.HIDDEN, c.LOGITS, [matrix], softcap=head.softcap or 0.0)
 
     def project(self, decoder: StackSpec) -> None:
@@ -270,7 +270,7 @@ class _Compiler:
             self.emit(c.STORE_KEYS, layer=number, value_at=keys)
 
     def settle(self, into: int = NONE, readers: Sequence[str] = (), early: int = 0) -> c.Instruction:
-        """A join that adds y as its part wants it."""
+        """A JOIN that adds the pending y to the residual stream, if there is one."""
         pending, self.pending = self.pending, None
         if pending is None:
             return self.join(into=into, readers=readers)
@@ -298,7 +298,7 @@ class _Compiler:
         self.programs.widths[place] = max(self.programs.widths[place], numbers)
 
     def formats(self, names: Sequence[str]) -> int:
-        """A bit for each format of the matrices."""
+        """The formats of the matrices as bits, bit f for format f."""
         bits = 0
         for name in names:
             bits |= 1 << self.format_of(name)
@@ -316,7 +316,7 @@ def _number(known: dict[Item, int], item: Item) -> int:
 
 
 def _lanes(numbers: int) -> int:
-    """Rounded up to whole registers."""
+    """The number of lanes, which are whole registers, that hold this many numbers."""
     return -(-numbers // c.LANES) * c.LANES
 
 

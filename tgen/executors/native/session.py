@@ -1,4 +1,4 @@
-"""The engine's protocols on the native library."""
+"""Implements the engine's protocols with the native library."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ from tgen.spec.cache import row_numbers
 
 
 class NativeExecutor:
-    """A loaded model that opens sessions. It is exact: a row's logits have the same bits whatever runs beside it and however it was cut."""
+    """A loaded model that opens sessions.
+
+    It is exact: a row's logits have the same bits whatever runs beside it, and however its ids were divided among calls.
+    """
 
     exact = True
 
     def __init__(self, model: NativeModel, description: str) -> None:
-        """`description` names kernel, number format and threads."""
+        """`description` names the kernel, the number format and the threads, for people."""
         self.model = model
         self._description = description
 
@@ -66,7 +69,7 @@ class NativeExecutor:
 
 
 class NativeSession:
-    """Rows of ids and their caches. Copies of a row share pages and source until they differ."""
+    """Rows of ids and their caches. Copies of a row share its source, and its pages until one of them writes."""
 
     def __init__(self, model: NativeModel) -> None:
         self._model = model
@@ -88,7 +91,7 @@ class NativeSession:
         return self._extend(None, rows, tails)
 
     def extend_unless(self, interrupt: Interrupt, rows: Sequence[Sequence[int]], tails: Sequence[int] | None = None) -> Logits | None:
-        """The same; None if another thread interrupted it. It looks before every instruction, several times a layer."""
+        """The same; None if another thread interrupted it. The library reads the flag before every instruction, several times a layer."""
         try:
             return self._extend(interrupt, rows, tails)
         except InterruptedError:
@@ -110,7 +113,7 @@ class NativeSession:
             raise
 
     def _in_parts(self, interrupt: Interrupt | None, rows: Sequence[Sequence[int]], tails: Sequence[int]) -> Logits:
-        """Several runs, none of which reads more than MOST_TOKENS ids. The cut does not change a bit of the result."""
+        """The same in several runs, none of which reads more than MOST_TOKENS ids. The division does not change a bit of the result."""
         found: list[list[Logits]] = [[] for _ in rows]
         done = [0] * len(rows)
         while any(place < len(row) for place, row in zip(done, rows, strict=True)):
@@ -140,7 +143,7 @@ class NativeSession:
         return logits
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep, repeat or reorder rows. A repeated row shares its pages until it differs."""
+        """Keep, repeat or reorder rows. Copies of a repeated row share its pages until one of them writes."""
         self._rows = selected(self._rows, rows)
 
     def truncate(self, lengths: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""Numbers that are computed once: rotations, numbers added to scores by distance, sinusoids, and those of an activation."""
+"""Computes tables that a model needs once: rotations, biases by distance, sinusoids, and the constants of an activation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ XIELU = ("alpha_p", "alpha_n", "beta")
 def rotations(rope: RopeSpec, positions: int, turns: Callable[[Floats], tuple[Floats, Floats]] | None = None) -> tuple[Floats, Floats]:
     """Cosines and sines of the first positions, [positions, dim / 2].
 
-    With `turns`, which gives the cosines and sines of angles, the last bits are llama.cpp's: it computes each angle from the one before it.
+    `turns` gives the cosines and sines of angles. With it, every bit is llama.cpp's, which computes each angle from the one before it.
     """
     places = np.arange(positions, dtype=np.float32)[:, None]
     amplitude = np.float32(rope.scaling.amplitude if isinstance(rope.scaling, PairScaling) else 1.0)
@@ -30,7 +30,10 @@ def rotations(rope: RopeSpec, positions: int, turns: Callable[[Floats], tuple[Fl
 
 
 def _stepwise(rope: RopeSpec, places: Floats) -> Floats:
-    """The angles at these places [positions, 1], each the last one times theta^(-2 / dim); then they are scaled."""
+    """The angles [positions, dim / 2] at `places` [positions, 1]. Each pair's angle is that of the pair before times theta^(-2 / dim).
+
+    All angles are then scaled as the spec says.
+    """
     factor = np.float32(np.float32(rope.theta) ** np.float32(-2 / rope.dim))
     steps = np.full((len(places), rope.dim // 2), factor)
     steps[:, :1] = places
@@ -47,7 +50,7 @@ def _stepwise(rope: RopeSpec, places: Floats) -> Floats:
 
 
 def distance_table(spec: Alibi | RelativeBias, weight: Floats | None, reach: int) -> Floats:
-    """What is added to a score, [heads, 2 * reach], by key - query + reach. `weight` is [buckets, heads]."""
+    """The numbers added to scores, [heads, 2 * reach], at the index key - query + reach. `weight` is [buckets, heads]."""
     distances = np.arange(-reach, reach)
     if isinstance(spec, RelativeBias):
         assert weight is not None
@@ -56,7 +59,7 @@ def distance_table(spec: Alibi | RelativeBias, weight: Floats | None, reach: int
 
 
 def _buckets(distances: npt.NDArray[np.int64], spec: RelativeBias) -> npt.NDArray[np.int64]:
-    """T5's bucket for each distance (key minus query): near distances have one each, far ones share, on a logarithmic scale."""
+    """T5's bucket for each distance (key minus query): each near distance has its own, far ones share buckets on a logarithmic scale."""
     buckets, first = spec.buckets, np.zeros_like(distances)
     if spec.bidirectional:
         buckets //= 2
@@ -71,9 +74,9 @@ def _buckets(distances: npt.NDArray[np.int64], spec: RelativeBias) -> npt.NDArra
 
 
 def sinusoids(positions: int, width: int, *, to_last: bool = False) -> Floats:
-    """Sines in the first half of the vector, cosines in the second, [positions, width] (Marian's order); one sine more if width is odd.
+    """Sinusoidal position vectors [positions, width]: sines in the first half, cosines in the second (Marian's order).
 
-    `PositionTable` says what `to_last` is.
+    An odd width has one sine more. `PositionTable` says what `to_last` means.
     """
     steps = np.arange(0, width, 2, dtype=np.float32)
     exponents = steps / np.float32(2 * max(len(steps) - 1, 1) if to_last else width)
@@ -82,6 +85,6 @@ def sinusoids(positions: int, width: int, *, to_last: bool = False) -> Floats:
 
 
 def xielu_numbers(*parameters: Floats | None) -> Floats:
-    """The three numbers that the activation xIELU multiplies by, from its parameters alpha_p, alpha_n and beta."""
+    """The constants of xIELU (arXiv:2411.13010) from its parameters: softplus(alpha_p), beta + softplus(alpha_n), and beta."""
     rising, falling, beta = (float(parameter[0]) for parameter in parameters if parameter is not None)
     return np.array([np.logaddexp(0, rising), beta + np.logaddexp(0, falling), beta], np.float32)

@@ -1,4 +1,4 @@
-"""A checkpoint's parameters as the library reads them: matrices from the mapped file without a copy if possible, vectors in float32."""
+"""A checkpoint's parameters as the library reads them: matrices as views of the mapped file if possible, vectors in float32."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tgen.spec.records import ExpertsSpec, ModelSpec
 
 FORMATS = {"F32": c.FLOAT32, "F16": c.FLOAT16, "BF16": c.BFLOAT16}
 LINE = 64  # bytes of a line of the processor's cache
-COPIES_AT_ONCE = 2**24  # bytes of one piece of memory; what no copy uses of it takes no memory
-EXACT = (".router", ".shared_gate")  # small, and a rounded score can choose another expert
+COPIES_AT_ONCE = 2**24  # bytes of a piece of memory that several copies share; an unused rest takes no memory
+EXACT = (".router", ".shared_gate")  # stay in float32: they are small, and a rounded score can choose another expert
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class StoredMatrix:
 
 
 class Copies:
-    """Memory for the matrices that no file holds as the library reads them: huge pages, and rows that begin where cache lines do."""
+    """Memory for matrices that no file holds in the form that the library reads. It has huge pages, and copies start at cache lines."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
         self._left = np.empty(0, np.uint8)
 
     def kept(self, array: Array) -> Array:
-        """The array itself if it is a view of a file, else a copy of it here. Raises MemoryLimitError."""
+        """The array itself if it is a view of a file, else a copy in this memory. Raises MemoryLimitError."""
         root: object = array
         while isinstance(root, np.ndarray):
             root = root.base
@@ -57,10 +57,10 @@ class Copies:
 
 @dataclass(slots=True)
 class Weights:
-    """The parameters of a checkpoint by name, in `number_format` ("F32", "F16" or "BF16"; None keeps what is stored).
+    """The parameters of a checkpoint by name, in `number_format` ("F32", "F16" or "BF16"; None keeps the stored format).
 
-    `finite` says whether an array of a format holds neither NaN nor infinity. `copies` holds matrices that no
-    file has as they are needed. `as_llama_cpp` says that vectors are rounded to float16 before a matrix in float16 multiplies them.
+    `finite` says whether an array of a format holds neither NaN nor infinity. `copies` takes the matrices that no file holds in the wanted
+    form. `as_llama_cpp` says that vectors are rounded to float16 before a matrix in float16 multiplies them.
     """
 
     matches: Matches
@@ -73,7 +73,7 @@ class Weights:
     _vectors: dict[str, Array] = field(default_factory=dict)
 
     def matrix(self, name: str) -> StoredMatrix:
-        """A module's matrix. A tied head's is the embedding. Raises CheckpointError for NaN or infinity."""
+        """A module's matrix; for a tied head, the embedding. Raises CheckpointError for NaN or infinity."""
         if name == "head.out" and "head.out.weight" not in self.matches.parameters:
             name = "embedding"
         if name not in self._matrices:
@@ -83,7 +83,7 @@ class Weights:
         return self._matrices[name]
 
     def as_stored(self, name: str) -> StoredMatrix:
-        """A module's matrix in the format it is stored in, not kept here. Raises CheckpointError for NaN or infinity."""
+        """A module's matrix in its stored format, which is not kept. Raises CheckpointError for NaN or infinity."""
         return self._read(f"{name}.weight", None)
 
     def put(self, name: str, matrix: StoredMatrix) -> None:
@@ -112,7 +112,7 @@ class Weights:
         return 0 if vector is None else vector.ctypes.data
 
     def step_bytes(self, spec: ModelSpec) -> int:
-        """The bytes of all matrices that a decode step multiplies by: of a mixture's experts, as many as a token takes."""
+        """The bytes of all matrices that a decode step multiplies by. Of a mixture's experts, it counts as many as a token takes."""
         untied = "head.out.weight" in self.matches.parameters
         unread = {"embedding"} if untied else set()
         unread |= {name for name in self._matrices if name.endswith(".positions")}
@@ -141,7 +141,10 @@ class Weights:
 
 
 def held_format(module: str, stored: str, wanted: str | None, *, as_llama_cpp: bool) -> str:
-    """The number format of a matrix that a file stores in another one, where one is `wanted`; llama.cpp widens no router."""
+    """The number format in which a matrix is held: `wanted`, or else the stored one; float32 for those in EXACT.
+
+    llama.cpp does not widen routers in float16, so neither does a model that computes as llama.cpp does.
+    """
     if module.endswith(EXACT) and not (as_llama_cpp and stored == "F16"):
         return "F32"
     return wanted or stored
@@ -156,7 +159,7 @@ def converted(numbers: Array, dtype: str) -> Array:
 
 
 def new_memory(library: ctypes.CDLL, size: int) -> Array:
-    """Bytes in huge pages where the system has them. Raises MemoryLimitError."""
+    """Memory of `size` bytes, in huge pages if the system has them. Raises MemoryLimitError."""
     memory = library.tgen_memory_new(size)
     if not memory:
         raise MemoryLimitError("memory ran out for the weights", "use a smaller model")
@@ -166,5 +169,5 @@ def new_memory(library: ctypes.CDLL, size: int) -> Array:
 
 
 def address(array: Array) -> ctypes.c_void_p:
-    """Where an array's numbers lie."""
+    """The address of an array's numbers."""
     return ctypes.c_void_p(array.ctypes.data)

@@ -28,7 +28,7 @@ def fused_attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionS
     share a key head are stacked along the query axis, so keys are never copied to match them.
     """
     if spec.softcap is not None or sinks is not None:
-        return plain_attend(q, k, v, frame, spec, sinks)  # the fused kernel has neither
+        return plain_attend(q, k, v, frame, spec, sinks)  # the fused kernel supports neither
     if frame.causal_only(spec.window):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=spec.scale, enable_gqa=spec.heads != spec.kv_heads)
     mask = frame.mask(spec.window)
@@ -45,13 +45,13 @@ def fused_attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionS
 
 
 def plain_attend(q: Tensor, k: Tensor, v: Tensor, frame: Frame, spec: AttentionSpec, sinks: Tensor | None = None) -> Tensor:
-    """The same as `fused_attend`, step by step (arXiv:1706.03762, section 3.2.1). Shapes are the same, too."""
+    """The same as `fused_attend`, with the same shapes, step by step (arXiv:1706.03762, section 3.2.1)."""
     weights = attention_weights(q, k, frame, spec, sinks)
     return weights @ v.repeat_interleave(spec.heads // spec.kv_heads, dim=1)
 
 
 def attention_weights(q: Tensor, k: Tensor, frame: Frame, spec: AttentionSpec, sinks: Tensor | None = None) -> Tensor:
-    """The weight that each query gives to each key: [batch, heads, n, m]; every row sums to 1, or to less with sinks."""
+    """The weight that each query gives to each key, [batch, heads, n, m]. The weights of a query sum to 1, or to less with sinks."""
     k = k.repeat_interleave(spec.heads // spec.kv_heads, dim=1)
     scores = (q @ k.transpose(-1, -2)) * spec.scale
     if spec.softcap is not None:
@@ -96,7 +96,7 @@ class Attention(nn.Module):
         return empty_key_values(self.spec.kv_heads, self.spec.head_dim, device, dtype)
 
     def forward(self, x: Tensor, this: ForwardPass, layer: int) -> Tensor:
-        """x and the result are [batch, n, width]; new keys and values go to the rows' caches, if the pass has rows."""
+        """x and the result are [batch, n, width]. If the pass has rows, their caches take the new keys and values."""
         spec = self.spec
         q = self._split(self.q(x), spec.heads)
         k, v = self.project(x)
@@ -139,21 +139,21 @@ class Attention(nn.Module):
         return self._merge(joined(mixed))
 
     def frame(self, part: Part, q: Tensor, k: Tensor, this: ForwardPass) -> Frame:  # noqa: ARG002
-        """The part's geometry, with this layer's own numbers for distances where it has them."""
+        """The part's geometry, with this layer's own bias by distance if it has one."""
         return part.frame if self.distances is None else part.frame.biased(self.distances)
 
     def _normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys after their norms, where there are any."""
+        """Queries and keys after their norms, if the layer has these."""
         return (q, k) if self.q_norm is None or self.k_norm is None else (self.q_norm(q), self.k_norm(k))
 
     def _split(self, x: Tensor, heads: int) -> Tensor:
-        """[batch, n, heads * head_dim] -> [batch, heads, n, head_dim], clipped"""
+        """[batch, n, heads * head_dim] -> [batch, heads, n, head_dim], bounded to +-clip if the spec has a clip."""
         batch, n, _ = x.shape
         x = x if self.spec.clip is None else x.clamp(-self.spec.clip, self.spec.clip)
         return x.reshape(batch, n, heads, self.spec.head_dim).transpose(1, 2)
 
     def _merge(self, mixed: Tensor, x: Tensor | None = None) -> Tensor:
-        """[batch, heads, n, head_dim] -> [batch, n, width]; the gate, where there is one, reads x."""
+        """[batch, heads, n, head_dim] -> [batch, n, width]. If the layer has a gate, the gate reads x."""
         mixed = mixed.transpose(1, 2).flatten(2)
         if x is not None and self.out_gate is not None:
             mixed = mixed * torch.sigmoid(self.out_gate(x))
@@ -161,7 +161,10 @@ class Attention(nn.Module):
 
 
 class LatentAttention(Attention):
-    """Attention whose cache holds a short vector for each token, from which the keys and values of all heads are made at every step."""
+    """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434): the cache holds one short vector for each token.
+
+    Every step makes the keys and values of all heads from these vectors.
+    """
 
     def __init__(self, spec: AttentionSpec, latent: LatentSpec, width: int) -> None:
         nn.Module.__init__(self)
@@ -186,7 +189,7 @@ class LatentAttention(Attention):
         return KeyValues(torch.empty(1, 1, 0, self.latent.kv_rank + self.rotated, device=device, dtype=dtype))
 
     def forward(self, x: Tensor, this: ForwardPass, layer: int) -> Tensor:
-        """As of `Attention`."""
+        """As `Attention.forward`."""
         q = self._split(self.q(x if self.latent.q_rank is None or self.q_norm is None else self.q_norm(self.q_down(x))), self.spec.heads)
         short = torch.cat((self.kv_norm(self.kv_down(x)), self.k_rotated(x)), dim=-1).unsqueeze(1)
         if self.spec.rope is not None:
@@ -210,5 +213,5 @@ class LatentAttention(Attention):
 
 
 def _turned(x: Tensor, start: int, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """x with its numbers from `start` on rotated, in float32, and rounded once."""
+    """x with its numbers from `start` on rotated. The rotation is computed in float32 and rounded once."""
     return torch.cat((x[..., :start], rotate(x[..., start:].float(), rotation).to(x.dtype)), dim=-1)

@@ -1,6 +1,6 @@
 """The cache: for each row of a session, what each mixer keeps of the ids that the row has read.
 
-Rows share no buffers, so a row takes memory for its own length, leaves without a copy of the others, and can move to another session.
+Rows share no buffers. So a row takes memory only for its own length, its removal copies no other row, and it can move to another session.
 Each kind of mixer makes its own kind of cache: attention makes `KeyValues`, a mixer that carries a state makes a `Recurrence`.
 """
 
@@ -17,7 +17,8 @@ from tgen.spec.cache import STATES
 # A buffer's size is a multiple of this many positions. A full buffer grows by a quarter, so a step rarely copies, and at most a fifth of a
 # long row's buffer is unused.
 BLOCK = 16
-# A recurrence keeps what it read in a step of at most this many ids, and so can go back to each of them: enough for a step with guesses.
+# A recurrence keeps the input of its last step if that had at most this many ids, so it can be cut back to any place within the step. That
+# is enough for a step with guessed tokens.
 TRAIL = 32
 
 Carry = tuple[Tensor, ...]
@@ -31,9 +32,9 @@ class KeyValues:
         self.buffer = buffer
 
     def store(self, start: int, kv: Tensor) -> Tensor:
-        """Write keys and values [2, kv_heads, n, head_dim] at positions start to start + n; return a view of all positions before the end.
+        """Write keys and values [2, kv_heads, n, head_dim] at the positions from `start` on; return a view of all positions up to the last.
 
-        It overwrites whatever these positions held, so a failed step can be repeated.
+        Numbers that these positions held before are overwritten, so a failed step can be repeated.
         """
         end = start + kv.shape[2]
         if end > self.buffer.shape[2]:
@@ -57,7 +58,7 @@ class KeyValues:
         return [half[:, :length] for half in self.buffer]
 
     def restore(self, length: int, state: Sequence[Tensor]) -> None:
-        """Take what `state` returned."""
+        """Fill the cache with what `state` returned."""
         self.store(0, torch.stack([half[:, :length] for half in state]))
 
     def layout(self, length: int) -> list[tuple[torch.dtype, tuple[int, ...]]]:
@@ -72,13 +73,13 @@ class KeyValues:
 
 
 class Recurrence:
-    """What a mixer carries after the ids that a row has read, and after some of the places before: the last step's start, and marks.
+    """A mixer's state after all ids that a row has read, and after some earlier places: the start of the last step, and the marks.
 
-    No tensor is ever changed, so copies share them.
+    No tensor is ever changed, so copies share the tensors.
     """
 
     def __init__(self, empty: Carry, scan: Scan) -> None:
-        """`scan` gives the mixer's result for what it reads [1, n, ...] and a carry, and the carry after it."""
+        """`empty` is the carry before the first id. `scan` maps the mixer's input [1, n, ...] and a carry to a result and the next carry."""
         self._scan = scan
         self._carries = {0: empty}
         self._marks: list[int] = []
@@ -86,7 +87,7 @@ class Recurrence:
         self._trail: Tensor | None = None
 
     def read(self, start: int, given: Tensor) -> Tensor:
-        """Read from position `start` on; returns the mixer's result. A failed step can be repeated."""
+        """Read input [1, n, ...] from position `start` on, and return the mixer's result. A failed step can be repeated."""
         carry = self._at(start)
         result, after = self._scan(given, carry)
         self._marks = [place for place in self._marks if place <= start]
@@ -107,7 +108,7 @@ class Recurrence:
         self._marks = [*(place for place in self._marks if place != length), length][2 - STATES :]
 
     def copy(self, length: int) -> Recurrence:  # noqa: ARG002
-        """The same recurrence."""
+        """A recurrence with the same states, which can go another way from here."""
         other = Recurrence(self._carries[0], self._scan)
         other._carries, other._marks = dict(self._carries), self._marks
         other._start, other._trail = self._start, self._trail
@@ -118,7 +119,7 @@ class Recurrence:
         return list(self._at(length))
 
     def restore(self, length: int, state: Sequence[Tensor]) -> None:
-        """Take what `state` returned."""
+        """Continue from what `state` returned for this length."""
         self._carries[length], self._start = tuple(state), length
 
     def layout(self, length: int) -> list[tuple[torch.dtype, tuple[int, ...]]]:  # noqa: ARG002
@@ -127,7 +128,7 @@ class Recurrence:
 
     @property
     def bytes(self) -> int:
-        """The memory that states take."""
+        """The memory that the states take; a tensor that several places share counts once."""
         tensors = [*(tensor for carry in self._carries.values() for tensor in carry), *([] if self._trail is None else [self._trail])]
         return sum({tensor.data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
 
@@ -144,7 +145,7 @@ LayerCache = KeyValues | Recurrence
 
 
 def capacity(start: int, end: int) -> int:
-    """The size of a buffer that must hold `end` positions: a quarter larger if it already holds some (`start` > 0)."""
+    """The positions of a new buffer that must hold `end` of them: a quarter more if it continues an old buffer (`start` > 0)."""
     wanted = end + end // 4 if start else end
     return -(-wanted // BLOCK) * BLOCK
 
@@ -207,7 +208,7 @@ class Row:
         return layer
 
     def mark(self) -> None:
-        """Make sure that the row can be cut back to its length."""
+        """Make sure that the row can later be cut back to its present length."""
         for layer in self.layers:
             layer.mark(self.length)
 

@@ -1,7 +1,7 @@
-"""One forward pass: the ids of many rows side by side in one sequence, each row with a geometry and a cache of its own.
+"""One forward pass: the ids of many rows side by side in one sequence, each row with its own geometry and cache.
 
-Matrices and norms work on all ids at once, so that every weight is read once; only attention treats each row by itself. So rows of
-different lengths need no padding, and one pass can read the prompt of one row and the next token of another.
+Matrices and norms work on all ids at once, so that every weight is read once; only mixers treat each row by itself. So rows of different
+lengths need no padding, and one pass can read the prompt of one row and the next token of another.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from tgen.executors.torch.cache import Row, Source
 from tgen.executors.torch.positions import Bias, Distances, Frame, RelativeTable, Rotations
 
-# Writes what an attention layer keeps of each row's new position, and returns what it keeps of all positions.
+# Writes to a layer's cache what attention keeps of each row's new position, and returns what the cache holds of all positions.
 Keep = Callable[[int, Tensor], Tensor]
 
 
@@ -39,11 +39,11 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class ForwardPass:
-    """Positions [batch, n] of all ids, and the keys that each attends to. `counts` has each part's size; None for one equal batch.
+    """Positions [batch, n] of all ids, and the keys that each id attends to.
 
-    `dtype` is the model's number format, `relative` the stack's table of vectors of distances, and `block_bias` its numbers for blocks, if
-    it has these. An equal batch that continues rows has `keep`. `shared` holds keys and values of each part, for the numbers of those
-    caches that further layers read.
+    `counts` has each part's number of ids; None means one batch of rows of equal length. Such a batch has `keep` if it continues rows.
+    `dtype` is the model's number format. `relative` and `block_bias` are the stack's table of relative vectors and its bias for blocks, if
+    it has these. `shared` maps the number of each cache that several layers read to the keys and values of every part.
     """
 
     positions: Tensor
@@ -61,9 +61,9 @@ class ForwardPass:
 def whole_pass(
     shape: tuple[int, int], positions: Tensor | None, source: Source | None, like: Tensor, bias: Bias | None, *, causal: bool
 ) -> ForwardPass:
-    """A batch [batch, n] that is read at once without a cache. `like` gives device and number format.
+    """A batch [batch, n] that is read at once without a cache. `like` gives the device and the number format.
 
-    `positions` mark padding by -1; None is 0..n-1 in every row. Every query sees every position of the source except padding.
+    `positions` mark padding by -1; None means 0..n-1 in every row. Every query sees every position of the source except padding.
     """
     plain = positions is None
     if positions is None:
@@ -74,9 +74,9 @@ def whole_pass(
 
 
 def step_pass(positions: Tensor, capacity: int, keep: Keep, like: Tensor, bias: Bias | None) -> ForwardPass:
-    """One more id of each row, at positions [rows, 1], among `capacity` places for keys; those behind a row's position are masked.
+    """One more id of each row, at positions [rows, 1], among `capacity` places for keys; places beyond a row's position are masked.
 
-    Nothing here depends on the numbers in `positions`, so the pass can be recorded once and replayed for others.
+    Nothing here depends on the numbers in `positions`, so the pass can be recorded once and replayed for other positions.
     """
     keys = torch.arange(capacity, device=like.device)[None]
     parts = [Part(Frame(positions, keys, like.dtype, bias))]
@@ -84,7 +84,7 @@ def step_pass(positions: Tensor, capacity: int, keep: Keep, like: Tensor, bias: 
 
 
 def packed_pass(rows: Sequence[Row | None], counts: Sequence[int], like: Tensor, bias: Bias | None, *, causal: bool) -> ForwardPass:
-    """Rows packed into one sequence [1, total]; row r reads counts[r] more ids. None stands for a text that is read without a cache."""
+    """Rows packed into one sequence [1, total]; row r reads counts[r] more ids. None in `rows` is a text that is read without a cache."""
     starts = [0 if row is None else row.length for row in rows]
     places = [place for start, count in zip(starts, counts, strict=True) for place in range(start, start + count)]
     positions = torch.tensor([places], device=like.device)
@@ -115,5 +115,5 @@ def _look(columns: slice, queries: Tensor, source: Source, like: Tensor) -> Look
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
-    """The parts of a pass [batch, heads, n, head_dim] side by side again."""
+    """The parts of a pass, each [batch, heads, n, head_dim], side by side as one tensor."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=2)

@@ -41,12 +41,12 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
 
 
 def scaled(x: Tensor, factor: float) -> Tensor:
-    """x times the factor; x itself where that is 1, as in most models."""
+    """x times the factor; x itself if the factor is 1, as in most models."""
     return x if factor == 1 else x * factor
 
 
 def above(x: Tensor, deviations: float) -> Tensor:
-    """By how much each number of x exceeds the mean over the last axis plus so many standard deviations; 0 where it does not."""
+    """max(0, x - bound), where the bound is the mean over the last axis plus `deviations` standard deviations."""
     bound = x.mean(-1, keepdim=True) + x.std(-1, keepdim=True, correction=0) * torch.tensor(deviations, dtype=x.dtype)
     return F.relu(x - bound)
 
@@ -86,9 +86,9 @@ class Mlp(nn.Module):
 
 
 class Experts(nn.Module):
-    """A mixture of experts. Only the experts that some token takes are computed, each for its tokens together.
+    """A mixture of experts. Only experts that some token chose are computed, each for all of its tokens at once.
 
-    The router stays in float32 whatever the model's number format: a rounded score can choose another expert.
+    The router stays in float32 whatever the model's number format, because a rounded score can choose another expert.
     """
 
     def __init__(self, spec: ExpertsSpec, width: int) -> None:
@@ -106,7 +106,7 @@ class Experts(nn.Module):
         self.shared_gate = nn.Linear(width, 1, bias=False) if spec.shared_gate else None
 
     def forward(self, x: Tensor, routed: Tensor | None = None) -> Tensor:
-        """x is [..., width], and so is the result, whose sum is rounded once. The router reads `routed` in place of x if that is given."""
+        """x and the result are [..., width]; the sum over experts is rounded once. The router reads `routed`, if given, in place of x."""
         flat = x.flatten(0, -2)
         seen = flat.float() if routed is None else routed.flatten(0, -2).float()
         logits = scaled(self.router(seen if self.router_norm is None else self.router_norm(seen)), self.spec.router.logit_scale)
@@ -126,7 +126,7 @@ class Experts(nn.Module):
 
 
 def choose(logits: Tensor, correction: Tensor | None, spec: RouterSpec) -> tuple[Tensor, Tensor]:
-    """The numbers of each token's experts and their weights, [tokens, chosen] both, from the router's logits [tokens, experts]."""
+    """The indices and the weights of each token's experts, both [tokens, chosen], from the router's logits [tokens, experts]."""
     if spec.scores == "sparsemixer":
         return _mix(logits, spec)
     scores = logits.softmax(-1) if spec.scores == "softmax" else logits.sigmoid()
@@ -144,7 +144,7 @@ def choose(logits: Tensor, correction: Tensor | None, spec: RouterSpec) -> tuple
 
 
 def _mix(logits: Tensor, spec: RouterSpec) -> tuple[Tensor, Tensor]:
-    """The choice of SparseMixer, one expert after the other."""
+    """The choice of SparseMixer (arXiv:2409.12136), which chooses one expert after the other."""
     chosen, weights, left = [], [], logits
     for _ in range(spec.chosen):
         top, index = left.max(-1, keepdim=True)
@@ -165,7 +165,7 @@ def make_feed_forward(spec: FeedForward, width: int) -> Mlp | Experts:
 
 
 class SideBySide(nn.Module):
-    """The sum of what several mixers make of the same vectors."""
+    """The sum of the results of several mixers that read the same vectors."""
 
     def __init__(self, spec: SideBySideSpec, width: int) -> None:
         super().__init__()
@@ -238,9 +238,9 @@ class Layer(nn.Module):
             self.add_module(name, make_norm(spec.norm, width))
 
     def forward(self, x: Tensor, this: ForwardPass, number: int, vector: Tensor | None = None) -> Tensor:
-        """x is [batch, n, width], or [streams, batch, n, width], and so is the result.
+        """x and the result are [batch, n, width], or [streams, batch, n, width].
 
-        `number` is that of the first cache that its mixer writes or reads, `vector` [batch, n, ...] the layer's vectors of the tokens.
+        `number` is that of the first cache that the mixer writes or reads. `vector` [batch, n, ...] are the tokens' vectors for this layer.
         """
         if self.streams is not None:
             predicted = self.streams.predict(x)
@@ -288,13 +288,13 @@ class Layer(nn.Module):
         return x if self.feed_forward is None else x + self.feed_forward(self.feed_forward_norm(x))
 
     def _of_vector(self, vector: Tensor, x: Tensor) -> Tensor:
-        """What the layer's vector adds to a stream, given the vector x of the stream that makes its gate."""
+        """The addition of the layer's vectors to a stream; x is the stream that makes their gate."""
         assert isinstance(self.spec.feed_forward, MlpSpec)
         gate = activate(self.vector_gate(x), self.spec.feed_forward.activation)
         return self.vector_norm(self.vector_out(gate * vector))  # type: ignore[no-any-return]
 
     @property
     def mixers(self) -> list[Attention | Recurrent]:
-        """The mixers that have a cache of their own, in order."""
+        """The mixers that have their own cache, in order."""
         parts = self.mixer.mixers if isinstance(self.mixer, SideBySide) else [self.mixer]
         return [part for part in parts if isinstance(part, Attention | Recurrent) and not isinstance(part, SharingAttention)]

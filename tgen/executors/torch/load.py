@@ -1,4 +1,4 @@
-"""Load a checkpoint's weights into a torch model: mapped, not copied, if they are stored in the wanted number format."""
+"""Loads a checkpoint's weights into a torch model. Weights in the wanted number format stay mapped and are not copied."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F
 def load_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Transformer:
     """The model with its weights on `device` in `dtype`, ready to run.
 
-    Raises CheckpointError for NaN or infinity in the weights and UnsupportedError for a tensor that should be a copy of another one and
-    differs from it.
+    Raises CheckpointError for NaN or infinity in the weights, and for numbers beyond the range of `dtype`, and UnsupportedError for a
+    tensor that should be a copy of another one but differs from it.
     """
     with torch.device("meta"):
         model = Transformer(checkpoint.spec)

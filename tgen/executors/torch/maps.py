@@ -1,4 +1,4 @@
-"""Records attention maps by replacing `attend` for a while, so that the model's own code needs no hooks."""
+"""Records attention maps by replacing `Attention.attend` for a while, so that the model's own code needs no hooks."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Maps = dict[str, list[npt.NDArray[np.float32]]]
 class Recorder:
     """The recorded maps: for each kind of attention, one per layer, [rows, heads, queries, keys].
 
-    Kinds are "encoder", "decoder" (masked) and "cross" (from a decoder to its encoder). `whole` has how many maps of a kind a pass makes:
-    a layer that runs several times makes several.
+    Kinds are "encoder", "decoder" (masked) and "cross" (from a decoder to its encoder). `whole` is the number of maps of each kind that one
+    forward pass makes; a layer that runs several times makes several.
     """
 
     maps: Maps
     whole: dict[str, int]
 
     def add(self, kind: str, layer: int, weights: Tensor) -> None:
-        """Append a layer's map. The first one of a pass drops those of the pass before."""
+        """Append a layer's map. The first map of a pass drops those of the pass before."""
         maps = self.maps.setdefault(kind, [])
         if layer == 0 and len(maps) == self.whole[kind]:
             maps.clear()
@@ -74,7 +74,7 @@ def _recorded(recorder: Recorder, kind: str, layer: int) -> Attend:
 def attention_maps(model: Transformer, ids: Sequence[int], source: Sequence[int] | None = None) -> Maps:
     """Attention maps of one text, or of an answer to a source: per kind and layer, [heads, queries, keys].
 
-    Keys are tokens: where queries also see sums of blocks, a row sums to less than 1.
+    Keys are tokens only. If queries also see sums of blocks (LongT5), the weights of a query in the map sum to less than 1.
     """
     tokens = torch.tensor([ids], device=model.device)
     with recording(model) as recorder, memory_errors(f"recording attention over {len(ids)} tokens"):

@@ -22,7 +22,7 @@ class RmsNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise over the last axis; the result has x's shape."""
-        if x.is_cuda:  # one kernel in place of six
+        if x.is_cuda:  # torch's own function is one kernel, the code below is six
             return F.rms_norm(x.float(), x.shape[-1:], self.weight, self.eps).to(x.dtype)
         wide = normalised(x, self.eps)
         return (wide if self.weight is None else wide * self.weight).to(x.dtype)
@@ -32,7 +32,7 @@ class HeadNorm(nn.Module):
     """A norm of queries or keys [batch, heads, n, head_dim] whose weight [heads * head_dim] differs from head to head."""
 
     def __init__(self, spec: NormSpec, heads: int, head_dim: int, *, together: bool) -> None:
-        """`together` takes mean and square over all heads of a position, not over each."""
+        """With `together`, the mean and the mean square are those of all heads of a position, not of each head."""
         super().__init__()
         self.spec = spec
         self.together = together
@@ -64,7 +64,7 @@ def make_norm(spec: NormSpec, width: int) -> nn.Module:
 
 
 def make_head_norm(spec: AttentionSpec, heads: int) -> nn.Module | None:
-    """The module for the norm of queries or of keys, which have this many heads; None where there is no such norm."""
+    """The module for the norm of queries or keys with this many heads; None if the spec has no such norm."""
     if spec.qk_norm is None:
         return None
     if spec.qk_norm_span == "head":

@@ -1,4 +1,4 @@
-"""Chooses the device and the number format that a model runs in, and reports when memory runs out."""
+"""Chooses the device and the number format in which a model runs, and reports when memory runs out."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def choose_device(options: RunOptions) -> torch.device:
 
 
 def choose_dtype(options: RunOptions, device: torch.device, stored: torch.dtype, parameter_count: int) -> torch.dtype:
-    """The requested number format; auto is float32 on a CPU, which rounds least, and the stored format on other devices.
+    """The requested number format; auto is float32 on a CPU, because it rounds least, and the stored format on other devices.
 
-    If float32 weights would fill most of the memory, the model keeps its stored format, which is that of its matrices.
+    If float32 weights would fill most of the memory of a CPU, auto is the stored format, which is that of the model's matrices.
     """
     if options.dtype != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[options.dtype]
@@ -34,14 +34,14 @@ def choose_dtype(options: RunOptions, device: torch.device, stored: torch.dtype,
 
 
 def set_threads(options: RunOptions) -> None:
-    """Let torch use as many threads as asked for."""
+    """Let torch use the number of threads in --threads, if the user gave one."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
 
 
 @contextmanager
 def memory_errors(what: str) -> Iterator[None]:
-    """Turn torch's out-of-memory errors into MemoryLimitError."""
+    """Within this context, torch's out-of-memory errors become a MemoryLimitError that names `what` was being done."""
     hint = "use a smaller model, fewer --samples, a shorter prompt, or --dtype bfloat16"
     try:
         yield

@@ -41,7 +41,7 @@ class Frame:
     ) -> None:
         """`queries` [batch, n] and `keys` [batch, m] are integer positions.
 
-        `plain` promises that none of them is padding, that the keys are 0..m-1, and that causal queries are the last n of these.
+        `plain` promises that none of them is padding, that the keys are 0..m-1, and that causal queries are the last n of these positions.
         """
         self.queries = queries
         self.keys = keys
@@ -56,12 +56,12 @@ class Frame:
         return Frame(self.queries, self.keys, self.dtype, bias, causal=self.causal)
 
     def causal_only(self, window: int | None) -> bool:
-        """Whether the kernel's built-in causal mask suffices."""
+        """Whether the causal mask that torch's kernel has built in suffices."""
         n, m = self.queries.shape[-1], self.keys.shape[-1]
         return self.causal and self._plain and n == m and (window is None or n <= window)
 
     def mask(self, window: int | None) -> Tensor | None:
-        """The numbers added to the scores: [batch, 1 or heads, n, m], -inf where a query may not see a key; None if all see all."""
+        """The numbers added to the scores, [batch, 1 or heads, n, m]: -inf hides a key from a query. None if every query sees every key."""
         if window not in self._masks:
             self._masks[window] = self._build_mask(window)
         return self._masks[window]
@@ -97,7 +97,7 @@ class Rotations:
         self._known: dict[tuple[RopeSpec, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def of(self, rope: RopeSpec, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of each position's angles, each [batch, 1, n, rope.dim], in the pass's number format if no other is asked for."""
+        """Cosines and sines of each position's angles, both [batch, 1, n, rope.dim], in `dtype` or the number format of the pass."""
         key = (rope, dtype or self._dtype)
         if key not in self._known:
             angles = self._positions.unsqueeze(-1).float() * rope_frequencies(rope, self._positions.device)
@@ -113,7 +113,7 @@ def rope_frequencies(rope: RopeSpec, device: torch.device) -> Tensor:
 
 
 def _kept(compute: Callable[..., Any], of: Any, device: torch.device) -> Tensor:
-    """What is computed of something hashable, on the device; kept there, since a pass that is recorded cannot copy from the host."""
+    """The tensor `compute(of)` on the device, computed once: a pass that is recorded as a graph cannot copy from the host."""
     return _computed(compute, of, device)
 
 
@@ -127,7 +127,7 @@ def _computed(compute: Callable[..., Any], of: Any, device: torch.device) -> Ten
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair (i, i + dim/2) of a head by its position's angle; components beyond dim stay. x is [batch, heads, n, head_dim]."""
+    """Rotate each pair (i, i + dim/2) of a head by its position's angle; numbers beyond dim stay. x is [batch, heads, n, head_dim]."""
     cosine, sine = rotation
     dim = cosine.shape[-1]
     turned, kept = x[..., :dim], x[..., dim:]
@@ -148,7 +148,7 @@ def alibi_slopes(heads: int, device: torch.device) -> Tensor:
 
 
 def relative_buckets(distances: Tensor, buckets: int, max_distance: int, bidirectional: bool) -> Tensor:
-    """T5's bucket for each distance (key minus query): near distances have one each, far ones share, on a logarithmic scale."""
+    """T5's bucket for each distance (key minus query): each near distance has its own, far ones share buckets on a logarithmic scale."""
     first = torch.zeros_like(distances)
     if bidirectional:
         buckets //= 2
@@ -178,7 +178,7 @@ class Distances(nn.Module):
 
 
 class RelativeTable(nn.Module):
-    """The vectors of distances, which all layers of a stack share."""
+    """A vector for each relative position, or for a range of them, which all layers of a stack share."""
 
     def __init__(self, spec: RelativeVectors, width: int) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ class RelativeTable(nn.Module):
         return self.weight if self.norm is None else self.norm(self.weight)
 
     def rows(self, distances: Tensor) -> Tensor:
-        """The row of each distance (key minus query)."""
+        """The row of the table for each distance (key minus query)."""
         span, back = self.spec.span, -distances
         if self.spec.max_distance is not None:
             exact = span // 2
@@ -201,9 +201,9 @@ class RelativeTable(nn.Module):
 
 
 def sinusoids(positions: Tensor, width: int, *, to_last: bool = False) -> Tensor:
-    """Sines in the first half of the vector, cosines in the second, [batch, n, width] (Marian's order); one sine more if width is odd.
+    """Sinusoidal position vectors [batch, n, width]: sines in the first half, cosines in the second (Marian's order).
 
-    `PositionTable` says what `to_last` is.
+    An odd width has one sine more. `PositionTable` says what `to_last` means.
     """
     steps = torch.arange(0, width, 2, device=positions.device).float()
     exponents = steps / (2 * max(len(steps) - 1, 1) if to_last else width)

@@ -1,4 +1,4 @@
-"""What a torch model does beside generating: it encodes texts, predicts at masks, and says what a decode step reads."""
+"""What a torch model does besides generating: it encodes texts, predicts tokens at masks, and counts the bytes of a decode step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float32]
 
 @torch.inference_mode()
 def encode(model: Transformer, texts: Sequence[Sequence[int]]) -> list[Floats]:
-    """Hidden states of the encoder for each text, [n, width]; all texts are read in one pass."""
+    """Hidden states of each text, [n, width]: the encoder's, or a lone decoder's. All texts are read in one pass."""
     with memory_errors(f"reading {sum(map(len, texts))} tokens"):
         return [states.float().cpu().numpy() for states in (model.encode_texts(texts) if texts else [])]
 
@@ -36,13 +36,13 @@ def masked_logits(model: Transformer, texts: Sequence[Sequence[int]], places: Se
 
 
 def step_bytes(model: Transformer, length: int) -> int:
-    """Bytes that a decode step reads after `length` tokens: all weights, but one row of each lookup table, and the whole cache.
+    """Bytes that a decode step reads after `length` tokens: the whole cache, and all weights except all but one row of each lookup table.
 
-    Of a mixture's experts, it reads as many as a token takes.
+    Of a mixture's experts, it counts as many as a token takes.
     """
     decoder = model.spec.decoder
     cache = row_numbers(model.spec, length) * model.dtype.itemsize + state_numbers(model.spec) * 4
-    # A tied head multiplies by the whole embedding, unless either was swapped for a matrix of its own.
+    # A tied head multiplies by the whole embedding, unless one of the two was swapped for another module.
     table = getattr(model.embedding, "weight", None)
     tied = table is not None and model.head is not None and getattr(model.head.out, "weight", None) is table
     unread = 0 if tied else _unread(model.embedding, model.spec.vocab)
@@ -61,7 +61,7 @@ def describe(model: Transformer) -> str:
 
 
 def _unread(table: nn.Module, rows: int) -> int:
-    """The bytes of all rows but one."""
+    """The bytes of all rows of a table but one."""
     return _size(table) * (rows - 1) // rows
 
 

@@ -1,4 +1,4 @@
-"""Write a model as a plain Hugging Face folder."""
+"""Writes a model as a plain Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tgen.files import write_atomically, write_text
 
 
 def save_weights(folder: Path, config: dict[str, Any], model: Transformer, dtype: torch.dtype) -> None:
-    """Write config.json and model.safetensors under the names transformers uses, in `dtype`.
+    """Write config.json and model.safetensors in `dtype`, with the names that transformers gives to the tensors.
 
     Raises ValueError for a family whose checkpoints fuse matrices; the Llama layout, which `tgen train` uses, does not.
     """
@@ -35,7 +35,7 @@ def save_weights(folder: Path, config: dict[str, Any], model: Transformer, dtype
 
 
 def save_tensors(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write a config and tensors, which must have the names that transformers uses, to config.json and model.safetensors."""
+    """Write config.json, and model.safetensors with tensors whose names must be those of transformers."""
     write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     write_json(folder / "config.json", config)
 

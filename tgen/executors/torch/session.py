@@ -1,4 +1,4 @@
-"""The engine's protocols on torch: sessions take ids and return NumPy logits."""
+"""Implements the engine's protocols with torch: sessions take ids and return logits as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FLOAT32_BYTES = 4
 
 
 class TorchExecutor:
-    """A loaded model that opens sessions. Other shapes take other kernels, whose sums differ in the last bits, so it is not exact."""
+    """A loaded model that opens sessions. It is not exact: torch chooses kernels by shape, and their sums differ in the last bits."""
 
     exact = False
 
@@ -49,7 +49,7 @@ class TorchExecutor:
         return available_memory()
 
     def encode(self, texts: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
-        """The encoder's hidden states of each text, [n, width]."""
+        """The hidden states of each text, [n, width]: the encoder's, or a lone decoder's."""
         return reading.encode(self.model, texts)
 
     def masked_logits(self, texts: Sequence[Sequence[int]], places: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
@@ -118,12 +118,12 @@ class TorchSession:
 
     @torch.inference_mode()
     def select(self, rows: Sequence[int]) -> None:
-        """Keep, repeat or reorder rows. A repeated row is copied; no other row is."""
+        """Keep, repeat or reorder rows. Only a row that is repeated is copied."""
         with memory_errors(f"copying the cache for {len(rows)} rows"):
             self._rows = selected(self._rows, rows)
 
     def truncate(self, lengths: Sequence[int]) -> None:
-        """Let row r forget every id beyond its first lengths[r]. Raises ValueError for a length out of the cache's reach."""
+        """Let row r forget every id beyond its first lengths[r]. Raises ValueError for a length that is not `reachable`."""
         wanted = [min(row.length, length) for row, length in zip(self._rows, lengths, strict=True)]
         for row, length in zip(self._rows, wanted, strict=True):
             if row.reachable(length) != length:
@@ -132,7 +132,7 @@ class TorchSession:
             row.length = length
 
     def reachable(self, row: int, length: int) -> int:
-        """The largest length up to this one that a row can be cut back to: of a state, only some lengths are kept."""
+        """The largest length up to this one that a row can be cut back to; a mixer with a state keeps only some lengths."""
         return self._rows[row].reachable(length)
 
     @torch.inference_mode()
@@ -153,7 +153,7 @@ class TorchSession:
 
     @torch.inference_mode()
     def state(self, length: int) -> dict[str, npt.NDArray[Any]]:
-        """What the first row's mixers keep of its first `length` ids, one after the other; bfloat16, which NumPy lacks, as uint16."""
+        """The caches of the first row's mixers for its first `length` ids. NumPy lacks bfloat16, so uint16 arrays hold such numbers."""
         layers = self._rows[0].layers
         return {
             f"{number}.{place}": _array(tensor) for number, layer in enumerate(layers) for place, tensor in enumerate(layer.state(length))

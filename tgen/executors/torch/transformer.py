@@ -1,4 +1,4 @@
-"""The transformer as torch modules, built from a spec alone. Knows no family, no checkpoint and no text."""
+"""The transformer as torch modules, built from a spec alone. It knows no family, no checkpoint and no text."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Stack(nn.Module):
         self.streams = StreamEnds(first.streams, width) if first.streams else None
         self.layers = nn.ModuleList(Layer(layer, width) for layer in spec.layers)
         self.final_norm = make_norm(spec.final_norm, width) if spec.final_norm else None
-        # The cache that each layer writes, or reads if it is another layer's.
+        # The number of the first cache that each layer writes, or reads if the cache is another layer's.
         self._numbers = list(accumulate((layer.caches for layer in spec.layers[:-1]), initial=0))
         shared = {number: one for number, layer in enumerate(spec.layers) if (one := _shared_layer(layer)) is not None}
         for number, one in shared.items():
@@ -68,7 +68,7 @@ class Stack(nn.Module):
         self._shared = {self._numbers[one] for one in shared.values()}
 
     def forward(self, x: Tensor, this: ForwardPass, ids: Tensor) -> Tensor:
-        """Hidden states [batch, n, width] for ids [batch, n] and their embeddings x, which have that shape or the width `embedding_in`."""
+        """Hidden states [batch, n, width] for ids [batch, n] and their embeddings x [batch, n, `embedding_in` or width]."""
         if self.spec.embedding_scale is not None:
             x = x * torch.tensor(self.spec.embedding_scale, dtype=x.dtype)
         vectors = [None] * len(self.layers) if self.vectors is None else self.vectors(ids, x)
@@ -100,21 +100,21 @@ class Stack(nn.Module):
         return self(x, whole_pass((batch, n), positions, source, x, self.bias, causal=self.spec.causal), ids)  # type: ignore[no-any-return]
 
     def packed(self, ids: Tensor, x: Tensor, rows: Sequence[Row | None], counts: Sequence[int]) -> Tensor:
-        """The hidden states of rows packed into x [1, total, width], counts[r] ids of row r; the rows' caches then hold these ids."""
+        """The hidden states of rows packed into x [1, total, width], counts[r] ids of row r. The rows' caches hold these ids afterwards."""
         return self(x, packed_pass(rows, counts, x, self.bias, causal=self.spec.causal), ids)  # type: ignore[no-any-return]
 
     def step(self, ids: Tensor, x: Tensor, positions: Tensor, capacity: int, keep: Keep) -> Tensor:
-        """The hidden states of one more id of each row, x [rows, 1, width] at positions [rows, 1]; `step_pass` says the rest."""
+        """The hidden states of one more id of each row, x [rows, 1, width] at positions [rows, 1], as in `step_pass`."""
         return self(x, step_pass(positions, capacity, keep, x, self.bias), ids)  # type: ignore[no-any-return]
 
 
 def _shared_layer(layer: LayerSpec) -> int | None:
-    """The number of the layer whose keys and values this one reads; None where it has its own, or none."""
+    """The number of the layer whose keys and values this one reads; None if it reads no other layer's."""
     return next((mixer.shares for mixer in layer.mixers if isinstance(mixer, AttentionSpec)), None)
 
 
 class Transform(nn.Module):
-    """A matrix, an activation and a norm before the head."""
+    """The matrix, the activation and the norm that some models have before the head's matrix."""
 
     def __init__(self, spec: TransformSpec, width: int, row: int) -> None:
         super().__init__()
@@ -123,12 +123,12 @@ class Transform(nn.Module):
         self.norm = make_norm(spec.norm, row)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., row] for x [..., width]"""
+        """The result is [..., row] for x [..., width]."""
         return self.norm(activate(self.dense(x), self.spec.activation))  # type: ignore[no-any-return]
 
 
 class Head(nn.Module):
-    """From hidden states to logits."""
+    """Computes logits from hidden states."""
 
     def __init__(self, spec: HeadSpec, vocab: int, width: int, row: int) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Head(nn.Module):
         self.out = nn.Linear(row, vocab, bias=spec.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Logits [..., vocab] for hidden states of the model's width, or of the embeddings' width where there is no transform."""
+        """Logits [..., vocab] for hidden states [..., width], or [..., embedding width] if there is no transform."""
         spec = self.spec
         if self.transform is not None:
             hidden = self.transform(hidden)
@@ -171,7 +171,7 @@ class Transformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs. A buffer holds it, because any matrix may be swapped for a module of another kind."""
+        """The device on which the model runs. A buffer keeps it, because any matrix may be swapped for a module of another kind."""
         return self._place.device
 
     @property
@@ -189,14 +189,14 @@ class Transformer(nn.Module):
         return found | {f"{name}.{key}" for name in experts for key in ("correction", "expert_scales")}
 
     def assign(self, state: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
-        """Use these tensors, which lie on `device`, as the parameters of a model that computes in `dtype`."""
+        """Use these tensors on `device` as the parameters, and compute in `dtype` from now on."""
         self.load_state_dict(state, strict=True, assign=True)
         self._place = torch.empty(0, device=device, dtype=dtype)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None, source: Source | None = None) -> Tensor:
         """Hidden states of the decoder, or of an encoder-only model: [batch, n, width] for ids [batch, n], read without a cache.
 
-        Positions are [batch, n], -1 at padding; None is 0..n-1 in every row. A decoder with cross-attention needs the source that
+        Positions are [batch, n], -1 at padding; None means 0..n-1 in every row. A decoder with cross-attention needs the source that
         `read_source` returned.
         """
         if self.decoder is None:
@@ -211,16 +211,16 @@ class Transformer(nn.Module):
         return Row(0, [mixer.make_cache(self.device, self.dtype) for layer in layers for mixer in layer.mixers], source)
 
     def read(self, rows: Sequence[Row], blocks: Sequence[Sequence[int]]) -> Tensor:
-        """Let each row read its block of ids; the decoder's hidden states of all of them side by side, [total, width].
+        """Let each row read its block of ids, and return the decoder's hidden states of all blocks side by side, [total, width].
 
-        The caches hold the blocks afterwards, but the caller must change each row's length: until then, the blocks do not count.
+        The caches hold the blocks afterwards, but the caller must change each row's length. Until then, the blocks do not count.
         """
         if self.decoder is None:
             raise ValueError("this model has no decoder")
         return self.decoder.packed(*self._embedded(blocks), rows, list(map(len, blocks)))[0]
 
     def step(self, ids: Tensor, positions: Tensor, capacity: int, keep: Keep) -> Tensor:
-        """The decoder's hidden states [rows, width] of one more id of each row, ids and positions [rows, 1]; `step_pass` says the rest."""
+        """The decoder's hidden states [rows, width] of one more id of each row, with ids and positions [rows, 1], as in `step_pass`."""
         if self.decoder is None:
             raise ValueError("this model has no decoder")
         return self.decoder.step(ids, self._embed(ids), positions, capacity, keep)[:, 0]
@@ -232,7 +232,7 @@ class Transformer(nn.Module):
         return self.encoder.whole(ids, self._embed(ids), positions)
 
     def encode_texts(self, texts: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Hidden states of texts of different lengths, at least one id each: the encoder's, or a lone decoder's; [n, width] for each."""
+        """The hidden states of each text, [n, width]: the encoder's, or a lone decoder's. Each text has at least one id."""
         stack = self.encoder or self.decoder
         if stack is None:
             raise ValueError("this model has no layers")
@@ -249,7 +249,7 @@ class Transformer(nn.Module):
         return [Source(len(hidden), self._project(hidden[None])) for hidden in self.encode_texts(texts)]
 
     def _project(self, hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Each decoder layer's keys and values of encoder states [batch, m, width]."""
+        """The keys and values that each decoder layer's cross-attention makes of encoder states [batch, m, width]."""
         layers = self.decoder.layers if self.decoder is not None else ()
         projected = [layer.cross.project(hidden) for layer in layers if isinstance(layer, Layer) and layer.cross is not None]
         if not projected:
@@ -262,7 +262,7 @@ class Transformer(nn.Module):
         return ids, self._embed(ids)
 
     def _embed(self, ids: Tensor) -> Tensor:
-        """The embeddings of ids [...], [..., width]."""
+        """The embeddings [..., width] of ids [...]."""
         x: Tensor = self.embedding(ids)
         return x if self.embedding_in is None else self.embedding_in(x)
 
@@ -276,7 +276,7 @@ class Transformer(nn.Module):
 
 
 def _share_embedding(model: Transformer, incompatible: Any) -> None:
-    """Let the head of a tied model use the embedding's parameter, also after loading: they stay one tensor, which training updates once."""
+    """Let the head of a tied model use the embedding's parameter, also after loading, so that training updates one tensor once."""
     if model.head is not None and isinstance(model.head.out, nn.Linear):
         model.head.out.weight = model.embedding.weight
     if incompatible is not None:

@@ -1,7 +1,7 @@
-"""Decode steps on static buffers: a GPU records each kind of step once as a graph, and then launches it as a whole.
+"""Runs decode steps on static buffers: a GPU records each kind of step once as a graph, and then launches it as a whole.
 
-A step of a small model is some hundreds of kernels, each shorter than the time that Python takes to launch it. A graph launches all of
-them at once. It is bound to its buffers, so there is one for each number of slots and each capacity.
+A step of a small model is some hundreds of kernels, and each is shorter than the time that Python takes to launch it. A graph launches all
+of them at once. It is bound to its buffers, so there is one graph for each number of slots and each capacity.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from tgen.executors.torch.transformer import Transformer
 from tgen.spec.records import AttentionSpec, MlpSpec, ModelSpec
 from tgen.ui import messages
 
-# So many kinds of step are kept with their buffers.
+# The number of kinds of step that are kept with their buffers.
 KEPT = 4
-# Libraries choose kernels and take memory in the first runs, which a recording must not.
+# Runs before a recording: libraries choose kernels and allocate memory in the first ones, which a recording does not allow.
 WARM_UPS = 3
 
 
 def supports(spec: ModelSpec) -> bool:
-    """Whether the decoder is attention and plain feed-forward parts only.
+    """Whether the model is a lone decoder of attention and plain feed-forward parts with a head.
 
-    A mixture of experts chooses by numbers what to run, which a recording cannot; mixers that carry a state and sources have other caches.
+    A mixture of experts decides by its numbers what to run, which a recording cannot do. Mixers that carry a state, and cross-attention,
+    have caches of other kinds.
     """
     if spec.decoder is None or spec.encoder is not None or spec.head is None:
         return False
@@ -40,14 +41,14 @@ class StaticDecoder:
     """Reads one more id of each of some rows. Sessions of one model share it; a row may move between it and any other pass."""
 
     def __init__(self, model: Transformer, *, capture: bool) -> None:
-        """Without `capture` the same steps run as they are, on any device."""
+        """Without `capture`, the same steps run without a recording, on any device."""
         self._model = model
         self._capture = capture
         self._steps: dict[tuple[int, int], _Step] = {}
         self.failed = False
 
     def logits(self, rows: Sequence[Row], ids: Sequence[int]) -> Tensor | None:
-        """Logits [rows, vocab] after one more id of each row, whose lengths the caller must change; None if a step cannot be recorded."""
+        """Logits [rows, vocab] after one more id of each row; None if no step can be recorded. The caller must change the rows' lengths."""
         while not self.failed:
             others = len(self._steps) > 1
             try:
@@ -68,17 +69,17 @@ class StaticDecoder:
         if step is None:
             self._clear(KEPT - 1)
             step = _Step(self._model, rows[0], *key, capture=self._capture)
-        self._steps[key] = step  # the last one is the one used last
+        self._steps[key] = step  # in the order of use
         return step
 
     def _clear(self, left: int) -> None:
-        """Drop the steps that were not used for longest."""
+        """Drop the steps that were used longest ago, so that `left` remain."""
         for key in list(self._steps)[: max(0, len(self._steps) - left)]:
             self._steps.pop(key).cache.clear()
 
 
 class _Step:
-    """A step of a number of slots and a capacity: its buffers for ids, positions, keys and values, and its graph."""
+    """A step for a number of slots and a capacity: its buffers for ids, positions, keys and values, and its graph."""
 
     def __init__(self, model: Transformer, like: Row, slots: int, capacity: int, *, capture: bool) -> None:
         self._model = model
@@ -89,7 +90,7 @@ class _Step:
         self._output = torch.empty(0)
 
     def run(self, rows: Sequence[Row], ids: Sequence[int]) -> Tensor:
-        """As `StaticDecoder.logits`."""
+        """The logits of `StaticDecoder.logits`."""
         slots = self.cache.seat(rows)
         inputs = torch.zeros(self._inputs.shape, dtype=torch.long)
         inputs[0, slots, 0] = torch.tensor(list(ids))
@@ -110,7 +111,7 @@ class _Step:
         return self._model.logits(hidden)
 
     def _recorded(self) -> torch.cuda.CUDAGraph:
-        """The graph of `_compute`, whose result it leaves in `_output`."""
+        """The graph of `_compute`. When it runs, it writes the logits to `_output`."""
         device = self._model.device
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(device))

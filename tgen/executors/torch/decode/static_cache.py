@@ -1,7 +1,7 @@
 """A cache whose buffers never move and never grow: a slot for each row, so that a decode step can be recorded once and replayed.
 
-A row in a slot has views of these buffers as its own, so whatever else works on rows works on it too. One that grows beyond the capacity,
-or that another row replaces, takes its keys and values with it.
+A row in a slot has views of these buffers as its own buffers, so all other code that works on rows works on it too. A row that grows beyond
+the capacity, or that another row replaces, gets a copy of its keys and values.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from tgen.executors.torch.cache import KeyValues, Row
 
-# The smallest capacity. Masked positions are read all the same, so larger ones are powers of two and the sizes midway between them.
+# The smallest capacity. Larger ones are powers of two and the sizes midway between them: finer steps than powers of two alone, because
+# attention reads masked positions as well.
 SMALLEST = 256
 
 
@@ -21,7 +22,7 @@ class StaticCache:
     """Keys and values of at most `slots` rows, each of at most `capacity` ids."""
 
     def __init__(self, like: Row, slots: int, capacity: int) -> None:
-        """Buffers [2, slots, kv_heads, capacity, head_dim] for each layer of a row `like`; where rows have one half only, so have these."""
+        """Make a buffer [2, slots, kv_heads, capacity, head_dim] for each layer; the first axis is as long as in the buffers of `like`."""
         self.capacity = capacity
         self._owners: list[weakref.ref[Row] | None] = [None] * slots
         self._buffers: list[Tensor] = []
@@ -31,7 +32,7 @@ class StaticCache:
         self._views = [[buffer[:, slot] for buffer in self._buffers] for slot in range(slots)]
 
     def seat(self, rows: Sequence[Row]) -> list[int]:
-        """Give each row a slot, and no other row; returns the slots. There must be enough of them, and every row must fit."""
+        """Give a slot to each of these rows and to no other, and return the slots. There must be enough slots, and every row must fit."""
         found = {id(owner): slot for slot, owner in enumerate(self._seated()) if owner is not None}
         self._release(keep={id(row) for row in rows})
         free = (slot for slot, owner in enumerate(self._owners) if owner is None)
@@ -41,11 +42,11 @@ class StaticCache:
         return slots
 
     def clear(self) -> None:
-        """Let every row take its keys and values with it."""
+        """Give every row its own copy of its keys and values, and empty all slots."""
         self._release(keep=set())
 
     def write(self, layer: int, positions: Tensor, kv: Tensor) -> Tensor:
-        """Write one position of each slot, kv [2, slots, kv_heads, 1, head_dim] at positions [slots, 1]; returns the layer's buffer."""
+        """Write one position of each slot, kv [2, slots, kv_heads, 1, head_dim] at positions [slots, 1], and return the layer's buffer."""
         buffer = self._buffers[layer]
         return buffer.scatter_(3, positions[None, :, None, :, None].expand_as(kv), kv)
 
@@ -53,7 +54,7 @@ class StaticCache:
         return [None if owner is None else owner() for owner in self._owners]
 
     def _release(self, keep: set[int]) -> None:
-        """Empty all slots but those of some rows."""
+        """Empty all slots but those of the rows whose ids are in `keep`."""
         for slot, owner in enumerate(self._seated()):
             if owner is not None and id(owner) in keep:
                 continue
@@ -68,7 +69,7 @@ class StaticCache:
             buffer = row.key_values(number).buffer
             if buffer is not view:
                 view[:, :, : row.length] = buffer[:, :, : row.length]
-                # What an earlier row left behind the mask would count if it were infinite.
+                # An infinite number that an earlier row left would count even at a masked position: 0 times infinity is NaN.
                 view[:, :, row.length :] = 0
                 row.layers[number] = KeyValues(view)
         self._owners[slot] = weakref.ref(row)

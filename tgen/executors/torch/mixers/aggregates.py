@@ -1,4 +1,4 @@
-"""Attention to near keys and to the sums of all blocks (LongT5's transient-global attention, arXiv:2112.07916)."""
+"""Attention to near keys and to one key for each block of the text (LongT5's transient-global attention, arXiv:2112.07916)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AggregateFrame(Frame):
         self._side = side
 
     def mask(self, window: int | None) -> Tensor | None:
-        """The numbers added to the scores of near keys and of blocks."""
+        """The numbers added to the scores of near keys, and then of blocks, [batch, heads, n, m + blocks]."""
         near = super().mask(window)
         if near is None:
             raise ValueError("attention to blocks needs numbers for distances")
@@ -29,7 +29,7 @@ class AggregateFrame(Frame):
 
 
 class AggregateAttention(Attention):
-    """Attention whose keys are those within the window and one for each block of the text."""
+    """Attention whose keys are the tokens within the window and the sums of all blocks of tokens."""
 
     def __init__(self, spec: AttentionSpec, width: int, blocks: AggregateSpec) -> None:
         super().__init__(spec, width)
@@ -37,7 +37,7 @@ class AggregateAttention(Attention):
         self.block_norm = make_norm(blocks.norm, width)
 
     def forward(self, x: Tensor, this: ForwardPass, layer: int) -> Tensor:  # noqa: ARG002
-        """x and the result are [batch, n, width]; there is no cache, for an encoder reads a text at once."""
+        """x and the result are [batch, n, width]. There is no cache, because an encoder reads a text at once."""
         counts = [x.shape[1]] if this.counts is None else this.counts
         parts = zip(this.parts, x.split_with_sizes(counts, dim=1), strict=True)
         if this.block_bias is None:
@@ -48,7 +48,7 @@ class AggregateAttention(Attention):
         """The mixed heads [batch, heads, n, head_dim] of a part's tokens."""
         (k, v), q = self.project(x), self._split(self.q(x), self.spec.heads)
         positions, size = part.frame.queries, self.blocks.size
-        whole = (positions >= 0).sum(dim=-1, keepdim=True) // size  # the tokens behind the last whole block belong to it
+        whole = (positions >= 0).sum(dim=-1, keepdim=True) // size  # tokens after the last whole block belong to that block
         block = torch.where(positions >= 0, torch.minimum(positions // size, whole - 1), -1)
         count = int(whole.max())
         if not count:

@@ -1,4 +1,4 @@
-"""Disentangled attention (DeBERTa, arXiv:2006.03654): scores also compare queries and keys with vectors of their distance."""
+"""Disentangled attention (DeBERTa, arXiv:2006.03654): scores also compare queries and keys with vectors of relative positions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tgen.executors.torch.positions import Frame
 
 
 class DisentangledAttention(Attention):
-    """Attention whose scores also depend on distances, by vectors that this layer projects as queries and as keys."""
+    """Attention whose scores also depend on relative positions, whose vectors each layer projects to queries and keys."""
 
     def frame(self, part: Part, q: Tensor, k: Tensor, this: ForwardPass) -> Frame:
-        """The part's geometry, with these numbers added to the scores: q.K(r) + k.Q(r), scaled."""
+        """The part's geometry, with the bias (q . K(r) + k . Q(r)) * scale; K(r) and Q(r) are projections of the relative vector r."""
         table = this.relative
         if table is None:
             raise ValueError("disentangled attention needs a stack with vectors of distances")

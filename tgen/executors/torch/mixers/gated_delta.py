@@ -1,4 +1,4 @@
-"""The gated delta rule (arXiv:2412.06464): a matrix of each head that forgets, and that returns a value for a key."""
+"""The gated delta rule (arXiv:2412.06464): each head has a matrix that maps keys to values and decays from position to position."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LENGTH_EPS = 1e-6  # added to the squared length of queries and keys
 
 
 class GatedDelta(Recurrent):
-    """Linear attention whose state learns what each key lacks of its value."""
+    """Linear attention that corrects its state by the difference between a value and what the state returns for its key."""
 
     def __init__(self, spec: GatedDeltaSpec, width: int) -> None:
         super().__init__(spec, width)
@@ -32,11 +32,11 @@ class GatedDelta(Recurrent):
         self.result = nn.Linear(spec.values, width, bias=False)
 
     def project(self, x: Tensor) -> Tensor:
-        """Channels of the window, gates, and two numbers for each head, side by side."""
+        """The channels of the window, the gates, and two numbers for each value head, side by side."""
         return torch.cat((self.projection(x), self.gate(x), self.a(x), self.b(x)), dim=-1)
 
     def scan(self, given: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        """As of `Recurrent`."""
+        """As `Recurrent.scan`."""
         spec = self.spec
         channels, gate, a, b = given.split_with_sizes(
             (2 * spec.keys + spec.values, spec.values, spec.value_heads, spec.value_heads), dim=-1
@@ -57,20 +57,21 @@ class GatedDelta(Recurrent):
         return result.to(given.dtype), (window, state)
 
     def _of_heads(self, part: Tensor) -> Tensor:
-        """Queries or keys of length 1 for each value head: [batch, value_heads, n, key_dim]."""
+        """Queries or keys scaled to length 1, for each value head: [batch, value_heads, n, key_dim]."""
         heads = part.reshape(*part.shape[:2], self.spec.key_heads, self.spec.key_dim).transpose(1, 2)
         heads = heads * torch.rsqrt(heads.pow(2).sum(-1, keepdim=True) + LENGTH_EPS)
         return heads.repeat_interleave(self.spec.value_heads // self.spec.key_heads, dim=1)
 
 
 def chunk(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, learning: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """Some positions of the rule together, and the state after them (arXiv:2412.06464, section 3.3).
+    """The results of n positions computed together, and the state after them (arXiv:2412.06464, section 3.3).
 
-    q and k are [batch, heads, n, key_dim], v [batch, heads, n, value_dim], decay and learning [batch, heads, n, 1], all in float32. Each
-    position adds its key times a correction; corrections depend on those before them, which a triangular system solves.
+    q and k are [batch, heads, n, key_dim], v [batch, heads, n, value_dim], decay and learning [batch, heads, n, 1], all in float32; decay
+    is the logarithm of a factor. Each position adds its key times a correction to the state. A correction depends on those before it, so
+    they are the solution of a triangular system.
     """
     total = decay.cumsum(dim=2)
-    # The difference is negative where the one comes before the other.
+    # The first `tril` keeps `exp` from overflowing where the other position comes later, the second one removes these entries.
     between = (total - total.transpose(2, 3)).tril().exp().tril()
     wanted = learning * (v - total.exp() * (k @ state))
     system = (learning * between * (k @ k.transpose(2, 3))).tril(-1)

@@ -1,4 +1,4 @@
-"""The two halves of an RWKV layer (arXiv:2305.13048): a weighted mean over positions, and a feed-forward part that sees two of them."""
+"""The two halves of an RWKV layer (arXiv:2305.13048): a weighted mean over positions, and a feed-forward part that reads two positions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tgen.executors.torch.cache import Carry
 from tgen.executors.torch.mixers.recurrent import Recurrent
 from tgen.spec.recurrent import ChannelMixSpec, TimeMixSpec
 
-NEVER = -1e38  # the exponent of no weight
+NEVER = -1e38  # an exponent that stands for a weight of 0
 
 
 class TimeMix(Recurrent):
-    """A mean of values whose weights decay with distance."""
+    """A mean of the values of all positions so far, whose weights decay with distance."""
 
     def __init__(self, spec: TimeMixSpec, width: int) -> None:
         super().__init__(spec, width)
@@ -25,16 +25,16 @@ class TimeMix(Recurrent):
         self.result = nn.Linear(spec.inner, width, bias=False)
 
     def empty(self, batch: int, device: torch.device) -> Carry:
-        """No sums, and the exponent of no weight."""
+        """Sums of 0, and the exponent that stands for a weight of 0."""
         *zeros, highest = super().empty(batch, device)
         return *zeros, highest + NEVER
 
     def project(self, x: Tensor) -> Tensor:
-        """The vectors themselves: matrices read two positions."""
+        """The vectors themselves, because the matrices read a mixture of two positions, which `scan` makes."""
         return x
 
     def scan(self, given: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        """As of `Recurrent`. The sums lack the factor e^highest, which would overflow."""
+        """As `Recurrent.scan`. The sums are kept without the common factor exp(highest), which would overflow."""
         before, after = shifted(given, carry[0])
         keys, values = (matrix(mixed(given, before, mix)).float() for matrix, mix in ((self.k, self.mix_k), (self.v, self.mix_v)))
         decay, first = -self.decay.float().exp(), self.first.float()
@@ -53,7 +53,7 @@ class TimeMix(Recurrent):
 
 
 class ChannelMix(Recurrent):
-    """A feed-forward part whose matrices read a mixture of the position and the one before."""
+    """A feed-forward part whose matrices read a mixture of each position and the one before it."""
 
     def __init__(self, spec: ChannelMixSpec, width: int) -> None:
         super().__init__(spec, width)
@@ -64,18 +64,18 @@ class ChannelMix(Recurrent):
         self.result = nn.Identity()
 
     def project(self, x: Tensor) -> Tensor:
-        """The vectors themselves: matrices read two positions."""
+        """The vectors themselves, because the matrices read a mixture of two positions, which `scan` makes."""
         return x
 
     def scan(self, given: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        """As of `Recurrent`."""
+        """As `Recurrent.scan`."""
         before, after = shifted(given, carry[0])
         inner = F.relu(self.k(mixed(given, before, self.mix_k))).square()
         return torch.sigmoid(self.r(mixed(given, before, self.mix_r))) * self.v(inner), (after,)
 
 
 def shifted(x: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-    """The vectors one position earlier, [batch, n, width], and the last of x for the next call."""
+    """The vector before each position of x, [batch, n, width], and the last vector of x, which the next call takes as `last`."""
     return torch.cat((last.to(x.dtype), x[:, :-1]), dim=1), x[:, -1:].float()
 
 

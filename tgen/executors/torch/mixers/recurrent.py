@@ -1,6 +1,6 @@
-"""What all mixers have in common that carry a state from each position to the next, in place of keys and values of all positions.
+"""The base of all mixers that carry a state from each position to the next, and keep no keys and values of all positions.
 
-Such a mixer makes some numbers of each position by itself (`project`), goes through them in order (`scan`), and ends with a matrix.
+Such a mixer first projects each position by itself (`project`), then goes through the positions in order (`scan`), and ends with a matrix.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from tgen.executors.torch.cache import Carry, Recurrence
 from tgen.executors.torch.forward_pass import ForwardPass
 from tgen.spec.recurrent import RecurrentSpec, WindowSpec
 
-# A scan computes this many positions at once, as attention among them, and goes from one such chunk to the next by the state.
+# The positions that a scan computes at once, as attention among them. Only the state leads from one such chunk to the next.
 CHUNK = 64
 
 
 class Window(nn.Module):
-    """A weighted sum of the last few positions, for each channel by itself."""
+    """A causal convolution: for each channel, a weighted sum of its last few positions."""
 
     def __init__(self, spec: WindowSpec, channels: int) -> None:
         super().__init__()
@@ -26,14 +26,14 @@ class Window(nn.Module):
         self.bias = nn.Parameter(torch.empty(channels)) if spec.bias else None
 
     def forward(self, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-        """The sums for x [batch, n, channels], and what the next position needs; `before` are the size - 1 positions before x."""
+        """The sums for x [batch, n, channels], and the last size - 1 positions, which the next call takes as `before`."""
         whole = torch.cat((before.to(x.dtype), x), dim=1)
         sums = F.conv1d(whole.transpose(1, 2), self.weight.unsqueeze(1), self.bias, groups=len(self.weight))
         return sums.transpose(1, 2), whole[:, x.shape[1] :].float()
 
 
 class Recurrent(nn.Module):
-    """A mixer whose cache is what it carries, in float32 whatever the model's number format."""
+    """A mixer whose cache is the state that it carries, in float32 whatever the model's number format."""
 
     result: nn.Module
 
@@ -42,11 +42,11 @@ class Recurrent(nn.Module):
         self.shapes = spec.carries(width)
 
     def project(self, x: Tensor) -> Tensor:
-        """What the scan reads of each position: [batch, n, ...] for x [batch, n, width]."""
+        """The scan's input [batch, n, ...] for x [batch, n, width]."""
         raise NotImplementedError
 
     def scan(self, given: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        """The result [batch, n, ...] before the last matrix, for n positions after those of the carry; and the carry after them."""
+        """The result [batch, n, ...] before the last matrix, for n positions that follow those of the carry, and the carry after them."""
         raise NotImplementedError
 
     def empty(self, batch: int, device: torch.device) -> Carry:
@@ -58,7 +58,7 @@ class Recurrent(nn.Module):
         return Recurrence(self.empty(1, device), self.scan)
 
     def forward(self, x: Tensor, this: ForwardPass, layer: int) -> Tensor:
-        """x and the result are [batch, n, width]; states go to the rows' caches, if the pass has rows."""
+        """x and the result are [batch, n, width]. If the pass has rows, their caches take the states."""
         given = self.project(x.to(this.dtype))
         if this.counts is None:
             return self.result(self._whole(given, this.positions))  # type: ignore[no-any-return]
@@ -69,7 +69,7 @@ class Recurrent(nn.Module):
         return self.result(torch.cat(mixed, dim=1))  # type: ignore[no-any-return]
 
     def _whole(self, given: Tensor, positions: Tensor) -> Tensor:
-        """A batch that is read at once. A state would see padding, so padded rows are read one by one without it."""
+        """The result for a batch that is read at once. Padding would change a state, so padded rows are read one by one without it."""
         real = positions >= 0
         if real.all():
             return self._alone(given)
@@ -80,5 +80,5 @@ class Recurrent(nn.Module):
         return torch.stack(rows)
 
     def _alone(self, given: Tensor) -> Tensor:
-        """Texts that are read from the start, without a cache."""
+        """The result for texts that are read from the start, without a cache."""
         return self.scan(given, self.empty(len(given), given.device))[0]

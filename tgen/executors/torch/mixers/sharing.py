@@ -1,4 +1,4 @@
-"""Attention to the keys and values of a layer before, of which it makes none itself."""
+"""Attention to the keys and values of an earlier layer; it makes none itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tgen.spec.records import AttentionSpec
 
 
 class SharingAttention(Attention):
-    """Has queries alone, and no cache of its own."""
+    """Attention that makes only queries, and has no cache of its own."""
 
     def __init__(self, spec: AttentionSpec, width: int) -> None:
         nn.Module.__init__(self)
@@ -24,7 +24,7 @@ class SharingAttention(Attention):
         self.out_gate = None
 
     def forward(self, x: Tensor, this: ForwardPass, layer: int) -> Tensor:
-        """As of `Attention`; `layer` is the number of the cache whose keys and values it reads."""
+        """As `Attention.forward`; `layer` is the number of the cache whose keys and values it reads."""
         q = self._split(self.q(x), self.spec.heads)
         if self.q_norm is not None and not self.spec.qk_norm_after_rope:
             q = self.q_norm(q)

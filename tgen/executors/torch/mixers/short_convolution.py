@@ -11,7 +11,7 @@ from tgen.spec.recurrent import ShortConvolutionSpec
 
 
 class ShortConvolution(Recurrent):
-    """c * window(b * x) for three vectors of each position."""
+    """c * window(b * x), where b, c and x are three projections of each position."""
 
     def __init__(self, spec: ShortConvolutionSpec, width: int) -> None:
         super().__init__(spec, width)
@@ -25,7 +25,7 @@ class ShortConvolution(Recurrent):
         return torch.cat((b * inner, c), dim=-1)
 
     def scan(self, given: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        """As of `Recurrent`."""
+        """As `Recurrent.scan`."""
         inner, c = given.chunk(2, dim=-1)
         mixed, after = self.window(inner, carry[0])
         return c * mixed, (after,)

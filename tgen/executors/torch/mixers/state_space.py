@@ -1,4 +1,4 @@
-"""State spaces: of channels (Mamba, arXiv:2312.00752) and of heads (Mamba 2, arXiv:2405.21060)."""
+"""State space models: with a state for each channel (Mamba, arXiv:2312.00752) or for each head (Mamba 2, arXiv:2405.21060)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tgen.spec.recurrent import SelectiveSpec, StateSpaceSpec
 
 
 class Selective(Recurrent):
-    """The state space of Mamba, whose channels have decays of their own, position after position."""
+    """The state space of Mamba. Each channel has its own decays, so the positions are computed one after the other."""
 
     def __init__(self, spec: SelectiveSpec, width: int) -> None:
         super().__init__(spec, width)
@@ -31,7 +31,7 @@ class Selective(Recurrent):
         return self.projection(x)  # type: ignore[no-any-return]
 
     def scan(self, given: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        """As of `Recurrent`."""
+        """As `Recurrent.scan`."""
         channels, gate = given.chunk(2, dim=-1)
         mixed, window = self.window(channels, carry[0])
         mixed = F.silu(mixed)
@@ -49,7 +49,7 @@ class Selective(Recurrent):
 
 
 class StateSpace(Recurrent):
-    """The state space of Mamba 2, whose heads decay as a whole, so that positions can be computed together."""
+    """The state space of Mamba 2. All numbers of a head have one decay, so many positions can be computed together."""
 
     def __init__(self, spec: StateSpaceSpec, width: int) -> None:
         super().__init__(spec, width)
@@ -67,7 +67,7 @@ class StateSpace(Recurrent):
         return self.projection(x)  # type: ignore[no-any-return]
 
     def scan(self, given: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        """As of `Recurrent`."""
+        """As `Recurrent.scan`."""
         spec = self.spec
         if spec.scales is not None:
             vectors = spec.groups * spec.state
@@ -89,12 +89,12 @@ class StateSpace(Recurrent):
         return self._gated(result.transpose(1, 2).flatten(2), gate.float()).to(given.dtype), (window, state)
 
     def _of_heads(self, part: Tensor) -> Tensor:
-        """The vectors of groups for each of their heads: [batch, heads, n, state]."""
+        """The vector of each group, repeated for each of the group's heads: [batch, heads, n, state]."""
         grouped = part.float().reshape(*part.shape[:2], self.spec.groups, self.spec.state).transpose(1, 2)
         return grouped.repeat_interleave(self.spec.heads // self.spec.groups, dim=1)
 
     def _gated(self, x: Tensor, gate: Tensor) -> Tensor:
-        """x [batch, n, inner] times the gate, and its norm."""
+        """x [batch, n, inner] times the gate, with a norm before or after that if the spec has one."""
         spec, gate = self.spec, F.silu(gate)
         if self.norm is None or spec.norm_eps is None:
             return x * gate
@@ -104,12 +104,12 @@ class StateSpace(Recurrent):
 
 
 def chunk(x: Tensor, b: Tensor, c: Tensor, decay: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """Some positions of a state space of heads, and the state after them: s = exp(decay) * s + x b^T at each, and s c is its result.
+    """The results of n positions computed together, and the state s after them: s = exp(decay) * s + x b^T, and the result is s c.
 
     x is [batch, heads, n, head_dim], b and c [batch, heads, n, state], decay [batch, heads, n, 1], all in float32.
     """
     total = decay.cumsum(dim=2)
-    # What a position left is read after the decays between; the difference is negative where the one comes before the other.
+    # The first `tril` keeps `exp` from overflowing where the other position comes later, the second one removes these entries.
     between = (total - total.transpose(2, 3)).tril()
     weights = (c @ b.transpose(2, 3)) * between.exp().tril()
     result = weights @ x + (c @ state.transpose(2, 3)) * total.exp()
