@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,10 +22,14 @@ from tests.executors.native.models import (
     texts_of,
 )
 from tgen.checkpoint.container import open_checkpoint
+from tgen.checkpoint.gguf.blocks import Blocks
+from tgen.checkpoint.matching import Match, Matches
+from tgen.checkpoint.stored import StoredTensor
+from tgen.errors import CheckpointError
 from tgen.executors.native import interface as c
 from tgen.executors.native.library import kernels
 from tgen.executors.native.open import open_executor
-from tgen.executors.native.packing import Packer
+from tgen.executors.native.packing import Packer, Place
 from tgen.executors.native.panels import BITS, integers, panel_bytes, panels
 from tgen.executors.native.session import NativeExecutor
 from tgen.executors.native.weights import Copies, StoredMatrix, Weights, new_memory
@@ -164,3 +169,22 @@ def test_only_matrices_that_no_file_holds_are_copied() -> None:
         kept = copies.kept(turned)
         assert kept.ctypes.data % 64 == 0 and not np.shares_memory(kept, turned)
         assert np.array_equal(kept, turned)
+
+
+def test_a_damaged_matrix_of_4_bits_is_an_error_and_leaves_the_memory_after_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Q4_0 matrix of a GGUF file has one infinite scale. Its parts without that scale must not be packed to 8 bits, beyond its end."""
+    rows = 300
+    blocks = np.zeros((rows, 18), np.uint8)
+    blocks[:, :2] = np.full((rows, 1), 0.5, np.float16).view(np.uint8)
+    blocks[0, :2] = np.array([np.inf], np.float16).view(np.uint8)
+    (tmp_path / "blocks").write_bytes(blocks.tobytes())
+    stored = Blocks(StoredTensor(tmp_path / "blocks", "U8", blocks.shape, 0, blocks.nbytes), "Q4_0")
+    match = Match(StoredTensor(tmp_path / "blocks", "F32", (rows, 32), packed=stored), ())
+    size = panel_bytes(4, rows, 32)
+    memory = np.full(2 * size, 255, np.uint8)
+    monkeypatch.setattr("tgen.executors.native.packing.new_memory", lambda library, wanted: memory[:wanted])  # noqa: ARG005
+    weights = Weights(Matches({"m.weight": match}, {}), None, lambda number_format, array: True, Copies(LIBRARY))  # type: ignore[arg-type]  # noqa: ARG005
+    packer = Packer(LIBRARY, kernels(LIBRARY)[KERNELS[0]], 2)  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="m.weight hold NaN or infinity"):
+        packer.pack_all(weights, {"m": Place(c.Q4_0, rows, 32, 0, size)}, lambda count: None)  # noqa: ARG005
+    assert (memory[size:] == 255).all()

@@ -142,14 +142,15 @@ class Packer:
         """Round a matrix to the format of the target, some rows at a time, because all numbers as floats would take much memory."""
         narrow = packed.by_rows(weights.files)
         rows = _moved(narrow.rows, match)
-        each = panel_bytes(BITS[target.format], c.LANES, target.columns)
+        bits = BITS[target.format]  # a damaged Q4_0 or Q8_0 comes here, too; the library rounds to INT4 and INT8 alone, of the same layout
+        each = panel_bytes(bits, c.LANES, target.columns)
 
         def some(first: int, last: int) -> None:
             numbers = narrow.convert(rows[first:last])
             if not np.isfinite(numbers).all():
                 raise no_number(f"{name}.weight")
             place = target.data[first // c.LANES * each :]
-            shape = (self.kernel, target.format, c.FLOAT32, *numbers.shape)
+            shape = (self.kernel, FORMATS[f"int{bits}"], c.FLOAT32, *numbers.shape)
             self.library.tgen_pack(*shape, address(numbers), address(place), 0, len(numbers))
 
         self._in_parts(target.rows, some)

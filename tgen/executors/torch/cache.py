@@ -79,7 +79,7 @@ class Recurrence:
     """
 
     def __init__(self, empty: Carry, scan: Scan) -> None:
-        """`empty` is the carry before the first id. `scan` maps the mixer's input [1, n, ...] and a carry to a result and the next carry."""
+        """`empty` is the carry before the first id. `scan` maps input [1, n, ...] and a carry to the mixer's result and the next carry."""
         self._scan = scan
         self._carries = {0: empty}
         self._marks: list[int] = []
