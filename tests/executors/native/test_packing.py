@@ -171,7 +171,7 @@ def test_only_matrices_that_no_file_holds_are_copied() -> None:
         assert np.array_equal(kept, turned)
 
 
-def test_a_damaged_matrix_of_4_bits_is_an_error_and_leaves_the_memory_after_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_matrix_of_4_bits_leaves_the_memory_after_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Q4_0 matrix of a GGUF file has one infinite scale. Its parts without that scale must not be packed to 8 bits, beyond its end."""
     rows = 300
     blocks = np.zeros((rows, 18), np.uint8)
@@ -183,8 +183,8 @@ def test_a_damaged_matrix_of_4_bits_is_an_error_and_leaves_the_memory_after_it_a
     size = panel_bytes(4, rows, 32)
     memory = np.full(2 * size, 255, np.uint8)
     monkeypatch.setattr("tgen.executors.native.packing.new_memory", lambda library, wanted: memory[:wanted])  # noqa: ARG005
-    weights = Weights(Matches({"m.weight": match}, {}), None, lambda number_format, array: True, Copies(LIBRARY))  # type: ignore[arg-type]  # noqa: ARG005
+    weights = Weights(Matches({"m.weight": match}, {}), None, lambda *_: True, Copies(LIBRARY))  # type: ignore[arg-type]
     packer = Packer(LIBRARY, kernels(LIBRARY)[KERNELS[0]], 2)  # type: ignore[arg-type]
-    with pytest.raises(CheckpointError, match="m.weight hold NaN or infinity"):
+    with pytest.raises(CheckpointError, match="hold NaN or infinity"):
         packer.pack_all(weights, {"m": Place(c.Q4_0, rows, 32, 0, size)}, lambda count: None)  # noqa: ARG005
     assert (memory[size:] == 255).all()

@@ -1,4 +1,4 @@
-// Rows and their pages. Copying a row shares its pages, so beams and common prefixes cost nothing until they differ.
+// Rows and their pages. A copy of a row shares its pages, so beams and common prefixes take no further memory until they differ.
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,7 +27,7 @@ void tgen_row_free(Row* row) {
 
 static int32_t pages_for(int32_t positions) { return (int32_t)((positions + LANES - 1) / LANES); }
 
-// Room for the numbers of `pages` pages.
+// Makes room for `pages` pointers to pages. Returns 1 if memory runs out.
 static int make_room(Row* row, int32_t pages) {
     if (pages <= row->capacity) return 0;
     int32_t capacity = pages + pages / 4 + 4;
@@ -67,7 +67,8 @@ void tgen_row_grow(Row* row, int32_t count) { row->length += count; }
 
 uint8_t* tgen_row_page(const Row* row, int32_t number) { return row->page[number]->data; }
 
-// Pages for `count` more positions. A page that these positions share with another row is copied, for they will be written.
+// Makes sure that the row has pages for `count` more positions. If another row shares the page of the first of them, this row gets a copy
+// of that page, because the positions will be written. Returns 1 if memory runs out.
 int tgen_row_reserve(Row* row, int32_t count) {
     if (count > INT32_MAX - LANES - row->length) return 1;
     int32_t pages = pages_for(row->length + count);

@@ -177,7 +177,8 @@ int32_t tgen_finite(Model* model, int32_t format, const uint8_t* data, int64_t c
     return !c.bad;
 }
 
-// A block of the data has a checksum of its own, and their sum does not depend on the order: so the number of threads changes nothing.
+// Each block of the data has its own checksum, and the sum of these does not depend on their order. So any number of threads gets one
+// result.
 constexpr int64_t CHECKSUM_BLOCK = 1 << 20;
 
 struct Sum {
@@ -193,7 +194,7 @@ static uint64_t mixed(uint64_t sum, uint64_t word) {
 }
 
 static uint64_t block_sum(const uint8_t* data, int64_t size) {
-    uint64_t lane[8] = {1, 2, 3, 4, 5, 6, 7, 8}, word, sum = (uint64_t)size;  // several chains, because one multiplication waits for the last
+    uint64_t lane[8] = {1, 2, 3, 4, 5, 6, 7, 8}, word, sum = (uint64_t)size;  // eight chains, because a step waits for its chain's last
     int64_t at = 0;
     for (; at + 64 <= size; at += 64)
         for (int i = 0; i < 8; i++) {

@@ -1,18 +1,19 @@
-// The C interface that Python loads with ctypes. Every function that can run out of memory says so by a null pointer or by 1.
+// The C interface that Python loads with ctypes. A function that runs out of memory returns a null pointer or 1.
 #pragma once
 
 #include "model.h"
 
 extern "C" {
 
-// A number that changes with every change of this interface.
+// The version of this interface, which changes with it.
 int32_t tgen_abi();
 
-// The kernels by speed: "avx512", "avx2", "neon", "plain"; null past the last. `tgen_kernel_runs` says whether this processor has them.
+// The names of the kernels that were compiled in, the fastest first ("avx512", "avx2", "neon", "plain"); null past the last.
+// `tgen_kernel_runs` says whether this processor can run a kernel.
 const char* tgen_kernel_name(int32_t kernel);
 int32_t tgen_kernel_runs(int32_t kernel);
 
-// Matrices, norms, ropes and distances stay the caller's; they must live as long as the model.
+// The caller owns the matrices, norms, ropes and distances, and must keep them as long as the model.
 Model* tgen_model_new(int32_t threads);
 void tgen_model_free(Model*);
 int32_t tgen_model_threads(Model*);
@@ -32,7 +33,7 @@ void tgen_row_grow(Row*, int32_t count);
 int tgen_row_reserve(Row*, int32_t count);
 uint8_t* tgen_row_page(const Row*, int32_t number);
 
-// Packs rows [first, last), which are multiples of 16 or the end, into a matrix's panels.
+// Packs rows [first, last) into a matrix's panels; `first` is a multiple of 16, `last` is one too or the number of rows.
 void tgen_pack(int32_t kernel, int32_t format, int32_t source_format, int32_t rows, int32_t columns, const uint8_t* source, uint8_t* packed,
                int32_t first, int32_t last);
 // Passes over the logits of one row on the calling thread; kernels/scans.h says what each one finds.
@@ -41,14 +42,14 @@ void tgen_scan_maxima(int32_t kernel, const float* logits, int64_t count, int64_
 int64_t tgen_scan_places(int32_t kernel, const float* logits, int64_t count, float border, int64_t* places);
 void tgen_scan_sums(int32_t kernel, const float* logits, int64_t count, int64_t block, float highest, float factor, double* sums);
 
-// The cosines and sines of angles, by the C library's functions for float, whose last bits NumPy's do not share.
+// The cosines and sines of angles by the C library's functions for float. NumPy's differ from them in the last bits.
 void tgen_turns(const float* angles, int64_t count, float* cosines, float* sines);
 
-// A checksum against damage by chance.
+// A checksum that detects accidental damage, but no forgery.
 uint64_t tgen_checksum(Model*, const uint8_t* data, int64_t bytes);
 // Whether all numbers are finite.
 int32_t tgen_finite(Model*, int32_t format, const uint8_t* data, int64_t count);
-// Memory at huge pages, if the system has them.
+// Memory in huge pages if the system has them; null if there is no memory.
 uint8_t* tgen_memory_new(int64_t bytes);
 void tgen_memory_free(uint8_t*);
 }

@@ -1,27 +1,27 @@
-// The data that all kernels share: matrices, norms, instructions, and the pages of the cache.
+// The data structures that all kernels share: matrices, norms, instructions, and the pages of the cache.
 //
-// Python compiles a model's spec into a program of a few kinds of instruction (tgen/executors/native/program.py); a kernel runs it. So this
-// library knows no architecture.
+// Python compiles a model's spec into a program of a few kinds of instruction (tgen/executors/native/program.py), and a kernel runs it. So
+// this library knows no architecture.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
-// How numbers are stored. The first four are row-major, straight from the file; INT8 and INT4 are packed panels (pack.h).
+// The formats of stored numbers. The first four are row-major, straight from the file. INT8 and INT4 are packed panels (pack.h).
 //
-// F16 and those after INT4 are the matrices of GGUF files, by ggml's names, which are multiplied as llama.cpp does it: F16 by vectors rounded
-// to float16, the others in panels as well (gguf/blocks.h), but the vectors are rounded in another way. The last two are caches in float16
-// that are multiplied by queries and weights in float16 (caches.h).
+// F16 and the formats from Q8_0 to IQ4_XS are matrices of GGUF files, by ggml's names, which multiply vectors as llama.cpp does. F16
+// multiplies vectors that are rounded to float16. The others are panels (pack.h, gguf/blocks.h), and the vectors are rounded to 8 bits as
+// llama.cpp rounds them. The last two are caches in float16 that multiply queries and weights in float16 (caches.h).
 enum Format { FLOAT32, FLOAT16, BFLOAT16, F16, INT8, INT4, Q8_0, Q4_0, Q4_1, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS, HALVES, PAIRED_HALVES };
 
-// The formats that read a vector in each of its rounded forms.
+// The formats that read a vector in each of its rounded forms (inputs.h), as bits.
 constexpr int32_t PLAIN_INTEGERS = 1 << INT8 | 1 << INT4, ROUND_SCALES = 1 << Q8_0 | 1 << Q4_0, ROUND_SUMS = 1 << Q4_1 | 1 << Q5_1;
 constexpr int32_t BY_GROUP = PLAIN_INTEGERS | ROUND_SCALES | ROUND_SUMS;
 constexpr int32_t BY_SUPER = 1 << Q2_K | 1 << Q3_K | 1 << Q4_K | 1 << Q5_K | 1 << Q6_K | 1 << IQ4_XS;
 
 constexpr int64_t LANES = 16;   // rows of a panel, and positions of a page
 constexpr int64_t GROUP = 32;   // columns that share a scale
-constexpr int64_t SUPER = 256;  // columns that share the scale of their scales, in ggml's K types
+constexpr int64_t SUPER = 256;  // columns of a block with nested scales, in ggml's K types
 constexpr int64_t CHUNK = 512;  // positions whose attention is one partial sum; a constant, so that sums have one order
 constexpr int64_t HUGE_PAGE = 2 << 20;  // bytes
 constexpr int MAX_THREADS = 64;
@@ -40,15 +40,16 @@ struct Norm {
     const float* bias;  // null for none
 };
 
-// Of panels with scales alone: for every 64 columns, 2 x 16 scales of float16 and the weights of two groups of 16 rows.
+// Bytes of the weights of a group of columns in a panel without minima and nested scales. Such a panel holds, for every 64 columns, 2 x 16
+// scales in float16 and the weights of two groups, each for 16 rows.
 static inline int64_t group_bytes(int32_t format) { return LANES * GROUP / (format == INT4 || format == Q4_0 ? 2 : 1); }
-// How the numbers of ggml's types with minima or with scales of scales stand in panels: the bits of an integer that has 4 or 8 bits in one
-// place and perhaps 2 further ones in another, the columns that share a scale, whether they share a minimum, and what every integer is too
-// large by.
+
+// The layout of the panels for ggml's types with minima or with nested scales.
 struct Blocks {
-    int low, high, width;
-    bool minima;
-    int zero;
+    int low, high;  // bits of an integer: 4 or 8 in one place, and perhaps 2 more in another
+    int width;      // columns that share a scale
+    bool minima;    // whether they also share a minimum
+    int zero;       // the number by which every stored integer is too large
 };
 
 constexpr Blocks blocks_of(int32_t format) {
@@ -62,8 +63,8 @@ constexpr Blocks blocks_of(int32_t format) {
                             : Blocks{8, 0, 32, false, 128};
 }
 
-// Bytes before the integers of a panel's block: of 64 columns with float16 scales and minima, or of 256 with float16 scales and minima of
-// their bytes of scales and minima.
+// Bytes before the integers in a block of a panel. A block of 64 columns has scales and minima in float16. A block of 256 columns has
+// factors of scales and of minima in float16, and then the scales and minima in bytes.
 constexpr int64_t head_of_block(int32_t format) {
     return 1 << format & BY_SUPER ? 64 + SUPER / blocks_of(format).width * LANES * (blocks_of(format).minima ? 2 : 1) : 128;
 }
@@ -78,14 +79,14 @@ static inline int64_t panel_bytes(int32_t format, int64_t columns) {
     return (columns + 63) / 64 * (64 + 2 * group_bytes(format));
 }
 
-// One layer's place in a page: for each head of keys and values, keys [head_dim][16] and then values [16][head_dim].
+// One layer's place in a page. For each head of keys and values, it holds keys [head_dim][16] and then values [16][head_dim].
 struct CacheLayer {
     int32_t kv_heads, head_dim;
     int64_t offset;  // bytes from the start of a page
 };
 
-// Bytes of a head's keys and values in a page. A load of sixteen values may read past the last value; room is left there, because another
-// thread may be writing the next head.
+// Bytes of a head's keys and values in a page. A load of sixteen values may read past the last value, so some room follows it: another
+// thread may be writing to the next head.
 static inline int64_t head_bytes(int32_t format, int64_t head_dim) {
     if (format == INT8) return panel_bytes(INT8, head_dim) + 64 + (head_dim + LANES - 1) / LANES * LANES * LANES;
     int64_t numbers = 2 * LANES * head_dim + (head_dim % LANES ? LANES : 0);
@@ -95,7 +96,7 @@ static inline int64_t head_bytes(int32_t format, int64_t head_dim) {
 struct Slabs;
 
 struct Geometry {
-    int32_t owners;  // the model and its rows
+    int32_t owners;  // how many owners it has: the model and its rows
     int32_t format;  // FLOAT32, FLOAT16, INT8, HALVES or PAIRED_HALVES
     int32_t layers;
     int64_t page_bytes;
@@ -103,7 +104,7 @@ struct Geometry {
     Slabs* slabs;
 };
 
-// Sixteen positions of a row in all layers. Rows may share a page; one that is about to write to a shared page copies it first.
+// Sixteen positions of a row in all layers. Rows may share a page; a row that is about to write to a shared page copies the page first.
 struct Page {
     int32_t owners;
     uint8_t* data;
@@ -114,24 +115,24 @@ struct Row {
     Geometry* geometry;
     int32_t length, pages, capacity;
     Page** page;
-    Row* source;  // keys and values of the encoder's text, or null
+    Row* source;  // the row with the keys and values of the encoder's text, or null
     int32_t owners;
 };
 
 enum Kind { EMBED, JOIN, MULTIPLY, ATTEND, SELECT, STORE_KEYS, EXPERTS };
 enum Activation { NO_ACTIVATION, GELU, GELU_TANH, SILU, RELU, RELU_SQUARED, XIELU, CLAMPED, GELU_HALF };
 enum Scores { SOFTMAX, SIGMOID, SPARSEMIXER };
-enum Span { EACH_HEAD, OWN_HEAD, WHOLE_WIDTH };  // what a norm of queries or keys spans; the last two have a weight for each head
-enum Place { HIDDEN, MIXED, INNER, OUTPUT, PROJECTED, LOGITS, ROUTED };  // where vectors stand between instructions
+enum Span { EACH_HEAD, OWN_HEAD, WHOLE_WIDTH };  // the span of a norm of queries or keys; in the last two, each head has its own weights
+enum Place { HIDDEN, MIXED, INNER, OUTPUT, PROJECTED, LOGITS, ROUTED };  // the places of vectors between instructions
 
-// One instruction. Fields that its kind does not use are 0, or -1 for the number of a matrix, a norm or a table.
+// One instruction. Fields that its kind does not use are 0, or -1 if they number a matrix, a norm or a table.
 struct Instruction {
     int32_t kind;
-    // JOIN: x = after(x + before(y)); hidden = into(x), of x before the sum if `early`. A norm of -1 leaves the vector as it is.
-    int32_t add;  // 0: y is not added; 1: it is; 2: y takes the place of x
+    // JOIN: x = after(x + before(y)), then hidden = into(x); with `early`, hidden = into(x) comes first. A norm of -1 changes nothing.
+    int32_t add;  // 0: y is not added; 1: y is added; 2: y replaces x
     int32_t early, before, after, into;
-    float scale;  // EMBED: of the embeddings; JOIN: of hidden
-    // MULTIPLY: target = activation(matrices[0] * source) * (matrices[1] * source if gated), or up to three products side by side
+    float scale;  // EMBED: the factor of the embeddings; JOIN: the factor of hidden
+    // MULTIPLY: target = activation(matrices[0] * source), times (matrices[1] * source) if gated; or up to three products side by side
     int32_t source, target, matrices[3], gated, activation;
     float softcap;  // MULTIPLY and ATTEND: bounds results to +-softcap by a tanh; 0 for none
     // EMBED: matrices[0] holds the embeddings, matrices[1] the vectors of positions from row `offset` on; `constant` is added to each
@@ -144,22 +145,23 @@ struct Instruction {
     float clip;                       // bounds queries, keys and values to +-clip; 0 for none
     float growth_beta, growth_span;  // queries at position p are multiplied by 1 + beta * ln(1 + floor(p / span)); span 0 for none
     float attention_scale;
-    const float* sinks;  // ATTEND, and the MULTIPLY after it: [heads] one score more for each head's softmax, or null
+    const float* sinks;  // ATTEND, and the MULTIPLY after it: [heads] one further score for each head's softmax, or null
     int32_t formats;  // JOIN and MULTIPLY: bit f is set if a matrix of format f reads the vectors that this instruction prepares
-    // EXPERTS: y = y if `add`, else 0, and what each token's experts make of hidden. matrices[0] is the first of expert 0; each has its gate
-    // if `gated`, then the two others. `offset` is the place in ROUTED of a logit whose sigmoid multiplies y first; 0 for none.
+    // EXPERTS: y = (y if `add`, else 0) + the weighted sum of what each token's experts make of hidden. matrices[0] is the first matrix of
+    // expert 0. The matrices of an expert are its gate, if `gated`, and then the two others; the next expert's follow. `offset` is the
+    // place in ROUTED of a logit whose sigmoid multiplies y first; 0 for none.
     int32_t experts, chosen, scores, normalised, groups, kept_groups, group_best, inner_formats;
     float route_scale, jitter;
     const float* correction;  // [experts] added to scores for the choice alone, or null
 };
 
-// cosines and sines [positions][dim / 2]
+// Cosines and sines, [positions][dim / 2].
 struct Rope {
     int32_t dim, positions;
     const float *cosine, *sine;
 };
 
-// numbers added to scores [heads][2 * reach] by key - query + reach; reach is a multiple of 16
+// Numbers added to scores, [heads][2 * reach], at the index key - query + reach; reach is a multiple of 16.
 struct Distances {
     int32_t heads, reach;
     const float* table;
@@ -170,26 +172,26 @@ struct Program {
     int32_t count;
 };
 
-// The rows of one run, their ids side by side.
+// The rows of one run, with their ids side by side.
 struct Batch {
     int32_t rows, tokens, chosen;
     Row** row;
     const int32_t* start;      // [rows + 1] each row's first token
     const int32_t* token_row;  // [tokens]
     const int32_t* ids;        // [tokens], or null when `vectors` are given
-    const float* vectors;      // [tokens][width] instead of embeddings, or null
+    const float* vectors;      // [tokens][width] that take the place of embeddings, or null
     const int32_t* selected;   // [chosen] tokens that SELECT keeps
     float* result;             // [chosen][result_stride] logits, or [tokens][result_stride] hidden states
-    int64_t result_stride;     // at least as many as there are numbers, rounded up to 16
-    const int32_t* interrupt;  // another thread may write a number other than 0 here to end the run early; or null
+    int64_t result_stride;     // at least the numbers of a result, rounded up to a multiple of 16
+    const int32_t* interrupt;  // another thread writes a number other than 0 here to end the run early; or null
 };
 
 struct Arena;
 struct Pool;
 
 struct Model {
-    int32_t width, inner, projected, mixed, routed;  // the most numbers a token takes in each place
-    int32_t experts, chosen, expert_inner;           // of the largest mixture: experts, those of a token, and an expert's inner numbers
+    int32_t width, inner, projected, mixed, routed;  // the most numbers that a token takes in each place
+    int32_t experts, chosen, expert_inner;           // the largest mixture: its experts, the experts of a token, an expert's inner width
     Matrix* matrices;
     Norm* norms;
     Rope* ropes;
@@ -198,6 +200,6 @@ struct Model {
     Arena* arena;
 };
 
-// Runs a program over a batch on every thread of the pool. Returns 0, 1 if memory ran out, 2 if it was interrupted: then no row has grown,
-// and the result means nothing.
+// Runs a program over a batch on the threads of the pool. Returns 0 on success, 1 if memory ran out, 2 if the run was interrupted. After
+// 1 or 2 the result means nothing.
 typedef int (*RunProgram)(Model*, const Program*, const Batch*);

@@ -1,5 +1,6 @@
-// Pages lie in slabs of some megabytes at huge memory pages: attention jumps from page to page, and each jump within ordinary memory
-// pages would make the processor look up an address first. That took a quarter of the time of a step after 4,000 positions.
+// Pages of the cache lie in slabs of some megabytes, which are in huge memory pages. Attention jumps from page to page, and with small
+// memory pages the processor would have to look up an address at each jump. That took a quarter of the time of a step after 4,000
+// positions.
 #include "pages.h"
 
 #include <pthread.h>
@@ -9,7 +10,7 @@
 #include "entry.h"
 
 constexpr int64_t SLAB_BYTES = 4 * HUGE_PAGE;
-constexpr int64_t MOST_PAGES = 64;  // of a slab: one bit each
+constexpr int64_t MOST_PAGES = 64;  // pages of a slab, because `taken` has one bit for each
 
 struct Slab {
     Slab* next;
@@ -19,7 +20,7 @@ struct Slab {
     Page page[MOST_PAGES];
 };
 
-// Slabs with at least one page, and their lock: rows may be freed in any thread.
+// The slabs that have at least one page in use. The lock guards them, because any thread may free a row.
 struct Slabs {
     pthread_mutex_t lock;
     Slab* first;
@@ -61,7 +62,7 @@ Page* page_new(Geometry* geometry) {
         *page = {1, slab->memory + number * geometry->page_bytes, slab};
     }
     pthread_mutex_unlock(&geometry->slabs->lock);
-    // Attention reads whole pages and gives the positions beyond a row's end no weight; what stands there must be finite.
+    // Attention reads whole pages and gives positions beyond a row's end a weight of 0, so the numbers there must be finite.
     if (page) memset(page->data, 0, (size_t)geometry->page_bytes);
     return page;
 }

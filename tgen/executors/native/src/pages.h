@@ -5,7 +5,7 @@
 
 // A page for sixteen positions, with one owner and all zero; null if memory ran out.
 Page* page_new(Geometry*);
-// One owner less; the last one frees it.
+// Removes one owner of a page; without owners, the page is free.
 void page_release(Page*);
 
 void geometry_hold(Geometry*);

@@ -1,5 +1,5 @@
-// A waiting thread spins for some 50 microseconds, because the next step usually comes sooner, and then sleeps, so that it takes no time
-// from another process. How many threads a region has is for team.h to say.
+// A waiting thread spins for some 50 microseconds, because the next step usually comes sooner. Then it sleeps, so that it takes no time
+// from other processes. team.h chooses the number of threads of a region.
 #include "threads.h"
 
 #include <pthread.h>
@@ -31,7 +31,7 @@ static inline void pause_briefly() {
 #endif
 }
 
-// A number that threads wait on. It has a cache line of its own.
+// A number on whose change threads wait. It has its own cache line.
 struct alignas(64) Epoch {
     uint32_t value;  // wraps around
     int32_t sleepers;
@@ -39,14 +39,14 @@ struct alignas(64) Epoch {
 
 struct Pool {
     int threads;
-    Team team;    // of the current region: thread 0, the caller, up to thread team.size - 1
-    pid_t owner;  // the process that has the threads
-    Epoch work_epoch[MAX_THREADS];  // counts the regions of each thread
+    Team team;    // the threads of the current region: from thread 0, the caller, to thread team.size - 1
+    pid_t owner;  // the process to which the threads belong
+    Epoch work_epoch[MAX_THREADS];  // counts the regions in which each thread took part
     alignas(64) int32_t arrived;
     Epoch barrier_epoch;  // counts barriers
     void (*work)(void*, int);
     void* argument;
-    int core;      // where the caller runs
+    int core;      // the core on which the caller runs
     pid_t caller;  // the caller's thread
     int stopping;
     pthread_mutex_t lock;
@@ -88,7 +88,7 @@ static int64_t nanoseconds(clockid_t clock) {
 
 static int64_t now() { return nanoseconds(CLOCK_MONOTONIC); }
 
-// How often this thread waited for a page from the disk, as far as the system tells.
+// How often this thread waited for a page from the disk; 0 if the system does not say.
 static int64_t disk_reads() {
 #if defined(__linux__)
     struct rusage used;
@@ -111,7 +111,7 @@ static void advance(Pool* pool, Epoch* epoch) {
 }
 
 void pool_barrier(Pool* pool, int thread) {
-    const int team = pool->team.size;  // read before this thread arrives: the caller may change it as soon as all have
+    const int team = pool->team.size;  // read before this thread arrives, because the caller may change it as soon as all have arrived
     if (team == 1) return;
     uint32_t epoch = __atomic_load_n(&pool->barrier_epoch.value, __ATOMIC_ACQUIRE);
     if (__atomic_add_fetch(&pool->arrived, 1, __ATOMIC_ACQ_REL) == team) {
@@ -122,8 +122,9 @@ void pool_barrier(Pool* pool, int thread) {
     }
 }
 
-// Keeps this thread off the core where the caller runs, if it does not keep off that one already. Where all cores are busy, the system may
-// put both on one, however little the others' work there counts, and leaves them there for long, since each of them sleeps half the time.
+// Keeps this thread off the caller's core; `core` is the one that it keeps off already. If all cores are busy, the system may put both
+// threads on one core, even if the programs on the others have a low priority. It leaves them there for long, since each of them sleeps
+// half the time.
 static void keep_off(Pool* pool, int* core) {
 #if defined(__linux__)
     if (pool->core == *core) return;
@@ -131,7 +132,7 @@ static void keep_off(Pool* pool, int* core) {
     cpu_set_t cores;
     if (sched_getaffinity(pool->caller, sizeof cores, &cores) || *core < 0 || *core >= CPU_SETSIZE) return;
     CPU_CLR(*core, &cores);
-    sched_setaffinity(0, sizeof cores, &cores);  // an empty set is refused
+    sched_setaffinity(0, sizeof cores, &cores);  // the system refuses an empty set
 #endif
 }
 
@@ -149,7 +150,7 @@ static void* worker(void* start) {
     }
 }
 
-// Up to `threads` threads; fewer still work.
+// Starts up to `threads` threads. If the system gives fewer, the pool works with these.
 static void start_threads(Pool* pool, int threads) {
     pool->owner = getpid();
     memset(pool->work_epoch, 0, sizeof pool->work_epoch);
@@ -177,7 +178,7 @@ Pool* pool_open(int threads) {
 
 void pool_close(Pool* pool) {
     if (!pool) return;
-    if (pool->owner == getpid()) {  // else its threads are another process's
+    if (pool->owner == getpid()) {  // a forked child has none of the threads
         __atomic_store_n(&pool->stopping, 1, __ATOMIC_RELEASE);
         for (int number = 1; number < pool->threads; number++) advance(pool, &pool->work_epoch[number]);
         for (int number = 1; number < pool->threads; number++) pthread_join(pool->handles[number], nullptr);
@@ -214,7 +215,7 @@ void pool_run(Pool* pool, void (*work)(void*, int), void* argument) {
     for (int number = 1; number < pool->team.size; number++) advance(pool, &pool->work_epoch[number]);
     work(argument, 0);
     pool_barrier(pool, 0);
-    if (!judged || disk_reads() != reads) return;  // waits for a disk do not say that others want the cores
+    if (!judged || disk_reads() != reads) return;  // a wait for a disk does not mean that other processes want the cores
     int64_t end = now();
     team_judge(&pool->team, end, end - begin, nanoseconds(CLOCK_THREAD_CPUTIME_ID) - ran);
 }

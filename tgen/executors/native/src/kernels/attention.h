@@ -1,44 +1,46 @@
-// Attention of some queries of one head group to the pages of a row.
+// Attention of some queries, whose heads share keys and values, to the pages of a row.
 //
-// The keys of a row are taken in chunks of a fixed size. Each chunk gives a largest score, a sum of exponentials and a weighted sum of
-// values; chunks join in their order. So the bits do not depend on which threads did which chunks, or on how many queries came together.
+// The keys of a row are divided into chunks of a fixed size. Each chunk gives a largest score, a sum of exponentials and a weighted sum of
+// values, and the chunks are joined in their order. So the bits depend neither on which threads did which chunks nor on how many queries
+// came together.
 #pragma once
 
 #include "caches.h"
 
 namespace TGEN_KERNEL {
 
-constexpr int QUERIES = 4, VALUE_LANES = 4;  // what fits into the registers
-constexpr int64_t AHEAD = 8;  // pages
+constexpr int QUERIES = 4, VALUE_LANES = 4;  // queries, and registers of values, that fit into the processor's registers at once
+constexpr int64_t AHEAD = 8;  // pages that are fetched ahead
 
 // What all queries of one call share.
 struct Scene {
     const Row* row;
-    int64_t offset;        // of the head's keys in a page, bytes
+    int64_t offset;        // bytes from the start of a page to the head's keys
     int64_t head_dim;
     const Input* queries;  // the numbers of each query of a call
     float scale, softcap;
-    const float* biases;   // of the first query's head, by key - query + reach; null for none
+    const float* biases;   // [heads][bias_stride] at the index key - query + reach; null for none
     int64_t bias_stride, reach;
 };
 
-// One query: its place in the row, the keys that it sees [first, end), and its head's number.
+// One query: its position in the row, the keys [first, end) that it sees, and the number of its head.
 struct Query {
     int64_t position, first, end;
     int32_t head;
 };
 
-// The result of some keys: exp(score - top) summed into `total`, and times the values into sums [head_dim, rounded up to 16].
+// The result of some keys: the sum of exp(score - top) in `total`, and the sum of exp(score - top) * value in `sums` [head_dim, rounded up
+// to 16].
 struct Partial {
     float top, total;
     float* sums;
 };
 
-// Where a head's keys stand in the page of a block of positions.
+// The address of the head's keys in the page of a block of positions.
 INLINE const uint8_t* keys_of(const Scene& scene, int64_t block) { return scene.row->page[block / LANES]->data + scene.offset; }
 
-// The same as `weigh` in the order of llama.cpp: each number has 64 partial sums, of the positions that leave one remainder after division
-// by 64, which are added at the end, those 32 and then 16, 8, 4, 2 and 1 apart.
+// The same as `weigh` in llama.cpp's order of additions. Each number has 64 partial sums; sum i adds the positions p with p % 64 = i. At
+// the end, partial sums that are 32 apart are added, then those 16, 8, 4, 2 and 1 apart.
 template <class Cache, int N, int R>
 static void weigh_in_lanes(const Scene& scene, const typename Cache::Weights* weights, int64_t begin, int64_t end, int64_t at, Partial* out) {
     const int64_t dim = scene.head_dim, values_at = Cache::values_at(dim);
@@ -69,7 +71,7 @@ static void weigh_in_lanes(const Scene& scene, const typename Cache::Weights* we
         for (int v = 0; v < R; v++) store(out[n].sums + at + v * LANES, lane[0][n][v]);
 }
 
-// The sums over keys of weight times value, for R registers of a head's numbers from `at` on.
+// The sums of weight times value over the keys [begin, end), for R registers of a head's numbers from `at` on.
 template <class Cache, int N, int R>
 static void weigh(const Scene& scene, const typename Cache::Weights* weights, int64_t begin, int64_t end, int64_t at, Partial* out) {
     const int64_t dim = scene.head_dim, values_at = Cache::values_at(dim), beyond = scene.row->pages * LANES;
@@ -82,7 +84,7 @@ static void weigh(const Scene& scene, const typename Cache::Weights* weights, in
     }
     for (int64_t block = begin; block < end; block += LANES) {
         int64_t positions = end - block < LANES ? end - block : LANES, further = block + AHEAD * LANES;
-        // After the last values come the first keys of the next chunk.
+        // Near the end, fetch the first keys of the next chunk.
         const uint8_t* ahead = further < end ? keys_of(scene, further) + values_at : keys_of(scene, further < beyond ? further : block);
         Cache::template weigh<N, R>(keys_of(scene, block) + values_at, ahead, dim, at, positions, weights, block - begin, sums);
     }
@@ -90,7 +92,8 @@ static void weigh(const Scene& scene, const typename Cache::Weights* weights, in
         for (int v = 0; v < R; v++) store(out[n].sums + at + v * LANES, sums[n][v]);
 }
 
-// Scores, exponentials and weighted values of the keys [begin, end) for N queries; `end - begin` is at most CHUNK, `begin` a multiple of it.
+// Scores, exponentials and weighted values of the keys [begin, end) for N queries; `end - begin` is at most CHUNK, `begin` a multiple of
+// it.
 template <class Cache, int N>
 static void attend_chunk(const Scene& scene, const Query* query, int64_t begin, int64_t end, Partial* out) {
     alignas(64) float scores[N][CHUNK];
@@ -100,7 +103,7 @@ static void attend_chunk(const Scene& scene, const Query* query, int64_t begin, 
     Floats top[N];
     for (int n = 0; n < N; n++) top[n] = nothing;
     for (int64_t block = begin; block < end; block += LANES) {
-        // Pages lie far apart, so the processor cannot guess the next ones. After the last keys come the first values.
+        // Pages lie far apart, so the processor cannot guess the next one. Near the end of the keys, fetch the first values.
         int64_t further = block + AHEAD * LANES, values = begin + further - (end + LANES - 1) / LANES * LANES;
         const uint8_t* ahead = further < end ? keys_of(scene, further) : keys_of(scene, values < end ? values : begin) + values_at;
         Floats products[N];
@@ -129,7 +132,7 @@ static void attend_chunk(const Scene& scene, const Query* query, int64_t begin, 
         for (int64_t block = begin; block < end; block += LANES)
             Cache::set_weights(weights + n, block - begin, load(scores[n] + block - begin), inverse, keys_of(scene, block) + values_at);
         out[n].total = (float)total;
-        if (Cache::IN_LANES && total > 0) {  // the weights are shares of the total
+        if (Cache::IN_LANES && total > 0) {  // the weights are divided by the total already
             out[n].top += logf((float)total);
             out[n].total = 1;
         }
@@ -154,7 +157,7 @@ static void attend_some(const Scene& scene, const Query* query, int count, int64
     }
 }
 
-// At most QUERIES queries and one chunk of keys. `end` is cut to the keys that any of them sees.
+// Attention of at most QUERIES queries to one chunk of keys. Keys that none of the queries sees are left out.
 static void attend(const Scene& scene, const Query* query, int count, int64_t begin, int64_t end, Partial* out) {
     int64_t last = 0, first = end;
     for (int n = 0; n < count; n++) {
@@ -162,7 +165,8 @@ static void attend(const Scene& scene, const Query* query, int count, int64_t be
         first = query[n].first < first ? query[n].first : first;
     }
     if (end > last) end = last;
-    // Keys before every query's window add nothing. The start stays a multiple of the page's size, and the order of the rest stays the same.
+    // Keys before every query's window add nothing. The start stays a multiple of a page's size, so the order of the other keys is the
+    // same.
     int64_t from = first / LANES * LANES > begin ? first / LANES * LANES : begin;
     if (from >= end) {
         for (int n = 0; n < count; n++) {
@@ -180,7 +184,7 @@ static void attend(const Scene& scene, const Query* query, int count, int64_t be
     }
 }
 
-// Add a later chunk's partial result to that of the chunks before it.
+// Adds a later chunk's partial result to that of the chunks before it.
 static void join(Partial* sum, const Partial& next, int64_t dim) {
     if (next.total == 0) return;
     if (sum->total == 0) {
@@ -197,7 +201,7 @@ static void join(Partial* sum, const Partial& next, int64_t dim) {
         store(sum->sums + d, add(mul(load(sum->sums + d), all(old_share)), mul(load(next.sums + d), all(new_share))));
 }
 
-// Give a score that belongs to no key its share of the sum.
+// Adds an attention sink: a score that belongs to no key and takes a share of the weights.
 static void add_sink(Partial* sum, float score, int64_t dim) {
     float top = sum->top > score ? sum->top : score;
     float old_share = exponential(sum->top - top);
@@ -206,7 +210,7 @@ static void add_sink(Partial* sum, float score, int64_t dim) {
     for (int64_t d = 0; d < lanes_of(dim); d += LANES) store(sum->sums + d, mul(load(sum->sums + d), all(old_share)));
 }
 
-// The weighted mean of the values.
+// Writes the weighted mean of the values.
 static void finish(const Partial& sum, int64_t dim, float* out) {
     float inverse = sum.total > 0 ? 1.0f / sum.total : 0.0f;
     for (int64_t d = 0; d < dim; d++) out[d] = sum.sums[d] * inverse;

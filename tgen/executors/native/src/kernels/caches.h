@@ -1,7 +1,7 @@
-// How the keys and values of one head stand in a page, for each number format of a cache.
+// The layout of the keys and values of one head in a page, for each number format of a cache.
 //
-// A cache writes one position (`put`), multiplies queries by the 16 keys of a page (`score`), brings their weights into the form in which it
-// multiplies by them (`set_weights`), and adds weighted values of a page to sums (`weigh`). What stands at `ahead` is fetched meanwhile.
+// A cache writes one position (`put`), multiplies queries by the 16 keys of a page (`score`), converts the weights of these keys into its
+// own form (`set_weights`), and adds the weighted values of a page to sums (`weigh`). Meanwhile it fetches the memory at `ahead`.
 #pragma once
 
 #include "lanes.h"
@@ -21,7 +21,7 @@ template <class Type>
 struct FloatCache : Type {
     typedef typename Type::Number Number;
     static constexpr int64_t BYTES = sizeof(Number);
-    static constexpr bool IN_LANES = false;  // whether sums are made in the order of llama.cpp
+    static constexpr bool IN_LANES = false;  // whether sums are added in llama.cpp's order
 
     struct alignas(64) Weights {
         float numbers[CHUNK];
@@ -87,9 +87,9 @@ struct Float16Numbers {
     INLINE void set(uint16_t* p, Floats x) { store_half(p, x); }
 };
 
-// As llama.cpp multiplies: a weight's share of the total is rounded to float16, too (and queries are, in step.h), and sums are made in its
-// order. Each score has 64 partial sums, which are added as in `weigh_in_lanes`. In a `PAIRED` one, the file has the numbers of a head in
-// the order in which neighbours are rotated, and here the second of each pair stands half a head after the first.
+// Float16 in llama.cpp's arithmetic. Each weight is divided by the total and rounded to float16; step.h also rounds the queries. Sums are
+// added in llama.cpp's order: each score has 64 partial sums, which are added as in `weigh_in_lanes`. PAIRED says that the file orders the
+// numbers of a head so that rotated pairs are neighbours; in this cache, the second number of a pair is half a head after the first.
 template <bool PAIRED>
 struct HalfCache : FloatCache<Float16Numbers> {
     static constexpr bool IN_LANES = true;
@@ -127,14 +127,14 @@ struct HalfCache : FloatCache<Float16Numbers> {
     }
 };
 
-// Integers, for quantised weights. The keys are a panel as weights are: a row of it for each position. The values have a scale for each
-// position, [16], and then stand as [dim / 16][4][16][4]: four positions of a number side by side.
+// Integers of 8 bits, for models with quantised weights. The keys are a panel as weights are, with a row for each position. The values
+// begin with a scale for each position, [16]; the integers follow as [dim / 16][4][16][4], four positions of a number side by side.
 struct Int8Cache {
     static constexpr bool IN_LANES = false;
 
     struct alignas(64) Weights {
         int8_t multiples[CHUNK];
-        float scale[CHUNK / LANES];  // of the multiples of a page
+        float scale[CHUNK / LANES];  // the scale of the multiples of each page
     };
 
     static int64_t values_at(int64_t dim) { return panel_bytes(INT8, dim); }
@@ -155,7 +155,8 @@ struct Int8Cache {
             values[64 + d / LANES * 256 + slot / 4 * 64 + d % LANES * 4 + slot % 4] = (uint8_t)(bytes[d] + 128);
     }
 
-    // The numbers as multiples of the result, -127 to 127; `half` rounds that to float16 first. NaN and infinity give NaN.
+    // Rounds the numbers to multiples, -127 to 127, of a scale, and returns the scale. With `half`, the scale is rounded to float16 first.
+    // If a number is NaN or infinite, the scale is NaN.
     static float quantise(const float* numbers, int64_t count, int8_t* bytes, bool half) {
         Floats highest = all(0.0f), strange = all(0.0f);
         for (int64_t i = 0; i < count; i += LANES) {
@@ -186,7 +187,8 @@ struct Int8Cache {
         for (int n = 0; n < N; n++) scores[n] = load(found[n]);
     }
 
-    // Weights and scales are not negative. Whole multiples of the largest product / 127; the scale is NaN if a product is.
+    // Rounds the products of weights and scales of values, none of which is negative, to multiples of the largest product / 127. If a
+    // product is NaN, that scale is NaN.
     INLINE void set_weights(Weights* weights, int64_t first, Floats numbers, float, const uint8_t* values) {
         Floats scaled = mul(numbers, load((const float*)values));
         float top = largest_or_nan(scaled);

@@ -1,6 +1,6 @@
-// Mixtures of experts: the choice of each token's experts, and the weighted sum of what they make of it.
+// Mixtures of experts: the choice of each token's experts, and the weighted sum of their results.
 //
-// Each token's sum goes through its experts in ascending order, whatever other tokens take, so that its bits do not depend on them.
+// A token's sum adds its experts in ascending order, whatever the experts of other tokens are, so that its bits do not depend on these.
 #pragma once
 
 #include "run.h"
@@ -9,11 +9,12 @@ namespace TGEN_KERNEL {
 
 constexpr int MOST_EXPERTS = 4096;
 
-// Some pairs side by side that go through one expert.
+// The pairs of a token and an expert, side by side, that have the same expert.
 struct Group {
     int32_t expert, first, count;
 };
 
+// The vectors of `input` from number `vector` on.
 INLINE Input from(Input input, int64_t vector) {
     int64_t groups = input.stride / GROUP;
     input.floats += vector * input.stride;
@@ -31,7 +32,7 @@ INLINE Input from(Input input, int64_t vector) {
     return input;
 }
 
-// The place of the largest number that is not taken: the first of equal ones, and always one of them, even among NaN.
+// The index of the largest number that is not taken, and the first of equal ones. Even if all are NaN, it is an index that is not taken.
 static int32_t largest_left(const float* numbers, const uint8_t* taken, int32_t count) {
     int32_t best = -1;
     for (int32_t i = 0; i < count; i++)
@@ -39,7 +40,7 @@ static int32_t largest_left(const float* numbers, const uint8_t* taken, int32_t 
     return best;
 }
 
-// Take every expert but those of the best groups, so that none of them is chosen.
+// Marks every expert outside the best groups as taken, so that none of them is chosen.
 static void keep_groups(const Instruction& op, const float* wanted, uint8_t* taken) {
     float best[MOST_EXPERTS];
     uint8_t kept[MOST_EXPERTS] = {};
@@ -57,7 +58,8 @@ static void keep_groups(const Instruction& op, const float* wanted, uint8_t* tak
     for (int32_t i = 0; i < op.experts; i++) taken[i] = !kept[i / size];
 }
 
-// SparseMixer: one expert after the other; its weight is a softmax over those left whose logits are near the highest.
+// SparseMixer (arXiv:2409.12136) chooses one expert after the other. A weight is a softmax over the experts that are left and whose logits
+// are near the highest one.
 static void choose_mixed(const Instruction& op, const float* logits, uint8_t* taken, int32_t* chosen, float* weight) {
     for (int32_t n = 0; n < op.chosen; n++) {
         int32_t best = largest_left(logits, taken, op.experts);
@@ -72,7 +74,7 @@ static void choose_mixed(const Instruction& op, const float* logits, uint8_t* ta
     }
 }
 
-// A token's experts in ascending order, and their weights.
+// Chooses a token's experts, and gives them in ascending order with their weights.
 static void choose(const Instruction& op, const float* logits, int32_t* chosen, float* weight) {
     uint8_t taken[MOST_EXPERTS] = {};
     float score[MOST_EXPERTS], wanted[MOST_EXPERTS];
@@ -112,7 +114,7 @@ static void choose(const Instruction& op, const float* logits, int32_t* chosen, 
     }
 }
 
-// All tokens' pairs in the order of the experts.
+// Sorts the pairs of all tokens by expert.
 static void sort_pairs(const Run& run, const Instruction& op) {
     const Routes& routes = run.routes;
     int64_t pairs = run.tokens * op.chosen;
@@ -128,7 +130,7 @@ static void sort_pairs(const Run& run, const Instruction& op) {
     }
 }
 
-// Copy the forms of a token's vector that `formats` asks for.
+// Copies the forms of a token's vector that `formats` asks for.
 static void copy_vector(const Input& from, int64_t token, const Input& to, int64_t pair, int32_t formats) {
     int64_t stride = from.stride, groups = stride / GROUP;
     memcpy(to.floats + pair * stride, from.floats + token * stride, (size_t)stride * 4);
@@ -150,7 +152,7 @@ static void copy_vector(const Input& from, int64_t token, const Input& to, int64
     }
 }
 
-// Choose experts and list the groups; of several tokens, gather each expert's vectors. Returns how many groups there are.
+// Chooses the experts, lists the groups and returns their number. With several tokens, it also gathers the vectors of each expert's tokens.
 static int32_t route(const Run& run, const Instruction& op, int thread, const Input& hidden, Group* groups, const int32_t** token, const float** weight) {
     const Routes& routes = run.routes;
     int64_t first, last;
@@ -180,7 +182,7 @@ static int32_t route(const Run& run, const Instruction& op, int thread, const In
     return count;
 }
 
-// Sets the sums of the experts to zero, in the thread's columns; what y holds of the shared part waits in `routes.shared`.
+// Sets the sums of the experts to zero in the thread's columns, and moves the shared part's result from y to `routes.shared`.
 static void start_sums(const Run& run, const Instruction& op, int64_t first, int64_t last) {
     for (int64_t t = 0; t < run.tokens; t++) {
         float factor = 1;
@@ -248,7 +250,7 @@ static void mix_experts(const Run& run, const Instruction& op, int thread) {
     pool_barrier(model.pool, thread);
 }
 
-// Room for the mixtures of a run; `places` as for other vectors.
+// Takes the buffers for the mixtures of a run from the arena. `places` is the number of vectors, as in run_program.
 static void take_expert_buffers(Run* run, Arena* arena, int64_t places) {
     const Model& model = *run->model;
     Routes& routes = run->routes;

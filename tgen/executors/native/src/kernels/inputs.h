@@ -1,4 +1,4 @@
-// The vectors that matrices multiply, and the rounding of them that each format of a matrix wants.
+// The vectors that matrices multiply, in the rounded forms that the formats of matrices read.
 #pragma once
 
 #include "lanes.h"
@@ -6,17 +6,19 @@
 
 namespace TGEN_KERNEL {
 
-// The vectors of some tokens in every form that a matrix may want. Rows have `stride` numbers, a multiple of 64, zero beyond the width.
+// The vectors of some tokens in every form that a matrix may read. A row has `stride` numbers, a multiple of 64, and zeros beyond the
+// width.
 struct Input {
     int64_t stride;
     float* floats;     // [tokens][stride]
     uint16_t* bf16;    // [tokens][stride]
     float* halves;     // [tokens][stride] the floats rounded to float16
     int8_t* int8;      // [tokens][stride]
-    float* scale;      // [tokens][stride / 32] of each group of int8
-    int32_t* sum;      // [tokens][stride / 32] of the group's int8
-    // For the matrices of GGUF files. Of each group, the scale rounded to float16, and the product of scale and sum rounded to float16;
-    // then the integers of 256 numbers with one scale, [tokens][stride / 256, rounded up], and the sums of 16 of them.
+    float* scale;      // [tokens][stride / 32] the scale of each group of int8
+    int32_t* sum;      // [tokens][stride / 32] the sum of the group's int8
+    // For the matrices of GGUF files: for each group, the scale, and the product of scale and sum, both rounded to float16. The three
+    // fields with `super` are integers with one scale for each 256, scales [tokens][stride / 256, rounded up], and sums of each 16
+    // integers.
     float *half_scale, *half_sum;
     int32_t* quartet;  // [tokens][stride / 4] the sum of each 4 of int8
     int8_t* super_int8;
@@ -27,8 +29,8 @@ struct Input {
 INLINE int64_t padded(int64_t columns) { return (columns + 63) & ~(int64_t)63; }
 INLINE int64_t supers_of(int64_t columns) { return (columns + SUPER - 1) / SUPER; }
 
-// Round each 32 numbers to multiples of their largest magnitude / 127, to the nearest, ties to even. llama.cpp rounds to the same integers
-// and then the scale, for matrices with scales alone (its Q8_0), or also the sum (Q8_1).
+// Rounds each 32 numbers to multiples of their largest magnitude / 127, to the nearest, ties to even. llama.cpp gets the same integers, and
+// then rounds the scale for matrices without minima (its Q8_0), and also the product with the sum for matrices with minima (Q8_1).
 static void round_groups(const Input& input, int64_t t, const float* floats, int64_t used, int32_t formats) {
     int8_t* bytes = input.int8 + t * input.stride;
     const int64_t at = t * (input.stride / GROUP);
@@ -52,7 +54,8 @@ static void round_groups(const Input& input, int64_t t, const float* floats, int
     }
 }
 
-// Round each 256 numbers to multiples of the one of largest magnitude / -127, as llama.cpp does for its K types (its Q8_K).
+// Rounds each 256 numbers to multiples of m / -127, where m is the number with the largest magnitude, as llama.cpp does for its K types
+// (Q8_K).
 static void round_supers(const Input& input, int64_t t, const float* floats, int64_t width) {
     const int64_t supers = supers_of(input.stride);
     for (int64_t s = 0; s < width / SUPER; s++) {
@@ -65,7 +68,7 @@ static void round_supers(const Input& input, int64_t t, const float* floats, int
             low = max(low, sub(all(0.0f), load(some + i)));
         }
         float up = largest(high), down = largest(low), extreme = up > down ? up : -down;
-        if (up == down && up > 0)  // the first of them counts
+        if (up == down && up > 0)  // if both signs have the largest magnitude, the first number counts
             for (int64_t i = 0; i < SUPER; i++)
                 if (fabsf(some[i]) == up) {
                     extreme = some[i];
@@ -81,7 +84,7 @@ static void round_supers(const Input& input, int64_t t, const float* floats, int
     }
 }
 
-// Bring token t's vector [width] into the forms that `formats` asks for.
+// Converts token t's vector [width] to the forms that `formats` asks for.
 static void prepare(const Input& input, int64_t t, const float* vector, int64_t width, int32_t formats) {
     float* floats = input.floats + t * input.stride;
     int64_t used = padded(width);
@@ -101,7 +104,7 @@ static void prepare(const Input& input, int64_t t, const float* vector, int64_t 
     if (formats & (BY_GROUP | BY_SUPER)) {
         Floats strange = all(0.0f);  // stays 0 unless a number is infinite or NaN
         for (int64_t k = 0; k < used; k += LANES) strange = fma(load(floats + k), all(0.0f), strange);
-        // Integers cannot hold NaN, which must come out at the end all the same, so that it is noticed.
+        // Integers cannot hold NaN, so a scale becomes NaN: the result must be NaN, too, so that it is noticed.
         if (sum(strange) != 0) {
             if (formats & BY_GROUP) input.scale[t * (input.stride / GROUP)] = NAN;
             if (formats & (ROUND_SCALES | ROUND_SUMS)) input.half_scale[t * (input.stride / GROUP)] = NAN;

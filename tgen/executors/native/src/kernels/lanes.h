@@ -1,7 +1,7 @@
 // Sixteen float lanes and sixteen int32 lanes on each instruction set, with one set of names.
 //
-// Everything above this file is written once, for sixteen lanes: one register on AVX-512, two on AVX2, four on NEON, an array otherwise.
-// Each kernel file defines one of TGEN_AVX512, TGEN_AVX2, TGEN_NEON or TGEN_PLAIN, and TGEN_KERNEL, the namespace of its copy.
+// All files that include this one are written once, for sixteen lanes: one register on AVX-512, two on AVX2, four on NEON, an array
+// otherwise. Each kernel file defines one of TGEN_AVX512, TGEN_AVX2, TGEN_NEON or TGEN_PLAIN, and TGEN_KERNEL, the namespace of its copy.
 #pragma once
 
 #include <stddef.h>
@@ -19,19 +19,12 @@
 
 namespace TGEN_KERNEL {
 
-// float16 and bfloat16 are uint16_t here; no type of the compiler's is needed.
+// uint16_t holds float16 and bfloat16 here, so the compiler needs no types for them.
 INLINE float bf16_to_float(uint16_t bits) {
     uint32_t wide = (uint32_t)bits << 16;
     float value;
     memcpy(&value, &wide, 4);
     return value;
-}
-
-// Rounds to the nearest, ties to even. NaN never comes here: weights and logits are checked.
-INLINE uint16_t float_to_bf16(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
 #if TGEN_AVX512
@@ -61,7 +54,7 @@ INLINE Floats power_of_two(Floats n) {
 }
 INLINE float sum(Floats a) { return _mm512_reduce_add_ps(a.v); }
 INLINE float largest(Floats a) { return _mm512_reduce_max_ps(a.v); }
-// The largest of numbers that are not negative, or NaN if one is: their bits have the order of integers.
+// The largest of numbers that are not negative, or NaN if one of them is NaN. The bits of such numbers have the order of integers.
 INLINE float largest_or_nan(Floats a) {
     uint32_t bits = _mm512_reduce_max_epu32(_mm512_castps_si512(a.v));
     float value;
@@ -86,8 +79,8 @@ INLINE void sum4(const Floats* a, float* out) {
     _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
 }
 
-// Products of 16 rows of four weights with four int8 activations, summed into int32. Stored weights are unsigned, so an accumulator
-// starts with what their offset of 128 (or less, for `dot4`) adds. `dot4` takes weights up to 63.
+// Products of 16 rows of four weights with four int8 activations, summed into int32. Stored weights are unsigned, so an accumulator starts
+// with the negative of what their offset adds: 128, or less for `dot4`. `dot4` takes weights up to 63.
 INLINE Ints integers(int32_t x) { return {_mm512_set1_epi32(x)}; }
 INLINE Ints start8(int32_t sum) { return integers(-128 * sum); }
 struct Quartets { __m512i v; };
@@ -97,7 +90,8 @@ INLINE void weights4(const uint8_t* p, Quartets* low, Quartets* high) {
     low->v = _mm512_and_si512(packed, mask);
     high->v = _mm512_and_si512(_mm512_srli_epi16(packed, 4), mask);
 }
-// Weights of four bits with two further bits of each: those of the byte at p that `place` counts.
+// Adds the two high bits of weights to their four low bits. A byte at p holds the pairs of high bits of four quartets; `place` is the
+// quartet.
 INLINE Quartets with_high(Quartets w, const uint8_t* p, int place) {
     __m512i bits = _mm512_load_si512(p);
     bits = place < 2 ? _mm512_slli_epi16(bits, 4 - 2 * place) : _mm512_srli_epi16(bits, 2 * place - 4);
@@ -105,7 +99,7 @@ INLINE Quartets with_high(Quartets w, const uint8_t* p, int place) {
 }
 INLINE Floats load_int8(const int8_t* p) { return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128((const __m128i*)p)))}; }
 INLINE Ints dot8(Ints a, Quartets w, int32_t x) { return {_mm512_dpbusd_epi32(a.v, w.v, _mm512_set1_epi32(x))}; }
-// The same with multipliers from 0 to 127, which need no offset: an accumulator starts with 0.
+// The same with multipliers from 0 to 127, which are the unsigned operand here. So no offset is needed, and an accumulator starts with 0.
 INLINE Quartets values8(const uint8_t* p) { return {_mm512_xor_si512(_mm512_load_si512(p), _mm512_set1_epi8((char)0x80))}; }
 INLINE Ints weigh8(Ints a, Quartets w, int32_t x) { return {_mm512_dpbusd_epi32(a.v, _mm512_set1_epi32(x), w.v)}; }
 INLINE Ints dot4(Ints a, Quartets w, int32_t x) { return dot8(a, w, x); }
@@ -178,7 +172,7 @@ INLINE float half_to_float(uint16_t bits) { return _mm_cvtss_f32(_mm_cvtph_ps(_m
 INLINE void sum4(const Floats* x, float* out) {
     for (int i = 0; i < 4; i++) out[i] = sum(x[i]);
 }
-// maddubs would overflow with weights up to 255, so the sign moves from the weight to the activation: |w| * (x * sign(w)).
+// maddubs would overflow with weights up to 255, so dot8 takes signed weights and moves their sign to the activation: |w| * (x * sign(w)).
 INLINE Ints integers(int32_t x) { __m256i v = _mm256_set1_epi32(x); return {v, v}; }
 INLINE Ints start8(int32_t) { return integers(0); }
 struct Quartets { __m256i a, b; };
@@ -347,7 +341,7 @@ INLINE float largest_or_nan(Floats a) {
     for (int i = 0; i < 16; i++) best = a.v[i] == a.v[i] ? best : a.v[i];
     return best;
 }
-// float16 by arithmetic on its bits, so that no instruction beyond the baseline is needed.
+// Converts float16 by arithmetic on its bits, so that no instruction beyond the baseline is needed.
 INLINE float half_to_float(uint16_t bits) {
     int exponent = (bits >> 10) & 31, mantissa = bits & 1023;
     float value = exponent == 0    ? ldexpf((float)mantissa, -24)
@@ -426,10 +420,10 @@ INLINE float half_of(float x) {
     return lanes[0];
 }
 
-// e^x to about 1e-7 relative, by a polynomial on [-ln 2 / 2, ln 2 / 2]; 0 far below. The numbers are those of the vector expf of Arm's
-// Optimized Routines, which llama.cpp has, too.
+// e^x with a relative error of about 1e-7, by a polynomial on [-ln 2 / 2, ln 2 / 2]; 0 below -87.3. The constants are those of the vector
+// expf in Arm's Optimized Routines, which llama.cpp uses, too.
 INLINE Floats exponential(Floats x) {
-    const Floats large = all(12582912.0f);  // beside it, a float has no room for a fraction
+    const Floats large = all(12582912.0f);  // 1.5 * 2^23: a float of this size has no bits for a fraction, so adding it rounds
     Floats bounded = min(max(x, all(-87.3f)), all(88.0f));
     Floats n = sub(fma(bounded, all(0x1.715476p+0f), large), large);
     Floats r = fma(n, all(-0x1.7f7d1cp-20f), fma(n, all(-0x1.62e4p-1f), bounded)), square = mul(r, r);

@@ -1,7 +1,7 @@
 // Products of a matrix with the vectors of one or many tokens.
 //
-// Each number of a result is one chain of additions in the order of the columns (or a few), then one fixed tree. It does not depend on how
-// many tokens or threads there are, so a token's result has the same bits alone and beside others.
+// Each number of a result comes from one or a few chains of additions in the order of the columns, which one fixed tree adds at the end.
+// The order does not depend on the number of tokens or threads, so a token's result has the same bits alone and beside others.
 #pragma once
 
 #include "gguf/blocks.h"
@@ -30,8 +30,8 @@ struct Float16Row {
     INLINE Floats dot(Floats acc, Weights w, const Input& x, int64_t at) { return fma(w, load(x.floats + at), acc); }
 };
 
-// Float16 by vectors rounded to float16, in the order of llama.cpp's products with one vector: its four registers are four chains here, or
-// two where a register has half as many lanes.
+// Float16 times vectors rounded to float16, in the order of llama.cpp's products with one vector. Its four registers are four chains here,
+// or two if its registers have half as many lanes.
 struct F16Row {
 #if TGEN_AVX512
     static constexpr int64_t BYTES = 2, STEP = 16, CHAINS = 4;
@@ -59,8 +59,8 @@ struct Bfloat16Row {
 #endif
 };
 
-// Four rows times N tokens. Rows come one after the other for one token, because one stream of memory is read fastest; for more tokens
-// they come together, so that each activation is loaded once; then FETCH rows from number `fetch` on are fetched ahead.
+// Four rows times N tokens. For one token, the rows are read one after the other, because one stream of memory is read fastest. For more
+// tokens, they are read together, so that each activation is loaded once, and FETCH rows from number `fetch` on are fetched ahead.
 template <class Type, int N, int FETCH>
 static void row_tile(const uint8_t* weights, int64_t row_bytes, int64_t columns, const Input& x, int64_t token, float* out, int64_t stride,
                      int64_t fetch = 0) {
@@ -91,7 +91,7 @@ static void row_tile(const uint8_t* weights, int64_t row_bytes, int64_t columns,
             for (int c = 0; c < CHAINS; c++) acc[c][0][r] = sum[c];
         }
     } else {
-        for (int c = 0; c < CHAINS; c++)  // one chain after the other, so that all sums of one stay in registers
+        for (int c = 0; c < CHAINS; c++)  // one chain after the other, so that all sums of a chain stay in registers
             for (int64_t k = c * Type::STEP; k < whole; k += STRIDE) {
                 typename Type::Weights w[4];
                 for (int r = 0; r < FETCH; r++) __builtin_prefetch(ahead + r * row_bytes + k * Type::BYTES, 0, 2);
@@ -100,7 +100,7 @@ static void row_tile(const uint8_t* weights, int64_t row_bytes, int64_t columns,
                     for (int r = 0; r < 4; r++) acc[c][n][r] = Type::dot(acc[c][n][r], w[r], x, at + n * x.stride + k);
             }
     }
-    if (whole < columns) {  // the last columns do not fill a register: a copy keeps the load inside the file
+    if (whole < columns) {  // the last columns do not fill a register, so a padded copy keeps the load from reading past the matrix
         for (int r = 0; r < 4; r++) {
             alignas(64) uint8_t rest[128] = {};
             memcpy(rest, weights + r * row_bytes + whole * Type::BYTES, (size_t)((columns - whole) * Type::BYTES));
@@ -118,7 +118,7 @@ static void row_tile(const uint8_t* weights, int64_t row_bytes, int64_t columns,
     }
 }
 
-// The same with so many rows fetched ahead: none, 2 or 4.
+// The same, with `rows` (0, 2 or 4) rows fetched ahead.
 template <class Type, int N>
 static void fetching_tile(const uint8_t* weights, int64_t row_bytes, int64_t columns, const Input& x, int64_t token, float* out, int64_t stride,
                           int64_t fetch, int64_t rows) {
@@ -127,8 +127,8 @@ static void fetching_tile(const uint8_t* weights, int64_t row_bytes, int64_t col
     else row_tile<Type, N, 0>(weights, row_bytes, columns, x, token, out, stride);
 }
 
-// Four rows times tokens first to last, in tiles. The first tile fetches rows ahead, or the first two share that: memory delivers them evenly
-// while the others compute, and too many requests at once would wait for each other.
+// Four rows times tokens first to last, in tiles. A single tile of several tokens fetches all four rows ahead; else the first two tiles
+// fetch two each. So memory delivers the rows evenly while the tiles compute; too many requests at once would wait for each other.
 template <class Type>
 static void row_tiles(const uint8_t* weights, int64_t row_bytes, int64_t columns, const Input& x, int64_t first, int64_t last, float* out,
                       int64_t stride) {
@@ -154,11 +154,11 @@ static void row_tiles(const uint8_t* weights, int64_t row_bytes, int64_t columns
     }
 }
 
-// Rows first to last of a row-major matrix times `tokens` tokens: out[token * stride + row - first].
+// Rows first to last of a row-major matrix times `tokens` tokens. The result is out[token * stride + row - first].
 template <class Type>
 static void multiply_rows(const Matrix& m, int64_t first, int64_t last, const Input& x, int64_t tokens, float* out, int64_t stride) {
     int64_t row_bytes = (int64_t)m.columns * Type::BYTES;
-    // As many tokens at once as leave their activations in the second-level cache while all rows pass by.
+    // The tokens are divided into blocks whose activations stay in the second-level cache while all rows pass by.
     int64_t block = 393216 / (x.stride * Type::BYTES) / TILE_TOKENS * TILE_TOKENS;
     if (block < 4 * TILE_TOKENS) block = 4 * TILE_TOKENS;
     for (int64_t begin = 0; begin < tokens; begin += block) {
@@ -171,7 +171,7 @@ static void multiply_rows(const Matrix& m, int64_t first, int64_t last, const In
                 row_tiles<Type>(weights, row_bytes, m.columns, x, begin, end, to, stride);
                 continue;
             }
-            float spare[4];  // the last rows do not fill a tile: each is computed as a tile of four equal ones
+            float spare[4];  // the last rows do not fill a tile, so each is computed as a tile of four equal rows
             for (int64_t i = 0; i < rows; i++)
                 for (int64_t t = begin; t < end; t++) {
                     row_tile<Type, 1, 0>(weights + i * row_bytes, 0, m.columns, x, t, spare, 4);
@@ -226,7 +226,7 @@ static void panel_tile(const uint8_t* panel, int64_t groups, const Input& x, int
     for (int n = 0; n < N; n++) store(out + n * stride, total[n]);
 }
 
-// Panels first / 16 to last / 16; `first` and `last` are multiples of 16, and `out` has room for whole panels.
+// Multiplies rows first to last, which are multiples of 16, so that the rows are whole panels. `out` has room for whole panels.
 template <bool FOUR_BITS>
 static void multiply_panels(const Matrix& m, int64_t first, int64_t last, const Input& x, int64_t tokens, float* out, int64_t stride) {
     int64_t bytes = panel_bytes(m.format, m.columns), groups = padded(m.columns) / GROUP;

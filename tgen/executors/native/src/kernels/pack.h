@@ -1,8 +1,9 @@
 // Packs a matrix into panels of 16 rows with 8 or 4 bits a weight; a lane is a row.
 //
 // A group is 32 columns of one row with one float16 scale. A panel holds pairs of groups; a pair is 2 x 16 scales (64 bytes), then each
-// group's weights. Eight bits: weight + 128 at [quartet of columns][row][4]. Four bits: weight + 8; a byte at [quartet][row][4] holds a
-// weight of that quartet low and of the fourth quartet after it high. Rows and columns beyond the matrix are zero.
+// group's weights. With eight bits, weight + 128 is a byte at [quartet of columns][row][4]. With four bits, a byte at [quartet][row][4]
+// holds weight + 8 of that quartet in its low half, and that of the fourth quartet after it in its high half. Rows and columns beyond the
+// matrix are zero.
 #pragma once
 
 #include "lanes.h"
@@ -10,11 +11,13 @@
 
 namespace TGEN_KERNEL {
 
-// The steps between 0 and a group's weight of largest magnitude that scales of 4 bits are tried with. This weight comes to lie at the
-// negative end, which has -8 where the positive end has 7; beyond 8 steps it is cut off, so that the others are rounded more finely.
+// Scales of 4 bits are tried with these numbers of steps between 0 and the weight of a group that has the largest magnitude. That weight
+// gets the negative end of the integers, which is -8 where the positive end is 7. Beyond 8 steps it is cut off, and the others are rounded
+// more finely.
 static const float TRIED_STEPS[] = {6.5f, 7.0f, 7.25f, 7.5f, 7.75f, 8.0f, 8.25f, 8.5f, 8.75f, 9.0f, 9.5f};
 
-// A scale that float16 and bfloat16 both hold: rounded to eight bits, at eight bits a weight upwards so that no weight is cut off.
+// A scale that float16 and bfloat16 both hold: it is rounded to eight bits. For weights of eight bits it is rounded upwards, so that no
+// weight is cut off.
 INLINE float storable_scale(float scale, bool upwards) {
     uint32_t bits;
     memcpy(&bits, &scale, 4);
@@ -23,7 +26,7 @@ INLINE float storable_scale(float scale, bool upwards) {
     return scale > 65280.0f ? 65280.0f : scale < -65280.0f ? -65280.0f : scale;
 }
 
-// The nearest whole number, ties to even, from `low` to `high`. Beside 1.5 * 2^23 a float has no room for a fraction.
+// The nearest whole number from `low` to `high`, ties to even. A float of 1.5 * 2^23 has no bits for a fraction, so adding it rounds.
 INLINE Floats whole(Floats a, float low, float high) {
     Floats large = all(12582912.0f);
     return sub(add(min(max(a, all(low)), all(high)), large), large);
@@ -34,15 +37,15 @@ INLINE Floats inverse_or_zero(Floats a) {
     return where_positive(size, div(all(1.0f), where_positive(size, a, all(1.0f))), none);
 }
 
-// The scales of 16 groups of 8 bits, before they are rounded: the largest weight lies at 127 steps.
+// The scales of 16 groups of 8 bits, before they are rounded. The largest magnitude becomes 127.
 INLINE Floats scales8(const Floats* columns) {
     Floats top = all(0.0f);
     for (int i = 0; i < GROUP; i++) top = max(top, magnitude(columns[i]));
     return mul(top, all(1.0f / 127.0f));
 }
 
-// The scales of 16 groups of 4 bits: each trial's rounded weights have a best scale <x, q> / <q, q> and then leave the squared error
-// |x|^2 - <x, q>^2 / <q, q>; the trial that leaves least wins.
+// The scales of 16 groups of 4 bits. In each trial, the weights x are rounded to integers q. The best scale for these is <x, q> / <q, q>,
+// and its squared error is |x|^2 - <x, q>^2 / <q, q>. The trial with the least error wins.
 INLINE Floats scales4(const Floats* columns) {
     Floats top = all(0.0f), bottom = all(0.0f), none = all(0.0f);
     for (int i = 0; i < GROUP; i++) {
@@ -76,7 +79,7 @@ INLINE float number_at(int32_t format, const uint8_t* row, int64_t at) {
     return format == FLOAT16 ? half_to_float(bits) : bf16_to_float(bits);
 }
 
-// Sixteen weights of one row as floats; only the first `count` are read.
+// Sixteen weights of one row as floats. It reads only the first `count`; the others are 0.
 INLINE void read_numbers(int32_t format, const uint8_t* row, int64_t at, int64_t count, float* out) {
     if (count >= LANES) {
         const uint8_t* from = row + at * (format == FLOAT32 ? 4 : 2);
@@ -119,7 +122,7 @@ static void pack_group(const float (*block)[GROUP], uint8_t* scale_place, uint8_
     }
 }
 
-// Rows first to last, whole panels but at the end.
+// Packs rows first to last. `first` is a multiple of 16, and so is `last` unless it is the end of the matrix.
 template <bool FOUR_BITS>
 static void pack_rows(int32_t source_format, int32_t rows, int32_t columns, const uint8_t* source, uint8_t* packed, int32_t first,
                       int32_t last) {

@@ -1,4 +1,4 @@
-// What the instructions of a program share: the buffers of a run, which tokens a thread handles, and activations.
+// What the instructions of a program share: the buffers of a run, the division of work among threads, and activations.
 #pragma once
 
 #include "../arena.h"
@@ -9,15 +9,16 @@ namespace TGEN_KERNEL {
 
 constexpr int64_t LINE = 16;  // counters in a line of the processor's cache
 
-// Some queries of a row that one thread takes at once, for one head group and one chunk (of one query) or all chunks.
+// Some queries of a row that one thread computes at once, for one head of keys: those of one token with one chunk of keys, or those of
+// several tokens with all keys.
 struct Item {
     int32_t row, token, tokens, chunk;  // chunk -1: all
 };
 
-// What a mixture needs. A pair is a token and one of its experts; pairs stand in the order of the experts, and then of the tokens.
+// The buffers of a mixture. A pair is a token and one of its experts. Pairs are ordered by expert, and those of an expert by token.
 struct Routes {
     int32_t* chosen;       // [places][chosen] each token's experts, in ascending order
-    float* weight;         // the same of their weights
+    float* weight;         // [places][chosen] the weights of these experts
     int32_t* start;        // [experts + 1] each expert's first pair
     int32_t* pair_token;   // [pairs]
     float* pair_weight;    // [pairs]
@@ -25,8 +26,8 @@ struct Routes {
     float* inner;          // [pairs][inner_stride]
     int64_t inner_stride;
     Input inner_input;     // [pairs]
-    float* part;           // [tokens][part_stride] what one expert makes of its tokens
-    float* shared;         // the same of what the shared part makes of all tokens
+    float* part;           // [tokens][part_stride] the results of one expert for its tokens
+    float* shared;         // [tokens][part_stride] the results of the shared part for all tokens
     int64_t part_stride;
 };
 
@@ -35,26 +36,28 @@ struct Run {
     const Program* program;
     const Batch* batch;
     int threads;
-    int64_t tokens;  // until SELECT, then the chosen ones
+    int64_t tokens;  // all tokens of the batch; from SELECT on, the chosen ones
     float *x, *chosen_x, *y, *projected, *mixed, *inner;
     Input hidden, other;
     int64_t x_stride, y_stride, projected_stride, mixed_stride, inner_stride, logits_stride;
     Item *items, *cross_items;
     int64_t item_count, cross_item_count;
-    int64_t* partial_at;  // [tokens] where a token's partial results start; -1: it has none
+    int64_t* partial_at;  // [tokens] where a token's partial results start in `partials`; -1 if it has none
     float* partials;      // [..][heads][chunks][2 + head_dim]
-    int32_t* halted;      // [2] whether the run was interrupted, as thread 0 saw it before this instruction and the last one
-    int32_t* taken;       // [2][threads][LINE] how many blocks of a thread's share are taken
-    int phase;            // which half of `taken` the next work uses
-    float* routed;        // [tokens][routed_stride] the router's logits, and that of the shared part's gate
+    int32_t* halted;      // [2] whether thread 0 saw an interruption before this instruction, and before the last one
+    int32_t* taken;       // [2][threads][LINE] how many blocks of each thread's share are taken
+    int phase;            // the half of `taken` that the next work uses
+    float* routed;        // [tokens][routed_stride] the router's logits, and then the logit of the shared part's gate
     int64_t routed_stride;
     Routes routes;
     bool several;         // more than one token, so that vectors are shared between threads
 };
 
-// Whether another thread wants the run to end early. What an instruction leaves out then does not matter: the run ends before the next one.
+// Whether another thread wants the run to end early. An instruction may then leave out work, because the run ends before the next
+// instruction.
 INLINE bool is_hurried(const Run& run) { return run.batch->interrupt && __atomic_load_n(run.batch->interrupt, __ATOMIC_RELAXED); }
 
+// A thread's share [first, last) of `count` items; shares begin at multiples of `unit`.
 INLINE void share(int64_t count, int64_t unit, int threads, int thread, int64_t* first, int64_t* last) {
     int64_t units = (count + unit - 1) / unit;
     *first = units * thread / threads * unit;
@@ -63,10 +66,10 @@ INLINE void share(int64_t count, int64_t unit, int threads, int thread, int64_t*
     if (*first > count) *first = count;
 }
 
-// Lets the threads do `count` items in blocks, with a barrier after them. Each has a share of its own, whose blocks it takes in their order,
-// and then helps the others: cores do not read memory equally fast. A share is a multiple of `unit` items.
+// Divides `count` items in blocks among the threads, and waits until all are done. Each thread has its own share and takes the blocks of it
+// in order. Then it helps the others, because cores do not read memory equally fast. A share is a multiple of `unit` items.
 //
-// The counters of the last such work are set back now: every thread has passed its barrier, and none has passed this one's.
+// The counters of the last such work are reset now, because every thread has passed that work's barrier, and none has passed this one's.
 template <class Work>
 INLINE void in_blocks(Run& run, int thread, int64_t count, int64_t unit, int64_t block, Work work) {
     int32_t *taken = run.taken + run.phase * run.threads * LINE, *next = run.taken + (1 - run.phase) * run.threads * LINE;
@@ -85,13 +88,14 @@ INLINE void in_blocks(Run& run, int thread, int64_t count, int64_t unit, int64_t
     pool_barrier(run.model->pool, thread);
 }
 
-// The tokens whose vectors a thread handles, and the place of a token's vectors.
+// The tokens [first, last) whose vectors a thread computes.
 INLINE void own_tokens(const Run& run, int thread, int64_t* first, int64_t* last) {
     if (run.several) return share(run.tokens, 1, run.threads, thread, first, last);
     *first = 0;
     *last = run.tokens;
 }
 
+// The place of a token's vectors. With one token, each thread computes them in its own place.
 INLINE int64_t place(const Run& run, int64_t token, int thread) { return run.several ? token : thread; }
 
 static Input make_input(Arena* arena, int64_t tokens, int64_t width) {
@@ -120,7 +124,7 @@ INLINE Floats activate(int activation, const float* numbers, Floats x) {
             Floats cubic = mul(x, fma(mul(x, x), all(0.044715f), all(1.0f)));
             return mul(mul(x, all(0.5f)), add(hyperbolic_tangent(mul(cubic, all(0.79788456f))), all(1.0f)));
         }
-        case GELU_HALF: {  // llama.cpp looks it up in a table of float16
+        case GELU_HALF: {  // llama.cpp looks the value up in a table for float16
             Floats rough = half_of(x), cubic = mul(rough, fma(mul(rough, rough), all(0.044715f), all(1.0f)));
             Floats value = half_of(mul(mul(rough, all(0.5f)), add(hyperbolic_tangent(mul(cubic, all(0.79788456f))), all(1.0f))));
             value = where_positive(sub(x, all(-10.0f)), value, all(0.0f));
@@ -137,7 +141,7 @@ INLINE Floats activate(int activation, const float* numbers, Floats x) {
     }
 }
 
-// Up to 16 numbers from p on, of which `left` may be read; the others are 0.
+// The 16 numbers from p on; only the first `left` may be read, and the others are 0.
 INLINE Floats load_some(const float* p, int64_t left) {
     if (left >= LANES) return load(p);
     float some[LANES] = {};
@@ -152,7 +156,8 @@ INLINE void store_some(float* p, int64_t left, Floats x) {
     memcpy(p, some, (size_t)left * 4);
 }
 
-// Biases, activation, gate and softcap of rows first to last: `out` and `up` start at row `first`; numbers beyond the last row are not read.
+// Applies biases, activation, gate and softcap to the rows first to last of a product. `out` and `up` start at row `first`. It reads no
+// biases beyond the last row.
 static void finish_rows(const Instruction& op, const float* bias, const float* up_bias, int64_t first, int64_t last, int64_t tokens,
                         float* out, const float* up, int64_t stride) {
     for (int64_t t = 0; t < tokens; t++)

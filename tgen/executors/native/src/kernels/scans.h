@@ -1,4 +1,4 @@
-// Passes over the logits of one row, for the sampler: it reads a vocabulary of 150,000 a few times in each step.
+// Passes over the logits of one row for the sampler, which reads a vocabulary of 150,000 a few times in each step.
 #pragma once
 
 #include "lanes.h"
@@ -15,7 +15,7 @@ int32_t all_finite(const float* logits, int64_t count) {
     return !bad;
 }
 
-// Of the numbers as a matrix [rows, groups], the largest of each column; what is left over after the last row belongs to no group.
+// The largest number of each column of the numbers as a matrix [rows, groups]. Numbers after the last whole row belong to no group.
 void group_maxima(const float* logits, int64_t count, int64_t groups, float* maxima) {
     memcpy(maxima, logits, 4 * (size_t)groups);
     for (int64_t row = 1; row < count / groups; row++) {
@@ -24,7 +24,7 @@ void group_maxima(const float* logits, int64_t count, int64_t groups, float* max
     }
 }
 
-// Puts the places of numbers from `border` upwards into `places`, which has room for all, and returns how many there are.
+// Writes the indices of the numbers that are at least `border` to `places`, and returns how many there are. `places` has room for all.
 int64_t places_from(const float* logits, int64_t count, float border, int64_t* places) {
     int64_t found = 0;
     for (int64_t first = 0; first < count; first += 64) {
@@ -40,7 +40,7 @@ int64_t places_from(const float* logits, int64_t count, float border, int64_t* p
     return found;
 }
 
-// For each block of numbers, the sum of exp((number - highest) * factor), in float32 but for the sum of the lanes.
+// For each block of numbers, the sum of exp((number - highest) * factor). Each lane adds in float32, and the lanes are added in double.
 void rough_sums(const float* logits, int64_t count, int64_t block, float highest, float factor, double* sums) {
     const Floats top = all(highest), scale = all(factor);
     for (int64_t first = 0; first < count; first += block, sums++) {

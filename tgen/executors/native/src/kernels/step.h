@@ -1,7 +1,7 @@
-// Runs a program over a batch: one parallel region, in which every thread walks through the instructions.
+// Runs a program over a batch in one parallel region, in which every thread goes through all instructions.
 //
-// With one token, each thread repeats the cheap work on vectors (norms, sums, quantising) in memory of its own, and so needs no barrier
-// after it. With several tokens, each thread takes some of them.
+// With one token, each thread repeats the cheap work on vectors (norms, sums, quantising) in its own memory, and so needs no barrier after
+// it. With several tokens, each thread does this work for some of them.
 #pragma once
 
 #include "attention.h"
@@ -9,7 +9,8 @@
 
 namespace TGEN_KERNEL {
 
-// Sixteen sums in double, so that the order of additions hardly ever shows in the float that they become (llama.cpp does so, too).
+// Sixteen sums in double, so that the order of additions hardly ever changes the float that they are rounded to. llama.cpp also adds in
+// double.
 struct Sum {
     double lanes[LANES] = {};
 
@@ -118,7 +119,7 @@ static void join_residual(const Run& run, const Instruction& op, int thread) {
     if (run.several) pool_barrier(model.pool, thread);
 }
 
-// Where a result is stored, and how far a token's vector is from the next.
+// The memory of a place, and the distance from a token's vector there to the next token's.
 INLINE float* target_of(const Run& run, int place, int64_t* stride) {
     switch (place) {
         case INNER: *stride = run.inner_stride; return run.inner;
@@ -131,20 +132,21 @@ INLINE float* target_of(const Run& run, int place, int64_t* stride) {
 
 static void take_mixed(const Run& run, const Instruction& op, int64_t token, float* out);
 
-// How many rows a thread takes at once: some kilobytes of one token's weights, or as many as leave room for the vectors of many tokens.
+// The rows that a thread takes at once. With few tokens, their weights are some 16 KB; with many, more, because the vectors are read once
+// for each block of rows.
 static int64_t block_rows(const Matrix& m, int64_t tokens) {
     int64_t bytes = m.format >= INT8 ? panel_bytes(m.format, m.columns) : LANES * m.columns * (m.format == FLOAT32 ? 4 : 2);
     int64_t panels = (tokens > 16 ? 131072 : 16384) / bytes, least = tokens > 16 ? 2 : 1;
     return LANES * (panels > least ? panels : least);
 }
 
-// Rows first to last of a product, from biases to activations; `out` is where row `first` goes.
+// Rows first to last of a MULTIPLY, with its biases and activation. `out` is the place of row `first`.
 static void multiply_some(const Run& run, const Instruction& op, const Matrix& m, int64_t first, int64_t last, const Input& input, float* out,
                           int64_t stride) {
     multiply(m, first, m.format >= INT8 ? lanes_of(last) : last, input, run.tokens, out, stride);
     const float *bias = m.bias, *up_bias = nullptr;
     float* up = nullptr;
-    if (op.gated) {  // the gate's rows stand in the target, the others in a place of the same shape after it
+    if (op.gated) {  // the gate's rows go to the target, those of the other matrix to a place of the same shape after it
         const Matrix& other = run.model->matrices[op.matrices[1]];
         up = out + run.inner_stride / 2;
         up_bias = other.bias;
@@ -204,7 +206,7 @@ INLINE void clip(const Instruction& op, int64_t count, float* numbers) {
         for (int64_t i = 0; i < count; i++) numbers[i] = fminf(fmaxf(numbers[i], -op.clip), op.clip);
 }
 
-// One head of queries or keys as attention takes it: clipped, normalised, rotated. `heads` holds all heads of the token, side by side.
+// One head of queries or keys as attention reads it: clipped, normalised, rotated. `heads` holds all heads of the token, side by side.
 static void prepare_head(const Run& run, const Instruction& op, int32_t norm_number, const float* heads, int64_t head, int64_t dim,
                          int64_t position, float* out) {
     memcpy(out, heads + head * dim, (size_t)dim * 4);
@@ -220,7 +222,7 @@ static void prepare_head(const Run& run, const Instruction& op, int32_t norm_num
     if (op.rope >= 0 && !op.norm_after_rope) turn(run.model->ropes[op.rope], position, out);
 }
 
-// Write a token's keys and values into its row's page, for one head.
+// Writes a token's keys and values of one head into its row's page.
 static void write_cache(const Run& run, const Instruction& op, const Row* row, int64_t token, int64_t position, int32_t kv_head) {
     const Geometry& geometry = *row->geometry;
     const CacheLayer& layer = geometry.layer[op.layer];
@@ -307,7 +309,7 @@ static void attend_item(const Run& run, const Instruction& op, const Item& item,
     }
 }
 
-// A token's mixed heads: as they stand, or from the partial results of its chunks.
+// A token's mixed heads: copied, or joined from the partial results of its chunks.
 static void take_mixed(const Run& run, const Instruction& op, int64_t token, float* out) {
     const Batch& batch = *run.batch;
     int64_t columns = run.model->matrices[op.matrices[0]].columns;
@@ -335,7 +337,8 @@ static void attend_all(Run& run, const Instruction& op, int thread) {
     const Geometry& geometry = *(op.cross ? batch.row[0]->source : batch.row[0])->geometry;
     const int32_t kv_heads = geometry.layer[op.layer].kv_heads;
     if (!op.cross) {
-        // A row that reads one token writes it where it attends to it; other rows' tokens are all written first.
+        // If a row reads one token, the item that attends to the token's chunk writes its keys and values. Those of other rows are written
+        // here.
         bool any = false;
         for (int32_t r = 0; r < batch.rows; r++) any |= batch.start[r + 1] - batch.start[r] > 1;
         if (any) {
@@ -349,7 +352,7 @@ static void attend_all(Run& run, const Instruction& op, int thread) {
             pool_barrier(run.model->pool, thread);
         }
     }
-    // Head by head, so that a thread goes on where it has fetched ahead.
+    // The items are ordered by head, so that a thread continues with the pages that it has fetched ahead.
     const Item* items = op.cross ? run.cross_items : run.items;
     const int64_t each = op.cross ? run.cross_item_count : run.item_count;
     in_blocks(run, thread, each * kv_heads, 1, 1, [&](int64_t number, int64_t) {
@@ -374,25 +377,25 @@ static void store_keys(const Run& run, const Instruction& op, int thread) {
     pool_barrier(run.model->pool, thread);
 }
 
-// Keep the tokens whose logits are wanted. Each thread has its own copy of the run, so each makes the same change.
+// Keeps the tokens whose logits are wanted. Each thread has its own copy of the run, so each makes the same change.
 static void select_tokens(Run* run, int thread) {
     const Batch& batch = *run->batch;
     if (batch.chosen < run->tokens) {
         bool several = batch.chosen > 1;
         int64_t first = 0, last = batch.chosen;
         if (several) share(batch.chosen, 1, run->threads, thread, &first, &last);
-        if (run->several) pool_barrier(run->model->pool, thread);  // the chosen token may be another thread's
+        if (run->several) pool_barrier(run->model->pool, thread);  // another thread may have computed the chosen token
         for (int64_t i = first; i < last; i++)
             memcpy(run->chosen_x + (several ? i : thread) * run->x_stride, run->x + batch.selected[i] * run->x_stride, (size_t)run->x_stride * 4);
         run->x = run->chosen_x;
         run->tokens = batch.chosen;
         run->several = several;
     }
-    pool_barrier(run->model->pool, thread);  // a matrix may write to y next, which others may still read
+    pool_barrier(run->model->pool, thread);  // a matrix may write to y next, which other threads may still read
 }
 
-// Whether to end the run early. All threads get the same answer: thread 0 looks, and the others wait for it. The place of an answer is written
-// again only after the next barrier, when all have read it.
+// Whether to end the run early. All threads get the same answer: thread 0 looks, and the others wait for it. Answers alternate between two
+// places, so that an answer is overwritten only after the next barrier, when all threads have read it.
 static bool is_interrupted(const Run& run, int32_t instruction, int thread) {
     if (!run.batch->interrupt) return false;
     int32_t* halted = run.halted + instruction % 2;
@@ -413,7 +416,7 @@ static void work(void* argument, int thread) {
             case ATTEND: attend_all(run, op, thread); break;
             case SELECT:
                 select_tokens(&run, thread);
-                if (run.tokens == 0) return;  // a part of a prompt whose logits nobody wants
+                if (run.tokens == 0) return;  // nobody wants logits of this part of a prompt
                 break;
             case STORE_KEYS: store_keys(run, op, thread); break;
             case EXPERTS: mix_experts(run, op, thread); break;
@@ -429,7 +432,8 @@ static void work(void* argument, int thread) {
             memcpy(run.batch->result + t * run.batch->result_stride, run.x + place(run, t, thread) * run.x_stride, (size_t)run.model->width * 4);
 }
 
-// Items of rows: a row that reads one token is split by chunks if it is long; others by a few tokens.
+// Divides the work of attention into items. A long row that reads one token is divided into chunks of keys, other rows into runs of 8
+// tokens.
 static int64_t make_items(const Batch* batch, bool cross, bool split, Item* items) {
     int64_t count = 0;
     for (int32_t r = 0; r < batch->rows; r++) {
@@ -445,7 +449,7 @@ static int64_t make_items(const Batch* batch, bool cross, bool split, Item* item
 
 int run_program(Model* model, const Program* program, const Batch* batch) {
     Arena* arena = model->arena;
-    for (int attempt = 0; attempt < 2; attempt++) {  // the first finds out how much memory a larger batch takes
+    for (int attempt = 0; attempt < 2; attempt++) {  // if the arena is too small, the first attempt only counts the memory that is needed
         arena_reset(arena);
         Run run = {};
         run.model = model;

@@ -1,11 +1,11 @@
-// The matrices of GGUF files whose blocks have minima, or scales of scales: their panels, and the products with vectors that are rounded
-// as llama.cpp rounds them. So both programs compute the same sums, but for the order of additions of floats.
+// Products of the matrices of GGUF files whose blocks have minima or nested scales, and of Q8_0, with vectors that are rounded as llama.cpp
+// rounds them. So both programs compute the same sums, except for the order of additions of floats where this file does not keep it.
 //
-// A panel of 16 rows consists of blocks of 64 or 256 columns, as `Blocks` and `head_of_block` say. Of 64 columns: 2 x 16 scales and
-// 2 x 16 minima in float16. Of 256 columns: 16 scales and 16 minima in float16, which the bytes after them are multiplied by: for each 16
-// or 32 columns 16 scales, and then 16 minima likewise. Then come the integers: for each 32 columns, a byte at [quartet][row][4] holds a
-// column of the first 16 low and the one 16 after it high; and further bits, at [half of 16 columns][row][4], two for each of 4 quartets.
-// Integers of eight bits stand as INT8's do.
+// A panel of 16 rows consists of blocks of 64 or 256 columns, whose sizes `Blocks` and `head_of_block` give. A block of 64 columns begins
+// with 2 x 16 scales and 2 x 16 minima in float16. A block of 256 columns begins with 16 factors of scales and 16 factors of minima in
+// float16, followed by bytes that they multiply: 16 scales for each 16 or 32 columns, and then 16 minima for each. Then come the integers.
+// For each 32 columns, a byte at [quartet][row][4] holds a column of the first 16 in its low half and the one 16 columns later in its high
+// half. Further bits follow at [half of 16 columns][row][4], two for each of 4 quartets. Integers of eight bits have the layout of INT8's.
 #pragma once
 
 #include "../inputs.h"
@@ -20,7 +20,7 @@ constexpr int TILE_OF_BLOCKS = 1;
 constexpr int TILE_OF_BLOCKS = 2;
 #endif
 
-// Adds the products of 32 columns: those of the first 16 to `first`, the others to `second`, which may be the same.
+// Adds the products of 32 columns: those of the first 16 to `first`, the others to `second`. Both may be the same accumulator.
 template <int FORMAT, int N>
 INLINE void add_products(const uint8_t* low, const uint8_t* high, const int8_t* const* bytes, Ints* first, Ints* second) {
     constexpr Blocks blocks = blocks_of(FORMAT);
@@ -52,7 +52,7 @@ INLINE Floats sum_of_lanes(const Floats* lane) {
     return add(add(add(lane[0], lane[4]), add(lane[2], lane[6])), add(add(lane[1], lane[5]), add(lane[3], lane[7])));
 }
 
-// INT8's panels, for N tokens: each row has eight partial sums, one for each quartet of columns.
+// Panels with the layout of INT8, for N tokens. Each row has eight partial sums, one for each of the eight quartets of a group of columns.
 template <int N>
 static void lane_tile(const uint8_t* panel, int64_t columns, const Input& x, int64_t token, float* out, int64_t stride) {
     constexpr int64_t BYTES = LANES * GROUP;
@@ -163,7 +163,7 @@ static void super_tile(const uint8_t* panel, int64_t columns, const Input& x, in
     for (int n = 0; n < N; n++) store(out + n * stride, blocks.minima ? sub(total[n], least_total[n]) : total[n]);
 }
 
-// The same with eight partial sums for each row, as llama.cpp has them for Q5_K and Q6_K.
+// The same with eight partial sums for each row, as in llama.cpp for Q5_K and Q6_K.
 template <int FORMAT, int N>
 static void super_lane_tile(const uint8_t* panel, int64_t columns, const Input& x, int64_t token, float* out, int64_t stride) {
     constexpr Blocks blocks = blocks_of(FORMAT);
@@ -230,12 +230,12 @@ static void block_tile(const uint8_t* panel, int64_t columns, const Input& x, in
     else minima_tile<FORMAT, N>(panel, columns, x, token, out, stride);
 }
 
-// Panels first / 16 to last / 16; `first` and `last` are multiples of 16, and `out` has room for whole panels.
+// Multiplies rows first to last, which are multiples of 16, so that the rows are whole panels. `out` has room for whole panels.
 template <int FORMAT>
 static void multiply_blocks(const Matrix& m, int64_t first, int64_t last, const Input& x, int64_t tokens, float* out, int64_t stride) {
     constexpr bool IN_LANES = FORMAT == Q8_0 || FORMAT == Q5_K || FORMAT == Q6_K;  // these take many registers
     const int64_t bytes = panel_bytes(FORMAT, m.columns);
-    // As many tokens at once as leave their integers in the second-level cache while all panels pass by.
+    // The tokens are divided into runs whose integers stay in the second-level cache while all panels pass by.
     int64_t room = 393216 / x.stride / 4 * 4;
     if (room < 16) room = 16;
     for (int64_t begin = 0; begin < tokens; begin += room) {
@@ -251,7 +251,7 @@ static void multiply_blocks(const Matrix& m, int64_t first, int64_t last, const 
     }
 }
 
-// One number of a matrix, for looking up rows.
+// One number of a matrix, for read_row.
 static float number_of_block(int32_t format, const uint8_t* panel, int64_t lane, int64_t column) {
     const Blocks blocks = blocks_of(format);
     const int64_t each = columns_of_block(format), at = column % each, group = at / GROUP, inside = at % GROUP, place = lane * 4 + column % 4;
