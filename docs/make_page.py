@@ -1,6 +1,6 @@
-"""Draw docs/page.png: the page of `tgen serve` with a text and the draw of one of its tokens, in Chromium.
+"""Draws docs/page.png: the page of `tgen serve` with a text and the draw of one of its tokens, in Chromium.
 
-Run it as a module from the root of the repository: it uses what the tests use.
+Run it as a module from the root of the repository, because it uses code of the tests.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draw docs/terminal.svg: real commands, run in a pseudo-terminal, with what they really show. Needs tgen installed beside this Python."""
+"""Draws docs/terminal.svg: real commands, run in a pseudo-terminal, and their real output. tgen must be installed for this Python."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ WIDTH = 96
 
 
 def run(command: str) -> str:
-    """What a terminal would show."""
+    """What a terminal shows while a command runs."""
     ours, theirs = pty.openpty()
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "COLUMNS": str(WIDTH), "TERM": "xterm-256color", "PATH": path}
     with subprocess.Popen(["bash", "-c", command], stdin=theirs, stdout=theirs, stderr=theirs, env=environment):
         os.close(theirs)
         shown = b""
-        with contextlib.suppress(OSError):  # how a pseudo-terminal says that nobody writes to it any more
+        with contextlib.suppress(OSError):  # a pseudo-terminal raises this when nobody writes to it any more
             while data := os.read(ours, 4096):
                 shown += data
     return shown.decode().replace("\r\n", "\n")

@@ -23,16 +23,18 @@ MORE_GGUF = {"mistral": "llama", "mixtral": "llama", "olmo3": "olmo2", "umt5": "
 INTRODUCTION = """\
 # Models
 
-`python -m tests.families.table` writes this page; a test fails if it is not what that command writes.
+`python -m tests.families.table` writes this page. A test fails if the page differs from what that command writes.
 
 - **type** is the `model_type` in config.json, **code** the file in `tgen/families` that reads it.
 - **known models** are those that many people run, with their sizes in parameters. Any other folder of that type runs as well, unless it
-  asks for a variant that tgen does not implement, which the error then names.
-- **GGUF** is the architecture that a GGUF file of such a model names; a dash means that tgen reads Hugging Face folders of it alone. All
-  folders may hold safetensors or `pytorch_model.bin`, whole or in parts, and the [quantised formats](../README.md#smaller-weights).
+  asks for a variant that tgen does not implement. The error then names that variant.
+- **GGUF** is the architecture that a GGUF file of such a model names. A dash means that tgen reads such models only from Hugging Face
+  folders. All folders may hold safetensors or `pytorch_model.bin`, whole or in parts, and the
+  [quantised formats](../README.md#smaller-weights).
 - **executor** is what runs the model on a CPU: tgen's native library, or torch, with the reason.
-- **compared with** is the version of transformers whose logits tgen's equal on small checkpoints with random weights: in float32 to
-  1e-5, in full, step by step, in padded batches and with attention maps; encoder-decoders also write the same ids with beams.
+- **compared with** is the version of transformers with which tests compare tgen, on small checkpoints with random weights. The logits in
+  float32 are equal to 1e-5: in full, step by step, in padded batches and with attention maps. Encoder-decoders also write the same ids with
+  beams.
 """
 HEADINGS = {
     "decoder-only": "Decoder-only",

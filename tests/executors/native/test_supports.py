@@ -17,8 +17,8 @@ from tgen.spec.streams import LayerVectorSpec, StreamsSpec
 
 REFUSED = {
     "blenderbot_small": "added after a norm",
-    "albert": "embeddings have a width of their own",
-    "electra": "embeddings have a width of their own",
+    "albert": "embeddings have another width than its layers",
+    "electra": "embeddings have another width than its layers",
     "deberta": "vectors of distances",
     "deberta_plain": "vectors of distances",
     "longt5_blocks": "sums of blocks",
@@ -36,7 +36,7 @@ def test_every_encoder_runs_but_those_that_need_what_it_lacks() -> None:
     [
         ("llama3", {"gate_scale": 0.5}, "factors"),
         ("llama3", {"out_scale": 2.0}, "factors"),
-        ("mixtral", {"inner": 8}, "width of their own"),
+        ("mixtral", {"inner": 8}, "another width than its layers"),
     ],
 )
 def test_feed_forward_parts_that_it_lacks(name: str, changes: dict[str, Any], reason: str) -> None:

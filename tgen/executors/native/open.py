@@ -43,14 +43,14 @@ def supports(spec: ModelSpec) -> str | None:
         part.inner is not None or part.router.norm is not None or part.router.expert_scales or part.router.logit_scale != 1
         for part in mixtures
     ):
-        return "its experts work on vectors of a width of their own, or their router has a norm or factors"
+        return "its experts read vectors of another width than its layers, or their router has a norm or factors"
     if any(isinstance(part, MlpSpec) and (part.gate_scale, part.out_scale, part.cutoff) != (1.0, 1.0, None) for part in parts):
         return "its feed-forward parts have constant factors or bounds"
     mixers = [layer.attention for layer in layers] + [layer.cross for layer in layers if layer.cross is not None]
     if any(stack.positions_last for stack in spec.stacks.values()):
         return "its positions are added after a norm"
     if spec.row != spec.width:
-        return "its embeddings have a width of their own"
+        return "its embeddings have another width than its layers"
     if any(mixer.latent is not None for mixer in mixers):
         return "its attention keeps one short vector for each token"
     if any(mixer.head_dim > MOST_HEAD_NUMBERS for mixer in mixers):
