@@ -1,4 +1,4 @@
-"""The application: which path is answered by what."""
+"""The ASGI application, which maps each path to its handler."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ QUICK: dict[str, Handler] = {
     "/pieces": pieces,
     "/settings": settings,
 }
-# Paths at which llama.cpp's server answers, too.
+# Further paths of llama.cpp's server, for the same handlers.
 ALSO: dict[str, Handler] = {"/chat/completions": chat, "/responses": respond, "/embeddings": embed, "/completions": continued}
 
 

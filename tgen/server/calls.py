@@ -1,4 +1,4 @@
-"""One HTTP request from its body to its answer: limits of size, queue and time, and an end as soon as nobody listens."""
+"""Takes one HTTP request from its body to its answer, within limits of size, queue and time, and ends it if the client goes away."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BODY_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request may take: bytes of its body, seconds; and how many requests may run and wait at once."""
+    """The bytes that a request's body may have, the seconds that its answer may take, and how many requests may run or wait at once."""
 
     body_bytes: int
     seconds: float
@@ -33,7 +33,7 @@ class Limits:
 
 @dataclass(slots=True)
 class Service:
-    """All that requests share. `options` are for requests that do not set them, above those of the `environment`."""
+    """All that requests share. `options` hold for requests that do not set them, and take precedence over the `environment`."""
 
     models: Models
     worker: Worker
@@ -47,7 +47,7 @@ class Service:
 
 @dataclass(slots=True)
 class Call:
-    """A request that is being answered: its body, and what is given back when it ends."""
+    """A request that is being answered: its body, and a `stack` with the resources that it gives back when it ends."""
 
     service: Service
     body: dict[str, Any]
@@ -74,7 +74,7 @@ class Endpoint:
     """Answers POST requests whose body is a JSON object."""
 
     def __init__(self, service: Service, name: str, handler: Handler, *, queued: bool = True, patience: float = 10.0) -> None:
-        """`queued` requests count among those that may run and wait; a stream that is silent for `patience` seconds gets a comment."""
+        """`queued` requests count among those that run or wait. A stream that is silent for `patience` seconds gets a comment."""
         self._patience = patience
         self._service = service
         self._name = name
@@ -92,7 +92,7 @@ class Endpoint:
             self._service.metrics.ended(self._name, status, time.perf_counter() - begun)
 
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> int:
-        """Answer, unless the client goes before. Returns the status."""
+        """Answer, unless the client closes the connection first. Returns the status."""
         service, reply = self._service, Reply(send)
         try:
             data = await asyncio.wait_for(read_body(scope, receive, service.limits.body_bytes), BODY_SECONDS)
@@ -137,9 +137,9 @@ class Endpoint:
 
 
 async def read_body(scope: Scope, receive: Receive, most: int) -> bytes | None:
-    """The body of a request; None if the client has gone. Raises HttpError for one that is too large, once all of it has come.
+    """The body of a request; None if the client has gone. Raises HttpError for a body that is too large, after reading all of it.
 
-    Clients write a body to its end before they read the answer, so what is too much is read and dropped.
+    Clients write a body to its end before they read the answer, so a body that is too large is read and dropped.
     """
     length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     size, large, parts = 0, length.isdigit() and int(length) > most, list[bytes]()

@@ -1,8 +1,8 @@
 """Decides who may talk to the server: programs that know the key, and no web page of another origin.
 
-A page in a browser can send requests to 127.0.0.1, and by DNS rebinding even read the answers under a name of its own. So a Host must be
+A page in a browser can send requests to 127.0.0.1, and by DNS rebinding even read the answers under its own host name. So a Host must be
 an address or a name of this server, and an Origin must be the server's own or an allowed one. The files of the page at / need no key, but
-what the page asks for does.
+the requests of the page need it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tgen.server.problems import INVALID, HttpError
 from tgen.server.sending import Reply
 
 DRAIN_BYTES, DRAIN_SECONDS = 2**20, 2.0
-# What needs no key: the page asks for it, and holds nothing secret itself.
+# The paths that need no key: they hold nothing secret, and the page asks its user for the key.
 OPEN_PATHS, OPEN_FOLDER = frozenset({"/", "/health", "/v1/health", "/ping"}), "/page/"
 
 
@@ -40,7 +40,7 @@ class Access:
 
 
 def read_access(key: str | None, origins: Collection[str], host: str, *, private: bool) -> Access:
-    """Who may talk to a server on this host. Raises UsageError for an origin that is none."""
+    """Who may talk to a server on this host. Raises UsageError for an invalid origin."""
     names = {host.lower(), "localhost", socket.gethostname().lower(), socket.getfqdn().lower()}
     kept = set()
     for origin in origins:
@@ -95,7 +95,7 @@ class Guard:
             raise HttpError(403, "a web page of another origin sent this; --allow-origin allows it", INVALID, "origin_not_allowed")
 
     def _is_own(self, host: str) -> bool:
-        """Whether a Host is an address, which no page can make its own name, or one of the server's names."""
+        """Whether a Host is an IP address, which no page can have as its own name, or one of the server's names."""
         try:
             name = (urlsplit(f"//{host}").hostname or "").rstrip(".").lower()
         except ValueError:
@@ -115,12 +115,12 @@ class Guard:
 
 
 def _follows_link(headers: Headers, scope: Scope) -> bool:
-    """Whether a person opens the page at / by a link of another page, which sees nothing of it."""
+    """Whether a person opens the page at / by a link on another page, which cannot read the answer."""
     return (scope["method"], scope["path"], headers.get("sec-fetch-dest")) == ("GET", "/", "document")
 
 
 async def _drain(receive: Receive) -> None:
-    """Read what comes of a body: a client that is still writing when the connection closes never sees the answer."""
+    """Read the rest of a body, within limits: a client that is still writing when the connection closes never sees the answer."""
     size = 0
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):
@@ -132,7 +132,7 @@ async def _drain(receive: Receive) -> None:
 
 
 def _allowing(send: Send, origin: str) -> Send:
-    """Sends answers that a page of this origin may read."""
+    """A `send` whose answers a page of this origin may read."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":

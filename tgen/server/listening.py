@@ -1,4 +1,4 @@
-"""Binds the server's socket, and runs the server until a signal ends it: the first one drains, the second one ends at once."""
+"""Binds the server's socket, and runs the server until a signal: the first lets running requests end, the second ends it at once."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _listen_hint(error: Exception) -> str:
 
 
 def bind_unix(path: Path) -> socket.socket:
-    """A Unix socket that only its owner can open. One that a killed server left is replaced. Raises UsageError."""
+    """A Unix socket that only its owner can open. It replaces a socket that a killed server left. Raises UsageError."""
     try:
         with suppress(FileNotFoundError):
             if not stat.S_ISSOCK(path.lstat().st_mode):
@@ -89,7 +89,7 @@ def is_answered(path: Path) -> bool:
 
 
 class Server(uvicorn.Server):
-    """A server whose first signal drains it, and whose second one ends the process."""
+    """A server that lets running requests end on the first signal, and ends the process on the second."""
 
     def __init__(self, app: ASGIApp, leave: Callable[[int], None], ready: Callable[[], None], seconds: float) -> None:
         """`leave` is called with the second signal, `ready` once connections are accepted; an answer may take `seconds`."""
@@ -102,7 +102,7 @@ class Server(uvicorn.Server):
         self._ready = ready
         self._seconds = seconds
         self._silent: dict[Any, float] = {}  # connections without a request, and when they were seen first
-        self._stuck: dict[Any, tuple[int, float]] = {}  # connections with bytes that their clients do not take: how many, since when
+        self._stuck: dict[Any, tuple[int, float]] = {}  # connections whose clients do not read: the bytes that wait, and since when
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections."""
@@ -123,7 +123,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept no more connections, and let the answers that are under way come to their ends."""
+        """Accept no more connections, and let running answers end."""
         watching = asyncio.ensure_future(self._watch())
         try:
             await super().shutdown(sockets)
@@ -131,13 +131,13 @@ class Server(uvicorn.Server):
             watching.cancel()
 
     async def _watch(self) -> None:
-        """While the server drains, no client may hold it up."""
+        """While running answers end, abort connections whose clients do not read, so that none of them holds up the end."""
         while True:
             self._abort_stuck(min(self._seconds, HEADER_SECONDS))
             await asyncio.sleep(1)
 
     def _abort_stuck(self, patience: float) -> None:
-        """Abort connections whose clients took nothing for so many seconds: an answer that nobody reads would never end."""
+        """Abort connections whose clients have read nothing for `patience` seconds: an answer that nobody reads would never end."""
         now = time.monotonic()
         sizes = {one: one.transport.get_write_buffer_size() for one in self.server_state.connections}
         before = self._stuck
@@ -162,7 +162,7 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Take a signal."""
+        """End the server at the first signal, and call `leave` at the second one."""
         if self.should_exit:
             self._leave(sig)
         self.should_exit = True

@@ -1,4 +1,4 @@
-"""How events get from the thread that runs models to the connections that wait for them."""
+"""Brings events from the thread that runs models to the connections that wait for them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import suppress
 
 from tgen.engine.scheduler import Told
 
-# Where many texts are written at once, their connections hear of new text so often at most: nobody reads faster, and a connection that is
-# woken for every token takes time from the model.
+# While many texts are written at once, a connection gets new text at most this often. Nobody reads faster, and a connection that wakes up
+# for every token takes time from the model.
 SELDOM_SECONDS = 1 / 30
 
 
 class Mailbox:
-    """Where a connection waits. What came since it last looked comes together: one that is behind has fewer things to do, not more."""
+    """The events for a connection. `get` returns all new ones together, so a connection that is behind has fewer things to do, not more."""
 
     def __init__(self) -> None:
         self._held: Told = []
@@ -28,7 +28,7 @@ class Mailbox:
             self._waiter.set_result(None)
 
     async def get(self) -> Told:
-        """All that came; waits until something has come."""
+        """All new events; it waits until there are some."""
         if not self._held:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
@@ -40,7 +40,7 @@ class Post:
     """Takes events from another thread to the thread of a loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, deliver: Callable[[Told], bool]) -> None:
-        """The loop calls `deliver` with events; it returns whether what is not urgent may wait, because there are many to hear it."""
+        """The loop calls `deliver` with events. `deliver` returns whether later events that are not urgent may wait a little."""
         self._loop = loop
         self._deliver = deliver
         self._lock = threading.Lock()
@@ -48,7 +48,7 @@ class Post:
         self._coming = False  # whether the loop will look into the bag by itself
 
     def send(self, told: Told, *, urgent: bool) -> None:
-        """Send events from any thread: now, or a little later if others were sent just before and these are not urgent."""
+        """Send events from any thread: now, or a little later if other events were sent just before and these are not urgent."""
         with self._lock:
             self._bag += told
             if self._coming and not urgent:
@@ -58,21 +58,21 @@ class Post:
             self._loop.call_soon_threadsafe(wake)
 
     def _come(self) -> None:
-        """Deliver what is in the bag, and look again soon if what comes may wait."""
+        """Deliver the events in the bag, and look again soon if later ones may wait."""
         while (told := self._taken()) is not None:
             if self._deliver(told):
                 self._loop.call_later(SELDOM_SECONDS, self._come)
                 return
 
     def _taken(self) -> Told | None:
-        """What is in the bag. If there is nothing, nobody looks again until something is sent."""
+        """The events in the bag; None if there are none. Then the loop looks again only when something is sent."""
         with self._lock:
             told, self._bag = self._bag, []
             self._coming = bool(told)
             return told or None
 
     def _empty(self) -> None:
-        """Deliver what is urgent."""
+        """Deliver the events in the bag at once, because one of them is urgent."""
         with self._lock:
             told, self._bag = self._bag, []
         self._deliver(told)

@@ -10,7 +10,7 @@ from tgen.events import Event, Finished, Started
 HELP = {
     "tgen_requests_total": ("counter", "Requests that ended, by endpoint and status; 499 is a client that closed the connection."),
     "tgen_request_seconds_sum": ("counter", "Seconds that requests took, by endpoint."),
-    "tgen_prompt_tokens_total": ("counter", "Tokens of prompts, those included that a cache held."),
+    "tgen_prompt_tokens_total": ("counter", "Tokens of prompts, including those that a cache held."),
     "tgen_cached_tokens_total": ("counter", "Tokens of prompts that a cache held."),
     "tgen_generated_tokens_total": ("counter", "Tokens that were written."),
     "tgen_guessed_tokens_total": ("counter", "Tokens that were guessed ahead of the model."),
@@ -37,7 +37,7 @@ class Metrics:
         self._add(f'tgen_request_seconds_sum{{endpoint="{endpoint}"}}', seconds)
 
     def heard(self, event: Event) -> None:
-        """Count what an event tells."""
+        """Count the tokens and seconds that an event reports."""
         if isinstance(event, Started):
             self._values["tgen_prompt_tokens_total"] += event.prompt_tokens
             self._values["tgen_cached_tokens_total"] += event.cached_tokens

@@ -1,4 +1,4 @@
-"""The models that a server has: folders checked at the start, weights loaded when they are needed and closed for others' sake."""
+"""The models of a server. Their folders are checked at the start; weights are loaded for a request, and closed to make room for others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ WEIGHTS_SHARE = 0.7
 class Served:
     """A model under the name that requests give; `engine` and `model` are None while its weights are not loaded.
 
-    A command that names `folder` means this model, too. A model with --adapter has no `folder`: such a command wants it without one.
+    A command may also name the model by its `folder`. A model with --adapter has no `folder`, because a command that names the folder wants
+    the model without the adapter.
     """
 
     name: str
@@ -74,7 +75,7 @@ class Served:
         return self.engine
 
     def encoding(self) -> LoadedModel:
-        """What makes vectors of texts. Raises UsageError for a model that makes none."""
+        """The loaded model, which makes vectors of texts. Raises UsageError for a model that makes none."""
         if self.engine is not None and self.checkpoint.spec.encoder is None:
             return cast(LoadedModel, self.engine.generator.executor)  # open_generator gives it one
         if self.model is None:
@@ -83,7 +84,7 @@ class Served:
         return self.model
 
     def held(self) -> int:
-        """The bytes of weights that it has in memory."""
+        """The bytes of its weights that are in memory."""
         return self.bytes * self.loaded + self.module_bytes * (self.modules is not None)
 
     @property
@@ -131,7 +132,7 @@ class Models:
     async def use(self, model: Served) -> AsyncIterator[Served]:
         """Load a model if need be, and keep it while the context lasts. Models used longest ago are closed to make room.
 
-        While a model waits for room, requests for the others wait behind it: else they might keep the memory for ever.
+        While a model waits for room, later requests for other models wait, too, because they might keep the memory for ever.
         """
         if model.loaded and not self._crowded:
             model.users += 1
@@ -179,7 +180,7 @@ class Models:
             model.engine = Engine(open_generator(model.checkpoint, self._run, self._guessing), self.rows)
 
     async def recordable(self, model: Served) -> Transformer:
-        """A model that is in use as torch modules, whose attention can be recorded. They stay until the model is closed.
+        """The torch modules of a model that is in use, whose attention can be recorded. They stay until the model is closed.
 
         Raises UnsupportedError without torch, MemoryLimitError, TgenError.
         """
@@ -205,7 +206,7 @@ class Models:
 
 
 async def _whole(work: Coroutine[Any, Any, None]) -> None:
-    """Wait for work to its end, even if the request that began it goes away."""
+    """Wait until some work has ended, even if the request that began it is cancelled."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)

@@ -26,7 +26,7 @@ KEYS = (
 
 @dataclass
 class HttpError(Exception):
-    """An answer that is an error of its own, and no TgenError."""
+    """An error of HTTP itself, such as a wrong path or key; it is no TgenError."""
 
     status: int
     message: str

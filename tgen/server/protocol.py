@@ -1,4 +1,4 @@
-"""HTTP as uvicorn and h11 read and write it, but for the pieces of a stream, which are written without h11's state machine."""
+"""uvicorn's HTTP protocol on h11, except that the pieces of a stream are written without h11's state machine."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEADER_BYTES = 64 * 1024  # what may come before a body
+HEADER_BYTES = 64 * 1024  # the most bytes that may come before a body
 
 
 class _Connection(h11.Connection):
-    """A piece of a chunked body leaves the state as it is, so there is nothing to find out about it: that took longer than sending it."""
+    """Writes the pieces of a chunked body itself: they do not change h11's state, and its state machine took longer than sending them."""
 
     _chunked = False
 

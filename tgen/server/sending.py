@@ -1,4 +1,4 @@
-"""Sends answers: an object, an error, or a stream of server-sent events that stays alive while nothing comes."""
+"""Sends answers: an object, an error, or a stream of server-sent events, which is kept alive while no event comes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sse(value: Json | str, event: str | None = None) -> bytes:
 
 
 def comment(text: str) -> bytes:
-    """A line that clients pass over."""
+    """A comment in a stream, which clients ignore."""
     return f": {text}\n\n".encode()
 
 
@@ -35,7 +35,7 @@ class Reply:
         self.whole = False  # whether its last byte has been given to the connection
         self._send = send
         self._saying = False
-        self._last = 0.0  # when something was said
+        self._last = 0.0  # the time of the last piece
 
     async def object(self, value: Json | list[Json], status: int = 200, headers: Mapping[str, str] | None = None) -> int:
         """Answer with an object, or several; returns the status."""
@@ -52,10 +52,10 @@ class Reply:
         return await self.object(error_body(found), found.status, found.headers)
 
     async def stream(self, pieces: AsyncGenerator[bytes], patience: float, deadline: float, late: Exception) -> int:
-        """Send pieces of a stream as they come; an error in their midst is the last event, as is `late` when the time is over.
+        """Send the pieces of a stream as they come. If one raises an error, the error is the last event; at the `deadline`, that is `late`.
 
-        After `patience` seconds without a piece comes a comment: proxies and clients take silence for a broken connection.
-        Returns the status that the answer should have.
+        After `patience` seconds without a piece it sends a comment, because proxies and clients take silence for a broken connection.
+        Returns the status that the answer would have without streaming.
         """
         await self._send({"type": "http.response.start", "status": 200, "headers": STREAM})
         self._last = time.monotonic()
@@ -81,7 +81,7 @@ class Reply:
         self._saying = False
 
     async def _keep_alive(self, patience: float) -> None:
-        """Send a comment whenever nothing was said for so many seconds, unless the client has not yet taken what was said."""
+        """Send a comment after every `patience` seconds without a piece, unless the client has not yet read the last piece."""
         while True:
             await asyncio.sleep(max(0.0, self._last + patience - time.monotonic()))
             if time.monotonic() >= self._last + patience:

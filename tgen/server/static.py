@@ -1,4 +1,4 @@
-"""The page at /: files of the folder `page`, held in memory, under rules that let it load nothing from anywhere else."""
+"""The page at /: files of the folder `page`, held in memory, with a policy that lets it load nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEADERS = {
 
 
 def page_routes() -> Iterator[Route]:
-    """A route for each file; the whole page weighs some 50 KB."""
+    """A route for each file; all files together have some 50 KB."""
     for path in sorted(FOLDER.iterdir()):
         if path.suffix in KINDS:
             yield _route("/" if path.name == "index.html" else f"/page/{path.name}", path)

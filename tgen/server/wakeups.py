@@ -1,7 +1,7 @@
-"""Asks Linux to run the thread of the connections as soon as it has something to do, though the model keeps all processors busy.
+"""Asks Linux to run the thread of the connections as soon as it has something to do, even while the model keeps all processors busy.
 
-From Linux 6.12 on, a thread that wakes up runs at once if its slice is shorter than that of the thread which has the processor. Else it
-waits until the other's slice is over, as long as some steps of a small model take. `man 2 sched_setattr` tells of the call.
+From Linux 6.12 on, a thread that wakes up runs at once if its time slice is shorter than that of the thread which has the processor. Else
+it waits until the other's slice is over, which takes as long as some steps of a small model. `man 2 sched_setattr` describes the call.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import struct
 import sys
 
 SLICE_NANOSECONDS = 100_000
-CALL_NUMBERS = {"x86_64": 314, "aarch64": 274}  # of sched_setattr
-RESET_ON_FORK = 1  # threads that this one starts are like others
+CALL_NUMBERS = {"x86_64": 314, "aarch64": 274}  # the numbers of the system call sched_setattr
+RESET_ON_FORK = 1  # threads that this one starts do not inherit its slice
 
 
 def wake_at_once() -> bool:

@@ -25,17 +25,17 @@ from tgen.sampling.sampler import Trace
 from tgen.server.mailbox import Mailbox, Post
 
 T = TypeVar("T")
-# The share of the free memory that the rows of ended requests may take.
+# The share of the free memory that kept rows of ended requests may take.
 KEPT_SHARE = 0.25
 # With more requests than this, new text may reach their connections a little later.
 FEW = 4
-# While prompts are read and nothing else, the model waits so long for a request that is on its way. To read it takes one millisecond if the
-# model leaves it a processor, and some if not.
+# While an engine only reads prompts, the model waits at most this long for a request that is on its way. The server reads a request in one
+# millisecond if the model leaves it a processor, and in some milliseconds if not.
 EXPECTED_SECONDS = 0.003
 
 
 class Listener(Protocol):
-    """Where the events of jobs go, with their keys, all those of a step at once; a mailbox, or a queue for threads."""
+    """Takes the events of jobs with their keys, all those of a step at once: a mailbox, or a queue for threads."""
 
     def put_nowait(self, item: Told, /) -> None: ...
 
@@ -52,10 +52,10 @@ class Engine:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all requests and all that was kept of them."""
+        """Forget all requests, and all rows that were kept of ended ones."""
         executor = self.generator.executor
         free = executor.free_bytes()
-        shares = self.generator.limits.answer_start is None  # the answer to a source begins like every other answer
+        shares = self.generator.limits.answer_start is None  # an encoder-decoder's answers begin alike, but depend on their sources
         self._prefixes = SharedPrefixes(executor, float("inf") if free is None else KEPT_SHARE * free) if shares else None
         self.scheduler = Scheduler(executor, self.rows, draft=self.generator.draft, interrupt=self.interrupt)
 
@@ -69,16 +69,16 @@ class Engine:
 
 
 class Worker:
-    """Runs engines by turns, one step of each, in a thread of its own."""
+    """Runs engines by turns, one step of each, in its own thread."""
 
     def __init__(self) -> None:
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._keys = count(1)
         self._listeners: dict[int, Listener] = {}
-        self._held: dict[int, Told] = {}  # by the keys of jobs of whom only the end is awaited, what came before it
+        self._held: dict[int, Told] = {}  # by the keys of jobs whose events are sent when a sample ends, the events until then
         self._running: list[Engine] = []  # the engines that have something to do
         self._post: Post | None = None
-        self._expected = 0.0  # until when a request may come that is on its way
+        self._expected = 0.0  # the time until which the model may wait for a request that is on its way
         self._over = False
         self._posting = threading.Lock()
         self._raised: list[Interrupt] = []
@@ -112,7 +112,7 @@ class Worker:
         return future
 
     def expect(self) -> None:
-        """A request is on its way: stop the reading of prompts for it, so that it is read soon and soon has a row."""
+        """Note that a request is on its way, and interrupt the reading of prompts, so that the request soon has a row."""
         self._expected = time.perf_counter() + EXPECTED_SECONDS
         with self._posting:
             self._interrupt(self._running)
@@ -120,11 +120,11 @@ class Worker:
     async def parts(self, engine: Engine, jobs: Sequence[Job], *, whole: bool = False) -> AsyncGenerator[list[tuple[int, Event]]]:
         """The events of these jobs as they come, each with the number of its job, until all samples have ended. Raises the first error.
 
-        With `whole`, a job's events come when one of its samples ends, all at once: waking a connection for every token takes time from the
-        model.
+        With `whole`, a job's events come all at once when one of its samples ends, because waking a connection for every token takes time
+        from the model.
 
-        Of many jobs, no more than the engine's rows wait or run at once, so that other requests come in between. However this ends, the
-        jobs that have not ended are cancelled.
+        Of many jobs, at most as many as the engine has rows wait or run at once, so that other requests come in between. However this
+        generator ends, it cancels the jobs that have not ended.
         """
         mailbox = Mailbox()
         numbers = {job.key: number for number, job in enumerate(jobs)}
@@ -134,7 +134,7 @@ class Worker:
         def add(count: int) -> None:
             new = list(islice(left, count))
             going.update((job.key, job.prepared.options.samples) for job in new)
-            if new:  # else it would interrupt a prompt that is being read for nothing
+            if new:  # adding no jobs would still interrupt a prompt that is being read
                 self.add(engine, new, mailbox, whole=whole)
 
         add(engine.rows)
@@ -156,14 +156,14 @@ class Worker:
             self.drop(engine, going, numbers)
 
     def add(self, engine: Engine, jobs: Sequence[Job], listener: Listener, *, whole: bool = False) -> None:
-        """Add jobs, whose events go to a listener with their keys, until they are dropped; with `whole`, only when a job's sample ends."""
+        """Add jobs, whose events go to a listener until they are dropped; with `whole`, a job's events go there only when a sample ends."""
         self._listeners |= dict.fromkeys((job.key for job in jobs), listener)
         if whole:
             self._held |= {job.key: [] for job in jobs}
         self._ask(engine, lambda: self._add(engine, jobs))
 
     def drop(self, engine: Engine, going: Iterable[int], keys: Iterable[int]) -> None:
-        """Cancel the jobs of the keys that are still `going`, and hear nothing more of any."""
+        """Cancel the jobs in `going`, and send no more events of the jobs in `keys`."""
         for key in keys:
             self._listeners.pop(key, None)
             self._held.pop(key, None)
@@ -177,7 +177,7 @@ class Worker:
             self._running.append(engine)
 
     def cancel(self, engine: Engine, key: int) -> None:
-        """Let a request end now; whoever hears its events hears the last ones."""
+        """End a request now. Its listener still gets its last events."""
         self._ask(engine, lambda: self._cancel(engine, [key]))
 
     def _cancel(self, engine: Engine, keys: Iterable[int]) -> None:
@@ -192,7 +192,7 @@ class Worker:
             for task in self._taken():
                 try:
                     task()
-                except Exception:  # whatever it is, the other requests go on
+                except Exception:  # the other requests must continue, whatever the error is
                     traceback.print_exc()
             for engine in [*self._running]:
                 self._tell(self._step(engine))
@@ -200,7 +200,7 @@ class Worker:
                     self._running.remove(engine)
 
     def _ask(self, engine: Engine, task: Callable[[], None]) -> None:
-        """Put what concerns an engine's requests into the queue, and let no engine read long before it is done."""
+        """Queue a task that concerns an engine's requests, and interrupt the reading of prompts, so that it is soon done."""
         with self._posting:
             self._inbox.put(task)
             self._interrupt([engine, *self._running])
@@ -211,14 +211,14 @@ class Worker:
             self._raised.append(engine.interrupt)
 
     def _taken(self) -> Iterator[Callable[[], None]]:
-        """What came into the queue; if no engine has anything to do, something must come first, and if one is expected, it may."""
+        """The tasks in the queue. If no engine has work, wait for a task; if engines only read prompts, wait a little for an expected one."""
         if not self._running:
             yield self._inbox.get()
         elif (left := self._expected - time.perf_counter()) > 0 and all(engine.scheduler.only_reads for engine in self._running):
             with suppress(Empty):
                 yield self._inbox.get(timeout=left)
         self._expected = 0.0
-        with self._posting:  # a task is in the queue and its interrupts are up, or neither
+        with self._posting:  # under this lock, a task is in the queue and its interrupts are up, or neither
             tasks = [self._inbox.get_nowait() for _ in range(self._inbox.qsize())]
             for interrupt in self._raised:
                 interrupt.down()
@@ -226,7 +226,7 @@ class Worker:
         yield from tasks
 
     def _step(self, engine: Engine) -> Told:
-        """One step; an error that no request explains ends all of the engine's requests, and no other one."""
+        """One step. An error that belongs to no request ends all of this engine's requests, but no other engine's."""
         try:
             return [] if engine.scheduler.idle else engine.scheduler.step()
         except Exception as error:
@@ -242,7 +242,7 @@ class Worker:
             self._post.send(ready, urgent=any(not isinstance(event, Piece) for _, event in ready))
 
     def _released(self, key: int, event: Event | TgenError) -> Told:
-        """The event, or none if it is held, or all that were held with the one that ends the wait."""
+        """The events to send now: this one; or nothing, if the job's events are held back; or all held ones, if this one ends a sample."""
         if (held := self._held.get(key)) is None:
             return [(key, event)]
         held.append((key, event))

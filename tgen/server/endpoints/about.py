@@ -1,4 +1,4 @@
-"""What the server tells of itself: its models, its health, its counts, its version."""
+"""Answers questions about the server: its models, its health, its counts, its version."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def told(service: Service) -> list[Route]:
         return Response()
 
     def props(_: Request) -> Response:
-        """What llama.cpp's clients ask a server about its model."""
+        """The properties of the model for which llama.cpp's clients ask a server."""
         first = service.models.all[0]
         template = find_template(first.checkpoint.texts)
         return JSONResponse(

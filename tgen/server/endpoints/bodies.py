@@ -1,4 +1,4 @@
-"""Checks the body of a request of tgen's own commands: one of another version, or another program, may send anything."""
+"""Checks the body of a request of tgen's own commands, because a command of another version, or another program, may send anything."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _values(value: Any) -> bool:
 
 
 def _environment(value: Any) -> bool:
-    """Variables, which any user may have set in any way, and settings, which the command has checked."""
+    """Whether a value is an environment: variables, which may have any text, and settings, which the command has checked."""
     if not isinstance(value, dict) or not all(map(_text, value.values())):
         return False
     try:
@@ -62,7 +62,7 @@ def _pooling(value: Any) -> bool:
 
 
 def _state(value: Any) -> bool:
-    """What a conversation keeps; how it reads its turns is another matter."""
+    """Whether a value is the state of a conversation; the conversation itself checks the turns in it."""
     if not isinstance(value, dict):
         return False
     parts: dict[str, Check] = {

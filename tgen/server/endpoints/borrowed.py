@@ -1,4 +1,4 @@
-"""A generator whose requests run in the server's batch, for tasks that are written as loops: a thread runs each of them."""
+"""A generator whose requests run in the server's batch, for tasks that are written as loops; each task runs in its own thread."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class GoneError(Exception):
 
 
 class Borrowed(Generator):
-    """The model of an engine. `gone` ends the task, `stopped` its request, as Ctrl-C would."""
+    """A generator with an engine's model. `gone` ends the task; `stopped` ends its request, as Ctrl-C would."""
 
     def __init__(self, worker: Worker, engine: Engine) -> None:
         own = engine.generator
@@ -109,12 +109,12 @@ class Borrowed(Generator):
 
 
 async def in_thread(records: Yields[dict[str, Any], None, None], gone: threading.Event) -> AsyncGenerator[dict[str, Any]]:
-    """What a task yields. It is told when nobody waits for it any more."""
+    """The records of a task, which a thread runs. `gone` is set when nobody waits for them any more."""
     loop = asyncio.get_running_loop()
     try:
         while (record := await loop.run_in_executor(THREADS, next, records, None)) is not None:
             yield record
     finally:
         gone.set()
-        with suppress(ValueError):  # it is running, and will notice
+        with suppress(ValueError):  # the task is running, and will notice `gone`
             records.close()

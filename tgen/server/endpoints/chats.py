@@ -120,7 +120,7 @@ async def _begin(call: Call) -> Chat:
 
 
 def _reader(model: Served, tools: Tools) -> CallReader | None:
-    """What tells calls from text in the model's answers."""
+    """The reader that finds calls in the model's answers; None if there can be none."""
     return call_reader(model.template.source, tools.functions, forced=tools.forced is not None)
 
 

@@ -14,7 +14,7 @@ from tgen.tasks.vectors import embedder
 from tgen.wire.requests import UNHEEDED, take_texts
 
 MOST_TEXTS = 2048
-# Texts that are read in one pass; then requests for other models have their turn.
+# Texts that are read in one pass; between passes, other requests have their turn.
 TOGETHER = 32
 
 
@@ -56,7 +56,7 @@ async def embed(call: Call) -> Answer:
 
 
 def _shortened(vector: Floats, dimensions: int | None) -> Floats:
-    """The first numbers of a vector, of length 1 again: what models trained for it allow (arXiv:2205.13147)."""
+    """The first numbers of a vector, scaled to length 1 again, as some models are trained for (Matryoshka, arXiv:2205.13147)."""
     if dimensions is None or dimensions == len(vector):
         return vector
     return normalized(vector[:dimensions])

@@ -1,4 +1,4 @@
-"""What all requests for text have in common: from prompts to jobs, from jobs to events, from events to a stream."""
+"""What all requests for text share: making jobs from prompts, and a stream from the jobs' events."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tgen.wire.requests import JsonRequest, merged, take_flag
 
 Prompt = str | Sequence[int]
 DONE = b"data: [DONE]\n\n"
-# Prompts of so many characters or ids together are read at once: waking another thread would take longer.
+# Prompts of at most so many characters or ids together are encoded here, because waking another thread would take longer.
 QUICK = 1000
 
 
@@ -45,7 +45,7 @@ class Chunks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Streaming:
-    """Whether to stream, and whether with the usage at the end."""
+    """Whether to stream, and whether to send the usage at the end."""
 
     wanted: bool
     usage: bool = False
@@ -69,9 +69,9 @@ def take_streaming(body: dict[str, Any]) -> Streaming:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """The texts that continue prompts, `samples` for each; `shown` are the prompts to put before them, if they are to be put there.
+    """The texts that continue prompts, `samples` for each. `shown` are the prompts to send before the texts; None sends none.
 
-    The special tokens `marks` count as text.
+    The special tokens in `marks` count as text.
     """
 
     call: Call
@@ -91,9 +91,9 @@ class Texts:
         return self.stream(_ChunkFrames(chunks, len(self.jobs) * self.samples, streaming))
 
     async def stream(self, frames: Frames, *, whole: bool = False) -> AsyncGenerator[bytes]:
-        """Server-sent events, those of events that come together in one piece; comments tell how far a long prompt has been read.
+        """Server-sent events, in one piece for events that come together. Comments tell how far a long prompt has been read.
 
-        With `whole`, they may come late.
+        With `whole`, the events may come late.
         """
         kept: list[Event] = []
         yield b"".join(frames.begin())
@@ -116,7 +116,7 @@ class Texts:
                 yield [own for number, event in part for own in self._own(number, event)]
 
     def _own(self, number: int, event: Event) -> list[Event]:
-        """An event of a job, counted, as one of the answer; the prompt comes after Started if it is to be shown."""
+        """Count an event of a job, and return the answer's events for it. A prompt that is shown comes after Started."""
         self.call.service.metrics.heard(event)
         if isinstance(event, Special) and event.text in self.marks:
             event = Piece(event.index, event.text)
@@ -131,7 +131,7 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class _ChunkFrames:
-    """Chunks of so many texts."""
+    """The server-sent events of the chunks of some texts."""
 
     chunks: Chunks
     texts: int
@@ -153,7 +153,7 @@ class _ChunkFrames:
 
 
 def resolved_options(call: Call, engine: Engine, request: JsonRequest, more: Mapping[str, Any] | None = None) -> Resolved:
-    """The options of a request above the server's, and `more` above them. Raises UsageError."""
+    """The options in force: those of `more`, then the request's, then the server's. Raises UsageError."""
     try:
         return engine.generator.resolve(merged(call.service.options, {**request.options, **(more or {})}), call.service.environment)
     except UsageError as error:
@@ -177,13 +177,13 @@ async def make_jobs(
 
 
 def head(call: Call, kind: str, model: str, streaming: Streaming) -> dict[str, Any]:
-    """What an answer and all of its chunks begin with."""
+    """The fields with which an answer and all of its chunks begin."""
     counted = {"usage": None} if streaming.usage else {}
     return {"id": call.identity(kind), "created": call.created, "model": model, **counted}
 
 
 def _prompt_tokens(tokenizer: Tokenizer, job: Job, started: Started) -> tuple[Token, ...]:
-    """The tokens of a prompt with their scores, if there are any. Nothing predicts the first one."""
+    """The tokens of a prompt with their scores; empty if there are none. The first token has no score, because nothing predicts it."""
     if not started.scores and job.score is None:
         return ()
     first = job.prepared.ids[0]

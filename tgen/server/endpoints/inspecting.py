@@ -31,7 +31,7 @@ Records = Yields[dict[str, Any], None, None]
 CANDIDATES, MOST_CANDIDATES = 12, 200
 # A map has a number for each pair of tokens.
 MOST_SHOWN = 512
-# Each token comes with the text that it completes; one text is written, and no beams keep others.
+# These options are fixed: /explain writes one text without beams, and each token comes with the text that it completes.
 ALONE = {"samples": 1, "num_beams": 1, "logprobs": 0}
 
 
@@ -53,11 +53,11 @@ async def explained(call: Call) -> Answer:
     borrowed = Borrowed(call.service.worker, engine)
     records = in_thread(_explained(call, borrowed, ids, resolved, top or CANDIDATES), borrowed.gone)
     await call.stack.enter_async_context(aclosing(records))
-    return _stream(await anext(records), records)  # an error before the first event is an answer of its own
+    return _stream(await anext(records), records)  # an error before the first event gets its own status, outside the stream
 
 
 def _explained(call: Call, borrowed: Borrowed, ids: Sequence[int], resolved: Resolved, top: int) -> Records:
-    """The events of a text, and its steps."""
+    """The records of a text's events and steps."""
     start = borrowed.limits.start_token
     ids = ids or [start] if start is not None else ids
     begun = False
@@ -112,7 +112,7 @@ async def attention(call: Call) -> Answer:
 
 
 async def settings(call: Call) -> Answer:
-    """What a model is, what can be shown of it, and the numbers that a request for a text may set. Raises TgenError, HttpError."""
+    """The kind of a model, the maps that it has, and the options that a request for a text may set. Raises TgenError, HttpError."""
     model = call.service.models.find(call.body.pop("model", None))
     checkpoint = model.checkpoint
     defaults = await asyncio.to_thread(read_generation, checkpoint)

@@ -1,4 +1,4 @@
-"""/completion: continues a prompt, asked and answered as llama.cpp's server does it."""
+"""/completion: continues a prompt, with the requests and answers of llama.cpp's server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def continued(call: Call) -> Answer:
     engine = model.writing()
     prompts = take_texts(body, "prompt", MOST_PROMPTS)
     stream, with_ids = take_flag(body, "stream"), take_flag(body, "return_tokens")
-    for key in ("n_keep", "id_slot"):  # where there is no slot and no part of a text is dropped, they change nothing
+    for key in ("n_keep", "id_slot"):  # these change nothing here: there are no slots, and no part of a text is dropped
         take_number(body, key, -1, 2**31)
     if candidates := take_number(body, "n_probs", 0, 2**31):
         body["logprobs"] = candidates
@@ -40,7 +40,7 @@ class Continuations:
     """Makes the objects of an answer; in a stream, each is a server-sent event."""
 
     def __init__(self, model: str, end_tokens: frozenset[int], stops: Sequence[str], samples: int, *, with_ids: bool) -> None:
-        """A text may end with one of the `stops`; each prompt has so many `samples`, one after another."""
+        """A text may end with one of the `stops`. Each prompt has `samples` texts, whose indices follow one another."""
         self._model = model
         self._end_tokens = end_tokens
         self._stops = stops
@@ -109,7 +109,7 @@ def _scored(tokens: Sequence[Token]) -> dict[str, Any]:
 
 
 def _timings(started: Started, finished: Finished) -> dict[str, Any]:
-    """Tokens and milliseconds, of the prompt as far as no cache held it and of the text."""
+    """Tokens and milliseconds of the part of the prompt that no cache held, and of the text."""
     read, first, rest = started.prompt_tokens - started.cached_tokens, 1000 * finished.prefill_seconds, 1000 * finished.decode_seconds
     return {
         "prompt_n": read,

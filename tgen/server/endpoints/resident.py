@@ -1,6 +1,6 @@
-"""Answers tgen's own commands: what they would compute themselves, as events that they show in the same way.
+"""Answers tgen's own commands: it computes what they would compute, and sends events that they show as their own.
 
-An answer is a stream of objects. The last one may be the error that the command ends with.
+An answer is a stream of objects. The last one may be the error with which the command ends.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _chosen(call: Call) -> Served:
 
 
 async def describe(call: Call) -> Answer:
-    """What a command needs to know of a model before it asks, and its options settled, if it names any."""
+    """What a command needs to know about a model before it asks, and the options in force if the command names any."""
     try:
         check_body("describe", call.body)
         checkpoint = _chosen(call).checkpoint
@@ -71,7 +71,7 @@ async def describe(call: Call) -> Answer:
 
 
 async def cancel(call: Call) -> Answer:
-    """End the request of an id as Ctrl-C ends a command: with its last events."""
+    """End the request with an id as Ctrl-C ends a command; its last events still come."""
     found = call.service.cancels.get(str(call.body.get("id")))
     if found is not None:
         found()
@@ -95,7 +95,7 @@ async def _stream(call: Call, command: str) -> AsyncGenerator[bytes]:
         async with aclosing(WORK[command](call, model)) as records:
             async for record in records:
                 yield sse(record)
-        yield sse({"end": True})  # without it, the connection broke
+        yield sse({"end": True})  # a stream without this record is broken
     except TgenError as error:
         yield sse(failure_record(error))
 
@@ -148,7 +148,7 @@ async def batch(call: Call, model: Served) -> AsyncRecords:
 
 
 def _as_alone(service: Service, event: Event) -> Event:
-    """An event, counted, as the command alone would have had it: it would have read all of the prompt."""
+    """Count an event, and return it as the command alone would have it: without a server, no cache holds a part of the prompt."""
     service.metrics.heard(event)
     return replace(event, cached_tokens=0) if isinstance(event, Started) else event
 
@@ -171,7 +171,7 @@ def _prompt(generator: Generator, model: Served, body: Mapping[str, Any]) -> str
 
 
 def _score(call: Call, model: Served, borrowed: Borrowed) -> Records:
-    """The ids of a text, the bytes that they stand for, their pieces; then their log-probabilities in parts."""
+    """The ids of a text, their pieces and the number of bytes that they stand for; then their log-probabilities in parts."""
     text, tokenizer = call.body["text"], model.tokenizer
     ids = tokenizer.encode(text)
     pieces = [tokenizer.decode([token], special=True) for token in ids[1:]] if call.body["tokens"] else []
@@ -194,8 +194,9 @@ def _translate(call: Call, _: Served, borrowed: Borrowed) -> Records:
 
 
 def _chat(call: Call, model: Served, borrowed: Borrowed) -> Records:
-    """The events of an answer, then the conversation after it. Without a text, only the system message is checked, and the tokens are
-    counted that the conversation has.
+    """The events of an answer, then the state of the conversation after it.
+
+    Without a text, it only checks the system message and counts the tokens of the conversation.
     """
     body = call.body
     template = _template(model, body["template_arg"] or [])
@@ -229,7 +230,7 @@ async def embed(call: Call, model: Served) -> AsyncRecords:
 
 
 def _as_task(task: Callable[[Call, Served, Borrowed], Records]) -> Work:
-    """A task that a thread runs, as work."""
+    """The work for a task that runs in a thread."""
 
     async def work(call: Call, model: Served) -> AsyncRecords:
         borrowed = Borrowed(call.service.worker, model.writing())
