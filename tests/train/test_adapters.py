@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import GOLDEN
 from tgen.checkpoint.container import open_checkpoint
-from tgen.errors import UnsupportedError
+from tgen.errors import UnsupportedError, UsageError
 from tgen.executors.torch.load import load_model
 from tgen.executors.torch.transformer import Transformer
 from tgen.train.adapters.base import Base
@@ -72,3 +72,12 @@ def test_a_run_that_was_cut_ends_as_one_that_was_not(tmp_path: Path) -> None:
     assert whole.keys() == cut.keys()
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     assert all(bool(tensor.any()) for tensor in whole.values())
+
+
+def test_held_back_files_without_text_are_an_error_of_the_user(tmp_path: Path) -> None:
+    text, empty, base = tmp_path / "text.txt", tmp_path / "empty.txt", Base(str(GOLDEN / "llama3"))
+    text.write_text("the fox saw the old king and the wolf went to the river " * 30)
+    empty.write_text(" \n")
+    settings = base.settings(TrainSettings(steps=4, batch=2, sequence=8, validation=0.2))
+    with pytest.raises(UsageError, match="the validation text has 0 tokens, too few"):
+        AdapterWorkspace(tmp_path / "out").begin([str(text)], settings, [str(empty)], base, AdapterSettings(str(GOLDEN / "llama3"), 2, 4.0))

@@ -1,4 +1,4 @@
-"""The model that an adapter is trained on: its weights stay as they are, and its tokenizer and chat template say how it reads a text."""
+"""The model on which an adapter is trained. Its weights do not change, and its own tokenizer and chat template encode the texts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HINT = "--adapter takes the folder of a model that is decoder-only"
 
 
 class Base:
-    """An opened model. Raises UsageError for one that no adapter can be trained on, CheckpointError."""
+    """An opened base model. Raises UsageError for a model on which no adapter can be trained, CheckpointError for a damaged folder."""
 
     def __init__(self, name: str) -> None:
         folder = resolve(name)
@@ -45,13 +45,13 @@ class Base:
 
     @property
     def library(self) -> Library:
-        """The tokenizer as the tokenizers library has it."""
+        """The tokenizer as an object of the tokenizers library."""
         assert isinstance(self.text.library, Library)
         return self.text.library
 
     @property
     def config(self) -> dict[str, Any]:
-        """What a run has to know of it. A text begins as it ends: with the end token of the one before it."""
+        """The facts about the model that a run needs. In training, a text begins with the end token of the text before it."""
         spec = self.checkpoint.spec
         return {
             "model_type": self.checkpoint.model_type,
@@ -73,7 +73,10 @@ class Base:
         return found
 
     def conversation(self, messages: Sequence[Message]) -> str:
-        """A conversation as the model's chat template writes it. Raises UsageError unless there is one and the assistant ends it."""
+        """A conversation as the model's chat template renders it.
+
+        Raises UsageError if the model has no template, or if the conversation does not end with the assistant.
+        """
         if not messages or messages[-1].role != "assistant":
             raise UsageError("a conversation to learn from must end with the assistant", "add its answer, or leave the last messages out")
         if self._template is None:
@@ -86,9 +89,9 @@ class Base:
         return None if found is None else replace(found, ending="finished")
 
     def encode(self, documents: Sequence[str]) -> Ids:
-        """The ids of all documents in one row, each as the model reads a prompt, with an end token behind it, [tokens].
+        """The ids of all documents in one row, [tokens]. Each document is encoded like a prompt, and an end token follows it.
 
-        Raises UsageError for a text with a token that the model has no embedding for.
+        Raises UsageError for a text with a token for which the model has no embedding.
         """
         vocab, parts = self.checkpoint.spec.vocab, list[int]()
         for start in range(0, len(documents), 64):
@@ -97,13 +100,13 @@ class Base:
                 if len(ids) > 1 and ids[0] == ids[1] and self.text.written(ids[0]) is None:
                     ids = ids[1:]  # a chat template wrote the start token already
                 parts += ids if ids and ids[-1] == self.end else [*ids, self.end]
-        if max(parts) >= vocab:
+        if max(parts, default=0) >= vocab:
             message = f"the text holds {self.text.piece(max(parts))!r}, id {max(parts)}, but the model's vocabulary ends at {vocab - 1}"
             raise UsageError(message, "leave it out: the model has no embedding for it")
         return np.array(parts, dtype=np.uint16 if vocab <= 2**16 else np.uint32)
 
     def sizes(self) -> np.ndarray:
-        """How many bytes of text each id stands for, [vocab]; control tokens stand for none."""
+        """The number of bytes of text for which each id stands, [vocab]; control tokens stand for none."""
         return np.array([self._size(token) for token in range(self.checkpoint.spec.vocab)])
 
     def _size(self, token: int) -> int:
