@@ -1,4 +1,4 @@
-"""The model that a run goes on from (`--base`), in place of random weights.
+"""The model from which a run continues (`--base`), in place of random weights.
 
 A base model can be given more layers. A new layer is a copy of the layer below it, with zeros in the two matrices that add to the
 residual stream. So the deeper model at first computes what the base model does (LLaMA Pro, arXiv:2401.02415).
@@ -31,8 +31,10 @@ class BaseModel:
     """A model that `tgen train` made from texts: its weights, tokenizer and shape."""
 
     def __init__(self, folder: Path, layers: int | None = None) -> None:
-        """`layers` None keeps the model's own number. Raises UsageError for a model that `tgen train` did not make from texts, and for
-        fewer layers than it has; CheckpointError for a damaged folder.
+        """If `layers` is None, the model keeps its number of layers.
+
+        Raises UsageError for a model that `tgen train` did not make from texts, and for fewer layers than it has; CheckpointError for a
+        damaged folder.
         """
         if folder.is_file():
             raise UsageError(f"--base {folder.name} is a GGUF file", "name the folder of a model that tgen train made")
@@ -46,7 +48,7 @@ class BaseModel:
         end = self.tokenizer.token_to_id(END)
         if end is None or not _made_by_training(self.checkpoint, end) or not all((folder / name).is_file() for name in (CONFIG, WEIGHTS)):
             message = f"--base {self.checkpoint.name} was not made by `tgen train` from texts"
-            raise UsageError(message, "name a model that was made so, or train an --adapter, which any model can be the base of")
+            raise UsageError(message, "name a model that was made so, or train an --adapter, for which any model can be the base")
         has = self.checkpoint.config["num_hidden_layers"]
         self.layers = has if layers is None else layers
         if self.layers < has:
@@ -62,7 +64,7 @@ class BaseModel:
         return found
 
     def copy(self, folder: Path) -> None:
-        """Copy the weights, with the added layers, into a folder of the run: the run can then be resumed even if the base model is gone."""
+        """Copy the weights, with the added layers, into a folder of the run, so that the run can be resumed without the base model."""
         folder.mkdir(parents=True, exist_ok=True)
         config = self.checkpoint.config
         weights = _grow(load_file(self.checkpoint.folder / WEIGHTS), config["num_hidden_layers"], self.layers)
@@ -88,7 +90,7 @@ def _grow(weights: dict[str, Tensor], layers: int, wanted: int) -> dict[str, Ten
 
 
 def _made_by_training(checkpoint: Checkpoint, end: int) -> bool:
-    """Whether `tgen train` writes such a config."""
+    """Whether the config is one that `tgen train` writes."""
     config = checkpoint.config
     if checkpoint.model_type != "llama" or checkpoint.spec.width % HEAD_DIM:
         return False

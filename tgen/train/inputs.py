@@ -1,6 +1,6 @@
-"""Text to learn from: plain files, standard input, JSON lines with a `text` or `messages` field, and files of sentence pairs.
+"""Reads text to learn from: plain files, standard input, JSON lines with a `text` or `messages` field, and files of sentence pairs.
 
-A byte order mark at the start of a file is dropped, and every line ends in a plain newline whatever the file has, as in Python's text mode.
+It drops a byte order mark at the start of a file, and turns every line ending into a plain newline, as Python's text mode does.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ Writer = Callable[[Sequence[Message]], str]
 
 
 def read_documents(names: Sequence[str], write: Writer = conversation) -> Iterator[str]:
-    """Every document of every file, in order. A `.jsonl` file holds one document a line; another file, or standard input (`-`), is one.
+    """Every document of every file, in order. A `.jsonl` file holds one document a line; any other file, or standard input (`-`), is one
+    document. `write` makes a document of messages.
 
-    Messages become the document that `write` makes of them.
-
-    Raises UsageError, naming file and line, for a file that cannot be read.
+    Raises UsageError, which names the file and the line, for a file that cannot be read.
     """
     for name in names:
         if name == STDIN:
@@ -38,7 +37,7 @@ def read_documents(names: Sequence[str], write: Writer = conversation) -> Iterat
 
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:
-    """Pairs from a file of `source<TAB>target` lines. Raises UsageError, naming the line, for a line that is not a pair."""
+    """Pairs from a file of `source<TAB>target` lines. Raises UsageError, which names the line, for a line that is not a pair."""
     pairs = []
     for number, line in enumerate(_decode(_read(str(path), PAIRS_HINT), str(path)).split("\n"), start=1):
         if not line.strip():

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from tgen.executors.torch.transformer import Transformer
 
-Ids = npt.NDArray[np.unsignedinteger[Any]]  # of 16 bits, or of 32 for a large vocabulary
+Ids = npt.NDArray[np.unsignedinteger[Any]]  # integers of 16 bits, or of 32 bits for a large vocabulary
 Arrays = tuple[npt.NDArray[np.int64], ...]
 # Which text is held back does not depend on the run's seed, so two runs on the same text can be compared.
 SPLIT_SEED = 20_000
 
 
 def predicted(arrays: Arrays) -> int:
-    """How many tokens a batch predicts: all but the first of each row of its last array, save where -1 pads it.
+    """The number of tokens that a batch predicts: all but the first of each row of its last array, without the padding of -1.
 
-    Losses cannot be counted for this, since a token that the model is sure of has a loss of exactly zero.
+    Losses above zero cannot be counted instead, because a token of which the model is sure has a loss of exactly zero.
     """
     return int((arrays[-1][:, 1:] >= 0).sum())
 
@@ -36,16 +36,16 @@ class HeldBack:
 
 
 class Objective(Protocol):
-    """Something to learn."""
+    """What a model learns: its batches, its losses, its held-back text, and the files for its folder."""
 
     model_type: str
     config: dict[str, Any]
     generation: dict[str, Any]
 
     def batch(self, number: int) -> Arrays:
-        """The arrays of a batch: a function of the run's seed and its number alone, so that a resumed run sees the same batches.
+        """The arrays of a batch, which depend only on the run's seed and the number, so that a resumed run gets the same batches.
 
-        The last one holds the ids that are predicted from those before them, [rows, n + 1], padded with -1.
+        The last array holds the ids that are predicted from those before them, [rows, n + 1], padded with -1.
         """
         ...
 
@@ -58,9 +58,9 @@ class Objective(Protocol):
         ...
 
     def opening(self) -> str:
-        """The beginning of the held-back text, for samples to go on from; empty where it has no words."""
+        """The beginning of the held-back text, which samples continue; empty if that text has no words."""
         ...
 
     def describe(self) -> str:
-        """The size of the training data, in words for people."""
+        """The size of the training data, for people."""
         ...

@@ -1,4 +1,4 @@
-"""Writes the files for people that stand beside the weights: the model card and the picture of the loss."""
+"""Makes the files for people that lie beside the weights: the model card and the picture of the loss."""
 
 from __future__ import annotations
 

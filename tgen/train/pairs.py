@@ -68,7 +68,10 @@ def split_pairs(pairs: Sequence[tuple[str, str]], share: float) -> tuple[list[tu
 def encode_pairs(
     tokenizer: Tokenizer, train: Sequence[tuple[str, str]], held: Sequence[tuple[str, str]], context: int
 ) -> tuple[PairCorpus, int]:
-    """Ids of all pairs, and how many pairs were too long for the context and left out. Raises UsageError if nothing remains."""
+    """The ids of all pairs, and the number of pairs that are left out because they are too long for the context.
+
+    Raises UsageError if no pairs remain.
+    """
     (source, target, _), dropped = _encode(tokenizer, train, context)
     (held_source, held_target, sizes), more = _encode(tokenizer, held, context)
     if not len(source) or not len(held_source):
@@ -99,7 +102,7 @@ class PairObjective:
         return self._arrays(self.corpus.source, self.corpus.target, self._epoch(epoch)[place])
 
     def losses(self, model: Transformer, *arrays: Tensor) -> Tensor:
-        """[batch, n]. Labels are smoothed (arXiv:1512.00567) in training, and plain where gradients are off."""
+        """The losses [batch, n]. Labels are smoothed (arXiv:1512.00567) in training, but not when gradients are off."""
         ids, positions, target = arrays
         source = model.read_source(ids, positions)
         hidden = model(target[:, :-1].clamp(min=0), source=source)
@@ -125,7 +128,7 @@ class PairObjective:
         return str(self._tokenizer.decode(self.corpus.held_source.row(0).tolist()))
 
     def describe(self) -> str:
-        """Pairs."""
+        """The numbers of pairs."""
         return f"{len(self.corpus.source):,} pairs to learn from, {len(self.corpus.held_source):,} held back"
 
     def _make_epoch(self, epoch: int) -> npt.NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Checks that the files of a training run are there, before anything that takes time: importing torch does."""
+"""Checks that the files of a training run exist, before anything that takes time, such as the import of torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAIRS_HINT = "--pairs takes a file of source<TAB>target lines"
 
 
 def check_files(texts: Iterable[str], pairs: Path | None) -> None:
-    """Raise UsageError for a file that is not there; `-` stands for standard input among texts."""
+    """Raise UsageError for a file that does not exist; `-` among texts means standard input."""
     for name in texts:
         if name != STDIN:
             check_file(name, TEXTS_HINT)
@@ -22,7 +22,7 @@ def check_files(texts: Iterable[str], pairs: Path | None) -> None:
 
 
 def check_file(name: str, hint: str) -> None:
-    """Raise UsageError, with this hint, unless there is such a file."""
+    """Raise UsageError with this hint unless there is such a file."""
     path = Path(name)
     if path.is_dir():
         raise UsageError(f"{name} is a folder, not a file", hint)

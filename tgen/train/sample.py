@@ -1,4 +1,4 @@
-"""Writes the short sample that shows how good a model in training is by now."""
+"""Writes the short sample that shows the quality of a model in training."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ NEW_TOKENS = 40
 
 
 def write_sample(model: Transformer, tokenizer: Tokenizer, objective: Objective, prompt: str, seed: int) -> Sampled | Note | None:
-    """A continuation of as much of the prompt as fits the model's context; None if no word of it fits.
+    """A continuation of as much of the prompt as fits into the model's context; None if nothing of it fits.
 
-    A sample is decoration: any error becomes a Note, and training goes on.
+    Any error becomes a Note, and training continues.
     """
     try:
         context = objective.config["max_position_embeddings"]
@@ -32,7 +32,7 @@ def write_sample(model: Transformer, tokenizer: Tokenizer, objective: Objective,
 
 
 def make_generator(model: Transformer, tokenizer: Tokenizer, objective: Objective) -> Generator:
-    """A Generator for a model in training, made from the objective's settings: its folder may not be written yet."""
+    """A Generator for a model in training, made from the objective's settings, because the model's folder may not be written yet."""
     start = objective.config["bos_token_id"]
     return Generator(
         TorchExecutor(model),
@@ -45,13 +45,16 @@ def make_generator(model: Transformer, tokenizer: Tokenizer, objective: Objectiv
 
 
 def fitting(tokenizer: Tokenizer, text: str, tokens: int) -> str:
-    """A beginning of the text, in whole characters, of at most `tokens` tokens with those that the tokenizer adds; empty if none fits."""
+    """A beginning of the text, in whole characters, that has at most `tokens` tokens, including those that the tokenizer adds.
+
+    It is empty if nothing fits.
+    """
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     count = tokens - tokenizer.num_special_tokens_to_add(False)
     if len(ids) <= count:
         return text
-    # The last of these tokens may end within a character: half a character is decoded to U+FFFD.
+    # The last of these tokens may end within a character, and half a character is decoded to U+FFFD.
     shown = tokenizer.decode(ids[: max(count, 0)], skip_special_tokens=False).rstrip("\ufffd")
-    while len(tokenizer.encode(shown).ids) > tokens and shown:  # a shorter text may be cut into other, more tokens
+    while len(tokenizer.encode(shown).ids) > tokens and shown:  # the tokenizer may cut the shorter text into other and more tokens
         shown = shown[:-1]
     return shown

@@ -17,8 +17,8 @@ class TrainSettings:
     """The shape of the model and the course of its training.
 
     Exactly one of `steps` and `minutes` ends the run. `batch` counts sequences (or sentence pairs); a step adds up the gradients of
-    `accumulate` batches. A sequence has `sequence` tokens; without that, as many as the context. A shorter `sequence` suits a base model,
-    which has already learned to use its context. `beginnings` is the share of the sequences that begin where a document does. The
+    `accumulate` batches. A sequence has `sequence` tokens; None means as many as the context. A shorter `sequence` suits a base model,
+    which has already learned to use its context. `beginnings` is the share of the sequences that begin where a document begins. The
     learning rate rises over the first `warmup` share of the run, then falls in a straight line to zero at its end. `base_share` is the
     weight of the base model in the average that is written.
     """
@@ -115,5 +115,5 @@ class TrainSettings:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as JSON can hold them; `TrainSettings(**values)` reads them back."""
+        """The settings as values for JSON; `TrainSettings(**values)` reads them back."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Finds what makes a training step fast on this machine: reused memory, the number format, the compiler."""
+"""Makes a training step fast on this machine, by reused memory, the number format and the compiler."""
 
 from __future__ import annotations
 

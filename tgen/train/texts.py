@@ -32,7 +32,7 @@ class TextCorpus:
     validation: Ids
 
     def check(self, length: int) -> None:
-        """Raises UsageError unless both parts hold at least one sequence of `length` tokens and the token after it."""
+        """Raise UsageError unless both parts hold at least one sequence of `length` tokens and the token after it."""
         for name, ids in (("training", self.train), ("validation", self.validation)):
             if len(ids) <= length:
                 raise UsageError(
@@ -54,7 +54,7 @@ class TextObjective:
         self._describe_model()
 
     def _describe_model(self) -> None:
-        """Set what follows from the model: its config, its way to generate, and the bytes of its tokens."""
+        """Set what depends on the model: its config, its settings for generation, and the bytes of its tokens."""
         end = end_token(self._tokenizer)
         self.config: dict[str, Any] = self.settings.text_config(self._tokenizer.get_vocab_size(), end)
         self.generation: dict[str, Any] = {
@@ -78,17 +78,17 @@ class TextObjective:
 
     @cached_property
     def _starts(self) -> Rows:
-        """Where documents begin; only a run that begins sequences there searches for them."""
+        """The places where documents begin. Only a run with `beginnings` searches for them."""
         return document_starts(self.corpus.train, self.settings.length, self.config["bos_token_id"])
 
     def losses(self, model: Transformer, *arrays: Tensor) -> Tensor:
-        """[batch, length]"""
+        """The losses [batch, length] of sequences [batch, length + 1]."""
         (sequences,) = arrays
         logits = model.logits(model(sequences[:, :-1])).float()
         return F.cross_entropy(logits.flatten(0, 1), sequences[:, 1:].flatten(), reduction="none").view(len(sequences), -1)
 
     def held_back(self, limit: int | None) -> Iterator[HeldBack]:
-        """Consecutive sequences. Copies of its first row fill up the last batch, for a compiled step has one shape."""
+        """Consecutive sequences. Copies of its first row fill up the last batch, because a compiled step has one shape."""
         settings = self.settings
         for batch in validation_batches(self.corpus.validation, settings.length, settings.batch, limit):
             filled = np.concatenate([batch, np.repeat(batch[:1], settings.batch - len(batch), axis=0)])
@@ -103,11 +103,11 @@ class TextObjective:
         return cut or line[:OPENING_CHARACTERS]
 
     def _beginning(self) -> str:
-        """The held-back text's beginning, a new line for each document."""
+        """The beginning of the held-back text, with a new line for each document."""
         return self._tokenizer.decode(self.corpus.validation[:OPENING_TOKENS].tolist(), skip_special_tokens=False).replace(END, "\n")
 
     def describe(self) -> str:
-        """Tokens."""
+        """The numbers of tokens."""
         return f"{len(self.corpus.train):,} tokens to learn from, {len(self.corpus.validation):,} held back"
 
 
@@ -120,7 +120,7 @@ class Sequences:
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)  # a batch may span two epochs; shuffling a large text takes longer than a step
 
     def batch(self, number: int, size: int) -> Rows:
-        """The number-th batch, [size, length + 1], a function of the seed and its number alone."""
+        """The number-th batch, [size, length + 1], which depends only on the seed and the number."""
         return np.stack([self._sequence(i) for i in range(number * size, (number + 1) * size)])
 
     def _sequence(self, number: int) -> Rows:
@@ -130,14 +130,17 @@ class Sequences:
         return self._ids[start : start + self._length + 1].astype(np.int64)
 
     def _make_epoch(self, epoch: int) -> tuple[Rows, int]:
-        """The order of an epoch's pieces, and where the first of them starts."""
+        """The order of an epoch's pieces, and the place where the first of them starts."""
         generator = np.random.default_rng((self._seed, epoch))
         offset = int(generator.integers(0, max(1, len(self._ids) - 1 - self._per_epoch * self._length)))
         return generator.permutation(self._per_epoch), offset
 
 
 def split_documents(documents: Sequence[str], share: float) -> tuple[list[str], list[str]]:
-    """Documents to learn from and documents held back, about `share` of all text; fewer than 20 documents are cut into pieces first."""
+    """Documents to learn from, and documents held back, which are about `share` of all text.
+
+    Fewer than 20 documents are cut into pieces first.
+    """
     if len(documents) < 20:
         documents = [piece for document in documents for piece in _pieces(document)]
     order = np.random.default_rng(SPLIT_SEED).permutation(len(documents))
@@ -177,7 +180,7 @@ def encode_documents(tokenizer: Tokenizer, documents: Sequence[str], end: int) -
 
 
 def document_starts(ids: Ids, length: int, end: int) -> Rows:
-    """Where a sequence can begin with a document: at the end token before it, for a prompt begins with that token too."""
+    """The places where a sequence can begin with a document: at the end token before it, because a prompt begins with that token, too."""
     ends = np.flatnonzero(ids == end)
     return ends[ends + length < len(ids)]
 

@@ -1,4 +1,4 @@
-"""The training loop: takes batches, yields events, and writes a checkpoint now and then."""
+"""The training loop: takes batches, yields events, and regularly writes a checkpoint."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Trainer:
     def __init__(
         self, workspace: Workspace, device: torch.device, *, compiled: bool | None = None, every: int = 250, prompt: str | None = None
     ) -> None:
-        """`compiled` None compiles if every step has the same shape and there is a C++ compiler. A checkpoint follows every `every` steps.
+        """If `compiled` is None, the step is compiled if all steps have the same shape and there is a C++ compiler.
 
-        Samples continue the `prompt`; None stands for the first words of the held-back text.
+        A checkpoint follows after every `every` steps. Samples continue the `prompt`; None means the first words of the held-back text.
         """
         self.workspace = workspace
         self.run_data = workspace.open()
@@ -58,7 +58,7 @@ class Trainer:
             if isinstance(module, Attention) and device.type == "cpu":
                 # torch's fused CPU kernel has a slow backward pass; a compiler fuses plain matrix products itself.
                 module.attend = plain_attend
-        # A resumed run keeps the number format that it began with, whatever this machine would choose now.
+        # A resumed run keeps the number format with which it began, whatever this machine would choose now.
         self.dtype: torch.dtype = state["dtype"] if state is not None else torch.bfloat16 if bfloat16_is_faster(device) else torch.float32
         self.optimiser = make_optimiser(self.learned, self.settings.weight_decay, self.dtype)
         self.step = 0
@@ -71,7 +71,7 @@ class Trainer:
         if state is not None:
             self._restore(state)
         one_shape = self.objective.model_type == "llama"
-        # A finished run only measures and samples once more, which is not worth a minute of compiling.
+        # A finished run only measures and samples once more, which is not worth a minute of compilation.
         self.compiled = self.share < 1 and (can_compile() and one_shape if compiled is None else compiled)
 
     def _first_model(self, anew: bool) -> Transformer:
@@ -83,12 +83,12 @@ class Trainer:
         return model.to(self.device)
 
     def _base(self) -> Transformer:
-        """The base model that the run began with."""
+        """The base model with which the run began."""
         return load_model(open_checkpoint(self.workspace.first), self.device, torch.float32)
 
     @property
     def learned(self) -> nn.Module:
-        """What learns, and what a checkpoint holds."""
+        """The module whose parameters learn, and which a checkpoint holds."""
         return self.model
 
     @property
@@ -122,7 +122,7 @@ class Trainer:
             took = time.monotonic() - started
             self.seconds += took
             self.train_loss = loss if math.isnan(self.train_loss) else 0.95 * self.train_loss + 0.05 * loss
-            if self.warm:  # the first step compiles and says nothing about speed
+            if self.warm:  # the first step includes compilation, so it does not count for the speed
                 rate = (self.tokens - before) / took
                 speed = rate if math.isnan(speed) else 0.95 * speed + 0.05 * rate
             self.warm = True
@@ -132,7 +132,7 @@ class Trainer:
         yield from self._checkpoint(None if self.share >= 1 else QUICK_VALIDATION)
 
     def _first_step(self, dtype: torch.dtype) -> Generator[Note, None, float]:
-        """The step that compiles; returns its loss. If the step fails, training goes on without the compiler, and a Note says why."""
+        """Run the step that compiles, and return its loss. If it fails, training continues without the compiler, and a Note says why."""
         try:
             return self._train_step()
         except TgenError:
@@ -148,7 +148,7 @@ class Trainer:
         return self._train_step()
 
     def _loss_function(self, dtype: torch.dtype) -> LossFunction:
-        """The objective's losses, its matrices multiplied in `dtype`."""
+        """The function for the objective's losses, which multiplies matrices in `dtype`."""
 
         def losses(*arrays: Tensor) -> Tensor:
             with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
@@ -173,14 +173,14 @@ class Trainer:
         self.optimiser.zero_grad()
         self.step += 1
         self._ahead = self.step * batches, self._ready(self.step * batches)
-        # A GPU works on its own until a number is asked for: only now does this process wait for it.
+        # A GPU runs on its own until a number is read: only now does this process wait for it.
         value = float(torch.stack(parts).sum())
         if not math.isfinite(value):
             raise TgenError(f"training diverged: the loss is {value} at step {self.step}", "start again with a lower --learning-rate")
         return value
 
     def _batch(self, number: int) -> tuple[list[Tensor], int]:
-        """The tensors of a batch and how many tokens it predicts, made ready while the device was busy with the batch before it."""
+        """The tensors of a batch and the number of tokens that it predicts, prepared while the device was busy with the batch before."""
         ahead, ready = self._ahead
         return ready if ahead == number and ready is not None else self._ready(number)
 
@@ -214,7 +214,7 @@ class Trainer:
         )
 
     def _checkpoint(self, limit: int | None) -> Iterator[TrainingEvent]:
-        """Measure the model, store it, and only then sample: an error in the sample loses no step."""
+        """Measure the model, store it, and only then sample, so that an error in the sample loses no step."""
         yield self._measure_and_store(limit)
         with self._as_written():
             sample = write_sample(self.model, self.tokenizer, self.objective, self.prompt, self.settings.seed)
@@ -249,7 +249,7 @@ class Trainer:
 
     @contextmanager
     def _as_written(self) -> Iterator[None]:
-        """Within this context the model has the weights that the run writes: with `base_share`, their average with those of the base model.
+        """Within this context the model has the weights that the run writes. With `base_share`, they are averaged with the base model's.
 
         Such an average knows most of what either model knows (WiSE-FT, arXiv:2109.01903).
         """
@@ -280,7 +280,7 @@ class Trainer:
         try:
             self.optimiser.load_state_dict(state["optimiser"])
         except ValueError as error:
-            hint = "start a new run; --base goes on from the model that this one has written"
+            hint = "start a new run; --base continues with the model that this run has written"
             raise CheckpointError(f"the run in {self.workspace.folder} was trained by other optimisers: {error}", hint) from error
         self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
         self.tokens, self.train_loss = state["tokens"], self.history[-1]["train_loss"]

@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer learned from the training text, and how a conversation is written with its tokens."""
+"""Learns a byte-level BPE tokenizer from the training text, and writes conversations with its tokens."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ CHAT_TEMPLATE = (
 
 
 def conversation(messages: Sequence[Message]) -> str:
-    """A conversation as the document that a model learns it from: what the chat template makes of it, within the tokens around a document.
+    """A conversation as a training document: the text of the chat template, without the end tokens that surround every document.
 
-    Raises UsageError unless it ends with the assistant, and for a message that holds one of the tokens that stand between messages.
+    Raises UsageError unless it ends with the assistant, and for a message that holds one of the special tokens between messages.
     """
     if not messages or messages[-1].role != "assistant":
         raise UsageError("a conversation to learn from must end with the assistant", "add its answer, or leave the last messages out")
@@ -44,9 +44,9 @@ def conversation(messages: Sequence[Message]) -> str:
 def learn_tokenizer(documents: Iterable[str], size: int, *, sentences: bool = False, chat: bool = False) -> Tokenizer:
     """Byte-level BPE (arXiv:1508.07909, over bytes as in GPT-2): it can encode every text, and decodes it to the same text.
 
-    For `sentences`, the tokenizer adds the end token after each, and spells the first word like any other. For other texts the end token
-    is the start token too: the tokenizer puts it before a prompt, as it stands before every document in training. For a `chat`, there are
-    tokens that begin the messages of the user and of the assistant.
+    For `sentences`, the tokenizer adds the end token after each, and spells the first word like any other. For other texts the end token is
+    also the start token: the tokenizer puts it before a prompt, because it comes before every document in training. With `chat`, there are
+    also tokens that begin the messages of the user and of the assistant.
     """
     tokenizer = Tokenizer(models.BPE())
     digits = pre_tokenizers.Digits(individual_digits=True)
@@ -68,7 +68,7 @@ def learn_tokenizer(documents: Iterable[str], size: int, *, sentences: bool = Fa
 
 
 def begin_prompts(tokenizer: Tokenizer) -> None:
-    """Let the tokenizer of a base model put the start token before a prompt from now on, for a model that learns beginnings."""
+    """Make a base model's tokenizer put the start token before every prompt, for a model that learns the beginnings of documents."""
     _frame(tokenizer, f"{END} $A")
 
 
@@ -77,7 +77,7 @@ def _frame(tokenizer: Tokenizer, template: str) -> None:
 
 
 def end_token(tokenizer: Tokenizer) -> int:
-    """The id of the token that stands after every document. Raises CheckpointError if the tokenizer has none."""
+    """The id of the token that follows every document. Raises CheckpointError if the tokenizer has no such token."""
     found = tokenizer.token_to_id(END)
     if found is None:
         raise CheckpointError(f"tokenizer.json has no {END}", "tgen train did not make it; name a model that it made")
@@ -85,19 +85,19 @@ def end_token(tokenizer: Tokenizer) -> int:
 
 
 def knows_chats(tokenizer: Tokenizer) -> bool:
-    """Whether it was learned from conversations."""
+    """Whether a tokenizer was learned from conversations."""
     return tokenizer.token_to_id(USER) is not None
 
 
 def bytes_per_token(tokenizer: Tokenizer) -> np.ndarray:
-    """How many bytes of text each id stands for, [vocab]; a byte-level piece is spelled with one character for each byte."""
+    """The number of bytes of text for which each id stands, [vocab]; a byte-level piece is spelled with one character for each byte."""
     vocab = tokenizer.get_vocab_size()
     pieces = [tokenizer.id_to_token(i) or "" for i in range(vocab)]
     return np.array([0 if SPECIAL.fullmatch(piece) else len(piece) for piece in pieces], dtype=np.int64)
 
 
 def save_tokenizer(folder: Path, tokenizer: Tokenizer, context: int) -> None:
-    """Write tokenizer.json, and tokenizer_config.json: how transformers opens it and, if it knows chats, the chat template."""
+    """Write tokenizer.json, and tokenizer_config.json with the settings for transformers and, if there is one, the chat template."""
     write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=False))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -36,7 +36,7 @@ SIDES = ("source", "target", "held_source", "held_target")
 
 @dataclass(frozen=True, slots=True)
 class RunData:
-    """Everything a run starts from: its settings, what it learns, its tokenizer, the sizes of its data and the names of its arrays."""
+    """What a run starts from: its settings, its objective, its tokenizer, the sizes of its data and the names of its arrays."""
 
     settings: TrainSettings
     objective: Objective
@@ -47,7 +47,7 @@ class RunData:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """All documents, those to learn from and those held back, which other files may hold."""
+    """All documents of the training files, those to learn from, and those held back, which may come from other files."""
 
     documents: list[str]
     train: list[str]
@@ -55,7 +55,7 @@ class Texts:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How many documents and characters there are, and how many characters are held back."""
+        """The number of documents, of characters, and of characters that are held back."""
         characters, held_back = (sum(map(len, some)) for some in (self.documents, self.validation))
         return {"documents": len(self.documents), "characters": characters, "held_back": held_back}
 
@@ -63,7 +63,7 @@ class Texts:
 def read_texts(names: list[str], settings: TrainSettings, held_back: list[str] | None, write: Writer = conversation) -> Texts:
     """The documents of files, of which a share is held back unless `held_back` names other files.
 
-    Raises UsageError where there is no text.
+    Raises UsageError if there is no text.
     """
     documents = list(read_documents(names, write))
     if not documents:
@@ -82,10 +82,10 @@ class Workspace:
         self.first = self.inner / "base"  # a copy of the base model, if there is one
 
     def create(self, texts: list[str], settings: TrainSettings, held_back: list[str] | None = None, base: BaseModel | None = None) -> None:
-        """Read the files `texts`, learn a tokenizer from them, and encode them. `held_back` names files to measure on, in place of a share.
+        """Read the files `texts`, learn a tokenizer from them, and encode them.
 
-        With a `base` the run begins with its weights, and uses its tokenizer. Raises UsageError for a folder that is not empty, and for
-        too little text.
+        `held_back` names files to measure on, in place of a share of the texts. With a `base`, the run begins with its weights and uses its
+        tokenizer. Raises UsageError for a folder that is not empty, and for too little text.
         """
         self._check_empty()
         data = read_texts(texts, settings, held_back)
@@ -104,7 +104,7 @@ class Workspace:
         self._save(settings, asdict(corpus), data.sizes)
 
     def create_pairs(self, path: Path, settings: TrainSettings) -> int:
-        """The same for a file of sentence pairs; returns how many pairs it left out because they do not fit the context."""
+        """The same for a file of sentence pairs. Returns how many pairs were left out because they do not fit into the context."""
         self._check_empty()
         pairs = read_pairs(path)
         if len(pairs) < 2:
@@ -149,16 +149,16 @@ class Workspace:
         return RunData(settings, _objective(settings, arrays, tokenizer), tokenizer, stored["data"], stored["arrays"])
 
     def change_course(self, steps: int | None, minutes: float | None) -> None:
-        """Let the run end after `steps` or `minutes` in all; from now on the learning rate is what it would be in a run of that length."""
+        """Make the run end after `steps` or `minutes` in all. From now on the learning rate is that of a run of this length."""
         run = self.open()
         self._write_settings(replace(run.settings, steps=steps, minutes=minutes), run.sizes, run.arrays)
 
     def save_state(self, state: dict[str, Any]) -> None:
-        """Replace the state in one step."""
+        """Replace the stored state as a whole, so that a kill leaves the old one or the new one."""
         write_atomically(self.inner / STATE, lambda path: torch.save(state, path))
 
     def load_state(self) -> dict[str, Any] | None:
-        """The latest state, None before the first checkpoint."""
+        """The latest state; None before the first checkpoint. Raises CheckpointError for a damaged file."""
         path = self.inner / STATE
         if not path.is_file():
             return None
@@ -188,7 +188,7 @@ class Workspace:
         save_tokenizer(self.folder, tokenizer, settings.context)
 
     def _save(self, settings: TrainSettings, arrays: dict[str, Any], sizes: dict[str, int]) -> None:
-        """Write the data; settings.json comes last, as the sign that the rest is there."""
+        """Write the data. settings.json is written last, as the sign that the rest is complete."""
         for name, array in arrays.items():
             write_atomically(self.inner / f"{name}.npy", partial(_write_array, array))
         self._write_settings(settings, sizes, list(arrays))

@@ -103,6 +103,6 @@ def adapter_card(
 
 
 def _targets(names: Sequence[str], others: Iterable[str]) -> list[str]:
-    """The last words of the modules' names, as people write them; whole names where other modules end in the same words."""
+    """The last words of the modules' names, as people write them; the whole names if other modules' names end in the same words."""
     ends = list(dict.fromkeys(name.rpartition(".")[2] for name in names))
     return list(names) if any(other.rpartition(".")[2] in ends for other in others) else ends

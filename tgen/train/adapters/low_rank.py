@@ -1,6 +1,6 @@
 """Low-rank changes of a frozen model's matrices (LoRA, arXiv:2106.09685), one for each matrix of the checkpoint.
 
-A checkpoint may fuse matrices that the model has apart, such as queries, keys and values. Then these share one change, as they do in peft.
+A checkpoint may fuse matrices that are separate in the model, such as queries, keys and values. Then these share one change, as in peft.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHANGED = re.compile(r"decoder\.layers\.\d+\.(mixer|feed_forward)\.\w+\.weight")
 
 
 class Change(nn.Module):
-    """The change of one matrix of the checkpoint: the product of `up` [outputs, rank] and `down` [rank, inputs]. It begins as nothing."""
+    """The change of one matrix of the checkpoint: the product of `up` [outputs, rank] and `down` [rank, inputs], which is zero at first."""
 
     def __init__(self, outputs: int, inputs: int, rank: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Change(nn.Module):
 
 
 class ChangedLinear(nn.Module):
-    """A matrix of the model with its rows of a change."""
+    """A matrix of the model, and its rows of a change."""
 
     def __init__(self, linear: nn.Linear, change: Change, rows: Take, scale: float) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class ChangedLinear(nn.Module):
 
 
 class Changes(nn.Module):
-    """All changes of a model, by the names of the modules that transformers has for them."""
+    """All changes of a model, by the names that transformers gives to the changed modules."""
 
     def __init__(self, modules: dict[str, Change]) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Changes(nn.Module):
 
     @property
     def size(self) -> int:
-        """How many numbers learn."""
+        """The number of parameters that learn."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def named(self) -> Iterator[tuple[str, Change]]:
@@ -73,7 +73,10 @@ class Changes(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A matrix of the model: its path, the checkpoint's module, that module's outputs and inputs, and which of its rows it has."""
+    """A matrix of the model: its path, the checkpoint's module that holds it, that module's outputs and inputs, and the matrix's rows.
+
+    The checkpoint stores a matrix that is `turned` as [inputs, outputs].
+    """
 
     path: str
     module: str
@@ -83,10 +86,10 @@ class Place:
 
 
 def places(checkpoint: Checkpoint, model: Transformer) -> list[Place]:
-    """Every matrix that an adapter changes: those of attention and, but in mixtures of experts, of feed-forward parts.
+    """Every matrix that an adapter changes: those of attention and, except in mixtures of experts, those of feed-forward parts.
 
-    transformers fuses the matrices of experts, and peft then changes whatever else has their names. Raises UnsupportedError for a model
-    that has no such matrix.
+    transformers fuses the matrices of experts, and peft would then change other modules that have their names. Raises UnsupportedError for
+    a model that has no such matrix.
     """
     table, found = find_family(checkpoint.model_type).tensors(checkpoint.spec), []
     changed = Attention if any(isinstance(module, Experts) for module in model.modules()) else (Attention, Mlp)
@@ -113,7 +116,7 @@ def others(checkpoint: Checkpoint, changed: list[Place]) -> list[str]:
 
 
 def put_changes(model: Transformer, at: list[Place], rank: int, alpha: float, seed: int) -> Changes:
-    """Let the model compute with a new change of each matrix; those of the adapter are the only parameters that learn."""
+    """Make the model compute with a new change of each matrix, and return the changes, whose parameters are the only ones that learn."""
     generator = torch.Generator().manual_seed(seed)
     changes: dict[str, Change] = {}
     for place in at:
@@ -126,6 +129,9 @@ def put_changes(model: Transformer, at: list[Place], rank: int, alpha: float, se
 
 
 def _module(table: Table, name: str) -> str:
-    """The name of the module that transformers has for a tensor of the checkpoint; the text model of one that sees images is inside it."""
+    """The name in transformers of the module with a tensor of the checkpoint.
+
+    A model that sees images has its text model inside another module.
+    """
     before, after = table.renamed[0] if table.renamed else ("", "")
     return (after + name.removeprefix(before) if name.startswith(before) else name).removesuffix(".weight")

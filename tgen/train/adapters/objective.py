@@ -1,4 +1,4 @@
-"""Learning to continue text in the tokens of a base model, whatever its family."""
+"""Learning to continue text, with the tokens of a base model of any family."""
 
 from __future__ import annotations
 

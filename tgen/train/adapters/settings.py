@@ -1,4 +1,4 @@
-"""The settings of an adapter, checked on creation, and what a run that trains one does otherwise than a run from random weights."""
+"""The settings of an adapter, checked on creation, and the defaults that differ from those of a run from random weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from tgen.errors import UsageError
 
 MOST_RANK = 4096
-# Few numbers learn, all from nothing, and each token costs a pass through a large model.
+# Only few numbers learn, and they begin at zero; each token needs a pass through a large model.
 DEFAULTS: dict[str, Any] = {"learning_rate": 3e-4, "batch": 4, "weight_decay": 0.0}
 SEQUENCE = 256
 RANK = 16
@@ -17,7 +17,7 @@ RANK = 16
 
 @dataclass(frozen=True, slots=True)
 class AdapterSettings:
-    """The model that an adapter is for, as --model takes it; how many columns its matrices have; and alpha / rank is their scale."""
+    """The name of the base model, as --model takes it; the rank of the changes; and alpha: changes are multiplied by alpha / rank."""
 
     base: str
     rank: int

@@ -1,4 +1,4 @@
-"""Trains an adapter: the loop is the trainer's own, but only the low-rank changes learn, and only they are written."""
+"""Trains an adapter in the trainer's own loop. Only the low-rank changes learn, and only they are written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class AdapterTrainer(Trainer):
     workspace: AdapterWorkspace
 
     def _first_model(self, anew: bool) -> Transformer:  # noqa: ARG002
-        """The base model with changes that change nothing yet."""
+        """The base model with changes that are still zero."""
         checkpoint = self.workspace.base.checkpoint
         dtype = choose_dtype(RunOptions(), self.device, DTYPES[checkpoint.matches.number_format], parameter_count(checkpoint.spec))
         with memory_errors("loading the weights"):
@@ -44,7 +44,7 @@ class AdapterTrainer(Trainer):
         write_text(folder / "README.md", card)
 
     def _size(self) -> str:
-        """The size of what learns, and of what there is to learn."""
+        """The number of parameters that learn, and the size of the training data, for people."""
         matrices = (
             f"{self.changes.size / 1e6:.2f} M parameters in {len(self.changes.names)} matrices of {self.workspace.base.checkpoint.name}"
         )

@@ -28,7 +28,7 @@ class AdapterWorkspace(Workspace):
         return (self.inner / ADAPTER).is_file()
 
     def begin(self, texts: list[str], settings: TrainSettings, held_back: list[str] | None, base: Base, adapter: AdapterSettings) -> None:
-        """Read the files `texts` as the base model reads them. Raises as `create` does."""
+        """Read the files `texts`, and encode them as the base model does. Raises the errors of `create`."""
         self._check_empty()
         data = read_texts(texts, settings, held_back, base.conversation)
         corpus = TextCorpus(base.encode(data.train), base.encode(data.validation))
@@ -46,11 +46,11 @@ class AdapterWorkspace(Workspace):
 
     @cached_property
     def base(self) -> Base:
-        """The base model. Raises CheckpointError if it is no longer there."""
+        """The base model. Raises CheckpointError if it no longer exists."""
         return Base(self.adapter().base)
 
     def open(self) -> RunData:
-        """As of `Workspace`; and CheckpointError if the base model is no longer there."""
+        """As `Workspace.open`; it also raises CheckpointError if the base model no longer exists."""
         if self.is_begun:
             _ = self.base
         return super().open()

@@ -1,1 +1,1 @@
-"""What changes the weights after each step."""
+"""The optimisers, which change the weights in each step."""

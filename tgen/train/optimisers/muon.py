@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 
 MOMENTUM, ROUNDS = 0.95, 5
-# Coefficients with which five rounds bring every singular value near 1; they need not reach it.
+# With these coefficients, five rounds bring every singular value near 1; the values need not reach 1.
 A, B, C = 3.4445, -4.7750, 2.0315
-# An orthogonal step times this and the root of the longer side has the size of AdamW's usual steps.
+# An orthogonal step, times this number and the root of the longer side, is about as large as AdamW's usual steps.
 SIZE = 0.2
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices only; embeddings, heads and vectors are AdamW's."""
+    """The optimiser for matrices. AdamW changes embeddings, heads and vectors."""
 
     def __init__(self, matrices: Iterable[Tensor], weight_decay: float, dtype: torch.dtype = torch.float32) -> None:
-        """`dtype` is the number format in which the directions are multiplied."""
+        """`dtype` is the number format of the matrix products in `orthogonalised`."""
         super().__init__(matrices, {"lr": 0.0, "weight_decay": weight_decay})
         self.dtype = dtype
 
@@ -44,7 +44,7 @@ class Muon(torch.optim.Optimizer):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-size)
 
     def _direction(self, matrix: Tensor) -> Tensor:
-        """Nesterov's momentum: the average of past gradients, and this one once more."""
+        """Nesterov's momentum: the running average of gradients, averaged once more with the present gradient."""
         assert matrix.grad is not None
         state = self.state[matrix]
         if "momentum" not in state:
@@ -54,9 +54,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Matrices with the same singular vectors, and singular values near 1 (tiny ones less), by Newton and Schulz's iteration.
+    """Matrices with the same singular vectors, and singular values near 1 (or less, for tiny ones), by the Newton-Schulz iteration.
 
-    Both are [n, rows, columns].
+    `matrices` and the result are [n, rows, columns].
     """
     wide = matrices.mT if matrices.shape[-2] > matrices.shape[-1] else matrices
     x = (wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(dtype)

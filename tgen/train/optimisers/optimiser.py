@@ -1,4 +1,4 @@
-"""First weights, optimiser and learning rate."""
+"""Makes the initial weights, the optimiser and the learning rate of a run."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class Optimisers:
 
 
 def make_optimiser(model: nn.Module, weight_decay: float, dtype: torch.dtype = torch.float32) -> Optimisers:
-    """Muon for the matrices of the layers, AdamW (arXiv:1711.05101) in one fused step for all else.
+    """Muon for the matrices of the layers, AdamW (arXiv:1711.05101) in one fused step for all other parameters.
 
-    Only matrices decay: norms and biases do not. `dtype` is the number format in which Muon multiplies.
+    Norms and biases have no weight decay. `dtype` is the number format in which Muon multiplies.
     """
     inner: list[nn.Parameter] = []
     outer: list[nn.Parameter] = []
@@ -64,7 +64,9 @@ def make_optimiser(model: nn.Module, weight_decay: float, dtype: torch.dtype = t
 
 
 def initialise(model: nn.Module, layers: int, seed: int) -> None:
-    """Normal weights of deviation 0.02, or 0.02 / sqrt(2 * layers) where a matrix adds to the residual stream, as in GPT-2. Zero biases."""
+    """Set the initial weights: zero for biases, else normal with deviation 0.02, or 0.02 / sqrt(2 * layers) for matrices whose result is
+    added to the residual stream, as in GPT-2. Weights of norms stay as they are.
+    """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2:
