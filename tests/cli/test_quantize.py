@@ -110,7 +110,7 @@ def test_what_cannot_be_written_is_refused(ask: Ask, tmp_path: Path) -> None:
     assert "exists already" in ask("quantize", source, source, code=2).err
     assert "no folder " in ask("quantize", source, out / "deep", code=2).err
     assert "no matrix of gpt2 can be written" in ask("quantize", golden("gpt2"), out, code=2).err
-    assert "has parts that tgen does not run" in ask("quantize", golden("qwen2_vl"), out, code=2).err
+    assert "has parts that tgen neither runs nor quantises" in ask("quantize", golden("qwen2_vl"), out, code=2).err
     ask("quantize", source, out)
     assert "out is quantised already" in ask("quantize", out, tmp_path / "twice", code=2).err
     damaged = shutil.copytree(source, tmp_path / "damaged")

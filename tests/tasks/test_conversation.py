@@ -93,7 +93,7 @@ def test_an_interrupted_answer_is_kept_and_one_without_a_word_is_not() -> None:
     next(events)
     events.close()
     assert len(scene.talk.messages) == 2
-    assert scene.talk.last_question() == "again"
+    assert scene.talk.take_back() == "again"
     assert len(scene.talk.messages) == 2
     assert scene.say("you").text() == "YOU"
 
@@ -101,12 +101,12 @@ def test_an_interrupted_answer_is_kept_and_one_without_a_word_is_not() -> None:
 def test_another_answer_has_another_seed() -> None:
     scene = Scene(seed=7)
     assert scene.say("hi").started.seed == 7
-    question = scene.talk.last_question()
+    question = scene.talk.take_back()
     assert question == "hi"
     assert scene.say(question).started.seed == 8
     assert len(scene.talk.messages) == 2
     scene.talk.clear()
-    assert scene.talk.last_question() is None
+    assert scene.talk.take_back() is None
 
 
 def test_the_context_is_the_limit_unless_someone_sets_another() -> None:
@@ -165,7 +165,7 @@ def test_another_answer_after_loading_has_another_seed() -> None:
     assert scene.say("a").started.seed == 5
     loaded = Scene(temperature=1, seed=5)
     loaded.talk.messages = scene.talk.messages
-    question = loaded.talk.last_question()
+    question = loaded.talk.take_back()
     assert question == "a"
     assert loaded.say(question).started.seed == 6
     loaded.talk.messages = []

@@ -171,7 +171,7 @@ def _system(chatting: Chatting, text: str) -> None:
 
 
 def _retry(chatting: Chatting, _: str) -> None:
-    chatting.answer(_some(chatting.conversation.last_question()))
+    chatting.answer(_some(chatting.conversation.take_back()))
 
 
 def _undo(chatting: Chatting, _: str) -> None:

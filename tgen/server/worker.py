@@ -211,7 +211,7 @@ class Worker:
             self._raised.append(engine.interrupt)
 
     def _taken(self) -> Iterator[Callable[[], None]]:
-        """The tasks in the queue. If no engine has work, wait for a task; if engines only read prompts, wait a little for an expected one."""
+        """The tasks in the queue. If no engine has work, wait for a task; if engines only read, wait a moment for an expected one."""
         if not self._running:
             yield self._inbox.get()
         elif (left := self._expected - time.perf_counter()) > 0 and all(engine.scheduler.only_reads for engine in self._running):

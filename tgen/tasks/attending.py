@@ -1,4 +1,4 @@
-"""Attention of one text as heat maps: which kinds a model has, the tokens beside them, one layer and head or all."""
+"""Makes heat maps of the attention in one text, of one layer and head or of all, with the tokens as labels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ KINDS: dict[str, tuple[Kind, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Attending:
-    """All maps of a text, and the labels of its tokens. `written` are those that a decoder with an encoder has read, else None."""
+    """All maps of a text, and the labels of its tokens.
+
+    `written` are the labels of the tokens that the decoder of an encoder-decoder reads; None for other models.
+    """
 
     maps: Maps
     source: Sequence[str]
@@ -43,7 +46,7 @@ class Attending:
         return (self.source if kind == "encoder" else self.written), (self.written if kind == "decoder" else self.source)
 
     def selected(self, kind: Kind, layer: int, head: int | None) -> HeatMap:
-        """One map; without a head, the mean of all. Raises UsageError for a layer or a head that the model does not have."""
+        """One map; if `head` is None, the mean of all heads. Raises UsageError for a layer or a head that the model does not have."""
         weights, number = self._layer(kind, layer)
         if head is None:
             return HeatMap(f"{kind}, layer {number}, mean of {len(weights)} heads", weights.mean(axis=0), *self.tokens(kind))
@@ -57,7 +60,7 @@ class Attending:
         return [HeatMap(f"{kind} {number}.{head}", one, *self.tokens(kind)) for head, one in enumerate(weights)]
 
     def size(self, kind: Kind) -> tuple[int, int]:
-        """How many layers a kind has, and how many heads its last layer."""
+        """The number of layers of a kind, and the number of heads in its last layer."""
         return len(self.maps[kind]), len(self.maps[kind][-1])
 
     def _layer(self, kind: Kind, layer: int) -> tuple[npt.NDArray[np.float32], int]:
@@ -69,7 +72,7 @@ class Attending:
 
 
 def checked_kind(checkpoint: Checkpoint, kind: Kind | None, *, answered: bool) -> Kind:
-    """The kind of attention to show. Raises UsageError for one that the model lacks, and for an answer to a model that reads none."""
+    """The kind of attention to show. Raises UsageError for a kind that the model lacks, and for an answer if the model reads none."""
     kinds = KINDS[checkpoint.spec.kind]
     if not any(stack.attentions for stack in checkpoint.spec.stacks.values()):
         raise UsageError(f"{checkpoint.name} has no attention: its layers carry a state from token to token", "use tgen explain")
@@ -90,7 +93,7 @@ def check_length(checkpoint: Checkpoint, what: str, count: int) -> None:
 
 
 def attend(checkpoint: Checkpoint, tokenizer: Tokenizer, model: Transformer, ids: Sequence[int], answer: Sequence[int]) -> Attending:
-    """The maps of a text; in an encoder-decoder, of a text and an answer to it, which follows the decoder's start token.
+    """The maps of a text. For an encoder-decoder, they are those of a text and an answer, which follows the decoder's start token.
 
     Raises CapacityError, MemoryLimitError.
     """

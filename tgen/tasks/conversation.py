@@ -17,8 +17,9 @@ from tgen.text.reasoning import reasoning_of
 
 
 class Conversation(Talk):
-    """A conversation that a model continues. A turn that fails leaves the messages as they were; one that is interrupted keeps what was
-    said.
+    """A conversation that a model continues.
+
+    If a turn fails or is interrupted before its first text, the messages stay as they were. After that, the text so far is kept.
     """
 
     def __init__(self, generator: Generator, template: ChatTemplate, resolved: Resolved, system: str | None = None) -> None:
@@ -36,7 +37,7 @@ class Conversation(Talk):
         check_system(self._template, system)
 
     def tokens(self) -> int:
-        """How many tokens of the context the conversation fills now, with the beginning of an answer. Raises what `reply` raises."""
+        """The tokens of the context that the conversation fills now, with the beginning of an answer. Raises the errors of `reply`."""
         return len(self._encode(self._dropped)) if self._turns else 0
 
     def reply(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> Yields[Event, None, None]:
@@ -53,7 +54,7 @@ class Conversation(Talk):
                 yield Note(f"the reply was cut: the conversation fills the model's context of {self._generator.context} tokens")
 
     def _turn_options(self) -> Resolved:
-        """The options for one more reply: with a seed, each has one of its own, or `retry` would say the same again."""
+        """The options for one more reply. If there is a seed, each reply gets its own, because `retry` would otherwise repeat the reply."""
         options, number = replace(self._resolved.options, overflow="shrink"), self._replies  # turns that do not fit were left out already
         self._replies += 1
         if options.seed is not None:
@@ -61,7 +62,7 @@ class Conversation(Talk):
         return replace(self._resolved, options=options)
 
     def _fitting(self) -> Yields[Event, None, list[int]]:
-        """The ids that the model reads: of the whole conversation, or under --overflow truncate-left of its newest turns."""
+        """The ids that the model reads: those of the whole conversation, or with --overflow truncate-left those of its newest turns."""
         context, options, before = self._generator.context, self._resolved.options, self._dropped
         ids = self._encode(self._dropped)
         if options.overflow != "truncate-left":
@@ -71,7 +72,7 @@ class Conversation(Talk):
             return ids
         if len(ids) + min(options.max_new_tokens, context // 4) <= context:
             return ids
-        # Go down to half the context at once: each time turns are left out, the model has to read all the others again.
+        # Go down to half the context at once, because the model must read all other turns again whenever some are left out.
         starts = [place for place, message in enumerate(self._turns) if message.role == "user" and place > self._dropped]
         if starts:
             enough = bisect_left(starts, True, key=lambda start: len(self._encode(start)) <= context // 2)
@@ -90,6 +91,6 @@ class Conversation(Talk):
 
 
 def check_system(template: ChatTemplate, text: str | None) -> None:
-    """Render a conversation as small as can be. Raises UsageError if the template refuses a system message, CheckpointError."""
+    """Render the smallest conversation. Raises UsageError if the template refuses a system message, CheckpointError if it is damaged."""
     head = [] if text is None else [Message("system", text)]
     template.render([*head, Message("user", "")])

@@ -1,4 +1,4 @@
-"""From a state per token to one vector per text: pooling, matrices and length, as `Steps` say."""
+"""Makes one vector of a text from the hidden states of its tokens, with the poolings, matrices and norms of `Steps`."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def normalized(vector: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """How a text's vector is made: the poolings, side by side, then matrices and norms in their order.
+    """How a text's vector is made: the results of the poolings, side by side, then matrices and norms in their order.
 
-    The first tokens, which are a prompt, count for the mean, the weighted mean and the maximum only if `include_prompt`.
+    The tokens of a prompt before the text count only if `include_prompt`, except for the poolings "first" and "last".
     """
 
     poolings: tuple[Pooling, ...] = ("mean",)
@@ -54,14 +54,14 @@ class Steps:
     include_prompt: bool = True
 
     def with_length(self, one: bool | None) -> Steps:
-        """The steps with or without a norm to length 1 at their end; None keeps what they say."""
+        """The steps with or without a norm to length 1 at their end; None leaves the steps as they are."""
         if one is None:
             return self
         kept = tuple(step for step in self.then if step != "normalize")
         return Steps(self.poolings, (*kept, "normalize") if one else kept, self.include_prompt)
 
     def vector(self, states: Floats, prompt: int = 0) -> Floats:
-        """[n, width] -> [size]; `prompt` is how many of the tokens are the prompt's. Zeros for no tokens.
+        """The vector [size] of states [n, width]; the first `prompt` tokens are the prompt's. Without tokens, it is zeros.
 
         Raises NumericalError for numbers that are not finite.
         """
@@ -77,7 +77,7 @@ class Steps:
 
 
 def pool(states: Floats, pooling: Pooling) -> Floats:
-    """[n, width] -> [width]. The weighted mean counts later tokens more: the n-th n times."""
+    """One vector [width] of states [n, width]. The weighted mean counts later tokens more: the n-th token n times."""
     match pooling:
         case "mean":
             found: Floats = states.mean(axis=0, dtype=np.float32)

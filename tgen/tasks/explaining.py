@@ -1,4 +1,4 @@
-"""Each step of the sampler as a table of candidates. The numbers come from the sampler's trace; nothing is computed again."""
+"""Shows each step of the sampler as a table of candidates. The numbers come from the sampler's trace; nothing is computed again."""
 
 from __future__ import annotations
 
@@ -20,13 +20,11 @@ from tgen.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A token at one step: its raw logit and probability, its score (the logit after penalties), its probability after each filter.
+    """A token at one step: its raw logit and probability, its score (the logit after penalties), and its probability after each filter.
 
-    `low` is where its share of the unit interval begins, None for a token that was cut.
-
-    `cut_by` is the filter that cut it, or "rules" for a token that they forbid, which has no score; from there on its
-    probability is None. `after` has the keys temperature, top_k, top_p, min_p and those of other filters that run, in their order;
-    none at temperature 0.
+    `after` has the keys temperature, top_k, top_p, min_p and those of other filters that run, in their order; it is empty at temperature 0.
+    `cut_by` is the filter that cut the token; from that filter on, its probability in `after` is None. For a token that the rules forbid,
+    `cut_by` is "rules", and it has no score. `low` is where the token's share of the unit interval begins; None for a token that was cut.
     """
 
     id: int
@@ -42,7 +40,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One token: the candidates, likeliest first, how many of them each filter left, and the random number that drew it.
+    """One token: its candidates, the likeliest first; how many candidates each filter left; and the random number that drew the token.
 
     `low` and `high` are the borders of the drawn token's share of the unit interval.
     """
@@ -60,10 +58,10 @@ class Step:
 def explain(
     generator: Generator, prompt: str | Sequence[int], resolved: Resolved, count: int, cancelled: Callable[[], bool] = lambda: False
 ) -> Iterator[Step | Event]:
-    """The events of a generation, each token of the first sample as a Step before the event that it leads to.
+    """The events of a generation. A Step for each token of the first sample comes before the event to which the token leads.
 
     A step has the `count` best candidates, and always the drawn one. A generator that draws in another thread may be some tokens ahead of
-    its events: then their Steps come early.
+    its events; then the Steps come early.
     """
     traces: deque[Trace] = deque()
     number = 0
@@ -115,7 +113,7 @@ def _shares(candidates: Candidates, tokens: list[int]) -> dict[int, float | None
 
 
 def _borders(trace: Trace, tokens: list[int]) -> dict[int, tuple[float, float]]:
-    """The borders of each kept token's share of the unit interval, on which candidates stand in the order of their ids."""
+    """The borders of each kept token's share of the unit interval, on which the candidates are ordered by id."""
     if not trace.stages:
         return {trace.token: (0.0, 1.0)}
     last = trace.stages[-1][1]

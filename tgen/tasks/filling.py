@@ -25,7 +25,7 @@ class Filling:
 
 
 def prepare_masks(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[int]]:
-    """Ids of a text, and where its masks are among them. Raises UsageError without a mask, or without a mask token."""
+    """The ids of a text, and the places of its masks. Raises UsageError if the text has no mask, or the tokenizer no mask token."""
     own = next((mask for mask in MASKS if tokenizer.id_of(mask) is not None), None)
     if own is None:
         raise UsageError("the model's tokenizer has no mask token", f"one of {' and '.join(MASKS)} is expected")
@@ -39,7 +39,9 @@ def prepare_masks(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[int]
 
 
 def fillings(tokenizer: Tokenizer, logits: Logits, count: int) -> list[Filling]:
-    """The likeliest tokens for a mask with these logits, likeliest first. A token of white space alone is spelled as in the vocabulary."""
+    """The likeliest tokens for a mask with these logits, the likeliest first. If a token is only white space, its text is its spelling in
+    the vocabulary.
+    """
     require_finite(logits, "at a mask")
     logprobs = log_softmax(logits)
     best: list[int] = ranked(logprobs, count).tolist()

@@ -1,6 +1,6 @@
-"""Writes a model's folder anew with its matrices as integers of 8 or 4 bits, in the compressed-tensors format `pack-quantized`.
+"""Writes a copy of a model's folder with its matrices as integers of 8 or 4 bits, in the compressed-tensors format `pack-quantized`.
 
-The integers and scales are those that --quantize computes. Embeddings, the head, norms and biases stay as they are stored.
+The integers and scales are those that --quantize computes. Embeddings, the head, norms and biases are copied.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from tgen.families.registry import find_family
 from tgen.files import TEMPORARY, write_text
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "*.gguf", "*.h5", "*.msgpack", "*.pt", "*.pth", "*.onnx")
-Entry = tuple[str, str, tuple[int, ...], int, Callable[[], Array]]  # name, type, shape, bytes, and what reads or computes them
+Entry = tuple[str, str, tuple[int, ...], int, Callable[[], Array]]  # name, type, shape, bytes, and the function that gives the numbers
 
 
 def quantisable(checkpoint: Checkpoint) -> dict[str, StoredTensor]:
     """The tensors that the format can hold as integers: the layers' matrices of whole groups that are stored [outputs, inputs].
 
-    Raises UsageError for a model that has none, or that has parts that tgen does not run.
+    Raises UsageError for a model that has none, that is quantised already, or that has parts that tgen does not run.
     """
     if checkpoint.folder.is_file():
         raise UsageError(
@@ -49,7 +49,7 @@ def quantisable(checkpoint: Checkpoint) -> dict[str, StoredTensor]:
         raise UsageError(f"{checkpoint.name} has an adapter, and tgen quantize writes no merged model", "use --quantize when running it")
     if checkpoint.matches.left_out:
         raise UsageError(
-            f"{checkpoint.name} has parts that tgen does not run, such as eyes, and does not quantise", "use --quantize when running it"
+            f"{checkpoint.name} has parts that tgen neither runs nor quantises, such as a vision tower", "use --quantize when running it"
         )
     found = tensors_of_layers(checkpoint.spec, checkpoint.matches)
     tensors = {name: tensor for name, tensor in checkpoint.stored.items() if tensor in found and tensor.dtype in SCALES}
@@ -62,9 +62,9 @@ def quantisable(checkpoint: Checkpoint) -> dict[str, StoredTensor]:
 def write_quantised(
     checkpoint: Checkpoint, tensors: dict[str, StoredTensor], out: Path, bits: int, packer: Packer, done: Callable[[int], None]
 ) -> int:
-    """Write the folder with these tensors as integers; returns the bytes of its weights. `done` counts the tensors that are written.
+    """Write the folder with these tensors as integers, and return the bytes of its weights. `done(1)` is called after each tensor.
 
-    The folder appears when it is whole. Raises CheckpointError for NaN or infinity, OSError.
+    The folder appears only when it is whole. Raises CheckpointError for NaN or infinity, OSError.
     """
     beside = out.with_name(f".{out.name}.{os.urandom(8).hex()}{TEMPORARY}")
     try:
@@ -72,19 +72,19 @@ def write_quantised(
         size = _write_tensors(beside / SAFETENSORS, list(_entries(checkpoint, tensors, bits, packer)), done)
         config = {**checkpoint.config, "quantization_config": quantization_config(bits, GROUP, _ignored(checkpoint, tensors))}
         write_text(beside / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-        os.rename(beside, out)  # an empty folder gives way
+        os.rename(beside, out)  # this replaces an empty folder
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return size
 
 
 def _ignored(checkpoint: Checkpoint, tensors: dict[str, StoredTensor]) -> list[str]:
-    """The modules that keep their matrices. The head is one of them even where it shares the embedding and no file names it."""
+    """The modules that keep their matrices. The head is one of them even if it shares the embedding, so that no tensor has its name."""
     modules = {name.removesuffix(".weight") for name, tensor in checkpoint.stored.items() if name not in tensors and len(tensor.shape) == 2}
     if checkpoint.spec.head is not None:
         untied = replace(checkpoint.spec, head=replace(checkpoint.spec.head, tied=False))
         table = find_family(checkpoint.model_type).tensors(untied)
-        modules |= {table.sources["head.out.weight"].name.removesuffix(".weight"), "lm_head"}  # its name when the file was made, and today
+        modules |= {table.sources["head.out.weight"].name.removesuffix(".weight"), "lm_head"}  # the head's old name, and that of today
     return sorted(modules)
 
 
@@ -102,7 +102,7 @@ def _entries(checkpoint: Checkpoint, tensors: dict[str, StoredTensor], bits: int
 
 
 def _as_stored(tensor: StoredTensor, files: MappedFiles) -> Array:
-    """The numbers as they stand in the file, whatever their type is."""
+    """The numbers as they are in the file, whatever their type."""
     if tensor.strides is not None:
         return files.array(tensor)
     return files.array(replace(tensor, dtype="U8", shape=(tensor.nbytes,)))
@@ -110,7 +110,7 @@ def _as_stored(tensor: StoredTensor, files: MappedFiles) -> Array:
 
 @dataclass(slots=True)
 class _Integers:
-    """A matrix of floats in the files as integers, which are computed when they are wanted."""
+    """A stored matrix of floats as integers, which `words` computes. `scales` gives the scales of the last call of `words`."""
 
     name: str
     tensor: StoredTensor
@@ -130,12 +130,12 @@ class _Integers:
         return words
 
     def scales(self) -> Array:
-        """The scales, in the type of the floats. It holds each of them exactly."""
+        """The scales in the type of the floats, which holds each of them exactly."""
         return converted(self.halves.astype(np.float32), self.tensor.dtype)
 
 
 def _write_tensors(path: Path, entries: list[Entry], done: Callable[[int], None]) -> int:
-    """A safetensors file, tensor by tensor, so that one at a time is in memory; returns its size."""
+    """Write a safetensors file tensor by tensor, so that only one is in memory at a time, and return its size."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, dtype, shape, size, _ in entries:

@@ -17,7 +17,7 @@ LogProbabilities = Callable[[Sequence[int]], npt.NDArray[np.float32]]
 
 
 def scored_bytes(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> int:
-    """The bytes of a text that its ids but the first stand for: all of them, if the first is a start token that the tokenizer adds.
+    """The number of bytes of a text for which all its ids but the first stand: all bytes, if the first id is an added start token.
 
     A character that the first token only begins counts in full.
     """

@@ -18,7 +18,7 @@ from tgen.gguf_header import read_header
 from tgen.options import Pooling
 from tgen.tasks.embedding import Dense, Steps
 
-# In the order in which a folder puts several of them side by side; and the names by which newer folders ask for one.
+# The keys of poolings, in the order in which a folder puts several of them side by side; NAMES has the values in newer folders.
 MODES: dict[str, Pooling] = {
     "pooling_mode_cls_token": "first",
     "pooling_mode_max_tokens": "max",
@@ -63,10 +63,10 @@ class SentenceSettings:
 
 
 def folder_settings(folder: Path, asked: Pooling | None = None) -> SentenceSettings:
-    """The settings of a sentence-transformers folder; for another folder the mean of all tokens. `asked` wins over the folder's pooling.
+    """The settings of a sentence-transformers folder or of a GGUF file; for another folder, the mean of all tokens.
 
-    A GGUF file says how to pool, too. Raises UnsupportedError for a pooling or a further step that tgen does not implement, CheckpointError
-    for a bad value.
+    `asked` takes precedence over the folder's pooling. Raises UnsupportedError for a pooling or a further step that tgen does not
+    implement, CheckpointError for an invalid value.
     """
     if folder.is_file():
         return SentenceSettings(Steps((asked or _gguf_pooling(folder),)))
@@ -104,7 +104,7 @@ def _poolings(settings: dict[str, Any], file: str) -> tuple[Pooling, ...]:
 
 
 def _gguf_pooling(path: Path) -> Pooling:
-    """The pooling that a GGUF file asks for, the mean if none."""
+    """The pooling that a GGUF file asks for; the mean if it asks for none."""
     header = read_header(path)
     key = f"{header.text('general.architecture')}.pooling_type"
     kind = header.whole(key)
@@ -115,7 +115,7 @@ def _gguf_pooling(path: Path) -> Pooling:
 
 
 def _modules(path: Path) -> list[tuple[str, str]]:
-    """Class and folder of each module in a modules.json; none if there is no such file."""
+    """The class and the folder of each module in a modules.json; empty if there is no such file."""
     if not path.is_file():
         return []
     try:

@@ -11,7 +11,7 @@ from tgen.text.chat import Message, read_messages
 
 
 class Talk:
-    """Messages so far, and what a later answer depends on beside them."""
+    """The messages so far, and what else later answers depend on."""
 
     def __init__(self, system: str | None = None) -> None:
         self._turns: list[Message] = []
@@ -57,25 +57,25 @@ class Talk:
         return next((message.content for message in reversed(self._turns) if message.role == "assistant"), None)
 
     def undo(self) -> str | None:
-        """Take back the user's last message with the answer, and return it; None if there is none."""
-        question = self.last_question()
+        """Take back the user's last message with the answer, and return the message; None if there is none."""
+        question = self.take_back()
         self._unanswered = None
         return question
 
     def question(self) -> str | None:
-        """The user's last message, None if there is none."""
+        """The user's last message, even if its answer failed; None if there is none."""
         asked = (message.content for message in reversed(self._turns) if message.role == "user")
         return next(asked, None) if self._unanswered is None else self._unanswered
 
-    def last_question(self) -> str | None:
-        """The user's last message, None if there is none. The turn that it began is taken back."""
+    def take_back(self) -> str | None:
+        """Remove the turn of the user's last message, and return the message, so that it can be asked again; None if there is none."""
         question = self.question()
         if self._unanswered is None and question is not None:
             del self._turns[max(place for place, message in enumerate(self._turns) if message.role == "user") :]
         return question
 
     def _keeping(self, text: str, events: Iterable[Event]) -> Yields[Event, None, None]:
-        """The events of the answer to a message; both are kept, also if the caller stops early, but not if the answer fails."""
+        """The events of the answer to a message. Both are kept if the answer ended or has some text; else the message is unanswered."""
         before = self._turns
         self._turns = [*before, Message("user", text)]
         said: list[str] = []
@@ -94,7 +94,7 @@ class Talk:
 
     @property
     def state(self) -> dict[str, Any]:
-        """All of it as a JSON object."""
+        """The whole conversation as a JSON object."""
         turns = [message_record(message) for message in self._turns]
         counts = {"dropped": self._dropped, "replies": self._replies}
         return {"turns": turns, "system": self._system, **counts, "unanswered": self._unanswered}

@@ -14,7 +14,7 @@ from tgen.engine.request import Request
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Tokens per second of so many requests, each a prompt and a continuation: medians, and the median of each turn's ratio."""
+    """Tokens per second of `rows` requests, each a prompt and a continuation: two medians, and the median of each turn's ratio."""
 
     rows: int
     one_after_another: float
@@ -23,7 +23,7 @@ class Throughput:
 
 
 def throughput(generator: Generator, rows: int, context: int, new_tokens: int, repeats: int) -> Throughput:
-    """Continue random prompts of `context` ids. Both ways take turns, so that a machine that slows down slows both."""
+    """Continue random prompts of `context` ids. The two ways take turns, so that changes of the machine's speed affect both."""
     turns: list[tuple[float, float]] = []
     for turn in range(repeats + 1):
         pair = speed(generator, rows, 1, context, new_tokens), speed(generator, rows, rows, context, new_tokens)

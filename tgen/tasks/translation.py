@@ -17,7 +17,7 @@ from tgen.text.languages import Languages
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """A target text, and how many of its source's tokens the model could not read."""
+    """A target text, and how many tokens of its source were cut off because the source is longer than the context."""
 
     text: str
     left_out: int = 0
@@ -31,8 +31,8 @@ class Translator:
     ) -> None:
         """`at_once` texts are translated together; `resolved` gives beams, length and penalties. The search never samples.
 
-        `source` and `target` are languages, for a model of many. Raises UsageError for a language that the model lacks, and for a model of
-        many without a target.
+        `source` and `target` are languages, for a multilingual model. Raises UsageError for a language that the model lacks, and for a
+        multilingual model without a target.
         """
         self._languages = Languages(generator.tokenizer)
         self._source = None if source is None else self._languages.find(source, "--from")
@@ -43,11 +43,11 @@ class Translator:
         self._rows = at_once * options.num_beams
 
     def translate(self, texts: Sequence[str]) -> list[Translation]:
-        """The target of each text, in order; a text of white space alone has an empty one. Raises TgenError."""
+        """The target of each text, in order. The target of an empty text is empty. Raises TgenError."""
         context = self._generator.context
         sources = [self._encode(text) if text.strip() else [] for text in texts]
         cut = [fitting(ids, context, 2 if ids and ids[-1] in self._languages.ids else 1) for ids in sources]
-        # Texts of like lengths run side by side: then they end at about the same time, and little of a pass is spent on few rows.
+        # Texts of similar length run together, so that they end at about the same time, and few passes have only few rows.
         order = sorted((number for number, ids in enumerate(cut) if ids), key=lambda number: len(cut[number]))
         requests = iter([Request(number, cut[number], self._resolved) for number in order])
         targets = [""] * len(texts)
@@ -64,8 +64,9 @@ class Translator:
 
 
 def _aimed(generator: Generator, languages: Languages, target: str | None) -> Generator:
-    """The generator whose answers are in the target language: its code is their first token, or their start token where the folder's
-    start token is a code.
+    """The generator whose answers are in the target language.
+
+    The code of the language is their first token, or their start token if the folder's start token is the code of a language.
     """
     starts_with_code = generator.limits.answer_start in languages.ids
     if target is None:

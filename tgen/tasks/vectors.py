@@ -1,4 +1,4 @@
-"""Makes a vector of each text, as the settings of its model's folder say."""
+"""Makes a vector of each text, by the settings of the model's folder."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Embedder:
         return self.tokenizer.encode(self.prompt + (text.lower() if self.lower else text))
 
     def vectors(self, model: LoadedModel, rows: Sequence[list[int]]) -> list[Floats]:
-        """A vector for each row of ids; rows that are too long lose their end. Raises NumericalError."""
+        """A vector for each row of ids; rows that are too long are cut. Raises NumericalError for a vector that is not finite."""
         skipped = self._prompt_tokens()
         read = hidden_states(model, [fitting(ids, self.longest) for ids in rows], self.width)
         return [self.steps.vector(states, skipped) for states in read]
 
     def _prompt_tokens(self) -> int:
-        """How many of a text's first tokens are the prompt's: those that the tokenizer itself adds at the end are not."""
+        """The number of a text's first tokens that belong to the prompt. A token that the tokenizer adds at the end does not count."""
         if not self.prompt:
             return 0
         ids = self.tokenizer.encode(self.prompt)
@@ -51,7 +51,7 @@ def embedder(
     normalize: bool | None = None,
     prompt_name: str | None = None,
 ) -> Embedder:
-    """The embedder of a folder; what is given wins over the folder's settings.
+    """The embedder of a folder. Arguments that are given take precedence over the folder's settings.
 
     Raises UsageError for a prompt that the folder lacks, CheckpointError, UnsupportedError.
     """
@@ -64,7 +64,7 @@ def embedder(
 
 
 def _check_sizes(steps: Steps, width: int) -> None:
-    """Raise CheckpointError if a matrix does not fit the vectors that it gets."""
+    """Raise CheckpointError if a matrix does not fit the vectors that it reads."""
     size = width * len(steps.poolings)
     for step in steps.then:
         if isinstance(step, Dense):

@@ -11,12 +11,12 @@ from tgen.text.calls import CallReader
 from tgen.wire.encoding import Form, json_text
 from tgen.wire.records import Offsets, call_record, chat_logprobs, completion_logprobs, finish_reason
 
-# The text of a sample's ids with its special tokens.
+# Returns the text of a sample's ids, including special tokens.
 Written = Callable[[Sequence[int]], str]
 
 
 class CompletionChunks:
-    """The chunks of a completion; `head` is what all of them have."""
+    """Makes the chunks of a completion; `head` are the fields that all of them have."""
 
     def __init__(self, head: dict[str, Any]) -> None:
         self._head = {**head, "object": "text_completion"}
@@ -65,7 +65,7 @@ class Message:
         return (text, []) if self._reader is None else self._found(*self._reader.feed(text))
 
     def end(self, finished: Finished) -> tuple[str, list[dict[str, Any]]]:
-        """What was held back."""
+        """The text that was held back, and the records of the calls in it."""
         return ("", []) if self._reader is None else self._found(*self._reader.flush(self._written(finished.ids)))
 
     def _found(self, text: str, calls: list[Call]) -> tuple[str, list[dict[str, Any]]]:
@@ -76,16 +76,16 @@ class Message:
 
 
 class ChatChunks:
-    """The chunks of a conversation's answer; `message` makes the message of a choice, by its index."""
+    """Makes the chunks of a conversation's answer; `message` makes the message of a choice, by its index."""
 
     def __init__(self, head: dict[str, Any], message: Callable[[int], Message]) -> None:
         self._head = {**head, "object": "chat.completion.chunk"}
         self._make = message
         self._messages: dict[int, Message] = {}
-        self._plain: dict[int, Form] = {}  # by index, chunks with a text alone
+        self._plain: dict[int, Form] = {}  # by index, chunks that have only a text
 
     def begin(self, index: int) -> Iterator[str]:
-        """The chunk that says whose message comes."""
+        """The chunk that gives the role of the message."""
         self._messages[index] = self._make(index)
         self._plain[index] = Form(lambda text: self._chunk(index, {"content": text}))
         yield json_text(self._chunk(index, {"role": "assistant", "content": ""}))

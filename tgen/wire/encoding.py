@@ -1,4 +1,4 @@
-"""JSON as it is sent: characters as they are, and no spaces between things."""
+"""JSON as the server sends it: characters beyond ASCII unescaped, and no spaces between values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Form:
     """The JSON of objects that differ in one text. Filling it in takes a small part of the time that encoding an object takes."""
 
     def __init__(self, make: Callable[[str], Any]) -> None:
-        """`make` makes the object with a text, which stands in it once."""
+        """`make` makes the object that holds a given text once."""
         self._before, self._after = json_text(make(_HOLE)).split(encode_basestring(_HOLE))
 
     def filled(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""What shows the inside of a model, as JSON: attention maps, the pieces of a text, the options that a request may set."""
+"""JSON for what shows the inside of a model: attention maps, the pieces of a text, the options that a request may set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def map_record(heat: HeatMap) -> dict[str, Any]:
 
 
 def piece_records(tokenizer: Tokenizer, ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Each token of a text: its id, the vocabulary's spelling, its text, and the bytes it stands for, null where they are unknown."""
+    """Each token of a text: its id, the vocabulary's spelling, its text, and the bytes that it stands for, null if they are unknown."""
     found = []
     for token in ids:
         data = tokenizer.bytes_of(token)
@@ -33,7 +33,7 @@ def piece_records(tokenizer: Tokenizer, ids: Sequence[int]) -> list[dict[str, An
 
 
 def option_records(resolved: Resolved) -> list[dict[str, Any]]:
-    """The numbers that a request may set, as they are declared: range, help, and the value of a request that does not set them."""
+    """The numeric options that a request may set: their declared range and help, and the value that holds if the request sets none."""
     found = []
     for name, option in DECLARED.items():
         if option.number and not option.repeated and (option.panel == SAMPLING or name == "max_new_tokens"):

@@ -19,7 +19,7 @@ from tgen.wire.requests import OPTIONS, Form, JsonRequest, LineKey
 # The keys of requests for attention maps that are options of `tgen attention`, too.
 INSPECTED = frozenset({"kind", "layer", "head", "answer"})
 OBJECTS: dict[Form, str] = {"completion": "text_completion", "chat": "chat.completion"}
-# From how a sample ended and its text to the text of the message and the records of its calls.
+# Takes the end of a sample and its text, and returns the text of the message and the records of its calls.
 Split = Callable[[Finished, str], tuple[str, list[dict[str, Any]]]]
 
 
@@ -36,7 +36,7 @@ def completion_object(model: str, events: Sequence[Event], prefix: str = "") -> 
 
 
 def chat_object(model: str, events: Sequence[Event], split: Split | None = None) -> dict[str, Any]:
-    """The answer to a conversation, whose texts are messages; `split` tells the calls of functions from the text."""
+    """The answer to a conversation, whose texts are messages; `split` separates the calls of functions from the text."""
 
     def choice(finished: Finished, pieces: Sequence[Piece]) -> dict[str, Any]:
         tokens = [token for piece in pieces for token in piece.tokens]
@@ -52,7 +52,7 @@ def chat_object(model: str, events: Sequence[Event], split: Split | None = None)
 
 
 def call_record(call: Call, answer: str, index: int, number: int) -> dict[str, Any]:
-    """A call in the choice `index` of an answer of this id; its own id has nine letters and digits, as Mistral's templates want."""
+    """A call in the choice `index` of the answer with an id. The call's own id has nine letters and digits, as Mistral's templates want."""
     identity = hashlib.sha256(f"{answer} {index} {number}".encode()).hexdigest()[:9]
     return {"id": identity, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
@@ -84,7 +84,7 @@ def token_count(events: Sequence[Event]) -> int:
 
 
 def answer_record(key: LineKey, request: JsonRequest, model: str, events: Sequence[Event]) -> dict[str, Any]:
-    """The record of a line that was answered, in the form it was asked in."""
+    """The record of a line that was answered, in the form of the request."""
     if request.messages is not None:
         answer = chat_object(model, events)
     else:
@@ -106,7 +106,7 @@ def error_record(key: LineKey, error: TgenError) -> dict[str, Any]:
 
 
 def _answer(model: str, events: Sequence[Event], choice: Callable[[Finished, Sequence[Piece]], dict[str, Any]]) -> dict[str, Any]:
-    """The object around the choices; `choice` makes one of how a sample ended and of its pieces."""
+    """The object around the choices; `choice` makes a choice from the end of a sample and its pieces."""
     seed = next((event.seed for event in events if isinstance(event, Started)), 0)
     notes = [event.text for event in events if isinstance(event, Note)]
     pieces: dict[int, list[Piece]] = {}
@@ -137,7 +137,7 @@ def usage(events: Sequence[Event]) -> dict[str, Any]:
 
 
 def completion_logprobs(tokens: Sequence[Token], offsets: Iterable[int]) -> dict[str, Any]:
-    """A completion's log-probabilities: OpenAI's four lists, then two of tgen: bytes, and alternatives that may share a text."""
+    """A completion's log-probabilities: OpenAI's four lists, then tgen's two, with bytes, and with alternatives that may share a text."""
     return {
         "tokens": [token.score.text for token in tokens],
         "token_logprobs": [_number(token.score.logprob) for token in tokens],
@@ -154,7 +154,7 @@ def _number(logprob: float) -> float | None:
 
 
 def _by_text(alternatives: Sequence[TokenScore]) -> dict[str, float]:
-    """Log-probabilities by text, highest first; of tokens with the same text the likeliest counts."""
+    """Log-probabilities by text, the highest first. If several tokens have the same text, the likeliest counts."""
     found: dict[str, float] = {}
     for score in alternatives:
         found.setdefault(score.text, score.logprob)
@@ -164,8 +164,8 @@ def _by_text(alternatives: Sequence[TokenScore]) -> dict[str, float]:
 def _offsets(pieces: Sequence[Piece], start: int) -> Iterator[int]:
     """Where each token's text begins, in characters. A token that is part of a character begins where the character does.
 
-    Each token is looked for in the text. Where it is not there, as a special token, the next piece tells how far the text has come; but a
-    piece may begin with the text of earlier tokens, held back because it could have become a stop string.
+    This looks for each token in the text. If the text lacks a token, such as a special one, the next piece tells how far the text has come.
+    But a piece may begin with the text of earlier tokens, which was held back because it could have become a stop string.
     """
     offsets = Offsets(start, "".join(piece.text for piece in pieces))
     for piece in pieces:
@@ -173,7 +173,7 @@ def _offsets(pieces: Sequence[Piece], start: int) -> Iterator[int]:
 
 
 class Offsets:
-    """Finds where tokens begin in a text that comes in pieces. Where the `whole` text is known, it also finds what was held back."""
+    """Finds where tokens begin in a text that comes in pieces. If it knows the `whole` text, it also finds text that was held back."""
 
     def __init__(self, start: int = 0, whole: str | None = None) -> None:
         self._start = start
@@ -223,7 +223,7 @@ def _id(key: LineKey) -> dict[str, Any]:
 
 
 def in_json(message: str) -> str:
-    """A message about options, with their names as a line of JSON spells them: --top-k is top_k."""
+    """A message about options, with the names that they have in JSON: --top-k becomes top_k."""
     known = OPTIONS | INSPECTED
 
     def spelled(found: re.Match[str]) -> str:

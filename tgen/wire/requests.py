@@ -53,7 +53,7 @@ NEUTRAL: dict[str, Any] = {
 UNHEEDED = frozenset(
     "model user metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention priority request_id".split()
 )
-# Their keys that ask for what tgen does not do.
+# Keys of theirs that ask for something that tgen does not do.
 UNHONOURED = frozenset(
     "best_of suffix tools tool_choice parallel_tool_calls functions function_call modalities audio prediction "
     "web_search_options reasoning_effort verbosity moderation stream_options previous_response_id conversation max_tool_calls "
@@ -64,7 +64,7 @@ UNHONOURED = frozenset(
 # vLLM's names for constraints, the older ones and those within `structured_outputs`.
 GUIDED = {"guided_json": "json_schema", "guided_regex": "regex", "guided_choice": "choices"}
 STRUCTURED = {"json": "json_schema", "regex": "regex", "choice": "choices"}
-# How others say that a limit is off.
+# Values by which others turn an option off, and tgen's value for that.
 OFF = {("top_k", -1): 0}
 
 
@@ -78,10 +78,10 @@ class JsonRequest:
     echo: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     template_arguments: dict[str, Any] = field(default_factory=dict)
-    spellings: dict[str, str] = field(default_factory=dict, compare=False)  # of options that the object calls by other names
+    spellings: dict[str, str] = field(default_factory=dict, compare=False)  # by option, the other name that the object uses
 
     def in_own_words(self, error: UsageError) -> UsageError:
-        """The error about an option, under the name that the object has for it."""
+        """An error about an option, with the name that the object uses for it."""
         message = error.message
         for name, spelling in self.spellings.items():
             message = re.sub(rf"{flag(name)}(?![\w-])", spelling, message)
@@ -122,7 +122,7 @@ def read_object(line: bytes) -> dict[str, Any]:
 
 
 def line_key(number: int, value: Mapping[str, Any]) -> LineKey:
-    """The key of a line or of its record, as far as either could be read."""
+    """The key of a line or of its record, from as much of it as could be read."""
     return LineKey(number, value.get("custom_id", value.get("id")), "body" in value)
 
 
@@ -169,7 +169,7 @@ def _read(form: Form, value: dict[str, Any]) -> JsonRequest:
 
 
 def _options(form: Form, value: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The options that the other keys name, under the names of `GenerationOptions`; and the names that they have there."""
+    """The options in the other keys by their names in `GenerationOptions`, and the names that the request uses for them."""
     if value.pop("stream", False) not in (False, None):
         raise UsageError("stream cannot be honoured in a batch", "leave it out")
     if form == "chat":
@@ -197,7 +197,7 @@ def _options(form: Form, value: dict[str, Any]) -> tuple[dict[str, Any], dict[st
 
 
 def _chat_logprobs(wanted: Any, count: Any) -> dict[str, Any]:
-    """OpenAI's two keys for the log-probabilities of a chat: whether, and of how many alternatives."""
+    """OpenAI's two keys for the log-probabilities of a chat: whether to give them, and for how many alternatives."""
     if not isinstance(wanted, bool | None):
         raise UsageError(f"logprobs of a chat request must be true or false, not {wanted!r}", "top_logprobs says how many")
     if count is None:
@@ -256,7 +256,7 @@ def take_flag(body: dict[str, Any], key: str) -> bool:
 
 
 def take_ending(body: dict[str, Any]) -> Ending:
-    """Take the keys out of a body that say how its conversation goes on. Raises UsageError."""
+    """Take out of a body the keys that say how its conversation continues. Raises UsageError."""
     begin, named = body.get("add_generation_prompt") is not False, body.get("add_generation_prompt") is not None
     take_flag(body, "add_generation_prompt")
     if not take_flag(body, "continue_final_message"):
@@ -321,6 +321,6 @@ def _kind(value: Any) -> str:
 
 
 def merged(command: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
-    """A command's options under a line's own, which win; a line's constraint replaces the command's, whatever its kind."""
+    """The options of a command and of a line. The line's take precedence, and its constraint replaces the command's, whatever its kind."""
     constrained = any(name in line for name in CONSTRAINTS)
     return {**{name: value for name, value in command.items() if not constrained or name not in CONSTRAINTS}, **line}

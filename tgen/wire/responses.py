@@ -1,4 +1,4 @@
-"""OpenAI's Responses: a request read as the body of a chat request, and the answer's objects and events."""
+"""OpenAI's Responses: reads a request as the body of a chat request, and makes the answer's objects and events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tgen.wire.records import chat_logprobs, finish_reason
 RENAMED = {"max_output_tokens": "max_tokens"}
 # Keys that change nothing here: tgen stores no answers, and reports no reasoning.
 UNHEEDED = frozenset({"include", "reasoning"})
-# Keys that the answer repeats, with their values if the request leaves them out.
+# Keys of the request that the answer repeats, with the values to repeat if the request leaves them out.
 REPEATED: dict[str, Any] = {
     "instructions": None, "max_output_tokens": None, "metadata": {}, "parallel_tool_calls": True, "reasoning": None, "temperature": None,
     "text": {"format": {"type": "text"}}, "tool_choice": "auto", "tools": [], "top_p": None, "truncation": "disabled", "user": None,
@@ -62,7 +62,7 @@ def _truncation(value: Any) -> dict[str, Any]:
 
 
 def _tool(value: Any) -> Any:
-    """A tool in the form that chat requests have; one that is no function stays as it is, and is refused like theirs."""
+    """A tool in the form of chat requests. A tool that is no function stays as it is, and is refused as in a chat request."""
     if not isinstance(value, dict) or value.get("type") != "function":
         return value
     return {"type": "function", "function": {key: item for key, item in value.items() if key != "type" and item is not None}}
@@ -94,7 +94,7 @@ def _messages(value: Any) -> list[dict[str, Any]]:
 
 
 def _content(value: Any) -> Any:
-    """A message's content with its parts named as in a chat request."""
+    """A message's content, with the types of its parts named as in a chat request."""
     if not isinstance(value, list):
         return value
     texts = ("input_text", "output_text")
@@ -102,7 +102,7 @@ def _content(value: Any) -> Any:
 
 
 class ResponseEvents:
-    """The events of one streamed response, in the order of OpenAI's; `response` is the object when all have come."""
+    """Makes the events of one response in OpenAI's order. After the last one, `response` is the whole object."""
 
     def __init__(self, identity: str, created: int, model: str, body: Mapping[str, Any], message: Message) -> None:
         self._sequence = 0

@@ -1,4 +1,4 @@
-"""The result of `--json`: collects a generation's events, and writes one object when all have come."""
+"""The result of `--json`: collects a generation's events, and writes one object after the last one."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class JsonResult:
         self._events.append(event)
 
     def close(self) -> None:
-        """Write the object, on a line of its own."""
+        """Write the object on one line."""
         from tgen.wire.records import completion_object, timings
 
         write_json({**completion_object(self._model, self._events, self._prefix), "timings": timings(self._events)})
 
     def abandon(self) -> None:
-        """Write nothing after an error: half an object would help nobody."""
+        """Write nothing after an error, because half an object would help nobody."""

@@ -13,7 +13,7 @@ CHOICE_HINT = 'it is "auto", "none", "required" or {"type": "function", "functio
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The functions as a template gets them, and the schema of a call if the model must make one; `parallel` allows several calls."""
+    """The functions as a template gets them. `forced` is the schema of the call if the model must make one; `parallel` allows several."""
 
     definitions: tuple[dict[str, Any], ...] = ()
     forced: dict[str, Any] | None = None
