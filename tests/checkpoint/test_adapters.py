@@ -166,6 +166,6 @@ def test_exaone_is_found_under_llamas_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale", ["x", "nan", "inf", ""])
 def test_a_bad_scale_is_named(scale: str) -> None:
-    with pytest.raises(UsageError, match=f"'{scale}' is no scale"):
+    with pytest.raises(UsageError, match=f"'{scale}' is not a scale"):
         opened_with = f"{folder('head')}={scale}"
         open_checkpoint(GOLDEN / "granite", adapters=[opened_with])

@@ -54,9 +54,9 @@ def test_an_adapter_s_folder_is_a_model(ask: Ask, tmp_path: Path) -> None:
     [
         ("missing", 3, "no adapter 'missing'"),
         ("a/b", 3, "`tgen pull a/b` fetches it"),
-        (str(ADAPTER / "adapter_config.json"), 3, "adapter_config.json is no adapter"),
-        (str(GOLDEN / "gpt2"), 3, "gpt2 is no adapter: no adapter_config.json in"),
-        (f"{ADAPTER}=much", 2, "'much' is no scale"),
+        (str(ADAPTER / "adapter_config.json"), 3, "adapter_config.json is not an adapter"),
+        (str(GOLDEN / "gpt2"), 3, "gpt2 is not an adapter: no adapter_config.json in"),
+        (f"{ADAPTER}=much", 2, "'much' is not a scale"),
         (str(GOLDEN / "adapters" / "fused"), 3, "changes transformer.h.0.attn.c_attn.bias, which the model does not have"),
     ],
 )

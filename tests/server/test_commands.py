@@ -192,8 +192,8 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         (["--host", "256.0.0.1"], "hint: --host is an address or a name of this machine"),
         (["-m", "storyteller", "-m", "storyteller"], "two models have the name storyteller"),
         (["-m", "nowhere"], "no model 'nowhere'"),
-        (["--allow-origin", "x"], "--allow-origin x is no origin"),
-        (["--unix", "/"], "--unix / exists and is no socket"),
+        (["--allow-origin", "x"], "--allow-origin x is not an origin"),
+        (["--unix", "/"], "--unix / exists and is not a socket"),
     ],
 )
 def test_a_server_that_cannot_start_says_why(ask: Ask, words: list[str], message: str) -> None:

@@ -60,7 +60,7 @@ def test_own_and_allowed_origins_are_answered(served: Served) -> None:
         assert other.ask("/v1/completions", ASKED, Origin="https://good.example")[0] == 200
         assert other.headers["access-control-allow-origin"] == "https://good.example"
         assert other.ask("/v1/completions", ASKED, Origin="https://bad.example")[0] == 403
-    with pytest.raises(UsageError, match="is no origin"):
+    with pytest.raises(UsageError, match="is not an origin"):
         read_access(None, ["good.example"], "127.0.0.1", private=False)
 
 

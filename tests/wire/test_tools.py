@@ -95,7 +95,7 @@ def test_a_response_is_read_as_a_chat() -> None:
     }  # fmt: skip
     for asked, words in (
         ({"input": None}, "input must be a text"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input 1 is no message"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input 1 is not a message"),
         ({"input": "a", "background": True}, "'background' cannot be honoured"),
         ({"input": "a", "truncation": "left"}, "truncation must be auto or disabled"),
         ({"input": "a", "text": 3}, "text must be an object"),

@@ -59,7 +59,7 @@ class Checkpoint:
 
 
 class Container(Protocol):
-    """What holds a checkpoint: a Hugging Face folder, or a GGUF file."""
+    """A place that holds a checkpoint: a Hugging Face folder, or a GGUF file."""
 
     @property
     def config(self) -> dict[str, Any]: ...

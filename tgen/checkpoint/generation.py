@@ -117,7 +117,7 @@ def not_honoured(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def start_token(checkpoint: Checkpoint) -> int | None:
-    """The id that stands before a text, if the folder names one."""
+    """The id of the start token, which comes before a text; None if the folder names none."""
     return _start_token(("bos_token_id",), checkpoint.generation, checkpoint.config, checkpoint.spec.vocab)
 
 

@@ -28,7 +28,7 @@ WRONG_MODEL_HINT = "config.json and the weights may belong to different models; 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Where one parameter comes from in the files at hand."""
+    """The stored tensor from which one parameter comes, and the steps from that tensor to the parameter."""
 
     tensor: StoredTensor
     take: Take

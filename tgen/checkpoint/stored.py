@@ -178,7 +178,10 @@ class Packed(ABC):
 
     @property
     def panel_bits(self) -> int | None:
-        """8 or 4 if signed integers of so many bits, with a scale for each 32 columns, are exactly this matrix; else None."""
+        """The bits, 8 or 4, of signed integers that are exactly this matrix together with a scale for each 32 columns.
+
+        None if there are no such integers.
+        """
         return None
 
     def panel(self, files: Reader) -> tuple[Narrow, Floats] | None:

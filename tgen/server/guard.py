@@ -46,7 +46,7 @@ def read_access(key: str | None, origins: Collection[str], host: str, *, private
     for origin in origins:
         parts = urlsplit(origin)
         if origin != "*" and not (parts.scheme and parts.netloc and not parts.path.strip("/")):
-            raise UsageError(f"--allow-origin {origin} is no origin", "for example --allow-origin https://example.org, or * for all")
+            raise UsageError(f"--allow-origin {origin} is not an origin", "for example --allow-origin https://example.org, or * for all")
         kept.add(origin.rstrip("/").lower())
         names |= {parts.hostname} if parts.hostname else set()
     return Access(key or None, frozenset(kept), frozenset(names), private)

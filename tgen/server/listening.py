@@ -59,7 +59,7 @@ def bind_unix(path: Path) -> socket.socket:
     try:
         with suppress(FileNotFoundError):
             if not stat.S_ISSOCK(path.lstat().st_mode):
-                raise UsageError(f"--unix {path} exists and is no socket", "name another path")
+                raise UsageError(f"--unix {path} exists and is not a socket", "name another path")
             if is_answered(path):
                 raise UsageError(f"a server listens on --unix {path} already", "`tgen serve --stop` ends it")
             path.unlink()

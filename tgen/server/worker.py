@@ -97,7 +97,7 @@ class Worker:
         return next(self._keys)
 
     def call(self, function: Callable[[], T]) -> Future[T]:
-        """Run a function between two steps; the future has what it returns."""
+        """Run a function between two steps. The future gets its result or its error."""
         future: Future[T] = Future()
 
         def run() -> None:

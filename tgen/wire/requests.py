@@ -107,7 +107,7 @@ def read_object(line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UsageError(f"it is not UTF-8 at byte {error.start}", conversion_hint(line)) from error
     except UnicodeEncodeError as error:
-        raise UsageError("it holds half a surrogate pair, which is no character", "correct it") from error
+        raise UsageError("it holds half a surrogate pair, which is not a character", "correct it") from error
     except json.JSONDecodeError as error:
         raise UsageError(f"it is not JSON: {error}", OBJECT_HINT) from error
     except RecursionError as error:

@@ -89,7 +89,7 @@ def _messages(value: Any) -> list[dict[str, Any]]:
             case {"type": "reasoning"}:
                 continue
             case _:
-                raise UsageError(f"input {number} is no message that tgen can read", INPUT_HINT)
+                raise UsageError(f"input {number} is not a message that tgen can read", INPUT_HINT)
     return messages
 
 

@@ -78,7 +78,7 @@ def open_adapters(folder: Path, named: Sequence[str] = ()) -> Opened:
         if other is None:
             raise CheckpointError(f"no adapter {place!r}: neither a folder nor in the Hugging Face cache", ADAPTER_HINT + pull_hint(place))
         if not (other / CONFIG).is_file():
-            raise CheckpointError(f"--adapter {place} is no adapter: no {CONFIG} in {other}", ADAPTER_HINT)
+            raise CheckpointError(f"--adapter {place} is not an adapter: no {CONFIG} in {other}", ADAPTER_HINT)
         found.append(Adapter(other, read_config(other), scale))
     return Opened(folder, tuple(found))
 
@@ -113,5 +113,5 @@ def _split(named: str) -> tuple[str, float]:
     except ValueError:
         scale = math.nan
     if not place or not abs(scale) <= 1e6:
-        raise UsageError(f"--adapter {named}: {text!r} is no scale", "give FOLDER, or FOLDER=SCALE with a number such as 0.5")
+        raise UsageError(f"--adapter {named}: {text!r} is not a scale", "give FOLDER, or FOLDER=SCALE with a number such as 0.5")
     return place, scale

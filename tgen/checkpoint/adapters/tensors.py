@@ -164,7 +164,7 @@ def _change(adapter: Adapter, module: str, tensors: Stored, model: _Model) -> No
         found = model.embedding
     base = model.stored.get(found)
     if base is None or len(base.shape) != 2:
-        raise CheckpointError(f"the adapter {adapter.folder} changes {module}, which is no matrix of the model", HINT)
+        raise CheckpointError(f"the adapter {adapter.folder} changes {module}, which is not a matrix of the model", HINT)
     turned = (Transpose() in source.take and not base.is_upright) or f"{module}{DOWN[1]}" in tensors
     config, rank = adapter.config, down.shape[0] if down.shape else 0
     outputs, inputs = base.shape[::-1] if turned else base.shape

@@ -22,7 +22,7 @@ Bytes = npt.NDArray[np.uint8]
 AT_ONCE = 2**22  # bytes that are turned into floats at a time, to keep NumPy's temporary arrays small
 # The types whose numbers are integers times a scale for each 32 columns, and the bits that a panel of the native executor gives an integer.
 GROUPED = {"Q4_0": 4, "Q5_0": 8, "Q8_0": 8, "IQ4_NL": 8, "MXFP4": 8}
-# The integers that four bits stand for.
+# The integer of each code of four bits, for types that have such a table.
 TABLES = {"IQ4_NL": IQ4, "MXFP4": DOUBLED}
 
 

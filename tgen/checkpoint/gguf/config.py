@@ -157,7 +157,7 @@ def _floats(header: Header, tensors: Tensors, name: str) -> list[float]:
     info = tensors[name]
     count = math.prod(info.shape)
     if info.kind != 0 or not 0 < count <= LONGEST_FACTORS:
-        raise CheckpointError(f"{header.path}: {name} is no short vector in float32", DOWNLOAD_HINT)
+        raise CheckpointError(f"{header.path}: {name} is not a short vector in float32", DOWNLOAD_HINT)
     numbers = array.array("f", _bytes(header.path, info.start, 4 * count))
     if len(numbers) != count:
         raise CheckpointError(f"{header.path} is truncated", DOWNLOAD_HINT)

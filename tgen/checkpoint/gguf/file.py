@@ -46,7 +46,7 @@ BLOCKS = {
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """A model in one or several GGUF files, with the config.json and generation_config.json that their metadata stand for."""
+    """A model in one or several GGUF files, with the config.json and generation_config.json made from their metadata."""
 
     headers: list[Header]
     config: dict[str, Any]

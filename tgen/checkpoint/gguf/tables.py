@@ -1,4 +1,4 @@
-"""The integers that four bits stand for in ggml's types IQ4_NL and IQ4_XS."""
+"""The integer of each code of four bits in ggml's types IQ4_NL and IQ4_XS."""
 
 import numpy as np
 

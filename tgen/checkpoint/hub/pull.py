@@ -27,7 +27,7 @@ from tgen.ui.counting import Bar, NoBar, counting
 NAME = re.compile(r"([\w.-]+/)?[\w.-]+", re.ASCII)
 REVISION = re.compile(r"[\w.-]+(/[\w.-]+)*", re.ASCII)
 BLOCK = 2**18  # bytes that are written or hashed at a time
-TRIES, PAUSE = 5, 1.0  # a pull gives up after so many failures in a row without a new byte, and waits so many seconds after each
+TRIES, PAUSE = 5, 1.0  # failures in a row without a new byte after which a pull gives up, and seconds that it waits after a failure
 BUSY = (429, 500, 502, 503, 504)  # the statuses of a hub that may answer properly a second later
 DIGEST = re.compile("[0-9a-f]{40}([0-9a-f]{24})?")
 COMMIT = re.compile("[0-9a-f]{40}")

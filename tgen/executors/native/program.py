@@ -238,7 +238,7 @@ class _Compiler:
         )
 
     def head(self) -> None:
-        """From x to the logits of the selected tokens."""
+        """The instructions from x to the logits of the selected tokens."""
         spec = self.programs.spec
         head, stack = spec.head, spec.decoder or spec.encoder
         assert head is not None and stack is not None
@@ -259,7 +259,7 @@ class _Compiler:
         self.multiply(c.HIDDEN, c.LOGITS, [matrix], softcap=head.softcap or 0.0)
 
     def project(self, decoder: StackSpec) -> None:
-        """From the encoder's states to each layer's keys and values for cross-attention."""
+        """The instructions from the encoder's states to each layer's keys and values for cross-attention."""
         self.emit(c.EMBED, matrices=[NONE, NONE])
         layers = [f"decoder.layers.{number}.cross" for number in range(len(decoder.layers))]
         self.code.append(self.join(readers=[f"{name}.{letter}" for name in layers for letter in "kv"]))

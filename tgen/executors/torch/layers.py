@@ -64,7 +64,7 @@ class Mlp(nn.Module):
             self.alpha_p, self.alpha_n, self.beta = (nn.Parameter(torch.empty(1)) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x is [..., width], and so is the result."""
+        """x and the result are [..., width]."""
         if self.gate is None:
             inner = self._activate(self.up(x))
         elif self.spec.clamp is None:

@@ -84,15 +84,15 @@ class _ResponseFrames:
     made: ResponseEvents
 
     def begin(self) -> Iterator[bytes]:
-        """What comes before the text."""
+        """The frames before the text."""
         return map(self._frame, self.made.begin())
 
     def add(self, event: Event) -> Iterator[bytes]:
-        """What an event makes."""
+        """The frames that an event makes."""
         return map(self._frame, self.made.add(event))
 
     def end(self, counted: dict[str, Any]) -> Iterator[bytes]:
-        """What comes last."""
+        """The frames after the text."""
         return map(self._frame, self.made.end(counted))
 
     @staticmethod

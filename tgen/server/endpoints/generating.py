@@ -138,11 +138,11 @@ class _ChunkFrames:
     streaming: Streaming
 
     def begin(self) -> Iterator[bytes]:
-        """What comes before the texts."""
+        """The frames before the texts."""
         return (sse(chunk) for index in range(self.texts) for chunk in self.chunks.begin(index))
 
     def add(self, event: Event) -> Iterator[bytes]:
-        """What an event makes."""
+        """The frames that an event makes."""
         return map(sse, self.chunks.add(event))
 
     def end(self, counted: dict[str, Any]) -> Iterator[bytes]:

@@ -55,7 +55,7 @@ class Continuations:
         yield from ()
 
     def add(self, event: Event) -> Iterator[bytes]:
-        """What an event makes."""
+        """The frames that an event makes."""
         if isinstance(event, Piece):
             yield sse({"index": event.index, "content": event.text, "stop": False, **_scored(event.tokens)})
         if (last := self.of(event)) is not None:

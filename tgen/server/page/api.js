@@ -3,7 +3,7 @@ import { byId } from "./dom.js";
 
 const STORED = "tgen-key"; // for this tab alone, until it is closed
 
-/** An answer that is an error, in the server's words. */
+/** An answer that is an error, with the server's message. */
 export class Refused extends Error {}
 
 /** The server's answer to a request. Asks for the key if the server wants one. Throws Refused. */
@@ -28,7 +28,7 @@ async function answer(path, body, signal) {
   }
 }
 
-/** The object that answers a request; without a body, of a GET. Throws Refused. */
+/** The object that answers a request, which is a GET without a body. Throws Refused. */
 export async function ask(path, body, signal) {
   return (await answer(path, body, signal)).json();
 }
@@ -54,7 +54,7 @@ export async function* events(path, body, signal) {
 
 let asking = null;
 
-/** Wait until a person has given a key; `wrong` says that the last one was. */
+/** Wait until a person has given a key; `wrong` says that the last one was wrong. */
 function askForKey(wrong) {
   asking ??= new Promise((resolve) => {
     const dialog = byId("key");

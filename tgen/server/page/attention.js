@@ -18,7 +18,7 @@ export class Attention {
     new ResizeObserver(() => this.data && this.map.canvas.isConnected && this.panel.clientWidth && this.map.draw()).observe(panel);
   }
 
-  /** Forget the choice of a layer and a head: the model is another one. */
+  /** Forget the choice of a layer and a head, because the model has changed. */
   forget() {
     this.place = { kind: null, layer: null, head: null };
     this.known.clear();
@@ -89,7 +89,7 @@ export class Attention {
       select("map-head", "Head", heads, head ?? "mean", (value) => { this.place.head = value === "mean" ? null : Number(value); }));
   }
 
-  /** Tokens in a row. Those that look can be chosen, by clicks and arrow keys. */
+  /** A row of tokens. Clicks and arrow keys choose one, if these are the tokens that look. */
   #strip(labels, name, chosen) {
     const tokens = labels.map((text, place) => make("span", chosen ? { className: "key", role: "option", tabIndex: -1, "aria-selected": false, onclick: () => this.map.select(place) } : { className: "key" }, ...piece(text)));
     const strip = make("div", chosen ? { className: "strip", role: "listbox", "aria-label": name } : { className: "strip" }, ...tokens);
@@ -103,7 +103,7 @@ export class Attention {
     return strip;
   }
 
-  /** Colour what the token of a row looks at, and say it. */
+  /** Colour the tokens at which the token of a row looks, and list them. */
   #tell(row, column) {
     const { queries, keys, weights } = this.data;
     const most = Math.max(...weights[row], 1e-9);

@@ -1,4 +1,4 @@
-// Small things for the document: elements, words in place of white space, numbers as people read them.
+// Small functions for the document: elements, signs in place of white space, numbers as people read them.
 
 const ATTRIBUTES = new Set(["role", "for", "form"]);
 
@@ -34,7 +34,7 @@ export function piece(text) {
 /** The same in quotation marks, for a sentence. */
 export const quoted = (text) => `“${harmless(text).replace(/\n/g, "⏎").replace(/\t/g, "⇥")}”`;
 
-/** A probability in percent, with two digits that count. */
+/** A probability in percent, with two significant digits. */
 export function percent(share) {
   const value = 100 * share;
   if (value === 0) return "0 %";
@@ -48,7 +48,7 @@ export const count = (number) => number.toLocaleString("en");
 /** How surprising a probability is: 0 for 1, 1 for 1/256 and less. */
 export const surprise = (probability) => Math.min(1, -Math.log2(Math.max(probability, 1e-9)) / 8);
 
-/** Calls a function once nobody has asked for it for a while. */
+/** Calls a function some time after the last request for it, so that many requests make one call. */
 export function later(milliseconds, run) {
   let timer;
   return () => {

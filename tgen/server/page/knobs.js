@@ -2,7 +2,7 @@
 import { byId, make } from "./dom.js";
 
 const FIRST = ["temperature", "top_k", "top_p", "min_p", "max_new_tokens", "seed"];
-// Where sliders end; the number beside a slider may go beyond.
+// The ends of the sliders; the number beside a slider may lie beyond them.
 const SLIDERS = {
   temperature: [0, 2, 0.05], top_k: [0, 100, 1], top_p: [0, 1, 0.01], min_p: [0, 0.5, 0.01], max_new_tokens: [1, 400, 1],
   repetition_penalty: [1, 2, 0.01], presence_penalty: [-2, 2, 0.1], frequency_penalty: [-2, 2, 0.1], no_repeat_ngram_size: [0, 12, 1],
@@ -26,7 +26,7 @@ export class Knobs {
       make("button", { type: "button", onclick: () => this.#set(values) }, name)));
   }
 
-  /** What a request says: the options whose value is not the model's own. */
+  /** The options that a request sets: those whose value is not the model's own. */
   asked() {
     const found = {};
     for (const { name, value } of this.options) {
@@ -36,7 +36,7 @@ export class Knobs {
     return found;
   }
 
-  /** Every option's value, by its name; one that is off is not there. */
+  /** The value of every option that is not off, by its name. */
   values() {
     const used = this.options.map(({ name, value, neutral }) => {
       const given = this.inputs.get(name).value;

@@ -1,4 +1,4 @@
-// The page: joins prompt, knobs, text and what is shown of it. Everything comes from this server, and goes nowhere else.
+// The page: joins prompt, knobs, text and panels. Everything comes from this server, and goes nowhere else.
 import { ask, Refused } from "./api.js";
 import { Attention } from "./attention.js";
 import { byId, count, harmless, later, make, quoted } from "./dom.js";
@@ -17,7 +17,7 @@ const story = new Story(showDraw);
 const attention = new Attention(byId("attention"));
 let settings, running = null, texts = [], current = null, panel = "draw";
 
-/** Show an error that the server told, or that none was. */
+/** Show an error of the server, or that there is none. */
 function problem(error) {
   const words = error instanceof Refused ? error.message : error ? `unexpected: ${error.message}` : "";
   byId("problem").hidden = !words;
@@ -38,7 +38,7 @@ async function begin() {
   await choose(data[0].id);
 }
 
-/** Take another model: its settings, and no text. */
+/** Change to another model: show its settings, and no text. */
 async function choose(model) {
   settings = await ask("/settings", { model });
   knobs.show(settings.options);
@@ -61,7 +61,7 @@ async function write() {
   await run(new Writing({ request: request(), shown: byId("prompt").value, asked, values, answers }));
 }
 
-/** Write a text that is the current one up to a place, with a candidate there; null draws there again. */
+/** Write a text that equals the current one up to a place, with a candidate there; null draws again there. */
 async function branch(place, candidate) {
   const step = current.tokens[place].step;
   const asked = { seed: current.seed, ...knobs.asked() };
@@ -73,7 +73,7 @@ async function branch(place, candidate) {
   await run(current.branch(place, token, { asked, values: knobs.values() }));
 }
 
-/** Let the server write a text, and show it as it comes. */
+/** Ask the server to write a text, and show the text as it comes. */
 async function run(writing) {
   running?.abort();
   const own = new AbortController();
@@ -150,13 +150,13 @@ function showDraw(place) {
     byId("draw").replaceChildren(make("p", { className: "how" }, current?.tokens.length ? "Choose a token of the text to see how it was drawn." : "Press Write. Then choose a token of the text, to see which others it was up against."));
     return;
   }
-  // The answer of an encoder-decoder cannot be continued in its midst.
+  // The answer of an encoder-decoder cannot be continued from its middle.
   const take = settings.kind === "decoder-only" ? (candidate) => branch(place, candidate).catch(problem) : null;
   drawStep(byId("draw"), token, place, take);
   if (panel === "attention") refresh();
 }
 
-/** Show the open panel anew; that of the draw follows the selected token by itself. */
+/** Show the open panel again; the panel of the draw follows the selected token by itself. */
 async function refresh() {
   try {
     const written = current?.ids && !running ? current.tokens.map((token) => token.id) : [];

@@ -1,4 +1,4 @@
-// The prompt as the tokenizer cuts it: each piece with its id; one of them with its spelling and its bytes.
+// The prompt as the tokenizer cuts it: each piece with its id, and the chosen piece with its spelling and its bytes.
 import { ask, Refused } from "./api.js";
 import { count, harmless, make, piece } from "./dom.js";
 

@@ -1,7 +1,7 @@
 // The text as a list of tokens, each with the colour of its probability. One of them is selected.
 import { byId, harmless, make, percent, quoted, surprise } from "./dom.js";
 
-// A reader who has scrolled no further than so many pixels from the end sees what comes.
+// If a reader has scrolled at most this many pixels away from the end, the box follows the text.
 const NEAR = 60;
 const SENTENCE = /[.!?…。！？][”’"')\]]*\s*$|\n$/;
 
@@ -29,7 +29,7 @@ export class Story {
     this.#toEnd();
   }
 
-  /** Show one more token. Whoever listens hears whole sentences. */
+  /** Show one more token. A screen reader gets whole sentences. */
   add(token) {
     const box = byId("text");
     const followed = this.place === null && box.scrollHeight - box.scrollTop - box.clientHeight < NEAR;

@@ -16,12 +16,12 @@ export class Writing {
     return other;
   }
 
-  /** The ids that a model reads to go on; an encoder-decoder reads the prompt alone. */
+  /** The ids that a model reads to continue; an encoder-decoder reads only the prompt. */
   get all() {
     return [...this.ids, ...this.tokens.map((token) => token.id)];
   }
 
-  /** Write to the end. Calls `heard` after each token and each change. Throws Refused, and AbortError once `signal` says so. */
+  /** Write to the end. Calls `heard` after each token and each change. Throws Refused, and AbortError if `signal` is aborted. */
   async write(heard, pause, signal) {
     const body = { ...this.request, ...this.asked, ...(this.ids && { prompt: this.all }) };
     if (this.ids) delete body.messages;
@@ -49,7 +49,7 @@ export class Writing {
   }
 }
 
-/** The tokens that a piece of text completes. Of several that make one character, the last one has it. */
+/** The tokens that a piece of text completes. If several tokens make one character, the last one gets it. */
 function completed(steps, event, values) {
   const own = steps.map((step) => step.text).join("") === event.text;
   return steps.map((step, place) => ({
