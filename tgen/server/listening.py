@@ -45,7 +45,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _listen_hint(error: Exception) -> str:
-    """What to do when an address cannot be had."""
+    """The hint for an address on which the server cannot listen."""
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.EADDRINUSE:
         return "another program listens there; give another --port"

@@ -121,7 +121,7 @@ class Workspace:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes out of a run that is begun. Raises UsageError where another one trains in the folder, or none is begun."""
+        """Keep other processes out of this run. Raises UsageError if another process trains in the folder, or if there is no run."""
         if not self.inner.is_dir():
             raise self._not_begun()
         folder = os.open(self.inner, os.O_RDONLY)

@@ -306,7 +306,7 @@ def _finite(text: str) -> float:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. A key that stands twice is an error: Python would keep the last value and drop the other without a word."""
+    """A JSON object. Raises UsageError for a key that occurs twice, because Python would silently drop one of the values."""
     value = dict(pairs)
     if len(value) < len(pairs):
         counted = Counter(key for key, _ in pairs)

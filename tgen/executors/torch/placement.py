@@ -41,7 +41,7 @@ def set_threads(options: RunOptions) -> None:
 
 @contextmanager
 def memory_errors(what: str) -> Iterator[None]:
-    """Within this context, torch's out-of-memory errors become a MemoryLimitError that names `what` was being done."""
+    """Within this context, torch's out-of-memory errors become a MemoryLimitError whose message names the work, `what`."""
     hint = "use a smaller model, fewer --samples, a shorter prompt, or --dtype bfloat16"
     try:
         yield

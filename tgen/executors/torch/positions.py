@@ -91,7 +91,7 @@ class Rotations:
     """Cosines and sines for the positions of one forward pass; each kind of rotation is computed once."""
 
     def __init__(self, positions: Tensor, dtype: torch.dtype) -> None:
-        """`positions` are [batch, n]."""
+        """`positions` are [batch, n]; `dtype` is the number format of the pass."""
         self._positions = positions
         self._dtype = dtype
         self._known: dict[tuple[RopeSpec, torch.dtype], tuple[Tensor, Tensor]] = {}
@@ -117,7 +117,7 @@ def _kept(compute: Callable[..., Any], of: Any, device: torch.device) -> Tensor:
     return _computed(compute, of, device)
 
 
-# A compiler takes the result as a constant: it cannot look into NumPy, and would break its graph in every layer.
+# torch.compile takes the result as a constant. It cannot trace NumPy, so without this it would break its graph in every layer.
 torch.compiler.assume_constant_result(_kept)  # type: ignore[no-untyped-call]
 
 
@@ -170,7 +170,7 @@ class Distances(nn.Module):
         self.weight = nn.Parameter(torch.empty(spec.buckets, spec.heads)) if isinstance(spec, RelativeBias) else None
 
     def forward(self, distances: Tensor) -> Tensor:
-        """[batch, heads, n, m] for distances (key minus query) [batch, n, m]."""
+        """The numbers [batch, heads, n, m] for distances (key minus query) [batch, n, m]."""
         if isinstance(self.spec, RelativeBias) and self.weight is not None:
             buckets = relative_buckets(distances, self.spec.buckets, self.spec.max_distance, self.spec.bidirectional)
             return F.embedding(buckets, self.weight).permute(0, 3, 1, 2)
