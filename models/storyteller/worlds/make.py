@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from . import ask
 from .book import plots
 from .near import Shelf, sketch
 from .simulate import simulate
-from .tell import Telling, brief, extras_of, manner_of, size_of, tell, verse
+from .tell import Sentences, Telling, brief, extras_of, manner_of, size_of, tell, verse
 from .world import ImpossibleError
 
 CHUNK = 200
@@ -28,6 +29,7 @@ class Settings:
     seed: int
     names: tuple[str, ...]
     questions: float
+    sentences: Path | None = None  # what `models.storyteller.sentences` wrote
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,17 @@ def told(settings: Settings, rng: random.Random) -> Telling:
                 return brief(story, rng)
             poem = verse(story, rng) if chance < 0.15 else None
             extras = extras_of(story, rng) if rng.random() < EXTRAS else []
-            telling = poem or tell(story, manner_of(story, rng, size), rng, extras)
+            telling = poem or tell(story, manner_of(story, rng, size), rng, extras, _sentences(settings.sentences))
             if len(telling.text.split()) <= 420:
                 return telling
         except (ImpossibleError, LookupError):  # a cast for which this plot has no way: another one is drawn
             continue
     raise RuntimeError("twenty stories in a row could not be told")
+
+
+@cache
+def _sentences(path: Path | None) -> Sentences | None:
+    return None if path is None else Sentences(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def make(settings: Settings, number: int) -> Made:
@@ -114,6 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--questions", type=float, default=0.25, help="for what part of the stories there are questions, too (default: %(default)s)"
     )
+    parser.add_argument(
+        "--sentences", type=Path, help="sentences that people wrote, to begin stories with: see models.storyteller.sentences"
+    )
     parser.add_argument("--limit", type=float, default=0.36, help="a story that shares more of its 5-grams with an earlier one is left out")
     return parser
 
@@ -127,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     shelf, kinds, words, dropped, began = Shelf(options.limit), Counter[str](), 0, Counter[str](), time.monotonic()
     out = options.output.open("w", encoding="utf-8") if options.output else sys.stdout
-    stream = made(Settings(options.seed, names, options.questions), options.processes)
+    stream = made(Settings(options.seed, names, options.questions, options.sentences), options.processes)
     for one in stream:
         if not shelf.add(one.text, one.sample):
             dropped[one.record["plot"]] += 1

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .book import Form, bank, bank_forms, header_forms, plots
+from .book import Form, bank, bank_forms, header_forms, plots, read_form
 from .mention import Voice, article
 from .reword import reword
 from .simulate import Scope, Story, simulate
@@ -31,6 +31,9 @@ _ENDS = re.compile(r"[.;]|, (?:and|but|when|\")")  # after "said Tom": nothing m
 _ONCE = {"plain": 0.16, "fairy": 0.5, "bedtime": 0.2, "funny": 0.1, "told": 0.2}  # how often "once upon a time there was ..." comes first
 _OPENING = {"plain": 0.85, "fairy": 0.6, "bedtime": 0.6, "funny": 0.75, "told": 0.5}  # how often another opening does, if that does not
 _OWNER = 0.4  # how often the opening tells of a thing that the plot gives to the hero
+_BORROWED = 0.75  # how often a sentence that somebody wrote opens a story, where there are such sentences
+_OF_SORT, _OF_HERO = 0.3, 0.65  # how often it is one for the hero's sort, where there is one; else, how often one of a hero
+_LED = {"named": 0.5, "sort": 0.9, "free": 0.85}  # how often words lead from it to the story
 _NAME_FIRST = 0.45  # how often it is "Tom said", not "said Tom"
 _SMALLEST = "Once there was a stone who wanted to be a loaf, and in the end it was content."
 _SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with"}
@@ -54,14 +57,27 @@ class Telling:
     extras: tuple[str, ...] = ()  # words that were to be mentioned, too
 
 
+@dataclass(frozen=True, slots=True)
+class Sentences:
+    """Sentences that people wrote, as `models.storyteller.sentences` finds them: about the hero, a hero of some sort, anything else."""
+
+    named: list[str]
+    free: list[str]
+    sorts: dict[str, list[str]]
+
+
 Extra = tuple[str, str]  # a word that no plot needs, and what it is: noun, adjective or verb
 
 
 class Teller:
     """Tells one story once."""
 
-    def __init__(self, story: Story, manner: Manner, rng: random.Random, extras: Sequence[Extra] = ()) -> None:
+    def __init__(
+        self, story: Story, manner: Manner, rng: random.Random, extras: Sequence[Extra] = (), sentences: Sentences | None = None
+    ) -> None:
+        """With `sentences`, most stories that nobody in them tells begin with one of these."""
         self.story = story
+        self.sentences = sentences
         self.extras = extras
         self.manner = manner
         self.rng = rng
@@ -247,12 +263,8 @@ class Teller:
 
     def tell(self) -> Telling:
         scope = self.story.scope | {"n": self.manner.narrator}
-        opening = self._opening()
-        if not (opening and self.manner.style == "fairy"):
-            self.frame("open", scope)
-        if opening:
-            self._nested(bank_forms(opening), scope)
-            self.literal(" ")
+        if self.sentences is None or self.manner.narrator or self.rng.random() >= _BORROWED or not self._borrow(self.sentences, scope):
+            self._open(scope)
         limit, asides = self.rng.randint(30, 75), self._asides()
         for number, moment in enumerate(self.story.moments):
             self._mention(asides[number], scope)
@@ -294,6 +306,35 @@ class Teller:
             small = article(word)
             text = text.replace(f"a {mark}", small).replace(f"A {mark}", small.capitalize()).replace(mark, word)
             self.out[start:] = [text[:1].upper() + text[1:], " "]
+
+    def _open(self, scope: Scope) -> None:
+        opening = self._opening()
+        if not (opening and self.manner.style == "fairy"):
+            self.frame("open", scope)
+        if opening:
+            self._nested(bank_forms(opening), scope)
+            self.literal(" ")
+
+    def _borrow(self, sentences: Sentences, scope: Scope) -> bool:
+        """Begin with a sentence that somebody wrote, and what leads from it to the story. Returns whether one was found."""
+        hero = self.story.entities["a"]
+        assert isinstance(hero, Character)
+        sort = sentences.sorts.get("child" if hero.kind == "child" else hero.noun, ())
+        if sort and self.rng.random() < _OF_SORT:
+            kind, lines = "sort", sort
+        elif self.rng.random() < _OF_HERO:
+            kind, lines = "named", sentences.named
+        else:
+            kind, lines = "free", sentences.free
+        form = read_form(self.rng.choice(lines))
+        if not self.fits(form, scope):
+            return False
+        self.say(form, scope)
+        self.literal(" ")
+        if self.rng.random() < _LED[kind]:
+            self._nested(bank_forms(f"after-{kind}"), scope)
+            self.literal(" ")
+        return True
 
     def _opening(self) -> str:
         """The bank from which something is said before the first moment; "" for nothing, as in stories told by somebody in them."""
@@ -347,9 +388,9 @@ def _special(form: Form) -> int:
     return 1 + sum(1 for condition in form.conditions if not condition.startswith(("+", "!")))
 
 
-def tell(story: Story, manner: Manner, rng: random.Random, extras: Sequence[Extra] = ()) -> Telling:
+def tell(story: Story, manner: Manner, rng: random.Random, extras: Sequence[Extra] = (), sentences: Sentences | None = None) -> Telling:
     """The story in the manner that is asked for. Raises LookupError where a moment cannot be told so."""
-    return Teller(story, manner, rng, extras).tell()
+    return Teller(story, manner, rng, extras, sentences).tell()
 
 
 def extras_of(story: Story, rng: random.Random) -> list[Extra]:
