@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
@@ -14,6 +13,7 @@ from tgen.arrays import Logits
 from tgen.executors.formats import available_memory
 from tgen.executors.native import interface as c
 from tgen.executors.native.model import MOST_TOKENS, CachedRow, NativeModel
+from tgen.executors.native.weights import address
 from tgen.executors.session import Hidden, Interrupt, selected
 from tgen.spec.cache import row_numbers
 
@@ -176,7 +176,7 @@ class NativeSession:
         size = self._model.caches["decoder"].page_bytes
         pages = np.empty((_pages(length), size), np.uint8)
         for number in range(len(pages)):
-            ctypes.memmove(pages[number].ctypes.data, self._page(self._rows[0], number), size)
+            self._model.library.tgen_row_read_page(self._rows[0].address, number, address(pages[number]))
         return {"pages": pages}
 
     def restore(self, length: int, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -192,12 +192,9 @@ class NativeSession:
             raise MemoryError
         pages = np.ascontiguousarray(pages)
         for number in range(len(pages)):
-            ctypes.memmove(self._page(row, number), pages[number].ctypes.data, size)
+            self._model.library.tgen_row_write_page(row.address, number, address(pages[number]))
         self._model.library.tgen_row_grow(row.address, length)
         self._rows.append(row)
-
-    def _page(self, row: CachedRow, number: int) -> int:
-        return int(self._model.library.tgen_row_page(row.address, number))
 
 
 def _pages(positions: int) -> int:

@@ -65,7 +65,9 @@ int32_t tgen_row_length(const Row* row) { return row->length; }
 
 void tgen_row_grow(Row* row, int32_t count) { row->length += count; }
 
-uint8_t* tgen_row_page(const Row* row, int32_t number) { return row->page[number]->data; }
+void tgen_row_read_page(const Row* row, int32_t number, uint8_t* to) { page_read(row->geometry, row->page[number], to); }
+
+void tgen_row_write_page(Row* row, int32_t number, const uint8_t* from) { page_write(row->geometry, row->page[number], from); }
 
 // Makes sure that the row has pages for `count` more positions. If another row shares the page of the first of them, this row gets a copy
 // of that page, because the positions will be written. Returns 1 if memory runs out.
@@ -77,7 +79,7 @@ int tgen_row_reserve(Row* row, int32_t count) {
     if (last < row->pages && __atomic_load_n(&row->page[last]->owners, __ATOMIC_ACQUIRE) > 1) {
         Page* own = page_new(row->geometry);
         if (!own) return 1;
-        memcpy(own->data, row->page[last]->data, (size_t)row->geometry->page_bytes);
+        page_copy(row->geometry, own, row->page[last]);
         page_release(row->page[last]);
         row->page[last] = own;
     }

@@ -11,6 +11,7 @@
     namespace name {                                                                                                                 \
     int run_program(Model*, const Program*, const Batch*);                                                                           \
     void pack_matrix(int32_t, int32_t, int32_t, int32_t, const uint8_t*, uint8_t*, int32_t, int32_t);                                 \
+    float read_all(Pool*, const uint8_t*, int64_t);                                                                                  \
     int32_t all_finite(const float*, int64_t);                                                                                       \
     void group_maxima(const float*, int64_t, int64_t, float*);                                                                       \
     int64_t places_from(const float*, int64_t, float, int64_t*);                                                                     \
@@ -28,13 +29,15 @@ struct Kernel {
     const char* name;
     RunProgram run;
     void (*pack)(int32_t, int32_t, int32_t, int32_t, const uint8_t*, uint8_t*, int32_t, int32_t);
+    float (*read)(Pool*, const uint8_t*, int64_t);
     int32_t (*finite)(const float*, int64_t);
     void (*maxima)(const float*, int64_t, int64_t, float*);
     int64_t (*places)(const float*, int64_t, float, int64_t*);
     void (*sums)(const float*, int64_t, int64_t, float, float, double*);
 };
 
-#define KERNEL(name) {#name, name::run_program, name::pack_matrix, name::all_finite, name::group_maxima, name::places_from, name::rough_sums}
+#define KERNEL(name)                                                                                                                  \
+    {#name, name::run_program, name::pack_matrix, name::read_all, name::all_finite, name::group_maxima, name::places_from, name::rough_sums}
 
 static const Kernel KERNELS[] = {
 #if defined(__x86_64__)
@@ -124,6 +127,11 @@ int32_t tgen_run(Model* model, int32_t kernel, const Program* program, const Bat
 void tgen_pack(int32_t kernel, int32_t format, int32_t source_format, int32_t rows, int32_t columns, const uint8_t* source, uint8_t* packed,
                int32_t first, int32_t last) {
     KERNELS[kernel].pack(format, source_format, rows, columns, source, packed, first, last);
+}
+
+float tgen_read(Model* model, int32_t kernel, const uint8_t* data, int64_t bytes) {
+    pool_team(model->pool);
+    return KERNELS[kernel].read(model->pool, data, bytes);
 }
 
 int32_t tgen_scan_finite(int32_t kernel, const float* logits, int64_t count) { return KERNELS[kernel].finite(logits, count); }

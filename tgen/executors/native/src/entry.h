@@ -31,11 +31,15 @@ void tgen_row_truncate(Row*, int32_t length);
 int32_t tgen_row_length(const Row*);
 void tgen_row_grow(Row*, int32_t count);
 int tgen_row_reserve(Row*, int32_t count);
-uint8_t* tgen_row_page(const Row*, int32_t number);
+// Copies of what a page holds, `tgen_page_bytes` bytes.
+void tgen_row_read_page(const Row*, int32_t number, uint8_t* to);
+void tgen_row_write_page(Row*, int32_t number, const uint8_t* from);
 
 // Packs rows [first, last) into a matrix's panels; `first` is a multiple of 16, `last` is one too or the number of rows.
 void tgen_pack(int32_t kernel, int32_t format, int32_t source_format, int32_t rows, int32_t columns, const uint8_t* source, uint8_t* packed,
                int32_t first, int32_t last);
+// Reads whole megabytes of memory as fast as the model's threads can; returns a number that is among them.
+float tgen_read(Model*, int32_t kernel, const uint8_t* data, int64_t bytes);
 // Passes over the logits of one row on the calling thread; kernels/scans.h says what each one finds.
 int32_t tgen_scan_finite(int32_t kernel, const float* logits, int64_t count);
 void tgen_scan_maxima(int32_t kernel, const float* logits, int64_t count, int64_t groups, float* maxima);

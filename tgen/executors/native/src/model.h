@@ -79,18 +79,21 @@ static inline int64_t panel_bytes(int32_t format, int64_t columns) {
     return (columns + 63) / 64 * (64 + 2 * group_bytes(format));
 }
 
-// One layer's place in a page. For each head of keys and values, it holds keys [head_dim][16] and then values [16][head_dim].
+// One layer of the cache. `offset` counts the bytes of a page that earlier layers take.
 struct CacheLayer {
     int32_t kv_heads, head_dim;
-    int64_t offset;  // bytes from the start of a page
+    int64_t offset;
 };
 
-// Bytes of a head's keys and values in a page. A load of sixteen values may read past the last value, so some room follows it: another
-// thread may be writing to the next head.
-static inline int64_t head_bytes(int32_t format, int64_t head_dim) {
-    if (format == INT8) return panel_bytes(INT8, head_dim) + 64 + (head_dim + LANES - 1) / LANES * LANES * LANES;
-    int64_t numbers = 2 * LANES * head_dim + (head_dim % LANES ? LANES : 0);
-    return numbers * (format == FLOAT32 ? 4 : 2);
+// Bytes of a head's keys in a page, and of its values: [head_dim][16] and [16][head_dim]. Integers have other layouts (kernels/caches.h).
+// A load of sixteen values may read past the last value; room is left there, because another thread may be writing what follows.
+static inline int64_t key_bytes(int32_t format, int64_t head_dim) {
+    return format == INT8 ? panel_bytes(INT8, head_dim) + LANES * 4 : LANES * head_dim * (format == FLOAT32 ? 4 : 2);
+}
+
+static inline int64_t value_bytes(int32_t format, int64_t head_dim) {
+    if (format == INT8) return (head_dim + LANES - 1) / LANES * LANES * LANES;
+    return (LANES * head_dim + (head_dim % LANES ? LANES : 0)) * (format == FLOAT32 ? 4 : 2);
 }
 
 struct Slabs;
@@ -99,17 +102,34 @@ struct Geometry {
     int32_t owners;  // how many owners it has: the model and its rows
     int32_t format;  // FLOAT32, FLOAT16, INT8, HALVES or PAIRED_HALVES
     int32_t layers;
-    int64_t page_bytes;
+    int64_t page_bytes, slab_pages;
     CacheLayer* layer;
     Slabs* slabs;
 };
 
 // Sixteen positions of a row in all layers. Rows may share a page; a row that is about to write to a shared page copies the page first.
 struct Page {
-    int32_t owners;
-    uint8_t* data;
+    int32_t owners, number;  // among those of its slab
     struct Slab* slab;
+    uint8_t* memory;  // of the slab
 };
+
+// Where a head's keys and values stand in a slab: those of all its pages side by side, so that attention reads long runs of memory.
+struct Head {
+    int64_t keys_at, values_at, key_bytes, value_bytes;
+};
+
+static inline Head head_of(const Geometry* geometry, int32_t layer_number, int64_t kv_head) {
+    const CacheLayer& layer = geometry->layer[layer_number];
+    const int64_t keys = key_bytes(geometry->format, layer.head_dim), values = value_bytes(geometry->format, layer.head_dim);
+    const int64_t at = geometry->slab_pages * (layer.offset + kv_head * (keys + values));
+    return {at, at + geometry->slab_pages * keys, keys, values};
+}
+
+// A page's part of a run that starts `run` bytes into its slab, of so many bytes a page.
+static inline uint8_t* part_of(const Page* page, int64_t run, int64_t bytes) { return page->memory + run + page->number * bytes; }
+static inline uint8_t* keys_of(const Head& head, const Page* page) { return part_of(page, head.keys_at, head.key_bytes); }
+static inline uint8_t* values_of(const Head& head, const Page* page) { return part_of(page, head.values_at, head.value_bytes); }
 
 struct Row {
     Geometry* geometry;

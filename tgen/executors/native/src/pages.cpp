@@ -1,6 +1,5 @@
-// Pages of the cache lie in slabs of some megabytes, which are in huge memory pages. Attention jumps from page to page, and with small
-// memory pages the processor would have to look up an address at each jump. That took a quarter of the time of a step after 4,000
-// positions.
+// Pages lie in slabs of some megabytes at huge memory pages. Within a slab, a head's keys of all pages stand side by side, and so do its
+// values: a processor reads such runs nearly twice as fast as it jumps from page to page, because it fetches ahead by itself.
 #include "pages.h"
 
 #include <pthread.h>
@@ -26,16 +25,11 @@ struct Slabs {
     Slab* first;
 };
 
-static int64_t pages_of_slab(const Geometry* geometry) {
-    int64_t pages = SLAB_BYTES / geometry->page_bytes;
-    return pages < 1 ? 1 : pages > MOST_PAGES ? MOST_PAGES : pages;
-}
-
-static uint64_t all_taken(const Geometry* geometry) { return ~0ull >> (64 - pages_of_slab(geometry)); }
+static uint64_t all_taken(const Geometry* geometry) { return ~0ull >> (64 - geometry->slab_pages); }
 
 static Slab* slab_new(Geometry* geometry) {
     Slab* slab = (Slab*)malloc(sizeof(Slab));
-    uint8_t* memory = tgen_memory_new(pages_of_slab(geometry) * geometry->page_bytes);
+    uint8_t* memory = tgen_memory_new(geometry->slab_pages * geometry->page_bytes);
     if (!slab || !memory) {
         free(slab);
         tgen_memory_free(memory);
@@ -49,6 +43,30 @@ static Slab* slab_new(Geometry* geometry) {
     return slab;
 }
 
+// The parts of a page: where their runs start in a slab, their bytes, and those of the parts before them.
+template <class Work>
+static void each_part(const Geometry* geometry, Work work) {
+    for (int32_t i = 0; i < geometry->layers; i++)
+        for (int32_t kv_head = 0; kv_head < geometry->layer[i].kv_heads; kv_head++) {
+            const Head head = head_of(geometry, i, kv_head);
+            const int64_t before = geometry->layer[i].offset + kv_head * (head.key_bytes + head.value_bytes);
+            work(head.keys_at, head.key_bytes, before);
+            work(head.values_at, head.value_bytes, before + head.key_bytes);
+        }
+}
+
+void page_read(const Geometry* geometry, const Page* page, uint8_t* to) {
+    each_part(geometry, [=](int64_t run, int64_t bytes, int64_t before) { memcpy(to + before, part_of(page, run, bytes), (size_t)bytes); });
+}
+
+void page_write(const Geometry* geometry, const Page* page, const uint8_t* from) {
+    each_part(geometry, [=](int64_t run, int64_t bytes, int64_t before) { memcpy(part_of(page, run, bytes), from + before, (size_t)bytes); });
+}
+
+void page_copy(const Geometry* geometry, const Page* page, const Page* from) {
+    each_part(geometry, [=](int64_t run, int64_t bytes, int64_t) { memcpy(part_of(page, run, bytes), part_of(from, run, bytes), (size_t)bytes); });
+}
+
 Page* page_new(Geometry* geometry) {
     pthread_mutex_lock(&geometry->slabs->lock);
     Slab* slab = geometry->slabs->first;
@@ -56,14 +74,14 @@ Page* page_new(Geometry* geometry) {
     if (!slab) slab = slab_new(geometry);
     Page* page = nullptr;
     if (slab) {
-        int64_t number = __builtin_ctzll(~slab->taken);
+        int32_t number = __builtin_ctzll(~slab->taken);
         slab->taken |= 1ull << number;
         page = &slab->page[number];
-        *page = {1, slab->memory + number * geometry->page_bytes, slab};
+        *page = {1, number, slab, slab->memory};
     }
     pthread_mutex_unlock(&geometry->slabs->lock);
-    // Attention reads whole pages and gives positions beyond a row's end a weight of 0, so the numbers there must be finite.
-    if (page) memset(page->data, 0, (size_t)geometry->page_bytes);
+    // Attention reads whole pages and gives the positions beyond a row's end no weight; what stands there must be finite.
+    if (page) each_part(geometry, [=](int64_t run, int64_t bytes, int64_t) { memset(part_of(page, run, bytes), 0, (size_t)bytes); });
     return page;
 }
 
@@ -96,11 +114,13 @@ Geometry* tgen_geometry_new(int32_t format, int32_t layers, const int32_t* kv_he
     int64_t offset = 0;
     for (int32_t i = 0; i < layers; i++) {
         layer[i] = {kv_heads[i], head_dims[i], offset};
-        offset += kv_heads[i] * head_bytes(format, head_dims[i]);
+        offset += kv_heads[i] * (key_bytes(format, head_dims[i]) + value_bytes(format, head_dims[i]));
     }
+    if (!offset) offset = 64;
+    const int64_t pages = SLAB_BYTES / offset;
     pthread_mutex_init(&slabs->lock, nullptr);
     slabs->first = nullptr;
-    *geometry = {1, format, layers, offset ? offset : 64, layer, slabs};
+    *geometry = {1, format, layers, offset, pages < 1 ? 1 : pages > MOST_PAGES ? MOST_PAGES : pages, layer, slabs};
     return geometry;
 }
 

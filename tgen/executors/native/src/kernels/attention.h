@@ -12,10 +12,22 @@ namespace TGEN_KERNEL {
 constexpr int QUERIES = 4, VALUE_LANES = 4;  // queries, and registers of values, that fit into the processor's registers at once
 constexpr int64_t AHEAD = 8;  // pages that are fetched ahead
 
+// A head's keys and values of a row, from a position on.
+struct Stretch {
+    const Row* row;  // null for none
+    Head place;
+    int64_t begin;
+};
+
 // What all queries of one call share.
+//
+// Memory is read at its full speed if requests follow each other evenly. So a chunk's scores are computed while its values are fetched, and
+// the rest while the keys of `next` are, which the thread reads after it.
 struct Scene {
     const Row* row;
-    int64_t offset;        // bytes from the start of a page to the head's keys
+    Head place;
+    Stretch next;
+    bool cold;  // whether nobody has fetched the keys
     int64_t head_dim;
     const Input* queries;  // the numbers of each query of a call
     float scale, softcap;
@@ -36,16 +48,27 @@ struct Partial {
     float* sums;
 };
 
-// The address of the head's keys in the page of a block of positions.
-INLINE const uint8_t* keys_of(const Scene& scene, int64_t block) { return scene.row->page[block / LANES]->data + scene.offset; }
+// Where a head's keys and values of a block of positions stand.
+INLINE const uint8_t* keys_at(const Scene& scene, int64_t block) { return keys_of(scene.place, scene.row->page[block / LANES]); }
+INLINE const uint8_t* values_at(const Scene& scene, int64_t block) { return values_of(scene.place, scene.row->page[block / LANES]); }
+
+// What to fetch beside a block of positions: the keys at the same place of the next chunk, or something that is in the cache already.
+INLINE const uint8_t* next_keys(const Scene& scene, int64_t block) {
+    const Stretch& next = scene.next;
+    const int64_t page = (next.begin + block % CHUNK) / LANES;
+    return next.row && page < next.row->pages ? keys_of(next.place, next.row->page[page]) : keys_at(scene, block);
+}
+
+// Some of a page's lines of keys are fetched beside the exponentials, the rest beside the weighing.
+template <class Cache>
+INLINE int64_t early_lines(const Scene& scene) { return scene.place.key_bytes / 64 / Cache::EARLY; }
 
 // The same as `weigh` in llama.cpp's order of additions. Each number has 64 partial sums; sum i adds the positions p with p % 64 = i. At
 // the end, partial sums that are 32 apart are added, then those 16, 8, 4, 2 and 1 apart.
 template <class Cache, int N, int R>
-static void weigh_in_lanes(const Scene& scene, const typename Cache::Weights* weights, int64_t begin, int64_t end, int64_t at, Partial* out) {
-    const int64_t dim = scene.head_dim, values_at = Cache::values_at(dim);
-    for (int64_t block = begin; block < end; block += LANES)
-        fetch(keys_of(scene, block) + values_at + at * Cache::BYTES, R * LANES * Cache::BYTES);
+static void weigh_in_lanes(const Scene& scene, const typename Cache::Weights* weights, int64_t begin, int64_t end, int64_t at, int64_t first_line,
+                           int64_t last_line, Partial* out) {
+    const int64_t dim = scene.head_dim;
     Floats lane[LANES][N][R];
     for (int64_t p = 0; p < LANES; p++) {
         Floats part[4][N][R];
@@ -54,7 +77,8 @@ static void weigh_in_lanes(const Scene& scene, const typename Cache::Weights* we
                 for (int v = 0; v < R; v++) part[a][n][v] = all(0.0f);
         for (int a = 0; a < 4; a++)
             for (int64_t block = begin + (a + 4 - begin / LANES % 4) % 4 * LANES; block + p < end; block += 4 * LANES) {
-                const uint8_t* values = keys_of(scene, block) + values_at;
+                const uint8_t* values = values_at(scene, block);
+                fetch_part(next_keys(scene, block), first_line, last_line, p, LANES);
                 for (int v = 0; v < R; v++) {
                     Floats value = Cache::get(values, p * dim + at + v * LANES);
                     for (int n = 0; n < N; n++) part[a][n][v] = fma(all(weights[n].numbers[block - begin + p]), value, part[a][n][v]);
@@ -74,68 +98,94 @@ static void weigh_in_lanes(const Scene& scene, const typename Cache::Weights* we
 // The sums of weight times value over the keys [begin, end), for R registers of a head's numbers from `at` on.
 template <class Cache, int N, int R>
 static void weigh(const Scene& scene, const typename Cache::Weights* weights, int64_t begin, int64_t end, int64_t at, Partial* out) {
-    const int64_t dim = scene.head_dim, values_at = Cache::values_at(dim), beyond = scene.row->pages * LANES;
+    const int64_t dim = scene.head_dim, space = lanes_of(dim), early = early_lines<Cache>(scene), late = (scene.place.key_bytes + 63) / 64 - early;
+    const int64_t first_line = early + late * at / space, last_line = early + late * (at + R * LANES) / space;
     Floats sums[N][R];
     for (int n = 0; n < N; n++)
         for (int v = 0; v < R; v++) sums[n][v] = all(0.0f);
     if constexpr (Cache::IN_LANES) {
-        weigh_in_lanes<Cache, N, R>(scene, weights, begin, end, at, out);
+        weigh_in_lanes<Cache, N, R>(scene, weights, begin, end, at, first_line, last_line, out);
         return;
     }
     for (int64_t block = begin; block < end; block += LANES) {
-        int64_t positions = end - block < LANES ? end - block : LANES, further = block + AHEAD * LANES;
-        // Near the end, fetch the first keys of the next chunk.
-        const uint8_t* ahead = further < end ? keys_of(scene, further) + values_at : keys_of(scene, further < beyond ? further : block);
-        Cache::template weigh<N, R>(keys_of(scene, block) + values_at, ahead, dim, at, positions, weights, block - begin, sums);
+        int64_t positions = end - block < LANES ? end - block : LANES;
+        const uint8_t* ahead = next_keys(scene, block) + first_line * 64;
+        Cache::template weigh<N, R>(values_at(scene, block), ahead, last_line - first_line, dim, at, positions, weights, block - begin, sums);
     }
     for (int n = 0; n < N; n++)
         for (int v = 0; v < R; v++) store(out[n].sums + at + v * LANES, sums[n][v]);
 }
 
-// Scores, exponentials and weighted values of the keys [begin, end) for N queries; `end - begin` is at most CHUNK, `begin` a multiple of
-// it.
+// A query's scores of a block of keys from its products with them: scaled and bounded, with biases, and -infinity where it does not look.
+INLINE Floats finished_score(const Scene& scene, const Query& query, int64_t block, Floats score) {
+    alignas(64) static const float COUNT[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const Floats count = load(COUNT), nothing = all(-INFINITY);
+    score = mul(score, all(scene.scale));
+    if (scene.softcap != 0) score = mul(hyperbolic_tangent(div(score, all(scene.softcap))), all(scene.softcap));
+    if (scene.biases) score = add(score, load(scene.biases + query.head * scene.bias_stride + block - query.position + scene.reach));
+    if (block + LANES > query.end) score = where_positive(sub(all((float)(query.end - block)), count), score, nothing);
+    if (block < query.first) score = where_positive(sub(count, all((float)(query.first - block - 1))), score, nothing);
+    return score;
+}
+
+// The scores of a page's keys, into scores[n * CHUNK + key - begin], and the largest of them into `top`. Those of a `plain` block are only
+// scaled.
+template <class Cache, int N>
+INLINE void score_page(const Scene& scene, const Query* query, int64_t begin, int64_t end, int64_t block, bool plain, float* scores, Floats* top) {
+    if (scene.cold && block + AHEAD * LANES < end) fetch(keys_at(scene, block + AHEAD * LANES), scene.place.key_bytes);
+    Floats found[N];
+    Cache::template score<N>(keys_at(scene, block), values_at(scene, block), scene.head_dim, *scene.queries, found);
+    for (int n = 0; n < N; n++) {
+        const Floats score = plain ? mul(found[n], all(scene.scale)) : finished_score(scene, query[n], block, found[n]);
+        store(scores + n * CHUNK + block - begin, score);
+        top[n] = max(top[n], score);
+    }
+}
+
+// Scores, exponentials and weighted values of the keys [begin, end) for N queries; `end - begin` is at most CHUNK, `begin` a multiple of it.
 template <class Cache, int N>
 static void attend_chunk(const Scene& scene, const Query* query, int64_t begin, int64_t end, Partial* out) {
     alignas(64) float scores[N][CHUNK];
-    alignas(64) static const float COUNT[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    const int64_t dim = scene.head_dim, values_at = Cache::values_at(dim);
-    const Floats count = load(COUNT), nothing = all(-INFINITY);
+    const int64_t dim = scene.head_dim, early = early_lines<Cache>(scene);
     Floats top[N];
-    for (int n = 0; n < N; n++) top[n] = nothing;
-    for (int64_t block = begin; block < end; block += LANES) {
-        // Pages lie far apart, so the processor cannot guess the next one. Near the end of the keys, fetch the first values.
-        int64_t further = block + AHEAD * LANES, values = begin + further - (end + LANES - 1) / LANES * LANES;
-        const uint8_t* ahead = further < end ? keys_of(scene, further) : keys_of(scene, values < end ? values : begin) + values_at;
-        Floats products[N];
-        Cache::template score<N>(keys_of(scene, block), ahead, dim, *scene.queries, products);
+    for (int n = 0; n < N; n++) top[n] = all(-INFINITY);
+    int64_t seen = scene.softcap != 0 || scene.biases ? 0 : end;  // up to here, all queries see all keys, and their scores are plain
+    for (int n = 0; n < N; n++) seen = query[n].first > begin ? 0 : query[n].end < seen ? query[n].end : seen;
+    int64_t block = begin;
+    for (; block + LANES <= seen; block += LANES) score_page<Cache, N>(scene, query, begin, end, block, true, scores[0], top);
+    for (; block < end; block += LANES) score_page<Cache, N>(scene, query, begin, end, block, false, scores[0], top);
+    Floats level[N], lanes[N];
+    double total[N];
+    for (int n = 0; n < N; n++) {
+        out[n].top = largest(top[n]);
+        level[n] = all(out[n].top == -INFINITY ? 0.0f : out[n].top);
+        lanes[n] = all(0.0f);
+        total[n] = 0;
+    }
+    for (block = begin; block < end; block += LANES) {
+        const uint8_t *keys = keys_at(scene, block), *ahead = next_keys(scene, block);
         for (int n = 0; n < N; n++) {
-            Floats score = mul(products[n], all(scene.scale));
-            if (scene.softcap != 0) score = mul(hyperbolic_tangent(div(score, all(scene.softcap))), all(scene.softcap));
-            if (scene.biases) score = add(score, load(scene.biases + query[n].head * scene.bias_stride + block - query[n].position + scene.reach));
-            if (block + LANES > query[n].end) score = where_positive(sub(all((float)(query[n].end - block)), count), score, nothing);
-            if (block < query[n].first) score = where_positive(sub(count, all((float)(query[n].first - block - 1))), score, nothing);
-            store(scores[n] + block - begin, score);
-            top[n] = max(top[n], score);
+            fetch_part(ahead, 0, early, n, N);
+            Floats weight = sub(load(scores[n] + block - begin), level[n]);
+            weight = Cache::IN_LANES ? exponential(weight) : decay(weight);
+            if (Cache::IN_LANES) total[n] += (double)sum(weight);
+            else lanes[n] = add(lanes[n], weight);
+            store(scores[n] + block - begin, Cache::scaled(weight, keys, dim));
         }
     }
     typename Cache::Weights weights[N];
     for (int n = 0; n < N; n++) {
-        out[n].top = largest(top[n]);
-        const Floats level = all(out[n].top == -INFINITY ? 0.0f : out[n].top);
-        double total = 0;
-        for (int64_t block = begin; block < end; block += LANES) {
-            Floats weight = exponential(sub(load(scores[n] + block - begin), level));
-            store(scores[n] + block - begin, weight);
-            total += (double)sum(weight);
+        out[n].total = sum(lanes[n]);
+        if (Cache::IN_LANES) {  // the weights are shares of the total, rounded to float16
+            const Floats inverse = all(total[n] > 0 ? (float)(1.0 / total[n]) : 0.0f);
+            for (block = begin; block < end; block += LANES)
+                store(scores[n] + block - begin, half_of(mul(load(scores[n] + block - begin), inverse)));
+            if (total[n] > 0) {
+                out[n].top += logf((float)total[n]);
+                out[n].total = 1;
+            }
         }
-        const float inverse = total > 0 ? (float)(1.0 / total) : 0.0f;
-        for (int64_t block = begin; block < end; block += LANES)
-            Cache::set_weights(weights + n, block - begin, load(scores[n] + block - begin), inverse, keys_of(scene, block) + values_at);
-        out[n].total = (float)total;
-        if (Cache::IN_LANES && total > 0) {  // the weights are divided by the total already
-            out[n].top += logf((float)total);
-            out[n].total = 1;
-        }
+        Cache::set_weights(weights + n, scores[n], end - begin);
     }
     for (int64_t at = 0; at < dim; at += VALUE_LANES * LANES) {
         switch (lanes_of(dim - at) / LANES) {

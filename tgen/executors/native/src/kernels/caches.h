@@ -1,7 +1,8 @@
 // The layout of the keys and values of one head in a page, for each number format of a cache.
 //
-// A cache writes one position (`put`), multiplies queries by the 16 keys of a page (`score`), converts the weights of these keys into its
-// own form (`set_weights`), and adds the weighted values of a page to sums (`weigh`). Meanwhile it fetches the memory at `ahead`.
+// A cache writes one position (`put`), multiplies queries by the 16 keys of a page (`score`), scales the weights of a page (`scaled`), brings
+// those of a chunk into the form in which it multiplies by them (`set_weights`), and adds weighted values of a page to sums (`weigh`). What
+// stands at `ahead` is fetched meanwhile.
 #pragma once
 
 #include "lanes.h"
@@ -16,21 +17,26 @@ INLINE void fetch(const uint8_t* p, int64_t bytes) {
     for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(p + line, 0, 2);
 }
 
+// One of several equal parts of some lines.
+INLINE void fetch_part(const uint8_t* p, int64_t first, int64_t last, int64_t part, int64_t parts) {
+    const int64_t lines = last - first;
+    fetch(p + (first + lines * part / parts) * 64, (lines * (part + 1) / parts - lines * part / parts) * 64);
+}
+
 // Floating-point numbers: keys [dim][16] and then values [16][dim].
 template <class Type>
 struct FloatCache : Type {
     typedef typename Type::Number Number;
     static constexpr int64_t BYTES = sizeof(Number);
-    static constexpr bool IN_LANES = false;  // whether sums are added in llama.cpp's order
+    static constexpr bool IN_LANES = false;  // whether sums are made in the order of llama.cpp
+    static constexpr int EARLY = 4;  // a fourth of the next keys is fetched beside the exponentials
 
-    struct alignas(64) Weights {
-        float numbers[CHUNK];
+    struct Weights {
+        const float* numbers;
     };
 
-    static int64_t values_at(int64_t dim) { return dim * LANES * BYTES; }
-
-    static void put(uint8_t* head, int64_t dim, int64_t slot, const float* key, const float* value) {
-        Number *keys = (Number*)head, *values = keys + dim * LANES + slot * dim;
+    static void put(uint8_t* key_part, uint8_t* value_part, int64_t dim, int64_t slot, const float* key, const float* value) {
+        Number *keys = (Number*)key_part, *values = (Number*)value_part + slot * dim;
         for (int64_t d = 0; d < dim; d += LANES) {
             Number some[LANES], others[LANES];
             Type::set(some, load(key + d));
@@ -47,7 +53,7 @@ struct FloatCache : Type {
         for (int n = 0; n < N; n++) even[n] = odd[n] = all(0.0f);
         int64_t d = 0;
         for (; d + 2 <= dim; d += 2) {
-            __builtin_prefetch(ahead + d * LANES * BYTES, 0, 3);
+            fetch(ahead + d * LANES * BYTES, 2 * LANES * BYTES);
             Floats a = Type::get(keys, d * LANES), b = Type::get(keys, (d + 1) * LANES);
             for (int n = 0; n < N; n++) {
                 even[n] = fma(all(queries.floats[n * queries.stride + d]), a, even[n]);
@@ -60,13 +66,15 @@ struct FloatCache : Type {
         }
     }
 
-    INLINE void set_weights(Weights* weights, int64_t first, Floats numbers, float, const uint8_t*) { store(weights->numbers + first, numbers); }
+    INLINE Floats scaled(Floats numbers, const uint8_t*, int64_t) { return numbers; }
+
+    INLINE void set_weights(Weights* weights, float* numbers, int64_t) { weights->numbers = numbers; }
 
     template <int N, int R>
-    INLINE void weigh(const uint8_t* values, const uint8_t* ahead, int64_t dim, int64_t at, int64_t positions, const Weights* weights,
-                      int64_t first, Floats (*sums)[R]) {
+    INLINE void weigh(const uint8_t* values, const uint8_t* ahead, int64_t lines, int64_t dim, int64_t at, int64_t positions,
+                      const Weights* weights, int64_t first, Floats (*sums)[R]) {
         for (int64_t p = 0; p < positions; p++) {
-            fetch(ahead + (p * dim + at) * BYTES, R * LANES * BYTES);
+            fetch_part(ahead, 0, lines, p, LANES);
             for (int v = 0; v < R; v++) {
                 Floats value = Type::get(values, p * dim + at + v * LANES);
                 for (int n = 0; n < N; n++) sums[n][v] = fma(all(weights[n].numbers[first + p]), value, sums[n][v]);
@@ -105,7 +113,7 @@ struct HalfCache : FloatCache<Float16Numbers> {
             for (int64_t d = 0; d < whole; d += 64)
                 for (int64_t a = 0; a < 4; a++) {
                     const int64_t in_file = d + a * 16 + i, at = PAIRED ? in_file / 2 + in_file % 2 * (dim / 2) : in_file;
-                    __builtin_prefetch(ahead + at * LANES * BYTES, 0, 3);
+                    if (a % 2 == 0) fetch(ahead + (i * whole / 32 + d / 32 + a / 2) * 64, 64);
                     Floats key = get(keys, at * LANES);
                     for (int n = 0; n < N; n++) part[n][a] = fma(key, all(queries.floats[n * queries.stride + at]), part[n][a]);
                 }
@@ -121,38 +129,32 @@ struct HalfCache : FloatCache<Float16Numbers> {
             scores[n] = lane[n][0];
         }
     }
-
-    INLINE void set_weights(Weights* weights, int64_t first, Floats numbers, float inverse, const uint8_t*) {
-        store(weights->numbers + first, half_of(mul(numbers, all(inverse))));
-    }
 };
 
-// Integers of 8 bits, for models with quantised weights. The keys are a panel as weights are, with a row for each position. The values
-// begin with a scale for each position, [16]; the integers follow as [dim / 16][4][16][4], four positions of a number side by side.
+// Integers, for quantised weights. The keys are a panel as weights are: a row of it for each position. After them stands a scale for each
+// position's values, [16]. The values stand as [dim / 16][4][16][4]: four positions of a number side by side.
 struct Int8Cache {
     static constexpr bool IN_LANES = false;
+    static constexpr int EARLY = 2;
 
     struct alignas(64) Weights {
         int8_t multiples[CHUNK];
         float scale[CHUNK / LANES];  // the scale of the multiples of each page
     };
 
-    static int64_t values_at(int64_t dim) { return panel_bytes(INT8, dim); }
-
-    static void put(uint8_t* head, int64_t dim, int64_t slot, const float* key, const float* value) {
+    static void put(uint8_t* keys, uint8_t* values, int64_t dim, int64_t slot, const float* key, const float* value) {
         for (int64_t g = 0; g < padded(dim) / GROUP; g++) {
-            uint8_t* pair = head + g / 2 * (64 + 2 * group_bytes(INT8));
+            uint8_t* pair = keys + g / 2 * (64 + 2 * group_bytes(INT8));
             int8_t bytes[GROUP];
             uint16_t half[LANES];
             store_half(half, all(quantise(key + g * GROUP, GROUP, bytes, true)));
             memcpy(pair + g % 2 * 32 + slot * 2, half, 2);
             for (int64_t i = 0; i < GROUP; i++) pair[64 + g % 2 * group_bytes(INT8) + i / 4 * 64 + slot * 4 + i % 4] = (uint8_t)(bytes[i] + 128);
         }
-        uint8_t* values = head + values_at(dim);
         int8_t bytes[1024];
-        ((float*)values)[slot] = quantise(value, lanes_of(dim), bytes, false);
+        ((float*)(keys + panel_bytes(INT8, dim)))[slot] = quantise(value, lanes_of(dim), bytes, false);
         for (int64_t d = 0; d < dim; d++)
-            values[64 + d / LANES * 256 + slot / 4 * 64 + d % LANES * 4 + slot % 4] = (uint8_t)(bytes[d] + 128);
+            values[d / LANES * 256 + slot / 4 * 64 + d % LANES * 4 + slot % 4] = (uint8_t)(bytes[d] + 128);
     }
 
     // Rounds the numbers to multiples, -127 to 127, of a scale, and returns the scale. With `half`, the scale is rounded to float16 first.
@@ -180,32 +182,45 @@ struct Int8Cache {
 
     template <int N>
     INLINE void score(const uint8_t* keys, const uint8_t* ahead, int64_t dim, const Input& queries, Floats* scores) {
-        fetch(ahead, panel_bytes(INT8, dim));
-        __builtin_prefetch(keys + values_at(dim), 0, 3);  // the scales of the values
-        alignas(64) float found[N][LANES];
-        panel_tile<false, N>(keys, padded(dim) / GROUP, queries, 0, found[0], LANES);
-        for (int n = 0; n < N; n++) scores[n] = load(found[n]);
+        panel_sums<false, N, true>(keys, padded(dim) / GROUP, queries, 0, ahead, scores);
     }
 
-    // Rounds the products of weights and scales of values, none of which is negative, to multiples of the largest product / 127. If a
-    // product is NaN, that scale is NaN.
-    INLINE void set_weights(Weights* weights, int64_t first, Floats numbers, float, const uint8_t* values) {
-        Floats scaled = mul(numbers, load((const float*)values));
-        float top = largest_or_nan(scaled);
-        store_int8(weights->multiples + first, mul(scaled, all(top > 1e-30f ? 127.0f / top : 0.0f)));
-        weights->scale[first / LANES] = top * (1.0f / 127.0f);
+    INLINE Floats scaled(Floats numbers, const uint8_t* keys, int64_t dim) {
+        return mul(numbers, load((const float*)(keys + panel_bytes(INT8, dim))));
+    }
+
+    // Weights and scales are not negative. Whole multiples of a page's largest product / 127; the scale is NaN if a product is. Numbers up to
+    // the next four pages' end are overwritten.
+    INLINE void set_weights(Weights* weights, float* numbers, int64_t count) {
+        alignas(64) float inverse[CHUNK / LANES];
+        for (int64_t page = 0; page * LANES < count; page += 4) {
+            Floats four[4];
+            for (int64_t i = 0; i < 4; i++) {
+                float* some = numbers + (page + i) * LANES;
+                if ((page + i) * LANES >= count) store(some, all(0.0f));
+                four[i] = load(some);
+            }
+            largest4_or_nan(four, weights->scale + page);
+        }
+        for (int64_t page = 0; page * LANES < count; page += LANES) {
+            Floats top = load(weights->scale + page);
+            store(inverse + page, where_positive(sub(top, all(1e-30f)), div(all(127.0f), top), all(0.0f)));
+            store(weights->scale + page, mul(top, all(1.0f / 127.0f)));
+        }
+        for (int64_t page = 0; page * LANES < count; page++)
+            store_int8(weights->multiples + page * LANES, mul(load(numbers + page * LANES), all(inverse[page])));
     }
 
     template <int N, int R>
-    INLINE void weigh(const uint8_t* values, const uint8_t* ahead, int64_t, int64_t at, int64_t, const Weights* weights, int64_t first,
-                      Floats (*sums)[R]) {
-        fetch(ahead + 64 + at * LANES, R * LANES * LANES);
+    INLINE void weigh(const uint8_t* values, const uint8_t* ahead, int64_t lines, int64_t, int64_t at, int64_t, const Weights* weights,
+                      int64_t first, Floats (*sums)[R]) {
+        fetch(ahead, lines * 64);
         Ints products[N][R];
         for (int n = 0; n < N; n++)
             for (int v = 0; v < R; v++) products[n][v] = start8(0);
         for (int i = 0; i < 4; i++)
             for (int v = 0; v < R; v++) {
-                Quartets quartets = values8(values + 64 + (at + v * LANES) * LANES + i * 64);
+                Quartets quartets = values8(values + (at + v * LANES) * LANES + i * 64);
                 for (int n = 0; n < N; n++)
                     products[n][v] = weigh8(products[n][v], quartets, ((const int32_t*)(weights[n].multiples + first))[i]);
             }

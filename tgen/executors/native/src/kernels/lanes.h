@@ -61,6 +61,16 @@ INLINE float largest_or_nan(Floats a) {
     memcpy(&value, &bits, 4);
     return value;
 }
+// The same for each of four registers.
+INLINE void largest4_or_nan(const Floats* a, float* out) {
+    const __m512i one = _mm512_castps_si512(a[0].v), two = _mm512_castps_si512(a[1].v);
+    const __m512i three = _mm512_castps_si512(a[2].v), four = _mm512_castps_si512(a[3].v);
+    const __m512i low = _mm512_max_epu32(_mm512_unpacklo_epi32(one, two), _mm512_unpackhi_epi32(one, two));
+    const __m512i high = _mm512_max_epu32(_mm512_unpacklo_epi32(three, four), _mm512_unpackhi_epi32(three, four));
+    const __m512i each = _mm512_max_epu32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high));
+    const __m256i half = _mm256_max_epu32(_mm512_castsi512_si256(each), _mm512_extracti64x4_epi64(each, 1));
+    _mm_storeu_si128((__m128i*)out, _mm_max_epu32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
+}
 INLINE Floats load_half(const uint16_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
 INLINE void store_half(uint16_t* p, Floats a) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(a.v, 0)); }
 INLINE Floats load_bf16(const uint16_t* p) {
@@ -407,6 +417,12 @@ INLINE Floats to_floats(Ints a) { EACH((float)a.v[i]); }
 
 #endif
 
+#if !TGEN_AVX512
+INLINE void largest4_or_nan(const Floats* a, float* out) {
+    for (int i = 0; i < 4; i++) out[i] = largest_or_nan(a[i]);
+}
+#endif
+
 // The nearest number that float16 has.
 INLINE Floats half_of(Floats a) {
     uint16_t halves[16];
@@ -436,6 +452,23 @@ INLINE float exponential(float x) {
     float lanes[16];
     store(lanes, exponential(all(x)));
     return lanes[0];
+}
+
+// e^x of numbers that are not positive, to about 2e-7 relative for those near 0 and 1e-5 for the smallest; 0 far below.
+INLINE Floats decay(Floats x) {
+#if TGEN_AVX512
+    const __m512 y = _mm512_max_ps(_mm512_mul_ps(x.v, _mm512_set1_ps(0x1.715476p+0f)), _mm512_set1_ps(-300.0f));
+    const __m512 n = _mm512_roundscale_ps(y, 0), r = _mm512_sub_ps(y, n);  // 2^r by a polynomial on [-0.5, 0.5]
+    __m512 p = _mm512_set1_ps(0x1.5bba12p-10f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.3cea88p-7f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.c6b752p-5f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.ebf9bcp-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.62e42ap-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    return {_mm512_scalef_ps(p, n)};
+#else
+    return exponential(x);
+#endif
 }
 
 INLINE Floats hyperbolic_tangent(Floats x) {

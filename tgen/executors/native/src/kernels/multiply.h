@@ -183,16 +183,15 @@ static void multiply_rows(const Matrix& m, int64_t first, int64_t last, const In
 
 // ---- packed panels of 16 rows (pack.h has the layout): a register holds one column's sum for 16 rows
 
-template <bool FOUR_BITS, int N>
-static void panel_tile(const uint8_t* panel, int64_t groups, const Input& x, int64_t token, float* out, int64_t stride) {
+// A panel times N tokens. With FETCH, what stands at `ahead` is fetched meanwhile, a line of it for each line of the panel.
+template <bool FOUR_BITS, int N, bool FETCH>
+INLINE void panel_sums(const uint8_t* panel, int64_t groups, const Input& x, int64_t token, const uint8_t* ahead, Floats* total) {
     constexpr int64_t GROUP_BYTES = LANES * GROUP / (FOUR_BITS ? 2 : 1), PAIR_BYTES = 64 + 2 * GROUP_BYTES;
-    Floats total[N];
     for (int n = 0; n < N; n++) total[n] = all(0.0f);
     const int64_t group_stride = x.stride / GROUP;
     for (int64_t g = 0; g < groups; g += 2) {
         const uint8_t* pair = panel + g / 2 * PAIR_BYTES;
-        if (N == 1 && !FOUR_BITS)
-            for (int64_t line = 0; line < PAIR_BYTES; line += 64) __builtin_prefetch(pair + 1024 + line, 0, 2);
+        if (FETCH) __builtin_prefetch(ahead + g / 2 * PAIR_BYTES, 0, 2);
         for (int h = 0; h < 2; h++) {
             Ints acc[N];
             const uint8_t* weights = pair + 64 + h * GROUP_BYTES;
@@ -214,6 +213,7 @@ static void panel_tile(const uint8_t* panel, int64_t groups, const Input& x, int
 #pragma GCC unroll 8
                 for (int i = 0; i < 8; i++) {
                     Quartets w = weights8(weights + i * 64);
+                    if (FETCH) __builtin_prefetch(ahead + g / 2 * PAIR_BYTES + 64 + h * GROUP_BYTES + i * 64, 0, 2);
                     for (int n = 0; n < N; n++)
                         acc[n] = dot8(acc[n], w, ((const int32_t*)(x.int8 + (token + n) * x.stride))[(g + h) * 8 + i]);
                 }
@@ -223,6 +223,13 @@ static void panel_tile(const uint8_t* panel, int64_t groups, const Input& x, int
                 total[n] = fma(to_floats(acc[n]), mul(scale, all(x.scale[(token + n) * group_stride + g + h])), total[n]);
         }
     }
+}
+
+// The same into memory. One token's panels are fetched a kilobyte ahead, but for those of four bits.
+template <bool FOUR_BITS, int N>
+static void panel_tile(const uint8_t* panel, int64_t groups, const Input& x, int64_t token, float* out, int64_t stride) {
+    Floats total[N];
+    panel_sums<FOUR_BITS, N, N == 1 && !FOUR_BITS>(panel, groups, x, token, panel + 1024, total);
     for (int n = 0; n < N; n++) store(out + n * stride, total[n]);
 }
 

@@ -234,11 +234,13 @@ static void write_cache(const Run& run, const Instruction& op, const Row* row, i
     clip(op, dim, value);
     memset(key + dim, 0, (size_t)(padded(dim) - dim) * 4);
     memset(value + dim, 0, (size_t)(padded(dim) - dim) * 4);
-    uint8_t* head = row->page[position / LANES]->data + layer.offset + kv_head * head_bytes(geometry.format, dim);
+    const Head head = head_of(&geometry, op.layer, kv_head);
+    const Page* page = row->page[position / LANES];
+    uint8_t *keys = keys_of(head, page), *values = values_of(head, page);
     switch (geometry.format) {
-        case FLOAT32: return FloatCache<Float32Numbers>::put(head, dim, slot, key, value);
-        case FLOAT16: case HALVES: case PAIRED_HALVES: return FloatCache<Float16Numbers>::put(head, dim, slot, key, value);
-        default: return Int8Cache::put(head, dim, slot, key, value);
+        case FLOAT32: return FloatCache<Float32Numbers>::put(keys, values, dim, slot, key, value);
+        case FLOAT16: case HALVES: case PAIRED_HALVES: return FloatCache<Float16Numbers>::put(keys, values, dim, slot, key, value);
+        default: return Int8Cache::put(keys, values, dim, slot, key, value);
     }
 }
 
@@ -247,19 +249,68 @@ INLINE int64_t position_of(const Run& run, int64_t token) {
     return run.batch->row[row]->length + token - run.batch->start[row];
 }
 
-// All queries of an item for one key-value head.
-static void attend_item(const Run& run, const Instruction& op, const Item& item, int32_t kv_head) {
+// Where an item begins for one key-value head.
+static Stretch stretch_of(const Run& run, const Instruction& op, const Item& item, int64_t kv_head) {
+    const Row* row = op.cross ? run.batch->row[item.row]->source : run.batch->row[item.row];
+    return {row, head_of(row->geometry, op.layer, kv_head), item.chunk < 0 ? 0 : item.chunk * (int64_t)CHUNK};
+}
+
+// Some queries of an item for one key-value head, as attention takes them. A thread keeps them for the next chunk of their row.
+struct Queries {
+    int64_t token, from;
+    int32_t kv_head;
+    int count;
+    Query query[QUERIES];
+    alignas(64) float numbers[QUERIES * 1024], scales[QUERIES * 32];
+    alignas(64) int8_t bytes[QUERIES * 1024];
+    int32_t totals[QUERIES * 32];
+
+    Input input(int64_t dim) {
+        return {padded(dim), numbers, nullptr, nullptr, bytes, scales, totals, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+    }
+};
+
+// Prepare the queries of an item from number `from` on, which see keys before `length`.
+static void prepare_queries(const Run& run, const Instruction& op, const Item& item, int32_t kv_head, int64_t from, const Geometry& geometry,
+                            int64_t length, Queries* queries) {
+    if (queries->token == item.token && queries->kv_head == kv_head && queries->from == from) return;
+    const CacheLayer& layer = geometry.layer[op.layer];
+    const int64_t dim = layer.head_dim, group = op.heads / layer.kv_heads, left = item.tokens * group - from;
+    const Input input = queries->input(dim);
+    queries->token = item.token;
+    queries->kv_head = kv_head;
+    queries->from = from;
+    queries->count = (int)(left < QUERIES ? left : QUERIES);
+    for (int n = 0; n < queries->count; n++) {
+        int64_t token = item.token + (from + n) / group;
+        int32_t head = (int32_t)(kv_head * group + (from + n) % group);
+        int64_t position = position_of(run, token), end = op.causal ? position + 1 : length;
+        if (op.window && end > position + op.window) end = position + op.window;
+        float* vector = queries->numbers + n * input.stride;
+        prepare_head(run, op, op.q_norm, run.projected + token * run.projected_stride, head, dim, position, vector);
+        if (op.growth_span != 0) {
+            float factor = 1.0f + op.growth_beta * log1pf(floorf((float)position / op.growth_span));
+            for (int64_t i = 0; i < dim; i++) vector[i] *= factor;
+        }
+        prepare(input, n, vector, dim, geometry.format == INT8 ? 1 << INT8 : 0);
+        if (geometry.format >= HALVES)
+            for (int64_t i = 0; i < dim; i += LANES) store(vector + i, half_of(load(vector + i)));
+        queries->query[n] = {position, op.window && position >= op.window ? position + 1 - op.window : 0, end, head};
+    }
+}
+
+// All queries of an item for one key-value head. The thread goes on with `after`; `cold` if it did something else before.
+static void attend_item(const Run& run, const Instruction& op, const Item& item, int32_t kv_head, const Stretch& after, bool cold, Queries* queries) {
     const Batch& batch = *run.batch;
-    const Row* row = op.cross ? batch.row[item.row]->source : batch.row[item.row];
+    const Stretch start = stretch_of(run, op, item, kv_head);
+    const Row* row = start.row;
     const CacheLayer& layer = row->geometry->layer[op.layer];
     const int64_t dim = layer.head_dim, group = op.heads / layer.kv_heads, space = lanes_of(dim);
     const int64_t length = op.cross ? row->length : row->length + batch.start[item.row + 1] - batch.start[item.row];
-    const int64_t keys_at = layer.offset + kv_head * head_bytes(row->geometry->format, dim);
-    alignas(64) float numbers[QUERIES * 1024], sums[QUERIES][1024], more[QUERIES][1024], scales[QUERIES * 32];
-    alignas(64) int8_t bytes[QUERIES * 1024];
-    int32_t totals[QUERIES * 32];
-    const Input queries = {padded(dim), numbers, nullptr, nullptr, bytes, scales, totals, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
-    Scene scene = {row, keys_at, dim, &queries, op.attention_scale, op.softcap, nullptr, 0, 0};
+    const int64_t stop = item.chunk < 0 || start.begin + CHUNK > length ? length : start.begin + CHUNK;
+    alignas(64) float sums[QUERIES][1024], more[QUERIES][1024];
+    const Input input = queries->input(dim);
+    Scene scene = {row, start.place, {}, cold, dim, &input, op.attention_scale, op.softcap, nullptr, 0, 0};
     if (op.distances >= 0) {
         const Distances& distances = run.model->distances[op.distances];
         scene.reach = distances.reach;
@@ -267,33 +318,21 @@ static void attend_item(const Run& run, const Instruction& op, const Item& item,
         scene.biases = distances.table;
     }
     for (int64_t from = 0; from < item.tokens * group; from += QUERIES) {
-        int count = (int)(item.tokens * group - from < QUERIES ? item.tokens * group - from : QUERIES);
-        Query query[QUERIES];
+        prepare_queries(run, op, item, kv_head, from, *row->geometry, length, queries);
+        const Query* query = queries->query;
         Partial result[QUERIES], next[QUERIES];
-        for (int n = 0; n < count; n++) {
-            int64_t token = item.token + (from + n) / group;
-            int32_t head = (int32_t)(kv_head * group + (from + n) % group);
-            int64_t position = position_of(run, token), end = op.causal ? position + 1 : length;
-            if (op.window && end > position + op.window) end = position + op.window;
-            float* vector = numbers + n * queries.stride;
-            prepare_head(run, op, op.q_norm, run.projected + token * run.projected_stride, head, dim, position, vector);
-            if (op.growth_span != 0) {
-                float factor = 1.0f + op.growth_beta * log1pf(floorf((float)position / op.growth_span));
-                for (int64_t i = 0; i < dim; i++) vector[i] *= factor;
-            }
-            prepare(queries, n, vector, dim, row->geometry->format == INT8 ? 1 << INT8 : 0);
-            if (row->geometry->format >= HALVES)
-                for (int64_t i = 0; i < dim; i += LANES) store(vector + i, half_of(load(vector + i)));
-            query[n] = {position, op.window && position >= op.window ? position + 1 - op.window : 0, end, head};
+        for (int n = 0; n < queries->count; n++) {
             result[n] = {-INFINITY, 0, sums[n]};
             next[n] = {-INFINITY, 0, more[n]};
         }
-        int64_t begin = item.chunk < 0 ? 0 : item.chunk * (int64_t)CHUNK, stop = item.chunk < 0 ? length : begin + CHUNK;
-        for (; begin < stop && begin < length; begin += CHUNK) {
-            attend(scene, query, count, begin, begin + CHUNK < length ? begin + CHUNK : length, next);
-            for (int n = 0; n < count; n++) join(&result[n], next[n], dim);
+        for (int64_t begin = start.begin; begin < stop; begin += CHUNK) {
+            const bool again = from + QUERIES < item.tokens * group;
+            scene.next = begin + CHUNK < stop ? Stretch{row, start.place, begin + CHUNK} : again ? start : after;
+            attend(scene, query, queries->count, begin, begin + CHUNK < length ? begin + CHUNK : length, next);
+            scene.cold = false;
+            for (int n = 0; n < queries->count; n++) join(&result[n], next[n], dim);
         }
-        for (int n = 0; n < count; n++) {
+        for (int n = 0; n < queries->count; n++) {
             int64_t token = item.token + (from + n) / group;
             if (item.chunk < 0) {
                 if (op.sinks) add_sink(&result[n], op.sinks[query[n].head], dim);
@@ -352,9 +391,13 @@ static void attend_all(Run& run, const Instruction& op, int thread) {
             pool_barrier(run.model->pool, thread);
         }
     }
-    // The items are ordered by head, so that a thread continues with the pages that it has fetched ahead.
+    // Head by head, since a head's keys stand side by side.
     const Item* items = op.cross ? run.cross_items : run.items;
     const int64_t each = op.cross ? run.cross_item_count : run.item_count;
+    int64_t first, last;
+    share(each * kv_heads, 1, run.threads, thread, &first, &last);
+    Queries queries;
+    queries.token = -1;
     in_blocks(run, thread, each * kv_heads, 1, 1, [&](int64_t number, int64_t) {
         const Item& item = items[number % each];
         int32_t head = (int32_t)(number / each);
@@ -362,7 +405,10 @@ static void attend_all(Run& run, const Instruction& op, int thread) {
         bool alone = batch.start[item.row + 1] - batch.start[item.row] == 1;
         if (!op.cross && alone && (item.chunk < 0 || item.chunk == row->length / CHUNK))
             write_cache(run, op, row, item.token, row->length, head);
-        attend_item(run, op, item, head);
+        const bool own = number >= first && number < last;  // not another thread's
+        Stretch after = {};
+        if (own && number + 1 < last) after = stretch_of(run, op, items[(number + 1) % each], (number + 1) / each);
+        attend_item(run, op, item, head, after, !own || number == first, &queries);
     });
 }
 
