@@ -21,8 +21,8 @@ constexpr int32_t BY_SUPER = 1 << Q2_K | 1 << Q3_K | 1 << Q4_K | 1 << Q5_K | 1 <
 
 constexpr int64_t LANES = 16;   // rows of a panel, and positions of a page
 constexpr int64_t GROUP = 32;   // columns that share a scale
-constexpr int64_t SUPER = 256;  // columns of a block with nested scales, in ggml's K types
-constexpr int64_t CHUNK = 512;  // positions whose attention is one partial sum; a constant, so that sums have one order
+constexpr int64_t SUPER = 256;  // columns that share the scale of their scales, in ggml's K types
+constexpr int64_t CHUNK = 512;  // the most positions whose attention is one partial sum
 constexpr int64_t HUGE_PAGE = 2 << 20;  // bytes
 constexpr int MAX_THREADS = 64;
 
@@ -103,6 +103,7 @@ struct Geometry {
     int32_t format;  // FLOAT32, FLOAT16, INT8, HALVES or PAIRED_HALVES
     int32_t layers;
     int64_t page_bytes, slab_pages;
+    int64_t chunk;  // positions whose attention is one partial sum; the same for all rows, so that sums have one order
     CacheLayer* layer;
     Slabs* slabs;
 };

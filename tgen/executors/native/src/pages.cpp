@@ -120,7 +120,9 @@ Geometry* tgen_geometry_new(int32_t format, int32_t layers, const int32_t* kv_he
     const int64_t pages = SLAB_BYTES / offset;
     pthread_mutex_init(&slabs->lock, nullptr);
     slabs->first = nullptr;
-    *geometry = {1, format, layers, offset, pages < 1 ? 1 : pages > MOST_PAGES ? MOST_PAGES : pages, layer, slabs};
+    // Small chunks are shared evenly among threads; llama.cpp's order of sums is kept in large ones.
+    const int64_t chunk = format >= HALVES ? CHUNK : CHUNK / 2;
+    *geometry = {1, format, layers, offset, pages < 1 ? 1 : pages > MOST_PAGES ? MOST_PAGES : pages, chunk, layer, slabs};
     return geometry;
 }
 

@@ -1,8 +1,7 @@
 // Attention of some queries, whose heads share keys and values, to the pages of a row.
 //
-// The keys of a row are divided into chunks of a fixed size. Each chunk gives a largest score, a sum of exponentials and a weighted sum of
-// values, and the chunks are joined in their order. So the bits depend neither on which threads did which chunks nor on how many queries
-// came together.
+// The keys of a row are taken in chunks of a fixed size. Each chunk gives a largest score, a sum of exponentials and a weighted sum of
+// values; at the end all chunks are joined. So the bits do not depend on which threads did which chunks, or on how many queries came together.
 #pragma once
 
 #include "caches.h"
@@ -55,7 +54,7 @@ INLINE const uint8_t* values_at(const Scene& scene, int64_t block) { return valu
 // What to fetch beside a block of positions: the keys at the same place of the next chunk, or something that is in the cache already.
 INLINE const uint8_t* next_keys(const Scene& scene, int64_t block) {
     const Stretch& next = scene.next;
-    const int64_t page = (next.begin + block % CHUNK) / LANES;
+    const int64_t page = (next.begin + block % scene.row->geometry->chunk) / LANES;
     return next.row && page < next.row->pages ? keys_of(next.place, next.row->page[page]) : keys_at(scene, block);
 }
 
@@ -142,7 +141,7 @@ INLINE void score_page(const Scene& scene, const Query* query, int64_t begin, in
     }
 }
 
-// Scores, exponentials and weighted values of the keys [begin, end) for N queries; `end - begin` is at most CHUNK, `begin` a multiple of it.
+// Scores, exponentials and weighted values of the keys [begin, end) of one chunk for N queries.
 template <class Cache, int N>
 static void attend_chunk(const Scene& scene, const Query* query, int64_t begin, int64_t end, Partial* out) {
     alignas(64) float scores[N][CHUNK];
@@ -234,36 +233,47 @@ static void attend(const Scene& scene, const Query* query, int count, int64_t be
     }
 }
 
-// Adds a later chunk's partial result to that of the chunks before it.
-static void join(Partial* sum, const Partial& next, int64_t dim) {
-    if (next.total == 0) return;
-    if (sum->total == 0) {
-        sum->top = next.top;
-        sum->total = next.total;
-        memcpy(sum->sums, next.sums, (size_t)lanes_of(dim) * 4);
-        return;
+// The results of all chunks of a query, in memory: their tops and totals [chunks, rounded up to 16], and their sums [chunks][head_dim,
+// rounded up to 16].
+struct Chunks {
+    int64_t count, dim;
+    float* numbers;
+
+    static int64_t floats(int64_t count, int64_t dim) { return 2 * lanes_of(count) + count * lanes_of(dim); }
+    float* top(int64_t chunk) const { return numbers + chunk; }
+    float* total(int64_t chunk) const { return numbers + lanes_of(count) + chunk; }
+    float* sums(int64_t chunk) const { return numbers + 2 * lanes_of(count) + chunk * lanes_of(dim); }
+
+    void put(int64_t chunk, const Partial& result) const {
+        *top(chunk) = result.total != 0 ? result.top : -INFINITY;
+        *total(chunk) = result.total;
+        for (int64_t i = chunk + 1; chunk + 1 == count && i < lanes_of(count); i++) {  // the rest of the last register
+            *top(i) = -INFINITY;
+            *total(i) = 0;
+        }
     }
-    float top = sum->top > next.top ? sum->top : next.top;
-    float old_share = exponential(sum->top - top), new_share = exponential(next.top - top);
-    sum->top = top;
-    sum->total = sum->total * old_share + next.total * new_share;
-    for (int64_t d = 0; d < lanes_of(dim); d += LANES)
-        store(sum->sums + d, add(mul(load(sum->sums + d), all(old_share)), mul(load(next.sums + d), all(new_share))));
-}
+};
 
-// Adds an attention sink: a score that belongs to no key and takes a share of the weights.
-static void add_sink(Partial* sum, float score, int64_t dim) {
-    float top = sum->top > score ? sum->top : score;
-    float old_share = exponential(sum->top - top);
-    sum->top = top;
-    sum->total = sum->total * old_share + exponential(score - top);
-    for (int64_t d = 0; d < lanes_of(dim); d += LANES) store(sum->sums + d, mul(load(sum->sums + d), all(old_share)));
-}
-
-// Writes the weighted mean of the values.
-static void finish(const Partial& sum, int64_t dim, float* out) {
-    float inverse = sum.total > 0 ? 1.0f / sum.total : 0.0f;
-    for (int64_t d = 0; d < dim; d++) out[d] = sum.sums[d] * inverse;
+// The weighted mean of the values of all chunks; `sink` is a score that belongs to no key and has a share of the total, or null. Chunks in
+// which the query saw no key change nothing, so the bits do not depend on how many of them there are. `shares` has room for a number of each
+// chunk, rounded up to 16.
+static void join(const Chunks& chunks, const float* sink, float* shares, float* out) {
+    Floats tops = all(sink ? *sink : -INFINITY), totals = all(0.0f);
+    for (int64_t i = 0; i < chunks.count; i += LANES) tops = max(tops, load(chunks.top(i)));
+    const float top = largest(tops);
+    for (int64_t i = 0; i < chunks.count; i += LANES) {
+        Floats share = where_positive(load(chunks.total(i)), exponential(sub(load(chunks.top(i)), all(top))), all(0.0f));
+        store(shares + i, share);
+        totals = fma(share, load(chunks.total(i)), totals);
+    }
+    const float total = sum(totals) + (sink ? exponential(*sink - top) : 0.0f);
+    const float inverse = total != 0 ? 1.0f / total : 0.0f;
+    for (int64_t d = 0; d < chunks.dim; d += LANES) {
+        Floats sums = all(0.0f);
+        for (int64_t chunk = 0; chunk < chunks.count; chunk++)
+            if (shares[chunk] != 0) sums = fma(all(shares[chunk]), load(chunks.sums(chunk) + d), sums);
+        store_some(out + d, chunks.dim - d, mul(sums, all(inverse)));
+    }
 }
 
 }  // namespace TGEN_KERNEL

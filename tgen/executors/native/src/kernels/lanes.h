@@ -423,6 +423,21 @@ INLINE void largest4_or_nan(const Floats* a, float* out) {
 }
 #endif
 
+// Up to 16 numbers from p on, of which `left` may be read; the others are 0.
+INLINE Floats load_some(const float* p, int64_t left) {
+    if (left >= 16) return load(p);
+    float some[16] = {};
+    memcpy(some, p, (size_t)left * 4);
+    return load(some);
+}
+
+INLINE void store_some(float* p, int64_t left, Floats x) {
+    if (left >= 16) return store(p, x);
+    float some[16];
+    store(some, x);
+    memcpy(p, some, (size_t)left * 4);
+}
+
 // The nearest number that float16 has.
 INLINE Floats half_of(Floats a) {
     uint16_t halves[16];

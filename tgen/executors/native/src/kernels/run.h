@@ -42,12 +42,14 @@ struct Run {
     int64_t x_stride, y_stride, projected_stride, mixed_stride, inner_stride, logits_stride;
     Item *items, *cross_items;
     int64_t item_count, cross_item_count;
-    int64_t* partial_at;  // [tokens] where a token's partial results start in `partials`; -1 if it has none
-    float* partials;      // [..][heads][chunks][2 + head_dim]
-    int32_t* halted;      // [2] whether thread 0 saw an interruption before this instruction, and before the last one
-    int32_t* taken;       // [2][threads][LINE] how many blocks of each thread's share are taken
-    int phase;            // the half of `taken` that the next work uses
-    float* routed;        // [tokens][routed_stride] the router's logits, and then the logit of the shared part's gate
+    int64_t* partial_at;  // [tokens] where a token's partial results start; -1: it has none
+    float* partials;      // [..][heads] the results of chunks (Chunks of attention.h)
+    float* own_partials;  // [threads][QUERIES] the same for what a thread does at once, own_stride floats for each query
+    int64_t own_stride;
+    int32_t* halted;      // [2] whether the run was interrupted, as thread 0 saw it before this instruction and the last one
+    int32_t* taken;       // [2][threads][LINE] how many blocks of a thread's share are taken
+    int phase;            // which half of `taken` the next work uses
+    float* routed;        // [tokens][routed_stride] the router's logits, and that of the shared part's gate
     int64_t routed_stride;
     Routes routes;
     bool several;         // more than one token, so that vectors are shared between threads
@@ -141,23 +143,7 @@ INLINE Floats activate(int activation, const float* numbers, Floats x) {
     }
 }
 
-// The 16 numbers from p on; only the first `left` may be read, and the others are 0.
-INLINE Floats load_some(const float* p, int64_t left) {
-    if (left >= LANES) return load(p);
-    float some[LANES] = {};
-    memcpy(some, p, (size_t)left * 4);
-    return load(some);
-}
-
-INLINE void store_some(float* p, int64_t left, Floats x) {
-    if (left >= LANES) return store(p, x);
-    float some[LANES];
-    store(some, x);
-    memcpy(p, some, (size_t)left * 4);
-}
-
-// Applies biases, activation, gate and softcap to the rows first to last of a product. `out` and `up` start at row `first`. It reads no
-// biases beyond the last row.
+// Biases, activation, gate and softcap of rows first to last: `out` and `up` start at row `first`; numbers beyond the last row are not read.
 static void finish_rows(const Instruction& op, const float* bias, const float* up_bias, int64_t first, int64_t last, int64_t tokens,
                         float* out, const float* up, int64_t stride) {
     for (int64_t t = 0; t < tokens; t++)

@@ -130,7 +130,7 @@ INLINE float* target_of(const Run& run, int place, int64_t* stride) {
     }
 }
 
-static void take_mixed(const Run& run, const Instruction& op, int64_t token, float* out);
+static void take_mixed(const Run& run, const Instruction& op, int64_t token, int thread, float* out);
 
 // The rows that a thread takes at once. With few tokens, their weights are some 16 KB; with many, more, because the vectors are read once
 // for each block of rows.
@@ -168,7 +168,7 @@ static void multiply_all(Run& run, const Instruction& op, int thread) {
         for (int64_t t = first; t < last; t++) {
             int64_t at = place(run, t, thread);
             float* vector = input.floats + at * input.stride;
-            if (op.source == MIXED) take_mixed(run, op, t, vector);
+            if (op.source == MIXED) take_mixed(run, op, t, thread, vector);
             else memcpy(vector, run.inner + t * run.inner_stride, (size_t)leading.columns * 4);
             prepare(input, at, vector, leading.columns, op.formats);
         }
@@ -252,7 +252,7 @@ INLINE int64_t position_of(const Run& run, int64_t token) {
 // Where an item begins for one key-value head.
 static Stretch stretch_of(const Run& run, const Instruction& op, const Item& item, int64_t kv_head) {
     const Row* row = op.cross ? run.batch->row[item.row]->source : run.batch->row[item.row];
-    return {row, head_of(row->geometry, op.layer, kv_head), item.chunk < 0 ? 0 : item.chunk * (int64_t)CHUNK};
+    return {row, head_of(row->geometry, op.layer, kv_head), item.chunk < 0 ? 0 : item.chunk * row->geometry->chunk};
 }
 
 // Some queries of an item for one key-value head, as attention takes them. A thread keeps them for the next chunk of their row.
@@ -299,16 +299,25 @@ static void prepare_queries(const Run& run, const Instruction& op, const Item& i
     }
 }
 
+// A thread's own place for the results of chunks, for the n-th query that it takes at once.
+INLINE float* own_partials(const Run& run, int thread, int n) { return run.own_partials + (thread * QUERIES + n) * run.own_stride; }
+
+// Where the results of the chunks of a head's query stand, for a token that is alone in its row.
+static Chunks chunks_of(const Run& run, const Row& row, int64_t token, int64_t head, int64_t dim) {
+    const int64_t count = row.length / row.geometry->chunk + 1;
+    return {count, dim, run.partials + run.partial_at[token] + head * Chunks::floats(count, dim)};
+}
+
 // All queries of an item for one key-value head. The thread goes on with `after`; `cold` if it did something else before.
-static void attend_item(const Run& run, const Instruction& op, const Item& item, int32_t kv_head, const Stretch& after, bool cold, Queries* queries) {
+static void attend_item(const Run& run, const Instruction& op, const Item& item, int32_t kv_head, const Stretch& after, bool cold, int thread,
+                        Queries* queries) {
     const Batch& batch = *run.batch;
     const Stretch start = stretch_of(run, op, item, kv_head);
     const Row* row = start.row;
     const CacheLayer& layer = row->geometry->layer[op.layer];
-    const int64_t dim = layer.head_dim, group = op.heads / layer.kv_heads, space = lanes_of(dim);
+    const int64_t dim = layer.head_dim, group = op.heads / layer.kv_heads, chunk = row->geometry->chunk;
     const int64_t length = op.cross ? row->length : row->length + batch.start[item.row + 1] - batch.start[item.row];
-    const int64_t stop = item.chunk < 0 || start.begin + CHUNK > length ? length : start.begin + CHUNK;
-    alignas(64) float sums[QUERIES][1024], more[QUERIES][1024];
+    const int64_t stop = item.chunk < 0 || start.begin + chunk > length ? length : start.begin + chunk;
     const Input input = queries->input(dim);
     Scene scene = {row, start.place, {}, cold, dim, &input, op.attention_scale, op.softcap, nullptr, 0, 0};
     if (op.distances >= 0) {
@@ -320,55 +329,38 @@ static void attend_item(const Run& run, const Instruction& op, const Item& item,
     for (int64_t from = 0; from < item.tokens * group; from += QUERIES) {
         prepare_queries(run, op, item, kv_head, from, *row->geometry, length, queries);
         const Query* query = queries->query;
-        Partial result[QUERIES], next[QUERIES];
-        for (int n = 0; n < queries->count; n++) {
-            result[n] = {-INFINITY, 0, sums[n]};
-            next[n] = {-INFINITY, 0, more[n]};
-        }
-        for (int64_t begin = start.begin; begin < stop; begin += CHUNK) {
+        Chunks chunks[QUERIES];
+        for (int n = 0; n < queries->count; n++)
+            chunks[n] = item.chunk < 0 ? Chunks{(length + chunk - 1) / chunk, dim, own_partials(run, thread, n)}
+                                       : chunks_of(run, *row, item.token, query[n].head, dim);
+        for (int64_t begin = start.begin; begin < stop; begin += chunk) {
             const bool again = from + QUERIES < item.tokens * group;
-            scene.next = begin + CHUNK < stop ? Stretch{row, start.place, begin + CHUNK} : again ? start : after;
-            attend(scene, query, queries->count, begin, begin + CHUNK < length ? begin + CHUNK : length, next);
+            scene.next = begin + chunk < stop ? Stretch{row, start.place, begin + chunk} : again ? start : after;
+            Partial result[QUERIES];
+            for (int n = 0; n < queries->count; n++) result[n] = {-INFINITY, 0, chunks[n].sums(begin / chunk)};
+            attend(scene, query, queries->count, begin, begin + chunk < length ? begin + chunk : length, result);
             scene.cold = false;
-            for (int n = 0; n < queries->count; n++) join(&result[n], next[n], dim);
+            for (int n = 0; n < queries->count; n++) chunks[n].put(begin / chunk, result[n]);
         }
-        for (int n = 0; n < queries->count; n++) {
-            int64_t token = item.token + (from + n) / group;
-            if (item.chunk < 0) {
-                if (op.sinks) add_sink(&result[n], op.sinks[query[n].head], dim);
-                finish(result[n], dim, run.mixed + token * run.mixed_stride + query[n].head * dim);
-                continue;
-            }
-            int64_t chunks = (length + CHUNK - 1) / CHUNK;
-            float* partial = run.partials + run.partial_at[token] + (query[n].head * chunks + item.chunk) * (2 + space);
-            partial[0] = result[n].top;
-            partial[1] = result[n].total;
-            memcpy(partial + 2, result[n].sums, (size_t)space * 4);
+        for (int n = 0; n < queries->count && item.chunk < 0; n++) {
+            float* out = run.mixed + (item.token + (from + n) / group) * run.mixed_stride + query[n].head * dim;
+            join(chunks[n], op.sinks ? op.sinks + query[n].head : nullptr, chunks[n].top(0), out);
         }
     }
 }
 
-// A token's mixed heads: copied, or joined from the partial results of its chunks.
-static void take_mixed(const Run& run, const Instruction& op, int64_t token, float* out) {
+// A token's mixed heads: as they stand, or from the results of its chunks.
+static void take_mixed(const Run& run, const Instruction& op, int64_t token, int thread, float* out) {
     const Batch& batch = *run.batch;
     int64_t columns = run.model->matrices[op.matrices[0]].columns;
-    int64_t partial_at = run.partial_at[token];
-    if (partial_at < 0 || op.cross) {
+    if (run.partial_at[token] < 0 || op.cross) {
         memcpy(out, run.mixed + token * run.mixed_stride, (size_t)columns * 4);
         return;
     }
     const Row* row = batch.row[batch.token_row[token]];
-    const int64_t dim = row->geometry->layer[op.layer].head_dim, space = lanes_of(dim), chunks = (row->length + CHUNK) / CHUNK;
-    alignas(64) float sums[1024];
-    for (int64_t head = 0; head < columns / dim; head++) {
-        Partial result = {-INFINITY, 0, sums};
-        for (int64_t chunk = 0; chunk < chunks; chunk++) {
-            float* partial = run.partials + partial_at + (head * chunks + chunk) * (2 + space);
-            join(&result, {partial[0], partial[1], partial + 2}, dim);
-        }
-        if (op.sinks) add_sink(&result, op.sinks[head], dim);
-        finish(result, dim, out + head * dim);
-    }
+    const int64_t dim = row->geometry->layer[op.layer].head_dim;
+    for (int64_t head = 0; head < columns / dim; head++)
+        join(chunks_of(run, *row, token, head, dim), op.sinks ? op.sinks + head : nullptr, own_partials(run, thread, 0), out + head * dim);
 }
 
 static void attend_all(Run& run, const Instruction& op, int thread) {
@@ -403,12 +395,12 @@ static void attend_all(Run& run, const Instruction& op, int thread) {
         int32_t head = (int32_t)(number / each);
         const Row* row = batch.row[item.row];
         bool alone = batch.start[item.row + 1] - batch.start[item.row] == 1;
-        if (!op.cross && alone && (item.chunk < 0 || item.chunk == row->length / CHUNK))
+        if (!op.cross && alone && (item.chunk < 0 || item.chunk == row->length / row->geometry->chunk))
             write_cache(run, op, row, item.token, row->length, head);
         const bool own = number >= first && number < last;  // not another thread's
         Stretch after = {};
         if (own && number + 1 < last) after = stretch_of(run, op, items[(number + 1) % each], (number + 1) / each);
-        attend_item(run, op, item, head, after, !own || number == first, &queries);
+        attend_item(run, op, item, head, after, !own || number == first, thread, &queries);
     });
 }
 
@@ -484,13 +476,28 @@ static int64_t make_items(const Batch* batch, bool cross, bool split, Item* item
     int64_t count = 0;
     for (int32_t r = 0; r < batch->rows; r++) {
         int32_t start = batch->start[r], tokens = batch->start[r + 1] - start;
-        if (!cross && split && tokens == 1 && batch->row[r]->length >= CHUNK) {
-            for (int32_t chunk = 0; chunk <= batch->row[r]->length / CHUNK; chunk++) items[count++] = {r, start, 1, chunk};
+        const int64_t last = batch->row[r]->length / batch->row[r]->geometry->chunk;
+        if (!cross && split && tokens == 1 && last > 0) {
+            for (int32_t chunk = 0; chunk <= last; chunk++) items[count++] = {r, start, 1, chunk};
             continue;
         }
         for (int32_t t = 0; t < tokens; t += 8) items[count++] = {r, start + t, tokens - t < 8 ? tokens - t : 8, -1};
     }
     return count;
+}
+
+// The widest head of a row's cache and of its source's.
+static int64_t widest_head(const Row* row) {
+    int64_t widest = row->source ? widest_head(row->source) : 0;
+    for (int32_t i = 0; i < row->geometry->layers; i++)
+        if (row->geometry->layer[i].head_dim > widest) widest = row->geometry->layer[i].head_dim;
+    return widest;
+}
+
+// The most chunks of a row and of its source when the row has read so many more tokens.
+static int64_t most_chunks(const Row* row, int64_t tokens) {
+    const int64_t own = (row->length + tokens) / row->geometry->chunk + 1, other = row->source ? most_chunks(row->source, 0) : 0;
+    return own > other ? own : other;
 }
 
 int run_program(Model* model, const Program* program, const Batch* batch) {
@@ -523,21 +530,22 @@ int run_program(Model* model, const Program* program, const Batch* batch) {
         run.hidden = make_input(arena, places, model->width);
         run.other = make_input(arena, places, widest);
         if (model->chosen) take_expert_buffers(&run, arena, places);
-        int64_t items = 0, partial_floats = 0, heads = 0, head_dim = 0;
-        const Geometry* geometry = batch->row[0]->geometry;
-        for (int32_t i = 0; i < geometry->layers; i++) head_dim = geometry->layer[i].head_dim > head_dim ? geometry->layer[i].head_dim : head_dim;
+        int64_t items = 0, partial_floats = 0, heads = 0, head_dim = widest_head(batch->row[0]);
         for (int32_t i = 0; i < program->count; i++)
             if (program->instructions[i].kind == ATTEND && program->instructions[i].heads > heads) heads = program->instructions[i].heads;
         run.partial_at = (int64_t*)arena_take(arena, batch->tokens * (int64_t)sizeof(int64_t));
         for (int32_t r = 0; r < batch->rows; r++) {
             int32_t tokens = batch->start[r + 1] - batch->start[r];
-            int64_t chunks = batch->row[r]->length / CHUNK + 1;
+            int64_t chunks = batch->row[r]->length / batch->row[r]->geometry->chunk + 1;
             bool split = tokens == 1 && chunks > 1;
             items += split ? chunks : (tokens + 7) / 8;
             if (arena_ready(arena))
                 for (int32_t t = batch->start[r]; t < batch->start[r + 1]; t++) run.partial_at[t] = split ? partial_floats : -1;
-            if (split) partial_floats += heads * chunks * (2 + lanes_of(head_dim));
+            if (split) partial_floats += heads * Chunks::floats(chunks, head_dim);
+            const int64_t own = Chunks::floats(most_chunks(batch->row[r], tokens), head_dim);
+            run.own_stride = own > run.own_stride ? own : run.own_stride;
         }
+        run.own_partials = (float*)arena_take(arena, run.threads * QUERIES * run.own_stride * 4);
         run.partials = (float*)arena_take(arena, partial_floats * 4);
         run.items = (Item*)arena_take(arena, items * (int64_t)sizeof(Item));
         run.cross_items = (Item*)arena_take(arena, batch->tokens * (int64_t)sizeof(Item));
