@@ -77,13 +77,17 @@ class MappedFiles:
             rows *= (self.floats(change.magnitudes) / np.linalg.norm(rows, axis=1))[:, None]
         return merged
 
-    def release(self, stored: StoredTensor) -> None:
-        """Let the system drop the pages of a tensor that was copied, so that loading needs little more memory than the weights."""
+    def release(self, stored: StoredTensor, *, around: bool = False) -> None:
+        """Let the system drop the pages of a tensor that was copied, so that loading needs little more than the weights.
+
+        `around` includes pages that hold numbers of other tensors too, to which nobody has written: the file has them.
+        """
+        more = mmap.PAGESIZE - 1 if around else 0
         for part in stored.parts:
             mapped = self._maps.get(part.file)
             if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-                start = -(-part.start // mmap.PAGESIZE) * mmap.PAGESIZE
-                length = part.stop // mmap.PAGESIZE * mmap.PAGESIZE - start
+                start = (part.start + mmap.PAGESIZE - 1 - more) // mmap.PAGESIZE * mmap.PAGESIZE
+                length = (part.stop + more) // mmap.PAGESIZE * mmap.PAGESIZE - start
                 if length > 0:
                     mapped.madvise(mmap.MADV_DONTNEED, start, length)
 

@@ -44,7 +44,8 @@ def info(
         raise UsageError("give the model as an argument or as --model, not both")
     checkpoint = open_checkpoint(name or model, vectors=True, adapters=run.adapter)
     facts = dict(_facts(checkpoint, run))
-    problem = _tokenizer_problem(checkpoint, facts) or _executor_problem(checkpoint, run, facts)
+    problems = [_tokenizer_problem(checkpoint, facts), _executor_problem(checkpoint, run, facts)]
+    problem = next((one for one in problems if one is not None), None)
     facts["runs"] = problem is None
     if json:
         write_json(facts)

@@ -7,9 +7,11 @@ import math
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
+from tgen.checkpoint.mapped import FORMATS as NUMBERS
 from tgen.checkpoint.mapped import Array, MappedFiles, matched, widened
 from tgen.checkpoint.matching import Match, Matches, no_number
 from tgen.errors import MemoryLimitError
@@ -18,8 +20,10 @@ from tgen.spec.records import ExpertsSpec, ModelSpec
 
 FORMATS = {"F32": c.FLOAT32, "F16": c.FLOAT16, "BF16": c.BFLOAT16}
 LINE = 64  # bytes of a line of the processor's cache
-COPIES_AT_ONCE = 2**24  # bytes of a piece of memory that several copies share; an unused rest takes no memory
-EXACT = (".router", ".shared_gate")  # stay in float32: they are small, and a rounded score can choose another expert
+ROWS_AT_ONCE = 2**20  # numbers of the rows that are converted together
+COPIES_AT_ONCE = 2**24  # bytes of one piece of memory; what no copy uses of it takes no memory
+Empty = Callable[[tuple[int, ...], np.dtype[Any]], Array]  # room for an array of this shape and type
+EXACT = (".router", ".shared_gate")  # small, and a rounded score can choose another expert
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +50,18 @@ class Copies:
             root = root.base
         if root is not None or not array.nbytes:
             return array
-        size = -(-array.nbytes // LINE) * LINE
-        if size > self._left.nbytes:
-            self._left = new_memory(self._library, max(size, COPIES_AT_ONCE))
-        memory, self._left = self._left[: array.nbytes], self._left[size:]
-        copy = memory.view(array.dtype).reshape(array.shape)
+        copy = self.empty(array.shape, array.dtype)
         copy[...] = array
         return copy
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Room for an array. Raises MemoryLimitError."""
+        count = math.prod(shape) * dtype.itemsize
+        size = -(-count // LINE) * LINE
+        if size > self._left.nbytes:
+            self._left = new_memory(self._library, max(size, COPIES_AT_ONCE))
+        memory, self._left = self._left[:count], self._left[size:]
+        return memory.view(dtype).reshape(shape)
 
 
 @dataclass(slots=True)
@@ -77,7 +86,7 @@ class Weights:
         if name == "head.out" and "head.out.weight" not in self.matches.parameters:
             name = "embedding"
         if name not in self._matrices:
-            read = self._read(f"{name}.weight", self.number_format)
+            read = self._read(f"{name}.weight", self.number_format, self.copies.empty)
             held = c.F16 if self.as_llama_cpp and read.format == c.FLOAT16 else read.format
             self._matrices[name] = replace(read, format=held, data=self.copies.kept(read.data))
         return self._matrices[name]
@@ -99,8 +108,10 @@ class Weights:
         if name not in self._vectors:
             if name not in self.matches.parameters:
                 return None
-            array, dtype = self._taken(self.matches.parameters[name])
-            vector = np.ascontiguousarray(widened(array, dtype))
+            match = self.matches.parameters[name]
+            array, dtype = self._taken(match)
+            vector = np.array(widened(array, dtype), order="C")
+            self.files.release(match.tensor, around=True)  # a huge page of the file for a few numbers
             if not np.isfinite(vector).all():
                 raise no_number(name)
             self._vectors[name] = vector
@@ -127,17 +138,26 @@ class Weights:
     def _taken(self, match: Match) -> tuple[Array, str]:
         return matched(match, self.files)
 
-    def _read(self, parameter: str, number_format: str | None) -> StoredMatrix:
+    def _read(self, parameter: str, number_format: str | None, empty: Empty = np.empty) -> StoredMatrix:
         match = self.matches.parameters[parameter]
         array, dtype = self._taken(match)
         wanted = held_format(parameter.removesuffix(".weight"), match.tensor.number_format, number_format, as_llama_cpp=self.as_llama_cpp)
         if dtype != wanted:
-            array = converted(widened(array, dtype), wanted)
+            array = self._in_parts(match, array, dtype, wanted, empty)
         if not array.flags.c_contiguous:
             array = np.ascontiguousarray(array)
         if not self.finite(FORMATS[wanted], array):
             raise no_number(parameter)
         return StoredMatrix(FORMATS[wanted], array.shape[0], math.prod(array.shape[1:]), array)
+
+    def _in_parts(self, match: Match, array: Array, dtype: str, wanted: str, empty: Empty) -> Array:
+        """A parameter in another format, made some rows at a time, so that little memory is taken besides the result."""
+        some = max(1, ROWS_AT_ONCE // max(1, math.prod(array.shape[1:])))
+        target = empty(array.shape, NUMBERS[wanted])
+        for row in range(0, len(array), some):
+            target[row : row + some] = converted(widened(array[row : row + some], dtype), wanted)
+            self.files.release(match.tensor)
+        return target
 
 
 def held_format(module: str, stored: str, wanted: str | None, *, as_llama_cpp: bool) -> str:

@@ -1,0 +1,51 @@
+"""What a run takes besides its weights, each in a process of its own, whose highest memory the system knows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.shapes import llama_like, write_folder
+from tgen.checkpoint.container import open_checkpoint
+from tgen.executors.native.forecast import forecast
+from tgen.options import Dtype, Quantize, RunOptions
+
+BESIDES = 24e6  # bytes of modules, of buffers and of the first pages of the cache
+CHILD = """
+import sys
+from pathlib import Path
+from tgen.checkpoint.container import open_checkpoint
+from tgen.executors.native.open import open_executor
+from tgen.options import Dtype, Quantize, RunOptions
+def peak():  # getrusage's begins with that of the process that started this one
+    return 1024 * int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+before = peak()
+session = open_executor(open_checkpoint(Path(sys.argv[1])), RunOptions(dtype=sys.argv[2], quantize=sys.argv[3])).open()
+session.admit([None])
+session.extend([[1, 2, 3]])
+print(peak() - before)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """56 MB in bfloat16, half of them the embedding."""
+    folder = tmp_path_factory.mktemp("model") / "llama"
+    write_folder(folder, llama_like("llama", 512, 4, 8, 8, 1408, 30000))
+    return folder
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count pages in other ways")
+@pytest.mark.parametrize(("dtype", "quantize"), [("auto", "none"), ("float32", "none"), ("float16", "none"), ("auto", "int8")])
+def test_a_run_takes_what_is_forecast_and_little_more(
+    dtype: Dtype, quantize: Quantize, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source of a converted weight does not stay in memory beside it. The second run maps the packed weights of the first."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for _ in range(1 if quantize == "none" else 2):
+        run = subprocess.run([sys.executable, "-c", CHILD, folder, dtype, quantize], capture_output=True, text=True, check=True)
+    weights = forecast(open_checkpoint(folder), RunOptions(dtype=dtype, quantize=quantize)).weight_bytes
+    assert 0.95 * weights < int(run.stdout) < 1.05 * weights + BESIDES
