@@ -84,7 +84,9 @@ def test_info_shows_the_rest_of_a_folder_without_a_tokenizer(capsys: Captured, c
     (folder / "tokenizer.json").unlink()
     assert main.run(["info", str(folder), "--json"]) == 3
     captured = capsys.readouterr()
-    assert json.loads(captured.out)["runs"] is False
+    facts = json.loads(captured.out)
+    assert facts["runs"] is False
+    assert facts["executor"] == "native"
     assert captured.err.startswith(f"error: no tokenizer in {folder}\nhint: ")
 
 
