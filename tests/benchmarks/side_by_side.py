@@ -40,7 +40,7 @@ def tgen(folder: Path, kind: str, threads: int) -> tuple[Speeds, float, float]:
     found = json.loads(output(*command, "-c", CONTEXT, "-c", PREFILL))
     short, long = found["results"]
     speeds = {"decode": short["decode_speed"], "prefill": long["prefill_speed"], "rows": short["batch_speeds"]["16"]}
-    return speeds, short["bytes_per_second"] / found["bytes_per_second"], found["bytes_per_second"] / 1e9
+    return speeds, short["share"], short["memory_bytes_per_second"] / 1e9
 
 
 def rival(python: str, program: str, path: str, threads: int) -> Speeds:

@@ -56,6 +56,8 @@ FIRST = Measurement(
     decode_speed=98.76,
     batch_speeds={4: 300.04, 16: 1001.0},
     bytes_per_second=3e9,
+    memory_bytes_per_second=1.2e10,
+    share=0.24,
     peak_memory=345_600_000,
 )
 SECOND = Measurement(
@@ -65,6 +67,8 @@ SECOND = Measurement(
     decode_speed=7.04,
     batch_speeds={4: 25.0},
     bytes_per_second=1.24e10,
+    memory_bytes_per_second=1.3e10,
+    share=0.99,
     peak_memory=2**30,
 )
 TABLE = """\
@@ -89,7 +93,6 @@ def test_every_figure_of_the_table(ask: Ask, monkeypatch: pytest.MonkeyPatch) ->
         yield from (FIRST, SECOND)
 
     monkeypatch.setattr("tgen.executors.measure.measure", measured)
-    monkeypatch.setattr("tgen.executors.measure.read_bandwidth", lambda _: 1.25e10)
     monkeypatch.setattr("tgen.executors.measure.cold_start", started)
     arguments = ("bench", "-m", golden("llama3"), "-c", "9", "-c", "3", "-n", "4", "--repeats", "7")
     said = ask(*arguments)

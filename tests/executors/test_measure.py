@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import sys
 import time
 from collections.abc import Sequence
@@ -12,10 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import config_of, golden_model
+from tests.conftest import GOLDEN, config_of, golden_model
+from tgen.checkpoint.container import open_checkpoint
 from tgen.executors import measure
-from tgen.executors.measure import Measurement, cold_start, peak_memory, read_bandwidth
+from tgen.executors.measure import Measurement, cold_start, peak_memory
+from tgen.executors.open import open_executor
 from tgen.executors.torch.reading import step_bytes
+from tgen.options import RunOptions
 from tgen.spec.cache import row_numbers
 from tgen.spec.shapes import active_parameter_count
 
@@ -98,6 +102,16 @@ class TimedModel:
     def free_bytes(self) -> int:
         return 16 * 2 * 12
 
+    def reader(self, size: int) -> Any:
+        """Every second read takes 4 milliseconds, the others 5."""
+        assert size == measure.READ_BYTES
+        times = itertools.cycle((0.005, 0.004))
+
+        def read() -> None:
+            self.clock.now += next(times)
+
+        return read
+
 
 class TimedSession:
     def __init__(self, clock: Clock, slow: int) -> None:
@@ -138,6 +152,8 @@ def test_speeds_and_times(monkeypatch: pytest.MonkeyPatch) -> None:
         batches = {4: 4 / 0.00275, 16: 16 / 0.00575} if context == 6 else {4: 4 / 0.00275}
         assert found.batch_speeds == pytest.approx(batches)
         assert found.bytes_per_second == pytest.approx((1000 + context + 3) * 500)
+        assert found.memory_bytes_per_second == pytest.approx(measure.READ_BYTES / 0.004)
+        assert found.share == pytest.approx(found.bytes_per_second / found.memory_bytes_per_second)
         assert found.peak_memory > 2**20
 
 
@@ -150,11 +166,9 @@ def test_a_cold_start_is_a_whole_process(capfd: pytest.CaptureFixture[str]) -> N
     assert capfd.readouterr() == ("", "")
 
 
-def test_bandwidth_is_that_of_the_fastest_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter([0.5, 0.25, 0.125, 0.25, 0.5])
-    monkeypatch.setattr(measure, "READ_BYTES", 4096)
-    monkeypatch.setattr(measure, "_seconds", lambda _: next(seconds))
-    assert read_bandwidth() == 4096 / 0.125
+@pytest.mark.parametrize("executor", ["native", "torch"])
+def test_a_reader_reads_numbers(executor: Any) -> None:
+    assert open_executor(open_checkpoint(GOLDEN / "llama3"), RunOptions(executor=executor)).reader(2**20)() == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -89,12 +90,12 @@ def bench(
     if batch is not None:
         return _batch(checkpoint, run, batch, contexts[0], new_tokens, repeats, json)
 
-    from tgen.executors.measure import cold_start, measure, read_bandwidth
+    from tgen.executors.measure import cold_start, measure
     from tgen.executors.open import open_executor
 
     loaded = open_executor(checkpoint, run)
     rows = list(measure(loaded, checkpoint.spec.vocab, contexts, new_tokens, repeats))
-    bandwidth = read_bandwidth(run.threads)  # last, because this measurement takes memory of its own
+    bandwidth = statistics.median(row.memory_bytes_per_second for row in rows)
     cold = cold_start(_one_token(checkpoint, run), min(repeats, COLD_STARTS))
     if json:
         write_json(
@@ -109,17 +110,17 @@ def bench(
         return 0
     started = "" if cold is None else f"; a first token from a cold start takes {cold:.2f} s"
     messages.dim(f"{checkpoint.name} with {loaded.describe()}; memory reads {bandwidth / 1e9:.1f} GB/s{started}; medians of {repeats}")
-    _write_table(HEADINGS, [_cells(row, bandwidth) for row in rows])
+    _write_table(HEADINGS, [_cells(row) for row in rows])
     return 0
 
 
-def _cells(row: Measurement, bandwidth: float) -> list[str]:
+def _cells(row: Measurement) -> list[str]:
     return [
         f"{row.context}",
         f"{row.prefill_speed:.0f}",
         f"{row.first_token_seconds * 1e3:.1f}",
         f"{row.decode_speed:.1f}",
-        f"{row.bytes_per_second / bandwidth:.0%}",
+        f"{row.share:.0%}",
         *(f"{row.batch_speeds[rows]:.1f}" if rows in row.batch_speeds else "no room" for rows in (4, 16)),
         f"{row.peak_memory / 1e6:.0f}",
     ]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import math
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from tgen.executors.session import LoadedModel, Session
 
 READ_BYTES = 256 * 2**20
+READS = 2  # before a decode, and after it
 BATCHES = (4, 16)
 
 
@@ -24,8 +24,9 @@ BATCHES = (4, 16)
 class Measurement:
     """Medians over several runs at one length of context: speeds in tokens per second, times in seconds, memory in bytes.
 
-    `bytes_per_second` is how fast the decode of a single row reads weights and cache. `batch_speeds` maps a number of rows to the decode
-    speed of these rows together; numbers whose caches do not fit into the memory are left out.
+    `bytes_per_second` is how fast the decode of a single row reads weights and cache, `memory_bytes_per_second` how fast memory was read at
+    best just before and after, and `share` the one divided by the other. `batch_speeds` are the decode speeds of several rows together, by
+    their number; a number whose caches do not fit into the memory is left out.
     """
 
     context: int
@@ -34,37 +35,35 @@ class Measurement:
     decode_speed: float
     batch_speeds: dict[int, float]
     bytes_per_second: float
+    memory_bytes_per_second: float
+    share: float
     peak_memory: int
 
 
 def measure(model: LoadedModel, vocab: int, contexts: Sequence[int], new_tokens: int, repeats: int) -> Iterator[Measurement]:
-    """A measurement for each length of context. The lengths take turns, so that changes of the machine's speed affect all of them alike."""
+    """A measurement for each length of context. The lengths take turns, so that a machine whose speed drifts treats them alike.
+
+    How fast memory is read, the ceiling of decode, is measured within the same second as a decode: others may use it too.
+    """
     runs: dict[int, list[list[float]]] = {context: [] for context in contexts}
     peaks: dict[int, int] = {}
+    read: Callable[[], object] | None = None
     for turn in range(repeats + 1):
         for context in contexts:
             session, ids = model.open(), np.random.default_rng(context).integers(0, vocab, context + new_tokens).tolist()
-            single = _single(session, ids, context)
+            single = _single(session, ids, context, read)
             peaks.setdefault(context, peak_memory())
             batches = [_batch(session, ids, context, rows) for rows in _fitting(model, context + new_tokens)]
             if turn:  # the first turn warms up
                 runs[context].append([*single, *batches])
+        read = read or model.reader(READ_BYTES)  # now, because it takes memory of its own
     for context in contexts:
-        prefill, step, *steps = (statistics.median(seconds) for seconds in zip(*runs[context], strict=False))
+        read_bytes = model.step_bytes(context + new_tokens // 2)
+        share = statistics.median(read_bytes / step * once / READ_BYTES for _, step, once, *_ in runs[context])
+        prefill, step, once, *steps = (statistics.median(seconds) for seconds in zip(*runs[context], strict=False))
         speeds = {rows: rows / seconds for rows, seconds in zip(BATCHES, steps, strict=False)}
-        read = model.step_bytes(context + new_tokens // 2)
-        yield Measurement(context, context / prefill, prefill, 1 / step, speeds, read / step, peaks[context])
-
-
-def read_bandwidth(threads: int | None = None) -> float:
-    """Bytes per second that `threads` threads together read from memory; None means one for each core.
-
-    Decode cannot be faster than this allows, because it reads every weight for every token.
-    """
-    count = threads or os.cpu_count() or 1
-    parts = np.array_split(np.ones(READ_BYTES // 4, dtype=np.float32), count)
-    with ThreadPoolExecutor(count) as pool:
-        return READ_BYTES / min(_seconds(lambda: list(pool.map(np.max, parts))) for _ in range(5))
+        memory = READ_BYTES / once
+        yield Measurement(context, context / prefill, prefill, 1 / step, speeds, read_bytes / step, memory, share, peaks[context])
 
 
 def cold_start(command: Sequence[str], repeats: int) -> float | None:
@@ -84,12 +83,19 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _single(session: Session, ids: list[int], context: int) -> tuple[float, float]:
-    """Seconds of prefill, and the median seconds of a decode step after it."""
+def _single(session: Session, ids: list[int], context: int, read: Callable[[], object] | None) -> tuple[float, float, float]:
+    """Seconds of prefill, the median seconds of a decode step after it, and the least seconds of reads before and after the steps."""
     session.admit([None])
     prefill = _seconds(lambda: session.extend([ids[:context]]))
     session.mark(0)
-    return prefill, _decode(session, ids[context:], 1)
+    before = _reads(read)
+    step = _decode(session, ids[context:], 1)
+    return prefill, step, min(before, _reads(read))
+
+
+def _reads(read: Callable[[], object] | None) -> float:
+    """The least seconds of some reads; infinity without any."""
+    return math.inf if read is None else min(_seconds(read) for _ in range(READS))
 
 
 def _batch(session: Session, ids: list[int], context: int, rows: int) -> float:

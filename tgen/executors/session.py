@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
@@ -132,6 +132,10 @@ class LoadedModel(Executor, Protocol):
 
     def step_bytes(self, length: int) -> int:
         """Bytes that a decode step of one row reads after `length` ids: weights and cache."""
+        ...
+
+    def reader(self, size: int) -> Callable[[], object]:
+        """What reads `size` bytes, whole megabytes, of memory of its own with all that a step has, as fast as it can."""
         ...
 
     def describe(self) -> str:

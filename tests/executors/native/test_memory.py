@@ -1,4 +1,4 @@
-"""What a run takes besides its weights, each in a process of its own, whose highest memory the system knows."""
+"""What a run takes besides its weights, each in a process of its own, whose highest memory the system knows; and how memory is read."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.benchmarks.shapes import llama_like, write_folder
+from tests.executors.native.models import every_kernel, executor
 from tgen.checkpoint.container import open_checkpoint
 from tgen.executors.native.forecast import forecast
 from tgen.options import Dtype, Quantize, RunOptions
 
-BESIDES = 24e6  # bytes of modules, of buffers and of the first pages of the cache
+BESIDES = 40e6  # bytes of modules, of buffers and of the first pages of the cache
 CHILD = """
 import sys
 from pathlib import Path
@@ -49,3 +51,11 @@ def test_a_run_takes_what_is_forecast_and_little_more(
         run = subprocess.run([sys.executable, "-c", CHILD, folder, dtype, quantize], capture_output=True, text=True, check=True)
     weights = forecast(open_checkpoint(folder), RunOptions(dtype=dtype, quantize=quantize)).weight_bytes
     assert 0.95 * weights < int(run.stdout) < 1.05 * weights + BESIDES
+
+
+@every_kernel
+def test_every_number_of_the_memory_is_read(kernel: str) -> None:
+    for place in (0, 17, 2**18, 3 * 2**18 - 1):
+        memory = np.zeros(3 * 2**18, np.float32)
+        memory[place] = 7
+        assert executor("llama3", kernel).model.read(memory) == 7

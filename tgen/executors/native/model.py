@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tgen.arrays import Logits
+from tgen.checkpoint.mapped import Array
 from tgen.errors import MemoryLimitError
 from tgen.executors.frequencies import Floats
 from tgen.executors.native import interface as c
@@ -215,6 +216,10 @@ class NativeModel:
         if code:
             raise _no_memory(tokens)
         return result if stride == wide else result[:, :wide]
+
+    def read(self, memory: Array) -> float:
+        """Read whole megabytes of memory as fast as the threads can; returns the largest float32 there, or 0 if none is above it."""
+        return float(self.library.tgen_read(self._handle, self.kernel, address(memory), memory.nbytes))
 
     def _reach_to(self, positions: int) -> None:
         """Make the tables long enough for this many positions."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -13,7 +13,7 @@ from tgen.arrays import Logits
 from tgen.executors.formats import available_memory
 from tgen.executors.native import interface as c
 from tgen.executors.native.model import MOST_TOKENS, CachedRow, NativeModel
-from tgen.executors.native.weights import address
+from tgen.executors.native.weights import address, new_memory
 from tgen.executors.session import Hidden, Interrupt, selected
 from tgen.spec.cache import row_numbers
 
@@ -62,6 +62,12 @@ class NativeExecutor:
     def step_bytes(self, length: int) -> int:
         """Bytes that a decode step of one row reads after `length` ids: the matrices that it multiplies by, and the cache."""
         return self.model.weights.step_bytes(self.model.spec) + row_numbers(self.model.spec, length) * self.model.cache_item_bytes
+
+    def reader(self, size: int) -> Callable[[], object]:
+        """What reads `size` bytes, whole megabytes, of memory of its own with all threads, as fast as they can."""
+        memory = new_memory(self.model.library, size)
+        memory.view(np.float32).fill(1)  # the system makes pages of their own only of what was written to
+        return lambda: self.model.read(memory)
 
     def describe(self) -> str:
         """The executor, device, number format and threads, for people."""

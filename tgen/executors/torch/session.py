@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -59,6 +59,11 @@ class TorchExecutor:
     def step_bytes(self, length: int) -> int:
         """Bytes that a decode step of one row reads after `length` ids: weights and cache."""
         return reading.step_bytes(self.model, length)
+
+    def reader(self, size: int) -> Callable[[], object]:
+        """What reads `size` bytes of memory of its own on the model's device, as fast as torch can."""
+        memory = torch.ones(size // FLOAT32_BYTES, device=self.model.device)
+        return lambda: memory.max().item()
 
     def describe(self) -> str:
         """Executor, device, number format, threads, and whether decode steps are recorded as graphs, for people."""

@@ -2,6 +2,6 @@
 #define TGEN_NEON 1
 #define TGEN_KERNEL neon
 #include "pack.h"
-#include "probe.h"
+#include "../probe.h"
 #include "scans.h"
 #include "step.h"

@@ -2,6 +2,6 @@
 #define TGEN_PLAIN 1
 #define TGEN_KERNEL plain
 #include "pack.h"
-#include "probe.h"
+#include "../probe.h"
 #include "scans.h"
 #include "step.h"

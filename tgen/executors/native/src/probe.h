@@ -1,9 +1,9 @@
 // Reads memory as fast as all threads together can, which no step surpasses.
 #pragma once
 
-#include "../threads.h"
-#include "lanes.h"
-#include "../model.h"
+#include "kernels/lanes.h"
+#include "model.h"
+#include "threads.h"
 
 namespace TGEN_KERNEL {
 
