@@ -22,7 +22,13 @@ void tgen_row_free(Row* row) {
     tgen_row_free(row->source);
     tgen_geometry_free(row->geometry);
     free(row->page);
+    free(row->spot);
     free(row);
+}
+
+static void put_page(Row* row, int32_t number, Page* page) {
+    row->page[number] = page;
+    row->spot[number] = spot_of(page);
 }
 
 static int32_t pages_for(int32_t positions) { return (int32_t)((positions + LANES - 1) / LANES); }
@@ -34,6 +40,9 @@ static int make_room(Row* row, int32_t pages) {
     Page** larger = (Page**)realloc(row->page, sizeof(Page*) * (size_t)capacity);
     if (!larger) return 1;
     row->page = larger;
+    Spot* more = (Spot*)realloc(row->spot, sizeof(Spot) * (size_t)capacity);
+    if (!more) return 1;
+    row->spot = more;
     row->capacity = capacity;
     return 0;
 }
@@ -48,7 +57,7 @@ Row* tgen_row_copy(const Row* row) {
     }
     for (int32_t i = 0; i < pages; i++) {
         __atomic_add_fetch(&row->page[i]->owners, 1, __ATOMIC_RELAXED);
-        copy->page[i] = row->page[i];
+        put_page(copy, i, row->page[i]);
     }
     copy->pages = pages;
     copy->length = row->length;
@@ -81,12 +90,12 @@ int tgen_row_reserve(Row* row, int32_t count) {
         if (!own) return 1;
         page_copy(row->geometry, own, row->page[last]);
         page_release(row->page[last]);
-        row->page[last] = own;
+        put_page(row, last, own);
     }
     while (row->pages < pages) {
         Page* page = page_new(row->geometry);
         if (!page) return 1;
-        row->page[row->pages++] = page;
+        put_page(row, row->pages++, page);
     }
     return 0;
 }

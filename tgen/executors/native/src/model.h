@@ -127,16 +127,25 @@ static inline Head head_of(const Geometry* geometry, int32_t layer_number, int64
     return {at, at + geometry->slab_pages * keys, keys, values};
 }
 
+// A page's slab and its number there in one word: slabs begin at huge memory pages, and have fewer pages than that has bytes. Attention reads
+// these words alone, side by side in a row: a step reads so much memory that each page's record would have left the caches since the last layer.
+typedef uintptr_t Spot;
+
+static inline Spot spot_of(const Page* page) { return (Spot)page->memory | (Spot)page->number; }
+
 // A page's part of a run that starts `run` bytes into its slab, of so many bytes a page.
-static inline uint8_t* part_of(const Page* page, int64_t run, int64_t bytes) { return page->memory + run + page->number * bytes; }
-static inline uint8_t* keys_of(const Head& head, const Page* page) { return part_of(page, head.keys_at, head.key_bytes); }
-static inline uint8_t* values_of(const Head& head, const Page* page) { return part_of(page, head.values_at, head.value_bytes); }
+static inline uint8_t* part_of(Spot spot, int64_t run, int64_t bytes) {
+    return (uint8_t*)(spot & ~(Spot)(HUGE_PAGE - 1)) + run + (int64_t)(spot & (HUGE_PAGE - 1)) * bytes;
+}
+static inline uint8_t* keys_of(const Head& head, Spot spot) { return part_of(spot, head.keys_at, head.key_bytes); }
+static inline uint8_t* values_of(const Head& head, Spot spot) { return part_of(spot, head.values_at, head.value_bytes); }
 
 struct Row {
     Geometry* geometry;
     int32_t length, pages, capacity;
     Page** page;
-    Row* source;  // the row with the keys and values of the encoder's text, or null
+    Spot* spot;   // of each page
+    Row* source;  // keys and values of the encoder's text, or null
     int32_t owners;
 };
 

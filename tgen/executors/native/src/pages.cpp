@@ -56,15 +56,15 @@ static void each_part(const Geometry* geometry, Work work) {
 }
 
 void page_read(const Geometry* geometry, const Page* page, uint8_t* to) {
-    each_part(geometry, [=](int64_t run, int64_t bytes, int64_t before) { memcpy(to + before, part_of(page, run, bytes), (size_t)bytes); });
+    each_part(geometry, [=](int64_t run, int64_t bytes, int64_t before) { memcpy(to + before, part_of(spot_of(page), run, bytes), (size_t)bytes); });
 }
 
 void page_write(const Geometry* geometry, const Page* page, const uint8_t* from) {
-    each_part(geometry, [=](int64_t run, int64_t bytes, int64_t before) { memcpy(part_of(page, run, bytes), from + before, (size_t)bytes); });
+    each_part(geometry, [=](int64_t run, int64_t bytes, int64_t before) { memcpy(part_of(spot_of(page), run, bytes), from + before, (size_t)bytes); });
 }
 
 void page_copy(const Geometry* geometry, const Page* page, const Page* from) {
-    each_part(geometry, [=](int64_t run, int64_t bytes, int64_t) { memcpy(part_of(page, run, bytes), part_of(from, run, bytes), (size_t)bytes); });
+    each_part(geometry, [=](int64_t run, int64_t bytes, int64_t) { memcpy(part_of(spot_of(page), run, bytes), part_of(spot_of(from), run, bytes), (size_t)bytes); });
 }
 
 Page* page_new(Geometry* geometry) {
@@ -81,7 +81,7 @@ Page* page_new(Geometry* geometry) {
     }
     pthread_mutex_unlock(&geometry->slabs->lock);
     // Attention reads whole pages and gives the positions beyond a row's end no weight; what stands there must be finite.
-    if (page) each_part(geometry, [=](int64_t run, int64_t bytes, int64_t) { memset(part_of(page, run, bytes), 0, (size_t)bytes); });
+    if (page) each_part(geometry, [=](int64_t run, int64_t bytes, int64_t) { memset(part_of(spot_of(page), run, bytes), 0, (size_t)bytes); });
     return page;
 }
 

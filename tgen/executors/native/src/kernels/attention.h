@@ -48,14 +48,14 @@ struct Partial {
 };
 
 // Where a head's keys and values of a block of positions stand.
-INLINE const uint8_t* keys_at(const Scene& scene, int64_t block) { return keys_of(scene.place, scene.row->page[block / LANES]); }
-INLINE const uint8_t* values_at(const Scene& scene, int64_t block) { return values_of(scene.place, scene.row->page[block / LANES]); }
+INLINE const uint8_t* keys_at(const Scene& scene, int64_t block) { return keys_of(scene.place, scene.row->spot[block / LANES]); }
+INLINE const uint8_t* values_at(const Scene& scene, int64_t block) { return values_of(scene.place, scene.row->spot[block / LANES]); }
 
 // What to fetch beside a block of positions: the keys at the same place of the next chunk, or something that is in the cache already.
 INLINE const uint8_t* next_keys(const Scene& scene, int64_t block) {
     const Stretch& next = scene.next;
     const int64_t page = (next.begin + block % scene.row->geometry->chunk) / LANES;
-    return next.row && page < next.row->pages ? keys_of(next.place, next.row->page[page]) : keys_at(scene, block);
+    return next.row && page < next.row->pages ? keys_of(next.place, next.row->spot[page]) : keys_at(scene, block);
 }
 
 // Some of a page's lines of keys are fetched beside the exponentials, the rest beside the weighing.

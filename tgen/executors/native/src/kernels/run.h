@@ -71,7 +71,9 @@ INLINE void share(int64_t count, int64_t unit, int threads, int thread, int64_t*
 // Divides `count` items in blocks among the threads, and waits until all are done. Each thread has its own share and takes the blocks of it
 // in order. Then it helps the others, because cores do not read memory equally fast. A share is a multiple of `unit` items.
 //
-// The counters of the last such work are reset now, because every thread has passed that work's barrier, and none has passed this one's.
+// A thread takes half of the blocks that are left, down to one: at each taking the processor waits for all that it has asked memory for.
+//
+// The counters of the last such work are set back now: every thread has passed its barrier, and none has passed this one's.
 template <class Work>
 INLINE void in_blocks(Run& run, int thread, int64_t count, int64_t unit, int64_t block, Work work) {
     int32_t *taken = run.taken + run.phase * run.threads * LINE, *next = run.taken + (1 - run.phase) * run.threads * LINE;
@@ -80,10 +82,12 @@ INLINE void in_blocks(Run& run, int thread, int64_t count, int64_t unit, int64_t
         int owner = (thread + turn) % run.threads;
         int64_t first, last;
         share(count, unit, run.threads, owner, &first, &last);
-        while (first + block * __atomic_load_n(taken + owner * LINE, __ATOMIC_RELAXED) < last) {
-            int64_t at = first + block * __atomic_fetch_add(taken + owner * LINE, 1, __ATOMIC_RELAXED);
-            if (at >= last) break;
-            work(at, at + block < last ? at + block : last);
+        const int32_t blocks = (int32_t)((last - first + block - 1) / block);
+        for (;;) {
+            int32_t from = __atomic_load_n(taken + owner * LINE, __ATOMIC_RELAXED), to = from + (blocks - from + 1) / 2;
+            if (from >= blocks) break;
+            if (!__atomic_compare_exchange_n(taken + owner * LINE, &from, to, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) continue;
+            for (int64_t at = first + block * from; from < to; from++, at += block) work(at, at + block < last ? at + block : last);
         }
     }
     run.phase = 1 - run.phase;

@@ -132,8 +132,20 @@ INLINE float* target_of(const Run& run, int place, int64_t* stride) {
 
 static void take_mixed(const Run& run, const Instruction& op, int64_t token, int thread, float* out);
 
-// The rows that a thread takes at once. With few tokens, their weights are some 16 KB; with many, more, because the vectors are read once
-// for each block of rows.
+constexpr int64_t START = 2048;  // bytes that are fetched before a thread begins to read a matrix
+
+INLINE const uint8_t* row_of(const Matrix& m, int64_t row) {
+    return m.data + (m.format >= INT8 ? row / LANES * panel_bytes(m.format, m.columns) : row * m.columns * (m.format == FLOAT32 ? 4 : 2));
+}
+
+// Fetch where a thread will begin, about: the matrices after the first one are not counted.
+INLINE void fetch_start(const Run& run, const Matrix& m, int thread) {
+    int64_t first, last;
+    share(lanes_of(m.rows), LANES, run.threads, thread, &first, &last);
+    if (first < m.rows) fetch(row_of(m, first), START);
+}
+
+// How many rows a thread takes at once: some kilobytes of one token's weights, or as many as leave room for the vectors of many tokens.
 static int64_t block_rows(const Matrix& m, int64_t tokens) {
     int64_t bytes = m.format >= INT8 ? panel_bytes(m.format, m.columns) : LANES * m.columns * (m.format == FLOAT32 ? 4 : 2);
     int64_t panels = (tokens > 16 ? 131072 : 16384) / bytes, least = tokens > 16 ? 2 : 1;
@@ -143,6 +155,7 @@ static int64_t block_rows(const Matrix& m, int64_t tokens) {
 // Rows first to last of a MULTIPLY, with its biases and activation. `out` is the place of row `first`.
 static void multiply_some(const Run& run, const Instruction& op, const Matrix& m, int64_t first, int64_t last, const Input& input, float* out,
                           int64_t stride) {
+    if (op.gated && run.tokens == 1) fetch(row_of(run.model->matrices[op.matrices[1]], first), START);
     multiply(m, first, m.format >= INT8 ? lanes_of(last) : last, input, run.tokens, out, stride);
     const float *bias = m.bias, *up_bias = nullptr;
     float* up = nullptr;
@@ -151,6 +164,7 @@ static void multiply_some(const Run& run, const Instruction& op, const Matrix& m
         up = out + run.inner_stride / 2;
         up_bias = other.bias;
         if (is_hurried(run)) return;
+        if (run.tokens == 1 && last < m.rows) fetch(row_of(m, last), START);  // where the thread goes on after the other matrix
         multiply(other, first, other.format >= INT8 ? lanes_of(last) : last, input, run.tokens, up, stride);
     }
     if (bias || up_bias || op.gated || op.activation || op.softcap != 0)
@@ -160,6 +174,7 @@ static void multiply_some(const Run& run, const Instruction& op, const Matrix& m
 static void multiply_all(Run& run, const Instruction& op, int thread) {
     const Model& model = *run.model;
     const Matrix& leading = model.matrices[op.matrices[0]];
+    if (!run.several) fetch_start(run, leading, thread);
     Input input = op.source == HIDDEN ? run.hidden : run.other;
     input.stride = padded(leading.columns);
     if (op.source != HIDDEN) {
@@ -235,8 +250,8 @@ static void write_cache(const Run& run, const Instruction& op, const Row* row, i
     memset(key + dim, 0, (size_t)(padded(dim) - dim) * 4);
     memset(value + dim, 0, (size_t)(padded(dim) - dim) * 4);
     const Head head = head_of(&geometry, op.layer, kv_head);
-    const Page* page = row->page[position / LANES];
-    uint8_t *keys = keys_of(head, page), *values = values_of(head, page);
+    const Spot spot = row->spot[position / LANES];
+    uint8_t *keys = keys_of(head, spot), *values = values_of(head, spot);
     switch (geometry.format) {
         case FLOAT32: return FloatCache<Float32Numbers>::put(keys, values, dim, slot, key, value);
         case FLOAT16: case HALVES: case PAIRED_HALVES: return FloatCache<Float16Numbers>::put(keys, values, dim, slot, key, value);
@@ -446,6 +461,7 @@ static void work(void* argument, int thread) {
     Run run = *(Run*)argument;
     for (int32_t i = 0; i < run.program->count; i++) {
         const Instruction& op = run.program->instructions[i];
+        fetch((const uint8_t*)(&op + 1), sizeof op);  // the matrices read since the last step have driven it from the caches
         if (is_interrupted(run, i, thread)) return;
         switch (op.kind) {
             case EMBED: embed(run, op, thread); break;
