@@ -75,8 +75,8 @@ PLANTED = {
     "a counter that is not atomic": (
         "thread",
         "run.h",
-        "__atomic_fetch_add(taken + owner * LINE, 1, __ATOMIC_RELAXED)",
-        "taken[owner * LINE]++",
+        "__atomic_compare_exchange_n(taken + owner * LINE, &from, to, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)",
+        "(taken[owner * LINE] = to, true)",
         "data race",
     ),
 }

@@ -21,6 +21,7 @@ CPU_CHOICE = "choice"
 NO_KERNEL = """namespace {} {{
 int run_program(Model*, const Program*, const Batch*) {{ return 1; }}
 void pack_matrix(int32_t, int32_t, int32_t, int32_t, const uint8_t*, uint8_t*, int32_t, int32_t) {{}}
+float read_all(Pool*, const uint8_t*, int64_t) {{ return 0; }}
 int32_t all_finite(const float*, int64_t) {{ return 1; }}
 void group_maxima(const float*, int64_t, int64_t, float*) {{}}
 int64_t places_from(const float*, int64_t, float, int64_t*) {{ return 0; }}

@@ -138,7 +138,7 @@ INLINE const uint8_t* row_of(const Matrix& m, int64_t row) {
     return m.data + (m.format >= INT8 ? row / LANES * panel_bytes(m.format, m.columns) : row * m.columns * (m.format == FLOAT32 ? 4 : 2));
 }
 
-// Fetch where a thread will begin, about: the matrices after the first one are not counted.
+// Fetch about where a thread will begin: of several matrices side by side, only the first one counts.
 INLINE void fetch_start(const Run& run, const Matrix& m, int thread) {
     int64_t first, last;
     share(lanes_of(m.rows), LANES, run.threads, thread, &first, &last);
