@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tgen.engine.pace import CROWD, Pace
+from tgen.engine.pace import CROWD, PATIENCE, Pace
 
 # Milliseconds of a step that reads so many ids of prompts, 0 for none.
 Cost = Callable[[int], float]
@@ -60,11 +60,24 @@ def test_a_step_takes_little_longer_than_one_without_prompts(cost: Cost, expecte
 
 def test_a_crowd_of_prompts_may_add_more() -> None:
     for pace in (settled(linear(1, 0.03)), Pace(measured=True), Pace(measured=False)):
-        one = pace.beside(1)
-        assert pace.beside(1, 0) == one
-        assert pace.beside(1, 3) == pytest.approx(3 * one, abs=3)
-        assert pace.beside(1, 15) == pytest.approx(15 * one, abs=15), "a batch that comes at once soon decodes together"
-        assert pace.beside(1, 100) == pytest.approx(CROWD * one, abs=CROWD)
+        one = pace.beside(16)
+        assert pace.beside(16, 0) == one
+        assert pace.beside(16, 3) == 3 * one
+        assert pace.beside(16, 15) == 15 * one, "a batch that comes at once soon decodes together"
+        assert pace.beside(100, 99) == CROWD * pace.beside(100)
+
+
+def test_prompts_that_outnumber_the_rows_come_first() -> None:
+    pace = settled(linear(1, 0.03))
+    one = pace.beside(1)
+    assert pace.beside(2, 2) == 2 * one
+    assert pace.beside(2, 4) == 4 * one * 2
+    assert pace.beside(1, 8) == 8 * one * 8
+    assert 0.9 * PATIENCE < pace.beside(1, 16) * (0.03 + 1 / one) / 1000 <= PATIENCE, "but a row does not wait long for its next token"
+    slow = settled(linear(100, 3))
+    assert slow.beside(1, 15) == 15 * slow.beside(1)
+    new = Pace(measured=True)
+    assert new.beside(1, 15) == 15 * new.beside(1), "nor before it is known how long"
 
 
 def test_a_step_that_was_held_up_hardly_counts() -> None:

@@ -119,7 +119,7 @@ def test_a_full_queue_is_told() -> None:
 
 
 def test_an_answer_that_takes_too_long_ends() -> None:
-    with serving("storyteller", seconds=0.15) as hasty:
+    with serving("storyteller", seconds=0.5) as hasty:
         body = {"prompt": "Once", "max_tokens": 10_000, "ignore_eos": True, "n": 8}
         status, said = hasty.ask("/v1/completions", body)
         assert (status, said["error"]["code"]) == (504, "timeout")

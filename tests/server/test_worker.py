@@ -7,20 +7,24 @@ import ctypes
 import json
 import os
 import platform
+import socket
 import struct
 import sys
 import threading
 from collections.abc import Callable
+from queue import Empty
 from types import SimpleNamespace
 from typing import Any, cast
 
+import h11
 import pytest
 
 from tests.server.conftest import Served
 from tgen.engine.scheduler import Told
 from tgen.events import Piece
 from tgen.executors.session import Interrupt
-from tgen.server.mailbox import Mailbox, Post
+from tgen.server.mailbox import EACH_SECONDS, FEW, LONGEST_SECONDS, Mailbox, Post
+from tgen.server.protocol import _Connection
 from tgen.server.wakeups import CALL_NUMBERS, SLICE_NANOSECONDS, wake_at_once
 from tgen.server.worker import Engine, Worker
 
@@ -36,44 +40,59 @@ async def a_moment() -> None:
 
 @pytest.mark.parametrize("many", [False, True])
 def test_new_text_waits_only_where_many_wait_for_it(many: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tgen.server.mailbox.SELDOM_SECONDS", 3600)
+    monkeypatch.setattr("tgen.server.mailbox.LONGEST_SECONDS", 3600)
+    monkeypatch.setattr("tgen.server.mailbox.EACH_SECONDS", 3600)
     heard: list[Told] = []
 
-    def deliver(told: Told) -> bool:
+    def deliver(told: Told) -> int:
         heard.append(told)
-        return many
+        return FEW + many
 
     async def main() -> None:
         post = Post(asyncio.get_running_loop(), deliver)
         for text in "abc":
-            post.send(pieces(text), urgent=False)
+            post.send(pieces(text))
             await a_moment()
         assert heard == ([pieces("a")] if many else [pieces("a"), pieces("b"), pieces("c")])
-        post.send(pieces("d"), urgent=True)
+        post.send([(2, Piece(0, "other")), *pieces("d")], {1})
         await a_moment()
-        assert heard[1:] == ([pieces("b", "c", "d")] if many else [pieces("b"), pieces("c"), pieces("d")])
+        if many:
+            assert heard[1:] == [pieces("b", "c", "d")], "what is not urgent still waits"
+            post.send([], {2})
+            await a_moment()
+            assert heard[2:] == [[(2, Piece(0, "other"))]]
+        else:
+            assert heard[1:] == [pieces("b"), pieces("c"), [(2, Piece(0, "other")), *pieces("d")]]
 
     asyncio.run(main())
 
 
+def test_the_more_wait_the_less_often_they_are_woken() -> None:
+    waits: list[float] = []
+    loop = cast(Any, SimpleNamespace(call_soon_threadsafe=lambda wake: wake(), call_later=lambda seconds, _: waits.append(seconds)))
+    for requests in (5, 16, 1000):
+        Post(loop, lambda _, requests=requests: requests).send(pieces("a"))  # type: ignore[misc]
+    assert waits == [5 * EACH_SECONDS, 16 * EACH_SECONDS, LONGEST_SECONDS]
+
+
 def test_text_that_waited_comes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tgen.server.mailbox.SELDOM_SECONDS", 0.01)
+    monkeypatch.setattr("tgen.server.mailbox.LONGEST_SECONDS", 0.01)
     heard: Told = []
 
-    def deliver(told: Told) -> bool:
+    def deliver(told: Told) -> int:
         heard.extend(told)
-        return True
+        return FEW + 1
 
     async def main() -> None:
         post = Post(asyncio.get_running_loop(), deliver)
         for text in "abcdefgh":
-            post.send(pieces(text), urgent=False)
+            post.send(pieces(text))
             await asyncio.sleep(0.004)
         async with asyncio.timeout(30):
             while len(heard) < 8:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)  # nobody looks any more
-        post.send(pieces("i"), urgent=False)
+        post.send(pieces("i"))
         await a_moment()
         assert heard == pieces(*"abcdefghi")
 
@@ -106,6 +125,53 @@ def test_a_stream_has_a_chunk_for_every_token(served: Served) -> None:
         assert "".join(chunk["text"] for chunk in chunks if chunk["index"] == choice["index"]) == choice["text"]
 
 
+def test_the_end_of_a_stream_comes_with_its_last_text(served: Served) -> None:
+    """One piece of the body holds the last token, the usage and the mark of the end: each piece wakes the client."""
+    body = json.dumps({"prompt": "Once", "max_tokens": 1, "stream": True, "stream_options": {"include_usage": True}}).encode()
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as client:
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        client.sendall(head.encode() + body)
+        said = b"".join(iter(lambda: client.recv(65536), b""))
+    length, _, rest = said.partition(b"\r\n\r\n")[2].partition(b"\r\n")
+    assert rest[int(length, 16) :] == b"\r\n0\r\n\r\n", "a single piece"
+    assert rest.count(b"data: {") == 3
+    assert b"data: [DONE]" in rest
+
+
+@pytest.mark.parametrize("framing", [(b"content-length", b"4"), (b"transfer-encoding", b"chunked")])
+def test_a_head_is_written_with_the_first_bytes_of_its_body(framing: tuple[bytes, bytes]) -> None:
+    connection = _Connection(h11.SERVER)
+    connection.receive_data(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+    while connection.next_event() is not h11.NEED_DATA and connection.their_state is not h11.DONE:
+        pass
+    assert connection.send(h11.Response(status_code=200, headers=[framing])) == b""
+    first = connection.send(h11.Data(data=b"text"))
+    assert first is not None
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert first.partition(b"\r\n\r\n")[2] == (b"text" if framing[0] == b"content-length" else b"4\r\ntext\r\n")
+    assert connection.send(h11.EndOfMessage()) == (b"" if framing[0] == b"content-length" else b"0\r\n\r\n")
+    assert connection.our_state is h11.DONE
+
+
+def test_a_head_without_a_body_is_written_at_the_end() -> None:
+    connection = _Connection(h11.SERVER)
+    connection.receive_data(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    while connection.next_event() is not h11.NEED_DATA and connection.their_state is not h11.DONE:
+        pass
+    assert connection.send(h11.Response(status_code=204, headers=[])) == b""
+    assert (connection.send(h11.EndOfMessage()) or b"").startswith(b"HTTP/1.1 204 ")
+
+
+@pytest.mark.parametrize("path", ["completions", "chat/completions"])
+def test_what_fails_before_the_first_text_has_its_own_status(served: Served, path: str) -> None:
+    """Though a constraint is compiled when the request already runs."""
+    asked = {"prompt": "a"} if path == "completions" else {"model": "talker", "messages": [{"role": "user", "content": "a"}]}
+    choices = {"guided_choice": ["far more than a single token can hold"], "max_tokens": 1}
+    whole, stream = (served.ask(f"/v1/{path}", {**asked, **choices, "stream": stream}) for stream in (False, True))
+    assert whole[0] == 400
+    assert stream == whole
+
+
 def test_only_new_jobs_interrupt(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     plain = Worker._ask
@@ -119,27 +185,54 @@ def test_only_new_jobs_interrupt(served: Served, monkeypatch: pytest.MonkeyPatch
     assert len(asked) == 1, "its end is nothing to interrupt others for"
 
 
-@pytest.mark.parametrize("only_reads", [False, True])
-def test_the_model_waits_for_a_request_that_is_on_its_way(only_reads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it only reads prompts; rows that decode are not kept waiting."""
+def reading_worker(monkeypatch: pytest.MonkeyPatch, *, only_reads: bool = True) -> Worker:
+    """A worker with an engine that reads prompts, and whose patience a test can rely on."""
     monkeypatch.setattr("tgen.server.worker.EXPECTED_SECONDS", 0.5)
+    monkeypatch.setattr("tgen.server.worker.GATHERED_SECONDS", 5.0)
     worker = Worker()
-    engine = cast(Engine, SimpleNamespace(interrupt=Interrupt(), scheduler=SimpleNamespace(only_reads=only_reads)))
-    worker._running.append(engine)
-    worker.expect()
-    future: Any = None
+    worker._running.append(cast(Engine, SimpleNamespace(interrupt=Interrupt(), scheduler=SimpleNamespace(only_reads=only_reads))))
+    return worker
 
-    def later() -> None:
-        nonlocal future
-        future = worker.call(lambda: "came")
+
+def taken(worker: Worker, *later: Callable[[], object]) -> list[object]:
+    """What tasks do that the worker takes; each call comes a moment after the last."""
 
     async def main() -> list[object]:
-        asyncio.get_running_loop().call_later(0.05, later)
+        for number, call in enumerate(later, start=1):
+            asyncio.get_running_loop().call_later(0.05 * number, call)
         return [task() for task in await asyncio.to_thread(lambda: list(worker._taken()))]
 
-    assert asyncio.run(main()) == ([None] if only_reads else [])
-    if only_reads:
-        assert future.result() == "came"
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("only_reads", [False, True])
+def test_the_model_waits_for_requests_that_are_on_their_way(only_reads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it only reads prompts; rows that decode are not kept waiting."""
+    worker, came = reading_worker(monkeypatch, only_reads=only_reads), list[str]()
+    worker.expect()
+    worker.expect()
+    tasks = taken(worker, lambda: worker.call(lambda: came.append("first")), lambda: worker.call(lambda: came.append("second")))
+    assert len(tasks) == (2 if only_reads else 0)
+    assert came == (["first", "second"] if only_reads else [])
+
+
+@pytest.mark.parametrize(("expected", "gathered"), [(3.0, 20.0), (20.0, 3.0)])
+def test_a_request_that_never_comes_is_waited_for_once(expected: float, gathered: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do many that come one after another keep the model waiting for longer."""
+    worker, waits = reading_worker(monkeypatch), list[float]()
+    monkeypatch.setattr("tgen.server.worker.EXPECTED_SECONDS", expected)
+    monkeypatch.setattr("tgen.server.worker.GATHERED_SECONDS", gathered)
+
+    def get(timeout: float) -> None:
+        waits.append(timeout)
+        raise Empty
+
+    worker.expect()
+    monkeypatch.setattr(worker, "_inbox", SimpleNamespace(get=get, qsize=lambda: 0))
+    for _ in range(2):
+        assert list(worker._taken()) == []
+    assert len(waits) == 1
+    assert 0 <= waits[0] <= 3.0
 
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.machine() not in CALL_NUMBERS, reason="the call is Linux's")

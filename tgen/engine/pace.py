@@ -21,6 +21,8 @@ SURELY = 0.4
 FORGET = 100
 # Several prompts may read more, up to so many times as much: their first tokens are waited for, too, and rows gain by decoding together.
 CROWD = 16
+# Where prompts outnumber the rows that decode, a step may take so many seconds for their sake.
+PATIENCE = 0.25
 
 
 class Pace:
@@ -48,11 +50,21 @@ class Pace:
             self._choose()
 
     def beside(self, decoding: int, prompts: int = 1, guesses: int = 0) -> int:
-        """How many ids of so many prompts a step reads beside this many rows that decode, and so many guesses; at least one."""
+        """How many ids of so many prompts a step reads beside this many rows that decode, and so many guesses; at least one.
+
+        Where prompts outnumber the rows, each reads more, in the ratio of the two: fewer wait for a next token than for a first one, and a
+        crowd that came at once is soon a whole batch.
+        """
         crowd = min(CROWD, max(1, prompts))
         if not self._measured:
             return crowd * (USUAL + 2 * decoding)
-        return max(1, (crowd << self._size) - guesses)
+        usual = crowd << self._size
+        patient = min(usual * prompts // max(1, decoding), int(PATIENCE * self._speed()))
+        return max(1, usual - guesses, patient - guesses)
+
+    def _speed(self) -> float:
+        """Ids a second in steps of this size; 0 if there was none yet."""
+        return 2**self._size / self._seconds[self._size] if self._size in self._seconds else 0.0
 
     def _choose(self) -> None:
         """Take the next larger or smaller size, if that is better."""

@@ -22,7 +22,7 @@ from tgen.errors import MemoryLimitError, TgenError
 from tgen.events import Event, Finished, Note, Reading
 from tgen.executors.session import Executor, Interrupt, InterruptibleSession
 
-# While no row decodes, a step reads up to this many ids of several prompts: more would only take more memory.
+# A step reads up to this many ids of several prompts: more would only take more memory.
 TOGETHER = 2048
 # The share of the free memory that caches may take; the rest is for the activations of a pass.
 CACHE_SHARE = 0.8
@@ -204,7 +204,8 @@ class Scheduler:
         if self._beside is not None:
             return self._beside
         coming = min(len(self._waiting), self._rows - sum(job.rows for job in self._running))
-        return self._pace.beside(decoding, sum(job.reading for job in self._running) - ending + coming, guesses)
+        prompts = sum(job.reading for job in self._running) - ending + coming
+        return min(TOGETHER, self._pace.beside(decoding, prompts, guesses))
 
     def _shares(self, decoding: int, budget: int) -> dict[int, int]:
         """How many ids of each prompt this step reads, at least one: those with the fewest unread ids come first, whenever they came.

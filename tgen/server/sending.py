@@ -34,6 +34,7 @@ class Reply:
     def __init__(self, send: Send) -> None:
         self.whole = False  # whether its last byte has been given to the connection
         self._send = send
+        self._begun = False  # whether the head of a stream was sent
         self._saying = False
         self._last = 0.0  # the time of the last piece
 
@@ -54,10 +55,9 @@ class Reply:
     async def stream(self, pieces: AsyncGenerator[bytes], patience: float, deadline: float, late: Exception) -> int:
         """Send the pieces of a stream as they come. If one raises an error, the error is the last event; at the `deadline`, that is `late`.
 
-        After `patience` seconds without a piece it sends a comment, because proxies and clients take silence for a broken connection.
-        Returns the status that the answer would have without streaming.
+        The head comes with the first piece, and an error before it is an answer of its own. After `patience` seconds without a piece comes
+        a comment: proxies and clients take silence for a broken connection. Returns the status that the answer should have.
         """
-        await self._send({"type": "http.response.start", "status": 200, "headers": STREAM})
         self._last = time.monotonic()
         living = asyncio.ensure_future(self._keep_alive(patience))
         status = 200
@@ -68,15 +68,23 @@ class Reply:
                         await self._say(piece)
         except Exception as error:
             found = as_http(late if isinstance(error, TimeoutError) and limit.expired() else error)
+            if not self._begun:
+                living.cancel()
+                return await self.error(found)
             status = found.status
             await self._say(sse(error_body(found)))
         finally:
             living.cancel()
+        if not self._begun:
+            await self._say(b"")
         await self._end(b"")
         return status
 
     async def _say(self, piece: bytes) -> None:
         self._saying, self._last = True, time.monotonic()
+        if not self._begun:
+            self._begun = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": STREAM})
         await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         self._saying = False
 

@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from itertools import count, islice
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
@@ -19,7 +18,7 @@ from tgen.engine.request import Request
 from tgen.engine.scheduler import Scheduler, Told
 from tgen.engine.shared import SharedPrefixes
 from tgen.errors import MemoryLimitError, TgenError
-from tgen.events import Event, Finished, Piece
+from tgen.events import Event, Finished, Piece, Reading
 from tgen.executors.session import Interrupt
 from tgen.sampling.sampler import Trace
 from tgen.server.mailbox import Mailbox, Post
@@ -27,11 +26,9 @@ from tgen.server.mailbox import Mailbox, Post
 T = TypeVar("T")
 # The share of the free memory that kept rows of ended requests may take.
 KEPT_SHARE = 0.25
-# With more requests than this, new text may reach their connections a little later.
-FEW = 4
-# While an engine only reads prompts, the model waits at most this long for a request that is on its way. The server reads a request in one
-# millisecond if the model leaves it a processor, and in some milliseconds if not.
-EXPECTED_SECONDS = 0.003
+# While no row decodes, the model waits so long for a request that is on its way, and so long in all for many that come one after another.
+# To read one takes a millisecond if the model leaves it a processor, and some if not.
+EXPECTED_SECONDS, GATHERED_SECONDS = 0.003, 0.02
 
 
 class Listener(Protocol):
@@ -78,7 +75,8 @@ class Worker:
         self._held: dict[int, Told] = {}  # by the keys of jobs whose events are sent when a sample ends, the events until then
         self._running: list[Engine] = []  # the engines that have something to do
         self._post: Post | None = None
-        self._expected = 0.0  # the time until which the model may wait for a request that is on its way
+        self._coming = 0  # how many requests are on their way
+        self._heard = 0.0  # when one of them was heard of last
         self._over = False
         self._posting = threading.Lock()
         self._raised: list[Interrupt] = []
@@ -108,14 +106,20 @@ class Worker:
             except Exception as error:
                 future.set_exception(error)
 
+        self._arrived()
         self._inbox.put(run)
         return future
 
     def expect(self) -> None:
-        """Note that a request is on its way, and interrupt the reading of prompts, so that the request soon has a row."""
-        self._expected = time.perf_counter() + EXPECTED_SECONDS
+        """A request is on its way: stop the reading of prompts for it, so that it is read soon and soon has a row."""
         with self._posting:
+            self._coming, self._heard = self._coming + 1, time.perf_counter()
             self._interrupt(self._running)
+
+    def _arrived(self) -> None:
+        """One of the requests that were on their way is there."""
+        with self._posting:
+            self._coming, self._heard = max(0, self._coming - 1), time.perf_counter()
 
     async def parts(self, engine: Engine, jobs: Sequence[Job], *, whole: bool = False) -> AsyncGenerator[list[tuple[int, Event]]]:
         """The events of these jobs as they come, each with the number of its job, until all samples have ended. Raises the first error.
@@ -143,7 +147,8 @@ class Worker:
                 part: list[tuple[int, Event]] = []
                 for key, event in await mailbox.get():
                     if isinstance(event, TgenError):
-                        yield part
+                        if part:
+                            yield part
                         raise event
                     if isinstance(event, Finished):
                         going[key] -= 1
@@ -160,6 +165,7 @@ class Worker:
         self._listeners |= dict.fromkeys((job.key for job in jobs), listener)
         if whole:
             self._held |= {job.key: [] for job in jobs}
+        self._arrived()
         self._ask(engine, lambda: self._add(engine, jobs))
 
     def drop(self, engine: Engine, going: Iterable[int], keys: Iterable[int]) -> None:
@@ -211,19 +217,29 @@ class Worker:
             self._raised.append(engine.interrupt)
 
     def _taken(self) -> Iterator[Callable[[], None]]:
-        """The tasks in the queue. If no engine has work, wait for a task; if engines only read, wait a moment for an expected one."""
+        """What came into the queue; if no engine has anything to do, something must come first, and requests on their way may."""
         if not self._running:
             yield self._inbox.get()
-        elif (left := self._expected - time.perf_counter()) > 0 and all(engine.scheduler.only_reads for engine in self._running):
-            with suppress(Empty):
-                yield self._inbox.get(timeout=left)
-        self._expected = 0.0
-        with self._posting:  # under this lock, a task is in the queue and its interrupts are up, or neither
+        yield from self._gathered()
+        with self._posting:  # a task is in the queue and its interrupts are up, or neither
             tasks = [self._inbox.get_nowait() for _ in range(self._inbox.qsize())]
             for interrupt in self._raised:
                 interrupt.down()
             self._raised.clear()
         yield from tasks
+
+    def _gathered(self) -> Iterator[Callable[[], None]]:
+        """What comes while requests are on their way and no row decodes: prompts that are read together make a whole batch."""
+        end = time.perf_counter() + GATHERED_SECONDS
+        while self._coming and all(engine.scheduler.only_reads for engine in self._running):
+            heard = self._heard
+            left = min(end, heard + EXPECTED_SECONDS) - time.perf_counter()
+            try:
+                yield self._inbox.get(timeout=max(0.0, left))
+            except Empty:
+                if self._heard == heard or time.perf_counter() >= end:
+                    self._coming = 0
+                    return
 
     def _step(self, engine: Engine) -> Told:
         """One step. An error that belongs to no request ends all of this engine's requests, but no other engine's."""
@@ -239,7 +255,7 @@ class Worker:
     def _tell(self, told: Told) -> None:
         ready = [one for key, event in told for one in self._released(key, event)]
         if ready and self._post is not None:
-            self._post.send(ready, urgent=any(not isinstance(event, Piece) for _, event in ready))
+            self._post.send(ready, {key for key, event in ready if not isinstance(event, Piece | Reading)})
 
     def _released(self, key: int, event: Event | TgenError) -> Told:
         """The events to send now: this one; or nothing, if the job's events are held back; or all held ones, if this one ends a sample."""
@@ -252,11 +268,11 @@ class Worker:
         held.clear()
         return released
 
-    def _deliver(self, told: Told) -> bool:
+    def _deliver(self, told: Told) -> int:
         parts: dict[Listener, Told] = {}
         for key, event in told:
             if (queue := self._listeners.get(key)) is not None:
                 parts.setdefault(queue, []).append((key, event))
         for queue, part in parts.items():
             queue.put_nowait(part)
-        return len(self._listeners) > FEW
+        return len(self._listeners)

@@ -84,7 +84,7 @@ class Texts:
     async def collected(self) -> list[Event]:
         """All events."""
         async with aclosing(self._parts(whole=True)) as parts:
-            return [event async for part in parts for event in part]
+            return [own async for part in parts for number, event in part for own in self._own(number, event)]
 
     def chunked(self, chunks: Chunks, streaming: Streaming) -> AsyncGenerator[bytes]:
         """A stream of OpenAI's chunks."""
@@ -96,27 +96,31 @@ class Texts:
         With `whole`, the events may come late.
         """
         kept: list[Event] = []
-        yield b"".join(frames.begin())
+        said, left = [*frames.begin()], len(self.jobs) * self.samples
         async with aclosing(self._parts(whole=whole)) as parts:
             async for part in parts:
-                said = []
-                for event in part:
-                    if isinstance(event, Reading):
-                        said.append(comment(f"read {event.done} of {event.total} tokens"))
-                    elif isinstance(event, Started | Finished):
-                        kept.append(event)
-                    said += frames.add(event)
+                for number, received in part:
+                    for event in self._own(number, received):
+                        if isinstance(event, Reading):
+                            said.append(comment(f"read {event.done} of {event.total} tokens"))
+                        elif isinstance(event, Started | Finished):
+                            kept.append(event)
+                            left -= isinstance(event, Finished)
+                        said += frames.add(event)
+                if not left:
+                    said += frames.end(usage(kept))
                 yield b"".join(said)
-        yield b"".join(frames.end(usage(kept)))
+                said.clear()
 
-    async def _parts(self, *, whole: bool) -> AsyncGenerator[list[Event]]:
-        """The events of all jobs as they come, as if they were samples of one: sample s of job j has the index j * samples + s."""
-        async with aclosing(self.call.service.worker.parts(self.engine, self.jobs, whole=whole)) as parts:
-            async for part in parts:
-                yield [own for number, event in part for own in self._own(number, event)]
+    def _parts(self, *, whole: bool) -> AsyncGenerator[list[tuple[int, Event]]]:
+        """The events of all jobs as they come."""
+        return self.call.service.worker.parts(self.engine, self.jobs, whole=whole)
 
     def _own(self, number: int, event: Event) -> list[Event]:
-        """Count an event of a job, and return the answer's events for it. A prompt that is shown comes after Started."""
+        """An event of a job, counted, as one of the answer; the prompt comes after Started if it is to be shown.
+
+        All jobs together look like samples of one: sample s of job j has the index j * samples + s.
+        """
         self.call.service.metrics.heard(event)
         if isinstance(event, Special) and event.text in self.marks:
             event = Piece(event.index, event.text)
