@@ -406,6 +406,7 @@ static void attend_all(Run& run, const Instruction& op, int thread) {
     Queries queries;
     queries.token = -1;
     in_blocks(run, thread, each * kv_heads, 1, 1, [&](int64_t number, int64_t) {
+        if (is_hurried(run)) return;  // over a long text, attention takes much of a run
         const Item& item = items[number % each];
         int32_t head = (int32_t)(number / each);
         const Row* row = batch.row[item.row];
