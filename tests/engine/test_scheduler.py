@@ -7,7 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -198,6 +198,7 @@ class Restless(ScriptedSession):
     """A session in which others raise the interrupt while it reads, the first `times` that it may be interrupted."""
 
     times = 0
+    rooms: ClassVar[list[tuple[int, int]]] = []
 
     def extend_unless(self, interrupt: Interrupt, rows: Sequence[Sequence[int]], tails: Sequence[int] | None = None) -> Logits | None:
         assert interrupt is not None
@@ -206,6 +207,10 @@ class Restless(ScriptedSession):
             self.calls.append(("interrupted", [list(row) for row in rows]))
             return None
         return self.extend(rows, tails)
+
+    def make_room(self, interrupt: Interrupt, row: int, count: int) -> None:
+        assert not interrupt.raised
+        self.rooms.append((row, count))
 
 
 class RestlessExecutor(ScriptedExecutor):
@@ -217,6 +222,7 @@ class RestlessExecutor(ScriptedExecutor):
 def test_a_request_that_comes_while_a_long_prompt_is_read_interrupts_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The text stays the same, and the step after an interrupted one is not interrupted, so that there is progress."""
     monkeypatch.setattr(Restless, "times", 10)
+    monkeypatch.setattr(Restless, "rooms", [])
     executor = RestlessExecutor(lambda read: only(ord("a") + len(read) % 26), 2000)
     generator = Generator(executor, byte_tokenizer(), context=2000)
     scheduler = Scheduler(executor, 4, interrupt=Interrupt())
@@ -237,6 +243,7 @@ def test_a_request_that_comes_while_a_long_prompt_is_read_interrupts_it(monkeypa
     assert len(second[0]) <= 2 * (USUAL + 2), "beside a row that writes"
     kinds = [call for call, _ in session.calls if call in ("extend", "interrupted")]
     assert "interrupted" in kinds[2:], "later ones are interrupted, too"
+    assert Restless.rooms == [(0, 1000), (1, 8)]
     assert ("interrupted", "interrupted") not in pairwise(kinds)
     for key, prompt, count in ((1, "P" * 1000, 5), (2, "Q" * 8, 3)):
         assert Played(found[key]).text() == Stage(executor.script, context=2000).generator.generate(

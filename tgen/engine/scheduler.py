@@ -247,6 +247,7 @@ class Scheduler:
                 self._waiting.remove(job)
                 told += self._notes(job)
                 self._open_row(job)
+                self._make_room(job)
             except TgenError as error:
                 if job in self._waiting:
                     self._waiting.remove(job)
@@ -335,6 +336,11 @@ class Scheduler:
             self._session.admit([job.prepared.source])
         else:
             self._session.join(session)
+
+    def _make_room(self, job: Job) -> None:
+        """Take the memory of a job's prompt before it is read, where requests may come at any time and no row would have to wait."""
+        if self._interrupt is not None and self.only_reads and isinstance(self._session, InterruptibleSession):
+            self._session.make_room(self._interrupt, sum(one.width for one in self._running), min(job.unread, TOGETHER))
 
     def _keep(self, job: Job, row: int) -> None:
         """Give a row's cache to the job's prefix: of a single row all ids that it has read, of several rows the prompt that they share."""

@@ -28,6 +28,11 @@ class Interrupt:
         """Lower the flag, because the read has ended."""
         self.flag[0] = 0
 
+    @property
+    def raised(self) -> bool:
+        """Whether it is up."""
+        return bool(self.flag[0])
+
 
 class Session(Protocol):
     """Rows of ids that the model continues together. The session holds the cache, never the model; each row's cache has its own length."""
@@ -95,6 +100,12 @@ class InterruptibleSession(Session, Protocol):
 
     def extend_unless(self, interrupt: Interrupt, rows: Sequence[Sequence[int]], tails: Sequence[int] | None = None) -> Logits | None:
         """The result of `extend`; None if another thread raised the flag before the end. Then no row has read anything."""
+        ...
+
+    def make_room(self, interrupt: Interrupt, row: int, count: int) -> None:
+        """Take memory for `count` more ids of a row, or for some of them if another thread interrupts it, because `extend` would take it
+        without looking.
+        """
         ...
 
 

@@ -53,11 +53,11 @@ PLANTED = {
     "a use of freed memory": (
         "address",
         "pages.cpp",
-        "        free(slab);\n    }\n    pthread_mutex_unlock",
-        "        free(slab);\n        slab->taken++;\n    }\n    pthread_mutex_unlock",
+        "    tgen_memory_free(slab->memory);\n    free(slab);\n",
+        "    tgen_memory_free(slab->memory);\n    free(slab);\n    slab->taken++;\n",
         "heap-use-after-free",
     ),
-    "a leak": ("address", "pages.cpp", "        tgen_memory_free(slab->memory);\n", "", "detected memory leaks"),
+    "a leak": ("address", "pages.cpp", "    tgen_memory_free(slab->memory);\n", "", "detected memory leaks"),
     "an overflow": (
         "undefined",
         "cache.cpp",

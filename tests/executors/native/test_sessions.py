@@ -87,6 +87,19 @@ def test_what_was_interrupted_has_read_nothing(name: str) -> None:
 
 
 @every_decoder
+def test_room_that_was_made_changes_nothing(name: str) -> None:
+    """For more ids than are read, for fewer, and for none because of an interrupt."""
+    [text], source = texts_of(name, [40]), sources_of(name, 1)
+    session, alone = opened(executor(name), source), opened(executor(name), source)
+    interrupt = Interrupt()
+    for start, room in ((0, 100), (13, 1), (26, 14)):
+        session.make_room(interrupt, 0, room)
+        part = [text[start : start + 13]]
+        assert np.array_equal(session.extend(part), alone.extend(part))
+        interrupt.up()
+
+
+@every_decoder
 def test_a_copy_that_reads_on_leaves_the_other_row_as_it_was(name: str) -> None:
     text, source = texts_of(name, [20])[0], sources_of(name, 1)
     session, alone = opened(executor(name), source), opened(executor(name), source)

@@ -103,6 +103,12 @@ class NativeSession:
         except InterruptedError:
             return None
 
+    def make_room(self, interrupt: Interrupt, row: int, count: int) -> None:
+        """Take pages for `count` more ids of a row, until another thread interrupts it. If memory runs out, the run will tell."""
+        for room in range(c.LANES, count + c.LANES, c.LANES):
+            if interrupt.raised or self._model.library.tgen_row_reserve(self._rows[row].address, room):
+                return
+
     def _extend(self, interrupt: Interrupt | None, rows: Sequence[Sequence[int]], tails: Sequence[int] | None) -> Logits:
         if len(rows) != len(self._rows) or not rows or not all(rows):
             raise ValueError(f"expected at least one id for each of {len(self._rows)} rows")

@@ -10,6 +10,9 @@
 
 constexpr int64_t SLAB_BYTES = 4 * HUGE_PAGE;
 constexpr int64_t MOST_PAGES = 64;  // pages of a slab, because `taken` has one bit for each
+// Slabs of so many bytes stay when their pages are free, for the next rows. To take fresh memory for a prompt can last as long as a tenth of
+// the run that reads it, and nothing can interrupt that.
+constexpr int64_t SPARE_BYTES = 8 * SLAB_BYTES;
 
 struct Slab {
     Slab* next;
@@ -19,13 +22,19 @@ struct Slab {
     Page page[MOST_PAGES];
 };
 
-// The slabs that have at least one page in use. The lock guards them, because any thread may free a row.
+// All slabs. The lock guards them, because any thread may free a row.
 struct Slabs {
     pthread_mutex_t lock;
     Slab* first;
+    int64_t spare;  // how many slabs have no page in use
 };
 
 static uint64_t all_taken(const Geometry* geometry) { return ~0ull >> (64 - geometry->slab_pages); }
+
+static void slab_free(Slab* slab) {
+    tgen_memory_free(slab->memory);
+    free(slab);
+}
 
 static Slab* slab_new(Geometry* geometry) {
     Slab* slab = (Slab*)malloc(sizeof(Slab));
@@ -38,6 +47,7 @@ static Slab* slab_new(Geometry* geometry) {
     slab->geometry = geometry;
     slab->memory = memory;
     slab->taken = 0;
+    geometry->slabs->spare++;
     slab->next = geometry->slabs->first;
     geometry->slabs->first = slab;
     return slab;
@@ -74,6 +84,7 @@ Page* page_new(Geometry* geometry) {
     if (!slab) slab = slab_new(geometry);
     Page* page = nullptr;
     if (slab) {
+        if (!slab->taken) geometry->slabs->spare--;
         int32_t number = __builtin_ctzll(~slab->taken);
         slab->taken |= 1ull << number;
         page = &slab->page[number];
@@ -91,12 +102,13 @@ void page_release(Page* page) {
     Slabs* slabs = slab->geometry->slabs;
     pthread_mutex_lock(&slabs->lock);
     slab->taken &= ~(1ull << (page - slab->page));
-    if (!slab->taken) {
+    const int64_t most = SPARE_BYTES / (slab->geometry->slab_pages * slab->geometry->page_bytes);
+    if (!slab->taken && ++slabs->spare > (most > 1 ? most : 1)) {
         Slab** link = &slabs->first;
         while (*link != slab) link = &(*link)->next;
         *link = slab->next;
-        tgen_memory_free(slab->memory);
-        free(slab);
+        slabs->spare--;
+        slab_free(slab);
     }
     pthread_mutex_unlock(&slabs->lock);
 }
@@ -120,6 +132,7 @@ Geometry* tgen_geometry_new(int32_t format, int32_t layers, const int32_t* kv_he
     const int64_t pages = SLAB_BYTES / offset;
     pthread_mutex_init(&slabs->lock, nullptr);
     slabs->first = nullptr;
+    slabs->spare = 0;
     // Small chunks are shared evenly among threads; llama.cpp's order of sums is kept in large ones.
     const int64_t chunk = format >= HALVES ? CHUNK : CHUNK / 2;
     *geometry = {1, format, layers, offset, pages < 1 ? 1 : pages > MOST_PAGES ? MOST_PAGES : pages, chunk, layer, slabs};
@@ -130,6 +143,10 @@ void geometry_hold(Geometry* geometry) { __atomic_add_fetch(&geometry->owners, 1
 
 void tgen_geometry_free(Geometry* geometry) {
     if (!geometry || __atomic_sub_fetch(&geometry->owners, 1, __ATOMIC_ACQ_REL)) return;
+    while (Slab* slab = geometry->slabs->first) {  // no row is left that has a page
+        geometry->slabs->first = slab->next;
+        slab_free(slab);
+    }
     pthread_mutex_destroy(&geometry->slabs->lock);
     free(geometry->slabs);
     free(geometry->layer);
