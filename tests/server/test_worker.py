@@ -11,13 +11,15 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import AsyncGenerator, Callable
 from queue import Empty
 from types import SimpleNamespace
 from typing import Any, cast
 
 import h11
 import pytest
+from starlette.types import Message
 
 from tests.server.conftest import Served
 from tgen.engine.scheduler import Told
@@ -25,6 +27,7 @@ from tgen.events import Piece
 from tgen.executors.session import Interrupt
 from tgen.server.mailbox import EACH_SECONDS, FEW, LONGEST_SECONDS, Mailbox, Post
 from tgen.server.protocol import _Connection
+from tgen.server.sending import Reply
 from tgen.server.wakeups import CALL_NUMBERS, SLICE_NANOSECONDS, wake_at_once
 from tgen.server.worker import Engine, Worker
 
@@ -160,6 +163,43 @@ def test_a_head_without_a_body_is_written_at_the_end() -> None:
         pass
     assert connection.send(h11.Response(status_code=204, headers=[])) == b""
     assert (connection.send(h11.EndOfMessage()) or b"").startswith(b"HTTP/1.1 204 ")
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_a_silent_stream_says_that_it_lives(takes: bool) -> None:
+    """Unless its client has not yet taken what was said."""
+    bodies: list[bytes] = []
+    go = asyncio.Event()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            bodies.append(message["body"])
+            if not takes and len(bodies) == 1:
+                await go.wait()
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        yield b"first"
+        await go.wait()
+        yield b"last"
+
+    async def main() -> None:
+        answering = asyncio.ensure_future(Reply(send).stream(pieces(), 0.01, time.monotonic() + 30, TimeoutError()))
+        if takes:
+            async with asyncio.timeout(30):
+                while len(bodies) < 3:
+                    await asyncio.sleep(0.01)
+        else:
+            await asyncio.sleep(0.1)
+        go.set()
+        assert await answering == 200
+        said = len(bodies)
+        await asyncio.sleep(0.05)
+        assert len(bodies) == said, "nothing comes after the end"
+
+    asyncio.run(main())
+    assert bodies[0] == b"first"
+    assert bodies[-2:] == [b"last", b""]
+    assert {*bodies[1:-2]} == ({b": waiting\n\n"} if takes else set())
 
 
 @pytest.mark.parametrize("path", ["completions", "chat/completions"])

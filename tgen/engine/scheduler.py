@@ -17,7 +17,7 @@ from tgen.engine.draft import Draft, DraftGuesses
 from tgen.engine.job import Job
 from tgen.engine.pace import Pace
 from tgen.engine.prefix import common
-from tgen.engine.shared import LEAST, SharedPrefixes
+from tgen.engine.shared import LEAST, SharedPrefixes, begin_alike
 from tgen.errors import MemoryLimitError, TgenError
 from tgen.events import Event, Finished, Note, Reading
 from tgen.executors.session import Executor, Interrupt, InterruptibleSession
@@ -276,20 +276,20 @@ class Scheduler:
 
     def _is_being_read(self, job: Job) -> bool:
         """Whether a running job is about to read ids that this job shares, so that it had better wait, and copy the row then."""
-        if not isinstance(job.prefix, SharedPrefixes) or not self._running:
+        if not isinstance(job.prefix, SharedPrefixes):
             return False
         ids = job.prepared.ids[:-1]
+        others = [one for one in self._running if one.reading and one.prefix is job.prefix and begin_alike(one.prepared.ids, ids)]
+        if not others:
+            return False
         known = max(job.prefix.longest(job.prepared.ids), self._alike(job)[1]) + WORTH_WAITING
-        return any(
-            common(other.prepared.ids, ids) >= max(known, other.done + 1)
-            for other in self._running
-            if other.reading and other.prefix is job.prefix
-        )
+        return any(common(other.prepared.ids, ids) >= max(known, other.done + 1) for other in others)
 
     def _alike(self, job: Job) -> tuple[Job | None, int]:
         """The running job with the same store of prefixes whose first row has read most ids of a job's prompt, and how many."""
         ids = job.prepared.ids[:-1]
-        others = [(common(other.read_ids, ids), other) for other in self._running if other.prefix is job.prefix]
+        read = [(other.read_ids, other) for other in self._running if other.prefix is job.prefix]
+        others = [(common(known, ids), other) for known, other in read if begin_alike(known, ids)]
         known, other = max(others, key=lambda found: found[0], default=(0, None))
         if other is not None:
             known = self._session.reachable(self._offset(other), known)

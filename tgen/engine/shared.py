@@ -13,6 +13,11 @@ LEAST = 16
 MOST_ROWS = 64
 
 
+def begin_alike(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two texts share enough ids to be of use: most do not, and this is quicker to find out than how many they share."""
+    return len(one) >= LEAST and one[:LEAST] == other[:LEAST]
+
+
 @dataclass(slots=True, eq=False)
 class _Kept:
     """A session with one row, and the ids that the row has read."""
@@ -57,11 +62,13 @@ class SharedPrefixes:
 
     def keep(self, session: Session, ids: Sequence[int]) -> None:
         """Keep a session whose one row has read these ids, unless another row has read them too; rows that had read less of them go."""
-        if len(ids) < LEAST or any(common(row.ids, ids) == len(ids) for row in self._rows):
+        if len(ids) < LEAST or any(common(row.ids, ids) == len(ids) for row in self._alike(ids)):
             return
         known = session.reachable(0, len(ids))
         session.truncate([known])
-        self._rows = [row for row in self._rows if common(row.ids, ids) < len(row.ids)]
+        for row in self._alike(ids):
+            if common(row.ids, ids) == len(row.ids):
+                self._rows.remove(row)
         self._rows.append(_Kept(session, list(ids[:known]), self._executor.row_bytes(known)))
         self.bytes = sum(row.bytes for row in self._rows)
         while len(self._rows) > self._most_rows or self.bytes > self._most_bytes:
@@ -76,6 +83,10 @@ class SharedPrefixes:
 
     def _best(self, ids: Sequence[int]) -> tuple[_Kept | None, int]:
         read = ids[:-1]
-        shared = ((row.session.reachable(0, common(row.ids, read)), row) for row in self._rows)
+        shared = ((row.session.reachable(0, common(row.ids, read)), row) for row in self._alike(read))
         known, row = max(shared, key=lambda found: found[0], default=(0, None))
         return (row, known) if known >= LEAST else (None, 0)
+
+    def _alike(self, ids: Sequence[int]) -> list[_Kept]:
+        """The rows that share enough ids to be of use."""
+        return [row for row in self._rows if begin_alike(row.ids, ids)]

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,7 +95,8 @@ class Endpoint:
         """Answer, unless the client closes the connection first. Returns the status."""
         service, reply = self._service, Reply(send)
         try:
-            data = await asyncio.wait_for(read_body(scope, receive, service.limits.body_bytes), BODY_SECONDS)
+            async with asyncio.timeout(BODY_SECONDS):
+                data = await read_body(scope, receive, service.limits.body_bytes)
             if data is None:
                 return 499
             body = read_object(data)
@@ -107,16 +108,18 @@ class Endpoint:
         except Exception as error:
             return await reply.error(error)
         service.busy += self._queued
-        gone = asyncio.ensure_future(until_gone(receive))
-        work = asyncio.ensure_future(self._work(body, reply))
+        task, gone = asyncio.current_task(), asyncio.ensure_future(until_gone(receive))
+        assert task is not None
+        gone.add_done_callback(lambda _: reply.whole or task.cancel())
         try:
-            await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
-            return await work if work.done() or reply.whole else 499
+            return await self._work(body, reply)
+        except asyncio.CancelledError:
+            if not gone.done() or gone.cancelled():
+                raise
+            task.uncancel()
+            return 499
         finally:
-            for task in (gone, work):
-                task.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await work
+            gone.cancel()
             service.busy -= self._queued
 
     async def _work(self, body: dict[str, Any], reply: Reply) -> int:

@@ -36,7 +36,8 @@ class Reply:
         self._send = send
         self._begun = False  # whether the head of a stream was sent
         self._saying = False
-        self._last = 0.0  # the time of the last piece
+        self._last = 0.0  # when something was said
+        self._living: asyncio.TimerHandle | asyncio.Task[None]  # what says something else when nothing is said
 
     async def object(self, value: Json | list[Json], status: int = 200, headers: Mapping[str, str] | None = None) -> int:
         """Answer with an object, or several; returns the status."""
@@ -59,7 +60,7 @@ class Reply:
         a comment: proxies and clients take silence for a broken connection. Returns the status that the answer should have.
         """
         self._last = time.monotonic()
-        living = asyncio.ensure_future(self._keep_alive(patience))
+        self._keep_alive(patience)
         status = 200
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())) as limit, aclosing(pieces):
@@ -69,12 +70,12 @@ class Reply:
         except Exception as error:
             found = as_http(late if isinstance(error, TimeoutError) and limit.expired() else error)
             if not self._begun:
-                living.cancel()
+                self._living.cancel()
                 return await self.error(found)
             status = found.status
             await self._say(sse(error_body(found)))
         finally:
-            living.cancel()
+            self._living.cancel()
         if not self._begun:
             await self._say(b"")
         await self._end(b"")
@@ -88,15 +89,19 @@ class Reply:
         await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         self._saying = False
 
-    async def _keep_alive(self, patience: float) -> None:
-        """Send a comment after every `patience` seconds without a piece, unless the client has not yet read the last piece."""
-        while True:
-            await asyncio.sleep(max(0.0, self._last + patience - time.monotonic()))
-            if time.monotonic() >= self._last + patience:
-                if self._saying:
-                    self._last = time.monotonic()
-                else:
-                    await self._say(comment("waiting"))
+    def _keep_alive(self, patience: float) -> None:
+        """Send a comment whenever nothing was said for so many seconds, unless the client has not yet taken what was said."""
+        left = self._last + patience - time.monotonic()
+        if left <= 0 and self._saying:
+            self._last, left = time.monotonic(), patience
+        if left > 0:
+            self._living = asyncio.get_running_loop().call_later(left, self._keep_alive, patience)
+        else:
+            self._living = asyncio.ensure_future(self._say_living(patience))
+
+    async def _say_living(self, patience: float) -> None:
+        await self._say(comment("waiting"))
+        self._keep_alive(patience)
 
     async def _end(self, body: bytes) -> None:
         self.whole = True
