@@ -68,8 +68,8 @@ ORDER = {
     "wire": ["encoding", "events", "requests", "tools", "records", "chunks", "responses", "result", "inspection"],
     "batch": ["lines", "journal", "answering", "cluster", "run"],
     "server": [
-        *["problems", "sending", "static", "guard", "mailbox", "worker", "models", "metrics", "calls", "endpoints", "app", "protocol"],
-        *["wakeups", "listening"],
+        *["problems", "sending", "static", "guard", "mailbox", "wakeups", "worker", "models", "metrics", "calls", "endpoints", "app"],
+        *["protocol", "listening"],
     ],
     "server/endpoints": [
         *["about", "generating", "completions", "chats", "plain", "embeddings", "tokens", "bodies", "borrowed", "inspecting"],

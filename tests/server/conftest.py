@@ -76,7 +76,7 @@ def serving(
     ready = threading.Event()
     listener = bind("127.0.0.1", 0)
     app = make_app(service, access or read_access(None, [], "127.0.0.1", private=False))
-    server = Server(app, lambda _: None, ready.set, most["seconds"])
+    server = Server(app, service.worker, lambda _: None, ready.set, most["seconds"])
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
     thread.start()
     try:

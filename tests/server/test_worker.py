@@ -22,14 +22,17 @@ import pytest
 from starlette.types import Message
 
 from tests.server.conftest import Served
+from tests.server.test_load import until
 from tgen.engine.scheduler import Told
 from tgen.events import Piece
 from tgen.executors.session import Interrupt
+from tgen.options import GuessOptions, RunOptions
 from tgen.server.mailbox import EACH_SECONDS, FEW, LONGEST_SECONDS, Mailbox, Post
+from tgen.server.models import Models
 from tgen.server.protocol import _Connection
 from tgen.server.sending import Reply
-from tgen.server.wakeups import CALL_NUMBERS, SLICE_NANOSECONDS, wake_at_once
-from tgen.server.worker import Engine, Worker
+from tgen.server.wakeups import CALL_NUMBERS, LONGER, SHORT_NANOSECONDS, giving_way, wake_at_once
+from tgen.server.worker import LOOKS, Engine, Worker
 
 
 def pieces(*texts: str) -> Told:
@@ -256,6 +259,48 @@ def test_the_model_waits_for_requests_that_are_on_their_way(only_reads: bool, mo
     assert came == (["first", "second"] if only_reads else [])
 
 
+def test_a_model_that_was_idle_waits_until_the_loop_has_looked_around() -> None:
+    worker = Worker()
+
+    async def main() -> None:
+        worker._look_around()
+        assert worker._coming == 1
+        assert worker._inbox.empty()
+        for _ in range(LOOKS + 1):
+            await asyncio.sleep(0)
+        assert worker._coming == 0
+        assert not worker._inbox.empty(), "it is told"
+
+    asyncio.run(main())
+
+
+def test_a_connection_announces_a_request(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until its first bytes were read, or it is closed; it alone interrupts nothing."""
+    worker, told = served.service.worker, list[str]()
+    plain = worker.expect
+
+    def expect(*, surely: bool = True) -> None:
+        told.append("surely" if surely else "perhaps")
+        plain(surely=surely)
+
+    monkeypatch.setattr(worker, "arrived", lambda: told.append("arrived"))
+    monkeypatch.setattr(worker, "expect", expect)
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as client:
+        until(lambda: told == ["perhaps"], "it is expected")
+        client.sendall(b"GET /he")
+        until(lambda: told == ["perhaps", "arrived"], "it has come")
+        client.sendall(b"alth HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+    assert told == ["perhaps", "arrived"]
+    told.clear()
+    socket.create_connection(("127.0.0.1", served.port), timeout=30).close()
+    until(lambda: told == ["perhaps", "arrived"], "it does not come")
+    told.clear()
+    assert served.ask("/v1/completions", {"prompt": "a", "max_tokens": 1})[0] == 200
+    until(lambda: sorted(told) == ["arrived", "arrived", "arrived", "perhaps", "perhaps", "surely"], "one look around, too")
+    assert told.index("surely") < told.index("arrived"), "it is expected until it has come"
+
+
 @pytest.mark.parametrize(("expected", "gathered"), [(3.0, 20.0), (20.0, 3.0)])
 def test_a_request_that_never_comes_is_waited_for_once(expected: float, gathered: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor do many that come one after another keep the model waiting for longer."""
@@ -275,34 +320,72 @@ def test_a_request_that_never_comes_is_waited_for_once(expected: float, gathered
     assert 0 <= waits[0] <= 3.0
 
 
-@pytest.mark.skipif(sys.platform != "linux" or platform.machine() not in CALL_NUMBERS, reason="the call is Linux's")
+def slice_of(thread: int) -> tuple[int, int]:
+    """The nice value and the slice in nanoseconds."""
+    attributes = ctypes.create_string_buffer(56)
+    assert ctypes.CDLL(None).syscall(CALL_NUMBERS[platform.machine()] + 1, thread, attributes, 56, 0) == 0
+    _, _, _, nice, _, nanoseconds = struct.unpack_from("=IIQiIQ", attributes.raw)
+    return nice, nanoseconds
+
+
+def in_a_thread(function: Callable[[], Any]) -> Any:
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+linux = pytest.mark.skipif(sys.platform != "linux" or platform.machine() not in CALL_NUMBERS, reason="the calls are Linux's")
+
+
+@linux
 def test_the_thread_of_the_connections_has_a_short_slice() -> None:
     """Its priority stays, threads that it starts are like others, and so is a thread of another policy."""
 
-    def slice_of(thread: int) -> tuple[int, int]:
-        """The nice value and the slice in nanoseconds."""
-        attributes = ctypes.create_string_buffer(56)
-        assert ctypes.CDLL(None).syscall(CALL_NUMBERS[platform.machine()] + 1, thread, attributes, 56, 0) == 0
-        _, _, _, nice, _, nanoseconds = struct.unpack_from("=IIQiIQ", attributes.raw)
-        return nice, nanoseconds
-
-    found: list[object] = []
-
-    def run() -> None:
+    def run() -> Any:
         plain = slice_of(0)
         assert wake_at_once()
-        found.append((plain, slice_of(0)))
-        child = threading.Thread(target=lambda: found.append(slice_of(0)))
-        child.start()
-        child.join()
+        short, child = slice_of(0), in_a_thread(lambda: slice_of(0))
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        found.append(wake_at_once())
+        return plain, short, child, wake_at_once()
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    [(plain, short), child, batch] = cast(Any, found)
+    plain, short, child, batch = in_a_thread(run)
     assert short[0] == plain[0]
-    assert short[1] in (SLICE_NANOSECONDS, plain[1]), "older systems do not act on it"
+    assert short[1] in (SHORT_NANOSECONDS, plain[1]), "older systems do not act on it"
     assert child == plain
     assert not batch
+
+
+@linux
+def test_threads_that_compute_have_a_longer_slice() -> None:
+    """So do those that they start, until it is over; the thread that runs models and those of a model have one."""
+
+    def run() -> Any:
+        plain = slice_of(0)
+        with giving_way():
+            longer, child = slice_of(0), in_a_thread(lambda: slice_of(0))
+        return plain, longer, child, slice_of(0)
+
+    plain, longer, child, after = in_a_thread(run)
+    assert longer == child
+    assert longer[0] == plain[0]
+    assert longer[1] in (int(LONGER * plain[1]), plain[1]), "older systems do not act on it"
+    assert after == plain
+
+
+@linux
+def test_the_threads_of_models_give_way(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that runs them, and one that loads a model and so starts its threads."""
+    found: list[Any] = [served.service.worker.call(lambda: slice_of(0)).result(30)]
+    models = Models(["storyteller"], RunOptions(threads=1), GuessOptions(), 1, None)
+
+    def opened(*_: object) -> None:
+        found.append(slice_of(0))
+
+    monkeypatch.setattr("tgen.server.models.open_generator", opened)
+    monkeypatch.setattr("tgen.server.models.Engine", lambda *_: None)
+    in_a_thread(lambda: models.load(models.all[0]))
+    plain = in_a_thread(lambda: slice_of(0))[1]
+    assert [nanoseconds in (int(LONGER * plain), plain) for _, nanoseconds in found] == [True, True]
+    assert found[0] == found[1]

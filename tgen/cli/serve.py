@@ -152,8 +152,9 @@ def serve(
 
         served = ", ".join(one.name for one in service.models.all)
         server = Server(
-            make_app(service, access), interrupts.leave, lambda: messages.note(f"serving {served} at {where}"), service.limits.seconds
-        )
+            make_app(service, access), service.worker, interrupts.leave,
+            lambda: messages.note(f"serving {served} at {where}"), service.limits.seconds,
+        )  # fmt: skip
         server.run([listener])
     return 0
 

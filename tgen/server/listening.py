@@ -12,15 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from tgen.errors import UsageError
-from tgen.server.protocol import Protocol
+from tgen.server.protocol import Expecting, Protocol
 from tgen.server.wakeups import wake_at_once
 
 BACKLOG = 1024
@@ -91,11 +92,14 @@ def is_answered(path: Path) -> bool:
 class Server(uvicorn.Server):
     """A server that lets running requests end on the first signal, and ends the process on the second."""
 
-    def __init__(self, app: ASGIApp, leave: Callable[[int], None], ready: Callable[[], None], seconds: float) -> None:
-        """`leave` is called with the second signal, `ready` once connections are accepted; an answer may take `seconds`."""
+    def __init__(self, app: ASGIApp, expecting: Expecting, leave: Callable[[int], None], ready: Callable[[], None], seconds: float) -> None:
+        """`leave` is called with the second signal, `ready` once connections are accepted; an answer may take `seconds`.
+
+        `expecting` is told when a request may be on its way.
+        """
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="on", backlog=BACKLOG,
-            http=Protocol, ws="none", server_header=False, proxy_headers=False, timeout_keep_alive=30,
+            http=cast(Any, partial(Protocol, expecting)), ws="none", server_header=False, proxy_headers=False, timeout_keep_alive=30,
         )  # fmt: skip
         super().__init__(config)
         self._leave = leave

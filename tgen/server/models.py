@@ -22,6 +22,7 @@ from tgen.executors.open import open_executor, open_model, require_torch, why_to
 from tgen.executors.session import LoadedModel
 from tgen.options import GuessOptions, RunOptions
 from tgen.server.problems import HttpError
+from tgen.server.wakeups import giving_way
 from tgen.server.worker import Engine
 from tgen.spec.shapes import parameter_count
 from tgen.text.chat import ChatTemplate, find_template
@@ -174,10 +175,11 @@ class Models:
 
     def load(self, model: Served) -> None:
         """Load a model's weights. Raises TgenError."""
-        if model.checkpoint.spec.kind == "encoder-only":
-            model.model = open_executor(model.checkpoint, self._run)
-        else:
-            model.engine = Engine(open_generator(model.checkpoint, self._run, self._guessing), self.rows)
+        with giving_way():  # the threads that will run it
+            if model.checkpoint.spec.kind == "encoder-only":
+                model.model = open_executor(model.checkpoint, self._run)
+            else:
+                model.engine = Engine(open_generator(model.checkpoint, self._run, self._guessing), self.rows)
 
     async def recordable(self, model: Served) -> Transformer:
         """The torch modules of a model that is in use, whose attention can be recorded. They stay until the model is closed.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import typing
 from typing import Any
 
 import h11
@@ -37,9 +39,38 @@ class _Connection(h11.Connection):
         return [head, *written] if head else written
 
 
+class Expecting(typing.Protocol):
+    """What wants to know that a request may be on its way."""
+
+    def expect(self, *, surely: bool) -> None: ...
+    def arrived(self) -> None: ...
+
+
 class Protocol(H11Protocol):
     """The protocol of a connection."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def __init__(self, expecting: Expecting, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.conn = _Connection(h11.SERVER, HEADER_BYTES)
+        self._expecting = expecting
+        self._is_new = False  # whether it was made and nothing came yet
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Expect a request."""
+        super().connection_made(transport)
+        self._expecting.expect(surely=False)
+        self._is_new = True
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came; the request that it may be has begun before it is expected no more."""
+        super().data_received(data)
+        if self._is_new:
+            self._is_new = False
+            self.loop.call_soon(self._expecting.arrived)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Expect nothing any more."""
+        super().connection_lost(exc)
+        if self._is_new:
+            self._is_new = False
+            self._expecting.arrived()

@@ -22,6 +22,7 @@ from tgen.events import Event, Finished, Piece, Reading
 from tgen.executors.session import Interrupt
 from tgen.sampling.sampler import Trace
 from tgen.server.mailbox import Mailbox, Post
+from tgen.server.wakeups import giving_way
 
 T = TypeVar("T")
 # The share of the free memory that kept rows of ended requests may take.
@@ -29,6 +30,8 @@ KEPT_SHARE = 0.25
 # While no row decodes, the model waits so long for a request that is on its way, and so long in all for many that come one after another.
 # To read one takes a millisecond if the model leaves it a processor, and some if not.
 EXPECTED_SECONDS, GATHERED_SECONDS = 0.003, 0.02
+# So many turns the loop takes from a connection that is waiting to be accepted to its first bytes.
+LOOKS = 4
 
 
 class Listener(Protocol):
@@ -75,8 +78,8 @@ class Worker:
         self._held: dict[int, Told] = {}  # by the keys of jobs whose events are sent when a sample ends, the events until then
         self._running: list[Engine] = []  # the engines that have something to do
         self._post: Post | None = None
-        self._coming = 0  # how many requests are on their way
-        self._heard = 0.0  # when one of them was heard of last
+        self._coming = 0  # how many requests are on their way, or connections from which one may come
+        self._heard = 0.0  # when something was heard of them last
         self._over = False
         self._posting = threading.Lock()
         self._raised: list[Interrupt] = []
@@ -106,18 +109,19 @@ class Worker:
             except Exception as error:
                 future.set_exception(error)
 
-        self._arrived()
+        self.arrived()
         self._inbox.put(run)
         return future
 
-    def expect(self) -> None:
-        """A request is on its way: stop the reading of prompts for it, so that it is read soon and soon has a row."""
+    def expect(self, *, surely: bool = True) -> None:
+        """A request is on its way: stop the reading of prompts for it if it `surely` comes, so that it is read soon and soon has a row."""
         with self._posting:
             self._coming, self._heard = self._coming + 1, time.perf_counter()
-            self._interrupt(self._running)
+            if surely:
+                self._interrupt(self._running)
 
-    def _arrived(self) -> None:
-        """One of the requests that were on their way is there."""
+    def arrived(self) -> None:
+        """One of those that were expected is there, or will not come."""
         with self._posting:
             self._coming, self._heard = max(0, self._coming - 1), time.perf_counter()
 
@@ -130,6 +134,8 @@ class Worker:
         Of many jobs, at most as many as the engine has rows wait or run at once, so that other requests come in between. However this
         generator ends, it cancels the jobs that have not ended.
         """
+        if not self._running:
+            self._look_around()
         mailbox = Mailbox()
         numbers = {job.key: number for number, job in enumerate(jobs)}
         left = iter(jobs)
@@ -160,12 +166,26 @@ class Worker:
         finally:
             self.drop(engine, going, numbers)
 
+    def _look_around(self) -> None:
+        """Before the model begins, let the loop look for requests that came while it read this one."""
+        loop = asyncio.get_running_loop()
+
+        def look(turns: int) -> None:
+            if turns:
+                loop.call_soon(look, turns - 1)
+            else:
+                self.arrived()
+                self._inbox.put(lambda: None)  # wakes the model's thread
+
+        self.expect(surely=False)
+        look(LOOKS)
+
     def add(self, engine: Engine, jobs: Sequence[Job], listener: Listener, *, whole: bool = False) -> None:
         """Add jobs, whose events go to a listener until they are dropped; with `whole`, a job's events go there only when a sample ends."""
         self._listeners |= dict.fromkeys((job.key for job in jobs), listener)
         if whole:
             self._held |= {job.key: [] for job in jobs}
-        self._arrived()
+        self.arrived()
         self._ask(engine, lambda: self._add(engine, jobs))
 
     def drop(self, engine: Engine, going: Iterable[int], keys: Iterable[int]) -> None:
@@ -194,16 +214,21 @@ class Worker:
         self._over = True
 
     def _run(self) -> None:
-        while not self._over:
-            for task in self._taken():
-                try:
-                    task()
-                except Exception:  # the other requests must continue, whatever the error is
-                    traceback.print_exc()
-            for engine in [*self._running]:
-                self._tell(self._step(engine))
-                if engine.scheduler.idle:
-                    self._running.remove(engine)
+        with giving_way():
+            while not self._over:
+                self._turn()
+
+    def _turn(self) -> None:
+        """Do what came, and a step of each engine."""
+        for task in self._taken():
+            try:
+                task()
+            except Exception:  # whatever it is, the other requests go on
+                traceback.print_exc()
+        for engine in [*self._running]:
+            self._tell(self._step(engine))
+            if engine.scheduler.idle:
+                self._running.remove(engine)
 
     def _ask(self, engine: Engine, task: Callable[[], None]) -> None:
         """Queue a task that concerns an engine's requests, and interrupt the reading of prompts, so that it is soon done."""
