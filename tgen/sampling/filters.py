@@ -12,8 +12,8 @@ import numpy as np
 from tgen.options import GenerationOptions
 from tgen.sampling.candidates import Candidates
 from tgen.sampling.mirostat import Mirostat
-from tgen.sampling.nucleus import nucleus
-from tgen.sampling.selection import fewest, highest
+from tgen.sampling.nucleus import likely_nucleus, nucleus, typical
+from tgen.sampling.selection import highest
 
 # Float32 logits make the probabilities inexact: without this margin, eight of ten equal tokens would not always sum to 0.8.
 ROUNDING = 1e-6
@@ -21,17 +21,27 @@ ROUNDING = 1e-6
 
 def top_k(candidates: Candidates, k: int) -> Candidates:
     """Exactly the k highest; among equals the lower ids. 0 is off."""
-    return candidates if k == 0 else candidates.keep(highest(candidates.logits, k))
+    if k == 0:
+        return candidates
+    places = highest(candidates.scores, k)
+    return candidates.keep(places[candidates.scores.take(places) > -np.inf] if candidates.cut else places)
 
 
 def top_p(candidates: Candidates, p: float) -> Candidates:
     """The smallest set of highest-probability tokens whose sum reaches p, the crossing one included (arXiv:1904.09751). 1 is off."""
-    return candidates if p >= 1 else candidates.keep(nucleus(candidates, max(p - ROUNDING, 0.0)))
+    return candidates if p >= 1 else nucleus(candidates, max(p - ROUNDING, 0.0))
 
 
 def min_p(candidates: Candidates, p: float) -> Candidates:
     """Tokens at least p times as likely as the likeliest one (arXiv:2407.01082). 0 is off."""
     return candidates if p == 0 else candidates.keep_likelier(p * (1 - ROUNDING))
+
+
+def top_p_and_min_p(candidates: Candidates, top: float, least: float) -> Candidates | None:
+    """The same as top-p and then min-p; None if doing both at once saves no time."""
+    if top >= 1 or least == 0:
+        return None
+    return likely_nucleus(candidates, max(top - ROUNDING, 0.0), least * (1 - ROUNDING))
 
 
 def top_n_sigma(candidates: Candidates, n: float) -> Candidates:
@@ -41,10 +51,10 @@ def top_n_sigma(candidates: Candidates, n: float) -> Candidates:
     """
     if n == 0:
         return candidates
-    logits = candidates.logits
-    finite = logits if logits.min() > -np.inf else logits[np.flatnonzero(logits > -np.inf)]
+    scores = candidates.scores
+    finite = scores if scores.min() > -np.inf else scores[np.flatnonzero(scores > -np.inf)]
     border = candidates.highest - n * float(finite.std(dtype=np.float64))
-    return candidates.keep(np.flatnonzero(logits >= min(border, candidates.highest)))
+    return candidates.keep_from(min(border, candidates.highest))
 
 
 def typical_p(candidates: Candidates, p: float) -> Candidates:
@@ -52,19 +62,7 @@ def typical_p(candidates: Candidates, p: float) -> Candidates:
 
     Among tokens equally near, lower ids come first. The crossing token is one of them. The likeliest token may be cut.
     """
-    if p >= 1:
-        return candidates
-    weights, total = candidates.weights, float(np.add.reduce(candidates.weights))
-    # A token's surprise is log(total) minus its exponent, so the mean exponent is as far from the token's as the entropy from its surprise.
-    distance = candidates.exponents
-    masked = distance == -np.inf if candidates.logits.min() == -np.inf else None
-    if masked is not None:
-        distance[masked] = 0.0  # times no weight
-    distance -= float(np.add.reduce(weights * distance)) / total  # `@` would start threads
-    np.abs(distance, out=distance)
-    if masked is not None:
-        distance[masked] = np.inf
-    return candidates.keep(fewest(np.negative(distance, out=distance), weights, max(p - ROUNDING, 0.0) * total)[0])
+    return candidates if p >= 1 else typical(candidates, max(p - ROUNDING, 0.0))
 
 
 def xtc(candidates: Candidates, threshold: float) -> Candidates:
@@ -73,13 +71,14 @@ def xtc(candidates: Candidates, threshold: float) -> Candidates:
     There is no paper; the source is https://github.com/oobabooga/text-generation-webui/pull/6335. Of several least likely tokens the one
     with the highest id stays.
     """
-    shares = candidates.probabilities()
-    top = (shares >= threshold * (1 - ROUNDING)) & (shares > 0)
-    if np.count_nonzero(top) < 2:
+    top, weights = candidates.at_least(threshold * (1 - ROUNDING))
+    if len(top) < 2:
         return candidates
-    places = np.flatnonzero(top)
-    top[places[len(places) - 1 - int(np.argmin(shares[places][::-1]))]] = False
-    return candidates.keep(np.flatnonzero(~top))
+    kept = np.ones(len(candidates.entries), np.bool_)
+    kept[top] = False
+    kept[top[len(top) - 1 - int(np.argmin(weights[::-1]))]] = True
+    # A token that a rule forbids stays a candidate, without a probability.
+    return candidates.keep_where(kept) if candidates.cut or candidates.scores.min() > -np.inf else candidates.keep(kept.nonzero()[0])
 
 
 # The filters that an option of the same name steers; temperature scales, and XTC has two options.
@@ -96,15 +95,16 @@ RARE = {"top_n_sigma": 0, "typical_p": 1}
 
 
 def filtered(
-    first: Candidates, options: GenerationOptions, *, excluding: bool = False, mirostat: Mirostat | None = None
+    first: Candidates, options: GenerationOptions, *, excluding: bool = False, mirostat: Mirostat | None = None, every: bool = False
 ) -> list[tuple[str, Candidates]]:
     """The candidates after each filter, with its name, in the order that the options give; the draw is from the last.
 
-    `excluding` says that XTC runs in this step. Mirostat takes the place of every filter but temperature.
+    `excluding` says that XTC runs in this step. Mirostat takes the place of every filter but temperature. Unless `every` stage is wanted,
+    top-p has none where min-p follows and both are faster together.
     """
     stages: list[tuple[str, Candidates]] = []
-    candidates = first
-    for name in options.samplers:
+    candidates, done = first, ""
+    for name, following in zip(options.samplers, (*options.samplers[1:], ""), strict=True):
         if name == "xtc":
             if not excluding or mirostat is not None:
                 continue
@@ -113,7 +113,11 @@ def filtered(
             value = getattr(options, name)
             if RARE.get(name) == value or (mirostat is not None and name != "temperature"):
                 continue
-            candidates = FILTERS[name](candidates, value)
+            if (name, following) == ("top_p", "min_p") and not every and (both := top_p_and_min_p(candidates, value, options.min_p)):
+                candidates, done = both, following
+                continue
+            if name != done:
+                candidates = FILTERS[name](candidates, value)
         stages.append((name, candidates))
     if mirostat is not None:
         stages.append(("mirostat", mirostat.keep(candidates)))

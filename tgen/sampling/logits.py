@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from typing import Any
+import math
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from tgen.arrays import Ids, Logits, Values
+from tgen.arrays import Ids, Logits, Mask, Values
 from tgen.errors import TgenError
 
 # With fewer numbers than this, NumPy is as fast as the library.
 FEW = 16384
 
-# `rough_sums` sums blocks of this size.
+# The passes sum blocks of this size.
 BLOCK = 512
+
+# The lowest and the highest value of those that are meant.
+Range = tuple[float, float]
+Float = TypeVar("Float", bound=np.floating[Any])
 
 
 class NumericalError(TgenError):
@@ -25,13 +30,16 @@ class NumericalError(TgenError):
     type = "numerical"
 
 
-def require_finite(numbers: npt.NDArray[np.floating[Any]], where: str) -> None:
-    """Raise NumericalError for NaN or infinity, saying where."""
+def require_finite(numbers: npt.NDArray[np.floating[Any]], where: str) -> float:
+    """The highest of the numbers. Raises NumericalError for NaN or infinity, saying where."""
     flat = numbers.ravel()
-    library = _library(flat)
-    finite = library.finite(flat.ctypes.data, len(flat)) if library else np.isfinite(flat).all()
-    if not finite:
+    if library := _library(flat):
+        highest: float = library.highest(flat.ctypes.data, len(flat))
+    else:
+        highest = float(flat.max(initial=-np.inf)) if np.isfinite(flat).all() else math.nan
+    if math.isnan(highest):
         raise NumericalError(f"the model's numbers are not finite {where}", "try --dtype float32")
+    return highest
 
 
 def log_softmax(logits: Logits) -> Values:
@@ -53,11 +61,12 @@ def group_maxima(values: Logits | Values, groups: int) -> Logits | Values:
     return maxima
 
 
-def places_from(values: Logits | Values, border: float | np.floating) -> Ids:
-    """The places of the values from `border` upwards, in ascending order."""
+def places_from(values: Logits | Values, border: float | np.floating, most: int | None = None) -> Ids:
+    """The places of the values from `border` upwards, in ascending order. Beyond `most` of them, it may leave some out."""
     if library := _library(values):
-        places = np.empty(len(values), np.int64)
-        return places[: library.places(values.ctypes.data, len(values), border, places.ctypes.data)]
+        most = len(values) if most is None else min(most, len(values))
+        places = np.empty(most + 16, np.int64)
+        return places[: library.places(values.ctypes.data, len(values), border, most, places.ctypes.data)]
     return (values >= border).nonzero()[0]
 
 
@@ -67,7 +76,7 @@ def rough_sums(values: Logits | Values, highest: float, factor: float) -> Values
     factor = max(1e-37, min(factor, float(np.finfo(np.float32).max)))
     if library := _library(values):
         sums = np.zeros(len(values) // BLOCK + 1)
-        library.sums(values.ctypes.data, len(values), BLOCK, highest, factor, sums.ctypes.data)
+        library.rough_sums(values.ctypes.data, len(values), BLOCK, highest, factor, sums.ctypes.data)
         return sums
     with np.errstate(over="ignore"):
         scaled = np.subtract(values, highest, dtype=np.float32)
@@ -79,12 +88,82 @@ def rough_sums(values: Logits | Values, highest: float, factor: float) -> Values
     return np.append(blocks, np.add.reduce(scaled[whole:])).astype(np.float64)
 
 
+class ExactSums(NamedTuple):
+    """What `exact_sums` finds."""
+
+    inside: int  # how many values are in the inner range
+    kept: Logits  # these values; -inf in the place of the others
+    blocks: Values  # the sums of their weights in float64, for each BLOCK of values and the rest
+    places: Ids  # of the values in the outer range, but not in the inner one, in ascending order
+
+
+def exact_sums(values: Logits | Values, highest: float, factor: float, inner: Range, outer: Range) -> ExactSums | None:
+    """Sums of the weights exp((value - highest) * factor), and what is in two ranges; both ends belong to a range.
+
+    None without the library: NumPy would take longer than the long way does.
+    """
+    library = _library(values)
+    if library is None:
+        return None
+    size = len(values)
+    blocks, whole, kept, places = np.empty(-(-size // BLOCK)), np.empty(4), np.empty(size, np.float32), np.empty(size, np.int64)
+    ranges = np.array((*inner, *outer), np.float32)
+    found = library.exact_sums(
+        *(values.ctypes.data, size, BLOCK, highest, factor),
+        *(array.ctypes.data for array in (ranges, blocks, whole, kept, places)),
+    )
+    return ExactSums(int(whole[2]), kept, blocks, places[:found])
+
+
+class Most(NamedTuple):
+    """Values that are too many to be gathered."""
+
+    size: int  # how many values there are
+    lowest: float  # of these values, or a lower number
+    highest: float
+    kept: Logits  # the values; -inf in the place of the others
+    blocks: Values  # the sums of their weights in float64, for each BLOCK of values and the rest
+
+
+def fewest_with_share(values: Logits | Values, highest: float, factor: float, share: float, typical: bool, few: int) -> Ids | Most | None:
+    """The fewest values whose weights, as `exact_sums` has them, are at least a share of all: the highest ones or the most typical.
+
+    Those are typical whose exponent is near to the mean exponent. The result is the values' places in ascending order, if they are at most
+    `few`. None without the library, and where float64 cannot tell.
+    """
+    library = _library(values)
+    if library is None:
+        return None
+    size = len(values)
+    blocks, ends, kept, places = np.empty(-(-size // BLOCK)), np.empty(2), np.empty(size, np.float32), np.empty((4, size), np.int64)
+    count = library.fewest(
+        *(values.ctypes.data, size, BLOCK, highest, factor, share, typical, few),
+        *(array.ctypes.data for array in (blocks, kept, ends, places, places[1:])),
+    )
+    if count < 0:
+        return None
+    lowest, top = ends.tolist()
+    return places[0, :count].copy() if count <= few else Most(count, lowest, top, kept, blocks)
+
+
+def keep_some(values: npt.NDArray[Float], kept: Mask) -> npt.NDArray[Float]:
+    """The values where `kept` is true; -inf elsewhere."""
+    result = np.empty_like(values)
+    if (library := _library(values)) and kept.flags.c_contiguous:
+        library.keep(values.ctypes.data, kept.ctypes.data, len(values), result.ctypes.data)
+    else:
+        result.fill(-np.inf)
+        np.copyto(result, values, where=kept)
+    return result
+
+
 class _Library:
     """The native library's passes on the fastest kernel that runs here."""
 
     def __init__(self, library: ctypes.CDLL, kernel: int) -> None:
-        self.finite, self.maxima, self.places, self.sums = (
-            functools.partial(getattr(library, f"tgen_scan_{name}"), kernel) for name in ("finite", "maxima", "places", "sums")
+        self.highest, self.maxima, self.places, self.keep, self.rough_sums, self.exact_sums, self.fewest = (
+            functools.partial(getattr(library, f"tgen_scan_{name}"), kernel)
+            for name in ("highest", "maxima", "places", "keep", "rough_sums", "exact_sums", "fewest")
         )
 
 

@@ -29,7 +29,7 @@ class Mirostat:
 
     def learn(self, candidates: Candidates, token: int) -> None:
         """Move the limit: this token was drawn, and `candidates` are those before the cut."""
-        place = int(np.searchsorted(candidates.ids, token))
+        place = int(np.searchsorted(candidates.entries, token))
         surprise = math.log2(_total(candidates)) - candidates.exponent(place) / math.log(2)
         # A token that a constraint forced upon the row may have no probability at all.
         if math.isfinite(surprise):
@@ -38,4 +38,4 @@ class Mirostat:
 
 def _total(candidates: Candidates) -> float:
     """The sum of the weights. Of a large vocabulary it is rough, but not rougher than what float32 logits make of surprise: 1e-5 bits."""
-    return float(candidates.rough_sums.sum()) if len(candidates.ids) >= FEW else float(np.add.reduce(candidates.weights))
+    return float(candidates.rough_sums.sum()) if len(candidates.entries) >= FEW else float(np.add.reduce(candidates.weights))

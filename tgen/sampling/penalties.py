@@ -64,10 +64,10 @@ class Penalties:
         return copied
 
 
-def _clipped(scores: Values) -> Values:
-    """The same array, with every score inside float32."""
+def _clipped(scores: Values) -> Logits:
+    """The scores inside float32; the input changes."""
     np.minimum(scores, LARGEST, out=scores)
-    return np.maximum(scores, -LARGEST, out=scores)
+    return np.maximum(scores, -LARGEST, out=scores).astype(np.float32)
 
 
 class _Tally:

@@ -15,9 +15,9 @@ import numpy as np
 from tgen.arrays import Ids, Logits, Mask
 from tgen.options import GenerationOptions
 from tgen.sampling.adjustment import Adjustment
-from tgen.sampling.candidates import Candidates
+from tgen.sampling.candidates import LOWEST, Candidates
 from tgen.sampling.filters import filtered
-from tgen.sampling.logits import require_finite
+from tgen.sampling.logits import FEW, keep_some, places_from, require_finite
 from tgen.sampling.mirostat import Mirostat
 from tgen.sampling.rejection import redraw
 from tgen.sampling.rules import Rules
@@ -90,6 +90,7 @@ class Sampler:
         self._random = stream(seed, row)
         self._coins = stream(seed, row, 2) if options.xtc_probability and "xtc" in options.samplers else None
         self._excluding = False
+        self._highest: float | None = None  # of the logits, if nothing changes them
         self._mirostat = Mirostat(options.mirostat_tau, options.mirostat_eta) if options.mirostat_tau else None
 
     @property
@@ -103,8 +104,10 @@ class Sampler:
         A `guess` that was drawn from the candidates of a `proposal` is the token as often as the distribution allows. It does not change
         the draw under a constraint or at temperature 0.
         """
-        require_finite(logits, f"at step {self.step}")
+        self._highest = require_finite(logits, f"at step {self.step}")
         penalised, scores = self._adjustment.apply(logits)
+        if scores is not logits:
+            self._highest = None
         uniform = None if self.options.temperature == 0 else self._random.random()
         self._excluding = self._coins is not None and self._coins.random() < self.options.xtc_probability
         if self._guard is None:
@@ -138,10 +141,10 @@ class Sampler:
         text, so it wins over the rules: if these forbid everything that it allows, they do not count.
         """
         allowed = guard.allowed()
-        scores = np.where(allowed, ruled, -np.inf)
-        if scores.max() == -np.inf:
-            scores = np.where(allowed, penalised, -np.inf)
-        for _ in range(min(TRIES, int((scores > -np.inf).sum()))):
+        scores = keep_some(ruled, allowed)
+        if not len(places_from(scores, LOWEST, 1)):
+            scores = keep_some(penalised, allowed)
+        for _ in range(min(TRIES, len(places_from(scores, LOWEST, TRIES)))):
             stages, token = self._choose(scores, uniform)
             if guard.admits(token):
                 break
@@ -156,13 +159,16 @@ class Sampler:
 
     def _filtered(self, scores: Logits) -> list[tuple[str, Candidates]]:
         """The candidates after each filter, with its name; the draw is from the last."""
-        return filtered(self._all(scores), self.options, excluding=self._excluding, mirostat=self._mirostat)
+        watched = self._watch is not None
+        return filtered(self._all(scores), self.options, excluding=self._excluding, mirostat=self._mirostat, every=watched)
 
     def _all(self, scores: Logits) -> Candidates:
         """The candidates before any filter, at temperature 1."""
-        first = Candidates(_every(len(scores)), scores)
+        if self._guard is None:
+            return Candidates(_every(len(scores)), scores, _highest=self._highest)
         # With a constraint, top-k must not count masked tokens.
-        return first if self._guard is None else first.keep(np.flatnonzero(scores > -np.inf))
+        first, allowed = Candidates(_every(len(scores)), scores, cut=True), places_from(scores, LOWEST, FEW)
+        return first if len(allowed) > FEW else first.keep(allowed)
 
 
 def stream(seed: int, row: int, number: int = 0) -> np.random.Generator:

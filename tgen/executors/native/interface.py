@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_uint8, c_uint64, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_int64, c_uint8, c_uint64, c_void_p
 from typing import Any, ClassVar, NamedTuple
 
 FLOAT32, FLOAT16, BFLOAT16, F16, INT8, INT4, Q8_0, Q4_0, Q4_1, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS, *HALVES = range(18)
@@ -143,10 +143,13 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "tgen_row_write_page": (None, [c_void_p, c_int32, c_void_p]),
     "tgen_pack": (None, [*[c_int32] * 5, c_void_p, c_void_p, c_int32, c_int32]),
     "tgen_read": (c_float, [c_void_p, c_int32, c_void_p, c_int64]),
-    "tgen_scan_finite": (c_int32, [c_int32, c_void_p, c_int64]),
+    "tgen_scan_highest": (c_float, [c_int32, c_void_p, c_int64]),
     "tgen_scan_maxima": (None, [c_int32, c_void_p, c_int64, c_int64, c_void_p]),
-    "tgen_scan_places": (c_int64, [c_int32, c_void_p, c_int64, c_float, c_void_p]),
-    "tgen_scan_sums": (None, [c_int32, c_void_p, c_int64, c_int64, c_float, c_float, c_void_p]),
+    "tgen_scan_places": (c_int64, [c_int32, c_void_p, c_int64, c_float, c_int64, c_void_p]),
+    "tgen_scan_keep": (None, [c_int32, c_void_p, c_void_p, c_int64, c_void_p]),
+    "tgen_scan_rough_sums": (None, [c_int32, c_void_p, c_int64, c_int64, c_float, c_float, c_void_p]),
+    "tgen_scan_exact_sums": (c_int64, [c_int32, c_void_p, c_int64, c_int64, c_double, c_double, *[c_void_p] * 5]),
+    "tgen_scan_fewest": (c_int64, [c_int32, c_void_p, c_int64, c_int64, *[c_double] * 3, c_int32, c_int64, *[c_void_p] * 5]),
     "tgen_turns": (None, [c_void_p, c_int64, c_void_p, c_void_p]),
     "tgen_checksum": (c_uint64, [c_void_p, c_void_p, c_int64]),
     "tgen_finite": (c_int32, [c_void_p, c_int32, c_void_p, c_int64]),

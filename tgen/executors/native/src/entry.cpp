@@ -12,10 +12,13 @@
     int run_program(Model*, const Program*, const Batch*);                                                                           \
     void pack_matrix(int32_t, int32_t, int32_t, int32_t, const uint8_t*, uint8_t*, int32_t, int32_t);                                 \
     float read_all(Pool*, const uint8_t*, int64_t);                                                                                  \
-    int32_t all_finite(const float*, int64_t);                                                                                       \
+    float finite_highest(const float*, int64_t);                                                                                     \
     void group_maxima(const float*, int64_t, int64_t, float*);                                                                       \
-    int64_t places_from(const float*, int64_t, float, int64_t*);                                                                     \
+    int64_t places_from(const float*, int64_t, float, int64_t, int64_t*);                                                                 \
+    void keep_some(const float*, const uint8_t*, int64_t, float*);                                                                   \
     void rough_sums(const float*, int64_t, int64_t, float, float, double*);                                                          \
+    int64_t exact_sums(const float*, int64_t, int64_t, double, double, const float*, double*, double*, float*, int64_t*);            \
+    int64_t fewest(const float*, int64_t, int64_t, double, double, double, int32_t, int64_t, double*, float*, double*, int64_t*, void*);      \
     }
 DECLARE_KERNEL(plain)
 #if defined(__x86_64__)
@@ -30,14 +33,18 @@ struct Kernel {
     RunProgram run;
     void (*pack)(int32_t, int32_t, int32_t, int32_t, const uint8_t*, uint8_t*, int32_t, int32_t);
     float (*read)(Pool*, const uint8_t*, int64_t);
-    int32_t (*finite)(const float*, int64_t);
+    float (*highest)(const float*, int64_t);
     void (*maxima)(const float*, int64_t, int64_t, float*);
-    int64_t (*places)(const float*, int64_t, float, int64_t*);
-    void (*sums)(const float*, int64_t, int64_t, float, float, double*);
+    int64_t (*places)(const float*, int64_t, float, int64_t, int64_t*);
+    void (*keep)(const float*, const uint8_t*, int64_t, float*);
+    void (*rough_sums)(const float*, int64_t, int64_t, float, float, double*);
+    int64_t (*exact_sums)(const float*, int64_t, int64_t, double, double, const float*, double*, double*, float*, int64_t*);
+    int64_t (*fewest)(const float*, int64_t, int64_t, double, double, double, int32_t, int64_t, double*, float*, double*, int64_t*, void*);
 };
 
-#define KERNEL(name)                                                                                                                  \
-    {#name, name::run_program, name::pack_matrix, name::read_all, name::all_finite, name::group_maxima, name::places_from, name::rough_sums}
+#define KERNEL(name)                                                                                                               \
+    {#name, name::run_program, name::pack_matrix, name::read_all, name::finite_highest, name::group_maxima, name::places_from,            \
+     name::keep_some, name::rough_sums, name::exact_sums, name::fewest}
 
 static const Kernel KERNELS[] = {
 #if defined(__x86_64__)
@@ -134,18 +141,33 @@ float tgen_read(Model* model, int32_t kernel, const uint8_t* data, int64_t bytes
     return KERNELS[kernel].read(model->pool, data, bytes);
 }
 
-int32_t tgen_scan_finite(int32_t kernel, const float* logits, int64_t count) { return KERNELS[kernel].finite(logits, count); }
+float tgen_scan_highest(int32_t kernel, const float* logits, int64_t count) { return KERNELS[kernel].highest(logits, count); }
 
 void tgen_scan_maxima(int32_t kernel, const float* logits, int64_t count, int64_t groups, float* maxima) {
     KERNELS[kernel].maxima(logits, count, groups, maxima);
 }
 
-int64_t tgen_scan_places(int32_t kernel, const float* logits, int64_t count, float border, int64_t* places) {
-    return KERNELS[kernel].places(logits, count, border, places);
+int64_t tgen_scan_places(int32_t kernel, const float* logits, int64_t count, float border, int64_t most, int64_t* places) {
+    return KERNELS[kernel].places(logits, count, border, most, places);
 }
 
-void tgen_scan_sums(int32_t kernel, const float* logits, int64_t count, int64_t block, float highest, float factor, double* sums) {
-    KERNELS[kernel].sums(logits, count, block, highest, factor, sums);
+void tgen_scan_keep(int32_t kernel, const float* logits, const uint8_t* kept, int64_t count, float* result) {
+    KERNELS[kernel].keep(logits, kept, count, result);
+}
+
+void tgen_scan_rough_sums(int32_t kernel, const float* logits, int64_t count, int64_t block, float highest, float factor, double* sums) {
+    KERNELS[kernel].rough_sums(logits, count, block, highest, factor, sums);
+}
+
+int64_t tgen_scan_exact_sums(int32_t kernel, const float* logits, int64_t count, int64_t block, double highest, double factor,
+                             const float* ranges, double* sums, double* whole, float* kept, int64_t* places) {
+    return KERNELS[kernel].exact_sums(logits, count, block, highest, factor, ranges, sums, whole, kept, places);
+}
+
+int64_t tgen_scan_fewest(int32_t kernel, const float* logits, int64_t count, int64_t block, double highest, double factor, double share,
+                         int32_t typical, int64_t few, double* sums, float* kept, double* ends, int64_t* places,
+                         void* room) {
+    return KERNELS[kernel].fewest(logits, count, block, highest, factor, share, typical, few, sums, kept, ends, places, room);
 }
 
 // ---- work on all threads besides programs

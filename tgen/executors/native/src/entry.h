@@ -41,10 +41,17 @@ void tgen_pack(int32_t kernel, int32_t format, int32_t source_format, int32_t ro
 // Reads whole megabytes of memory as fast as the model's threads can; returns a number that is among them.
 float tgen_read(Model*, int32_t kernel, const uint8_t* data, int64_t bytes);
 // Passes over the logits of one row on the calling thread; kernels/scans.h says what each one finds.
-int32_t tgen_scan_finite(int32_t kernel, const float* logits, int64_t count);
+float tgen_scan_highest(int32_t kernel, const float* logits, int64_t count);
 void tgen_scan_maxima(int32_t kernel, const float* logits, int64_t count, int64_t groups, float* maxima);
-int64_t tgen_scan_places(int32_t kernel, const float* logits, int64_t count, float border, int64_t* places);
-void tgen_scan_sums(int32_t kernel, const float* logits, int64_t count, int64_t block, float highest, float factor, double* sums);
+int64_t tgen_scan_places(int32_t kernel, const float* logits, int64_t count, float border, int64_t most, int64_t* places);
+void tgen_scan_keep(int32_t kernel, const float* logits, const uint8_t* kept, int64_t count, float* result);
+void tgen_scan_rough_sums(int32_t kernel, const float* logits, int64_t count, int64_t block, float highest, float factor, double* sums);
+int64_t tgen_scan_exact_sums(int32_t kernel, const float* logits, int64_t count, int64_t block, double highest, double factor,
+                             const float* ranges, double* sums, double* whole, float* kept, int64_t* places);
+// `room` has 24 bytes for each number.
+int64_t tgen_scan_fewest(int32_t kernel, const float* logits, int64_t count, int64_t block, double highest, double factor, double share,
+                         int32_t typical, int64_t few, double* sums, float* kept, double* ends, int64_t* places,
+                         void* room);
 
 // The cosines and sines of angles by the C library's functions for float. NumPy's differ from them in the last bits.
 void tgen_turns(const float* angles, int64_t count, float* cosines, float* sines);

@@ -1,4 +1,4 @@
-// Sixteen float lanes and sixteen int32 lanes on each instruction set, with one set of names.
+// Sixteen float lanes, sixteen int32 lanes and eight double lanes on each instruction set, with one set of names.
 //
 // All files that include this one are written once, for sixteen lanes: one register on AVX-512, two on AVX2, four on NEON, an array
 // otherwise. Each kernel file defines one of TGEN_AVX512, TGEN_AVX2, TGEN_NEON or TGEN_PLAIN, and TGEN_KERNEL, the namespace of its copy.
@@ -114,6 +114,29 @@ INLINE Quartets values8(const uint8_t* p) { return {_mm512_xor_si512(_mm512_load
 INLINE Ints weigh8(Ints a, Quartets w, int32_t x) { return {_mm512_dpbusd_epi32(a.v, _mm512_set1_epi32(x), w.v)}; }
 INLINE Ints dot4(Ints a, Quartets w, int32_t x) { return dot8(a, w, x); }
 INLINE Floats to_floats(Ints a) { return {_mm512_cvtepi32_ps(a.v)}; }
+// A bit for each number from `low` to `high`.
+INLINE uint32_t within(Floats a, float low, float high) {
+    return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(a.v, _mm512_set1_ps(low), _CMP_GE_OQ), a.v, _mm512_set1_ps(high), _CMP_LE_OQ);
+}
+// The numbers from `low` to `high`; -infinity in the place of the others.
+INLINE Floats keep_within(Floats a, float low, float high) {
+    return {_mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), (__mmask16)within(a, low, high), a.v)};
+}
+
+struct Doubles { __m512d v; };
+INLINE Doubles widened(const float* p) { return {_mm512_cvtps_pd(_mm256_loadu_ps(p))}; }
+INLINE void store(double* p, Doubles a) { _mm512_storeu_pd(p, a.v); }
+INLINE Doubles doubles(double x) { return {_mm512_set1_pd(x)}; }
+INLINE Doubles add(Doubles a, Doubles b) { return {_mm512_add_pd(a.v, b.v)}; }
+INLINE Doubles sub(Doubles a, Doubles b) { return {_mm512_sub_pd(a.v, b.v)}; }
+INLINE Doubles mul(Doubles a, Doubles b) { return {_mm512_mul_pd(a.v, b.v)}; }
+INLINE Doubles fma(Doubles a, Doubles b, Doubles c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
+INLINE Doubles max(Doubles a, Doubles b) { return {_mm512_max_pd(a.v, b.v)}; }
+INLINE Doubles nearest(Doubles a) { return {_mm512_roundscale_pd(a.v, 0)}; }
+// a * 2^n, for a near 1 and whole numbers n from -1000 to 0
+INLINE Doubles times_power_of_two(Doubles a, Doubles n) { return {_mm512_scalef_pd(a.v, n.v)}; }
+// a + b in the lanes whose bit is 1, a in the others
+INLINE Doubles add_some(Doubles a, Doubles b, uint32_t bits) { return {_mm512_mask_add_pd(a.v, (__mmask8)bits, a.v, b.v)}; }
 
 #elif TGEN_AVX2
 
@@ -227,6 +250,39 @@ INLINE Ints dot4(Ints a, Quartets w, int32_t x) {
     return {unsigned_dot(a.a, w.a, v), unsigned_dot(a.b, w.b, v)};
 }
 INLINE Floats to_floats(Ints x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+INLINE __m256 within8(__m256 x, float low, float high) {
+    return _mm256_and_ps(_mm256_cmp_ps(x, _mm256_set1_ps(low), _CMP_GE_OQ), _mm256_cmp_ps(x, _mm256_set1_ps(high), _CMP_LE_OQ));
+}
+INLINE uint32_t within(Floats x, float low, float high) {
+    return (uint32_t)(_mm256_movemask_ps(within8(x.a, low, high)) | _mm256_movemask_ps(within8(x.b, low, high)) << 8);
+}
+INLINE Floats keep_within(Floats x, float low, float high) {
+    const __m256 none = _mm256_set1_ps(-INFINITY);
+    return {_mm256_blendv_ps(none, x.a, within8(x.a, low, high)), _mm256_blendv_ps(none, x.b, within8(x.b, low, high))};
+}
+
+struct Doubles { __m256d a, b; };
+INLINE Doubles widened(const float* p) { return {_mm256_cvtps_pd(_mm_loadu_ps(p)), _mm256_cvtps_pd(_mm_loadu_ps(p + 4))}; }
+INLINE void store(double* p, Doubles x) { _mm256_storeu_pd(p, x.a); _mm256_storeu_pd(p + 4, x.b); }
+INLINE Doubles doubles(double x) { __m256d v = _mm256_set1_pd(x); return {v, v}; }
+INLINE Doubles add(Doubles x, Doubles y) { return {_mm256_add_pd(x.a, y.a), _mm256_add_pd(x.b, y.b)}; }
+INLINE Doubles sub(Doubles x, Doubles y) { return {_mm256_sub_pd(x.a, y.a), _mm256_sub_pd(x.b, y.b)}; }
+INLINE Doubles mul(Doubles x, Doubles y) { return {_mm256_mul_pd(x.a, y.a), _mm256_mul_pd(x.b, y.b)}; }
+INLINE Doubles fma(Doubles x, Doubles y, Doubles z) { return {_mm256_fmadd_pd(x.a, y.a, z.a), _mm256_fmadd_pd(x.b, y.b, z.b)}; }
+INLINE Doubles max(Doubles x, Doubles y) { return {_mm256_max_pd(x.a, y.a), _mm256_max_pd(x.b, y.b)}; }
+INLINE Doubles nearest(Doubles x) { return {_mm256_round_pd(x.a, 8), _mm256_round_pd(x.b, 8)}; }
+INLINE __m256d times_power_of_two4(__m256d x, __m256d n) {
+    const __m256d large = _mm256_set1_pd(0x1.8p52);  // a sum with it has n in its last bits
+    return _mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(x), _mm256_slli_epi64(_mm256_castpd_si256(_mm256_add_pd(n, large)), 52)));
+}
+INLINE Doubles times_power_of_two(Doubles x, Doubles n) { return {times_power_of_two4(x.a, n.a), times_power_of_two4(x.b, n.b)}; }
+INLINE __m256d where_set4(__m256d x, uint32_t bits) {
+    const __m256i places = _mm256_setr_epi64x(1, 2, 4, 8);
+    return _mm256_and_pd(x, _mm256_castsi256_pd(_mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(bits), places), places)));
+}
+INLINE Doubles add_some(Doubles x, Doubles y, uint32_t bits) {
+    return {_mm256_add_pd(x.a, where_set4(y.a, bits)), _mm256_add_pd(x.b, where_set4(y.b, bits >> 4))};
+}
 
 #elif TGEN_NEON
 
@@ -313,6 +369,34 @@ INLINE Quartets values8(const uint8_t* p) { return weights8(p); }
 INLINE Ints weigh8(Ints a, Quartets w, int32_t x) { return dot8(a, w, x); }
 INLINE Ints dot4(Ints a, Quartets w, int32_t x) { return dot8(a, w, x); }
 INLINE Floats to_floats(Ints a) { EACH(vcvtq_f32_s32(a.v[i])); }
+INLINE uint32x4_t within4(float32x4_t a, float low, float high) { return vandq_u32(vcgeq_f32(a, vdupq_n_f32(low)), vcleq_f32(a, vdupq_n_f32(high))); }
+INLINE uint32_t within(Floats a, float low, float high) {
+    const uint32x4_t places = {1, 2, 4, 8};
+    uint32_t bits = 0;
+    for (int i = 0; i < 4; i++) bits |= vaddvq_u32(vandq_u32(within4(a.v[i], low, high), places)) << 4 * i;
+    return bits;
+}
+INLINE Floats keep_within(Floats a, float low, float high) { EACH(vbslq_f32(within4(a.v[i], low, high), a.v[i], vdupq_n_f32(-INFINITY))); }
+
+struct Doubles { float64x2_t v[4]; };
+#define EACH2(expression) Doubles r; for (int i = 0; i < 4; i++) r.v[i] = expression; return r
+INLINE Doubles widened(const float* p) { EACH2(vcvt_f64_f32(vld1_f32(p + 2 * i))); }
+INLINE void store(double* p, Doubles a) { for (int i = 0; i < 4; i++) vst1q_f64(p + 2 * i, a.v[i]); }
+INLINE Doubles doubles(double x) { EACH2(vdupq_n_f64(x)); }
+INLINE Doubles add(Doubles a, Doubles b) { EACH2(vaddq_f64(a.v[i], b.v[i])); }
+INLINE Doubles sub(Doubles a, Doubles b) { EACH2(vsubq_f64(a.v[i], b.v[i])); }
+INLINE Doubles mul(Doubles a, Doubles b) { EACH2(vmulq_f64(a.v[i], b.v[i])); }
+INLINE Doubles fma(Doubles a, Doubles b, Doubles c) { EACH2(vfmaq_f64(c.v[i], a.v[i], b.v[i])); }
+INLINE Doubles max(Doubles a, Doubles b) { EACH2(vmaxq_f64(a.v[i], b.v[i])); }
+INLINE Doubles nearest(Doubles a) { EACH2(vrndnq_f64(a.v[i])); }
+INLINE Doubles times_power_of_two(Doubles a, Doubles n) {
+    EACH2(vreinterpretq_f64_s64(vaddq_s64(vreinterpretq_s64_f64(a.v[i]), vshlq_n_s64(vcvtq_s64_f64(n.v[i]), 52))));
+}
+INLINE Doubles add_some(Doubles a, Doubles b, uint32_t bits) {
+    const uint64x2_t places = {1, 2};
+    EACH2(vbslq_f64(vtstq_u64(vdupq_n_u64(bits >> 2 * i), places), vaddq_f64(a.v[i], b.v[i]), a.v[i]));
+}
+#undef EACH2
 #undef EACH
 
 #else  // TGEN_PLAIN
@@ -413,6 +497,33 @@ INLINE Ints weigh8(Ints a, Quartets w, int32_t x) {
 }
 INLINE Ints dot4(Ints a, Quartets w, int32_t x) { return dot8(a, w, x); }
 INLINE Floats to_floats(Ints a) { EACH((float)a.v[i]); }
+INLINE uint32_t within(Floats a, float low, float high) {
+    uint32_t bits = 0;
+    for (int i = 0; i < 16; i++) bits |= (uint32_t)((a.v[i] >= low) & (a.v[i] <= high)) << i;
+    return bits;
+}
+INLINE Floats keep_within(Floats a, float low, float high) { EACH(a.v[i] >= low && a.v[i] <= high ? a.v[i] : -INFINITY); }
+
+struct Doubles { double v[8]; };
+#define EACH2(expression) Doubles r; for (int i = 0; i < 8; i++) r.v[i] = expression; return r
+INLINE Doubles widened(const float* p) { EACH2(p[i]); }
+INLINE void store(double* p, Doubles a) { memcpy(p, a.v, sizeof a.v); }
+INLINE Doubles doubles(double x) { EACH2(x); }
+INLINE Doubles add(Doubles a, Doubles b) { EACH2(a.v[i] + b.v[i]); }
+INLINE Doubles sub(Doubles a, Doubles b) { EACH2(a.v[i] - b.v[i]); }
+INLINE Doubles mul(Doubles a, Doubles b) { EACH2(a.v[i] * b.v[i]); }
+INLINE Doubles fma(Doubles a, Doubles b, Doubles c) { EACH2(a.v[i] * b.v[i] + c.v[i]); }
+INLINE Doubles max(Doubles a, Doubles b) { EACH2(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
+INLINE Doubles nearest(Doubles a) { EACH2(a.v[i] + 0x1.8p52 - 0x1.8p52); }
+INLINE Doubles times_power_of_two(Doubles a, Doubles n) {
+    int64_t bits[8];
+    memcpy(bits, a.v, sizeof bits);
+    for (int i = 0; i < 8; i++) bits[i] += (int64_t)n.v[i] * (INT64_C(1) << 52);
+    memcpy(a.v, bits, sizeof bits);
+    return a;
+}
+INLINE Doubles add_some(Doubles a, Doubles b, uint32_t bits) { EACH2(bits >> i & 1 ? a.v[i] + b.v[i] : a.v[i]); }
+#undef EACH2
 #undef EACH
 
 #endif
@@ -484,6 +595,20 @@ INLINE Floats decay(Floats x) {
 #else
     return exponential(x);
 #endif
+}
+
+// 2^x for x from -1000 to 0, to about 1e-12 relative, by a polynomial on [-1 / 2, 1 / 2] that interpolates at Chebyshev's nodes.
+INLINE Doubles power_of_two(Doubles x) {
+    Doubles n = nearest(x), r = sub(x, n), p = doubles(0x1.63cf7dec51603p-20);
+    p = fma(p, r, doubles(0x1.00dc48dc4d96cp-16));
+    p = fma(p, r, doubles(0x1.4308ae274a207p-13));
+    p = fma(p, r, doubles(0x1.5d8745a95d2d4p-10));
+    p = fma(p, r, doubles(0x1.3b2ab71725c04p-7));
+    p = fma(p, r, doubles(0x1.c6b08dd6fb6b1p-5));
+    p = fma(p, r, doubles(0x1.ebfbdff824847p-3));
+    p = fma(p, r, doubles(0x1.62e42fef84cf7p-1));
+    p = fma(p, r, doubles(0x1.ffffffffffffdp-1));
+    return times_power_of_two(p, n);
 }
 
 INLINE Floats hyperbolic_tangent(Floats x) {
