@@ -27,7 +27,9 @@ void group_maxima(const float*, int64_t, int64_t, float*) {{}}
 int64_t places_from(const float*, int64_t, float, int64_t, int64_t*) {{ return 0; }}
 void keep_some(const float*, const uint8_t*, int64_t, float*) {{}}
 int64_t exact_sums(const float*, int64_t, int64_t, double, double, const float*, double*, double*, float*, int64_t*) {{ return 0; }}
-int64_t fewest(const float*, int64_t, int64_t, double, double, double, int32_t, int64_t, double*, float*, double*, int64_t*, void*) {{ return -1; }}
+int64_t fewest(const float*, int64_t, int64_t, double, double, double, int32_t, int64_t, double*, float*, double*, int64_t*, void*) {{
+    return -1;
+}}
 void rough_sums(const float*, int64_t, int64_t, float, float, double*) {{}}
 }}
 """
