@@ -31,7 +31,7 @@ class Token:
 class Started:
     """A prompt was accepted: its length, how many tokens may follow, the seed of the draws, and how many tokens a cache held.
 
-    `scores` are the prompt's tokens but the first, if they were asked for.
+    `scores` are the prompt's tokens but the first, if they were asked for. `index` is that of the prompt's first sample.
     """
 
     prompt_tokens: int
@@ -39,6 +39,7 @@ class Started:
     seed: int
     cached_tokens: int = 0
     scores: tuple[Token, ...] = ()
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from tests.server.conftest import Served
+from tgen.events import Finished, Started
+from tgen.server.endpoints.plain import Continuations
 from tgen.text.chat import find_template, read_messages
 from tgen.text.tokenizer import Tokenizer
 
@@ -143,3 +145,10 @@ def test_a_continuation_as_llama_cpp_asks_for_it(served: Served) -> None:
     assert [part["stop"] for part in parts] == [False] * (len(parts) - 1) + [True]
     assert served.ask("/completion", {"prompt": "Once", "n_predict": 3, "nonsense": 1})[0] == 400
     assert served.ask("/completion", {"n_predict": 3})[0] == 400
+
+
+def test_each_text_has_the_counts_of_its_own_prompt() -> None:
+    made = Continuations("m", frozenset(), (), samples=2, with_ids=False)
+    late = [Started(prompt_tokens=7, max_new_tokens=5, seed=1, index=2), Started(prompt_tokens=3, max_new_tokens=5, seed=1)]
+    ended = [Finished(index=index, reason="length", token_count=5, prefill_seconds=0.1, decode_seconds=0.1) for index in (3, 0, 2, 1)]
+    assert [text["tokens_evaluated"] for text in made.whole([*late, *ended])] == [3, 3, 7, 7]

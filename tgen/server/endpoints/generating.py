@@ -124,12 +124,12 @@ class Texts:
         self.call.service.metrics.heard(event)
         if isinstance(event, Special) and event.text in self.marks:
             event = Piece(event.index, event.text)
-        if isinstance(event, Piece | Special | Finished):
-            return [replace(event, index=number * self.samples + event.index)] if number else [event]
+        first = number * self.samples
+        if isinstance(event, Started | Piece | Special | Finished) and number:
+            event = replace(event, index=first + event.index)
         if not isinstance(event, Started) or self.shown is None:
             return [event]
         tokens = _prompt_tokens(self.engine.generator.tokenizer, self.jobs[number], event)
-        first = number * self.samples
         return [event, *(Piece(index, self.shown[number], tokens) for index in range(first, first + self.samples))]
 
 

@@ -46,7 +46,7 @@ class Continuations:
         self._stops = stops
         self._samples = samples
         self._with_ids = with_ids
-        self._started: list[Started] = []  # in the order in which prompts were read
+        self._started: dict[int, Started] = {}  # by the index of the prompt's first text
         self._tokens: dict[int, list[Token]] = {}
         self._texts: dict[int, str] = {}
 
@@ -73,7 +73,7 @@ class Continuations:
     def of(self, event: Event) -> dict[str, Any] | None:
         """The last object of a text, when it ends."""
         if isinstance(event, Started):
-            self._started.append(event)
+            self._started[event.index] = event
         elif isinstance(event, Piece):
             self._tokens.setdefault(event.index, []).extend(event.tokens)
             self._texts[event.index] = self._texts.get(event.index, "") + event.text
@@ -82,7 +82,7 @@ class Continuations:
         return None
 
     def _last(self, finished: Finished) -> dict[str, Any]:
-        text, started = self._texts.pop(finished.index, ""), self._started[min(finished.index // self._samples, len(self._started) - 1)]
+        text, started = self._texts.pop(finished.index, ""), self._started[finished.index - finished.index % self._samples]
         ended = bool(finished.ids) and finished.ids[-1] in self._end_tokens
         word = finished.reason == "stop" and not ended and bool(self._stops)
         return {
