@@ -28,7 +28,7 @@ static void read_blocks(void* argument, int) {
                 most[i] = max(most[i], load((const float*)(data + at + i * 64)));
             }
     }
-    const float found = largest(max(max(most[0], most[1]), max(most[2], most[3])));
+    float found = largest(max(max(most[0], most[1]), max(most[2], most[3])));
     if (found > 0) __atomic_store(&probe->found, &found, __ATOMIC_RELAXED);  // so that the compiler leaves nothing out
 }
 

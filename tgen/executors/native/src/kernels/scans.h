@@ -1,7 +1,7 @@
 // Passes over the logits of one row for the sampler, which reads a vocabulary of 150,000 a few times in each step.
 #pragma once
 
-#include <algorithm>
+#include <algorithm>  // only templates that call nothing: std::sort of numbers without a comparison would need the C++ library
 
 #include "lanes.h"
 
@@ -263,7 +263,7 @@ int64_t fewest(const float* logits, int64_t count, int64_t block, double highest
             const double error = tail * counted.most_wrong + 2 * least * (double)llabs(found - possible);
             if (border.taken <= few && border.slack > share * error + exact * counted.total) {
                 for (int64_t i = 0; i < border.taken; i++) places[i] = border.near[i].place;
-                std::sort(places, places + border.taken);
+                std::sort(places, places + border.taken, [](int64_t one, int64_t other) { return one < other; });
                 return border.taken;
             }
         }
