@@ -129,7 +129,7 @@ def lock(file: int, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UsageError(f"another run is writing to {path}", "wait for it to end, or name another") from error
+        raise UsageError(f"another run is writing to {path}", "wait for it to end, or name another --output") from error
     except OSError:
         return  # some file systems have no locks
 

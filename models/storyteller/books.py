@@ -42,10 +42,15 @@ def pieces(text: str) -> Iterator[str]:
         yield "\n".join(part)
 
 
+def lines_of(path: Path) -> Iterator[str]:
+    """The lines of a text file, which may be packed as .xz."""
+    with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
+        yield from file
+
+
 def _books(paths: list[Path]) -> Iterator[dict[str, str]]:
     for path in paths:
-        with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
-            yield from map(json.loads, file)
+        yield from map(json.loads, lines_of(path))
 
 
 def main(arguments: list[str] | None = None) -> int:

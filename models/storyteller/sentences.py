@@ -12,14 +12,14 @@ may be packed as `.xz`. The output is JSON: `named` holds lines about the hero i
 
 import argparse
 import json
-import lzma
 import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from models.storyteller.books import held_back
+from models.storyteller.books import held_back, lines_of
+from models.storyteller.worlds.cast import animals
 from tgen.files import write_text
 
 SHORTEST, LONGEST = 3, 16  # words
@@ -57,7 +57,7 @@ _UNFIT = re.compile(
     re.IGNORECASE,
 )
 _SPEAKS = re.compile(r"^\{a\.\w+\} (?:said|exclaimed|replied|asked|answered|shouted|agreed)\b")
-_INTRODUCED = re.compile(r"\b[Aa]n? (?:[a-z]+ ){0,2}[a-z]+ (?:named|called) ([A-Z][a-z]+)")
+_INTRODUCED = re.compile(r"\b[Aa]n? (?:[a-z]+ ){0,2}[a-z]+ (?:named|called) [A-Z][a-z]+")
 _HERS = r"\bher(?=[.,!]| (?:to|in|on|at|and|for|with|from|a|the|up|down|so|very|by|how|what|why|when|if|was|is|out|away|back|as|but|not)\b)"
 _CHILD = ("boy", "girl", "child", "kid")
 _GROWN = re.compile(r"\b(man|woman|lady|princess|prince)\b")
@@ -126,25 +126,21 @@ def sentences(text: str) -> Iterator[str]:
 
 def texts(path: Path) -> Iterator[str]:
     """The texts of a file that people wrote for children, or its lines of a sentence each."""
-    name = path.name.removesuffix(".xz")
-    with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
-        for line in file:
-            if name.endswith(".tsv"):
-                yield line.partition("\t")[0]
-            elif (record := json.loads(line)).get("kind", "") in KINDS and not ("title" in record and held_back(record["title"])):
-                yield record["text"]
+    for line in lines_of(path):
+        if ".tsv" in path.suffixes:
+            yield line.partition("\t")[0]
+        elif (record := json.loads(line)).get("kind", "") in KINDS and not ("title" in record and held_back(record["title"])):
+            yield record["text"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    from models.storyteller.worlds.book import bank
-
     parser = argparse.ArgumentParser(prog="python -m models.storyteller.sentences", description=__doc__)
     parser.add_argument("files", type=Path, nargs="+", help=".jsonl or .tsv, plain or .xz")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args(arguments)
     found = {path: list(texts(path)) for path in options.files}
-    stories = (text for path, some in found.items() if ".jsonl" in path.name for text in some)
-    reader = Reader(stories, (line.partition("|")[0].strip() for line in bank("animals")))
+    stories = (text for path, some in found.items() if ".jsonl" in path.suffixes for text in some)
+    reader = Reader(stories, animals())
     lines: defaultdict[str, set[str]] = defaultdict(set)
     for sentence in {one for some in found.values() for text in some for one in sentences(text)}:
         if (read := reader.read(sentence)) is not None:

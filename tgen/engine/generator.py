@@ -104,6 +104,7 @@ class Generator:
 
         `cancelled` is called after each step; `watch` gets the first sample's draws; the model does not read again what `prefix` has read.
         """
+        _require_prompt(prompt)
         job = self.job(Request(0, prompt, resolved), watch, prefix)
         scheduler = Scheduler(self.executor, job.rows, draft=self.draft)
         scheduler.add(job)
@@ -144,11 +145,8 @@ class Generator:
             yield from scheduler.step()
 
     def job(self, request: Request, watch: Callable[[Trace], None] | None = None, prefix: Prefix | SharedPrefixes | None = None) -> Job:
-        """The scheduler's job for a request.
-
-        Raises TgenError for a prompt of another type, one that does not fit, and for rules that are not valid.
-        """
-        ids = self._ids(request.prompt)
+        """The scheduler's job for a request. Raises TgenError for a prompt that does not fit, and for rules that are not valid."""
+        ids = self.tokenizer.encode(request.prompt) if isinstance(request.prompt, str) else request.prompt
         prepared = self.limits.prepare(ids, request.resolved, write=request.write)
         options = prepared.options
         draft = self._draft_prompt(prepared, prefix)
@@ -165,16 +163,6 @@ class Generator:
         count = request.score_prompt
         score = None if count is None else functools.partial(self._score, count)
         return Job(request.key, prepared, max(options.samples, options.num_beams), writer, None if score else prefix, draft, score)
-
-    def _ids(self, prompt: object) -> Sequence[int]:
-        """The ids of a prompt, which is text or ids already. Raises UsageError for anything else."""
-        if isinstance(prompt, str):
-            return self.tokenizer.encode(prompt)
-        if isinstance(prompt, bytes | bytearray):
-            raise UsageError("a prompt must be text or token ids, not bytes", "decode it: prompt.decode()")
-        if not isinstance(prompt, Sequence) or not all(isinstance(token, Integral) for token in prompt):
-            raise UsageError(f"a prompt must be text or a sequence of token ids, not {reprlib.repr(prompt)}")
-        return prompt
 
     def prefix(self) -> Prefix:
         """A prefix that keeps what a conversation or a series of prompts has read, the draft model's part included."""
@@ -245,6 +233,14 @@ class Generator:
     @functools.cached_property
     def _compiler(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(1, "tgen-constraints")
+
+
+def _require_prompt(prompt: object) -> None:
+    """Raise UsageError for a prompt that is neither text nor token ids, as a caller in Python may give one."""
+    if isinstance(prompt, bytes | bytearray):
+        raise UsageError("a prompt must be text or token ids, not bytes", "decode it: prompt.decode()")
+    if not isinstance(prompt, str) and not (isinstance(prompt, Sequence) and all(isinstance(token, Integral) for token in prompt)):
+        raise UsageError(f"a prompt must be text or a sequence of token ids, not {reprlib.repr(prompt)}")
 
 
 def _raised(told: Told) -> Iterator[Event]:
