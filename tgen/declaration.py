@@ -93,8 +93,8 @@ def declared(help: str, panel: str, metavar: str = "", **rest: Any) -> dict[str,
 
 
 def check_fields(record: Any) -> None:
-    """Raise UsageError for the first value of a record that its declaration does not allow; None is allowed where it is the default."""
+    """Raise UsageError for the first value of a record that its declaration does not allow; the default is always allowed."""
     for option in fields(record):
         value = getattr(record, option.name)
-        if option.metadata and not (value is None and option.default is None):
+        if option.metadata and value is not option.default:
             option.metadata["declaration"].check(option.name, value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, Literal, get_args
 
 from tgen.declaration import BEAMS, OUTPUT, PROMPT, RUNNING, SAMPLING, Declaration, check_fields, declared, flag
@@ -271,7 +272,8 @@ def settle_guesses(asked: Mapping[str, Any], environment: Mapping[str, str]) -> 
     return GuessOptions(**{**values, **given})
 
 
-def declarations(record: type) -> dict[str, Declaration]:
+@cache
+def declarations(record: type) -> Mapping[str, Declaration]:
     """The options that a record declares, in the order of a help page; three of them set `constraint`."""
     found: dict[str, Declaration] = {}
     for option in fields(record):
@@ -369,19 +371,25 @@ def check_early(asked: Mapping[str, Any], environment: Mapping[str, str]) -> Non
     resolve(asked, environment, {})
 
 
+@cache
+def _variables(record: type) -> Mapping[str, str]:
+    """The names of the environment variables that set a record's options, each with the option's name."""
+    return {f"TGEN_{name.upper()}": name for name, option in declarations(record).items() if option.environment}
+
+
 def environment_values(record: type, environment: Mapping[str, str]) -> dict[str, Any]:
     """The values that TGEN_... variables set for a record's options; an empty variable counts as unset. Raises UsageError."""
     values: dict[str, Any] = {}
-    for name, option in declarations(record).items():
-        variable, whole = f"TGEN_{name.upper()}", option.metavar == "INT"
-        text = environment.get(variable) if option.environment else None
-        if not text:
+    for variable, name in _variables(record).items():
+        if not (text := environment.get(variable)):
             continue
+        option = declarations(record)[name]
         try:
             values[name] = option.read(text)
             option.check(name, values[name])
         except (ValueError, UsageError) as error:
-            reason = error.message if isinstance(error, UsageError) else f"it is not {'a whole' if whole else 'a'} number"
+            kind = "a whole" if option.metavar == "INT" else "a"
+            reason = error.message if isinstance(error, UsageError) else f"it is not {kind} number"
             raise UsageError(
                 f"the environment sets {variable}={text!r}: {reason}", f"unset {variable}, or give it another value"
             ) from error

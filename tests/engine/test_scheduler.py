@@ -239,7 +239,7 @@ def test_a_request_that_comes_while_a_long_prompt_is_read_interrupts_it(monkeypa
     assert scheduler.idle
     session = executor.sessions[0]
     [first, second, *_] = session.read
-    assert (len(first[1]), len(first[0]) <= USUAL + 2) == (8, True)
+    assert (len(first[1]), len(first[0])) == (8, 1), "the long prompt does not hold it up"
     assert len(second[0]) <= 2 * (USUAL + 2), "beside a row that writes"
     kinds = [call for call, _ in session.calls if call in ("extend", "interrupted")]
     assert "interrupted" in kinds[2:], "later ones are interrupted, too"

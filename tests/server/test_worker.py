@@ -24,7 +24,7 @@ from starlette.types import Message
 from tests.server.conftest import Served
 from tests.server.test_load import until
 from tgen.engine.scheduler import Told
-from tgen.events import Piece
+from tgen.events import Piece, Reading
 from tgen.executors.session import Interrupt
 from tgen.options import GuessOptions, RunOptions
 from tgen.server.mailbox import EACH_SECONDS, FEW, LONGEST_SECONDS, Mailbox, Post
@@ -117,6 +117,16 @@ def test_what_came_together_is_taken_together() -> None:
         assert await mailbox.get() == pieces("c")
 
     asyncio.run(main())
+
+
+def test_new_text_is_delivered_before_progress() -> None:
+    """Of the events of one step, the text of a short prompt goes out first; a client that only hears how far its prompt was read waits."""
+    worker, order = Worker(), list[Told]()
+    told: Told = [(1, Reading(10, 100)), (2, Piece(0, "a")), (2, Piece(0, "b"))]
+    for key in (1, 2):
+        worker._listeners[key] = type("Recorded", (), {"put_nowait": staticmethod(order.append)})()
+    assert worker._deliver(told) == 2
+    assert order == [told[1:], told[:1]]
 
 
 def test_a_stream_has_a_chunk_for_every_token(served: Served) -> None:
@@ -370,7 +380,7 @@ def test_threads_that_compute_have_a_longer_slice() -> None:
     plain, longer, child, after = in_a_thread(run)
     assert longer == child
     assert longer[0] == plain[0]
-    assert longer[1] in (int(LONGER * plain[1]), plain[1]), "older systems do not act on it"
+    assert longer[1] in (LONGER * plain[1], plain[1]), "older systems do not act on it"
     assert after == plain
 
 
@@ -387,5 +397,5 @@ def test_the_threads_of_models_give_way(served: Served, monkeypatch: pytest.Monk
     monkeypatch.setattr("tgen.server.models.Engine", lambda *_: None)
     in_a_thread(lambda: models.load(models.all[0]))
     plain = in_a_thread(lambda: slice_of(0))[1]
-    assert [nanoseconds in (int(LONGER * plain), plain) for _, nanoseconds in found] == [True, True]
+    assert [nanoseconds in (LONGER * plain, plain) for _, nanoseconds in found] == [True, True]
     assert found[0] == found[1]

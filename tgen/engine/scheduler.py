@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from itertools import accumulate
+from typing import cast
 
 from tgen.arrays import Logits
 from tgen.engine.draft import Draft, DraftGuesses
@@ -60,6 +61,8 @@ class Scheduler:
         self._pace = Pace(measured=executor.exact)
         self._draft = draft
         self._interrupt = interrupt
+        interruptible = interrupt is not None and isinstance(self._session, InterruptibleSession)  # takes too long to ask in each step
+        self._interruptible = cast(InterruptibleSession, self._session) if interruptible else None
         self._interrupted = False  # whether the last step was; the next one is not, so that there is progress
         self._running: list[Job] = []  # in the order of their rows in the session
         self._waiting: deque[Job] = deque()
@@ -148,16 +151,16 @@ class Scheduler:
 
     def _read(self, rows: list[Sequence[int]], tails: list[int]) -> Logits | None:
         """The session's logits, None if the step was interrupted. The pace learns how long a step takes in which rows decode."""
-        ids, session = sum(map(len, rows)), self._session
+        ids = sum(map(len, rows))
         if self.only_reads:
-            if self._interrupt is not None and not self._interrupted and ids > UNINTERRUPTED and isinstance(session, InterruptibleSession):
-                logits = session.extend_unless(self._interrupt, rows, tails)
+            if self._interrupt is not None and self._interruptible is not None and not self._interrupted and ids > UNINTERRUPTED:
+                logits = self._interruptible.extend_unless(self._interrupt, rows, tails)
                 self._interrupted = logits is None
                 return logits
             self._interrupted = False
-            return session.extend(rows, tails)
+            return self._session.extend(rows, tails)
         begin = time.perf_counter()
-        logits = session.extend(rows, tails)
+        logits = self._session.extend(rows, tails)
         decoding = sum(job.width for job in self._running if not job.reading)
         reading = any(job.reading for job in self._running)
         self._pace.learn(ids - decoding if reading else 0, time.perf_counter() - begin)
@@ -193,35 +196,34 @@ class Scheduler:
     def _blocks(self, told: Told) -> list[list[Sequence[int]]]:
         """The ids that each running job's rows read in this step. Starts waiting jobs while there is room and more ids may be read."""
         decoding, guesses = self._offer()
-        budget = TOGETHER if not decoding else self._beside_rows(decoding, guesses=guesses)
+        budget = TOGETHER if not decoding else self._beside_rows(decoding, guesses)
         while (entering := self._enter(told, budget)) is not None:
             budget -= len(entering.prepared.source or ())
         shares = self._shares(decoding, budget)
         return [job.block(shares.get(job.key, 0)) for job in self._running]
 
-    def _beside_rows(self, decoding: int, ending: int = 0, guesses: int = 0) -> int:
-        """How many ids of prompts a step reads beside rows that decode, of which so many are prompts that end in it, and guesses."""
+    def _beside_rows(self, decoding: int, guesses: int) -> int:
+        """How many ids of prompts a step reads beside rows that decode, and guesses."""
         if self._beside is not None:
             return self._beside
         coming = min(len(self._waiting), self._rows - sum(job.rows for job in self._running))
-        prompts = sum(job.reading for job in self._running) - ending + coming
+        prompts = sum(job.reading for job in self._running) + coming
         return min(TOGETHER, self._pace.beside(decoding, prompts, guesses))
 
     def _shares(self, decoding: int, budget: int) -> dict[int, int]:
         """How many ids of each prompt this step reads, at least one: those with the fewest unread ids come first, whenever they came.
 
-        Where requests come at any time, a prompt that ends in this step counts as a row that decodes: a longer one must not hold it up, so
-        both together read no more than is read beside such rows.
+        Where requests come at any time and no row decodes, a prompt does not hold up shorter ones, whose first tokens come after this step.
         """
         shares: dict[int, int] = {}
-        ending = ended = 0  # how many prompts end in this step, and their ids
+        ended = 0  # the ids of prompts that end in this step
         for job in sorted((job for job in self._running if job.reading), key=lambda job: job.unread):
-            if self._interrupt is not None and not decoding and ending and job.unread > ended:
-                budget = min(budget, self._beside_rows(ending, ending) - ended)
+            if self._interrupt is not None and not decoding and 0 < ended < job.unread:
+                budget = 0
             shares[job.key] = share = max(1, min(job.most, budget))
             budget -= share * job.price
             if share == job.unread:
-                ending, ended = ending + 1, ended + share
+                ended += share
         return shares
 
     def _offer(self) -> tuple[int, int]:
@@ -339,8 +341,8 @@ class Scheduler:
 
     def _make_room(self, job: Job) -> None:
         """Take the memory of a job's prompt before it is read, where requests may come at any time and no row would have to wait."""
-        if self._interrupt is not None and self.only_reads and isinstance(self._session, InterruptibleSession):
-            self._session.make_room(self._interrupt, sum(one.width for one in self._running), min(job.unread, TOGETHER))
+        if self._interrupt is not None and self._interruptible is not None and self.only_reads:
+            self._interruptible.make_room(self._interrupt, sum(one.width for one in self._running), min(job.unread, TOGETHER))
 
     def _keep(self, job: Job, row: int) -> None:
         """Give a row's cache to the job's prefix: of a single row all ids that it has read, of several rows the prompt that they share."""

@@ -1,8 +1,10 @@
 """Asks Linux to run others as soon as they have something to do, though the model keeps all processors busy.
 
-From Linux 6.12 on, a thread that wakes up runs at once if its slice is shorter than that of the thread which has the processor. Else it
-waits until the other's slice is over, as long as some steps of a small model take. So the thread of the connections has a short slice, and
-the threads that compute have one that is longer than usual, for the sake of the clients, which may be on the same machine.
+From Linux 6.12 on, a thread that wakes up runs at once if its slice is shorter and its deadline earlier than those of the thread which has
+the processor; a deadline is a slice away from where the slice began. Else it waits until the other's slice is over, as long as some steps
+of a small model take. So the thread of the connections has a short slice, and the threads that compute have one so much longer than usual
+that the deadline of a client, which may be on the same machine, is nearly always earlier. The short slice is as long as reading a request
+or sending a token takes: a thread that has used up its slice has to wait in the middle of it. Every thread still gets its fair share.
 `man 2 sched_setattr` tells of the calls.
 """
 
@@ -16,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SHORT_NANOSECONDS, LONGER = 100_000, 1.25
+SHORT_NANOSECONDS, LONGER = 1_000_000, 20
 CALL_NUMBERS = {"x86_64": 314, "aarch64": 274}  # of sched_setattr; that of sched_getattr is the next one
 RESET_ON_FORK = 1  # threads that this one starts are like others
 ATTRIBUTES = "=IIQiIQQQ"
@@ -31,7 +33,7 @@ def wake_at_once() -> bool:
 def giving_way() -> Iterator[None]:
     """Make the slice of the calling thread and of those that it starts longer than usual, until the context ends."""
     usual = _slice()
-    longer = usual > 0 and _set_slice(int(LONGER * usual))
+    longer = usual > 0 and _set_slice(LONGER * usual)
     try:
         yield
     finally:

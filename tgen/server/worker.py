@@ -298,6 +298,6 @@ class Worker:
         for key, event in told:
             if (queue := self._listeners.get(key)) is not None:
                 parts.setdefault(queue, []).append((key, event))
-        for queue, part in parts.items():
-            queue.put_nowait(part)
+        for queue, part in sorted(parts.items(), key=lambda one: all(isinstance(event, Reading) for _, event in one[1])):
+            queue.put_nowait(part)  # text comes before the progress of prompts, for which nobody waits
         return len(self._listeners)
