@@ -5,6 +5,8 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
 
 from .book import Form, bank, bank_forms, header_forms, plots, read_form
 from .mention import Voice, article
@@ -32,8 +34,21 @@ _ONCE = {"plain": 0.16, "fairy": 0.5, "bedtime": 0.2, "funny": 0.1, "told": 0.2}
 _OPENING = {"plain": 0.85, "fairy": 0.6, "bedtime": 0.6, "funny": 0.75, "told": 0.5}  # how often another opening does, if that does not
 _OWNER = 0.4  # how often the opening tells of a thing that the plot gives to the hero
 _BORROWED = 0.75  # how often a sentence that somebody wrote opens a story, where there are such sentences
-_OF_SORT, _OF_HERO = 0.3, 0.65  # how often it is one for the hero's sort, where there is one; else, how often one of a hero
-_LED = {"named": 0.5, "sort": 0.9, "free": 0.85}  # how often words lead from it to the story
+_OF_SORT, _OF_HERO = 0.5, 0.65  # how often it is one that says of what sort the hero is; else, how often one of a hero
+_OF_THIS_SORT = 0.4  # how often that is one which somebody wrote of this sort, where there is one
+# What makes a line about a hero who has a name one about a hero who has none yet.
+_SORTS = [
+    f"{before}{hero}{who}"
+    for hero in ("{a.a}", "a little {a.noun}", "a small {a.noun}", "a young {a.noun}")
+    for before, who in (
+        *[(time, "") for time in ("", "", "One day, ", "One morning ", "Long ago, ", "Late in the evening, ", "Not far from here, ")],
+        *product(("Once upon a time there was ", "Once upon a time, there lived ", "There once was "), (" who", " that")),
+    )
+]
+_BEGINS_WITH_HERO = re.compile(
+    r"\{a\.name\}(?= (?:was|had|went|came|saw|took|made|got|found|ran|lost|stood|sat|kept|knew|heard|[a-z]{3,}ed)\b)"
+)
+_LED = {"named": 0.5, "sort": 0.9, "sort-clear": 0.9, "free": 0.85}  # how often words lead from it to the story
 _NAME_FIRST = 0.45  # how often it is "Tom said", not "said Tom"
 _SMALLEST = "Once there was a stone who wanted to be a loaf, and in the end it was content."
 _SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with"}
@@ -57,13 +72,18 @@ class Telling:
     extras: tuple[str, ...] = ()  # words that were to be mentioned, too
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sentences:
     """Sentences that people wrote, as `models.storyteller.sentences` finds them: about the hero, a hero of some sort, anything else."""
 
     named: list[str]
     free: list[str]
     sorts: dict[str, list[str]]
+
+    @cached_property
+    def unnamed(self) -> list[str]:
+        """The lines that can do without the hero's name: they begin with it, and with what the hero did."""
+        return [line for line in self.named if _BEGINS_WITH_HERO.match(line) and line.count("{a.") == 1]
 
 
 Extra = tuple[str, str]  # a word that no plot needs, and what it is: noun, adjective or verb
@@ -320,17 +340,21 @@ class Teller:
         hero = self.story.entities["a"]
         assert isinstance(hero, Character)
         sort = sentences.sorts.get("child" if hero.kind == "child" else hero.noun, ())
-        if sort and self.rng.random() < _OF_SORT:
-            kind, lines = "sort", sort
-        elif self.rng.random() < _OF_HERO:
-            kind, lines = "named", sentences.named
-        else:
-            kind, lines = "free", sentences.free
-        form = read_form(self.rng.choice(lines))
+        kind, lines = ("named", sentences.named) if self.rng.random() < _OF_HERO else ("free", sentences.free)
+        if self.rng.random() < _OF_SORT:
+            kind, lines = "sort", sort if sort and self.rng.random() < _OF_THIS_SORT else sentences.unnamed
+        line = self.rng.choice(lines)
+        if lines is sentences.unnamed:
+            line = _BEGINS_WITH_HERO.sub(self.rng.choice(_SORTS), line)
+            line = line[0].upper() + line[1:]
+        form = read_form(line)
         if not self.fits(form, scope):
             return False
         self.say(form, scope)
         self.literal(" ")
+        if kind == "sort" and not self.voice.memory.passer:
+            kind = self.rng.choice(("sort", "sort-clear"))
+            self.voice.memory.now.append("a")  # "her name" is the hero's: the sentence is about nobody else
         if self.rng.random() < _LED[kind]:
             self._nested(bank_forms(f"after-{kind}"), scope)
             self.literal(" ")
