@@ -30,6 +30,7 @@ RANKS = {
     "options": 0,
     "declaration": 0,
     "values": 0,
+    "environment": 0,
     "events": 0,
     "errors": 0,
     "files": 0,

@@ -1,19 +1,28 @@
 """The options of a generation: each is declared once, checked when its record is made, and resolved once.
 
 Precedence: command line or call > environment (`TGEN_TOP_K` ...) > the user's settings > the folder's generation_config.json > built-in.
-An `environment` holds the variables, and the settings as text under the options' own names (`top_k`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
 from typing import Any, Literal, get_args
 
-from tgen.declaration import BEAMS, OUTPUT, PROMPT, RUNNING, SAMPLING, Declaration, check_fields, declared, flag
+from tgen.declaration import BEAMS, OUTPUT, PROMPT, RUNNING, SAMPLING, check_fields, declared, flag
+from tgen.environment import environment_values, settings_values, standing_values
 from tgen.errors import UsageError
-from tgen.values import CONSTRAINTS, NO_BREAKERS, SAMPLERS, Constraint, read_biases, read_constraint, read_samplers, split_bias
+from tgen.values import (
+    CONSTRAINTS,
+    NO_BREAKERS,
+    SAMPLERS,
+    Constraint,
+    declarations,
+    read_biases,
+    read_constraint,
+    read_samplers,
+    split_bias,
+)
 
 Overflow = Literal["error", "truncate-left", "shrink"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -272,15 +281,6 @@ def settle_guesses(asked: Mapping[str, Any], environment: Mapping[str, str]) -> 
     return GuessOptions(**{**values, **given})
 
 
-@cache
-def declarations(record: type) -> Mapping[str, Declaration]:
-    """The options that a record declares, in the order of a help page; three of them set `constraint`."""
-    found: dict[str, Declaration] = {}
-    for option in fields(record):
-        found |= CONSTRAINTS if option.name == "constraint" else {option.name: option.metadata["declaration"]}
-    return found
-
-
 DECLARED = declarations(GenerationOptions)
 ENVIRONMENT = tuple(name for name, option in DECLARED.items() if option.environment)
 FROM_MODEL = tuple(name for name, option in DECLARED.items() if option.folder)
@@ -369,39 +369,3 @@ def _reconcile_beams(settled: dict[str, Any], origins: dict[str, Origin]) -> Non
 def check_early(asked: Mapping[str, Any], environment: Mapping[str, str]) -> None:
     """Raise UsageError for options that are wrong with every model, before anything heavy is imported."""
     resolve(asked, environment, {})
-
-
-@cache
-def _variables(record: type) -> Mapping[str, str]:
-    """The names of the environment variables that set a record's options, each with the option's name."""
-    return {f"TGEN_{name.upper()}": name for name, option in declarations(record).items() if option.environment}
-
-
-def environment_values(record: type, environment: Mapping[str, str]) -> dict[str, Any]:
-    """The values that TGEN_... variables set for a record's options; an empty variable counts as unset. Raises UsageError."""
-    values: dict[str, Any] = {}
-    for variable, name in _variables(record).items():
-        if not (text := environment.get(variable)):
-            continue
-        option = declarations(record)[name]
-        try:
-            values[name] = option.read(text)
-            option.check(name, values[name])
-        except (ValueError, UsageError) as error:
-            kind = "a whole" if option.metavar == "INT" else "a"
-            reason = error.message if isinstance(error, UsageError) else f"it is not {kind} number"
-            raise UsageError(
-                f"the environment sets {variable}={text!r}: {reason}", f"unset {variable}, or give it another value"
-            ) from error
-    return values
-
-
-def settings_values(record: type, environment: Mapping[str, str]) -> dict[str, Any]:
-    """The values that the settings file, which was checked when it was read, gives to a record's options. Raises ValueError, UsageError."""
-    found = {name: option for name, option in declarations(record).items() if option.environment and name in environment}
-    return {name: option.read(environment[name]) for name, option in found.items()}
-
-
-def standing_values(record: type, environment: Mapping[str, str]) -> dict[str, Any]:
-    """The values that stand where a command line gives none: those of the environment, then those of the settings. Raises UsageError."""
-    return {**settings_values(record, environment), **environment_values(record, environment)}

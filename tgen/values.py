@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Literal
 
 from tgen.declaration import OUTPUT, Declaration, flag
@@ -142,3 +143,12 @@ def split_bias(text: str) -> tuple[int | str, float]:
     except (ValueError, RecursionError):
         quoted = token
     return quoted, bias
+
+
+@cache
+def declarations(record: type) -> Mapping[str, Declaration]:
+    """The options that a record declares, in the order of a help page; three of them set `constraint`."""
+    found: dict[str, Declaration] = {}
+    for option in fields(record):
+        found |= CONSTRAINTS if option.name == "constraint" else {option.name: option.metadata["declaration"]}
+    return found

@@ -13,7 +13,8 @@ import tgen
 from tests.cli.conftest import Ask
 from tests.cli.processes import environment, golden
 from tgen.events import Note
-from tgen.options import DECLARED, RunOptions, declarations
+from tgen.options import DECLARED, RunOptions
+from tgen.values import declarations
 
 EMPTY = [
     (["generate", "x", "-m", ""], "--model"),

@@ -236,7 +236,10 @@ def test_samples_are_of_the_model_that_is_written(tmp_path: Path, by_heart: tupl
     assert (sample.prompt, sample.text.startswith(" four five six seven")) == ("one two three", share == 1.0)
 
 
-def test_to_write_an_average_changes_nothing_of_what_is_learned(tmp_path: Path, by_heart: tuple[Path, list[TrainingEvent]]) -> None:
+def test_to_write_an_average_changes_nothing_of_what_is_learned(
+    tmp_path: Path, by_heart: tuple[Path, list[TrainingEvent]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tgen.train.trainer.bfloat16_is_faster", lambda _: False)  # on a busy machine, its answer changes
     learned, base = [], BaseModel(by_heart[0])
     text = written(tmp_path, "text.txt", "three two one twelve " * 300)
     for every in (1, 4):

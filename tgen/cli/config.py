@@ -15,8 +15,9 @@ import typer
 from tgen.cli import options as p
 from tgen.cli import settings
 from tgen.cli.completion import command_names
+from tgen.environment import environment_values
 from tgen.errors import TgenError, UsageError
-from tgen.options import GenerationOptions, GuessOptions, RunOptions, environment_values
+from tgen.options import GenerationOptions, GuessOptions, RunOptions
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 

@@ -25,19 +25,18 @@ from tgen.declaration import PROMPT as PROMPT
 from tgen.declaration import RUNNING as RUNNING
 from tgen.declaration import SAMPLING as SAMPLING
 from tgen.declaration import Declaration, flag
+from tgen.environment import standing_values
 from tgen.errors import UsageError
 from tgen.options import (
     GenerationOptions,
     GuessOptions,
     RunOptions,
     check_early,
-    declarations,
     settle_guesses,
-    standing_values,
 )
 from tgen.ui import messages
 from tgen.ui.terminal import Color
-from tgen.values import read_constraint
+from tgen.values import declarations, read_constraint
 
 Command = Callable[..., int]
 

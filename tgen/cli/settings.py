@@ -18,8 +18,9 @@ from typing import Any, Literal, get_args
 from tgen.declaration import OUTPUT, PROMPT, RUNNING, Declaration, flag
 from tgen.errors import UsageError
 from tgen.files import decode_text
-from tgen.options import GenerationOptions, GuessOptions, RunOptions, declarations
+from tgen.options import GenerationOptions, GuessOptions, RunOptions
 from tgen.ui.terminal import Color
+from tgen.values import declarations
 
 KEYS = Literal["auto", "emacs", "vi"]
 FILE_VARIABLE = "TGEN_CONFIG"

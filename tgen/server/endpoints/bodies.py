@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, get_args
 
+from tgen.environment import settings_values
 from tgen.errors import UsageError
-from tgen.options import GenerationOptions, Pooling, settings_values
+from tgen.options import GenerationOptions, Pooling
 from tgen.values import CONSTRAINTS
 
 Check = Callable[[Any], bool]
