@@ -28,8 +28,8 @@ class BeamSettings:
     """How many beams, and when to stop.
 
     `early_stopping` True stops as soon as that many beams have ended; False stops when no running beam beats the worst ended one at its
-    present length, "never" when none can at any length. Scores are sums of log-probabilities divided by length ** length_penalty. The
-    probabilities of the tokens that penalties and rules leave add up to 1 if they are `renormalised`.
+    present length; "never" stops when no running beam can beat it at any length. Scores are sums of log-probabilities divided by
+    length ** length_penalty. With `renormalised`, the probabilities that penalties and rules leave are scaled to add up to 1.
     """
 
     beams: int
@@ -113,7 +113,7 @@ class Beams:
     """Continues one request by beam search; all text comes at the end, because any beam may win until then."""
 
     def __init__(self, search: Search, adjustment: Adjustment, samples: Sequence[Sample]) -> None:
-        """`adjustment` is that of the prompt, which every beam goes on with; the best beams become the samples."""
+        """Each beam starts with a copy of `adjustment`, which is the prompt's; the best beams become the samples."""
         self._search = search
         self._adjustments = [adjustment.copy() for _ in search.running]
         self._samples = samples
@@ -144,7 +144,7 @@ class Beams:
         return self._texts(reason)
 
     def _texts(self, reason: FinishReason = "cancelled") -> list[Event]:
-        """The best texts; one that has not ended ends for this reason."""
+        """The events of the best texts; a text that has not ended ends for this reason."""
         events: list[Event] = []
         best = self._search.best(len(self._samples))
         for sample, ids in zip(self._samples, best, strict=False):

@@ -55,7 +55,7 @@ class Draft:
                 return
             for place, (row, logits) in enumerate(zip(going, session.extend(blocks), strict=True)):
                 row.propose(logits[: self.vocab])
-                if made == 1:  # some guesses may turn out wrong
+                if made == 1:  # the row comes back to this place if guesses turn out wrong
                     session.mark(place)
             staying = [row for row in going if row.wanted > made]  # in front, because the rows are sorted
             for place in range(len(staying), len(going)):
@@ -68,7 +68,7 @@ class DraftPrompt:
     """The draft model's row of a prompt, which the samples of a request share until they begin."""
 
     def __init__(self, draft: Draft, ids: Sequence[int], samples: int, prefix: Prefix | None = None) -> None:
-        """The model does not read again what `prefix` has read; it gets the row back if there is a single sample."""
+        """The model does not read again what `prefix` has read. With a single sample, `prefix` gets the row back."""
         self.draft = draft
         self.ids = list(ids)
         self.prefix = prefix
@@ -77,7 +77,7 @@ class DraftPrompt:
         self._done = 0
 
     def read(self, end: int) -> None:
-        """Read the prompt up to this place, but leave its last id: the logits after it are needed later."""
+        """Read the prompt up to this place, but never its last id: the logits after it are needed later."""
         end = min(end, len(self.ids) - 1, self.draft.context)
         if self._session is None:
             session, self._done = self.prefix.take(self.ids) if self.prefix else (None, 0)
@@ -139,7 +139,7 @@ class DraftGuesses(Guesses):
         if self._options.temperature == 0:
             self.offered.append(int(np.argmax(logits)))
             return
-        # Any distribution may propose: without XTC and Mirostat, which depend on what the large model's sampler has drawn.
+        # Any distribution may propose. This one leaves out XTC and Mirostat, which depend on what the large model's sampler has drawn.
         candidates = filtered(Candidates(np.arange(len(logits)), logits), self._options)[-1][1]
         self._proposals.append(candidates)
         self.offered.append(candidates.at(self._random.random()))
@@ -167,7 +167,7 @@ class DraftGuesses(Guesses):
         self._pace.learn(offered, right)
 
     def remember(self) -> None:
-        """Give the row to the prefix of the prompt, for a prompt that begins with this text."""
+        """Give the row to the prefix of the prompt, for a later prompt that begins with this text."""
         if self._prompt.prefix is not None and self._session is not None:
             self._prompt.prefix.keep(self._session, self.ids[: self._read])
 

@@ -61,7 +61,7 @@ class Generator:
         """`defaults` are the model folder's settings; `answer_start` is the first id of an encoder-decoder's answer.
 
         `vocab` is the model's number of logits; None means the number of the tokenizer's entries. `guess` says whether to guess ahead; None
-        means that it is done where it cannot change a text. The model of `draft`, if there is one, makes the guesses.
+        means only where guesses cannot change a text. The model of `draft`, if there is one, makes the guesses.
         """
         self.executor = executor
         self.tokenizer = tokenizer
@@ -77,7 +77,7 @@ class Generator:
         return self.limits.context
 
     def generate(self, prompt: str, **options: Any) -> str:
-        """The continuation of a prompt as one string; options are the fields of `GenerationOptions`."""
+        """The continuation of a prompt as one string (the first sample's); options are the fields of `GenerationOptions`."""
         return "".join(event.text for event in self.stream(prompt, **options) if isinstance(event, Piece) and event.index == 0)
 
     def stream(self, prompt: str, *, cancelled: Callable[[], bool] = lambda: False, **options: Any) -> Iterator[Event]:
@@ -111,7 +111,8 @@ class Generator:
         try:
             while not scheduler.idle:
                 told = scheduler.step()
-                stop = cancelled()  # before anything is shown: whoever sees text can rely on being heard
+                # Asked before any event is shown: from its first call on, it may hold signals back until a step has ended.
+                stop = cancelled()
                 yield from _raised(told)
                 if stop:
                     yield from _raised(scheduler.cancel(job.key))
@@ -159,7 +160,7 @@ class Generator:
         else:
             writer = Future()
             writer.set_result(self._writer(prepared, watch, draft))
-        # A row that was read before gives no logits, so a prompt whose tokens are scored is read as a whole.
+        # A kept row gives no logits for the ids that it has read, so a prompt whose tokens are scored is read as a whole.
         count = request.score_prompt
         score = None if count is None else functools.partial(self._score, count)
         return Job(request.key, prepared, max(options.samples, options.num_beams), writer, None if score else prefix, draft, score)

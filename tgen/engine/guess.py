@@ -24,8 +24,8 @@ LENGTHS = (4, 3, 2)
 def cost(ids: int) -> float:
     """How long a pass over `ids` ids takes on a CPU, measured in passes over one id.
 
-    The first of several ids costs most: the multiplication of a matrix by a vector becomes one by a matrix. Some 16 further ids take as
-    long to compute as the weights take to read.
+    The second id adds the most: a product of a matrix and a vector becomes one of two matrices. Some 16 further ids take as long to
+    compute as the weights take to read.
     """
     return 1.0 if ids == 1 else 1.25 + ids / 16
 

@@ -78,7 +78,7 @@ class Job:
     next: list[Next] = field(default_factory=list)  # its rows, once the prompt has been read
     lengths: list[int] = field(default_factory=lambda: [0])  # how many ids each row has read
     read: list[int] = field(default_factory=list)  # the tokens and right guesses read after the prompt, if the job has a single row
-    bytes: int = 0  # the most cache that its rows may need
+    bytes: int = 0  # the most bytes of cache that its rows may need
     left: int = 0  # how many samples have not ended
     cut: bool = False  # whether the length limit ended a sample
 
@@ -94,17 +94,17 @@ class Job:
 
     @property
     def most(self) -> int:
-        """How many of them a step may read."""
+        """How many unread ids of the prompt a step may read."""
         return min(self.unread, CHUNK if self.score is None else SCORED)
 
     @property
     def price(self) -> int:
-        """What reading one of them counts among the ids that a step may read: more if each takes the memory of logits."""
+        """How many of the ids that a step may read one id of this prompt counts as: more than one if it needs logits, for their memory."""
         return 1 if self.score is None else CHUNK // SCORED
 
     @property
     def overdue(self) -> bool:
-        """Whether it has had a row for longer than it may take."""
+        """Whether the job has had a row for longer than its `max_time`."""
         limit = self.prepared.options.max_time
         return limit is not None and time.perf_counter() - self.begun > limit
 
@@ -120,7 +120,7 @@ class Job:
         return [self.prepared.ids[self.done : self.done + most]]
 
     def tails(self, block: Sequence[Sequence[int]]) -> list[int]:
-        """At how many of the last positions of each row in a block it needs logits: none before the end of a prompt without scores."""
+        """For each row in a block, at how many of its last positions the job needs logits: none before the end of an unscored prompt."""
         if not self.reading or self.score is not None:
             return [len(row) for row in block]
         return [int(self.done + len(block[0]) == len(self.prepared.ids))]
@@ -136,7 +136,7 @@ class Job:
 
     @property
     def read_ids(self) -> list[int]:
-        """The ids that its first row has read at least."""
+        """The first ids that its first row has read; the row may have read more."""
         return [*self.prepared.ids[: self.done], *self.read]
 
     def remember_read(self) -> None:
@@ -157,7 +157,7 @@ class Job:
         return Started(len(prepared.source or prepared.ids), prepared.options.max_new_tokens, prepared.seed, self.known, tuple(self.scores))
 
     def told(self, events: Sequence[Event]) -> Iterator[tuple[int, Event]]:
-        """A writer's events with the request's key and times; a note comes before the last one if the context cut the text."""
+        """A writer's events with the request's key and times; a note comes before the last event if the context cut the text."""
         now = time.perf_counter()
         for event in events:
             if isinstance(event, Finished):

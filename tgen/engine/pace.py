@@ -5,23 +5,24 @@ from __future__ import annotations
 # Where the clock does not decide, a step reads this many ids, and two more for each row that decodes: a pass over few ids spends its time
 # on reading the weights, which takes as long as computing some 16 ids.
 USUAL = 16
-# Where it does, the sizes are the powers of two up to this one, and the first steps read 2 ** FIRST ids.
+# Where the clock decides, the sizes are the powers of two up to 2 ** MOST, and the first steps read 2 ** FIRST ids.
 MOST, FIRST = 8, 3
-# A step with prompts may take this many times what a step without them takes.
+# A step with prompts may take this many times as long as a step without them.
 LIMIT = 2.0
-# One step counts this much for what steps of its size take. A step that took more than HELD_UP times what was expected was held up by
-# something else, and counts as that much.
+# The weight of one step in the average of its size. A step that took more than HELD_UP times as long as expected was held up by
+# something else: it counts as HELD_UP times.
 WEIGHT, HELD_UP = 0.25, 2.0
-# Beyond the limit, too, a step reads twice as many ids if it takes less than ALIKE times as long: the first further ids can cost the most,
-# because one row alone has a faster kernel.
+# Even beyond the limit, a step reads twice as many ids if it then takes at most ALIKE times as long: the first ids of a prompt can cost
+# the most, because a single row has a faster kernel.
 ALIKE = 1.15
-# A step without prompts counts as taking at least this share of any other, in case none was seen, or none since the machine became slower.
+# A step without prompts counts as taking at least this share of the fastest step with them: perhaps none was seen, or none since the
+# machine became slower.
 SURELY = 0.4
-# After this many steps of one size, the pace forgets what the next larger one took, because that may have changed.
+# After this many steps of one size, the pace forgets how long the next larger size took, because that may have changed.
 FORGET = 100
-# Several prompts may read more, up to so many times as much: their first tokens are waited for, too, and rows gain by decoding together.
+# A step may read more of several prompts, up to this many times as much: users wait for first tokens, too, and rows decode faster together.
 CROWD = 16
-# Where prompts outnumber the rows that decode, a step may take so many seconds for their sake.
+# Where prompts outnumber the rows that decode, a step may take this many seconds for their sake.
 PATIENCE = 0.25
 
 
@@ -50,10 +51,10 @@ class Pace:
             self._choose()
 
     def beside(self, decoding: int, prompts: int = 1, guesses: int = 0) -> int:
-        """How many ids of so many prompts a step reads beside this many rows that decode, and so many guesses; at least one.
+        """How many ids of `prompts` prompts a step reads beside `decoding` rows that decode and their `guesses`; at least one.
 
-        Where prompts outnumber the rows, each reads more, in the ratio of the two: fewer wait for a next token than for a first one, and a
-        crowd that came at once is soon a whole batch.
+        Where prompts outnumber the rows, a step reads more, in the ratio of the two: more users wait for a first token than for a next one,
+        and prompts that came together soon decode together.
         """
         crowd = min(CROWD, max(1, prompts))
         if not self._measured:
@@ -70,7 +71,7 @@ class Pace:
         """Take the next larger or smaller size, if that is better."""
         size, taken = self._size, self._seconds[self._size]
         plain = max(self._plain, SURELY * min(self._seconds.values()))
-        # If it was not seen yet, twice as many ids add twice as much at most, and half as many half as much at least.
+        # For a size that was not seen yet: twice as many ids add at most twice as much time, half as many at least half as much.
         larger = self._seconds.get(size + 1, 2 * taken - plain)
         smaller = self._seconds.get(size - 1, (taken + plain) / 2)
         self._stayed += 1
@@ -84,5 +85,5 @@ class Pace:
 
 
 def _moved(known: float, seconds: float) -> float:
-    """The average after one more time."""
+    """The moving average after one more measurement."""
     return known + WEIGHT * (min(seconds, HELD_UP * known) - known)

@@ -26,7 +26,7 @@ class Prefix:
         return list(self._ids)
 
     def take(self, ids: Sequence[int]) -> tuple[Session | None, int]:
-        """Take out the row, cut back to the ids that it shares with a prompt, or to fewer; returns its session and their number.
+        """Take out the row, cut back to ids that it shares with a prompt; returns its session and the number of these ids.
 
         The prompt's last id is never among them, because the caller needs the logits after it. Returns None and 0 if no id is shared.
         """

@@ -80,7 +80,7 @@ class PromptCache:
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """A digest that changes whenever a folder's weights or settings do: config.json, and the size and times of every file of weights.
+    """A digest that changes whenever a model does: of config.json, the adapters, and the size and times of every file of weights.
 
     Hashing all weights would take longer than reading the prompt. Every write sets a file's ctime, and unlike its mtime, no program can set
     it back. A copied folder gets another digest, so its first run reads the prompt again.

@@ -64,7 +64,7 @@ class Limits:
     def prepare(self, ids: Sequence[int], resolved: Resolved, *, write: bool = True) -> Prepared:
         """Make a prompt fit under the overflow policy.
 
-        It may fill the context if nothing is to `write`. Raises CapacityError, UsageError.
+        Unless a text is to be written after it (`write`), the prompt may fill the context. Raises CapacityError, UsageError.
         """
         options, source = resolved.options, None
         notes = options.notes()

@@ -88,7 +88,7 @@ class Line:
         """Draw a token at each of the row's positions [positions, vocab], up to the first that is not the guess.
 
         Returns the events, and the row that goes on from here (of parent 0) if the sample has not ended. Logits that are not finite end
-        the draws before them: the next step reads that position again, and then raises the error alone.
+        the draws: the next step reads their position again, and raises the error.
         """
         events: list[Event] = []
         tokens: list[int] = []
@@ -110,7 +110,7 @@ class Line:
         return [self.counted(event) for event in events], Next(0, tokens[-1], self.guesses, wrong)
 
     def counted(self, event: Event) -> Event:
-        """The event; a Finished tells how many guesses there were."""
+        """The event; if it is Finished, with the number of guesses."""
         if self.guesses is None or not isinstance(event, Finished):
             return event
         return replace(event, guessed=self.guesses.made, guessed_right=self.guesses.right)

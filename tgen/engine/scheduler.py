@@ -23,15 +23,15 @@ from tgen.errors import MemoryLimitError, TgenError
 from tgen.events import Event, Finished, Note, Reading
 from tgen.executors.session import Executor, Interrupt, InterruptibleSession
 
-# A step reads up to this many ids of several prompts: more would only take more memory.
+# A step reads at most this many ids of all prompts together: more would take more memory and save no time.
 TOGETHER = 2048
 # The share of the free memory that caches may take; the rest is for the activations of a pass.
 CACHE_SHARE = 0.8
 # A step that can only wait for a constraint to be compiled returns after this many seconds, so that its caller can cancel.
 PATIENCE_SECONDS = 0.05
-# A request waits for another one that is reading the beginning of both their prompts, if at least this many ids need not be read again.
+# A request waits while another one reads the beginning that both prompts share, if that saves reading at least this many ids.
 WORTH_WAITING = 32
-# A new request does not interrupt a step that reads no more ids than this: that takes about as long as a few steps of decode.
+# A new request does not interrupt a step that reads at most this many ids: such a step takes about as long as a few steps of decode.
 UNINTERRUPTED = 64
 
 Told = list[tuple[int, Event | TgenError]]
@@ -49,10 +49,11 @@ class Scheduler:
         draft: Draft | None = None,
         interrupt: Interrupt | None = None,
     ) -> None:
-        """`beside` is how many ids of prompts a step reads while rows decode; None reads so few that the time between tokens stays short.
+        """`beside` is how many ids of prompts a step reads while rows decode; with None, so few that the time between tokens stays short.
 
-        The model of `draft`, if there is one, makes the guesses. Where requests may come at any time, `interrupt` goes up when one comes:
-        then it need not wait until a part of a long prompt has been read, and a short prompt is read before a longer one.
+        The model of `draft`, if there is one, makes the guesses. A caller whose requests may come at any time gives `interrupt`, and raises
+        it for each new request: the request then need not wait until a part of a long prompt has been read. Short prompts are then read
+        before longer ones.
         """
         self._executor = executor
         self._session = executor.open()
@@ -61,9 +62,9 @@ class Scheduler:
         self._pace = Pace(measured=executor.exact)
         self._draft = draft
         self._interrupt = interrupt
-        interruptible = interrupt is not None and isinstance(self._session, InterruptibleSession)  # takes too long to ask in each step
+        interruptible = interrupt is not None and isinstance(self._session, InterruptibleSession)  # too slow to check in each step
         self._interruptible = cast(InterruptibleSession, self._session) if interruptible else None
-        self._interrupted = False  # whether the last step was; the next one is not, so that there is progress
+        self._interrupted = False  # whether the last step was; the next one cannot be, so that there is progress
         self._running: list[Job] = []  # in the order of their rows in the session
         self._waiting: deque[Job] = deque()
         self._most_bytes: float | None = None
@@ -122,7 +123,7 @@ class Scheduler:
         try:
             logits = self._read([ids for block in blocks for ids in block], [tail for block in tails for tail in block])
         except MemoryLimitError as error:
-            # No row has read anything. The next step tries again, without the rows that were only kept; if there are none, the newest
+            # No row has read anything. The next step tries again without the rows kept for later requests; if there are none, the newest
             # request ends with this error.
             job = self._running[-1]
             if isinstance(job.prefix, SharedPrefixes) and job.prefix.drop_oldest():
@@ -150,7 +151,7 @@ class Scheduler:
         return told
 
     def _read(self, rows: list[Sequence[int]], tails: list[int]) -> Logits | None:
-        """The session's logits, None if the step was interrupted. The pace learns how long a step takes in which rows decode."""
+        """The session's logits; None if the step was interrupted. The pace learns the time of every step in which rows decode."""
         ids = sum(map(len, rows))
         if self.only_reads:
             if self._interrupt is not None and self._interruptible is not None and not self._interrupted and ids > UNINTERRUPTED:
@@ -167,7 +168,7 @@ class Scheduler:
         return logits
 
     def _advance(self, job: Job, block: list[Sequence[int]], logits: Logits, offset: int, told: Told) -> list[int]:
-        """Pass a step's logits to a job. Returns the rows that the job's next rows continue, counted within the job."""
+        """Pass a step's logits to a job. Returns the parents of the job's next rows, as numbers within the job; none if it has ended."""
         job.lengths = [length + len(ids) for length, ids in zip(job.lengths, block, strict=True)]
         try:
             if job.reading:
@@ -203,7 +204,7 @@ class Scheduler:
         return [job.block(shares.get(job.key, 0)) for job in self._running]
 
     def _beside_rows(self, decoding: int, guesses: int) -> int:
-        """How many ids of prompts a step reads beside rows that decode, and guesses."""
+        """How many ids of prompts a step reads beside `decoding` rows that decode and their `guesses`."""
         if self._beside is not None:
             return self._beside
         coming = min(len(self._waiting), self._rows - sum(job.rows for job in self._running))
@@ -211,9 +212,10 @@ class Scheduler:
         return min(TOGETHER, self._pace.beside(decoding, prompts, guesses))
 
     def _shares(self, decoding: int, budget: int) -> dict[int, int]:
-        """How many ids of each prompt this step reads, at least one: those with the fewest unread ids come first, whenever they came.
+        """How many ids of each prompt this step reads, at least one, by the job's key. Prompts with the fewest unread ids come first.
 
-        Where requests come at any time and no row decodes, a prompt does not hold up shorter ones, whose first tokens come after this step.
+        Where requests come at any time and no row decodes, a step that ends short prompts reads only one id of each longer one, so that
+        the first tokens of the short ones come soon.
         """
         shares: dict[int, int] = {}
         ended = 0  # the ids of prompts that end in this step
@@ -263,7 +265,7 @@ class Scheduler:
     def _next_ready(self, budget: int) -> Job | None:
         """The first waiting job whose writer is ready, and whose prompt has a share of the ids that this step may read.
 
-        Another thread compiles constraints; if no job runs, wait briefly for one.
+        If no job runs, wait briefly for a writer: another thread may be compiling its constraint.
         """
         if not self._running and self._waiting:
             wait([job.writer for job in self._waiting], PATIENCE_SECONDS, FIRST_COMPLETED)
@@ -277,7 +279,7 @@ class Scheduler:
         return next((job for job in self._waiting if job.writer.done() and has_share(job) and not self._is_being_read(job)), None)
 
     def _is_being_read(self, job: Job) -> bool:
-        """Whether a running job is about to read ids that this job shares, so that it had better wait, and copy the row then."""
+        """Whether a running job is reading a beginning that this job's prompt shares: this job had better wait, then copy the row."""
         if not isinstance(job.prefix, SharedPrefixes):
             return False
         ids = job.prepared.ids[:-1]
@@ -288,7 +290,10 @@ class Scheduler:
         return any(common(other.prepared.ids, ids) >= max(known, other.done + 1) for other in others)
 
     def _alike(self, job: Job) -> tuple[Job | None, int]:
-        """The running job with the same store of prefixes whose first row has read most ids of a job's prompt, and how many."""
+        """The running job with the same store of prefixes whose first row has read the most ids of a job's prompt, and how many.
+
+        None and 0 if these are too few to be of use.
+        """
         ids = job.prepared.ids[:-1]
         read = [(other.read_ids, other) for other in self._running if other.prefix is job.prefix]
         others = [(common(known, ids), other) for known, other in read if begin_alike(known, ids)]
@@ -340,12 +345,12 @@ class Scheduler:
             self._session.join(session)
 
     def _make_room(self, job: Job) -> None:
-        """Take the memory of a job's prompt before it is read, where requests may come at any time and no row would have to wait."""
+        """Allocate the memory for a job's prompt before it is read, where requests may come at any time and no row decodes meanwhile."""
         if self._interrupt is not None and self._interruptible is not None and self.only_reads:
             self._interruptible.make_room(self._interrupt, sum(one.width for one in self._running), min(job.unread, TOGETHER))
 
     def _keep(self, job: Job, row: int) -> None:
-        """Give a row's cache to the job's prefix: of a single row all ids that it has read, of several rows the prompt that they share."""
+        """Give a row's cache to the job's prefix: all ids that it has read if the job has one row, else the prompt that its rows share."""
         if job.prefix is not None:
             job.prefix.keep(self._session.split(row), job.read_ids)
             if job.rows == 1 and job.next and isinstance(guesses := job.next[0].guesses, DraftGuesses):

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from tgen.engine.prefix import common
 from tgen.executors.session import Executor, Session
 
-# A shorter beginning is read again: the native executor copies a part of a page of 16 positions anyway.
+# A shorter beginning is read again: it is less than a page of the native executor's cache, which has 16 positions.
 LEAST = 16
 MOST_ROWS = 64
 
 
 def begin_alike(one: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether two texts share enough ids to be of use: most do not, and this is quicker to find out than how many they share."""
+    """Whether two texts share at least LEAST ids. Most do not, and this check is quicker than counting the shared ids."""
     return len(one) >= LEAST and one[:LEAST] == other[:LEAST]
 
 
@@ -41,11 +41,11 @@ class SharedPrefixes:
         self._rows: list[_Kept] = []
 
     def longest(self, ids: Sequence[int]) -> int:
-        """How many ids of a prompt a row has read; 0 if too few to be of use."""
+        """The most ids of a prompt that any row has read; 0 if they are too few to be of use."""
         return self._best(ids)[1]
 
     def take(self, ids: Sequence[int]) -> tuple[Session | None, int]:
-        """A copy of the row that shares most ids with a prompt, cut back to these ids, and their number. None and 0 if there are too few.
+        """A copy of the row that shares the most ids with a prompt, cut back to them, and their number. None and 0 if they are too few.
 
         The prompt's last id is never among them, because the caller needs the logits after it.
         """
@@ -61,7 +61,10 @@ class SharedPrefixes:
         return session, known
 
     def keep(self, session: Session, ids: Sequence[int]) -> None:
-        """Keep a session whose one row has read these ids, unless another row has read them too; rows that had read less of them go."""
+        """Keep a session whose one row has read these ids, unless another row has read them too.
+
+        Drops the rows that have read only a beginning of them.
+        """
         if len(ids) < LEAST or any(common(row.ids, ids) == len(ids) for row in self._alike(ids)):
             return
         known = session.reachable(0, len(ids))
