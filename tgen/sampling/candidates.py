@@ -26,16 +26,16 @@ from tgen.sampling.selection import crossing
 # logarithm of the vocabulary; the sum adds its own roundings.
 ROUGH = 5e-6
 
-# The same of a sum of float64 weights that comes from `exact_sums`. Beside it, NumPy's own error is nothing.
+# The same for the sums of float64 weights that `exact_sums` returns. NumPy's own error is far smaller.
 EXACT = 1e-11
 
-# Among those with a higher probability than this, there are few.
+# Only a few tokens can be likelier than this, because probabilities add up to 1.
 FEWEST = 1e-3
 
-# So few candidates are gathered even if the sums of their weights are known, which make a draw from all entries fast.
+# Up to this many candidates are gathered even where the known sums of weights make a draw from all entries fast.
 GATHERED = 2048
 
-# The highest factor of a difference of two logits that cannot make it infinite. It is 1 / temperature for all but absurd temperatures.
+# The highest factor that cannot make a difference of two logits infinite. Only absurd temperatures have a 1 / temperature above it.
 LARGEST_FACTOR = 1e269
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -45,8 +45,8 @@ LOWEST = float(np.finfo(np.float32).min)
 class Candidates:
     """The tokens still in play.
 
-    They are among the entries, whose ids ascend, [n], with logits before temperature, [n]. Where `cut` says so, an entry with the logit
-    -inf is no candidate: if many candidates are left, marking the others is faster than gathering these.
+    `entries` are ids in ascending order, [n], and `scores` their logits before temperature, [n]. With `cut`, an entry with the logit -inf
+    is no candidate: where many candidates are left, marking the others is faster than gathering these.
     """
 
     entries: Ids
@@ -76,7 +76,7 @@ class Candidates:
         return self._gather().scores
 
     def _gather(self) -> Candidates:
-        """The same candidates, which are all entries."""
+        """The same candidates, without entries that are none."""
         if not self.cut:
             return self
         if self._gathered is None:
@@ -100,12 +100,12 @@ class Candidates:
         return Candidates(ids, self.scores.take(places), self.temperature, self.cut, weights)
 
     def near(self, places: Ids) -> Candidates:
-        """The same, with weights that are relative to the highest logit of all candidates."""
+        """The same as `keep`, but weights stay relative to the highest logit of all candidates."""
         kept = self.keep(places)
         return Candidates(kept.entries, kept.scores, self.temperature, self.cut, kept._weights, self.highest)
 
     def keep_where(self, kept: Mask) -> Candidates:
-        """The candidates among the entries where `kept` is true; these have a logit."""
+        """The candidates among the entries where `kept` is true; the caller keeps no logit -inf."""
         count = int(np.count_nonzero(kept))
         if count == len(kept):
             return self
@@ -116,7 +116,7 @@ class Candidates:
         return most
 
     def fewest(self, share: float, *, typical: bool) -> Candidates | None:
-        """The fewest candidates with a share of the probability, the likeliest or most typical ones; None if finding them takes long."""
+        """The fewest candidates with a share of the probability, the likeliest or most typical ones; None where this fast way cannot."""
         if self._weights is not None or len(self.entries) < FEW:
             return None
         found = fewest_with_share(self.scores, self.highest, self._factor, share, typical, GATHERED)
@@ -125,7 +125,7 @@ class Candidates:
         return self._most(found) if isinstance(found, Most) else self.keep(found)
 
     def _most(self, found: Most) -> Candidates:
-        """The candidates that were found."""
+        """The candidates that a pass has found."""
         most = Candidates(self.entries, found.kept, self.temperature, True, _highest=found.highest, _lowest=found.lowest, _count=found.size)
         most._exact = found.blocks * math.exp(self._factor * (self.highest - found.highest))
         return most
@@ -145,7 +145,7 @@ class Candidates:
         return self if likely.all() else self.keep(likely.nonzero()[0])
 
     def few_likelier(self, share: float, most: int) -> Candidates | None:
-        """The same, if there are many entries and fewer than `most` of them are so likely."""
+        """The same if there are many entries and fewer than `most` of them are so likely; else None."""
         if self._weights is not None or len(self.entries) < FEW:
             return None
         places = places_from(self.scores, self._border(share)[0], most - 1)
@@ -160,7 +160,7 @@ class Candidates:
         return self.keep(places) if len(places) <= GATHERED else self.keep_where(self.scores >= border)
 
     def _from(self, lower: float, upper: float, share: float) -> Candidates | None:
-        """The candidates whose logits are at least `upper`, and of those from `lower` on the likelier ones; None without the library."""
+        """The candidates with logits from `upper` on, and those from `lower` on that have the share; None without the library."""
         if np.count_nonzero(self.scores >= upper) == self._count:
             return self
         sums = self.exact_sums((upper, np.inf), (lower, np.inf))
@@ -174,7 +174,7 @@ class Candidates:
         return self._most(Most(sums.inside + len(places), lower, self.highest, sums.kept, blocks))
 
     def at_least(self, share: float) -> tuple[Ids, Values]:
-        """The places of the entries with at least this probability, which is not 0, in ascending order, and their weights."""
+        """The places, in ascending order, of the entries with at least this probability (above 0), and their weights."""
         if self._weights is None and len(self.entries) >= FEW and share > FEWEST:
             border = share * float((self.rough_sums if self._exact is None else self._exact).sum())
             places = places_from(self.scores, self._border(border)[0])
@@ -186,7 +186,7 @@ class Candidates:
         return places, self.weights[places]
 
     def _border(self, weight: float) -> Range:
-        """The logit whose weight this is: a lower and a higher one. Logits are float32 numbers, and it is uncertain by more than that."""
+        """A lower and a higher bound of the logit that has this weight; roundings move the true border by less."""
         border = min(max(LOWEST, self.highest + self.temperature * math.log(weight)), -LOWEST)
         margin = self.temperature * 3 * ROUGH + 1e-6 * abs(border)
         return max(border - margin, LOWEST), min(border + margin, -LOWEST)

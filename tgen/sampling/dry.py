@@ -1,7 +1,8 @@
-"""DRY ("don't repeat yourself"): a penalty on tokens that would go on with a sequence which the row has had before.
+"""DRY ("don't repeat yourself"): a penalty on tokens that would prolong a repetition of an earlier part of the row.
 
-There is no paper; the source is https://github.com/oobabooga/text-generation-webui/pull/5677. A token that once followed the same last n
-tokens loses multiplier * base ** (n - allowed_length), if n is at least allowed_length. No sequence goes beyond a breaker.
+There is no paper; the source is https://github.com/oobabooga/text-generation-webui/pull/5677. If the row's last n
+tokens stood earlier in the row, the score of the token that followed them loses multiplier * base ** (n - allowed_length), provided that
+n is at least allowed_length. No sequence reaches across a breaker.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from tgen.options import GenerationOptions
 from tgen.sampling.penalties import LARGEST
 from tgen.sampling.wording import Texts
 
-# The length of the sequences by which earlier places are found is at most this: a longer one takes more memory and tells little more.
+# Earlier places are looked up by the row's last tokens, at most this many: more take more memory and tell little more.
 LONGEST_KEY = 8
 
 
 class Dry:
     """The penalty of one row. A step looks only at the places before which the row's last few tokens stood.
 
-    A shorter match than `allowed_length` costs nothing, so that many tokens are looked up at once. Among the places that are left, each may
-    turn out to belong to the longest match, so a step takes time for each of them, and a text that goes round in circles has many.
+    A match shorter than `allowed_length` has no penalty, so `allowed_length` tokens are looked up at once. Any place found may belong to
+    the longest match, so a step takes time for each of them; a text that goes round in circles has many.
     """
 
     def __init__(self, options: GenerationOptions, prompt: Sequence[int], breakers: Texts | None) -> None:
@@ -39,14 +40,14 @@ class Dry:
         self._ids: Ids = np.zeros(2 * self._length + 64, np.intp)
         self._ids[: self._length] = prompt
         self._key = max(1, min(options.dry_allowed_length, LONGEST_KEY))
-        # At each place, how many tokens before it are equal to the row's last ones; 0 where these are fewer than those of a key.
+        # At each place, how many tokens before it are equal to the row's last ones; 0 where these are fewer than a key has.
         self._repeated: npt.NDArray[np.int32] = np.zeros(len(self._ids), np.int32)
         self._unbroken = 0
         for token in prompt:
             self._unbroken = 0 if self._breaks(token) else self._unbroken + 1
         repeated = np.minimum(np.array(_repeated(prompt), np.int32), self._unbroken)
         self._repeated[: self._length] = np.where(repeated >= self._key, repeated, 0)
-        self._places: defaultdict[tuple[int, ...], array[int]] = defaultdict(_no_places)  # those after each sequence of a key's length
+        self._places: defaultdict[tuple[int, ...], array[int]] = defaultdict(_no_places)  # the places after each sequence of a key's length
         for end in range(self._key, self._length + 1):
             self._places[tuple(prompt[end - self._key : end])].append(end)
         self._active: Ids = self._repeated.nonzero()[0]  # the places before which something is repeated
@@ -62,7 +63,7 @@ class Dry:
         if not long.any():
             return scores
         places, repeated = active[long], repeated[long]
-        order = repeated.argsort()  # of several penalties of a token the largest is the last, which stays
+        order = repeated.argsort()  # so that of several penalties of a token, the largest is written last
         tokens, over = self._ids[places[order]], repeated[order] - options.dry_allowed_length
         scores = scores.copy()
         with np.errstate(over="ignore"):
@@ -95,7 +96,7 @@ class Dry:
         return copied
 
     def _breaks(self, token: int) -> bool:
-        """Whether the next token ends every sequence. The row's last bytes then include it."""
+        """Whether the next token ends every sequence; adds the token to the row's last bytes."""
         if self._breakers is None:
             return False
         breaks = self._breakers.completes(self._tail, token)

@@ -1,4 +1,4 @@
-"""The filters between the scores and the draw: each takes the candidates and keeps some of them, the likeliest mostly among them.
+"""The filters between the scores and the draw: each keeps some of the candidates, mostly the likeliest.
 
 A new filter is a function here, an entry in FILTERS and a name in SAMPLERS.
 """
@@ -60,13 +60,13 @@ def top_n_sigma(candidates: Candidates, n: float) -> Candidates:
 def typical_p(candidates: Candidates, p: float) -> Candidates:
     """The fewest tokens whose probabilities sum to p, those first whose surprise is nearest to the entropy (arXiv:2202.00666). 1 is off.
 
-    Among tokens equally near, lower ids come first. The crossing token is one of them. The likeliest token may be cut.
+    Among tokens equally near, lower ids come first. The token that crosses p is kept. The likeliest token may be cut.
     """
     return candidates if p >= 1 else typical(candidates, max(p - ROUNDING, 0.0))
 
 
 def xtc(candidates: Candidates, threshold: float) -> Candidates:
-    """Without the tokens that have at least this probability, but with the least likely of them ("exclude top choices").
+    """Drops all tokens that have at least this probability, except the least likely of them ("exclude top choices").
 
     There is no paper; the source is https://github.com/oobabooga/text-generation-webui/pull/6335. Of several least likely tokens the one
     with the highest id stays.
@@ -77,7 +77,7 @@ def xtc(candidates: Candidates, threshold: float) -> Candidates:
     kept = np.ones(len(candidates.entries), np.bool_)
     kept[top] = False
     kept[top[len(top) - 1 - int(np.argmin(weights[::-1]))]] = True
-    # A token that a rule forbids stays a candidate, without a probability.
+    # A token that a rule forbids stays a candidate with probability 0.
     return candidates.keep_where(kept) if candidates.cut or candidates.scores.min() > -np.inf else candidates.keep(kept.nonzero()[0])
 
 
@@ -100,7 +100,7 @@ def filtered(
     """The candidates after each filter, with its name, in the order that the options give; the draw is from the last.
 
     `excluding` says that XTC runs in this step. Mirostat takes the place of every filter but temperature. Unless `every` stage is wanted,
-    top-p has none where min-p follows and both are faster together.
+    top-p and a min-p right after it share one stage where that is faster.
     """
     stages: list[tuple[str, Candidates]] = []
     candidates, done = first, ""

@@ -1,4 +1,4 @@
-"""Passes over all the numbers of a step: the native library makes them where it is there, else NumPy, and both lead to the same tokens."""
+"""Passes over all the numbers of a step, by the native library where it is built, else by NumPy. Both lead to the same tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FEW = 16384
 # The passes sum blocks of this size.
 BLOCK = 512
 
-# The lowest and the highest value of those that are meant.
+# A lowest and a highest value; both belong to the range.
 Range = tuple[float, float]
 Float = TypeVar("Float", bound=np.floating[Any])
 
@@ -51,7 +51,7 @@ def log_softmax(logits: Logits) -> Values:
 
 
 def group_maxima(values: Logits | Values, groups: int) -> Logits | Values:
-    """The highest value of each group; a few of the values belong to no group."""
+    """The highest value of each group, [groups]; the values left over by the division belong to no group."""
     maxima: Logits | Values
     if library := _library(values):
         maxima = np.empty(groups, np.float32)
@@ -62,7 +62,7 @@ def group_maxima(values: Logits | Values, groups: int) -> Logits | Values:
 
 
 def places_from(values: Logits | Values, border: float | np.floating, most: int | None = None) -> Ids:
-    """The places of the values from `border` upwards, in ascending order. Beyond `most` of them, it may leave some out."""
+    """The places of the values from `border` upwards, in ascending order. If there are more than `most`, some may be missing."""
     if library := _library(values):
         most = len(values) if most is None else min(most, len(values))
         places = np.empty(most + 16, np.int64)
@@ -71,7 +71,7 @@ def places_from(values: Logits | Values, border: float | np.floating, most: int 
 
 
 def rough_sums(values: Logits | Values, highest: float, factor: float) -> Values:
-    """For each BLOCK of values and the rest, the sum of exp((value - highest) * factor), in float32: in a quarter of float64's time."""
+    """The sum of exp((value - highest) * factor) for each BLOCK of values and the rest, in float32: takes a quarter of float64's time."""
     # Within these limits, no product of a difference is NaN; a difference may become infinite.
     factor = max(1e-37, min(factor, float(np.finfo(np.float32).max)))
     if library := _library(values):
@@ -98,9 +98,9 @@ class ExactSums(NamedTuple):
 
 
 def exact_sums(values: Logits | Values, highest: float, factor: float, inner: Range, outer: Range) -> ExactSums | None:
-    """Sums of the weights exp((value - highest) * factor), and what is in two ranges; both ends belong to a range.
+    """Sums of the weights exp((value - highest) * factor), and the values in two ranges.
 
-    None without the library: NumPy would take longer than the long way does.
+    None without the library: with NumPy, computing every weight is faster.
     """
     library = _library(values)
     if library is None:
@@ -126,10 +126,10 @@ class Most(NamedTuple):
 
 
 def fewest_with_share(values: Logits | Values, highest: float, factor: float, share: float, typical: bool, few: int) -> Ids | Most | None:
-    """The fewest values whose weights, as `exact_sums` has them, are at least a share of all: the highest ones or the most typical.
+    """The fewest values whose weights, those of `exact_sums`, add up to a share of all weights: the highest values or the most typical.
 
-    Those are typical whose exponent is near to the mean exponent. The result is the values' places in ascending order, if they are at most
-    `few`. None without the library, and where float64 cannot tell.
+    A value is typical if its exponent is near the mean exponent. Up to `few` values come as their places in ascending order, more of them
+    as Most. None without the library, and where float64 cannot tell.
     """
     library = _library(values)
     if library is None:

@@ -37,5 +37,5 @@ class Mirostat:
 
 
 def _total(candidates: Candidates) -> float:
-    """The sum of the weights. Of a large vocabulary it is rough, but not rougher than what float32 logits make of surprise: 1e-5 bits."""
+    """The sum of the weights. For a large vocabulary it is rough, but moves surprise no more than rounding logits does: 1e-5 bits."""
     return float(candidates.rough_sums.sum()) if len(candidates.entries) >= FEW else float(np.add.reduce(candidates.weights))

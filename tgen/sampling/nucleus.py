@@ -8,12 +8,12 @@ from tgen.sampling.candidates import GATHERED, ROUGH, Candidates
 from tgen.sampling.logits import FEW
 from tgen.sampling.selection import fewest
 
-# Where candidates are this likely, beside the likeliest one, and few, the nucleus is sought among them alone.
+# If only a few candidates are at least this many times as likely as the likeliest one, the nucleus is sought among them alone.
 LEAST = 1e-3
 
 
 def nucleus(candidates: Candidates, share: float) -> Candidates:
-    """The fewest likeliest candidates whose share is at least `share`, 0 <= share < 1; among equals those with lower ids."""
+    """The fewest of the likeliest candidates that have `share` or more, 0 <= share < 1; among equals those with lower ids."""
     if (found := candidates.fewest(share, typical=False)) is not None:
         return found
     likely = candidates.few_likelier(LEAST, GATHERED)
@@ -24,7 +24,7 @@ def nucleus(candidates: Candidates, share: float) -> Candidates:
 
 
 def likely_nucleus(candidates: Candidates, share: float, least: float) -> Candidates | None:
-    """Those of the nucleus that are at least `least` times as likely as the likeliest one; None if finding them at once saves no time."""
+    """What of the nucleus is at least `least` times as likely as the likeliest candidate; None if finding it at once saves no time."""
     likely = candidates.few_likelier(least, FEW)
     if likely is None:
         return None
@@ -41,15 +41,15 @@ def _among(likely: Candidates, candidates: Candidates, share: float) -> Candidat
 
 
 def typical(candidates: Candidates, share: float) -> Candidates:
-    """The fewest candidates with such a share whose surprise is nearest to the entropy. The likeliest one may be cut."""
+    """The fewest candidates with such a share, those first whose surprise is nearest to the entropy. The likeliest one may be cut."""
     if (found := candidates.fewest(share, typical=True)) is not None:
         return found
     weights, total = candidates.weights, float(np.add.reduce(candidates.weights))
-    # A token's surprise is log(total) minus its exponent, so the mean exponent is as far from the token's as the entropy from its surprise.
+    # A token's surprise is log(total) minus its exponent, so its exponent is as far from the mean as its surprise is from the entropy.
     distance = candidates.exponents
     masked = distance == -np.inf if candidates.scores.min() == -np.inf else None
     if masked is not None:
-        distance[masked] = 0.0  # times no weight
+        distance[masked] = 0.0  # its weight is 0, and -inf times 0 is NaN
     distance -= float(np.add.reduce(weights * distance)) / total  # `@` would start threads
     np.abs(distance, out=distance)
     if masked is not None:

@@ -1,4 +1,4 @@
-"""Biases and penalties. A bias makes a token less or more likely, a penalty the tokens that a row has already used.
+"""Biases and penalties. A bias makes one token more or less likely, a penalty all tokens that a row has already used.
 
 The repetition penalty (arXiv:1909.05858) applies once to each distinct token of prompt and output; the presence and frequency penalties
 count the output alone, as OpenAI defines them.
@@ -31,7 +31,7 @@ class Penalties:
         self._written = _Tally()
 
     def apply(self, logits: Logits) -> Logits:
-        """The logits with biases and penalties, all finite. The input does not change; it is the result if nothing changes it."""
+        """The logits with biases and penalties, all finite. The input does not change; it is the result if there are none."""
         options, seen, written = self._options, self._seen.ids, self._written.ids
         biased = self._wording.biased if self._wording is not None else seen[:0]
         if not (len(biased) or len(seen) or len(written)):
@@ -42,7 +42,7 @@ class Penalties:
                 scores[biased] = _clipped(scores.take(biased) + self._wording.biases)
             if len(seen):
                 before = scores.take(seen).astype(np.float64)
-                # For a penalty above 1, the smaller one is the product of a negative score, and the quotient of any other.
+                # A penalty multiplies a negative score and divides any other: above 1 that is the smaller result, below 1 the larger.
                 choose = np.minimum if options.repetition_penalty > 1 else np.maximum
                 scores[seen] = _clipped(choose(before * options.repetition_penalty, before / options.repetition_penalty))
             if len(written):

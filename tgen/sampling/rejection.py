@@ -12,8 +12,8 @@ from tgen.sampling.selection import crossing
 def redraw(target: Candidates, guess: int, proposal: Candidates, uniform: float) -> int:
     """A token that is distributed as `target`, given a guess that was drawn from `proposal` (arXiv:2211.17192, theorem 1).
 
-    The guess is kept with probability min(1, p / q). Otherwise the token is drawn from what `target` has more of than `proposal`. Given a
-    rejection, the random number is uniform above the border, so the same number also selects that token.
+    The guess is kept with probability min(1, p / q). Otherwise the token is drawn from the excess of `target` over
+    `proposal`. After a rejection, the random number is uniform between p / q and 1, so it also selects that token.
     """
     p, q = target.probabilities(), _at(proposal, target.ids)
     place = int(np.searchsorted(target.ids, guess))

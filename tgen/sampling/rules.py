@@ -24,10 +24,10 @@ Followers = Mapping[Name, Set[int]]
 
 
 class Sequences:
-    """Names for the sequences of `span` ids that end a text: the names of two are equal exactly if the sequences are.
+    """Names for the last `span` ids of a growing text: two sequences have the same name exactly if they are equal.
 
-    The pair of the names of a sequence's two halves has a number, which is the sequence's name. So a token takes a time that grows with the
-    logarithm of the span, at any length of text.
+    The name of a sequence numbers the pair of its halves' names. So each token takes a time that grows with the logarithm of the span,
+    however long the text is.
     """
 
     def __init__(self, span: int, ids: Sequence[int] = ()) -> None:
@@ -51,7 +51,7 @@ class Sequences:
         """The name of the last `span` ids; None if there are fewer."""
         if len(self._levels[0]) < self._span:
             return None
-        # Two sequences that overlap make up one whose length is no power of two.
+        # Where the span is no power of two, two overlapping sequences make it up.
         longest = self._levels[-1]
         return (longest[-1], longest[2 ** (len(self._levels) - 1) - 1 - self._span]) if self._span else ()
 
@@ -91,10 +91,10 @@ def find_repeats(ids: Sequence[int], size: int) -> Repeats:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Which tokens may not or must come next. A forced last token must be the last of `max_new_tokens`.
+    """Which tokens may not or must come next. A `forced_last` token is the last of `max_new_tokens`.
 
-    No sequence of ids may come that is among the `source_repeats`. `ngram_asked` says that an option, not generation_config.json, settled
-    `no_repeat_ngram_size`. Nothing of what is `banned` is written.
+    No sequence among the `source_repeats` may come. `ngram_asked` says that an option, not generation_config.json, settled
+    `no_repeat_ngram_size`. No `banned` text is written.
     """
 
     max_new_tokens: int
@@ -126,8 +126,8 @@ class Rules:
     ) -> Logits:
         """Scores [vocab] with -inf for tokens that may not come next. Raises TgenError if every token is forbidden.
 
-        `last` are the last few ids of the row, in which `new` ids were written so far. `repeats` are tokens that would repeat a sequence,
-        `source_repeats` one of the source. `tail` are the last bytes of what was written.
+        `last` are the last few ids of the row, in which `new` ids were written so far. `repeats` are tokens that would repeat a sequence of
+        the row, `source_repeats` one of the source. `tail` are the last bytes of what was written.
         """
         forced: tuple[int, ...] = ()
         if self.forced_first is not None and new == 0:
@@ -193,7 +193,7 @@ class RowRules:
             self._sequences, self._prompt = repeats.sequences, repeats.followers
         if rules.source_repeats is not None:
             self._source_sequences = rules.source_repeats.sequences.another(prompt)
-        # Nothing else looks further back than the longest bad word.
+        # Only bad words look back at ids: the longest of them needs this many.
         self._reach = max([1, *(len(word) - 1 for word in rules.bad_words)])
         self._last = tuple(prompt[-self._reach :])
         self._new = 0

@@ -90,7 +90,7 @@ class Sampler:
         self._random = stream(seed, row)
         self._coins = stream(seed, row, 2) if options.xtc_probability and "xtc" in options.samplers else None
         self._excluding = False
-        self._highest: float | None = None  # of the logits, if nothing changes them
+        self._highest: float | None = None  # the highest logit, if nothing changes the logits
         self._mirostat = Mirostat(options.mirostat_tau, options.mirostat_eta) if options.mirostat_tau else None
 
     @property
@@ -101,8 +101,8 @@ class Sampler:
     def draw(self, logits: Logits, guess: int | None = None, proposal: Candidates | None = None) -> int:
         """The next token for logits [vocab]. Raises NumericalError if a logit is NaN or infinite.
 
-        A `guess` that was drawn from the candidates of a `proposal` is the token as often as the distribution allows. It does not change
-        the draw under a constraint or at temperature 0.
+        A `guess` that was drawn from the candidates of a `proposal` becomes the token as often as the distribution allows (`redraw`).
+        Under a constraint or at temperature 0, it does not change the draw.
         """
         self._highest = require_finite(logits, f"at step {self.step}")
         penalised, scores = self._adjustment.apply(logits)
@@ -137,7 +137,7 @@ class Sampler:
         """The same among the tokens that a constraint allows, preceded by the scores that were used.
 
         If the text could not be completed in time after a token, the step masks the token and repeats the draw with the same random
-        number. So a step takes one number, and the text equals that of plain masking up to that token. A constraint promises a complete
+        number. So a step takes one random number, and up to that token the text is that of plain masking. A constraint promises a complete
         text, so it wins over the rules: if these forbid everything that it allows, they do not count.
         """
         allowed = guard.allowed()

@@ -1,4 +1,4 @@
-"""What options say in words, in a model's tokens: tokens with a bias, banned texts, and texts that break a sequence."""
+"""The tokens that the texts in options stand for: tokens with a bias, banned texts, and texts that break a sequence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Texts:
     """Texts that a row may complete with its next token. Bytes count, so a text is found within a token, and across any tokens."""
 
     def __init__(self, texts: Sequence[str], tokens: Sequence[bytes], special: Collection[int] = ()) -> None:
-        """`tokens[id]` is what an id adds to a text: nothing for special tokens, of which some stand for a text of their own."""
+        """`tokens[id]` is what an id adds to a text, nothing for special tokens; the `special` ones are themselves one of the texts."""
         self._texts = [text.encode() for text in texts]
         self._tokens = tokens
         self._beginnings: dict[bytes, frozenset[int]] = {}
