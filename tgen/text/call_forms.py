@@ -23,7 +23,7 @@ _SEPARATED = re.compile(
     r"<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>([\w.-]+)\s*```json\s*(.*?)\s*```|([\w.-]+)<｜tool▁sep｜>(.*?))\s*(?:<｜tool▁call▁end｜>|\Z)",
     re.DOTALL,
 )
-# What these models' templates, and Python's code, make of values that JSON spells otherwise.
+# How these models' templates, and Python, spell values that JSON spells otherwise.
 _SPELLINGS = {"True": True, "False": False}
 _NAMED = re.compile(r"\s*(?:\[TOOL_CALLS\]\s*)?([\w.-]+)\s*(?:\[CALL_ID\][\w-]*)?\s*\[ARGS\]\s*")
 _FENCE = re.compile(r"```(?:python|json|tool_code|tool_call)?\n(.*?)\n?```", re.DOTALL)
@@ -43,7 +43,7 @@ Functions = Mapping[str, Mapping[str, Any]]
 
 
 def read_calls(text: str, functions: Functions) -> list[Call] | None:
-    """The calls that a text consists of; None if it is anything else, or calls a function that is not there."""
+    """The calls that a text consists of; None if it holds anything else, or calls an unknown function."""
     start = text.strip()
     if start.startswith("<function="):
         return _tagged(text, functions)
@@ -144,7 +144,7 @@ def _checked(values: Iterable[dict[str, Any]], count: int, functions: Functions)
 
 
 def _typed(name: str, arguments: Iterable[tuple[str, str]], functions: Functions) -> Call | None:
-    """The call of a function with arguments that are texts, which its schema tells from other values."""
+    """The call of a function whose arguments are written as texts; its schema tells which of them mean other values."""
     schemas = functions[name].get("properties")
     schemas = schemas if isinstance(schemas, Mapping) else {}
     return _call({"name": name, "arguments": {key: _argument(value, schemas.get(key)) for key, value in arguments}})
@@ -156,7 +156,7 @@ def _parts(pattern: re.Pattern[str], text: str) -> list[tuple[str, str]] | None:
 
 
 def _argument(text: str, schema: Any) -> Any:
-    """The value of a parameter, which its schema tells from a text; the line breaks beside the tags are no part of it."""
+    """The value that a parameter's text means by its schema; the line breaks beside the tags are no part of it."""
     text = text.removeprefix("\n").removesuffix("\n")
     schema = schema if isinstance(schema, Mapping) else {"type": "string"}
     named, listed = schema.get("type"), schema.get("enum")
@@ -172,7 +172,7 @@ def _argument(text: str, schema: Any) -> Any:
 
 
 def _value(text: str) -> tuple[Any, str]:
-    """The JSON value that a text begins with, and the rest; None and nothing if there is none."""
+    """The JSON value that a text begins with, and the rest; None and an empty rest if there is none."""
     try:
         value, end = json.JSONDecoder(parse_constant=refuse_constant).raw_decode(text.lstrip())
     except (ValueError, RecursionError):
@@ -197,4 +197,4 @@ def _call(value: Any) -> Call | None:
     if not isinstance(name, str) or not isinstance(arguments, dict):
         return None
     said = json.dumps(arguments, ensure_ascii=False)
-    return Call(name, said) if said.isascii() or said.encode(errors="ignore").decode() == said else None  # half a character is no text
+    return Call(name, said) if said.isascii() or said.encode(errors="ignore").decode() == said else None  # half a surrogate pair is no text

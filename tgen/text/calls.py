@@ -1,4 +1,4 @@
-"""Finds the calls of functions in what a model writes, by the marks that its chat template knows, and tells them from its text."""
+"""Separates calls of functions from the text that a model writes, by the marks that its chat template knows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TaggedCalls:
     """Calls between tags, with text before, between and after them; white space beside a call is no part of the text."""
 
     def __init__(self, functions: Functions, marks: Mapping[str, str] = COMMON) -> None:
-        """`marks` are those that begin a call, each with the one that ends it."""
+        """`marks` maps each mark that begins calls to the one that ends them."""
         self.marks = frozenset({*marks, *marks.values(), *_WITHIN})
         self._functions = functions
         self._ends = dict(marks)
@@ -82,7 +82,7 @@ class TaggedCalls:
         return "".join(shown), calls
 
     def _spaced(self, text: str) -> str:
-        """The text with white space that was held before it, without that at its end, which is held in turn."""
+        """The text, after white space that was held back before it; white space at its own end is held back in turn."""
         kept = text.rstrip()
         if not kept:
             self._blank += text
@@ -103,7 +103,7 @@ class TaggedCalls:
         calls += found
 
     def _without_start(self, text: str) -> str:
-        """The text without the beginning of a mark at its end."""
+        """The text without an end that may be the beginning of a mark."""
         half = max(length for mark in self._ends for length in range(len(mark)) if text.endswith(mark[:length]))
         return text[: len(text) - half]
 
@@ -112,7 +112,7 @@ class WholeCalls:
     """Calls that are all the text: JSON, or names before [ARGS]. Text that begins otherwise is let through at once."""
 
     def __init__(self, functions: Functions, *, hold: bool = False) -> None:
-        """`hold` keeps every text back, where the beginning does not tell whether it is a call."""
+        """With `hold`, every text is kept back until its end, because its beginning does not tell whether it is a call."""
         self.marks: frozenset[str] = frozenset()
         self._functions = functions
         self._hold = hold
@@ -120,7 +120,7 @@ class WholeCalls:
         self._is_text = False
 
     def feed(self, text: str) -> Found:
-        """The text that is no call."""
+        """The text that cannot be a call."""
         if self._is_text:
             return text, []
         self._held += text
@@ -147,7 +147,7 @@ class ChannelCalls:
         self.marks = frozenset(HARMONY)
         self._functions = functions
         self._header: str | None = None  # the header, as far as it has come
-        self._callee: str | None = None  # the function whose arguments come
+        self._callee: str | None = None  # the function whose arguments are being written
         self._arguments = ""
         self._silent = False  # whether what comes is reasoning
 

@@ -16,7 +16,7 @@ from tgen.text.control import Controls
 from tgen.text.tokenizer import Tokenizer
 
 Role = Literal["system", "user", "assistant", "tool"]
-# How a rendered conversation goes on: with a new answer, not at all, or in the midst of its last message.
+# How a rendered conversation goes on: with a new answer, not at all, or within its last message.
 Ending = Literal["answer", "finished", "continued"]
 MAX_BYTES = 2**20
 TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -30,7 +30,7 @@ HINT = "correct it, or download the file again; `tgen generate` without --chat d
 
 
 class _EndlessError(CheckpointError):
-    """A template that takes too many steps or too much memory. Nobody tries it with another form, which would take as long again."""
+    """A template that takes too many steps or too much memory. It is not tried in another form, which would take as long again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class ChatTemplate:
     ending: Ending = "answer"
 
     def with_arguments(self, arguments: Mapping[str, Any]) -> ChatTemplate:
-        """The same template with values for variables of its own, such as enable_thinking; they go before those that it has already.
+        """The same template with values for variables of its own, such as enable_thinking; they override those that it has already.
 
         Raises UsageError for a variable that the template never mentions, or that is not for the user to set.
         """
@@ -106,8 +106,8 @@ class ChatTemplate:
     def _form(self, messages: Sequence[Message]) -> Collection[str]:
         """The roles whose content the template wants as parts: the first of FORMS in which it writes every message.
 
-        The trial messages are words that occur nowhere else. Raises what `render` does: if the template fails in every form, the error of
-        the first; if it works in some, but leaves out messages in each of those, the error that says so.
+        The trial messages are words that occur nowhere else. If the template fails in every form, raises
+        the error of the first; if it works in some, but leaves out a message in each of these, raises UsageError about that message.
         """
         trial = [
             message if "tool_calls" in message.extra else replace(message, content=f"message{number}of{len(messages)}")

@@ -31,10 +31,10 @@ class Controls:
         self._any, self._all = _apart(every), _any_of(every)
 
     def mark(self, text: str, role: str) -> str:
-        """A message's text with its control tokens marked. What the assistant wrote may hold those that are not special.
+        """A message's text with its control tokens marked. A message of the assistant may hold those that are not special.
 
-        It also marks tokens that the template could complete: those with white space inside, which it may strip, and a beginning of one at
-        the end of the message, where the next message may follow.
+        Also marked is what the template could make into a control token: one with white space inside, which it may strip, and the
+        beginning of one at the end of the message, which the text that follows may complete.
         """
         text = text.replace(BEGIN, "").replace(END, "")
         pattern = self._special if role == "assistant" else self._any
@@ -79,7 +79,7 @@ def _apart(texts: list[str]) -> re.Pattern[str]:
 
 
 def _begun(texts: list[str]) -> re.Pattern[str]:
-    """The beginning of any of these texts at the end of another, but for white space."""
+    """The beginning of any of these texts at the end of another, with or without white space after it."""
     starts = {text[:length] for text in texts for length in range(1, len(text))}
     return re.compile(_pattern([re.escape(start) for start in sorted(starts, key=len, reverse=True)]).pattern + r"(?=\s*\Z)")
 

@@ -17,7 +17,7 @@ class Detokenizer:
     """Text that continues a prompt. A character that spans several tokens comes out with the last of them.
 
     Where each token has bytes of its own, those are enough; else the library decodes the last few tokens again. (The library's own
-    DecodeStream raises an error for bytes that are no character right after some that are one.)
+    DecodeStream raises an error where bytes that are no character follow bytes that are one.)
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
@@ -66,7 +66,7 @@ class _Spelled:
         return self._without_start(self._run.end() + self._characters.decode(b"", final=True))
 
     def _without_start(self, text: str) -> str:
-        """Take the spaces from the very start of the text that the decoder takes."""
+        """The text without the spaces that the decoder strips from the very start."""
         while self._strip and text:
             if text[0] != " ":
                 self._strip = 0
@@ -76,9 +76,9 @@ class _Spelled:
 
 
 class _Run:
-    """Tokens in a row that are a byte each. The library writes a whole run as U+FFFD, one a byte, unless all of it is text.
+    """Successive tokens of one byte each. The library writes all bytes of such a run as U+FFFD, unless the whole run is valid text.
 
-    Text that was shown is not taken back: only the bytes after it become U+FFFD then.
+    Text that was shown is not taken back: then only the bytes after it become U+FFFD.
     """
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ _CLOSES = {")": "(", "]": "[", "}": "{"}
 _EXPRESSIONS = frozenset("output if elif else endif endfor endset endmacro endwith break continue".split())
 _TEXT_FUNCTIONS = frozenset(["raise_exception", "strftime_now"])
 _OTHER_FUNCTIONS = frozenset("range namespace dict cycler joiner lipsum debug".split())
-# None of these puts its value into a container, or makes a list of a length that only a number says.
+# None of these puts its value into a container, or makes a list whose length a mere number sets.
 _FILTERS = frozenset(
     "trim string length count lower upper title capitalize join replace int float bool abs round first last min max default d list select "
     "reject selectattr rejectattr map unique sort reverse tojson items dictsort safe escape e indent "
@@ -59,7 +59,7 @@ class _Bracket:
     adds_literal: bool = False
 
     def separate(self) -> None:
-        """A sum holds a list only if nothing in it is a text or a number."""
+        """End the part. Raises _UnknownError for a sum that may be one of lists: nothing in it is a text or a number."""
         if self.added and self.adds_bound and not self.adds_literal:
             raise _UnknownError
         self.added = self.adds_bound = self.adds_literal = False
@@ -70,7 +70,7 @@ class _Bracket:
 
 @lru_cache(maxsize=8)
 def grows(source: str) -> bool:
-    """Whether the values of a template could grow beyond what its steps and its text say."""
+    """Whether a template could build values far larger than its steps and the length of its text allow for."""
     try:
         tags = [_tag(tokens) for tokens in _tags(source)]
         bound = _bound(tags)

@@ -24,7 +24,7 @@ COMMON = "<think>"
 # The special tokens around the name of a channel in what gpt-oss writes. https://developers.openai.com/cookbook/articles/openai-harmony
 TURN, CHANNEL, MESSAGE, FINAL = "<|start|>", "<|channel|>", "<|message|>", "final"
 
-END = 32  # so many last ids or characters of a prompt hold any tag
+END = 32  # this many last ids or characters of a prompt can hold any tag
 
 Part = tuple[str, bool]  # a text, and whether it is reasoning
 
@@ -42,7 +42,7 @@ class Reasoning:
         self._samples: dict[int, _Sample] = {}
 
     def feed(self, event: Event) -> Iterator[Event]:
-        """The event, a piece of text cut where reasoning begins and ends; what may be half a tag is held back. Special tokens end here."""
+        """The event, a piece of text cut where reasoning begins and ends; what may be half a tag is held back. Special is not passed on."""
         if not isinstance(event, Piece | Special | Finished):
             yield event
             return
@@ -58,7 +58,7 @@ class Reasoning:
 
 
 def reasoning_of(tokenizer: Tokenizer, prompt: str | Sequence[int], template: str = "") -> Reasoning:
-    """What tells the reasoning in texts that continue a prompt: a text, or the ids of a conversation that this template wrote."""
+    """The Reasoning for samples that continue a prompt: a text, or the ids of a conversation that `template` wrote."""
     end = prompt[-END:]
     return Reasoning(template, end if isinstance(end, str) else tokenizer.decode([*end], special=True))
 

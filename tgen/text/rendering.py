@@ -1,4 +1,4 @@
-"""Renders a chat template as transformers does, with limits; as a program too. Knows templates and values, not messages or tokenizers.
+"""Renders a chat template as transformers does, with limits, here or as a program. Knows templates and values, not messages or tokenizers.
 
 A template comes with a model from anywhere, so it is untrusted code. minijinja reaches no file, no module and no attribute that begins
 with an underscore; lists and dicts are handed over so that no template can change them. Its fuel limits the steps and the length of
@@ -22,7 +22,7 @@ from minijinja import Environment, TemplateError
 
 STEPS = 200_000
 STEPS_HERE = 20_000  # a conversation of ten turns takes two thousand; the slowest work found within it, slices of slices, takes 0.2 s
-CHARACTERS_A_STEP = 4  # of the values; each step may write 64
+CHARACTERS_A_STEP = 4  # so many characters of the values allow one more step, which may write 64
 SECONDS, MEMORY = 8, 2**30  # a process starts in 0.04 s and needs 20 MiB
 TOO_MANY_STEPS, TOO_MUCH = "it takes too many steps, or its text is too long", "it takes too much time or memory"
 MOST_CODE, MOST_INDENT = 2_000, 16
@@ -35,7 +35,7 @@ _GENERATION = re.compile(r"(\{%[-+]?\s*)(end)?generation(\s*[-+]?%\})")
 
 
 class RefusalError(Exception):
-    """What the template itself says against its values."""
+    """A template's own complaint about its values, made with raise_exception."""
 
 
 class BrokenTemplateError(Exception):
@@ -47,7 +47,7 @@ class BrokenTemplateError(Exception):
 
 
 class EndlessTemplateError(BrokenTemplateError):
-    """A template that takes more than it may, which it does whatever its values are."""
+    """A template that takes more steps, time or memory than it may."""
 
 
 def _refuse_change(*_: Any, **__: Any) -> NoReturn:
@@ -74,7 +74,7 @@ class _Dict(dict[str, Any]):
 
 def render(source: str, values: Mapping[str, Any]) -> str:
     """The text that a template makes of values. Raises RefusalError with the template's own words, BrokenTemplateError."""
-    from tgen.text.growth import grows  # not known to the program that this file is
+    from tgen.text.growth import grows  # the program that this file is cannot import it
 
     prepared = _prepared(source)
     if not grows(prepared):
@@ -84,7 +84,7 @@ def render(source: str, values: Mapping[str, Any]) -> str:
 
 
 def _rendered(source: str, values: Mapping[str, Any], fuel: int) -> str:
-    # One of its own for each text: it is locked while it renders, and a second thread would wait for it with the interpreter locked.
+    # A new one for each text: it is locked while it renders, and a second thread would hold Python's global lock while it waits.
     environment = Environment(
         fuel=fuel,
         trim_blocks=True,
@@ -108,7 +108,7 @@ def _rendered(source: str, values: Mapping[str, Any], fuel: int) -> str:
 
 
 def _apart(source: str, values: Mapping[str, Any]) -> str:
-    """The same in a process of its own, whatever becomes of that."""
+    """The same in a process of its own, whose failure of any kind is an error."""
     command = [sys.executable, "-P", __file__]
     fuel = STEPS + len(json.dumps(values, ensure_ascii=False)) // CHARACTERS_A_STEP
     asked = json.dumps({"source": source, "values": values, "fuel": fuel})

@@ -36,7 +36,7 @@ class TokenBytes:
     def spell(self, piece: str) -> bytes:
         """The bytes of an entry in the middle of a text."""
         if self.byte_level:
-            # An entry with any character that stands for no byte is itself.
+            # An entry with any character that stands for no byte is its own UTF-8 bytes.
             return bytes(_BYTES[c] for c in piece) if all(c in _BYTES for c in piece) else piece.encode()
         if self.is_byte(piece):
             return bytes.fromhex(piece[3:5])

@@ -80,7 +80,7 @@ class Tokenizer:
         return self.library.id_to_token(token) if self.special_text(token) is None else None
 
     def bytes_of(self, token: int) -> bytes | None:
-        """The bytes that a token stands for, be they a part of a character; None for ids without an entry, or where that is not known.
+        """The bytes that a token stands for, even a part of a character; None for ids without an entry, and where the bytes are unknown.
 
         A special token stands for its own text.
         """
@@ -112,7 +112,7 @@ class Tokenizer:
 
     @cached_property  # making it takes a second where the vocabulary is large
     def without_added(self) -> Tokenizer:
-        """A copy of this tokenizer that treats those texts like any other text. Raises CheckpointError."""
+        """A copy of this tokenizer that treats the texts of added tokens like any other text. Raises CheckpointError."""
         from tokenizers import Tokenizer as Library
 
         if not isinstance(self.library, Library):

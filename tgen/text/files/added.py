@@ -1,4 +1,4 @@
-"""Applies tokenizer_config.json, and the older files of special tokens, where they say more than the vocabulary or otherwise."""
+"""Applies tokenizer_config.json, and the older files of special tokens, where they add to the vocabulary or contradict it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """tokenizer_config.json, with special_tokens_map.json and added_tokens.json where it does not hold what they say."""
+    """tokenizer_config.json, with special_tokens_map.json and added_tokens.json where it lists no added tokens."""
 
     values: dict[str, Any]
     added: dict[int, dict[str, Any]]

@@ -7,7 +7,7 @@ from typing import Any
 from tgen.text.files.added import Settings
 
 BYTES = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
-# The mask takes the space before it.
+# The mask token takes in the space before it.
 SENTENCE: dict[str, Any] = {
     "bos_token": "<s>",
     "eos_token": "</s>",
@@ -36,7 +36,7 @@ BY_MODEL = {
 
 
 def with_class(settings: Settings, model_type: str, default: dict[str, Any]) -> Settings:
-    """The settings with the class and with the special tokens that it has where they do not say; `default` are those of other classes."""
+    """The settings with their class and, where they name none, its special tokens; `default` are those of classes not listed."""
     kind = settings.kind or BY_MODEL.get(model_type, "Qwen2Tokenizer" if model_type.startswith("qwen") else "")
     given = {key: value for key, value in settings.values.items() if value is not None}
     return Settings({**CLASSES.get(kind, default), **given, "tokenizer_class": kind}, settings.added)

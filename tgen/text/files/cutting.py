@@ -32,8 +32,8 @@ DEEPSEEK3 = (
 class Cut:
     """Patterns that cut a text, one after another; then, if `words`, GPT-2's own pattern.
 
-    `digits` stand alone before that. A word that is an entry of the vocabulary is one token without its merges if `whole`. `start` says
-    that texts get the start token unless the file says otherwise, `composed` that characters are put together first (NFC).
+    With `digits`, each digit is cut off before that. With `whole`, a word that is a vocabulary entry is one token, whatever its merges.
+    With `start`, texts get the start token unless the file says otherwise. With `composed`, characters are composed first (NFC).
     """
 
     patterns: tuple[str, ...] = ()

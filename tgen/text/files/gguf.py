@@ -57,7 +57,7 @@ def gguf_settings(header: Header) -> Settings:
 
 
 def _pieces(header: Header, tokens: list[str], kinds: list[int]) -> Library:
-    """SentencePiece's pairs of pieces, as Llama 2, Mistral and Gemma have them."""
+    """SentencePiece's BPE, as Llama 2, Mistral and Gemma have it."""
     model = _model(header, tokens, kinds, BPE, one_space=False)
     library = piece_library(model, {})
     surround(library, gguf_settings(header), start=True, end=False, always=True)
@@ -65,7 +65,7 @@ def _pieces(header: Header, tokens: list[str], kinds: list[int]) -> Library:
 
 
 def _unigrams(header: Header, tokens: list[str], kinds: list[int]) -> Library:
-    """SentencePiece's pieces with probabilities, as T5 and XLM-RoBERTa have them."""
+    """SentencePiece's unigrams, as T5 and XLM-RoBERTa have them."""
     model = _model(header, tokens, kinds, UNIGRAM, one_space=True)
     model.characters = bytes(one & 255 for one in header.items(f"{KEY}precompiled_charsmap", int))
     library = piece_library(model, {})
@@ -95,7 +95,7 @@ def _model(header: Header, tokens: list[str], kinds: list[int], kind: int, *, on
 
 
 def _pairs(header: Header, tokens: list[str], kinds: list[int]) -> Library:
-    """Pairs of bytes, as GPT-2, Llama 3 and Qwen have them."""
+    """Byte-level BPE, as GPT-2, Llama 3 and Qwen have it."""
     from tokenizers import models
 
     name = header.text(f"{KEY}pre") or "default"
@@ -112,7 +112,7 @@ def _pairs(header: Header, tokens: list[str], kinds: list[int]) -> Library:
 
 
 def _split_merges(header: Header) -> Iterator[tuple[str, str]]:
-    """The pairs to join. Within an entry a space is another character, but it may be the first."""
+    """The pairs to join. A space stands between the two entries; as the very first character it belongs to the first one."""
     for merge in header.items(f"{KEY}merges", str):
         left, _, right = merge[1:].partition(" ")
         if not right:
@@ -121,7 +121,7 @@ def _split_merges(header: Header) -> Iterator[tuple[str, str]]:
 
 
 def _words(header: Header, tokens: list[str], kinds: list[int]) -> Library:
-    """BERT's pieces of words: GGUF marks the beginnings of words, and BERT what follows them."""
+    """BERT's word pieces: GGUF marks those that begin a word, BERT those that continue one."""
     ids: dict[str, int] = {}
     for number, (token, kind) in enumerate(zip(tokens, kinds, strict=True)):
         plain = kind not in (CONTROL, USER_DEFINED)
@@ -134,7 +134,7 @@ def _words(header: Header, tokens: list[str], kinds: list[int]) -> Library:
 
 
 def _add(library: Library, tokens: list[str], kinds: list[int]) -> None:
-    """Let the tokens that stand for themselves in a text be found before any other step."""
+    """Add the tokens that the library must find in a text before any other step."""
     from tokenizers import AddedToken
 
     for token, kind in zip(tokens, kinds, strict=True):

@@ -1,4 +1,4 @@
-"""The tokenizer of the small Blenderbot: words in small letters, in pieces of which all but a word's last one are marked by @@."""
+"""The tokenizer of the small Blenderbot: lower-case words in pieces, of which @@ marks all but a word's last one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def marked_library(folder: Path, settings: Settings) -> Library:
     missing = dict.fromkeys(piece for pair in pairs for piece in (*pair, "".join(pair)) if piece not in ids)
     ids |= {piece: number for number, piece in enumerate(missing, start=last + 1)}
     library = Library(models.BPE(ids, pairs, unk_token=unknown, end_of_word_suffix=END))
-    # A line that ends with a word leaves a word of its own.
+    # A newline after a word becomes a word of its own.
     library.normalizer = normalizers.Sequence([normalizers.Replace(Regex(r"(?<=[^\s'])\n"), " __newln__ "), normalizers.Lowercase()])
     cuts = [pre_tokenizers.Split("'", "isolated"), pre_tokenizers.Split(Regex("[.,!?()]"), "merged_with_next")]
     library.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), *cuts])

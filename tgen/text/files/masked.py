@@ -26,7 +26,7 @@ def albert_library(model: PieceModel, settings: Settings) -> Library:
 
 
 def deberta_library(model: PieceModel, settings: Settings) -> Library:
-    """DeBERTa's: its mask stands behind the pieces, and the settings may ask for small letters or for signs by themselves."""
+    """DeBERTa's: its mask stands behind the pieces, and the settings may ask for lower case, or for punctuation marks apart."""
     from tokenizers import normalizers, pre_tokenizers
 
     library = _framed(model, settings, [normalizers.Lowercase()] if settings.flag("do_lower_case") else [])

@@ -98,7 +98,7 @@ def tiktoken_library(path: Path, added: Mapping[int, str]) -> Library:
 
 
 def _all_merges(pieces: Sequence[str]) -> list[tuple[str, str]]:
-    """Every way to join two of the pieces into a third, the first third first."""
+    """Every way to join two of the pieces into a third, in the order of the joined pieces."""
     ranks = {piece: rank for rank, piece in enumerate(pieces)}
     return [pair for piece in pieces if len(piece) > 1 for pair in splits(piece, ranks)]
 
@@ -116,7 +116,7 @@ def byte_library(sentinels: int) -> Library:
 
 
 def cut_library(model: models.BPE, cut: Cut, *, prefix: bool = False) -> Library:
-    """A tokenizer of byte pairs that cuts texts in a certain way; `prefix` puts a space before a text that begins without one."""
+    """A tokenizer of byte pairs that cuts texts as `cut` says; `prefix` puts a space before a text that begins without one."""
     from tokenizers import Regex, decoders, normalizers, pre_tokenizers
     from tokenizers import Tokenizer as Library
 

@@ -94,7 +94,7 @@ def piece_library(model: PieceModel, settings: dict[str, Any], extra: Iterable[s
     # Metaspace would put no space before a text that starts with one.
     steps += [*([normalizers.Prepend(SPACE)] if prefix else []), normalizers.Replace(" ", SPACE)]
     if model.kind == UNIGRAM and not any(SPACE in piece[1:] for piece, _, kind in model.pieces if kind == NORMAL):
-        library.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "never")  # no piece crosses words, and short words are faster
+        library.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "never")  # no piece crosses words, and words are read faster one by one
     if steps:
         library.normalizer = normalizers.Sequence(steps)
     if model.kind == UNIGRAM and not model.byte_fallback:

@@ -58,7 +58,7 @@ def read_library(folder: Path) -> Library | SentencePieces:
     settings = read_settings(folder)
     path = next((path for name in _READERS if (path := folder / name).is_file()), None)
     if path is not None and path.name == "sentencepiece.bpe.model" and (folder / "vocab.json").is_file():
-        path = None  # M2M-100's
+        path = None  # M2M-100's, which `find_sentencepieces` reads
     if path is None or (path.name == "vocab.json" and not (folder / "merges.txt").is_file()):
         if found := find_sentencepieces(folder, settings):
             return found
@@ -117,7 +117,7 @@ def _model(path: Path, settings: Settings) -> Library:
 
 
 def _spiece(path: Path, settings: Settings) -> Library:
-    """A SentencePiece model of ALBERT, or in T5's form: texts get an end token, and behind the pieces stand sentinels, the first last."""
+    """A SentencePiece model of ALBERT, or in T5's form: texts get an end token, and sentinels stand behind the pieces, the last first."""
     model = _checked(path)
     if tokenizer_class(path.parent, settings) == "AlbertTokenizer":
         return _with_tokens(albert_library(model, settings), settings)
@@ -132,7 +132,7 @@ def _spiece(path: Path, settings: Settings) -> Library:
 
 
 def _fairseq(path: Path, settings: Settings) -> Library:
-    """A SentencePiece model of fairseq's (XLM-RoBERTa, CamemBERT, mBART, NLLB): texts get a start and an end token, or a code."""
+    """A SentencePiece model of fairseq's (XLM-RoBERTa, CamemBERT, mBART, NLLB): texts get a start and an end token, or a language code."""
     from tokenizers import processors
 
     model, behind = fairseq_order(_checked(path), path.parent, settings)
@@ -153,7 +153,7 @@ def _checked(path: Path) -> PieceModel:
 
 
 def _with_names(settings: Settings, model: PieceModel) -> Settings:
-    """The settings, with the start and end tokens that the model names where they do not."""
+    """The settings; where they name no start or end token, with the model's."""
     names = {"bos_token": model.name(model.start), "eos_token": model.name(model.end)}
     return Settings({**names, **{key: value for key, value in settings.values.items() if value is not None}}, settings.added)
 
@@ -204,7 +204,7 @@ _READERS: dict[str, Callable[[Path, Settings], Library]] = {
 
 
 def _refuse_cut(table: bytes) -> None:
-    """Raise ValueError for a damaged table of characters: the library would panic over it, and itself write to standard error."""
+    """Raise ValueError for a damaged table of characters: the library would panic over it, and write to standard error."""
     size = int.from_bytes(table[:4], "little")
     if len(table) < 4 or size > len(table) - 4:
         raise ValueError("its precompiled_charsmap is cut off")

@@ -72,7 +72,7 @@ class SentencePieces:
         return text + self._written(plain, text)
 
     def _written(self, pieces: list[str], before: str) -> str:
-        """The text of pieces without special tokens; only at the very beginning of a text the model leaves out a space."""
+        """The text of pieces without special tokens. The model drops a leading space; only the very beginning of a text may lose it."""
         # A piece that only the reading model knows is decoded to its spelling.
         text: str = self._write.decode(pieces).replace(SPACE, " ")
         return f" {text}" if before and pieces and pieces[0].startswith(SPACE) else text
