@@ -2,7 +2,7 @@
 
 How the folder works together: `schema`, `keywords` and `pattern` prepare a constraint for the library, a grammar compiles it, and a
 matcher follows one text through it. A guard (`guard`) keeps one sample to its grammar and its token budget. The planner (`planner`) finds
-the guard a short way to the end. `token_bytes` gives the bytes that a token adds, `place` the position of a text within JSON. This module
+the guard a short way to the end. `spelling` gives the bytes that a token adds, `place` the position of a text within JSON. This module
 is imported only when a request has a constraint.
 """
 
@@ -69,7 +69,7 @@ class Matcher:
 
     def ends(self, tokens: Sequence[int]) -> bool:
         """Whether these tokens may follow, and the text may end after them."""
-        # The end token is checked with them. Where no token can follow, the library refuses that one, too.
+        # The end token is checked with the others. Alone it could fail: where nothing can follow, the library refuses it, too.
         return self._library.validate_tokens([*tokens, self._size]) == len(tokens) + 1 if tokens else self.accepting
 
     def forced(self) -> bytes:

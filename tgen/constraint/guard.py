@@ -29,7 +29,7 @@ EARNED, SAVED = 8, 600
 MOST_REPLACED = 8
 # How many constraints stay compiled: the lines of a batch mostly share a few.
 KEPT = 16
-# Numbers stay as short as a float is exact: a validator reads 0.99999999999999999999 as 1. Whole numbers are exact for longer.
+# Numbers stay so short that a validator reads them exactly: it takes 0.99999999999999999999 for 1. Whole numbers may be longer.
 LONGEST_FRACTION, LONGEST_WHOLE = 17, 40
 
 
@@ -124,8 +124,8 @@ class Guard:
         old, budget = self._state.plan, self._left - 1
         if matcher.accepting:
             return EMPTY
-        # Mostly the token is the plan's own, replaces as many of its bytes, goes before the plan, or replaces fewer or more of its
-        # bytes. Then the rest of the plan is a plan.
+        # Mostly the token is the plan's own, or it replaces some first bytes of the plan: as many as the token has, none, or a few.
+        # Then the rest of the plan is a plan.
         if old.text.startswith(text):
             known, true = old.rest(len(text)), True
         else:

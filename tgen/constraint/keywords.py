@@ -143,6 +143,6 @@ def _alike(word: str, keyword: str) -> bool:
         left, right = left[1:], right[1:]
     while left and right and left[-1] == right[-1]:
         left, right = left[:-1], right[:-1]
-    # Among words of three letters and fewer one letter makes another word: note, id.
+    # One letter can make a keyword of three letters or fewer another word: `not` and `note`, `if` and `id`.
     wrong = 2 if len(keyword) >= 8 else 1
     return same or (len(keyword) > 3 and (max(len(left), len(right)) <= wrong or (len(left) == 2 and left == right[::-1])))

@@ -21,7 +21,7 @@ NARROW = _ALL | {letter.upper(): f"[^{text[1:]}" for letter, text in _ANY.items(
 WIDE = _ANY | {letter.upper(): f"[^{text[1:]}" for letter, text in _ALL.items()}
 QUANTIFIER = re.compile(r"\{(\d+)(?:,\d*)?\}|\{,\d+\}|[*+?]")
 CHARACTER = re.compile(r"\\u([0-9a-fA-F]{4})|\\u\{([0-9a-fA-F]+)\}")
-# Of the library's ways to write a property only those that ECMAScript knows, too.
+# The ways to write a Unicode property that both the library and ECMAScript know.
 PROPERTY = re.compile(r"\\[pP]\{\w+(=\w+)?\}")
 GROUP = re.compile(r"\((?:\?(?:P?<[^=!>][^>]*>|:|(?P<flags>[a-zA-Z-]+)[:)]|(?P<around><?[=!])))?")
 # An example takes the first of these characters that fits. Longer examples than this many characters help no search.
@@ -35,9 +35,9 @@ class UnportableError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """An expression in the library's syntax; whether readers differ on what it matches; a short text that it finds a match in.
+    """An expression in the library's syntax, whether readers differ on what it matches, and an example: a short text that it matches.
 
-    The example is a guess, None where the expression does not show one: whoever uses it tries it first.
+    The example is a guess that must be tried before use; None where the expression does not show one.
     """
 
     text: str
@@ -143,7 +143,7 @@ class _Reader:
         negated = self.expression.startswith("[^", self.place)
         self.place += 2 if negated else 1
         written = ["[^" if negated else "["]
-        plain = written.copy()  # the same in Python's words
+        plain = written.copy()  # the same in Python's syntax
         while self.place < len(self.expression):
             character, start = self.expression[self.place], self.place
             if character == "]" and len(written) > 1:

@@ -45,7 +45,7 @@ class Plan:
 
     @property
     def cost(self) -> int:
-        """In tokens."""
+        """How many tokens the plan takes."""
         return self.costs[0]
 
     def rest(self, start: int) -> Plan:
@@ -163,7 +163,7 @@ class Search:
         return None
 
     def plan(self, matcher: Matcher, place: Place, enough: int, effort: Effort, best: Plan | None = None) -> Plan | None:
-        """The cheapest plan found, None without any: the first that costs no more than `enough`, or one cheaper than `best`."""
+        """The cheapest plan found: the first that costs at most `enough`, else the cheapest, `best` included; None if there is none."""
         clock = time.monotonic()
         start, last = self.work, NODE * (effort.nodes if best is None else effort.cheaper)
         heap = [(0.0, 0, _Branch(matcher.copy(), b"", place, 0, (b"",)), 0)]

@@ -17,7 +17,7 @@ UNSPELLABLE = 1 << 40
 
 
 class Spelling:
-    """The bytes of every token, and back."""
+    """The bytes of every token, and the tokens that spell given bytes."""
 
     def __init__(self, tokens: Sequence[bytes], start_loses_space: Callable[[Sequence[int]], bool] = lambda _: False) -> None:
         """`tokens[id]` is what the id adds to a text: nothing for special tokens and for ids without an entry."""
