@@ -102,7 +102,7 @@ def _record(opened: Opened, ids: list[int], answer: str | None) -> Attending:
 
 
 def _answer(opened: Opened, model: Transformer, source: list[int]) -> list[int]:
-    """The ids of the likeliest answer to a source, as the folder's settings find it."""
+    """The ids of the model's own answer to a source, by the folder's settings."""
     from tgen.engine.opening import make_generator
     from tgen.events import Finished
     from tgen.executors.torch.session import TorchExecutor

@@ -59,7 +59,7 @@ def batch(
         p.option(
             "--retry-errors",
             panel=BATCHES,
-            help="With --resume, which it implies: ask again for the lines that --output answers by an error, and replace their records.",
+            help="Implies --resume: ask the lines again that have an error in --output, and replace their records.",
         ),
     ] = False,
     unordered: Annotated[
@@ -150,7 +150,7 @@ def open_answerer(
     """The model that answers lines in this process. Raises TgenError."""
     checkpoint = open_checkpoint(model, adapters=run.adapter)
     if template_arg:
-        chat_template(checkpoint, template_arg)  # what is wrong with an argument is wrong with the command, not with each line
+        chat_template(checkpoint, template_arg)  # a wrong argument is an error of the command, not of each line
     generator, name = open_generator(model, run, checkpoint, guessing)
     return Answerer(generator, name, partial(chat_template, checkpoint, template_arg), asked.values, asked.environment)
 

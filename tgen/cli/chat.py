@@ -29,7 +29,7 @@ Lines = Annotated[
     bool,
     p.option(
         "--lines", panel=p.PROMPT,
-        help="Take each line of standard input as a message and end with the last one, as always where standard output is no terminal.",
+        help="Take each line of standard input as a message, and end after the last. It is always so where standard output is no terminal.",
     ),
 ]  # fmt: skip
 History = Annotated[
@@ -156,7 +156,7 @@ def _keyboard() -> TextIO | None:
 
 
 def _listener(terminal: TextIO, history: bool, keys: KEYS) -> Listener:
-    """What reads the messages of a person; where the terminal can move its cursor, with all that makes typing easy."""
+    """The reader of a person's messages, with editing, history and completion where the terminal can move its cursor."""
     screen = next((stream for stream in (sys.stdout, sys.stderr) if is_terminal(stream)), None)
     if screen is None or os.environ.get("TERM", "dumb") == "dumb" or sys.platform == "win32":
         return PlainLines(terminal)

@@ -34,7 +34,7 @@ and clears the line you are typing."""
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A conversation with a model, whose context has this many tokens."""
+    """A conversation with a model, the model's name, and how many tokens its context has."""
 
     conversation: Conversation | RemoteConversation
     name: str
@@ -71,7 +71,7 @@ class Chatting:
         return self.opened.conversation
 
     def listen(self, listener: Listener) -> int:
-        """Answer message after message. Returns the exit code: in a pipe that of the first error; a person at a terminal saw it."""
+        """Answer message after message. Returns the exit code: from a pipe, that of the first error; a person has seen the errors."""
         self.listener = listener
         leaving = False
         while self.ended is None:
@@ -152,7 +152,7 @@ class Chatting:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command of a conversation: the words of /help for what it takes and does, and what its word is."""
+    """A command of a conversation. /help shows its `words` and what it `does`; `takes` says whether its word is a file."""
 
     run: Callable[[Chatting, str], None]
     words: str

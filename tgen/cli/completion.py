@@ -100,5 +100,5 @@ def _shell() -> str:
     except shellingham.ShellDetectionFailure:
         name = os.path.basename(os.environ.get("SHELL", ""))
     if name not in SHELLS:
-        raise UsageError(f"tgen completes nothing in {name or 'a shell that it cannot tell'}", f"run this from one of: {', '.join(SHELLS)}")
+        raise UsageError(f"tgen completes nothing in {name or 'an unknown shell'}", f"run this from one of: {', '.join(SHELLS)}")
     return str(name)

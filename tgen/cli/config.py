@@ -22,7 +22,7 @@ from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
 RECORDS = (GenerationOptions, RunOptions, GuessOptions)
-# Where a value comes from if nobody sets it, for those that the record's default does not tell.
+# Where an unset value comes from, for settings whose default in the record does not show it.
 UNSET = {"seed": "chosen anew for each run", "threads": "one for each core", "guess": "where the executor is exact"}
 
 

@@ -82,7 +82,7 @@ def start(address: str) -> int:
 
 
 def stop() -> int:
-    """End the detached server, after what it runs. Returns the exit code."""
+    """End the detached server, after the requests that it runs. Returns the exit code."""
     running = found()
     if running is None:
         raise UsageError("no detached server runs", "`tgen serve --detach` starts one")

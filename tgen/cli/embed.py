@@ -34,13 +34,13 @@ def embed(
         Pooling | None,
         p.option(
             "--pooling", panel=p.OUTPUT, metavar="|".join(get_args(Pooling)), default="the folder's, else mean",
-            help="How many vectors become one. mean: their mean; weighted: later tokens count more; sqrt: their sum divided by "
+            help="How a text's vectors become one. mean: their mean; weighted: later tokens count more; sqrt: their sum divided by "
             "the root of their number; max: the largest number of each component; first, last: the vector of that token.",
         ),
     ] = None,
     normalize: Annotated[
         bool | None,
-        p.option("--normalize/--no-normalize", panel=p.OUTPUT, default="the folder's, else no", help="Make every vector of length 1."),
+        p.option("--normalize/--no-normalize", panel=p.OUTPUT, default="the folder's, else no", help="Scale every vector to length 1."),
     ] = None,
     quiet: p.Quiet = False,
     model: p.Model = None,
@@ -51,7 +51,7 @@ def embed(
     """Turn each line into a vector: one JSON object a line, with index, text and embedding, in the order of the input.
 
     The model is an encoder, or a decoder, whose tokens see only what stands before them. The command keeps the settings of a
-    sentence-transformers folder: prompts, pooling, matrices after it, vectors of length 1, lower case, and the longest text. A line that
+    sentence-transformers folder: prompts, pooling, dense layers after it, normalization, lower case, and the longest text. A line that
     is too long loses its end, and a warning names it. A line without any token has a vector of zeros. Standard input is read before
     TEXT: in a `while read` loop, add </dev/null, or the command takes the loop's lines.
     """

@@ -27,8 +27,8 @@ def fill(
 ) -> int:
     """Fill masks with an encoder-only model (BERT, RoBERTa): for each mask the likeliest tokens, one a line.
 
-    A line is the probability, a tab, the token; between the masks of a text is an empty line. [MASK] and <mask> both stand for the
-    model's own mask token. Each of several masks is filled by itself.
+    A line is the probability, a tab, the token; an empty line separates the masks of a text. [MASK] and <mask> both stand for the
+    model's own mask token. Several masks are filled independently of one another.
     """
     p.check_least("--top", top, 1)
     source = PromptSource(text, file)

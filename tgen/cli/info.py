@@ -36,7 +36,7 @@ def info(
 ) -> int:
     """Show what a model folder holds, whether it will run, and its defaults. A broken folder is an error with exit code 3.
 
-    Reads headers only: a file of many gigabytes takes no longer than a small one. The memory of weights and cache is what a run with the
+    It reads headers only: a file of many gigabytes takes no longer than a small one. The memory of weights and cache is what a run with the
     same --dtype and --quantize takes on the native executor.
     """
     messages.configure("auto", quiet=False)
@@ -124,7 +124,7 @@ def _tokenizer_problem(checkpoint: Checkpoint, facts: dict[str, Any]) -> Checkpo
 
 
 def _executor_problem(checkpoint: Checkpoint, run: RunOptions, facts: dict[str, Any]) -> CheckpointError | None:
-    """Add what will run the model, why it is not the native executor, and the memory. That nothing can run it is returned, not raised."""
+    """Add what will run the model, why it is not the native executor, and the memory. If nothing can run it, the error is returned."""
     from tgen.executors.native.forecast import forecast
     from tgen.executors.open import why_torch
 

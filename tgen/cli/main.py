@@ -28,7 +28,7 @@ from tgen.files import current_folder_is_gone
 from tgen.ui import messages
 from tgen.ui.output import write_text
 
-# The arguments that are a text: it may be empty, and `-` may stand beside it.
+# The arguments that are texts: they may be empty, and `-` may stand beside them.
 TEXTS = ("prompt", "text")
 
 
@@ -41,7 +41,7 @@ class Conversion:
 
 
 class QuickParameters:
-    """A command or group that converts the values of its parameters itself, that of --help included."""
+    """A command or group that converts the values of its parameters itself, the value of --help included."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """The parameters; typer asks for them before it reads any value."""
@@ -65,7 +65,7 @@ class Command(QuickParameters, TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse empty values before typer converts them: as a path, an empty value would be the current folder."""
-        if not ctx.resilient_parsing:  # as for a line that is still being typed
+        if not ctx.resilient_parsing:  # it is, while a shell completes a line that is still being typed
             given, *_ = self.make_parser(ctx).parse_args(args=[*args])
             refuse_empty_values(self.get_params(ctx), given)
         return super().parse_args(ctx, args)

@@ -22,7 +22,7 @@ def models(
             "--remove",
             panel="Removing",
             metavar="NAME",
-            help="Remove a model of the Hugging Face cache, all its revisions.",
+            help="Remove a model from the Hugging Face cache, with all its revisions.",
             completes=cached_names,
         ),
     ] = None,

@@ -31,7 +31,7 @@ def resolve(model: str | None, *, translator: bool = False) -> Path:
 
 
 def open_checkpoint(model: str | None, *, translator: bool = False, vectors: bool = False, adapters: Sequence[str] = ()) -> Checkpoint:
-    """Open and check that folder with these `adapters`; with `vectors`, it may lack the head.
+    """Open and check the folder that `resolve` finds, with these `adapters`; with `vectors`, it may lack the head.
 
     A warning names settings in its files that tgen does not implement.
 

@@ -322,7 +322,7 @@ Reasoning = Annotated[
     ),
 ]  # fmt: skip
 FailOnLength = Annotated[
-    bool, option("--fail-on-length", panel=OUTPUT, help="Exit 6 if the text was cut by --max-new-tokens or the context.")
+    bool, option("--fail-on-length", panel=OUTPUT, help="Exit 6 if the text was cut by --max-new-tokens, --max-time or the context.")
 ]
 ColorOption = Annotated[
     Color,

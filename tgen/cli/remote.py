@@ -23,7 +23,7 @@ def chosen(
 ) -> Remote | None:
     """The server that --server, $TGEN_SERVER or the setting names; None if none does.
 
-    Raises UsageError beside options that the server has settled, CheckpointError for a model that is not there.
+    Raises UsageError for options that the server has already settled, CheckpointError for a model that is not there.
     """
     address = server or os.environ.get("TGEN_SERVER") or settings.value("server")
     if not address or address == NONE:

@@ -37,7 +37,7 @@ class _UnixConnection(HTTPConnection):
 
 @dataclass(slots=True)
 class Remote:
-    """A server at an address, and the model that a command asks there; `folder` is None where it leaves the choice to the server."""
+    """A server at an address, and the model that a command asks there; `folder` is None where the server chooses."""
 
     address: str
     folder: str | None
@@ -57,7 +57,7 @@ class Remote:
         return SimpleNamespace(name=said["name"], spec=spec, resolved=said.get("resolved"))
 
     def records(self, path: str, body: dict[str, Any], cancelled: Callable[[], bool] = lambda: False) -> Yields[dict[str, Any], None, None]:
-        """The objects of an answer. `cancelled` is called with each one, and while none comes; once it is true, the server is told.
+        """The objects of an answer. `cancelled` is called with each one, and while none comes; once it returns True, the server is told.
 
         Raises TgenError, as the command itself would.
         """
@@ -115,7 +115,7 @@ class Remote:
 
 
 def http_connection(address: str) -> HTTPConnection:
-    """A connection to an address. Raises UsageError for one that is none."""
+    """A connection to an address. Raises UsageError for a text that is no address."""
     if address.startswith("unix:"):
         return _UnixConnection(address.removeprefix("unix:"))
     try:

@@ -15,7 +15,7 @@ from tgen.wire.events import read_event
 
 
 class RemoteConversation(Talk):
-    """It has the methods of a `Conversation`. The messages stay here, and each request tells them."""
+    """Has the methods of a `Conversation`. The messages stay here, and each request carries them."""
 
     def __init__(self, remote: Remote, asked: Asked, arguments: Sequence[str], system: str | None) -> None:
         """`arguments` are those of --template-arg. Raises UsageError if the template refuses them or the system message."""
@@ -38,7 +38,7 @@ class RemoteConversation(Talk):
         yield from self._keeping(text, self._answer(self._asking(text, self.system), cancelled))
 
     def _answer(self, body: dict[str, Any], cancelled: Callable[[], bool]) -> Yields[Event, None, None]:
-        self._replies += 1  # the answer may break off before the server tells it
+        self._replies += 1  # the answer may break off before the server has sent the new state
         with closing(self._remote.records("chat", body, cancelled)) as records:
             for record in records:
                 if "state" in record:

@@ -53,7 +53,7 @@ def score(
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A text's ids but the first with their log-probabilities, their pieces if they are to be shown, and the bytes they stand for."""
+    """All ids of a text but the first, their log-probabilities, their pieces if these are to be shown, and how many bytes they are."""
 
     ids: list[int]
     pieces: list[str]
@@ -106,7 +106,7 @@ def _counted(parts: Iterable[list[float]], total: int) -> list[float]:
 
 
 def _show(model: str, scored: Scored, json: bool) -> None:
-    """The sums, after the tokens if there are pieces of any."""
+    """Write the sums, after a line for each token if there are `pieces`."""
     from tgen.tasks.score import Score
 
     ids, pieces, logprobs, size = scored.ids, scored.pieces, scored.logprobs, scored.size

@@ -69,7 +69,7 @@ class Settings:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
 
-# The command that runs and the names of all, which are names of tables; they belong to the process.
+# The command that this process runs, and the names of all commands: a table of the file may have any of these names.
 _running: tuple[str, tuple[str, ...]] = ("", ())
 
 

@@ -81,7 +81,7 @@ def train(
             metavar="INT",
             limits="1 to 4096",
             default=RANK,
-            help="With --adapter: columns of its matrices, its size.",
+            help="With --adapter: the rank of its matrices, which sets its size.",
         ),
     ] = None,
     alpha: Annotated[
@@ -99,7 +99,7 @@ def train(
         float,
         _number(
             "base_share",
-            "Write an average of the weights of --base, with this share, and the trained weights: such a model forgets less.",
+            "Write an average in which --base has this share, and the trained weights the rest: such a model forgets less.",
             COURSE,
             "0 to 1",
         ),

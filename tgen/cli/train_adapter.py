@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_adapter(wanted: bool, base: str | None, texts: list[str] | None, own: dict[str, Any], others: dict[str, Any]) -> None:
-    """Raise UsageError for an adapter without its base or texts, for options of an adapter without one, and for those that it excludes."""
+    """Raise UsageError for --adapter without base or texts, for its `own` options without it, and for the `others`, which it excludes."""
     if not wanted:
         for name, value in own.items():
             if value is not None:

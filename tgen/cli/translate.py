@@ -37,7 +37,7 @@ def translate(
         str | None,
         p.option(
             "--from", panel=p.PROMPT, metavar="CODE", default="the folder's",
-            help="The language of the text, for a model of many languages: eng_Latn, en_XX, en, or its beginning if that is clear.",
+            help="The language of the text, for a model of many languages: eng_Latn, en_XX, en, or a beginning that only one code has.",
         ),
     ] = None,
     target: Annotated[
