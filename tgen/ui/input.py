@@ -86,7 +86,7 @@ def read_stdin() -> bytes:
         return sys.stdin.buffer.read()
     except OSError as error:
         raise UsageError(
-            f"cannot read standard input: {error.strerror or error}", "check where it comes from; </dev/null is nothing"
+            f"cannot read standard input: {error.strerror or error}", "check where it comes from; </dev/null stands for an empty one"
         ) from error
 
 

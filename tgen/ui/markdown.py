@@ -77,7 +77,7 @@ class MarkdownStream(TerminalStream):
         first = next((number for number, line in enumerate(lines) if any(one.text for one in line)), 0)
         found = [Segment.line()] if self._spaced else []
         for line in lines[first:]:
-            # What stands for a character by its number, such as &#x202e;, becomes one only here.
+            # A character reference such as &#x202e; becomes its character only here.
             found += [Segment(one.text if self._raw else harmless(one.text), one.style) for one in line]
             found.append(Segment.line())
         self._console.print(Segments(found), end="")

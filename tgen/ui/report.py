@@ -44,7 +44,7 @@ class Report:
         self._bar: Bar | None = None
 
     def add(self, event: Event) -> None:
-        """Take an event; notes are shown at once, but never in the middle of the text. Reading that takes time has a bar."""
+        """Take an event; notes are shown at once, but never in the middle of the text. A slow reading of the prompt has a bar."""
         if isinstance(event, Reading):
             self._read(event)
             return
@@ -104,7 +104,7 @@ class Report:
         messages.dim(" · ".join(part for part in parts if part))
 
     def show_probabilities(self) -> None:
-        """Each token of the first sample with its raw probability, one a line."""
+        """Write each token of the first sample with its raw probability, one a line."""
         for token in self._tokens:
             messages.dim(f"{math.exp(token.score.logprob):7.2%}  {token.score.text!r}")
 

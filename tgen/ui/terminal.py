@@ -35,7 +35,7 @@ def wants_color(stream: IO[str] | None, color: Color) -> bool:
 
 
 def console(stream: IO[str], color: Color) -> Console:
-    """A rich console that draws colour exactly where `wants_color` says; without colour a terminal stays one that can be animated."""
+    """A rich console that draws colour exactly where `wants_color` says; a terminal without colour can still show progress bars."""
     from rich.console import Console
 
     colorful = wants_color(stream, color)

@@ -9,7 +9,7 @@ from base64 import b64encode
 from tgen.errors import UsageError
 from tgen.ui.terminal import is_terminal
 
-# xterm takes no more; others take less without a word, so that no smaller limit is safe to name.
+# xterm takes no more. Other terminals silently take less, each its own amount.
 MOST_BYTES = 74_994
 
 

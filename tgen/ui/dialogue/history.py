@@ -37,7 +37,7 @@ class KeptHistory(FileHistory):
 
 
 def _halve(path: Path) -> None:
-    """Leave out the older half of the messages, each of which begins with a line of its own."""
+    """Leave out the older half of the messages, each of which begins with a line that starts with #."""
     data = path.read_bytes()
     start = data.find(b"\n#", len(data) // 2)
 

@@ -37,9 +37,7 @@ class Keyboard:
         self._offered = ""
         self._pending = False
         output = Vt100_Output.from_pty(screen, os.environ.get("TERM"), ColorDepth.DEPTH_1_BIT)
-        output.enable_cpr = (
-            False  # a terminal that cannot tell where its cursor is would get a warning, and a late answer would be typed text
-        )
+        output.enable_cpr = False  # asking where the cursor is shows a warning if no answer comes, and a late answer looks like typed text
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
             multiline=True,  # a message may have several lines; the keys below say which one sends it
@@ -95,7 +93,7 @@ class Keyboard:
             """Begin a line of the message."""
             event.current_buffer.insert_text("\n")
 
-        @bindings.add("c-c", filter=~is_searching)  # in a search it ends only that
+        @bindings.add("c-c", filter=~is_searching)  # in a search, Ctrl-C ends only the search
         def _(event: KeyPressEvent) -> None:
             """Give up the message."""
             self._pending = bool(event.app.current_buffer.text)
