@@ -1,4 +1,4 @@
-"""From a line of JSON to its record: a function of the line, the model and the command's options alone, wherever it runs."""
+"""Turns a line of JSON into its record. The record depends on the line, the model and the command's options, not on where this runs."""
 
 from __future__ import annotations
 
@@ -166,14 +166,14 @@ class Answerer:
         return sorted(found, key=lambda answer: answer.number)
 
     def answer(self, line: InputLine, events: Sequence[Event]) -> Answer:
-        """The answer of a line that the engine was done with."""
+        """The answer to a line, from all events of the engine for it."""
         assert line.request is not None
         record = answer_record(line.key, line.request, self.name, events)
         return Answer(line.key.number, encode(record), tokens=token_count(events))
 
     @staticmethod
     def failed(line: InputLine, error: TgenError) -> Answer:
-        """The answer of a line that failed."""
+        """The answer to a line that failed."""
         return Answer(line.key.number, encode(error_record(line.key, error)), failed=True)
 
     def _prompt(self, request: JsonRequest) -> str | Sequence[int]:

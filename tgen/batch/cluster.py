@@ -14,7 +14,8 @@ import numpy as np
 from tgen.batch.answering import Answer, Answerer, InputLine, Take, understand
 from tgen.errors import TgenError, UsageError
 
-# A block has this many lines for each row that an actor computes at once: its last rows run alone, and its loss costs as much.
+# A block has this many lines for each row that an actor computes at once. With more, the rows are full for longer; with fewer, the loss of
+# a node costs less work.
 BLOCK = 4
 
 
@@ -41,7 +42,7 @@ class ClusterAnswers:
     """Answers lines on the nodes of a Ray cluster, in the order of the lines."""
 
     def __init__(self, address: str, open_answerer: Callable[[], Answerer], threads: int | None = None) -> None:
-        """`open_answerer` runs on each node. An actor takes a GPU, or `threads` CPUs of a node, or all that the smallest node has.
+        """`open_answerer` runs on each node. An actor takes a GPU, or `threads` CPUs of a node, or as many CPUs as the smallest node has.
 
         Raises UsageError without Ray, and without a cluster at the address.
         """
@@ -68,7 +69,7 @@ class ClusterAnswers:
         return understand(data, number)
 
     def run(self, take: Take, rows: int, cancelled: Callable[[], bool]) -> Iterator[Answer]:
-        """The answers to all lines in their order. The lines are read first. Raises TgenError if Ray gives up."""
+        """The answers to all lines in their order. All lines are read first. Raises TgenError if Ray gives up."""
         import ray.data
         from ray.exceptions import RayError
 

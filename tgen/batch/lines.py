@@ -61,7 +61,7 @@ class Lines(Generic[T]):
     def __init__(self, streams: Iterator[IO[bytes]], parse: Callable[[bytes, int], T], ahead: int, ahead_bytes: int = AHEAD_BYTES) -> None:
         self._ahead = ahead
         self._ahead_bytes = ahead_bytes
-        self._waiting: deque[tuple[T | TgenError | None, int]] = deque()  # with how long each line is
+        self._waiting: deque[tuple[T | TgenError | None, int]] = deque()  # each with the length of its line
         self._bytes = 0
         self._changed = threading.Condition()
         self._end: TgenError | None = None
@@ -160,7 +160,7 @@ def open_inputs(files: Sequence[Path], hint: str) -> Iterator[IO[bytes]]:
 def _standard() -> IO[bytes]:
     if sys.stdin is None:
         raise UsageError("standard input is closed", "give a file")
-    # A stream of its own: the thread may still wait for it when Python puts sys.stdin away.
+    # A stream of its own: the thread may still wait for it when Python closes sys.stdin at its end.
     return open(os.dup(sys.stdin.fileno()), "rb")
 
 

@@ -128,7 +128,7 @@ class BatchRun:
             raise UsageError(message, "--resume needs the input that the run began with")
 
     def _check_whole(self) -> None:
-        """Raise UsageError if there are records of more lines than there are."""
+        """Raise UsageError if there is a record of a line beyond the end of the input."""
         if self._journal.highest > self._reached:
             message = f"the input has {self._reached} lines, but the output has a record of line {self._journal.highest}"
             raise UsageError(message, "--resume needs the input that the run began with")
