@@ -15,7 +15,7 @@ def spec(config: Config) -> ModelSpec:
     config.require("position_embedding_type", ["absolute"])
     config.require("is_decoder", [False])
     for key in ("net_structure_type", "num_memory_blocks", "down_scale_factor", "gap_size", "layers_to_keep"):
-        config.raw(key)  # of an older program, which nothing reads
+        config.raw(key)  # keys of an older program, which no code reads
     width, row = config.integer("hidden_size"), config.integer("embedding_size", default=128)
     norm = NormSpec("layer", config.number("layer_norm_eps", default=1e-12))
     context, activation = config.integer("max_position_embeddings", default=512), config.activation("hidden_act", default="gelu_new")

@@ -64,14 +64,14 @@ def tensors(spec: ModelSpec) -> Table:
 
 
 def _rope(config: Config, head_dim: int) -> RopeSpec:
-    """Apertus stretches waves as Llama 3.1 does, also where its folder does not say so."""
+    """Apertus scales rotations as Llama 3.1 does, even where its folder does not say so."""
     rope = config.rope(head_dim, default_theta=12e6)
     silent = config.raw("rope_parameters") is None and config.raw("rope_scaling") is None
     return replace(rope, scaling=Llama3Scaling(8.0, 1.0, 4.0, 8192)) if silent else rope
 
 
 def _backwards(rope: RopeSpec) -> RopeSpec:
-    """The rotation the other way round."""
+    """The rotation in the opposite direction."""
     if rope.scaling is not None:
         raise UnsupportedError("config.json: scaled rotations are not implemented for nanochat", "implemented: a rope_type of default")
     return replace(rope, scaling=PairScaling((-1.0,) * (rope.dim // 2)))

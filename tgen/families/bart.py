@@ -1,8 +1,8 @@
-"""BART and its kin: encoder and decoder of layers with biases, and matrices of one table of embeddings.
+"""BART and its kin: encoder and decoder of layers with biases, over one table of embeddings.
 
 BART, Marian and the small Blenderbot have norms after each sum, the others before each part and after the last layer. Positions are
-learned (BART, mBART, both Blenderbots; the first two rows unused but in the last two) or sines (Marian, PEGASUS, and M2M-100 with NLLB by a
-formula of its own). The decoder of the small Blenderbot adds them after the norm of its embeddings, which it does not scale.
+learned (BART and mBART, which do not use the first two rows, and both Blenderbots) or sines (Marian, PEGASUS, and M2M-100 with NLLB by a
+formula of its own). The decoder of the small Blenderbot adds positions after the norm of its embeddings, which it does not scale.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ UNUSED_ROWS = 2
 class Kin:
     """How a model_type differs from BART, and what its context and activation are where the folder does not say."""
 
-    before: bool = True  # the norms
-    learned: bool = True  # the positions
+    before: bool = True  # whether norms stand before each part
+    learned: bool = True  # whether positions are learned
     unused: int = UNUSED_ROWS
     embedding_norm: bool = True
     head_bias: bool = True

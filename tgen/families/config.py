@@ -1,4 +1,4 @@
-"""Reads `config.json` as transformers 4 and transformers 5 write it. Knows no family.
+"""Reads `config.json` as transformers 4 and transformers 5 write it. It knows no family.
 
 The reader remembers which keys a family reads, and refuses all others unless they are known to be harmless. So it never ignores a key
 that changes the model's arithmetic.
@@ -81,7 +81,7 @@ class Config:
         return self.values.get(key)
 
     def integer(self, *keys: str, default: int | None = None, minimum: int = 1, maximum: int = MAX_INTEGER) -> int:
-        """The first of these keys that holds a whole number within the limits."""
+        """The value of the first of these keys that is set, which must be a whole number within the limits."""
         value = self._first(keys, default)
         if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
             raise self._wrong(keys[0], value, f"a whole number from {minimum} to {maximum}")
@@ -98,14 +98,14 @@ class Config:
         return self.integer("head_dim", default=width // heads)
 
     def number(self, *keys: str, default: float | None = None, maximum: float = sys.float_info.max) -> float:
-        """The first of these keys that holds a number above zero."""
+        """The value of the first of these keys that is set, which must be a number above zero."""
         value = self._first(keys, default)
         if not _is_positive(value, maximum):
             raise self._wrong(keys[0], value, "a number above 0" if maximum > 1e300 else f"a number above 0, {maximum:g} at most")
         return float(value)
 
     def numbers(self, key: str, count: int) -> tuple[float, ...]:
-        """A list of so many numbers above zero."""
+        """A list of `count` numbers above zero."""
         value = self.raw(key)
         if not isinstance(value, list) or len(value) != count or not all(map(_is_positive, value)):
             raise self._wrong(key, value, f"a list of {count} numbers above 0")
@@ -119,7 +119,7 @@ class Config:
         return value
 
     def text(self, *keys: str, default: str | None = None) -> str:
-        """The first of these keys that holds a string."""
+        """The value of the first of these keys that is set, which must be a string."""
         value = self._first(keys, default)
         if not isinstance(value, str):
             raise self._wrong(keys[0], value, "a string")
@@ -234,7 +234,7 @@ class Config:
         return min(context, max(int(original_context(self, settings)), 1))
 
     def absorb(self, other: Config) -> None:
-        """Count the keys that another reader of the same values has read as read."""
+        """Treat keys that another reader of the same values has read as read here, too."""
         self._read |= other._read
         self._nested |= other._nested
 

@@ -32,7 +32,7 @@ def spec(config: Config) -> ModelSpec:
         "mask_token_id",
         "attention_head_size",
     ):
-        config.raw(key)  # of a convolution and a pooler that are not there
+        config.raw(key)  # keys of a convolution and a pooler, which the model does not have
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     config.require("attention_head_size", [width // heads])
     config.require("embedding_size", [width])

@@ -17,12 +17,12 @@ def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is deepseek_v2, deepseek_v3 or minicpm3."""
     kind = config.model_type
     mini, count = kind == "minicpm3", config.layers("num_hidden_layers")
-    # The residual stream is divided by the factor of its summands.
+    # MiniCPM multiplies what it adds to the residual stream by a factor. Here the stream is divided by that factor instead (see llama.py).
     depth = config.number("scale_depth", default=math.sqrt(count) if "scale_depth" in config.values else 1.4) if mini else 1.0
     residual = depth / math.sqrt(count) if mini else 1.0
     norm = NormSpec("rms", config.number("rms_norm_eps", default=1e-5 if mini else 1e-6) / residual / residual)
     for key in ("head_dim", "qk_head_dim", "num_nextn_predict_layers", "num_mtp_layers", "ep_size"):
-        config.raw(key)  # repeat other keys, or speak of layers that guess further tokens at once, or of training
+        config.raw(key)  # repeat other keys, or are about training or multi-token prediction
     config.require("mlp_bias", [False])
     mixture = None if mini else _experts(config)
     mixed = [False] * count if mini else dense_first(config, count, default=0 if kind == "deepseek_v2" else 3)

@@ -12,7 +12,7 @@ from tgen.spec.records import ModelSpec, NormSpec, TransformSpec
 def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is distilbert."""
     for key in ("sinusoidal_pos_embds", "tie_weights_", "qa_dropout", "seq_classif_dropout"):
-        config.raw(key)  # the files hold the vectors of positions, sines too; the others say nothing about what is computed
+        config.raw(key)  # the files hold all position vectors, even sines; the other keys change nothing that is computed
     width, norm = config.integer("dim", "hidden_size"), NormSpec("layer", 1e-12)
     context, activation = config.integer("max_position_embeddings", default=512), config.activation("activation", default="gelu")
     layer = post_norm_layer(width, config.integer("n_heads", "num_attention_heads"), config.integer("hidden_dim"), activation, norm, config)

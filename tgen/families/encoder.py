@@ -10,7 +10,7 @@ from tgen.families.table import Names
 from tgen.spec.positions import PositionTable
 from tgen.spec.records import Activation, AttentionSpec, HeadSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, StackSpec, TransformSpec
 
-# The same files may hold heads for other tasks of the first training.
+# The same files may hold heads for other tasks of the pretraining.
 IGNORED = (
     *("position_ids", "pooler.dense.weight", "pooler.dense.bias", "pooler.weight", "pooler.bias"),
     *("seq_relationship.weight", "seq_relationship.bias", "sop_classifier.classifier.weight", "sop_classifier.classifier.bias"),

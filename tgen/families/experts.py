@@ -14,7 +14,7 @@ MAX_EXPERTS = 4096
 
 
 def counts(config: Config, many: str, *few: str) -> tuple[int, int]:
-    """How many experts a layer has, and how many of them take part in a token, by these keys or those that most families have.
+    """How many experts a layer has, and how many of them each token goes through, by these keys or by those of most families.
 
     transformers 5 writes the number of experts under another name for some families.
     """
@@ -26,7 +26,7 @@ def counts(config: Config, many: str, *few: str) -> tuple[int, int]:
 
 
 def grouped_router(config: Config, router: RouterSpec, *, best: int) -> RouterSpec:
-    """The router with its groups of experts, each judged by its `best` ones together."""
+    """The router with its groups of experts, each group judged by its `best` experts together."""
     groups = config.integer("n_group", default=1)
     kept = config.integer("topk_group", default=1)
     size = router.experts // groups

@@ -24,7 +24,7 @@ def spec(config: Config) -> ModelSpec:
     config.require("num_kv_heads", [count for count in (stored,) if not grouped or heads % count == 0])
     bias, norm = config.flag("bias", default=False), NormSpec("layer", config.number("layer_norm_epsilon", default=1e-5))
     inner = config.integer("ffn_hidden_size", default=4 * width)
-    config.require("ff_factor", [inner // width])  # repeats it
+    config.require("ff_factor", [inner // width])  # repeats the inner width
     layer = LayerSpec(
         AttentionSpec(heads, kv_heads, head_dim, head_dim**-0.5, bias, bias, rope=config.rope(head_dim)),
         MlpSpec(inner, config.activation("activation", default="gelu"), False, bias),

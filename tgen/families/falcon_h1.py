@@ -1,4 +1,4 @@
-"""Falcon-H1: every layer has a state space and attention side by side. Constant factors stand almost everywhere."""
+"""Falcon-H1: every layer has a state space and attention side by side. Constant factors scale almost every part."""
 
 from __future__ import annotations
 

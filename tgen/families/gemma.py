@@ -24,7 +24,7 @@ def spec(config: Config) -> ModelSpec:
     config.require("use_bidirectional_attention", [both_ways])
     config.raw("_sliding_window_pattern")  # repeats sliding_window_pattern or layer_types
     config.require("sliding_window_size", [config.raw("sliding_window")])
-    config.raw("attn_logit_softcapping")  # which no code of the first and third applies
+    config.raw("attn_logit_softcapping")  # the code of Gemma 1 and 3 does not apply it
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     head_dim, kv_heads = config.integer("head_dim", default=256), config.kv_heads(heads)
     norm, bias = NormSpec("rms", config.number("rms_norm_eps", default=1e-6)), config.flag("attention_bias", default=False)
@@ -103,7 +103,7 @@ def two_ropes(config: Config, head_dim: int) -> tuple[RopeSpec, RopeSpec]:
 
 
 def _activation(config: Config) -> Activation:
-    """Gemma 1 says "gelu" where it means the other formula; later ones say it in another key."""
+    """Gemma 1 says "gelu" where it means the tanh approximation; later models name the activation in another key."""
     if config.model_type == "gemma":
         config.raw("hidden_activation")
         return "gelu_tanh" if config.raw("hidden_act") == "gelu" else config.activation("hidden_act", default="gelu_pytorch_tanh")

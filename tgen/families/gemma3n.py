@@ -116,7 +116,7 @@ def vector_spec(config: Config, width: int) -> LayerVectorSpec:
 
 
 def shared_layers(config: Config, windows: list[int | None], *, default: int) -> list[int | None]:
-    """For each layer, whose keys and values it reads: the last ones read those of the last layer of their kind before them."""
+    """For each layer, the layer whose keys and values it reads; None for its own. The last ones read those of one before, of their kind."""
     count, shared = len(windows), config.integer("num_kv_shared_layers", default=default, minimum=0)
     first = count - shared
     last = {window is None: layer for layer, window in enumerate(windows[: max(first, 0)])}

@@ -18,7 +18,7 @@ def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is granitemoehybrid."""
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     head_dim, bias = config.head_dim(width, heads), config.flag("attention_bias", default=False)
-    # As with Granite's other models, the residual stream is divided by the factor of its summands.
+    # Granite multiplies what it adds to the residual stream by a factor. Here the stream is divided by that factor instead (see llama.py).
     residual = config.number("residual_multiplier", default=1.0, maximum=1e6)
     eps = config.number("rms_norm_eps", default=1e-6)
     norm, count = NormSpec("rms", eps / residual / residual), config.layers("num_hidden_layers")

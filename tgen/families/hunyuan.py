@@ -10,7 +10,7 @@ from tgen.families.llama import hunyuan_keys
 from tgen.families.table import Names, Table, make_table
 from tgen.spec.records import ExpertsSpec, LayerSpec, ModelSpec, NormSpec, RouterSpec
 
-# Tokens that training drops, latent attention and groups that are switched off, and the eyes of other models.
+# Keys about tokens that training drops, about latent attention and groups, which are switched off, and about the vision of other models.
 UNUSED = """
     kv_lora_rank moe_drop_tokens moe_random_routing_dropped_token n_group num_media_embeds q_lora_rank qk_nope_head_dim qk_rope_head_dim
     skip_cls_token topk_group v_head_dim video_end_id video_start_id vit_add_patchemb_bias vit_input_resolution vit_mapping_type

@@ -25,7 +25,8 @@ def spec(config: Config) -> ModelSpec:
     kind = config.model_type
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     head_dim, kv_heads = config.head_dim(width, heads), config.kv_heads(heads)
-    # Granite adds m times each part to the residual stream. A stream divided by m holds the same numbers, with a norm's epsilon by m^2.
+    # Granite adds m times each part to the residual stream. Dividing the stream by m instead gives the same results if a norm's
+    # epsilon is divided by m^2.
     residual = config.number("residual_multiplier", default=1.0, maximum=1e6) if kind == "granite" else 1.0
     norm = NormSpec("rms", config.number("rms_norm_eps", default=1e-6 if kind in SMALL_EPS else 1e-5) / residual / residual)
     config.require("rope_interleaved", [False])
@@ -125,7 +126,7 @@ def hunyuan_keys(config: Config) -> None:
 
 
 def _growth(config: Config) -> QueryGrowth:
-    """Ministral 3 lets queries grow with every span of the original context."""
+    """Ministral 3 scales queries up with each further span of the original context."""
     settings = config.rope_settings()
     settings.raw("max_position_embeddings")  # repeats the key of the same name outside
     return QueryGrowth(settings.number("llama_4_scaling_beta"), max(int(original_context(config, settings)), 1))

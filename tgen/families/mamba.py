@@ -55,7 +55,7 @@ def _channels(config: Config) -> SelectiveSpec:
     """The mixer of Mamba and Falcon Mamba."""
     width = config.integer("hidden_size")
     expanded = int(config.number("expand", default=2, maximum=1024) * width)
-    inner = config.integer("intermediate_size", default=expanded)  # Falcon Mamba's folders say two different things, and this one is true
+    inner = config.integer("intermediate_size", default=expanded)  # in Falcon Mamba's folders, `expand` contradicts it and is wrong
     rank = math.ceil(width / 16) if config.raw("time_step_rank") in (None, "auto") else config.integer("time_step_rank")
     return SelectiveSpec(
         inner,
@@ -69,7 +69,7 @@ def _channels(config: Config) -> SelectiveSpec:
 
 def _heads(config: Config, eps: float) -> StateSpaceSpec:
     """The mixer of Mamba 2."""
-    config.raw("time_step_rank"), config.raw("expand"), config.raw("intermediate_size")  # heads say it all
+    config.raw("time_step_rank"), config.raw("expand"), config.raw("intermediate_size")  # the heads alone set the inner width
     bias, groups = config.flag("use_bias", default=False), config.integer("n_groups", default=8)
     return checked(
         StateSpaceSpec(

@@ -1,4 +1,4 @@
-"""Decoders whose feed-forward parts are mixtures of experts, and which are else like Llama, Qwen or Granite.
+"""Decoders whose feed-forward parts are mixtures of experts, and which are otherwise like Llama, Qwen or Granite.
 
 They differ in how a router's scores are made and weighted, in which layers are mixtures, in a part that all tokens go through, and in
 biases and norms of the attention.
@@ -14,8 +14,8 @@ from tgen.families.table import ONE_ROW, Names, Part, Source, Table, make_table,
 from tgen.spec.records import AttentionSpec, ExpertsSpec, LayerSpec, ModelSpec, NormSpec, RouterSpec
 
 GRANITE = ("granitemoe", "granitemoeshared")
-CORRECTED = ("glm4_moe", "dots1")  # sigmoids, corrected for the choice, in groups
-# How many experts there are and take part, by the names that differ from most families'.
+CORRECTED = ("glm4_moe", "dots1")  # scores are sigmoids, corrected for the choice, in groups
+# The keys for how many experts there are and take part, where they differ from those of most families.
 COUNTS = {"ernie4_5_moe": ("moe_num_experts", "moe_k")} | dict.fromkeys(CORRECTED, ("n_routed_experts",))
 COUNTS |= dict.fromkeys(("qwen2_moe", "qwen3_moe", "olmoe"), ("num_experts",))
 THETA = {"mixtral": 1e6, "phimoe": 1e6, "ernie4_5_moe": 5e5}
@@ -29,7 +29,7 @@ def spec(config: Config) -> ModelSpec:
     kind = config.model_type
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     head_dim, kv_heads, granite = config.head_dim(width, heads), config.kv_heads(heads), kind in GRANITE
-    # As with Granite's dense models, the residual stream is divided by the factor of its summands.
+    # Granite multiplies what it adds to the residual stream by a factor. Here the stream is divided by that factor instead (see llama.py).
     residual = config.number("residual_multiplier", default=1.0, maximum=1e6) if granite else 1.0
     eps = config.number("rms_norm_eps", default=1e-6 if kind in ("qwen2_moe", "qwen3_moe", "dots1", *GRANITE) else 1e-5)
     norm = NormSpec("layer" if kind == "phimoe" else "rms", eps / residual / residual)
@@ -38,7 +38,7 @@ def spec(config: Config) -> ModelSpec:
     rope = config.rope(head_dim, default_theta=THETA.get(kind, 10000.0), partial=0.5 if kind == "glm4_moe" else None)
     if kind == "phimoe":
         config.raw("original_max_position_embeddings")  # used only by a rope scaling
-    if kind == "qwen3_moe":  # keys of Qwen's own code, which say what holds for all of them
+    if kind == "qwen3_moe":  # keys of Qwen's own code, which have the same values in all folders
         for key, value in {"qkv_bias": False, "shared_expert_intermediate_size": 0, "use_qk_norm": True}.items():
             config.require(key, [value])
     normed = kind in ("qwen3_moe", "olmoe", "dots1") or (kind == "glm4_moe" and config.flag("use_qk_norm", default=False))
@@ -100,7 +100,7 @@ def tensors(spec: ModelSpec) -> Table:
         case "glm4_moe" | "dots1":
             layer |= {**shared_names("mlp.shared_experts"), "feed_forward.correction": "mlp.gate.e_score_correction_bias"}
     count = len(spec.stacks["decoder"].layers)
-    # Layers beyond the last guess further tokens at once, which tgen does not.
+    # Layers beyond the last serve multi-token prediction, which tgen does not do.
     apart = ("model.mtp_",) if kind == "ernie4_5_moe" else (f"model.layers.{count}.",) if kind == "glm4_moe" else ()
     return make_table(spec, MODULES, {"decoder": ("model.layers", layer)}, prefixes=("model.",), ignored=BUFFERS, apart=apart)
 

@@ -24,7 +24,7 @@ class Reading(NamedTuple):
 
     @property
     def order(self) -> tuple[bool, bool, int]:
-        """Between families that read the same: a text model of its own kind comes first, and a family before its variants."""
+        """The order of families that know equally many keys: text models of their own kind first, and a family before its variants."""
         return not self.spec.family.startswith(self.model_type), FAMILIES[self.model_type] != self.model_type, self.absent
 
 
@@ -37,7 +37,7 @@ def unknown_family(config: Config, tensors: set[str]) -> UnsupportedError:
         key=lambda pair: (pair[1], *pair[0].order, _unlike(pair[0].model_type, config.model_type)),
         default=(None, 0),
     )
-    if nearest is None or mismatch > len(tensors):  # it shares hardly a tensor
+    if nearest is None or mismatch > len(tensors):  # it shares hardly any tensor
         found = "none that is implemented reads such a config.json"
     else:
         keys = ", ".join(nearest.unread[:MAX_NAMED]) + (" and others" if len(nearest.unread) > MAX_NAMED else "")
@@ -48,7 +48,7 @@ def unknown_family(config: Config, tensors: set[str]) -> UnsupportedError:
 def _read_as(config: Config, model_type: str) -> Reading | None:
     """What this family makes of a config.json; None if it cannot read it."""
     if FAMILIES[model_type] == "wrapper" and not any(isinstance(value, dict) for value in map(config.values.get, PARTS)):
-        return None  # it would take everything as given
+        return None  # without such a part, a wrapper would read whatever its text model reads
     other = Config({**config.values, "model_type": model_type})
     other.raw("quantization_config")  # belongs to no family
     try:

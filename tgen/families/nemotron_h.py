@@ -79,7 +79,7 @@ def tensors(spec: ModelSpec) -> Table:
             stacked = Source(f"mixer.experts.{part}_proj", (Member(number, count),))
             layer[f"feed_forward.experts.{number}.{part}.weight"] = Source(f"mixer.experts.{number}.{part}_proj.weight", other=stacked)
     modules: Names = {"embedding": "backbone.embeddings", "decoder.final_norm": "backbone.norm_f", "head.out": "lm_head"}
-    # Layers of their own guess further tokens at once, which tgen does not.
+    # Layers of their own serve multi-token prediction, which tgen does not do.
     layers = {"decoder": ("backbone.layers", layer)}
     return make_table(spec, modules, layers, prefixes=("backbone.",), renamed=(("backbone.", "model."),), apart=("mtp.",))
 
@@ -106,7 +106,7 @@ def _part(config: Config, key: str) -> MlpSpec:
 
 
 def _state_space(config: Config, eps: float) -> StateSpaceSpec:
-    """transformers bounds steps from below by `time_step_min`, and does not read `time_step_limit`."""
+    """The mixer of layers with a state space. As in transformers, `time_step_min` alone bounds the steps, from below."""
     if step_limits(config) != (0.0, ENDLESS):
         raise UnsupportedError("config.json: this time_step_limit is not implemented", "implemented: from 0 to infinity")
     groups, bias = config.integer("n_groups", "mamba_n_groups", default=8), config.flag("use_bias", default=False)

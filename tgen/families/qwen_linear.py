@@ -131,7 +131,7 @@ def _parts(config: Config, count: int) -> list[FeedForward]:
         shared_gate=True,
     )
     if kind != "qwen3_next":
-        config.raw("intermediate_size")  # that of no layer
+        config.raw("intermediate_size")  # no layer has this width
         return [mixture] * count
     step, dense = config.integer("decoder_sparse_step", default=1), config.raw("mlp_only_layers") or []
     if not isinstance(dense, list):

@@ -17,7 +17,7 @@ class Family(Protocol):
     def tensors(self, spec: ModelSpec) -> Table: ...
 
 
-# Module names: a run needs one family, and importing all would take a tenth of a short one.
+# Module names: a run needs one family, and importing all would take a tenth of a short run.
 FAMILIES = {
     "albert": "albert",
     "apertus": "apertus",

@@ -10,7 +10,7 @@ from tgen.spec.records import LayerSpec, ModelSpec, NormSpec
 from tgen.spec.recurrent import ChannelMixSpec, TimeMixSpec
 from tgen.spec.shapes import parameters
 
-MOST_HALVINGS = 100  # far more leave nothing of the stream in any number format
+MOST_HALVINGS = 100  # more would leave nothing of the stream in any number format
 MODULES = {
     "embedding": "rwkv.embeddings",
     "decoder.embedding_norm": "rwkv.blocks.0.pre_ln",
@@ -24,14 +24,15 @@ def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` whose model_type is rwkv."""
     width, blocks = config.integer("hidden_size"), config.layers("num_hidden_layers")
     eps = config.number("layer_norm_epsilon", default=1e-5)
-    # transformers halves the stream after every so many blocks. The whole stream holds the same numbers, with a norm's epsilon times 4.
+    # transformers halves the residual stream after every `rescale_every` blocks. Without that, the results are the same if each halving
+    # multiplies a norm's epsilon by 4.
     every = config.integer("rescale_every", default=6, minimum=-MAX_INTEGER)
     growth = [4.0 ** min(block // every, MOST_HALVINGS) if every > 0 else 1.0 for block in range(blocks + 1)]
     halves = (
         TimeMixSpec(config.integer("attention_hidden_size", default=width)),
         ChannelMixSpec(config.integer("intermediate_size", default=4 * width)),
     )
-    config.raw("context_length"), config.raw("max_position_embeddings")  # a state has read any number of ids
+    config.raw("context_length"), config.raw("max_position_embeddings")  # a state can read any number of ids
     return decoder_model(
         config,
         (LayerSpec(half, None, NormSpec("layer", eps * growth[block])) for block in range(blocks) for half in halves),

@@ -51,7 +51,7 @@ def original_context(config: Config, settings: Config) -> float:
 
 
 def _dynamic(settings: Config, dim: int, theta: float) -> float:
-    """The base: it grows beyond max_position_embeddings only, where tgen ends, unless `alpha` fixes it (Hunyuan)."""
+    """The base. It would grow only beyond max_position_embeddings, where tgen ends; a fixed `alpha` (Hunyuan) changes it for all texts."""
     for key in ("factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "original_max_position_embeddings"):
         settings.raw(key)
     if not settings.raw("alpha") or dim <= 2:
@@ -60,7 +60,7 @@ def _dynamic(settings: Config, dim: int, theta: float) -> float:
 
 
 def _yarn(config: Config, settings: Config, rope: RopeSpec) -> PairScaling:
-    """Pairs that turn often within the original context are kept, those that turn seldom are slowed down, a blend between."""
+    """Pairs that turn often within the original context are kept, those that turn seldom are slowed down, with a blend between."""
     settings.raw("finetuned")
     original, factor, theta = original_context(config, settings), settings.raw("factor"), rope.theta
     factor = config.number("max_position_embeddings", default=2048) / original if factor is None else settings.number("factor")

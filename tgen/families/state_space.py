@@ -8,7 +8,7 @@ from tgen.families.table import Names, Reshape, Source
 from tgen.spec.records import ModelSpec
 from tgen.spec.recurrent import StateSpaceSpec, WindowSpec
 
-# What transformers and older programs write beside: how weights were initialised, and which kernel runs.
+# Further keys that transformers and older programs write: how weights were initialised, and which kernel runs.
 UNUSED = """
     chunk_size mamba_chunk_size time_step_scale time_step_min time_step_max time_step_init_scheme time_step_floor rescale_prenorm_residual
     use_mambapy use_falcon_mambapy use_associative_scan use_mamba_kernels fused_add_norm pad_vocab_size_multiple
@@ -46,7 +46,7 @@ def checked(mixer: StateSpaceSpec) -> StateSpaceSpec:
 
 
 def hybrid_state_space(config: Config, width: int, eps: float, inner: int | None = None) -> StateSpaceSpec:
-    """The state space of a layer that may have attention as well: its keys begin with `mamba_`. `inner` are the numbers of all heads."""
+    """The state space of a layer that may also have attention: its keys begin with `mamba_`. `inner` is the width of all heads together."""
     heads, groups = config.integer("mamba_n_heads", default=128), config.integer("mamba_n_groups", default=1)
     expanded = int(config.number("mamba_expand", default=2, maximum=1024) * width)
     inner = inner or expanded

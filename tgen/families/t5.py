@@ -1,6 +1,7 @@
 """T5, T5 v1.1, FLAN-T5, mT5, UMT5, LongT5: encoder and decoder without position vectors; learned numbers per distance are added to scores.
 
-All layers share these numbers, but in UMT5 each has its own. LongT5's encoder has windows, and sums of blocks if it is transient-global.
+All layers share these numbers, except in UMT5, where each has its own. LongT5's encoder has windows, and if it is transient-global,
+sums of blocks.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def spec(config: Config) -> ModelSpec:
 
 
 def _feed_forward(config: Config) -> MlpSpec:
-    """The feed-forward part, which `feed_forward_proj` names; transformers takes the keys that repeat its halves in its place."""
+    """The feed-forward part, which `feed_forward_proj` names. As in transformers, the keys that repeat its halves override it."""
     form = config.text("feed_forward_proj", default="relu" if config.model_type in ("t5", "longt5") else "gated-gelu")
     gate, _, name = form.rpartition("-")
     known = "gelu_new" if form == "gated-gelu" else name

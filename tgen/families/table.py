@@ -66,7 +66,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Reorder:
-    """Put the rows of each head into another order: row j of a head is its row order[j] before. A vector's numbers count as rows."""
+    """Put the rows of each head into another order: the new row j of a head is its old row order[j]. A vector's numbers count as rows."""
 
     order: tuple[int, ...]
 
@@ -168,7 +168,7 @@ class Table:
     `ignored` hold nothing that the model needs. `repeated` maps the name of a copy to that of its original; a checkpoint may hold either
     or both. A parameter in `optional` is zero where the checkpoint lacks it. `older` maps endings of names to their former spelling.
     `renamed` pairs a beginning of names with another that may stand for it. Tensors whose names begin with one of `apart` belong to parts
-    of the model that tgen does not run, such as its eyes.
+    of the model that tgen does not run, such as its vision.
     """
 
     sources: dict[str, Source]
