@@ -20,15 +20,15 @@ struct Stretch {
 
 // What all queries of one call share.
 //
-// Memory is read at its full speed if requests follow each other evenly. So a chunk's scores are computed while its values are fetched, and
-// the rest while the keys of `next` are, which the thread reads after it.
+// Memory is read at its full speed if fetches follow each other evenly. So a chunk's values are fetched while its scores are computed, and
+// the keys of `next`, which the thread reads after the chunk, while the rest is computed.
 struct Scene {
     const Row* row;
     Head place;
     Stretch next;
-    bool cold;  // whether nobody has fetched the keys
+    bool cold;  // whether the keys have not been fetched yet
     int64_t head_dim;
-    const Input* queries;  // the numbers of each query of a call
+    const Input* queries;  // the vectors of all queries of a call
     float scale, softcap;
     const float* biases;   // [heads][bias_stride] at the index key - query + reach; null for none
     int64_t bias_stride, reach;
@@ -58,7 +58,7 @@ INLINE const uint8_t* next_keys(const Scene& scene, int64_t block) {
     return next.row && page < next.row->pages ? keys_of(next.place, next.row->spot[page]) : keys_at(scene, block);
 }
 
-// Some of a page's lines of keys are fetched beside the exponentials, the rest beside the weighing.
+// How many cache lines of a page's keys are fetched during the exponentials; the others are fetched while values are weighed.
 template <class Cache>
 INLINE int64_t early_lines(const Scene& scene) { return scene.place.key_bytes / 64 / Cache::EARLY; }
 
@@ -115,7 +115,7 @@ static void weigh(const Scene& scene, const typename Cache::Weights* weights, in
         for (int v = 0; v < R; v++) store(out[n].sums + at + v * LANES, sums[n][v]);
 }
 
-// A query's scores of a block of keys from its products with them: scaled and bounded, with biases, and -infinity where it does not look.
+// A query's scores of a block of keys from its products with them: scaled and bounded, with biases, and -infinity for keys that it does not see.
 INLINE Floats finished_score(const Scene& scene, const Query& query, int64_t block, Floats score) {
     alignas(64) static const float COUNT[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const Floats count = load(COUNT), nothing = all(-INFINITY);

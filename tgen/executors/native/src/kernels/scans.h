@@ -33,8 +33,8 @@ void group_maxima(const float* logits, int64_t count, int64_t groups, float* max
     }
 }
 
-// Puts the places of numbers from `border` upwards into `places`, until these are more than `most`; it has room for 15 more than that.
-// Returns how many it found.
+// Puts the places of numbers from `border` upwards into `places`, until there are more than `most` of them; `places` has room for
+// `most` + 16. Returns how many it found.
 int64_t places_from(const float* logits, int64_t count, float border, int64_t most, int64_t* places) {
     int64_t found = 0, i = 0;
     for (; i + 16 <= count && found <= most; i += 16)
@@ -44,7 +44,7 @@ int64_t places_from(const float* logits, int64_t count, float border, int64_t mo
     return found;
 }
 
-// Of the numbers, those where `kept` is 1; -infinity elsewhere.
+// The numbers where `kept` is 1; -infinity elsewhere.
 void keep_some(const float* logits, const uint8_t* kept, int64_t count, float* result) {
     for (int64_t i = 0; i < count; i++) result[i] = kept[i] ? logits[i] : -INFINITY;
 }
@@ -73,10 +73,10 @@ INLINE int64_t bits_set(uint32_t bits) {
     return (bits + (bits >> 8)) & 0x1f;
 }
 
-// With weights w = exp(x), x = (number - highest) * factor, in double: for each block, the sum of w of the numbers in the inner range;
-// in `whole` the sums of w and of w * x of all numbers, and how many are in the inner range and the highest of these. `ranges` are the inner and the outer one,
-// [lowest, highest]. Puts the numbers of the inner one into `kept`, with -infinity in the place of the others, and the places of those in
-// the outer one, but not in the inner one, into `places`, which has room for all. Returns how many places there are.
+// A number's weight is exp(x), x = (number - highest) * factor, in double. `ranges` are an inner and an outer one, [lowest, highest].
+// Writes into `sums`, for each block, the sum of the weights in the inner range; into `whole`, the sums of weight and of weight * x of all
+// numbers, how many numbers the inner range has, and the highest of these; into `kept`, the numbers of the inner range, -infinity in the
+// place of the others; into `places`, which has room for all, the places of those in the outer range alone. Returns how many places.
 int64_t exact_sums(const float* logits, int64_t count, int64_t block, double highest, double factor, const float* ranges, double* sums,
                    double* whole, float* kept, int64_t* places) {
     const float inner_low = ranges[0], inner_high = ranges[1], outer_low = ranges[2], outer_high = ranges[3];
@@ -130,9 +130,9 @@ struct Counted {
     const double highest, factor;
     double width;
     int32_t counts[RANGES];
-    double masses[RANGES];  // of each range, the sum of the weights if all were the one in the middle
+    double masses[RANGES];  // for each range, how many numbers it has times the weight in its middle
     double total = 0;
-    double step, most_wrong, error;  // the width in exponents; how wrong a mass can be, relatively, and how wrong sums of them are likely to be
+    double step, most_wrong, error;  // the width in exponents; the largest relative error of a mass, and the likely one of a sum of masses
 
     Counted(const float* logits, int64_t count, double highest, double factor) : highest(highest), factor(factor) {
         // The lowest number of a sample is low enough, and weights below exp(-40) are nothing beside the highest one.
@@ -140,7 +140,7 @@ struct Counted {
         for (int64_t i = 0; i < count; i += 64) lowest = logits[i] < lowest ? logits[i] : lowest;
         width = std::min(highest - lowest, 40 / factor) / RANGES;
         if (width == 0) width = 1e-30;  // all are equal
-        int32_t other[RANGES] = {};  // neighbours are often in one range, and one addition waits for the other
+        int32_t other[RANGES] = {};  // neighbours are often in one range, where one addition would wait for the other
         memset(counts, 0, sizeof counts);
         const float top = (float)highest, scale = (float)(1 / width), last = RANGES - 1;
         for (int64_t first = 0; first < count; first += 512) {
@@ -163,18 +163,18 @@ struct Counted {
             total += masses[i];
             squares += masses[i] * weight;
         }
-        // A number is at most half a range from the middle, and a little more because the ends of ranges are rounded. Of many numbers the
-        // errors nearly cancel one another; the root is that of one divided by how many of them matter.
+        // A number is at most half a range from the middle, and a little more because the ends of ranges are rounded. The errors of
+        // many numbers nearly cancel one another: the root, divided by the total, is 1 / sqrt(how many of them matter).
         most_wrong = expm1(0.51 * step);
         error = std::min(step * (1.5 * sqrt(squares) / total + step), most_wrong);
     }
 
-    // The number at which a range begins, from above, or the next one in a direction.
+    // The float next to the number at which a range begins (counted from above), in a direction.
     float edge(int range, float toward) const {
         return range <= 0 ? INFINITY : range >= RANGES ? -FLT_MAX : nextafterf((float)(highest - range * width), toward);
     }
 
-    // The numbers whose exponents are within a distance of the mean, and none below a range.
+    // The ends, [lowest, highest], of the numbers whose exponents are within a distance of the mean; none of them is below a range.
     void around(double mean, double distance, int range, float* ends) const {
         ends[0] = ends[1] = INFINITY;
         if (distance <= 0) return;
@@ -251,7 +251,7 @@ int64_t fewest(const float* logits, int64_t count, int64_t block, double highest
         counted.borders(counted.masses, share, &first, &last);
         ranges[0] = counted.edge(first, INFINITY);
         ranges[2] = counted.edge(last + 1, -INFINITY);
-        // If those that may be among them are few, the sum of the others need not be exact.
+        // If only a few numbers may be in the result, the sum of the others need not be exact.
         int64_t possible = 0;
         double tail = 0, least = exp(-(last + 1) * counted.step);
         for (int i = 0; i < Counted::RANGES; i++) (i <= last ? (void)(possible += counted.counts[i]) : (void)(tail += counted.masses[i]));
@@ -276,7 +276,7 @@ int64_t fewest(const float* logits, int64_t count, int64_t block, double highest
             spread += counted.masses[i] * abs(i - middle) * counted.step / counted.total;
         }
         counted.borders(folded, share, &first, &last);
-        // By so many ranges may the mean and a distance be wrong: a distance by one and a half because it counts in whole ranges.
+        // By how many ranges the mean and a distance may be wrong: a distance by one and a half, because it counts in whole ranges.
         const double margin = 1.5 + (1 + spread) * counted.error / counted.most_wrong;
         counted.around(mean, (first - margin) * counted.step, Counted::RANGES - 1, ranges);
         counted.around(mean, (last + margin) * counted.step, Counted::RANGES, ranges + 2);
@@ -295,8 +295,8 @@ int64_t fewest(const float* logits, int64_t count, int64_t block, double highest
     if (!(border.slack > exact * whole[0])) return -1;
     const float last_taken = logits[border.near[border.taken - 1].place];
     if (typical) {
-        // All in the inner range have to be nearer to the mean than the last one, and all beyond the outer range farther. Around its own
-        // distance must be no others that rounding might exchange with it.
+        // All in the inner range have to be nearer to the mean than the last one, and all beyond the outer range farther. No other
+        // number may be so near to its distance that rounding might exchange the two.
         const double distance = border.near[border.taken - 1].key;
         for (int end = 0; end < 4; end++) {
             const double other = fabs((ranges[end] - highest) * factor - mean);

@@ -138,14 +138,14 @@ INLINE const uint8_t* row_of(const Matrix& m, int64_t row) {
     return m.data + (m.format >= INT8 ? row / LANES * panel_bytes(m.format, m.columns) : row * m.columns * (m.format == FLOAT32 ? 4 : 2));
 }
 
-// Fetch about where a thread will begin: of several matrices side by side, only the first one counts.
+// Fetch the rows with which a thread probably begins: of several matrices side by side, this looks only at the first.
 INLINE void fetch_start(const Run& run, const Matrix& m, int thread) {
     int64_t first, last;
     share(lanes_of(m.rows), LANES, run.threads, thread, &first, &last);
     if (first < m.rows) fetch(row_of(m, first), START);
 }
 
-// How many rows a thread takes at once: some kilobytes of one token's weights, or as many as leave room for the vectors of many tokens.
+// How many rows a thread takes at once: about 16 KiB of weights and a panel or more, or 128 KiB and two if more than 16 tokens share them.
 static int64_t block_rows(const Matrix& m, int64_t tokens) {
     int64_t bytes = m.format >= INT8 ? panel_bytes(m.format, m.columns) : LANES * m.columns * (m.format == FLOAT32 ? 4 : 2);
     int64_t panels = (tokens > 16 ? 131072 : 16384) / bytes, least = tokens > 16 ? 2 : 1;
@@ -314,7 +314,7 @@ static void prepare_queries(const Run& run, const Instruction& op, const Item& i
     }
 }
 
-// A thread's own place for the results of chunks, for the n-th query that it takes at once.
+// A thread's own place for the results of chunks of the n-th of the queries that it takes at once.
 INLINE float* own_partials(const Run& run, int thread, int n) { return run.own_partials + (thread * QUERIES + n) * run.own_stride; }
 
 // Where the results of the chunks of a head's query stand, for a token that is alone in its row.
@@ -323,7 +323,8 @@ static Chunks chunks_of(const Run& run, const Row& row, int64_t token, int64_t h
     return {count, dim, run.partials + run.partial_at[token] + head * Chunks::floats(count, dim)};
 }
 
-// All queries of an item for one key-value head. The thread goes on with `after`; `cold` if it did something else before.
+// All queries of an item for one key-value head. The thread reads `after` next; `cold` says that the item's keys
+// were not fetched, because the thread did something else before.
 static void attend_item(const Run& run, const Instruction& op, const Item& item, int32_t kv_head, const Stretch& after, bool cold, int thread,
                         Queries* queries) {
     const Batch& batch = *run.batch;
@@ -364,7 +365,7 @@ static void attend_item(const Run& run, const Instruction& op, const Item& item,
     }
 }
 
-// A token's mixed heads: as they stand, or from the results of its chunks.
+// A token's mixed heads: as they stand, or joined from the results of its chunks.
 static void take_mixed(const Run& run, const Instruction& op, int64_t token, int thread, float* out) {
     const Batch& batch = *run.batch;
     int64_t columns = run.model->matrices[op.matrices[0]].columns;
@@ -511,7 +512,7 @@ static int64_t widest_head(const Row* row) {
     return widest;
 }
 
-// The most chunks of a row and of its source when the row has read so many more tokens.
+// The most chunks of a row and of its source when the row has read `tokens` more tokens.
 static int64_t most_chunks(const Row* row, int64_t tokens) {
     const int64_t own = (row->length + tokens) / row->geometry->chunk + 1, other = row->source ? most_chunks(row->source, 0) : 0;
     return own > other ? own : other;
