@@ -27,10 +27,10 @@ from tgen.server.wakeups import giving_way
 T = TypeVar("T")
 # The share of the free memory that kept rows of ended requests may take.
 KEPT_SHARE = 0.25
-# While no row decodes, the model waits so long for a request that is on its way, and so long in all for many that come one after another.
-# To read one takes a millisecond if the model leaves it a processor, and some if not.
+# While no row decodes, the model waits this long for a request that is on its way, and this long in all for several that come one after
+# another. Reading a request takes a millisecond if the model leaves a processor free, else several.
 EXPECTED_SECONDS, GATHERED_SECONDS = 0.003, 0.02
-# So many turns the loop takes from a connection that is waiting to be accepted to its first bytes.
+# The loop takes this many turns from a connection that waits to be accepted to its first bytes.
 LOOKS = 4
 
 
@@ -75,11 +75,11 @@ class Worker:
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._keys = count(1)
         self._listeners: dict[int, Listener] = {}
-        self._held: dict[int, Told] = {}  # by the keys of jobs whose events are sent when a sample ends, the events until then
+        self._held: dict[int, Told] = {}  # the events so far of jobs whose events are sent when a sample ends, by key
         self._running: list[Engine] = []  # the engines that have something to do
         self._post: Post | None = None
         self._coming = 0  # how many requests are on their way, or connections from which one may come
-        self._heard = 0.0  # when something was heard of them last
+        self._heard = 0.0  # when one of them was last expected or came
         self._over = False
         self._posting = threading.Lock()
         self._raised: list[Interrupt] = []
@@ -114,14 +114,14 @@ class Worker:
         return future
 
     def expect(self, *, surely: bool = True) -> None:
-        """A request is on its way: stop the reading of prompts for it if it `surely` comes, so that it is read soon and soon has a row."""
+        """Note that a request is on its way. If it `surely` comes, interrupt the reading of prompts, so that it soon has a row."""
         with self._posting:
             self._coming, self._heard = self._coming + 1, time.perf_counter()
             if surely:
                 self._interrupt(self._running)
 
     def arrived(self) -> None:
-        """One of those that were expected is there, or will not come."""
+        """Note that an expected request has come, or will not come."""
         with self._posting:
             self._coming, self._heard = max(0, self._coming - 1), time.perf_counter()
 
@@ -242,7 +242,7 @@ class Worker:
             self._raised.append(engine.interrupt)
 
     def _taken(self) -> Iterator[Callable[[], None]]:
-        """What came into the queue; if no engine has anything to do, something must come first, and requests on their way may."""
+        """The tasks in the queue. Waits for one if no engine has anything to do, and briefly for requests that are on their way."""
         if not self._running:
             yield self._inbox.get()
         yield from self._gathered()
@@ -254,7 +254,7 @@ class Worker:
         yield from tasks
 
     def _gathered(self) -> Iterator[Callable[[], None]]:
-        """What comes while requests are on their way and no row decodes: prompts that are read together make a whole batch."""
+        """The tasks that come while requests are on their way and no row decodes, so that prompts are read together as a whole batch."""
         end = time.perf_counter() + GATHERED_SECONDS
         while self._coming and all(engine.scheduler.only_reads for engine in self._running):
             heard = self._heard
