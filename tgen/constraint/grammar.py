@@ -69,7 +69,7 @@ class Matcher:
 
     def ends(self, tokens: Sequence[int]) -> bool:
         """Whether these tokens may follow, and the text may end after them."""
-        # The end token is checked with the others. Alone it could fail: where nothing can follow, the library refuses it, too.
+        # The end token is checked with the others. Where nothing can follow, the library refuses even that one, so `accepting` answers.
         return self._library.validate_tokens([*tokens, self._size]) == len(tokens) + 1 if tokens else self.accepting
 
     def forced(self) -> bytes:

@@ -111,7 +111,7 @@ class Generator:
         try:
             while not scheduler.idle:
                 told = scheduler.step()
-                # Asked before any event is shown: from its first call on, it may hold signals back until a step has ended.
+                # Call it before any event is shown: from its first call on, `cancelled` may hold signals back until a step has ended.
                 stop = cancelled()
                 yield from _raised(told)
                 if stop:

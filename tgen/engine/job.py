@@ -99,7 +99,7 @@ class Job:
 
     @property
     def price(self) -> int:
-        """How many of the ids that a step may read one id of this prompt counts as: more than one if it needs logits, for their memory."""
+        """As how many ids one id of this prompt counts for a step: more than one if each needs logits, which take memory."""
         return 1 if self.score is None else CHUNK // SCORED
 
     @property

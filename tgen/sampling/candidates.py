@@ -76,7 +76,7 @@ class Candidates:
         return self._gather().scores
 
     def _gather(self) -> Candidates:
-        """The same candidates, without entries that are none."""
+        """The same candidates, without the entries that `cut` excludes."""
         if not self.cut:
             return self
         if self._gathered is None:
@@ -116,7 +116,7 @@ class Candidates:
         return most
 
     def fewest(self, share: float, *, typical: bool) -> Candidates | None:
-        """The fewest candidates with a share of the probability, the likeliest or most typical ones; None where this fast way cannot."""
+        """The fewest candidates with a share of the probability, the likeliest or most typical ones; None if there is no fast way."""
         if self._weights is not None or len(self.entries) < FEW:
             return None
         found = fewest_with_share(self.scores, self.highest, self._factor, share, typical, GATHERED)
@@ -160,7 +160,7 @@ class Candidates:
         return self.keep(places) if len(places) <= GATHERED else self.keep_where(self.scores >= border)
 
     def _from(self, lower: float, upper: float, share: float) -> Candidates | None:
-        """The candidates with logits from `upper` on, and those from `lower` on that have the share; None without the library."""
+        """The candidates with logits from `upper` on, or from `lower` on and a weight of at least `share`; None without the library."""
         if np.count_nonzero(self.scores >= upper) == self._count:
             return self
         sums = self.exact_sums((upper, np.inf), (lower, np.inf))
@@ -186,7 +186,7 @@ class Candidates:
         return places, self.weights[places]
 
     def _border(self, weight: float) -> Range:
-        """A lower and a higher bound of the logit that has this weight; roundings move the true border by less."""
+        """A lower and a higher bound of the logit that has this weight. Each is farther from it than roundings can move it."""
         border = min(max(LOWEST, self.highest + self.temperature * math.log(weight)), -LOWEST)
         margin = self.temperature * 3 * ROUGH + 1e-6 * abs(border)
         return max(border - margin, LOWEST), min(border + margin, -LOWEST)

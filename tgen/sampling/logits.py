@@ -71,7 +71,10 @@ def places_from(values: Logits | Values, border: float | np.floating, most: int 
 
 
 def rough_sums(values: Logits | Values, highest: float, factor: float) -> Values:
-    """The sum of exp((value - highest) * factor) for each BLOCK of values and the rest, in float32: takes a quarter of float64's time."""
+    """The sum of exp((value - highest) * factor) for each BLOCK of values and the rest, in float32.
+
+    Float64 would take four times as long.
+    """
     # Within these limits, no product of a difference is NaN; a difference may become infinite.
     factor = max(1e-37, min(factor, float(np.finfo(np.float32).max)))
     if library := _library(values):

@@ -13,7 +13,7 @@ LEAST = 1e-3
 
 
 def nucleus(candidates: Candidates, share: float) -> Candidates:
-    """The fewest of the likeliest candidates that have `share` or more, 0 <= share < 1; among equals those with lower ids."""
+    """The likeliest candidates, as few as have `share` or more, 0 <= share < 1; among equals those with lower ids."""
     if (found := candidates.fewest(share, typical=False)) is not None:
         return found
     likely = candidates.few_likelier(LEAST, GATHERED)
@@ -24,7 +24,7 @@ def nucleus(candidates: Candidates, share: float) -> Candidates:
 
 
 def likely_nucleus(candidates: Candidates, share: float, least: float) -> Candidates | None:
-    """What of the nucleus is at least `least` times as likely as the likeliest candidate; None if finding it at once saves no time."""
+    """Those of the nucleus at least `least` times as likely as the likeliest candidate; None if finding them at once saves no time."""
     likely = candidates.few_likelier(least, FEW)
     if likely is None:
         return None

@@ -26,8 +26,8 @@ Followers = Mapping[Name, Set[int]]
 class Sequences:
     """Names for the last `span` ids of a growing text: two sequences have the same name exactly if they are equal.
 
-    The name of a sequence numbers the pair of its halves' names. So each token takes a time that grows with the logarithm of the span,
-    however long the text is.
+    A sequence's name is the number of the pair of its two halves' names. So each token takes a time that grows with the logarithm of the
+    span, however long the text is.
     """
 
     def __init__(self, span: int, ids: Sequence[int] = ()) -> None:

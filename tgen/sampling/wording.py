@@ -22,7 +22,7 @@ class Texts:
     """Texts that a row may complete with its next token. Bytes count, so a text is found within a token, and across any tokens."""
 
     def __init__(self, texts: Sequence[str], tokens: Sequence[bytes], special: Collection[int] = ()) -> None:
-        """`tokens[id]` is what an id adds to a text, nothing for special tokens; the `special` ones are themselves one of the texts."""
+        """`tokens[id]` is what an id adds to a text, nothing for special tokens; `special` are those whose own text is one of `texts`."""
         self._texts = [text.encode() for text in texts]
         self._tokens = tokens
         self._beginnings: dict[bytes, frozenset[int]] = {}

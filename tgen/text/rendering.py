@@ -22,7 +22,7 @@ from minijinja import Environment, TemplateError
 
 STEPS = 200_000
 STEPS_HERE = 20_000  # a conversation of ten turns takes two thousand; the slowest work found within it, slices of slices, takes 0.2 s
-CHARACTERS_A_STEP = 4  # so many characters of the values allow one more step, which may write 64
+CHARACTERS_A_STEP = 4  # this many characters of the values allow one more step, which may write 64
 SECONDS, MEMORY = 8, 2**30  # a process starts in 0.04 s and needs 20 MiB
 TOO_MANY_STEPS, TOO_MUCH = "it takes too many steps, or its text is too long", "it takes too much time or memory"
 MOST_CODE, MOST_INDENT = 2_000, 16
