@@ -73,7 +73,7 @@ class OldRecord:
 
 
 class Journal:
-    """Writes records to standard output, or to a file that a later run can go on with. A context manager, for it locks the file.
+    """Writes records to standard output, or to a file that a later run can go on with. It is a context manager, because it locks the file.
 
     `written` are the lines that need no answer; of the `count` records, `failed` are errors; `last` is the file's last record.
     """

@@ -1,6 +1,6 @@
 """What the Tab key of a shell completes, through typer's protocol: the script in the shell sets a variable and runs tgen.
 
-No model is opened and no command's library imported, for a person waits.
+It opens no model and imports no command's library, because a person waits.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Command(QuickParameters, TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse empty values before typer converts them: as a path, an empty value would be the current folder."""
-        if not ctx.resilient_parsing:  # it is, while a shell completes a line that is still being typed
+        if not ctx.resilient_parsing:  # which is on while a shell completes a line
             given, *_ = self.make_parser(ctx).parse_args(args=[*args])
             refuse_empty_values(self.get_params(ctx), given)
         return super().parse_args(ctx, args)

@@ -24,7 +24,7 @@ class Opened:
     options: RunOptions
 
     def load(self) -> LoadedModel:
-        """Its weights."""
+        """Load the weights. Raises TgenError."""
         from tgen.executors.open import open_executor
 
         return open_executor(self.checkpoint, self.options)

@@ -84,7 +84,7 @@ class Remote:
                 f"the connection to the server at {self.address} broke", "`tgen serve --status` tells whether it runs"
             ) from error
         finally:
-            answer.close()  # which ends a request that runs
+            answer.close()  # ends a request that still runs
 
     def _cancel(self, identity: str) -> None:
         with suppress(TgenError):

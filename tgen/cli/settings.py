@@ -116,7 +116,7 @@ def in_force(command: str | None = None) -> dict[str, Setting]:
     """The settings of a command, that of this process if none is named. Raises UsageError."""
     command, settings = command or _running[0], read()
     everywhere = dict(settings.everywhere)
-    if command == "translate":  # which has a default model of its own kind
+    if command == "translate":  # translate has a default model of its own kind
         everywhere.pop("model", None)
     return {**everywhere, **settings.commands.get(command, {})}
 

@@ -44,7 +44,7 @@ def begin_adapter(
     name = unalias(base)
     place = os.path.expanduser(name)
     rank = RANK if rank is None else rank
-    # A folder is remembered by its whole path, for the adapter may be used from anywhere.
+    # A folder is remembered by its whole path, because the adapter may be used from anywhere.
     adapter = AdapterSettings(str(Path(place).resolve()) if os.path.isdir(place) else name, rank, 2 * rank if alpha is None else alpha)
     found = Base(adapter.base)
     workspace.begin(texts, found.settings(settings), held_back, found, adapter)

@@ -36,7 +36,7 @@ ANNOTATIONS = frozenset(
 )
 # Words of older drafts and of other languages that do change what is valid.
 FOREIGN = {"divisibleBy": "multipleOf", "disallow": "not", "extends": "allOf", "min": "minimum", "max": "maximum", "constant": "const"}
-# An unknown word with one of these in it looks as if it bounded something: it is refused, for as an annotation it would bound nothing.
+# An unknown word with one of these in it looks as if it bounded something. It is refused, because as an annotation it would bound nothing.
 BOUNDING = re.compile(
     r"min(?!or|e|d)|max|len(?:gth)?(?![a-z])|lenght|size|regex|pattern|uniq|require|optional|choices|^values?$|range|between|step$|precision"
     r"|multiple|exclusive|prohibit|forbid|allow|property$|fields$",

@@ -53,7 +53,7 @@ def open_generator(checkpoint: Checkpoint, options: RunOptions, guessing: GuessO
 
 
 def no_text(name: str) -> UsageError:
-    """The error for an encoder-only model, for a command that generates."""
+    """The error of a command that generates, for an encoder-only model."""
     return UsageError(f"{name} is encoder-only, so it generates no text", "use it with tgen fill or tgen embed")
 
 

@@ -13,7 +13,7 @@ from tgen.families.table import Names, Table, make_table
 from tgen.spec.positions import PositionTable
 from tgen.spec.records import ModelSpec, NormSpec, TransformSpec
 
-ROOTS = {"bert": "bert", "electra": "electra"}  # of all others, "roberta"
+ROOTS = {"bert": "bert", "electra": "electra"}  # all others have "roberta"
 
 
 def spec(config: Config) -> ModelSpec:

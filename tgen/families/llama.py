@@ -99,7 +99,7 @@ def _biases(config: Config) -> tuple[bool, bool, bool]:
         config.require("mlp_bias", [False])
     mlp_bias = mlp and config.flag("mlp_bias", default=False)
     if kind in QWEN2:
-        config.raw("attention_bias")  # it has biases whatever this says
+        config.raw("attention_bias")  # Qwen2 has biases whatever this says
         return True, False, mlp_bias
     if kind in MISTRAL:
         config.require("attention_bias", [False])

@@ -16,7 +16,7 @@ from tgen.spec.recurrent import StateSpaceSpec, WindowSpec
 STATE, ATTENTION, DENSE, MIXTURE = "linear_attention", "full_attention", "mlp", "moe"
 LETTERS = {"M": STATE, "*": ATTENTION, "-": DENSE, "E": MIXTURE}
 OLDER = {"mamba": STATE, "attention": ATTENTION}
-# They repeat other keys, or only say how a model is trained, which kernel runs, or how further tokens are guessed.
+# Keys that repeat others, or only say how a model is trained, which kernel runs, or how several tokens are predicted at once.
 UNUSED = """
     expand mamba_proj_bias mamba_ssm_cache_dtype moe_shared_expert_overlap n_shared_experts norm_eps num_hidden_layers num_local_experts
     num_logits_to_keep num_nextn_predict_layers mtp_layers_block_type mtp_hybrid_override_pattern partial_rotary_factor rms_norm_eps

@@ -1,4 +1,4 @@
-"""Scaled rotations: from the `rope_parameters` or `rope_scaling` of a config.json to a record, for each `rope_type`."""
+"""Reads scaled rotations from the `rope_parameters` or `rope_scaling` of a config.json, by `rope_type`."""
 
 from __future__ import annotations
 

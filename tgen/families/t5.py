@@ -20,7 +20,7 @@ def spec(config: Config) -> ModelSpec:
     """The spec of a `config.json` of T5's kin."""
     kind = config.model_type
     config.require("is_decoder", [False])
-    config.raw("scalable_attention")  # which nothing reads
+    config.raw("scalable_attention")  # no code reads it
     width, heads = config.integer("d_model", "hidden_size"), config.integer("num_heads", "num_attention_heads")
     mlp = _feed_forward(config)
     norm = NormSpec("rms", config.number("layer_norm_epsilon", default=1e-6))

@@ -148,7 +148,7 @@ class Source:
     other: Source | None = None
 
     def inside(self, before: str, after: str) -> Source:
-        """The same with more on both sides of the tensors' names."""
+        """This source, with texts added before and after the names of its tensors."""
         other = None if self.other is None else self.other.inside(before, after)
         return Source(f"{before}{self.name}{after}", self.take, other)
 

@@ -37,7 +37,7 @@ class Adjustment:
                 part.take(token)
 
     def copy(self) -> Self:
-        """The same row; what one of the two takes later does not change the other."""
+        """An independent copy of the row's adjustment."""
         copied = copy.copy(self)
         copied._penalties = self._penalties.copy()
         copied._dry = None if self._dry is None else self._dry.copy()

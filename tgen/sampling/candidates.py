@@ -145,7 +145,7 @@ class Candidates:
         return self if likely.all() else self.keep(likely.nonzero()[0])
 
     def few_likelier(self, share: float, most: int) -> Candidates | None:
-        """The same if there are many entries and fewer than `most` of them are so likely; else None."""
+        """What `keep_likelier` keeps, if there are many entries and fewer than `most` of them are so likely; else None."""
         if self._weights is not None or len(self.entries) < FEW:
             return None
         places = places_from(self.scores, self._border(share)[0], most - 1)
@@ -255,7 +255,7 @@ class Candidates:
         return None if self._exact is None else self._crossing(self._exact, EXACT, uniform)
 
     def _crossing(self, sums: Values, error: float, uniform: float) -> int | None:
-        """The same by sums that have this relative error."""
+        """The place that a random number selects by sums with this relative error; None if the error could change it."""
         total = float(sums.sum())
         block = crossing(sums, uniform * total, "right")
         start = block * BLOCK

@@ -89,7 +89,7 @@ class Dry:
             earlier.append(self._length)
 
     def copy(self) -> Self:
-        """The same row; what one of the two takes later does not change the other."""
+        """An independent copy of the row's penalty."""
         copied = copy.copy(self)
         copied._ids, copied._repeated = self._ids.copy(), self._repeated.copy()
         copied._places = defaultdict(_no_places, {key: places[:] for key, places in self._places.items()})

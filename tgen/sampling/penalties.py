@@ -58,7 +58,7 @@ class Penalties:
             self._written.add(token)
 
     def copy(self) -> Self:
-        """The same penalties; what one of the two takes later does not change the other."""
+        """An independent copy of the penalties."""
         copied = copy.copy(self)
         copied._seen, copied._written = self._seen.copy(), self._written.copy()
         return copied

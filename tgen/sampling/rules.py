@@ -64,7 +64,7 @@ class Sequences:
         return other
 
     def copy(self) -> Self:
-        """The same text; what one of the two is continued with does not change the other."""
+        """An independent copy of the text."""
         copied = copy.copy(self)
         copied._levels = [names.copy() for names in self._levels]
         return copied
@@ -224,7 +224,7 @@ class RowRules:
             self._tail = self._rules.banned.follow(self._tail, token)
 
     def copy(self) -> Self:
-        """The same row; what one of the two takes later does not change the other."""
+        """An independent copy of the row's rules."""
         copied = copy.copy(self)
         copied._written = self._written.copy()
         copied._sequences = None if self._sequences is None else self._sequences.copy()
@@ -250,7 +250,7 @@ def read_rules(
         no_repeat_ngram_size=options.no_repeat_ngram_size,
         # An end token alone is no bad word: transformers leaves it out as well.
         bad_words=tuple(word for word in config.bad_words if word not in {(end,) for end in end_tokens}),
-        # Only after a decoder's start token: transformers ignores it where a longer prompt is continued.
+        # A first token is forced only after a decoder's start token: transformers ignores it where a longer prompt is continued.
         forced_first=config.forced_first if prompt < 2 else None,
         forced_last=config.forced_last,
         suppressed=config.suppressed,

@@ -134,7 +134,7 @@ class Sampler:
     def _guarded(
         self, guard: Guard, penalised: Logits, ruled: Logits, uniform: float | None
     ) -> tuple[Logits, list[tuple[str, Candidates]], int]:
-        """The same among the tokens that a constraint allows, preceded by the scores that were used.
+        """The scores that were used, then what `_choose` returns, among the tokens that a constraint allows.
 
         If the text could not be completed in time after a token, the step masks the token and repeats the draw with the same random
         number. So a step takes one random number, and up to that token the text is that of plain masking. A constraint promises a complete

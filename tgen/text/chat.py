@@ -155,7 +155,7 @@ class ChatTemplate:
 
 
 def _holds(text: str, content: str) -> bool:
-    """Whether a text says what a message does. White space does not count, for templates strip and replace it; some write JSON."""
+    """Whether a text holds a message's content, as text or as JSON. White space does not count: templates strip and replace it."""
     whole = "".join(text.split())
     return any("".join(form.split()) in whole for form in (content, json.dumps(content, ensure_ascii=False)[1:-1]))
 
@@ -195,7 +195,7 @@ def _value(name: str, text: str) -> Any:
 
 
 def no_template(name: str) -> UsageError:
-    """The error for a model without a template, for a command that needs one."""
+    """The error of a command that needs a chat template, for a model without one."""
     message = f"{name} has no chat template: it continues texts and was not made for conversation"
     return UsageError(message, "use `tgen generate` without --chat, or give a chat model with --model")
 
@@ -313,7 +313,7 @@ def _arguments(value: str | dict[str, Any]) -> Any:
     """The arguments of a call as an object; a text that holds none stays as it is."""
     try:
         found = json.loads(value, parse_constant=refuse_constant) if isinstance(value, str) else value
-        json.dumps(found, ensure_ascii=False).encode()  # not with half a surrogate pair, which is no character
+        json.dumps(found, ensure_ascii=False).encode()  # an error for half a surrogate pair, which is no character
     except (ValueError, RecursionError):
         return value
     return found if isinstance(found, dict) else value

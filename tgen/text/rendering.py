@@ -108,7 +108,7 @@ def _rendered(source: str, values: Mapping[str, Any], fuel: int) -> str:
 
 
 def _apart(source: str, values: Mapping[str, Any]) -> str:
-    """The same in a process of its own, whose failure of any kind is an error."""
+    """What `_rendered` does, in a process of its own, whose failure of any kind becomes an error."""
     command = [sys.executable, "-P", __file__]
     fuel = STEPS + len(json.dumps(values, ensure_ascii=False)) // CHARACTERS_A_STEP
     asked = json.dumps({"source": source, "values": values, "fuel": fuel})

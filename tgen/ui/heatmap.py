@@ -66,7 +66,7 @@ def draw_small(heats: Sequence[HeatMap], width: int) -> list[str]:
 
 
 def thumbnail(weights: Weights) -> Weights:
-    """A map of at most SMALL columns and half as many rows, for characters are twice as high as wide; 1 is its largest weight."""
+    """A map of at most SMALL columns and half as many rows, because characters are twice as high as wide; 1 is its largest weight."""
     small = pooled(weights, -(-weights.shape[0] // (SMALL // 2)), -(-weights.shape[1] // SMALL))
     result: Weights = small / (small.max(initial=0.0) or 1.0)
     return result

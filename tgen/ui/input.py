@@ -60,7 +60,7 @@ def has_companion(given: Given) -> bool:
         return False
     try:
         number = sys.stdin.fileno()
-    except (OSError, ValueError):  # it is closed, or the program that calls tgen has put something else in its place
+    except (OSError, ValueError):  # standard input is closed, or the program that calls tgen has replaced it
         return False
     if not _ready(number, NOTE_SECONDS):
         way_out = "</dev/null goes on without it, - beside the text waits as long as it takes"

@@ -57,7 +57,7 @@ class MarkdownStream(TerminalStream):
         return sum(len(line) + 1 for line in lines[:first])
 
     def _lay_out(self, size: int) -> None:
-        """Lay out so many characters of the source."""
+        """Lay out the first `size` characters of the source."""
         tokens, self._source = self._parse(self._source[:size]), self._source[size:]
         block: list[Any] = []
         for token in tokens:

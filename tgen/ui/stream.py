@@ -99,7 +99,7 @@ def heat(probability: float) -> str:
 def open_stream(color: Color, *, echo: bool, raw: bool, show_probs: bool, markdown: bool = False) -> TextStream:
     """The stream for this stdout: a terminal, where Markdown may be laid out, or a pipe."""
     if markdown and is_terminal(sys.stdout):
-        from tgen.ui.markdown import MarkdownStream  # which imports much
+        from tgen.ui.markdown import MarkdownStream  # its imports take time
 
         return MarkdownStream(color, raw=raw)
     if is_terminal(sys.stdout) or (show_probs and wants_color(sys.stdout, color)):

@@ -17,7 +17,7 @@ LINE_SECONDS = 30.0
 
 
 class TrainingView:
-    """Shows events on stderr, for training writes no data to stdout."""
+    """Shows events on stderr, because training writes no data to stdout."""
 
     def __init__(self) -> None:
         self._progress: Any = None

@@ -40,7 +40,7 @@ def _framed(model: PieceModel, settings: Settings, steps: list[Any]) -> Library:
     from tokenizers import normalizers, processors
 
     names = {piece for piece, _, _ in model.pieces}
-    behind = [MASK] if MASK not in names and not settings.added else []  # else it is among those that the folder adds
+    behind = [MASK] if MASK not in names and not settings.added else []  # else the folder itself adds it
     library = piece_library(model, settings.values, behind)
     if missing := [name for name in (START, END) if name not in names]:
         raise ValueError(f"the SentencePiece vocabulary lacks {missing[0]}")
