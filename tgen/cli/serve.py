@@ -98,7 +98,7 @@ def serve(
             "--server auto use it.",
         ),
     ] = False,
-    stop: Annotated[bool, p.option("--stop", panel=SERVING, help="End the server that --detach started, after what it runs.")] = False,
+    stop: Annotated[bool, p.option("--stop", panel=SERVING, help="End the server that --detach started, after its requests.")] = False,
     status: Annotated[bool, p.option("--status", panel=SERVING, help="Tell whether that server runs; the exit code is 1 if not.")] = False,
     *,
     asked: p.Asked,

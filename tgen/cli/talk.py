@@ -31,7 +31,7 @@ def save_messages(path: Path, messages: Sequence[Message]) -> None:
 
 
 def load_messages(path: Path) -> list[Message]:
-    """Read such a file. Raises UsageError, saying what is wrong with it."""
+    """Read a file of messages. Raises UsageError, saying what is wrong with it."""
     try:
         if path.exists() and not path.is_file():
             raise UsageError(f"{path} is not a file", "name a file that /save wrote")

@@ -56,7 +56,7 @@ def translate(
     Standard input is read before TEXT: in a `while read` loop, add </dev/null, or the command takes the loop's lines.
 
     A line is answered as soon as it comes; lines that come together are translated together. A line that is longer than the model reads
-    loses its end, and a warning names it. Each translation is the likeliest text that a search with the folder's number of beams finds.
+    loses its end, and a warning names it. Each translation is the likeliest text that beam search finds (--num-beams).
     """
     batches = line_batches(text, file, READ)
     remote = chosen(server, model, ("encoder-decoder",), run)
