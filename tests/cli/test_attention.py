@@ -62,6 +62,14 @@ def test_without_an_answer_it_is_what_translate_writes(ask: Ask, copy_golden: Ca
     assert len(set(shown["queries"][1:])) > 1
 
 
+def test_the_answer_is_the_likeliest_even_where_the_folder_draws_tokens(ask: Ask, copy_golden: Callable[[str], Path]) -> None:
+    folder = copy_golden("marian")
+    settings = {"decoder_start_token_id": 1, "eos_token_id": 2, "num_beams": 1, "max_length": 12, "do_sample": True, "temperature": 5.0}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    maps = [ask("attention", "a line", "-m", folder, "--json").json for _ in range(3)]
+    assert maps[0] == maps[1] == maps[2]
+
+
 @pytest.mark.parametrize("columns", [50, 80, 200])
 def test_a_map_fits_the_terminal(ask: Ask, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))

@@ -327,6 +327,8 @@ def test_layers_of_nemotron_h_by_letters() -> None:
 def test_experts_of_each_layer_of_hunyuan(value: object, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         spec_of({**config_of("hunyuan_moe"), "moe_topk": value, "num_experts_per_tok": value})
+    with pytest.raises(CheckpointError, match="layers with 4 to 8 experts; all must have as many"):
+        spec_of({**config_of("hunyuan_moe"), "num_experts": [4, 8], "num_local_experts": [4, 8]})
 
 
 def test_gemma_1_means_the_other_gelu() -> None:

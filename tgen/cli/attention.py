@@ -102,13 +102,13 @@ def _record(opened: Opened, ids: list[int], answer: str | None) -> Attending:
 
 
 def _answer(opened: Opened, model: Transformer, source: list[int]) -> list[int]:
-    """The ids of the model's own answer to a source, by the folder's settings."""
+    """The ids of the model's likeliest answer to a source: the same with every call, even where the folder's settings draw tokens."""
     from tgen.engine.opening import make_generator
     from tgen.events import Finished
     from tgen.executors.torch.session import TorchExecutor
 
     generator = make_generator(opened.checkpoint, TorchExecutor(model), opened.tokenizer)
-    events = generator.run(source, generator.resolve({}))
+    events = generator.run(source, generator.resolve({"temperature": 0.0}))
     return next(list(event.ids) for event in events if isinstance(event, Finished))
 
 

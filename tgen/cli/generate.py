@@ -227,7 +227,7 @@ def _show(
         report.show_probabilities()
     if interrupts.exit_code is not None:
         return interrupts.exit_code
-    return 6 if wishes.fail_on_length and report.cut_by_length else 0
+    return 6 if wishes.fail_on_length and report.cut_short else 0
 
 
 @contextmanager

@@ -38,8 +38,10 @@ def spec(config: Config) -> ModelSpec:
     experts, chosen = (
         _of_layers(config, keys, count) for keys in (("num_experts", "num_local_experts"), ("moe_topk", "num_experts_per_tok"))
     )
-    if any(few > many for few, many in zip(chosen, experts, strict=True)) or len(set(experts)) > 1:
-        raise CheckpointError(f"config.json: {max(chosen)} experts for each token, but layers have {min(experts)} to {max(experts)}", HINT)
+    if len(set(experts)) > 1:
+        raise CheckpointError(f"config.json: layers with {min(experts)} to {max(experts)} experts; all must have as many", HINT)
+    if max(chosen) > experts[0]:
+        raise CheckpointError(f"config.json: {max(chosen)} experts for each token, but layers have {experts[0]}", HINT)
     layers = (LayerSpec(attention, ExpertsSpec(RouterSpec(experts[0], few, normalised=True), part, part), norm) for few in chosen)
     return decoder_model(config, layers, norm, context=config.context(default=2048))
 

@@ -8,7 +8,7 @@ from tgen.errors import UnsupportedError
 from tgen.families.config import MAX_LAYERS, Config
 from tgen.families.decoder import decoder_model
 from tgen.families.experts import counts, first_experts, grouped_router
-from tgen.families.state_space import ENDLESS, checked, read_unused, state_space_names, step_limits
+from tgen.families.state_space import UNBOUNDED, checked, read_unused, state_space_names, step_limits
 from tgen.families.table import Member, Names, Source, Table, make_table
 from tgen.spec.records import AttentionSpec, ExpertsSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RouterSpec
 from tgen.spec.recurrent import StateSpaceSpec, WindowSpec
@@ -107,7 +107,7 @@ def _part(config: Config, key: str) -> MlpSpec:
 
 def _state_space(config: Config, eps: float) -> StateSpaceSpec:
     """The mixer of layers with a state space. As in transformers, `time_step_min` alone bounds the steps, from below."""
-    if step_limits(config) != (0.0, ENDLESS):
+    if step_limits(config) != (0.0, UNBOUNDED):
         raise UnsupportedError("config.json: this time_step_limit is not implemented", "implemented: from 0 to infinity")
     groups, bias = config.integer("n_groups", "mamba_n_groups", default=8), config.flag("use_bias", default=False)
     return checked(
@@ -121,7 +121,7 @@ def _state_space(config: Config, eps: float) -> StateSpaceSpec:
             out_bias=bias,
             norm_eps=eps,
             norm_groups=groups,
-            steps=(config.number("time_step_min", default=0.001, maximum=1e6), ENDLESS),
+            steps=(config.number("time_step_min", default=0.001, maximum=1e6), UNBOUNDED),
         )
     )
 

@@ -14,7 +14,7 @@ UNUSED = """
     use_mambapy use_falcon_mambapy use_associative_scan use_mamba_kernels fused_add_norm pad_vocab_size_multiple
 """.split()
 
-ENDLESS = float("inf")
+UNBOUNDED = float("inf")
 LARGEST = 3e38
 
 
@@ -28,13 +28,13 @@ def step_limits(config: Config) -> tuple[float, float]:
     """The least and the largest step of a state space."""
     limits = config.raw("time_step_limit")
     if limits is None:
-        return 0.0, ENDLESS
+        return 0.0, UNBOUNDED
     if isinstance(limits, list):  # transformers 5 writes what JSON lacks in this way
-        limits = [ENDLESS if one == {"__float__": "Infinity"} else one for one in limits]
+        limits = [UNBOUNDED if one == {"__float__": "Infinity"} else one for one in limits]
     if not isinstance(limits, list) or len(limits) != 2 or not all(isinstance(one, int | float) for one in limits):
         raise CheckpointError("config.json: time_step_limit is not a list of two numbers", HINT)
     # What float32 cannot hold bounds nothing.
-    least, most = (ENDLESS if one > LARGEST else -ENDLESS if one < -LARGEST else float(one) for one in limits)
+    least, most = (UNBOUNDED if one > LARGEST else -UNBOUNDED if one < -LARGEST else float(one) for one in limits)
     return least, most
 
 

@@ -78,7 +78,7 @@ class Report:
         return self._started.prompt_tokens if self._started else 0
 
     @property
-    def cut_by_length(self) -> bool:
+    def cut_short(self) -> bool:
         """Whether any sample ended before the model meant it to."""
         return any(event.reason in ("length", "time") for event in self._finished)
 
