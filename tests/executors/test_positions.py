@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -18,6 +20,12 @@ CPU = torch.device("cpu")
 def slopes(heads: int) -> list[float]:
     values: list[float] = alibi_slopes(heads, CPU).tolist()
     return values
+
+
+def test_the_compiler_is_not_imported() -> None:
+    """It takes as long to import as all the rest; only a compiled training step needs it."""
+    program = "import sys, tgen.train.trainer, tgen.executors.torch.session; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 def test_alibi_slopes() -> None:

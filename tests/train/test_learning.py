@@ -19,6 +19,7 @@ from tgen.train.inputs import read_pairs
 from tgen.train.optimisers.optimiser import initialise, make_optimiser
 from tgen.train.pairs import PairObjective, split_pairs
 from tgen.train.settings import TrainSettings
+from tgen.train.speed import compiled
 from tgen.train.texts import TextObjective
 from tgen.train.trainer import Trainer
 from tgen.train.workspace import Workspace
@@ -214,7 +215,7 @@ def test_where_the_compiler_fails_training_goes_on_and_says_why(workspace: Works
 def test_a_step_compiles_as_one_graph(workspace: Workspace) -> None:
     run = trainer(workspace)
     (tensors, _) = run._batch(0)
-    whole = torch.compile(run._loss_function(torch.bfloat16), backend="eager", fullgraph=True, dynamic=False)  # else a break raises
+    whole = compiled(run._loss_function(torch.bfloat16), backend="eager", fullgraph=True)  # else a break raises
     assert torch.equal(whole(*tensors), run._loss_function(torch.bfloat16)(*tensors))
 
 

@@ -6,8 +6,12 @@ import ctypes
 import platform
 import shutil
 import time
+from collections.abc import Callable
+from typing import Any
 
 import torch
+
+from tgen.executors.torch.positions import prepare_compiler
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
@@ -35,6 +39,12 @@ def bfloat16_is_faster(device: torch.device) -> bool:
 def can_compile() -> bool:
     """Whether torch.compile finds the C++ compiler it needs on a CPU."""
     return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+
+
+def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """The function as torch.compile makes it for the shapes of its first call."""
+    prepare_compiler()
+    return torch.compile(function, dynamic=False, **options)
 
 
 def _multiply_seconds(dtype: torch.dtype) -> float:

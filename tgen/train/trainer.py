@@ -29,7 +29,7 @@ from tgen.train.optimisers.optimiser import initialise, learning_rate, make_opti
 from tgen.train.outputs import model_card
 from tgen.train.sample import write_sample
 from tgen.train.settings import HEAD_DIM
-from tgen.train.speed import bfloat16_is_faster, can_compile, keep_freed_memory
+from tgen.train.speed import bfloat16_is_faster, can_compile, compiled, keep_freed_memory
 from tgen.train.workspace import Workspace
 
 LossFunction = Callable[..., Tensor]
@@ -154,7 +154,7 @@ class Trainer:
             with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
                 return self.objective.losses(self.model, *arrays)
 
-        return torch.compile(losses, dynamic=False) if self.compiled else losses
+        return compiled(losses) if self.compiled else losses
 
     def _train_step(self) -> float:
         rate = learning_rate(self.settings.learning_rate, self.share, self.settings.warmup)

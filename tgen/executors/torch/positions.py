@@ -117,13 +117,18 @@ def _kept(compute: Callable[..., Any], of: Any, device: torch.device) -> Tensor:
     return _computed(compute, of, device)
 
 
-# torch.compile takes the result as a constant. It cannot trace NumPy, so without this it would break its graph in every layer.
-torch.compiler.assume_constant_result(_kept)  # type: ignore[no-untyped-call]
-
-
 @functools.cache
 def _computed(compute: Callable[..., Any], of: Any, device: torch.device) -> Tensor:
     return torch.from_numpy(compute(of)).to(device)
+
+
+def prepare_compiler() -> None:
+    """Have torch.compile take tensors that are kept as constants.
+
+    It cannot trace NumPy, so without this it would break its graph in every layer. This imports the compiler, for which nearly all processes
+    have no use, and which doubles the time they take to start.
+    """
+    torch.compiler.assume_constant_result(_kept)  # type: ignore[no-untyped-call]
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
