@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.checkpoint.forms import as_bin, as_bin_of_2019, as_bin_shards, as_file_with_odd_header, as_shards
 from tests.conftest import GOLDEN, GOLDENS
+from tests.sweeps import KINDS, sweep, turns
 from tgen.checkpoint.container import open_checkpoint
 from tgen.errors import CheckpointError, UnsupportedError
 from tgen.executors.torch.layers import Experts
@@ -52,8 +54,11 @@ def test_every_form_of_file_gives_the_same(
     assert_same(load(folder), load(GOLDEN / name))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", GOLDENS)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+TURNS = turns(GOLDENS, DTYPES)
+
+
+@pytest.mark.parametrize(("name", "dtype"), sweep(product(GOLDENS, DTYPES), lambda one: one[0] in KINDS or one in TURNS))
 def test_every_type_is_converted(name: str, dtype: torch.dtype) -> None:
     """The weights of root-mean-square norms and what routers choose by are the exceptions: they stay in float32."""
     model, expected = load(GOLDEN / name, dtype), load(GOLDEN / name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.checkpoint.forms import as_bin, as_bin_of_2019, as_file_with_odd_header, as_shards
 from tests.conftest import GOLDEN, GOLDENS
+from tests.sweeps import KINDS, sweep, turns
 from tgen.checkpoint.container import Checkpoint, open_checkpoint
 from tgen.checkpoint.mapped import MappedFiles, check_repeats, is_finite, read_parameter, taken, use_huge_pages, widened
 from tgen.errors import CheckpointError, UnsupportedError
@@ -67,10 +69,12 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
-@pytest.mark.parametrize("dtype", FORMATS.values(), ids=FORMATS)
-@pytest.mark.parametrize("name", GOLDENS)
-def test_every_format(name: str, dtype: torch.dtype, copy_golden: CopyGolden) -> None:
-    folder = copy_golden(name)
+TURNS = turns(GOLDENS, tuple(FORMATS))
+
+
+@pytest.mark.parametrize(("name", "number_format"), sweep(product(GOLDENS, FORMATS), lambda one: one[0] in KINDS or one in TURNS))
+def test_every_format(name: str, number_format: str, copy_golden: CopyGolden) -> None:
+    folder, dtype = copy_golden(name), FORMATS[number_format]
     tensors = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in tensors_of(folder).items()}
     save_file(tensors, folder / WEIGHTS)
     checkpoint = open_checkpoint(folder)

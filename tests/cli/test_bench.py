@@ -13,6 +13,7 @@ import pytest
 from tests.cli.conftest import Ask
 from tests.cli.processes import golden
 from tests.conftest import GOLDEN, config_of
+from tests.sweeps import sweep
 from tgen.cli.main import run
 from tgen.executors.measure import Measurement
 from tgen.executors.native.library import load
@@ -21,7 +22,7 @@ from tgen.tasks.throughput import Throughput
 FIGURES = ("prefill_speed", "first_token_seconds", "decode_speed", "bytes_per_second", "peak_memory")
 
 
-@pytest.mark.parametrize("name", ["llama3", "bloom"])
+@pytest.mark.parametrize("name", sweep(["llama3", "bloom"], "llama3".__eq__))
 def test_a_row_for_each_context(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "-m", str(GOLDEN / name), "-c", "20", "-c", "3", "-n", "4", "--repeats", "1", "-t", "1"]
     assert run([*arguments, "--json"]) == 0

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import termios
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from tests.cli.conftest import Ask
 from tests.cli.processes import TGEN, environment
 from tests.cli.talking import Terminal, own_terminal
+from tests.sweeps import sweep
 from tgen.cli.main import COMMANDS
 
 HEAVY = {"torch", "numpy", "tokenizers", "rich", "prompt_toolkit", "minijinja", "starlette", "pydantic"}
@@ -97,8 +99,10 @@ def test_zsh_and_fish_get_descriptions_and_otherwise_complete_files(there: dict[
     assert process([TGEN], {**there, **typed("fish", "generate --file ", 3), **question}).returncode == 1
 
 
-@pytest.mark.parametrize("line", ["", "generate --te", "generate -m ", "serve --", "train --base "])
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+LINES = ("", "generate --te", "generate -m ", "serve --", "train --base ")
+
+
+@pytest.mark.parametrize(("shell", "line"), sweep(product(("bash", "zsh", "fish"), LINES), lambda one: one[0] == "bash"))
 def test_nothing_heavy_is_imported(there: dict[str, str], shell: str, line: str) -> None:
     words = line.split(" ")
     done = process([sys.executable, "-c", LOADED], {**there, **typed(shell, line, len(words))})

@@ -17,15 +17,14 @@ import pytest
 
 from tests.cli.processes import TIMEOUT, golden
 from tests.cli.talking import OPTIONS, Terminal, chat_model, terminal
+from tests.sweeps import sweep
 from tgen.ui.dialogue.history import MOST_BYTES, KeptHistory
 
 ENTER, NEW_LINE, CTRL_C, CTRL_D, CTRL_R, TAB, UP = "\r", "\x1b\r", "\x03", "\x04", "\x12", "\t", "\x1b[A"
 ANSWERED = "cut by length"
 
-LOCALES = [
-    {"LC_ALL": "xx_XX.UTF-8"},
-    *(pytest.param(one, marks=pytest.mark.long) for one in ({"LC_ALL": "C"}, {"LC_ALL": "en_US.ISO-8859-1"}, {"LANG": "C.UTF-8"})),
-]
+UNKNOWN = {"LC_ALL": "xx_XX.UTF-8"}
+LOCALES = sweep([UNKNOWN, {"LC_ALL": "C"}, {"LC_ALL": "en_US.ISO-8859-1"}, {"LANG": "C.UTF-8"}], UNKNOWN.__eq__)
 
 
 @pytest.fixture(scope="module")

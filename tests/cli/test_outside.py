@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.cli.processes import environment, golden, tgen
 from tests.fuzz.runner import Ended, Worker, verdict
+from tests.sweeps import sweep
 from tgen.errors import UsageError
 from tgen.options import DECLARED
 from tgen.train.inputs import read_pairs
@@ -70,8 +71,16 @@ def test_a_prompt_of_any_bytes(worker: Worker, tmp_path: Path, data: bytes) -> N
 
 @few
 @given(BYTES)
-@example(b"a\n\n\xff\nb\n")
+@pytest.mark.long
 def test_lines_of_any_bytes(worker: Worker, data: bytes) -> None:
+    assert_lines(worker, data)
+
+
+def test_lines_of_which_one_is_no_text(worker: Worker) -> None:
+    assert_lines(worker, b"a\n\n\xff\nb\n")
+
+
+def assert_lines(worker: Worker, data: bytes) -> None:
     """As many lines out as in, up to the first that is no text."""
     ended = worker.run("translate", "-n", "2", "-m", golden("marian"), stdin=data)
     lines = data.split(b"\n")
@@ -208,7 +217,7 @@ def test_an_argument_of_any_text(worker: Worker, command: list[str], text: str) 
 
 
 VARIABLES = [f"TGEN_{name.upper()}" for name, option in DECLARED.items() if option.environment]
-NEUTRAL = [
+NEUTRAL: list[dict[str, str]] = [
     {"COLUMNS": "0"},
     {"COLUMNS": "-5"},
     {"COLUMNS": "wide"},
@@ -232,6 +241,15 @@ NEUTRAL = [
     {"PATH": ""},
     {"TGEN_NONSENSE": "1"},
 ]
+TELLING: list[dict[str, str]] = [  # a width, a terminal, a locale, threads, a cache, an option, and no home
+    {"COLUMNS": "wide"},
+    {"TERM": ""},
+    {"LANG": "nowhere.UTF-99"},
+    {"OMP_NUM_THREADS": "many"},
+    {"XDG_CACHE_HOME": "/proc/nothing"},
+    {"TGEN_TOP_K": ""},
+    {"HOME": "/proc/nothing"},
+]
 
 
 @few
@@ -249,7 +267,9 @@ def usual(worker: Worker) -> bytes:
     return worker.run(*SEEDED).out
 
 
-@pytest.mark.parametrize("changes", NEUTRAL, ids=lambda changes: " ".join(f"{key}={value[:20]!r}" for key, value in changes.items()))
+@pytest.mark.parametrize(
+    "changes", sweep(NEUTRAL, TELLING.__contains__), ids=lambda changes: " ".join(f"{key}={value[:20]!r}" for key, value in changes.items())
+)
 def test_variables_that_change_nothing(worker: Worker, usual: bytes, changes: Mapping[str, str]) -> None:
     """For the text, that is; on a terminal, too."""
     variables = environment(**changes)

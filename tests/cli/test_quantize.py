@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.cli.conftest import Ask
 from tests.cli.processes import golden, on_terminal
 from tests.conftest import GOLDEN
 from tests.executors.native.models import LIBRARY
+from tests.sweeps import sweep, turns
 from tgen.checkpoint.container import open_checkpoint
 from tgen.executors.open import open_executor
 from tgen.options import Quantize, RunOptions
@@ -38,8 +40,7 @@ def states(folder: Path, executor: Any, quantize: Quantize = "none") -> np.ndarr
     return session.extend([ids], [len(ids)])
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "bits"), sweep(product(MODELS, (8, 4)), turns(MODELS, (8, 4)).__contains__))
 def test_a_written_folder_is_what_quantize_computes(ask: Ask, tmp_path: Path, name: str, bits: int) -> None:
     """The same integers and scales give the same bits; torch computes nearly the same of them."""
     quantize: Quantize = "int8" if bits == 8 else "int4"

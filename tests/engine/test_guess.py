@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import GOLDEN
 from tests.engine.scripted import END, VOCAB, Played, Script, ScriptedExecutor, byte_tokenizer, only, speak
 from tests.executors.test_session import model
+from tests.sweeps import sweep
 from tgen.engine.draft import Draft
 from tgen.engine.generator import Generator
 from tgen.engine.opening import load
@@ -86,10 +87,10 @@ def together(made: Generator, wishes: Sequence[tuple[str, Options]], rows: int) 
     return found
 
 
-@pytest.mark.parametrize("rows", [1, 5])
-def test_events_are_the_same_for_every_mix_of_options(rows: int) -> None:
+@pytest.mark.parametrize(("rows", "count"), sweep([(1, 60), (5, 60), (1, 200), (5, 200)], lambda one: one[1] == 60))
+def test_events_are_the_same_for_every_mix_of_options(rows: int, count: int) -> None:
     choose = np.random.default_rng(rows)
-    wishes = [mix(choose) for _ in range(200)]
+    wishes = [mix(choose) for _ in range(count)]
     plain, guessed = (together(generator(guess=guess), wishes, rows) for guess in (False, True))
     for key, wish in enumerate(wishes):
         assert joined(guessed[key]) == joined(plain[key]), wish
@@ -97,10 +98,10 @@ def test_events_are_the_same_for_every_mix_of_options(rows: int) -> None:
     assert 0 < sum(event.guessed_right for event in finished) < sum(event.guessed for event in finished)
 
 
-@pytest.mark.parametrize("rows", [1, 5])
-def test_events_are_the_same_with_a_real_model(rows: int) -> None:
+@pytest.mark.parametrize(("rows", "count"), sweep([(5, 40), (1, 20), (1, 40)], lambda one: one != (1, 40)))
+def test_events_are_the_same_with_a_real_model(rows: int, count: int) -> None:
     choose = np.random.default_rng(7)
-    wishes = [mix(choose) for _ in range(40)]
+    wishes = [mix(choose) for _ in range(count)]
     executor = TorchExecutor(model("llama"))
     made = [Generator(executor, byte_tokenizer(), context=CONTEXT, end_tokens=frozenset({END}), guess=guess) for guess in (False, True)]
     plain, guessed = (together(one, wishes, rows) for one in made)

@@ -10,6 +10,7 @@ import torch
 
 from tests.conftest import DECODERS, GOLDENS, config_of, golden_model
 from tests.engine.scripted import columns
+from tests.sweeps import KINDS, sweep
 from tgen.executors.torch.attention import Attention
 from tgen.executors.torch.maps import Maps, attention_maps, recording
 from tgen.executors.torch.session import TorchExecutor
@@ -54,7 +55,7 @@ def written(name: str, model: Transformer) -> list[int]:
     return [column[0] for column in drawn]
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", sweep(DECODERS, KINDS.__contains__))
 def test_recording_changes_nothing(name: str) -> None:
     """The logits, the texts before and after, and the model's modules stay the same."""
     model = golden_model(name)

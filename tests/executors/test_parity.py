@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from tests.conftest import DECODERS, GOLDEN, GOLDENS, golden_model, golden_reference
+from tests.sweeps import KINDS, sweep
 from tgen.checkpoint.container import open_checkpoint
 from tgen.executors.torch.attention import Attend, Attention, fused_attend, plain_attend
 from tgen.executors.torch.cache import Row, Source
@@ -42,6 +43,7 @@ from tgen.spec.shapes import parameters
 TOLERANCE = 1e-5
 
 every_golden = pytest.mark.parametrize("name", GOLDENS)
+every_kind = pytest.mark.parametrize("name", sweep(GOLDENS, KINDS.__contains__))
 every_decoder = pytest.mark.parametrize("name", DECODERS)
 
 
@@ -220,7 +222,7 @@ def test_select(name: str) -> None:
     assert difference(read(model, state, texts.ids[:, 6:], texts.positions[:, 6:]), expected[:, 6:]) < TOLERANCE
 
 
-@every_golden
+@every_kind
 def test_every_parameter_shows(name: str) -> None:
     """The reference can fail: shifting the numbers of any single parameter by one place moves the logits far beyond the tolerance."""
     texts, model = one_text(name), copy.deepcopy(golden_model(name))
@@ -234,7 +236,7 @@ def test_every_parameter_shows(name: str) -> None:
         tensor.copy_(original)
 
 
-@every_golden
+@every_kind
 def test_every_setting_shows(name: str) -> None:
     """The reference can fail: so does changing any number of the spec that is not a shape."""
     texts, model = one_text(name), golden_model(name)
@@ -453,7 +455,7 @@ def test_bfloat16(name: str) -> None:
     assert rounding_error(found, theirs) <= 1.5 * allowed
 
 
-@every_golden
+@every_kind
 def test_transformers_agrees_today(name: str) -> None:
     """Everything stored is what an installed transformers gives for the stored folder."""
     pytest.importorskip("transformers")

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import GOLDEN, GOLDENS, config_of, spec_of
+from tests.sweeps import KINDS, sweep
 from tgen.checkpoint.container import Checkpoint, open_checkpoint
 from tgen.errors import CheckpointError, TgenError, UnsupportedError
 from tgen.executors.torch.load import load_model
@@ -58,13 +59,7 @@ def run(model: Transformer) -> None:
 ALIKE = ("camembert", "deberta_plain", "electra_wide", "longt5", "mt5", "pegasus", "xlm_roberta")
 
 
-# One of each kind of transformer; the sweep over the others, with the marks of the long tests, takes half a minute.
-FIRST = ("bart", "bert", "deepseek_v3", "gemma3n", "gpt2", "gpt_oss", "llama3", "mamba2", "marian", "qwen2_vl", "t5")
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in FIRST else pytest.param(name, marks=pytest.mark.long) for name in GOLDENS if name not in ALIKE]
-)
+@pytest.mark.parametrize("name", sweep((name for name in GOLDENS if name not in ALIKE), KINDS.__contains__))
 def test_no_value_brings_it_down(name: str, copy_golden: Callable[[str], Path]) -> None:
     """Whatever stands in config.json: the model runs, or one of our own errors says why it does not."""
     folder = copy_golden(name)

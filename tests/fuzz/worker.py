@@ -84,6 +84,7 @@ def _resident(process: int) -> int:
 
 def _become(request: dict[str, Any]) -> NoReturn:
     """Be the command, with files as standard streams. Never returns."""
+    sys.dont_write_bytecode = True  # which would be a rename
     code = 99
     try:
         for number, path in enumerate(request["streams"]):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.benchmarks.sampling import DISTRIBUTIONS, OFF, VOCAB, peaked
+from tests.sweeps import sweep
 from tgen.options import GenerationOptions
 from tgen.sampling import logits as passes
 from tgen.sampling.candidates import EXACT, ROUGH, Candidates
@@ -94,7 +95,7 @@ def test_a_number_of_any_row_is_found() -> None:
 
 
 @every_kind
-@pytest.mark.parametrize("temperature", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("temperature", sweep([0.3, 1.0, 3.0], (1.0).__eq__))
 def test_a_nucleus_is_that_of_float64(kind: str, temperature: float) -> None:
     for seed in range(4):
         logits = drawn(kind, seed)
@@ -105,7 +106,7 @@ def test_a_nucleus_is_that_of_float64(kind: str, temperature: float) -> None:
 
 
 @every_kind
-@pytest.mark.parametrize("temperature", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("temperature", sweep([0.3, 1.0, 3.0], (1.0).__eq__))
 def test_typical_candidates_are_those_of_float64(kind: str, temperature: float) -> None:
     for seed in range(4):
         known, looked = (Candidates(np.arange(VOCAB), drawn(kind, seed), temperature) for _ in range(2))

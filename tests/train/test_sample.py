@@ -46,7 +46,7 @@ def samples(events: list[TrainingEvent]) -> list[Sampled]:
 @every_language
 @pytest.mark.parametrize("context", [1, 3, 8, 16])
 def test_a_run_ends_well_whatever_the_context(tmp_path: Path, text: str, context: int) -> None:
-    workspace = begin(tmp_path, text * 200, context=context, validation=0.2)
+    workspace = begin(tmp_path, text * 40, context=context, validation=0.2)
     events = run(workspace, every=1)
     assert not [event for event in events[1:] if isinstance(event, Note)]
     assert [event.step for event in events if isinstance(event, Evaluated)] == [1, 2]

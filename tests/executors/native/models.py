@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from tests.conftest import DECODERS, ENCODERS, GOLDEN, config_of, golden_model
+from tests.sweeps import KINDS, sweep, turns
 from tgen.checkpoint.container import open_checkpoint
 from tgen.executors.native.library import kernels, load
 from tgen.executors.native.open import open_executor, supports
@@ -86,6 +88,25 @@ READERS = [name for name in [*ENCODERS, *LONE] if supports(spec_of(name)) is Non
 ]
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
 every_decoder = pytest.mark.parametrize("name", NATIVE)
+
+
+def telling(name: str) -> bool:
+    """Whether a model is tested on every kernel and with every type in every run, since its sizes or its kind tell more than others."""
+    return name in ODD or name in KINDS
+
+
+def on_every_kernel(names: Sequence[str]) -> list[Any]:
+    """Parameters: each model on each kernel. The fastest kernel always runs all of them."""
+    return sweep(itertools.product(names, KERNELS), lambda one: one[1] == KERNELS[0] or telling(one[0]))
+
+
+def in_every_type(types: Sequence[str], kernels: Sequence[str]) -> list[Any]:
+    """Parameters: each decoder with each type on each kernel. The first kernel always runs each decoder with one of the types."""
+    always = turns(NATIVE, types)
+    return sweep(itertools.product(NATIVE, types, kernels), lambda one: telling(one[0]) or (one[2] == kernels[0] and one[:2] in always))
+
+
+every_decoder_on_every_kernel = pytest.mark.parametrize(("name", "kernel"), on_every_kernel(NATIVE))
 
 
 @functools.cache

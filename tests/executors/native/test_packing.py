@@ -12,10 +12,10 @@ from tests.executors.native.models import (
     KERNELS,
     LIBRARY,
     distance,
-    every_decoder,
     every_kernel,
     executor,
     folder_of,
+    in_every_type,
     is_mixture,
     opened,
     sources_of,
@@ -142,9 +142,7 @@ def logits_of_numbers(name: str, quantize: str) -> np.ndarray:
     return opened(dequantised(name, quantize), sources_of(name, 1)).extend([text], [len(text)])
 
 
-@every_kernel
-@every_decoder
-@pytest.mark.parametrize("quantize", ["int8", "int4"])
+@pytest.mark.parametrize(("name", "quantize", "kernel"), in_every_type(("int8", "int4"), KERNELS))
 def test_logits_of_quantised_models_are_those_of_their_weights(name: str, quantize: Quantize, kernel: str) -> None:
     """They differ by the rounding of the activations only, which the small t5 models make much of; the cache holds floats here.
 

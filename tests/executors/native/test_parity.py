@@ -12,11 +12,13 @@ import torch
 
 from tests.executors.native.models import (
     DTYPES,
+    KERNELS,
     READERS,
     distance,
-    every_decoder,
-    every_kernel,
+    every_decoder_on_every_kernel,
     executor,
+    in_every_type,
+    on_every_kernel,
     opened,
     sources_of,
     texts_of,
@@ -42,8 +44,7 @@ def read_by_torch(name: str) -> list[Logits]:
     return read(TorchExecutor(torch_model(name)), name)
 
 
-@every_kernel
-@every_decoder
+@every_decoder_on_every_kernel
 def test_logits_equal_those_of_torch(name: str, kernel: str) -> None:
     for found, expected in zip(read(executor(name, kernel), name), read_by_torch(name), strict=True):
         assert distance(found, expected) < 1e-5
@@ -55,19 +56,17 @@ def encoded_by_torch(name: str) -> list[np.ndarray]:
         return [states.numpy() for states in torch_model(name).encode_texts(texts_of(name, LENGTHS))]
 
 
-@every_kernel
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(("name", "kernel"), on_every_kernel(READERS))
 def test_hidden_states_equal_those_of_torch(name: str, kernel: str) -> None:
     for found, expected in zip(executor(name, kernel).encode(texts_of(name, LENGTHS)), encoded_by_torch(name), strict=True):
         assert distance(found, expected) < 1e-5
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@every_decoder
-def test_bits_do_not_depend_on_company_threads_or_cuts(name: str, dtype: str) -> None:
+@pytest.mark.parametrize(("name", "dtype", "kernel"), in_every_type(DTYPES, KERNELS[:1]))
+def test_bits_do_not_depend_on_company_threads_or_cuts(name: str, dtype: str, kernel: str) -> None:
     text, sources = texts_of(name, [37])[0], sources_of(name, 16)
-    expected = opened(executor(name, dtype=dtype, threads=1), sources[:1]).extend([text])[0]
-    for found in ways(executor(name, dtype=dtype), text, sources):
+    expected = opened(executor(name, kernel, dtype, threads=1), sources[:1]).extend([text])[0]
+    for found in ways(executor(name, kernel, dtype), text, sources):
         assert np.array_equal(found, expected)
 
 

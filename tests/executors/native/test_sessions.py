@@ -16,6 +16,7 @@ from tests.executors.native.models import (
     NATIVE,
     distance,
     every_decoder,
+    every_decoder_on_every_kernel,
     every_kernel,
     executor,
     opened,
@@ -154,8 +155,7 @@ def torchs_likeliest(name: str) -> list[int]:
     return likeliest(TorchExecutor(torch_model(name)), name)
 
 
-@every_kernel
-@every_decoder
+@every_decoder_on_every_kernel
 def test_the_likeliest_text_is_that_of_torch(name: str, kernel: str) -> None:
     assert likeliest(executor(name, kernel), name) == torchs_likeliest(name)
 

@@ -125,8 +125,8 @@ def _computed(compute: Callable[..., Any], of: Any, device: torch.device) -> Ten
 def prepare_compiler() -> None:
     """Have torch.compile take tensors that are kept as constants.
 
-    It cannot trace NumPy, so without this it would break its graph in every layer. This imports the compiler, for which nearly all processes
-    have no use, and which doubles the time they take to start.
+    It cannot trace NumPy, so without this it would break its graph in every layer. This imports the compiler, for which nearly no process
+    has a use, and which doubles the time that a process takes to start.
     """
     torch.compiler.assume_constant_result(_kept)  # type: ignore[no-untyped-call]
 
