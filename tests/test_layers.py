@@ -49,8 +49,8 @@ ORDER = {
     "checkpoint/gguf": ["tables", "parts", "blocks", "architectures", "config", "tensors", "file"],
     "executors": ["session", "formats", "frequencies", "torch", "native", "measure", "open"],
     "executors/native": [
-        *["build", "interface", "library", "weights", "panels", "packing", "packed_cache", "forecast"],
-        *["tables", "program", "model", "session", "open"],
+        *["build", "interface", "library", "weights", "panels", "packing", "packed_cache", "tables"],
+        *["program", "model", "forecast", "session", "open"],
     ],
     "executors/torch": [
         *["cache", "norms", "positions", "forward_pass", "attention", "mixers", "layers", "transformer", "decode"],

@@ -16,7 +16,8 @@ import torch
 from tests.conftest import GOLDEN, config_of, golden_model
 from tgen.checkpoint.container import open_checkpoint
 from tgen.executors import measure
-from tgen.executors.measure import Measurement, cold_start, peak_memory
+from tgen.executors.formats import peak_memory
+from tgen.executors.measure import Measurement, cold_start
 from tgen.executors.open import open_executor
 from tgen.executors.torch.reading import step_bytes
 from tgen.options import RunOptions

@@ -13,7 +13,8 @@ from typing import Any
 
 from tgen.files import write_text
 
-BLOCK = 2**24  # bytes that one thread hashes at a time
+BLOCK = 2**24  # bytes whose hash is a part of the digest
+PIECE = 2**20  # bytes of it that a thread reads at a time
 MOST_REMEMBERED = 500
 SETTLED = 2.0  # seconds; a younger file could change once more within the resolution of its times, so its digest is not remembered
 
@@ -48,7 +49,7 @@ class Digests:
         size = file.stat().st_size
         with open(file, "rb") as opened, ThreadPoolExecutor(self._threads) as pool:
             number = opened.fileno()
-            blocks = pool.map(lambda at: hashlib.blake2b(os.pread(number, BLOCK, at)).digest(), range(0, size, BLOCK))
+            blocks = pool.map(lambda at: _hash_of(number, at), range(0, size, BLOCK))
             return hashlib.blake2b(b"".join(blocks), digest_size=32).hexdigest()
 
     def _known(self) -> dict[str, Any]:
@@ -64,6 +65,14 @@ class Digests:
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_text(self._path, json.dumps(dict(list(known.items())[-MOST_REMEMBERED:])), shared=True)
+
+
+def _hash_of(file: int, start: int) -> bytes:
+    """The hash of the block that starts at a place in an open file."""
+    found = hashlib.blake2b()
+    for at in range(start, start + BLOCK, PIECE):
+        found.update(os.pread(file, PIECE, at))
+    return found.digest()
 
 
 def _identity(file: Path) -> list[int]:

@@ -17,10 +17,13 @@ from tgen.spec.records import ExpertsSpec
 from tgen.ui import messages
 from tgen.ui.output import write_json, write_text
 
+MEMORY = "Memory to run"
+
 if TYPE_CHECKING:
     from tgen.checkpoint.container import Checkpoint
     from tgen.spec.positions import RopeSpec
     from tgen.spec.records import FeedForward, StackSpec
+    from tgen.text.tokenizer import Tokenizer
 
 
 @p.takes(without=("threads",))
@@ -29,6 +32,30 @@ def info(
         str | None,
         typer.Argument(metavar="MODEL", autocompletion=model_names, help="A folder or a name, as for --model.", show_default=False),
     ] = None,
+    context: Annotated[
+        int | None,
+        p.option(
+            "--context",
+            "-c",
+            panel=MEMORY,
+            metavar="INT",
+            limits="1 or more",
+            default="as many as fit",
+            help="Tokens of the prompt, or of the text that an encoder reads.",
+        ),
+    ] = None,
+    new_tokens: Annotated[
+        int | None,
+        p.option(
+            "--max-new-tokens",
+            "-n",
+            panel=MEMORY,
+            metavar="INT",
+            limits="1 or more",
+            default="the model's",
+            help="New tokens after them, in as many rows as the model's search has beams.",
+        ),
+    ] = None,
     json: p.Json = False,
     model: p.Model = None,
     *,
@@ -36,16 +63,23 @@ def info(
 ) -> int:
     """Show what a model folder holds, whether it will run, and its defaults. A broken folder is an error with exit code 3.
 
-    It reads headers only: a file of many gigabytes takes no longer than a small one. The memory of weights and cache is what a run with the
-    same --dtype and --quantize takes on the native executor.
+    It reads headers only: a file of many gigabytes takes no longer than a small one. The memory to run is the most that a whole process of
+    `tgen generate` holds with the same --dtype and --quantize on the native executor: the process with its modules, as measured
+    here, all weights, whether mapped from a file or copied, and the cache and buffers for a text of this length.
     """
     messages.configure("auto", quiet=False)
+    for option, value in (("--context", context), ("--max-new-tokens", new_tokens)):
+        p.check_least(option, 1 if value is None else value, 1)
     if name is not None and model is not None:
         raise UsageError("give the model as an argument or as --model, not both")
     checkpoint = open_checkpoint(name or model, vectors=True, adapters=run.adapter)
     facts = dict(_facts(checkpoint, run))
-    problems = [_tokenizer_problem(checkpoint, facts), _executor_problem(checkpoint, run, facts)]
-    problem = next((one for one in problems if one is not None), None)
+    length = _length(checkpoint, context, new_tokens)
+    tokenizer = _tokenizer(checkpoint)
+    if not isinstance(tokenizer, CheckpointError):
+        facts["tokenizer"] = f"{tokenizer.kind}, {tokenizer.size()} entries"
+    problems = [tokenizer, _executor_problem(checkpoint, run, facts, length)]
+    problem = next((one for one in problems if isinstance(one, CheckpointError)), None)
     facts["runs"] = problem is None
     if json:
         write_json(facts)
@@ -111,19 +145,41 @@ def _facts(checkpoint: Checkpoint, run: RunOptions) -> Iterator[tuple[str, Any]]
         yield "set_by_model", [name for name in FROM_MODEL if resolved.origins[name] == "model"]
 
 
-def _tokenizer_problem(checkpoint: Checkpoint, facts: dict[str, Any]) -> CheckpointError | None:
-    """Add facts about the tokenizer. A fault of it is returned, not raised, so that the other facts are still shown."""
+def _length(checkpoint: Checkpoint, context: int | None, new_tokens: int | None) -> dict[str, int]:
+    """The tokens of a prompt and those after it, and the rows that these have: as asked, else as many as a run takes at most by default.
+
+    Raises UsageError if they do not fit the context.
+    """
+    from tgen.checkpoint.generation import read_generation
+    from tgen.options import resolve
+
+    limit, spec = checkpoint.spec.context, checkpoint.spec
+    if spec.decoder is None or spec.head is None:
+        if new_tokens is not None:
+            raise UsageError(f"--max-new-tokens is for a model that writes text; {checkpoint.name} is {spec.kind}", "leave it out")
+        asked, new, rows = context or limit, 0, 0
+    else:
+        options = resolve({}, {}, read_generation(checkpoint).options).options
+        new = new_tokens or max(1, min(options.max_new_tokens, limit - (context or 1)))
+        rows = max(options.num_beams, options.samples)
+        asked = context or (limit if spec.encoder else max(1, limit - new))
+    if max(asked, new + 1) > limit or (spec.encoder is None and asked + new > limit):
+        message = f"--context {asked} and {new} new tokens do not fit the model's context of {limit}"
+        raise UsageError(message, "give a smaller --context or --max-new-tokens")
+    return {"prompt_tokens": asked, "new_tokens": new, "rows": rows}
+
+
+def _tokenizer(checkpoint: Checkpoint) -> Tokenizer | CheckpointError:
+    """The tokenizer. A fault of it is returned, not raised, so that the other facts are still shown."""
     from tgen.text.tokenizer import Tokenizer
 
     try:
-        tokenizer = Tokenizer.load(checkpoint.texts, checkpoint.spec.vocab)
+        return Tokenizer.load(checkpoint.texts, checkpoint.spec.vocab)
     except CheckpointError as error:
         return error
-    facts["tokenizer"] = f"{tokenizer.kind}, {tokenizer.size()} entries"
-    return None
 
 
-def _executor_problem(checkpoint: Checkpoint, run: RunOptions, facts: dict[str, Any]) -> CheckpointError | None:
+def _executor_problem(checkpoint: Checkpoint, run: RunOptions, facts: dict[str, Any], length: dict[str, int]) -> CheckpointError | None:
     """Add what will run the model, why it is not the native executor, and the memory. If nothing can run it, the error is returned."""
     from tgen.executors.native.forecast import forecast
     from tgen.executors.open import why_torch
@@ -140,7 +196,30 @@ def _executor_problem(checkpoint: Checkpoint, run: RunOptions, facts: dict[str, 
         facts["memory_of_weights"] = found.weight_bytes
         if found.packed_file is not None:
             facts["packed_weights"] = str(found.packed_file)
+        facts |= _memory(checkpoint, run, length)
     return None
+
+
+def _memory(checkpoint: Checkpoint, run: RunOptions, length: dict[str, int]) -> dict[str, Any]:
+    """What a run of this length takes on the native executor, part by part and together."""
+    import numpy.random  # noqa: F401 - a process that runs a model holds these modules, too
+
+    import tgen.cli.generate
+    import tgen.engine.opening
+    import tgen.text.reasoning  # noqa: F401
+    from tgen.engine.job import CHUNK
+    from tgen.executors.formats import resident_memory
+    from tgen.executors.native.forecast import run_memory
+
+    process = resident_memory()
+    found = run_memory(checkpoint, run, length["prompt_tokens"], length["new_tokens"], length["rows"], CHUNK)
+    return {
+        "memory_of_process": process,
+        "memory_of_cache": found.cache,
+        "memory_of_buffers": found.buffers,
+        "memory_to_run": process + found.weights + found.cache + found.buffers,
+        "memory_to_run_for": length,
+    }
 
 
 def _feed_forward(part: FeedForward) -> str:
@@ -177,7 +256,7 @@ def _rope(rope: RopeSpec) -> str:
 def _shown(value: Any) -> str:
     """A fact for people."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {number:g}" for name, number in value.items())
+        return ", ".join(f"{name} {number:,}" if isinstance(number, int) else f"{name} {number:g}" for name, number in value.items())
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     if isinstance(value, bool):

@@ -1,8 +1,9 @@
-"""The number format that --dtype auto chooses, found without importing torch."""
+"""The memory of this machine and process, and the number format that --dtype auto chooses, found without importing torch."""
 
 from __future__ import annotations
 
 import os
+import resource
 import sys
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -30,6 +31,21 @@ def available_memory() -> int | None:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def resident_memory() -> int:
+    """Bytes of memory that this process holds now; where the system does not say, the most that it has held so far."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return peak_memory()
+
+
+def peak_memory() -> int:
+    """The most memory this process has held so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def automatic_format(stored: str, parameter_count: int) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import resource
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from tgen.executors.formats import peak_memory
 from tgen.executors.session import LoadedModel, Session
 
 READ_BYTES = 256 * 2**20
@@ -75,12 +74,6 @@ def cold_start(command: Sequence[str], repeats: int) -> float | None:
             return None
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
-
-
-def peak_memory() -> int:
-    """The most memory this process has held so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _single(session: Session, ids: list[int], context: int, read: Callable[[], object] | None) -> tuple[float, float, float]:

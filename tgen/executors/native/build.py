@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 # The version of the library's interface. Whoever changes the interface changes it, so that an older library is not used.
-ABI = 11
+ABI = 12
 HERE = Path(__file__).parent
 LIBRARY, PROBLEM = "libtgen.so", "not_built.txt"
 FLAGS = [*"-O3 -std=c++17 -fno-exceptions -fno-rtti -ffp-contract=off -fPIC -pthread".split(), f"-DTGEN_ABI={ABI}"]

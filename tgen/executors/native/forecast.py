@@ -1,22 +1,26 @@
-"""Computes, from headers alone, how much memory a model's weights and cache will take on the native executor."""
+"""Computes, from headers alone, how much memory a model will take on the native executor."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from tgen.checkpoint.container import Checkpoint
+from tgen.checkpoint.mapped import Array
 from tgen.executors.formats import BYTES, NAMES, NUMBER_FORMATS
 from tgen.executors.native import interface as c
+from tgen.executors.native.library import kernels, loaded, new_handle
+from tgen.executors.native.model import Cache, CachedRow, NativeModel, heads_of, pages_for
 from tgen.executors.native.packed_cache import kept_file
-from tgen.executors.native.packing import GGML_FORMATS, block_bytes, packed_places
-from tgen.executors.native.panels import BITS, panel_bytes
-from tgen.executors.native.weights import held_format
+from tgen.executors.native.packing import GGML_FORMATS, Place, block_bytes, packed_places
+from tgen.executors.native.panels import BITS
+from tgen.executors.native.weights import FORMATS, Copies, Empty, StoredMatrix, Weights, held_format
 from tgen.options import RunOptions
-from tgen.spec.cache import row_numbers
-from tgen.spec.records import ModelSpec
+from tgen.spec.recurrent import Shape
 from tgen.spec.shapes import parameters
 
 
@@ -46,7 +50,7 @@ def forecast(checkpoint: Checkpoint, options: RunOptions) -> Forecast:
     return Forecast(
         widths(formats, number_format),
         total,
-        _cache_bytes_per_token(checkpoint.spec, cache),
+        0 if checkpoint.spec.decoder is None else Cache(loaded(), heads_of(checkpoint.spec.decoder), cache).page_bytes // c.LANES,
         kept_file(checkpoint, options.quantize) if places else None,
     )
 
@@ -71,9 +75,97 @@ def cache_format(options: RunOptions, number_format: str, packed: Collection[int
     return c.FLOAT32 if number_format == "F32" else c.FLOAT16
 
 
-def _cache_bytes_per_token(spec: ModelSpec, number_format: int) -> int:
-    """Bytes of a token's keys and values in all layers: a sixteenth of a page, by head_bytes of src/model.h."""
-    if number_format != c.INT8 or spec.decoder is None:
-        return row_numbers(spec, 1) * (4 if number_format == c.FLOAT32 else 2)
-    mixers = spec.decoder.attentions
-    return sum(m.kv_heads * (panel_bytes(8, c.LANES, m.head_dim) // c.LANES + 4 + -(-m.head_dim // c.LANES) * c.LANES) for m in mixers)
+@dataclass(frozen=True, slots=True)
+class RunMemory:
+    """Bytes that a run takes besides Python and its modules. `buffers` hold vectors, tables of positions, and results."""
+
+    weights: int
+    cache: int
+    buffers: int
+
+
+def run_memory(checkpoint: Checkpoint, options: RunOptions, prompt: int, new: int, rows: int, at_once: int) -> RunMemory:
+    """The memory after a prompt of `prompt` ids, of which a run reads up to `at_once`, and `new` ids in each of `rows` rows.
+
+    An encoder reads the prompt in one run, and a decoder after it begins with one id. The library itself counts its caches and buffers,
+    for a model without weights. Raises MemoryLimitError.
+    """
+    model = _outline(checkpoint, options)
+    pages, runs = _plan(model, prompt, new, rows, at_once)
+    cache = sum(model.caches[name].held_bytes(count) for name, count in pages.items())
+    buffers = max(model.run_bytes(*run) for run in runs)
+    results = max(
+        4 * (sum(counts) * model.spec.width if chosen is None else len(chosen) * model.spec.vocab) for _, _, counts, chosen in runs
+    )
+    tables = model.table_bytes(max(row.length + sum(counts) for _, (row, *_), counts, _ in runs))
+    tables += sum(matrix.data.nbytes for matrix in model.weights.held())
+    return RunMemory(forecast(checkpoint, options).weight_bytes, cache, buffers + results + tables)
+
+
+_Run = tuple[str, list[CachedRow], list[int], list[int] | None]  # the arguments of NativeModel.run that matter for its buffers
+
+
+def _plan(model: NativeModel, prompt: int, new: int, rows: int, at_once: int) -> tuple[dict[str, int], list[_Run]]:
+    """How many pages the rows of each cache take, and the runs that take most buffers."""
+    pages: dict[str, int] = {}
+    runs: list[_Run] = []
+    reader, source = next(iter(model.caches)), None
+    programs = model.programs.named
+    if "decode" not in programs or "project" in programs:
+        pages[reader] = pages_for(prompt)
+        runs.append(("encode", [_row(model.caches[reader])], [prompt], None))
+    if "fill" in programs:
+        runs.append(("fill", [_row(model.caches[reader])], [prompt], [0]))
+    if "project" in programs:
+        pages["cross"] = pages_for(prompt)
+        runs.append(("project", [_row(model.caches["cross"])], [prompt], None))
+        source, prompt = _row(model.caches["cross"], prompt), 1
+    if "decode" in programs:
+        shared = prompt // c.LANES
+        read = prompt + new - 1  # nobody reads the last token
+        pages["decoder"] = shared + rows * (pages_for(read) - shared)
+        last = min(prompt, at_once)
+        runs.append(("decode", [_row(model.caches["decoder"], prompt - last, source)], [last], [last - 1]))
+        if new > 1:
+            decoding = [_row(model.caches["decoder"], read - 1, source) for _ in range(rows)]
+            runs.append(("decode", decoding, [1] * rows, [*range(rows)]))
+    return pages, runs
+
+
+def _row(cache: Cache, length: int = 0, source: CachedRow | None = None) -> CachedRow:
+    """A row without pages that has the length of one that has read so much."""
+    row = cache.new_row(source)
+    row.library.tgen_row_grow(row.address, length)
+    return row
+
+
+@dataclass(slots=True, kw_only=True)
+class _Outlines(Weights):
+    """Matrices with their shapes and formats but without numbers; those in `places` are packed."""
+
+    shapes: Mapping[str, Shape]
+    places: Mapping[str, Place]
+
+    def vector(self, name: str) -> Array | None:
+        """Some number, if the model has this parameter."""
+        return np.zeros(1, np.float32) if name in self.matches.parameters else self._vectors.get(name)
+
+    def _read(self, parameter: str, number_format: str | None, empty: Empty = np.empty) -> StoredMatrix:
+        module, (rows, *columns) = parameter.removesuffix(".weight"), self.shapes[parameter]
+        if module in self.places:
+            held = self.places[module].format
+        else:
+            stored = self.matches.parameters[parameter].tensor.number_format
+            held = FORMATS[held_format(module, stored, number_format, as_llama_cpp=self.as_llama_cpp)]
+        return StoredMatrix(held, rows, math.prod(columns), empty((0,), np.dtype(np.uint8)))
+
+
+def _outline(checkpoint: Checkpoint, options: RunOptions) -> NativeModel:
+    """The model that a run with these options opens, but without weights. Raises MemoryLimitError."""
+    spec, matches = checkpoint.spec, checkpoint.matches
+    library, wanted = loaded(), NUMBER_FORMATS[options.dtype]
+    places = packed_places(spec, matches, options.quantize)
+    cache = cache_format(options, wanted or matches.number_format, {place.format for place in places.values()}, checkpoint.paired)
+    shapes = parameters(spec)
+    weights = _Outlines(matches, wanted, lambda *_: True, Copies(library), cache in c.HALVES, shapes=shapes, places=places)
+    return NativeModel(library, spec, weights, new_handle(library, options.threads), next(iter(kernels(library).values())), cache)

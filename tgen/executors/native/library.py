@@ -1,11 +1,14 @@
-"""Finds the native executor's library and loads it once."""
+"""Finds the native executor's library and loads it once, and says which kernels and cores it may use here."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import math
+import os
 from dataclasses import dataclass
 
+from tgen.errors import MemoryLimitError
 from tgen.executors.native.build import ABI, HERE, LIBRARY, PROBLEM
 from tgen.executors.native.interface import declare
 
@@ -37,6 +40,21 @@ def load() -> Found:
     return Found(declare(library))
 
 
+def loaded() -> ctypes.CDLL:
+    """The library, for a model that runs on it."""
+    library = load().library
+    assert library is not None
+    return library
+
+
+def new_handle(library: ctypes.CDLL, threads: int | None) -> int:
+    """A model in the library, without anything but its threads; as many as cores by default. Raises MemoryLimitError."""
+    handle = library.tgen_model_new(threads or usable_cores())
+    if not handle:
+        raise MemoryLimitError("memory ran out while starting the threads", "use fewer threads (--threads)")
+    return int(handle)
+
+
 def kernels(library: ctypes.CDLL) -> dict[str, int]:
     """The names of the kernels that this processor can run, with their numbers in the library; the fastest comes first."""
     found = {}
@@ -46,3 +64,20 @@ def kernels(library: ctypes.CDLL) -> dict[str, int]:
             found[name.decode()] = number
         number += 1
     return found
+
+
+def usable_cores() -> int:
+    """The cores that this process may use, by its affinity and the quota of its control group."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota()
+    return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+
+
+def _quota() -> float | None:
+    """The cores that the control group's quota allows; None if there is no limit."""
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None

@@ -74,6 +74,10 @@ class Cache:
         """A row that has read nothing."""
         return CachedRow(self._library, self._library.tgen_row_new(self._geometry, source.address if source else None))
 
+    def held_bytes(self, more: int = 0) -> int:
+        """Bytes of the memory that all rows take, once they have this many more pages of their own."""
+        return int(self._library.tgen_cache_bytes(self._geometry, more))
+
 
 class _Frame:
     """The arguments of a run, which the next run of the same shape uses again.
@@ -137,7 +141,7 @@ class NativeModel:
         self._frame: _Frame | None = None
         self._reach = 0
         self._tables: list[Any] = []
-        self.caches = {name: Cache(library, _heads(stack), cache_format) for name, stack in spec.stacks.items()}
+        self.caches = {name: Cache(library, heads_of(stack), cache_format) for name, stack in spec.stacks.items()}
         if spec.decoder is not None and spec.encoder is not None:
             crosses = [layer.cross for layer in spec.decoder.layers if layer.cross is not None]
             self.caches["cross"] = Cache(library, [(cross.kv_heads, cross.head_dim) for cross in crosses], cache_format)
@@ -197,10 +201,7 @@ class NativeModel:
         stride = -(-wide // c.LANES) * c.LANES
         chosen = tokens if selected is None else len(selected)
         result = np.empty((chosen, stride), np.float32)
-        frame = self._frame
-        if frame is None or frame.counts != counts or frame.selected != selected:
-            frame = self._frame = _Frame(counts, selected)
-        frame.rows[:] = [row.address for row in rows]
+        frame = self._framed(rows, counts, selected)
         batch = frame.batch
         batch.ids = None
         if ids is not None:
@@ -217,6 +218,19 @@ class NativeModel:
             raise _no_memory(tokens)
         return result if stride == wide else result[:, :wide]
 
+    def run_bytes(self, program: str, rows: Sequence[CachedRow], counts: Sequence[int], selected: Sequence[int] | None = None) -> int:
+        """Bytes of all buffers that the model keeps after `run` with these arguments. Nothing runs, and the rows need no pages."""
+        batch = self._framed(rows, counts, selected).batch
+        return int(self.library.tgen_run_bytes(self._handle, self.kernel, self._programs[program], batch))
+
+    def _framed(self, rows: Sequence[CachedRow], counts: Sequence[int], selected: Sequence[int] | None) -> _Frame:
+        """The frame of a run over these rows."""
+        frame = self._frame
+        if frame is None or frame.counts != counts or frame.selected != selected:
+            frame = self._frame = _Frame(counts, selected)
+        frame.rows[:] = [row.address for row in rows]
+        return frame
+
     def read(self, memory: Array) -> float:
         """Read whole megabytes of memory as fast as the threads can; returns the largest float32 there, or 0 if none is above it."""
         return float(self.library.tgen_read(self._handle, self.kernel, address(memory), memory.nbytes))
@@ -225,9 +239,8 @@ class NativeModel:
         """Make the tables long enough for this many positions."""
         if positions <= self._reach:
             return
-        reach = max(FIRST_REACH, self._reach)
-        while reach < positions:
-            reach *= 2
+        reach = _reach(positions)
+        self._tables, self._reach = [], 0  # before the new tables take memory
         tables: list[Any] = []
         for number, rope in enumerate(self.programs.ropes):
             cosine, sine = rotations(rope, reach, self._turns if self._as_llama_cpp else None)
@@ -238,6 +251,11 @@ class NativeModel:
             tables.append(table)
             self._distances[number] = c.Distances(bias.heads, reach, address(table))
         self._tables, self._reach = tables, reach
+
+    def table_bytes(self, positions: int) -> int:
+        """Bytes of the tables for so many positions: cosines and sines, and numbers by distance, all in float32."""
+        numbers = sum(rope.dim // 2 * 2 for rope in self.programs.ropes) + sum(2 * bias.heads for _, bias in self.programs.distances)
+        return 4 * numbers * _reach(positions)
 
     def _turns(self, angles: Floats) -> tuple[Floats, Floats]:
         """The cosines and sines of angles, computed by the C library."""
@@ -265,6 +283,14 @@ def _put_constants(weights: Weights, name: str, part: FeedForward) -> None:
         weights.put_vector(f"{name}.xielu", xielu_numbers(*(weights.vector(f"{name}.{own}") for own in XIELU)))
 
 
+def _reach(positions: int) -> int:
+    """The positions of a table that has room for this many: tables grow by doubling."""
+    reach = FIRST_REACH
+    while reach < positions:
+        reach *= 2
+    return reach
+
+
 def _numbers(values: Sequence[int]) -> ctypes.Array[c_int32]:
     return (c_int32 * len(values))(*values)
 
@@ -273,7 +299,8 @@ def _program(code: Sequence[c.Instruction]) -> c.Program:
     return c.Program((c.Instruction * len(code))(*code), len(code))
 
 
-def _heads(stack: StackSpec) -> list[tuple[int, int]]:
+def heads_of(stack: StackSpec) -> list[tuple[int, int]]:
+    """The key-value heads of each layer, and their width."""
     return [(attention.kv_heads, attention.head_dim) for attention in stack.attentions]
 
 
@@ -288,6 +315,11 @@ def _packs(texts: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
         packs[-1].append(text)
         room -= len(text)
     return packs
+
+
+def pages_for(positions: int) -> int:
+    """The pages of a cache that hold so many positions."""
+    return -(-positions // c.LANES)
 
 
 def _no_memory(tokens: int) -> MemoryLimitError:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
-import numpy as np
-
 from tgen.checkpoint.container import Checkpoint
 from tgen.checkpoint.mapped import Array, check_repeats
-from tgen.errors import MemoryLimitError, UnsupportedError
+from tgen.errors import UnsupportedError
 from tgen.executors.formats import NUMBER_FORMATS
 from tgen.executors.native import interface as c
 from tgen.executors.native.forecast import cache_format, widths
-from tgen.executors.native.library import kernels, load
+from tgen.executors.native.library import kernels, load, loaded, new_handle, usable_cores
 from tgen.executors.native.model import NativeModel
 from tgen.executors.native.packed_cache import PackedCache, cache_folder
 from tgen.executors.native.packing import Packer, packed_places
@@ -74,13 +70,10 @@ def open_executor(checkpoint: Checkpoint, options: RunOptions, kernel: str | Non
 
     Raises CheckpointError for NaN or infinity in the weights, MemoryLimitError.
     """
-    library = load().library
-    assert library is not None
+    library = loaded()
     known = kernels(library)
     name = next(iter(known)) if kernel is None else kernel
-    handle = library.tgen_model_new(options.threads or usable_cores())
-    if not handle:
-        raise MemoryLimitError("memory ran out while starting the threads", "use fewer threads (--threads)")
+    handle = new_handle(library, options.threads)
 
     def finite(number_format: int, array: Array) -> bool:
         return bool(library.tgen_finite(handle, number_format, address(array), array.size))
@@ -129,20 +122,3 @@ def open_packer(threads: int | None) -> Packer:
     if found.library is None:
         raise UnsupportedError(f"quantising needs the native executor: {found.problem}", "build it, then try again")
     return Packer(found.library, next(iter(kernels(found.library).values())), threads or usable_cores())
-
-
-def usable_cores() -> int:
-    """The cores that this process may use, by its affinity and the quota of its control group."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _quota()
-    return max(1, cores if quota is None else min(cores, int(np.ceil(quota))))
-
-
-def _quota() -> float | None:
-    """The cores that the control group's quota allows; None if there is no limit."""
-    try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        return None

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tgen.arrays import Logits
 from tgen.executors.formats import available_memory
 from tgen.executors.native import interface as c
-from tgen.executors.native.model import MOST_TOKENS, CachedRow, NativeModel
+from tgen.executors.native.model import MOST_TOKENS, CachedRow, NativeModel, pages_for
 from tgen.executors.native.weights import address, new_memory
 from tgen.executors.session import Hidden, Interrupt, selected
 from tgen.spec.cache import row_numbers
@@ -37,8 +37,8 @@ class NativeExecutor:
 
     def row_bytes(self, tokens: int, source_tokens: int = 0) -> int:
         """Bytes of cache that a row takes for `tokens` ids and for a source of `source_tokens` ids: whole pages of 16 positions."""
-        total = _pages(tokens) * self.model.caches["decoder"].page_bytes if "decoder" in self.model.caches else 0
-        return total + (_pages(source_tokens) * self.model.caches["cross"].page_bytes if source_tokens else 0)
+        total = pages_for(tokens) * self.model.caches["decoder"].page_bytes if "decoder" in self.model.caches else 0
+        return total + (pages_for(source_tokens) * self.model.caches["cross"].page_bytes if source_tokens else 0)
 
     def free_bytes(self) -> int | None:
         """Bytes of memory that caches may still take; None if the system does not say."""
@@ -186,7 +186,7 @@ class NativeSession:
         if not 0 <= length <= self._rows[0].length:
             raise ValueError(f"the row has read {self._rows[0].length} ids, not {length}")
         size = self._model.caches["decoder"].page_bytes
-        pages = np.empty((_pages(length), size), np.uint8)
+        pages = np.empty((pages_for(length), size), np.uint8)
         for number in range(len(pages)):
             self._model.library.tgen_row_read_page(self._rows[0].address, number, address(pages[number]))
         return {"pages": pages}
@@ -197,7 +197,7 @@ class NativeSession:
             raise ValueError("a row that attends to a source cannot be restored")
         size = self._model.caches["decoder"].page_bytes
         pages = state.get("pages")
-        if length < 1 or set(state) != {"pages"} or pages is None or pages.dtype != np.uint8 or pages.shape != (_pages(length), size):
+        if length < 1 or set(state) != {"pages"} or pages is None or pages.dtype != np.uint8 or pages.shape != (pages_for(length), size):
             raise ValueError("the state is that of another model or number format")
         row = self._model.caches["decoder"].new_row()
         if self._model.library.tgen_row_reserve(row.address, length):
@@ -207,7 +207,3 @@ class NativeSession:
             self._model.library.tgen_row_write_page(row.address, number, address(pages[number]))
         self._model.library.tgen_row_grow(row.address, length)
         self._rows.append(row)
-
-
-def _pages(positions: int) -> int:
-    return -(-positions // c.LANES)

@@ -24,9 +24,12 @@ def rotations(rope: RopeSpec, positions: int, turns: Callable[[Floats], tuple[Fl
     amplitude = np.float32(rope.scaling.amplitude if isinstance(rope.scaling, PairScaling) else 1.0)
     if turns is not None:
         cosine, sine = turns(_stepwise(rope, places))
-        return cosine * amplitude, sine * amplitude
-    angles = places * rope_frequencies(rope)
-    return np.cos(angles) * amplitude, np.sin(angles) * amplitude
+    else:
+        angles = places * rope_frequencies(rope)
+        cosine, sine = np.cos(angles), np.sin(angles, out=angles)  # in place: for a long context, each takes megabytes
+    cosine *= amplitude
+    sine *= amplitude
+    return cosine, sine
 
 
 def _stepwise(rope: RopeSpec, places: Floats) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from tgen.spec.records import ExpertsSpec, ModelSpec
 FORMATS = {"F32": c.FLOAT32, "F16": c.FLOAT16, "BF16": c.BFLOAT16}
 LINE = 64  # bytes of a line of the processor's cache
 ROWS_AT_ONCE = 2**20  # numbers of the rows that are converted together
-COPIES_AT_ONCE = 2**24  # bytes of one piece of memory; what no copy uses of it takes no memory
+COPIES_AT_ONCE = 2**26  # bytes of one piece of memory; what no copy uses of it takes no memory, but for the rest of a huge page
 Empty = Callable[[tuple[int, ...], np.dtype[Any]], Array]  # room for an array of this shape and type
 EXACT = (".router", ".shared_gate")  # small, and a rounded score can choose another expert
 
@@ -45,10 +45,7 @@ class Copies:
 
     def kept(self, array: Array) -> Array:
         """The array itself if it is a view of a file, else a copy in this memory. Raises MemoryLimitError."""
-        root: object = array
-        while isinstance(root, np.ndarray):
-            root = root.base
-        if root is not None or not array.nbytes:
+        if _owner(array) is not None or not array.nbytes:
             return array
         copy = self.empty(array.shape, array.dtype)
         copy[...] = array
@@ -122,6 +119,10 @@ class Weights:
         vector = self.vector(name)
         return 0 if vector is None else vector.ctypes.data
 
+    def held(self) -> Iterable[StoredMatrix]:
+        """The matrices that were taken or put."""
+        return self._matrices.values()
+
     def step_bytes(self, spec: ModelSpec) -> int:
         """The bytes of all matrices that a decode step multiplies by. Of a mixture's experts, it counts as many as a token takes."""
         untied = "head.out.weight" in self.matches.parameters
@@ -140,12 +141,15 @@ class Weights:
 
     def _read(self, parameter: str, number_format: str | None, empty: Empty = np.empty) -> StoredMatrix:
         match = self.matches.parameters[parameter]
-        array, dtype = self._taken(match)
+        array, dtype = stored, _ = self._taken(match)
         wanted = held_format(parameter.removesuffix(".weight"), match.tensor.number_format, number_format, as_llama_cpp=self.as_llama_cpp)
         if dtype != wanted:
             array = self._in_parts(match, array, dtype, wanted, empty)
-        if not array.flags.c_contiguous:
-            array = np.ascontiguousarray(array)
+        elif not array.flags.c_contiguous:
+            array = empty(stored.shape, stored.dtype)
+            array[...] = stored
+        if array is not stored or _owner(array) is None:
+            self.files.release(match.tensor)  # nothing reads it there any more
         if not self.finite(FORMATS[wanted], array):
             raise no_number(parameter)
         return StoredMatrix(FORMATS[wanted], array.shape[0], math.prod(array.shape[1:]), array)
@@ -158,6 +162,14 @@ class Weights:
             target[row : row + some] = converted(widened(array[row : row + some], dtype), wanted)
             self.files.release(match.tensor)
         return target
+
+
+def _owner(array: Array) -> object:
+    """What the numbers of an array belong to: None if NumPy took their memory, else the memory of a file or of the library."""
+    owner: object = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    return owner
 
 
 def held_format(module: str, stored: str, wanted: str | None, *, as_llama_cpp: bool) -> str:

@@ -26,8 +26,10 @@ void* arena_take(Arena* arena, int64_t bytes) {
 
 bool arena_ready(const Arena* arena) { return arena->used <= arena->size; }
 
+int64_t arena_bytes(const Arena* arena) { return arena_ready(arena) ? arena->size : whole_pages(arena->used); }
+
 int arena_grow(Arena* arena) {
-    int64_t size = (arena->used + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    const int64_t size = arena_bytes(arena);
     tgen_memory_free(arena->data);
     arena->data = tgen_memory_new(size);
     arena->size = arena->data ? size : 0;

@@ -12,5 +12,7 @@ void arena_reset(Arena*);
 void* arena_take(Arena*, int64_t bytes);
 // Whether everything that was taken since the reset fitted into the block.
 bool arena_ready(const Arena*);
+// The bytes of the block once it has room for that.
+int64_t arena_bytes(const Arena*);
 // Makes room for everything that was asked for since the reset; a new reset must follow. Returns 1 if the system has no memory.
 int arena_grow(Arena*);

@@ -9,7 +9,7 @@
 
 #define DECLARE_KERNEL(name)                                                                                                      \
     namespace name {                                                                                                                 \
-    int run_program(Model*, const Program*, const Batch*);                                                                           \
+    int run_program(Model*, const Program*, const Batch*, int64_t*);                                                                 \
     void pack_matrix(int32_t, int32_t, int32_t, int32_t, const uint8_t*, uint8_t*, int32_t, int32_t);                                 \
     float read_all(Pool*, const uint8_t*, int64_t);                                                                                  \
     float finite_highest(const float*, int64_t);                                                                                     \
@@ -128,7 +128,13 @@ void tgen_model_set(Model* model, const int32_t* widths, Matrix* matrices, Norm*
 }
 
 int32_t tgen_run(Model* model, int32_t kernel, const Program* program, const Batch* batch) {
-    return KERNELS[kernel].run(model, program, batch);
+    return KERNELS[kernel].run(model, program, batch, nullptr);
+}
+
+int64_t tgen_run_bytes(Model* model, int32_t kernel, const Program* program, const Batch* batch) {
+    int64_t need = 0;
+    KERNELS[kernel].run(model, program, batch, &need);
+    return need;
 }
 
 void tgen_pack(int32_t kernel, int32_t format, int32_t source_format, int32_t rows, int32_t columns, const uint8_t* source, uint8_t* packed,

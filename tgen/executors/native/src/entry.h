@@ -20,10 +20,14 @@ int32_t tgen_model_threads(Model*);
 void tgen_model_set(Model*, const int32_t* widths, Matrix*, Norm*, Rope*, Distances*);
 
 int32_t tgen_run(Model*, int32_t kernel, const Program*, const Batch*);
+// The bytes of all buffers that the model keeps after such a run. The run itself is left out, so the batch needs no ids and its rows no pages.
+int64_t tgen_run_bytes(Model*, int32_t kernel, const Program*, const Batch*);
 
 Geometry* tgen_geometry_new(int32_t format, int32_t layers, const int32_t* kv_heads, const int32_t* head_dims);
 void tgen_geometry_free(Geometry*);
 int64_t tgen_page_bytes(const Geometry*);
+// The bytes of all memory that the cache's rows keep once they have so many more pages of their own.
+int64_t tgen_cache_bytes(const Geometry*, int64_t pages);
 Row* tgen_row_new(Geometry*, Row* source);
 void tgen_row_free(Row*);
 Row* tgen_row_copy(const Row*);
@@ -60,7 +64,7 @@ void tgen_turns(const float* angles, int64_t count, float* cosines, float* sines
 uint64_t tgen_checksum(Model*, const uint8_t* data, int64_t bytes);
 // Whether all numbers are finite.
 int32_t tgen_finite(Model*, int32_t format, const uint8_t* data, int64_t count);
-// Memory in huge pages if the system has them; null if there is no memory.
+// Memory in huge pages if the system has them; null if there is no memory. It takes whole huge pages.
 uint8_t* tgen_memory_new(int64_t bytes);
 void tgen_memory_free(uint8_t*);
 }

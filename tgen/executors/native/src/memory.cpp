@@ -8,7 +8,7 @@
 
 uint8_t* tgen_memory_new(int64_t bytes) {
     void* memory = nullptr;
-    const int64_t size = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    const int64_t size = whole_pages(bytes);
     if (posix_memalign(&memory, (size_t)HUGE_PAGE, (size_t)size)) return nullptr;
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     madvise(memory, (size_t)size, MADV_HUGEPAGE);

@@ -26,6 +26,9 @@ constexpr int64_t CHUNK = 512;  // the most positions whose attention is one par
 constexpr int64_t HUGE_PAGE = 2 << 20;  // bytes
 constexpr int MAX_THREADS = 64;
 
+// The bytes of the huge pages that hold so many bytes.
+static inline int64_t whole_pages(int64_t bytes) { return (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE; }
+
 struct Matrix {
     int32_t format, rows, columns;
     const uint8_t* data;  // [rows][columns], or panels
@@ -232,4 +235,7 @@ struct Model {
 
 // Runs a program over a batch on the threads of the pool. Returns 0 on success, 1 if memory ran out, 2 if the run was interrupted. After
 // 1 or 2 the result means nothing.
-typedef int (*RunProgram)(Model*, const Program*, const Batch*);
+//
+// With `need`, it only says there how many bytes the model's buffers would take afterwards. So nothing but the rows' lengths and the cache's
+// layout must be there, and no thread runs.
+typedef int (*RunProgram)(Model*, const Program*, const Batch*, int64_t* need);

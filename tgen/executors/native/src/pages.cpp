@@ -154,3 +154,13 @@ void tgen_geometry_free(Geometry* geometry) {
 }
 
 int64_t tgen_page_bytes(const Geometry* geometry) { return geometry->page_bytes; }
+
+int64_t tgen_cache_bytes(const Geometry* geometry, int64_t pages) {
+    int64_t count = 0;
+    pthread_mutex_lock(&geometry->slabs->lock);
+    for (const Slab* slab = geometry->slabs->first; slab; slab = slab->next, count++)
+        pages -= geometry->slab_pages - __builtin_popcountll(slab->taken);
+    pthread_mutex_unlock(&geometry->slabs->lock);
+    if (pages > 0) count += (pages + geometry->slab_pages - 1) / geometry->slab_pages;
+    return count * whole_pages(geometry->slab_pages * geometry->page_bytes);
+}

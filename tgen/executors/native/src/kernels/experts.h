@@ -134,7 +134,7 @@ static void sort_pairs(const Run& run, const Instruction& op) {
 static void copy_vector(const Input& from, int64_t token, const Input& to, int64_t pair, int32_t formats) {
     int64_t stride = from.stride, groups = stride / GROUP;
     memcpy(to.floats + pair * stride, from.floats + token * stride, (size_t)stride * 4);
-    if (formats >> BFLOAT16 & 1) memcpy(to.bf16 + pair * stride, from.bf16 + token * stride, (size_t)stride * 2);
+    if (formats & ROUNDED) memcpy(to.bf16 + pair * stride, from.bf16 + token * stride, (size_t)stride * 2);
     if (formats >> F16 & 1) memcpy(to.halves + pair * stride, from.halves + token * stride, (size_t)stride * 4);
     if (formats & BY_SUPER) {
         const int64_t supers = supers_of(stride);
@@ -143,13 +143,13 @@ static void copy_vector(const Input& from, int64_t token, const Input& to, int64
         memcpy(to.super_sum + pair * supers * (SUPER / 16), from.super_sum + token * supers * (SUPER / 16), (size_t)(supers * (SUPER / 16)) * 4);
     }
     if (formats & BY_GROUP) {
-        memcpy(to.half_scale + pair * groups, from.half_scale + token * groups, (size_t)groups * 4);
-        memcpy(to.quartet + pair * (stride / 4), from.quartet + token * (stride / 4), (size_t)stride);
-        memcpy(to.half_sum + pair * groups, from.half_sum + token * groups, (size_t)groups * 4);
         memcpy(to.int8 + pair * stride, from.int8 + token * stride, (size_t)stride);
         memcpy(to.scale + pair * groups, from.scale + token * groups, (size_t)groups * 4);
         memcpy(to.sum + pair * groups, from.sum + token * groups, (size_t)groups * 4);
     }
+    if (formats & (ROUND_SCALES | ROUND_SUMS)) memcpy(to.half_scale + pair * groups, from.half_scale + token * groups, (size_t)groups * 4);
+    if (formats & ROUND_SUMS) memcpy(to.half_sum + pair * groups, from.half_sum + token * groups, (size_t)groups * 4);
+    if (formats >> Q8_0 & 1) memcpy(to.quartet + pair * (stride / 4), from.quartet + token * (stride / 4), (size_t)stride);
 }
 
 // Chooses the experts, lists the groups and returns their number. With several tokens, it also gathers the vectors of each expert's tokens.
@@ -250,8 +250,8 @@ static void mix_experts(const Run& run, const Instruction& op, int thread) {
     pool_barrier(model.pool, thread);
 }
 
-// Takes the buffers for the mixtures of a run from the arena. `places` is the number of vectors, as in run_program.
-static void take_expert_buffers(Run* run, Arena* arena, int64_t places) {
+// Takes the buffers for the mixtures of a run from the arena. `places` and `formats` are those of take_buffers.
+static void take_expert_buffers(Run* run, Arena* arena, int64_t places, int32_t formats) {
     const Model& model = *run->model;
     Routes& routes = run->routes;
     int64_t pairs = run->tokens * model.chosen;
@@ -262,10 +262,10 @@ static void take_expert_buffers(Run* run, Arena* arena, int64_t places) {
     routes.start = (int32_t*)arena_take(arena, (model.experts + 1) * (int64_t)sizeof(int32_t));
     routes.pair_token = (int32_t*)arena_take(arena, pairs * 4);
     routes.pair_weight = (float*)arena_take(arena, pairs * 4);
-    if (run->several) routes.gathered = make_input(arena, pairs, model.width);
+    if (run->several) routes.gathered = make_input(arena, pairs, model.width, formats);
     routes.inner_stride = 2 * padded(model.expert_inner);
     routes.inner = (float*)arena_take(arena, pairs * routes.inner_stride * 4);
-    routes.inner_input = make_input(arena, pairs, model.expert_inner);
+    routes.inner_input = make_input(arena, pairs, model.expert_inner, formats);
     routes.part_stride = padded(model.width);
     routes.part = (float*)arena_take(arena, run->tokens * routes.part_stride * 4);
     routes.shared = (float*)arena_take(arena, run->tokens * routes.part_stride * 4);

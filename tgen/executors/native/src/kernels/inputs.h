@@ -26,6 +26,13 @@ struct Input {
     int32_t* super_sum;
 };
 
+// The formats that read `bf16`. Without instructions for it, they read the floats.
+#if TGEN_AVX512
+constexpr int32_t ROUNDED = 1 << BFLOAT16;
+#else
+constexpr int32_t ROUNDED = 0;
+#endif
+
 INLINE int64_t padded(int64_t columns) { return (columns + 63) & ~(int64_t)63; }
 INLINE int64_t supers_of(int64_t columns) { return (columns + SUPER - 1) / SUPER; }
 

@@ -104,22 +104,25 @@ INLINE void own_tokens(const Run& run, int thread, int64_t* first, int64_t* last
 // The place of a token's vectors. With one token, each thread computes them in its own place.
 INLINE int64_t place(const Run& run, int64_t token, int thread) { return run.several ? token : thread; }
 
-static Input make_input(Arena* arena, int64_t tokens, int64_t width) {
+// Memory for the vectors of some tokens, in the forms that matrices of these formats read.
+static Input make_input(Arena* arena, int64_t tokens, int64_t width, int32_t formats) {
     int64_t stride = padded(width);
     Input input;
     input.stride = stride;
+    const auto take = [=](int32_t readers, int64_t bytes) { return arena_take(arena, formats & readers ? tokens * bytes : 0); };
+    const int64_t groups = stride / GROUP, supers = supers_of(stride);
     input.floats = (float*)arena_take(arena, tokens * stride * 4);
-    input.bf16 = (uint16_t*)arena_take(arena, tokens * stride * 2);
-    input.halves = (float*)arena_take(arena, tokens * stride * 4);
-    input.int8 = (int8_t*)arena_take(arena, tokens * stride);
-    input.scale = (float*)arena_take(arena, tokens * stride / GROUP * 4);
-    input.sum = (int32_t*)arena_take(arena, tokens * stride / GROUP * 4);
-    input.half_scale = (float*)arena_take(arena, tokens * stride / GROUP * 4);
-    input.half_sum = (float*)arena_take(arena, tokens * stride / GROUP * 4);
-    input.quartet = (int32_t*)arena_take(arena, tokens * stride);
-    input.super_int8 = (int8_t*)arena_take(arena, tokens * supers_of(stride) * SUPER);
-    input.super_scale = (float*)arena_take(arena, tokens * supers_of(stride) * 4);
-    input.super_sum = (int32_t*)arena_take(arena, tokens * supers_of(stride) * (SUPER / 16) * 4);
+    input.bf16 = (uint16_t*)take(ROUNDED, stride * 2);
+    input.halves = (float*)take(1 << F16, stride * 4);
+    input.int8 = (int8_t*)take(BY_GROUP, stride);
+    input.scale = (float*)take(BY_GROUP, groups * 4);
+    input.sum = (int32_t*)take(BY_GROUP, groups * 4);
+    input.half_scale = (float*)take(ROUND_SCALES | ROUND_SUMS, groups * 4);
+    input.half_sum = (float*)take(ROUND_SUMS, groups * 4);
+    input.quartet = (int32_t*)take(1 << Q8_0, stride);
+    input.super_int8 = (int8_t*)take(BY_SUPER, supers * SUPER);
+    input.super_scale = (float*)take(BY_SUPER, supers * 4);
+    input.super_sum = (int32_t*)take(BY_SUPER, supers * (SUPER / 16) * 4);
     return input;
 }
 

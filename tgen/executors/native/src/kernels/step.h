@@ -518,7 +518,62 @@ static int64_t most_chunks(const Row* row, int64_t tokens) {
     return own > other ? own : other;
 }
 
-int run_program(Model* model, const Program* program, const Batch* batch) {
+// The formats of all matrices that a program's vectors meet.
+static int32_t formats_of(const Program* program) {
+    int32_t formats = 0;
+    for (int32_t i = 0; i < program->count; i++) formats |= program->instructions[i].formats | program->instructions[i].inner_formats;
+    return formats;
+}
+
+// Takes all buffers of a run from the arena. They do not depend on how many of the pool's threads have time for it.
+static void take_buffers(Run* run, Arena* arena) {
+    const Model& model = *run->model;
+    const Program& program = *run->program;
+    const Batch& batch = *run->batch;
+    const int64_t threads = pool_size(model.pool), places = batch.tokens > threads ? batch.tokens : threads;
+    const int32_t formats = formats_of(&program);
+    run->x_stride = padded(model.width);
+    run->y_stride = padded(model.width);
+    run->projected_stride = padded(model.projected);
+    run->mixed_stride = padded(model.mixed);
+    run->inner_stride = 2 * padded(model.inner);
+    run->logits_stride = batch.result_stride;
+    int64_t widest = model.width;
+    if (model.mixed > widest) widest = model.mixed;
+    if (model.inner > widest) widest = model.inner;
+    run->x = (float*)arena_take(arena, places * run->x_stride * 4);
+    run->chosen_x = (float*)arena_take(arena, (batch.chosen > threads ? batch.chosen : threads) * run->x_stride * 4);
+    run->y = (float*)arena_take(arena, places * run->y_stride * 4);
+    run->projected = (float*)arena_take(arena, places * run->projected_stride * 4);
+    run->mixed = (float*)arena_take(arena, places * run->mixed_stride * 4);
+    run->inner = (float*)arena_take(arena, places * run->inner_stride * 4);
+    run->hidden = make_input(arena, places, model.width, formats);
+    run->other = make_input(arena, places, widest, formats);
+    if (model.chosen) take_expert_buffers(run, arena, places, formats);
+    int64_t items = 0, partial_floats = 0, heads = 0, head_dim = widest_head(batch.row[0]);
+    for (int32_t i = 0; i < program.count; i++)
+        if (program.instructions[i].kind == ATTEND && program.instructions[i].heads > heads) heads = program.instructions[i].heads;
+    run->partial_at = (int64_t*)arena_take(arena, batch.tokens * (int64_t)sizeof(int64_t));
+    for (int32_t r = 0; r < batch.rows; r++) {
+        int32_t tokens = batch.start[r + 1] - batch.start[r];
+        int64_t chunks = batch.row[r]->length / batch.row[r]->geometry->chunk + 1;
+        bool split = tokens == 1 && chunks > 1;
+        items += split ? chunks : (tokens + 7) / 8;
+        if (arena_ready(arena))
+            for (int32_t t = batch.start[r]; t < batch.start[r + 1]; t++) run->partial_at[t] = split ? partial_floats : -1;
+        if (split) partial_floats += heads * Chunks::floats(chunks, head_dim);
+        const int64_t own = Chunks::floats(most_chunks(batch.row[r], tokens), head_dim);
+        run->own_stride = own > run->own_stride ? own : run->own_stride;
+    }
+    run->own_partials = (float*)arena_take(arena, threads * QUERIES * run->own_stride * 4);
+    run->partials = (float*)arena_take(arena, partial_floats * 4);
+    run->items = (Item*)arena_take(arena, items * (int64_t)sizeof(Item));
+    run->cross_items = (Item*)arena_take(arena, batch.tokens * (int64_t)sizeof(Item));
+    run->taken = (int32_t*)arena_take(arena, 2 * threads * LINE * (int64_t)sizeof(int32_t));
+    run->halted = (int32_t*)arena_take(arena, 2 * (int64_t)sizeof(int32_t));
+}
+
+int run_program(Model* model, const Program* program, const Batch* batch, int64_t* need) {
     Arena* arena = model->arena;
     for (int attempt = 0; attempt < 2; attempt++) {  // if the arena is too small, the first attempt only counts the memory that is needed
         arena_reset(arena);
@@ -526,53 +581,18 @@ int run_program(Model* model, const Program* program, const Batch* batch) {
         run.model = model;
         run.program = program;
         run.batch = batch;
-        run.threads = pool_team(model->pool);
         run.tokens = batch->tokens;
         run.several = batch->tokens > 1;
-        int64_t places = batch->tokens > run.threads ? batch->tokens : run.threads;
-        run.x_stride = padded(model->width);
-        run.y_stride = padded(model->width);
-        run.projected_stride = padded(model->projected);
-        run.mixed_stride = padded(model->mixed);
-        run.inner_stride = 2 * padded(model->inner);
-        run.logits_stride = batch->result_stride;
-        int64_t widest = model->width;
-        if (model->mixed > widest) widest = model->mixed;
-        if (model->inner > widest) widest = model->inner;
-        run.x = (float*)arena_take(arena, places * run.x_stride * 4);
-        run.chosen_x = (float*)arena_take(arena, places * run.x_stride * 4);
-        run.y = (float*)arena_take(arena, places * run.y_stride * 4);
-        run.projected = (float*)arena_take(arena, places * run.projected_stride * 4);
-        run.mixed = (float*)arena_take(arena, places * run.mixed_stride * 4);
-        run.inner = (float*)arena_take(arena, places * run.inner_stride * 4);
-        run.hidden = make_input(arena, places, model->width);
-        run.other = make_input(arena, places, widest);
-        if (model->chosen) take_expert_buffers(&run, arena, places);
-        int64_t items = 0, partial_floats = 0, heads = 0, head_dim = widest_head(batch->row[0]);
-        for (int32_t i = 0; i < program->count; i++)
-            if (program->instructions[i].kind == ATTEND && program->instructions[i].heads > heads) heads = program->instructions[i].heads;
-        run.partial_at = (int64_t*)arena_take(arena, batch->tokens * (int64_t)sizeof(int64_t));
-        for (int32_t r = 0; r < batch->rows; r++) {
-            int32_t tokens = batch->start[r + 1] - batch->start[r];
-            int64_t chunks = batch->row[r]->length / batch->row[r]->geometry->chunk + 1;
-            bool split = tokens == 1 && chunks > 1;
-            items += split ? chunks : (tokens + 7) / 8;
-            if (arena_ready(arena))
-                for (int32_t t = batch->start[r]; t < batch->start[r + 1]; t++) run.partial_at[t] = split ? partial_floats : -1;
-            if (split) partial_floats += heads * Chunks::floats(chunks, head_dim);
-            const int64_t own = Chunks::floats(most_chunks(batch->row[r], tokens), head_dim);
-            run.own_stride = own > run.own_stride ? own : run.own_stride;
+        take_buffers(&run, arena);
+        if (need) {
+            *need = arena_bytes(arena);
+            return 0;
         }
-        run.own_partials = (float*)arena_take(arena, run.threads * QUERIES * run.own_stride * 4);
-        run.partials = (float*)arena_take(arena, partial_floats * 4);
-        run.items = (Item*)arena_take(arena, items * (int64_t)sizeof(Item));
-        run.cross_items = (Item*)arena_take(arena, batch->tokens * (int64_t)sizeof(Item));
-        run.taken = (int32_t*)arena_take(arena, 2 * run.threads * LINE * (int64_t)sizeof(int32_t));
-        run.halted = (int32_t*)arena_take(arena, 2 * (int64_t)sizeof(int32_t));
         if (!arena_ready(arena)) {
             if (arena_grow(arena)) return 1;
             continue;
         }
+        run.threads = pool_team(model->pool);
         memset(run.taken, 0, 2 * (size_t)(run.threads * LINE) * 4);
         run.halted[0] = run.halted[1] = 0;
         run.item_count = make_items(batch, false, true, run.items);
