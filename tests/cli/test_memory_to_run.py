@@ -105,7 +105,7 @@ def test_people_see_it_in_one_row(capsys: Captured) -> None:
     assert main.run(["info", "storyteller", "-c", "1000", "-n", "24"]) == 0
     shown = capsys.readouterr().out.splitlines()
     total = next(line.split()[-1] for line in shown if line.startswith("memory to run  "))
-    assert 60e6 < int(total.replace(",", "")) < 200e6
+    assert int(total.replace(",", "")) > 60e6
     assert any(line.split("  ")[-1] == "prompt_tokens 1,000, new_tokens 24, rows 1" for line in shown)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from tgen.cli import options as p
 from tgen.cli.completion import model_names
+from tgen.cli.memory import memory_to_run, run_length
 from tgen.cli.opening import open_checkpoint
 from tgen.errors import CheckpointError, UsageError
 from tgen.options import RunOptions
@@ -74,12 +75,12 @@ def info(
         raise UsageError("give the model as an argument or as --model, not both")
     checkpoint = open_checkpoint(name or model, vectors=True, adapters=run.adapter)
     facts = dict(_facts(checkpoint, run))
-    length = _length(checkpoint, context, new_tokens)
-    tokenizer = _tokenizer(checkpoint)
-    if not isinstance(tokenizer, CheckpointError):
+    length = run_length(checkpoint, context, new_tokens)
+    tokenizer, fault = _tokenizer(checkpoint)
+    if tokenizer is not None:
         facts["tokenizer"] = f"{tokenizer.kind}, {tokenizer.size()} entries"
-    problems = [tokenizer, _executor_problem(checkpoint, run, facts, length)]
-    problem = next((one for one in problems if isinstance(one, CheckpointError)), None)
+    problems = [fault, _executor_problem(checkpoint, run, facts, length, tokenizer)]
+    problem = next((one for one in problems if one is not None), None)
     facts["runs"] = problem is None
     if json:
         write_json(facts)
@@ -145,41 +146,19 @@ def _facts(checkpoint: Checkpoint, run: RunOptions) -> Iterator[tuple[str, Any]]
         yield "set_by_model", [name for name in FROM_MODEL if resolved.origins[name] == "model"]
 
 
-def _length(checkpoint: Checkpoint, context: int | None, new_tokens: int | None) -> dict[str, int]:
-    """The tokens of a prompt and those after it, and the rows that these have: as asked, else as many as a run takes at most by default.
-
-    Raises UsageError if they do not fit the context.
-    """
-    from tgen.checkpoint.generation import read_generation
-    from tgen.options import resolve
-
-    limit, spec = checkpoint.spec.context, checkpoint.spec
-    if spec.decoder is None or spec.head is None:
-        if new_tokens is not None:
-            raise UsageError(f"--max-new-tokens is for a model that writes text; {checkpoint.name} is {spec.kind}", "leave it out")
-        asked, new, rows = context or limit, 0, 0
-    else:
-        options = resolve({}, {}, read_generation(checkpoint).options).options
-        new = new_tokens or max(1, min(options.max_new_tokens, limit - (context or 1)))
-        rows = max(options.num_beams, options.samples)
-        asked = context or (limit if spec.encoder else max(1, limit - new))
-    if max(asked, new + 1) > limit or (spec.encoder is None and asked + new > limit):
-        message = f"--context {asked} and {new} new tokens do not fit the model's context of {limit}"
-        raise UsageError(message, "give a smaller --context or --max-new-tokens")
-    return {"prompt_tokens": asked, "new_tokens": new, "rows": rows}
-
-
-def _tokenizer(checkpoint: Checkpoint) -> Tokenizer | CheckpointError:
-    """The tokenizer. A fault of it is returned, not raised, so that the other facts are still shown."""
+def _tokenizer(checkpoint: Checkpoint) -> tuple[Tokenizer | None, CheckpointError | None]:
+    """The tokenizer, or its fault, which is not raised, so that the other facts are still shown."""
     from tgen.text.tokenizer import Tokenizer
 
     try:
-        return Tokenizer.load(checkpoint.texts, checkpoint.spec.vocab)
+        return Tokenizer.load(checkpoint.texts, checkpoint.spec.vocab), None
     except CheckpointError as error:
-        return error
+        return None, error
 
 
-def _executor_problem(checkpoint: Checkpoint, run: RunOptions, facts: dict[str, Any], length: dict[str, int]) -> CheckpointError | None:
+def _executor_problem(
+    checkpoint: Checkpoint, run: RunOptions, facts: dict[str, Any], length: dict[str, int], tokenizer: Tokenizer | None
+) -> CheckpointError | None:
     """Add what will run the model, why it is not the native executor, and the memory. If nothing can run it, the error is returned."""
     from tgen.executors.native.forecast import forecast
     from tgen.executors.open import why_torch
@@ -196,30 +175,8 @@ def _executor_problem(checkpoint: Checkpoint, run: RunOptions, facts: dict[str, 
         facts["memory_of_weights"] = found.weight_bytes
         if found.packed_file is not None:
             facts["packed_weights"] = str(found.packed_file)
-        facts |= _memory(checkpoint, run, length)
+        facts |= memory_to_run(checkpoint, run, length, tokenizer)
     return None
-
-
-def _memory(checkpoint: Checkpoint, run: RunOptions, length: dict[str, int]) -> dict[str, Any]:
-    """What a run of this length takes on the native executor, part by part and together."""
-    import numpy.random  # noqa: F401 - a process that runs a model holds these modules, too
-
-    import tgen.cli.generate
-    import tgen.engine.opening
-    import tgen.text.reasoning  # noqa: F401
-    from tgen.engine.job import CHUNK
-    from tgen.executors.formats import resident_memory
-    from tgen.executors.native.forecast import run_memory
-
-    process = resident_memory()
-    found = run_memory(checkpoint, run, length["prompt_tokens"], length["new_tokens"], length["rows"], CHUNK)
-    return {
-        "memory_of_process": process,
-        "memory_of_cache": found.cache,
-        "memory_of_buffers": found.buffers,
-        "memory_to_run": process + found.weights + found.cache + found.buffers,
-        "memory_to_run_for": length,
-    }
 
 
 def _feed_forward(part: FeedForward) -> str:

@@ -20,7 +20,7 @@ from tgen.spec.records import ExpertsSpec, ModelSpec
 
 FORMATS = {"F32": c.FLOAT32, "F16": c.FLOAT16, "BF16": c.BFLOAT16}
 LINE = 64  # bytes of a line of the processor's cache
-ROWS_AT_ONCE = 2**20  # numbers of the rows that are converted together
+ROWS_AT_ONCE = 2**18  # numbers of the rows that are converted together
 COPIES_AT_ONCE = 2**26  # bytes of one piece of memory; what no copy uses of it takes no memory, but for the rest of a huge page
 Empty = Callable[[tuple[int, ...], np.dtype[Any]], Array]  # room for an array of this shape and type
 EXACT = (".router", ".shared_gate")  # small, and a rounded score can choose another expert
@@ -41,7 +41,7 @@ class Copies:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
-        self._left = np.empty(0, np.uint8)
+        self._left: list[Array] = []
 
     def kept(self, array: Array) -> Array:
         """The array itself if it is a view of a file, else a copy in this memory. Raises MemoryLimitError."""
@@ -55,9 +55,10 @@ class Copies:
         """Room for an array. Raises MemoryLimitError."""
         count = math.prod(shape) * dtype.itemsize
         size = -(-count // LINE) * LINE
-        if size > self._left.nbytes:
-            self._left = new_memory(self._library, max(size, COPIES_AT_ONCE))
-        memory, self._left = self._left[:count], self._left[size:]
+        place = next((place for place, left in enumerate(self._left) if left.nbytes >= size), len(self._left))
+        if place == len(self._left):
+            self._left.append(new_memory(self._library, max(size, COPIES_AT_ONCE)))
+        memory, self._left[place] = self._left[place][:count], self._left[place][size:]
         return memory.view(dtype).reshape(shape)
 
 
