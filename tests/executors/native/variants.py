@@ -19,7 +19,7 @@ from tgen.executors.native import build
 LIBRARY, KERNEL = "NATIVE_LIBRARY", "NATIVE_KERNEL"
 CPU_CHOICE = "choice"
 NO_KERNEL = """namespace {} {{
-int run_program(Model*, const Program*, const Batch*) {{ return 1; }}
+int run_program(Model*, const Program*, const Batch*, int64_t*) {{ return 1; }}
 void pack_matrix(int32_t, int32_t, int32_t, int32_t, const uint8_t*, uint8_t*, int32_t, int32_t) {{}}
 float read_all(Pool*, const uint8_t*, int64_t) {{ return 0; }}
 float finite_highest(const float*, int64_t) {{ return 0; }}
