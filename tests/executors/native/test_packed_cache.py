@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from tests.conftest import GOLDEN
 from tests.executors.native.models import opened, texts_of
 from tgen.arrays import Logits
+from tgen.checkpoint import digests
 from tgen.checkpoint.container import open_checkpoint
 from tgen.errors import UsageError
 from tgen.executors.native import packed_cache
@@ -167,3 +169,14 @@ def test_runs_that_pack_at_once_do_not_disturb_each_other(cache: Path) -> None:
     assert all(np.array_equal(first, other) for other in others)
     assert np.array_equal(logits(), first)
     assert len(list(cache.iterdir())) <= 2  # the packed weights and, unless the model was just written, its digest
+
+
+@pytest.mark.parametrize("size", [0, 15, 16, 64, 65, 200])
+def test_a_digest_does_not_depend_on_how_much_is_read_at_once(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digests, "BLOCK", 64)
+    monkeypatch.setattr(digests, "PIECE", 16)
+    content = os.urandom(size)
+    (tmp_path / "weights").write_bytes(content)
+    blocks = [hashlib.blake2b(content[start : start + 64]).digest() for start in range(0, size, 64)]
+    found = digests.Digests(tmp_path, 2).of(tmp_path / "weights")
+    assert found == hashlib.blake2b(b"".join(blocks), digest_size=32).hexdigest()
