@@ -9,7 +9,6 @@ import typer
 
 from tgen.cli import options as p
 from tgen.cli.completion import model_names
-from tgen.cli.memory import memory_to_run, run_length
 from tgen.cli.opening import open_checkpoint
 from tgen.errors import CheckpointError, UsageError
 from tgen.options import RunOptions
@@ -73,6 +72,8 @@ def info(
         p.check_least(option, 1 if value is None else value, 1)
     if name is not None and model is not None:
         raise UsageError("give the model as an argument or as --model, not both")
+    from tgen.cli.memory import run_length  # needs NumPy, and --help does not
+
     checkpoint = open_checkpoint(name or model, vectors=True, adapters=run.adapter)
     facts = dict(_facts(checkpoint, run))
     length = run_length(checkpoint, context, new_tokens)
@@ -175,6 +176,8 @@ def _executor_problem(
         facts["memory_of_weights"] = found.weight_bytes
         if found.packed_file is not None:
             facts["packed_weights"] = str(found.packed_file)
+        from tgen.cli.memory import memory_to_run
+
         facts |= memory_to_run(checkpoint, run, length, tokenizer)
     return None
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.benchmarks.shapes import llama_like, write_folder
 from tests.executors.native.models import LIBRARY, folder_of
+from tests.sweeps import sweep
 from tgen.checkpoint.container import Checkpoint, open_checkpoint
 from tgen.executors.native.forecast import run_memory
 from tgen.executors.native.open import open_executor
@@ -74,7 +75,9 @@ def sinusoid(model: Any) -> bool:
     return any(stack.positions is not None and stack.positions.kind == "sinusoid" for stack in model.spec.stacks.values())
 
 
-@pytest.mark.parametrize(("prompt", "new", "rows"), [(1, 1, 1), (300, 20, 1), (1030, 40, 4), (30, 600, 2)])
+@pytest.mark.parametrize(
+    ("prompt", "new", "rows"), sweep([(1, 1, 1), (300, 20, 1), (1030, 40, 4), (30, 600, 2)], lambda one: one[0] >= 300)
+)
 @pytest.mark.parametrize(("dtype", "quantize"), [("auto", "none"), ("float32", "none"), ("auto", "int8"), ("auto", "int4")])
 @pytest.mark.parametrize("name", SHAPES)
 def test_caches_and_buffers(
