@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 from unittest import mock
 
 import numpy as np
@@ -19,7 +17,6 @@ from tests.executors.native.variants import build_library
 from tgen.arrays import Logits
 from tgen.executors.native import open as opening
 from tgen.executors.native.build import LIBRARY as FILE
-from tgen.executors.native.library import Found
 from tgen.executors.native.session import NativeExecutor
 
 DRIVER = Path(__file__).with_name("driver.cpp")
@@ -78,7 +75,7 @@ def record(name: str, dtype: str, kernel: str, folder: Path, threads: int = 2) -
     assert LIBRARY is not None
     calls = folder / f"{name}-{dtype}.calls"
     recorder = Recorder(LIBRARY, calls)
-    with mock.patch.object(opening, "load", lambda: Found(cast(ctypes.CDLL, recorder))):
+    with mock.patch.object(opening, "loaded", lambda: recorder):
         use(executor.__wrapped__(name, kernel, dtype, threads), name)  # a model that no other test shares
     gc.collect()
     recorder.close()
