@@ -12,12 +12,14 @@ import pytest
 
 from tests.cli.processes import TGEN, environment, golden, tgen
 from tests.conftest import GOLDEN
+from tests.sweeps import sweep
 from tgen.checkpoint.container import open_checkpoint
 from tgen.checkpoint.resolve import resolve
 from tgen.cli import main
 from tgen.text.tokenizer import Tokenizer
 
 Captured = pytest.CaptureFixture[str]
+RUNS = [(quantize, *length) for quantize in ("none", "int8") for length in ((1, 700), (250, 8), (3500, 8))]
 WORDS = "The old king went to the sea and saw a little bird that sang of summer. " * 60
 PARTS = ("memory_of_process", "memory_of_weights", "memory_of_cache", "memory_of_buffers")
 # A process's highest memory begins with that of the process that forked it, so a small one starts tgen.
@@ -39,8 +41,7 @@ def peak(*arguments: str, **changes: str) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count pages in other ways")
-@pytest.mark.parametrize(("characters", "new"), [(1, 700), (250, 8), (3500, 8)])
-@pytest.mark.parametrize("quantize", ["none", "int8"])
+@pytest.mark.parametrize(("quantize", "characters", "new"), sweep(RUNS, lambda run: run in RUNS[2:5:2]))
 def test_a_whole_process_takes_what_is_foretold(quantize: str, characters: int, new: int, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(resolve("storyteller"))
     prompt = len(Tokenizer.load(checkpoint.texts, checkpoint.spec.vocab).encode(WORDS[:characters]))

@@ -11,6 +11,7 @@ import pytest
 
 from tests.benchmarks.shapes import llama_like, write_folder
 from tests.executors.native.models import every_kernel, executor
+from tests.sweeps import sweep
 from tgen.checkpoint.container import open_checkpoint
 from tgen.executors.native.forecast import forecast
 from tgen.options import Dtype, Quantize, RunOptions
@@ -34,6 +35,9 @@ print(peak() - before)
 """
 
 
+TYPES = [("auto", "none"), ("float32", "none"), ("float16", "none"), ("auto", "int8")]
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Some 55 MB in bfloat16: one half are the embedding, or nearly all are stored with rows and columns exchanged."""
@@ -44,8 +48,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count pages in other ways")
-@pytest.mark.parametrize(("dtype", "quantize"), [("auto", "none"), ("float32", "none"), ("float16", "none"), ("auto", "int8")])
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize(
+    ("name", "dtype", "quantize"),
+    sweep([(name, *types) for name in ("llama", "gpt2") for types in TYPES], lambda one: one[0] == "llama" or one[1] == "float32"),
+)
 def test_a_run_takes_what_is_forecast_and_little_more(
     name: str, dtype: Dtype, quantize: Quantize, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

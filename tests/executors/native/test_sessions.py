@@ -5,26 +5,28 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.executors.native.models import (
+    KERNELS,
     LIBRARY,
     NATIVE,
     distance,
     every_decoder,
-    every_decoder_on_every_kernel,
     every_kernel,
     executor,
     opened,
     sources_of,
     spec_of,
+    telling,
     texts_of,
     torch_model,
 )
+from tests.sweeps import sweep
 from tgen.errors import MemoryLimitError
 from tgen.executors.native.tables import rotations
 from tgen.executors.session import Interrupt
@@ -155,7 +157,7 @@ def torchs_likeliest(name: str) -> list[int]:
     return likeliest(TorchExecutor(torch_model(name)), name)
 
 
-@every_decoder_on_every_kernel
+@pytest.mark.parametrize(("name", "kernel"), sweep(product(NATIVE, KERNELS), lambda one: one[1] == KERNELS[0] and telling(one[0])))
 def test_the_likeliest_text_is_that_of_torch(name: str, kernel: str) -> None:
     assert likeliest(executor(name, kernel), name) == torchs_likeliest(name)
 
