@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -44,6 +43,8 @@ def resident_memory() -> int:
 
 def peak_memory() -> int:
     """The most memory this process has held so far, in bytes."""
+    import resource  # which Windows lacks, and few commands need
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
