@@ -81,12 +81,3 @@ def test_a_hero_of_whom_a_sentence_says_only_the_sort_gets_a_name(tmp_path: Path
     assert len(named) > len(opened) / 2
     assert all(text.count(name) > 1 for text, name in named.items() if len(text.split()) > 40), "the story is about the one in the opening"
     assert not any(re.search(r"\b([A-Z]\w+)(?:'s name was| was called| is) \1\b", text) for text in opened)
-
-
-@pytest.mark.parametrize("sorts", [{}, {"child": ["{a.a} ran."]}])
-def test_no_line_need_begin_with_the_name_of_a_hero(tmp_path: Path, sorts: dict[str, list[str]]) -> None:
-    out = tmp_path / "sentences.json"
-    out.write_text(json.dumps({"named": ["In the park {a.name} ran."], "free": ["It rained."], "sorts": sorts}), "utf-8")
-    texts = [make(Settings(5, chosen([], []), 0.0, out), number).text for number in range(60)]
-    assert any(text.startswith("In the park ") for text in texts)
-    assert any(" ran." in text and not text.startswith("In the park ") for text in texts) == bool(sorts)

@@ -341,11 +341,10 @@ class Teller:
         assert isinstance(hero, Character)
         sort = sentences.sorts.get("child" if hero.kind == "child" else hero.noun, ())
         kind, lines = ("named", sentences.named) if self.rng.random() < _OF_HERO else ("free", sentences.free)
-        unnamed = sentences.unnamed
-        if (sort or unnamed) and self.rng.random() < _OF_SORT:
-            kind, lines = "sort", sort if sort and (not unnamed or self.rng.random() < _OF_THIS_SORT) else unnamed
+        if self.rng.random() < _OF_SORT:
+            kind, lines = "sort", sort if sort and self.rng.random() < _OF_THIS_SORT else sentences.unnamed
         line = self.rng.choice(lines)
-        if lines is unnamed:
+        if lines is sentences.unnamed:
             line = _BEGINS_WITH_HERO.sub(self.rng.choice(_SORTS), line)
             line = line[0].upper() + line[1:]
         form = read_form(line)
